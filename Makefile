@@ -1,0 +1,37 @@
+# The two commands: `make demo` and `make test`. Both set up what they need first.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-fast lint bench clean
+
+demo: $(STAMP)
+	$(BIN)/python -m mrl_jax.demo
+
+test: lint
+	$(BIN)/python -m pytest --durations=10
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# Every table of docs/benchmarks.md, at full size: about twenty minutes on two cores.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/conversion.py
+	$(BIN)/python benchmarks/towers.py
+	$(BIN)/python benchmarks/report.py
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Published PyTorch checkpoints to towers and back; the one place that knows their tensor names."""

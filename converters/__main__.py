@@ -1,0 +1,166 @@
+"""`python -m converters`: convert, verify and export towers."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mrl_jax.errors import MrlError, run_command
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong command line in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise MrlError(message, where=self.prog, mend="`--help` lists what it takes")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m converters", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+
+    for family, title in (("qwen3", "Qwen3 text"), ("hubert", "HuBERT speech")):
+        command = add(family, f"Convert a {title} checkpoint into a tower folder.")
+        command.add_argument("source", help="checkpoint folder, or hub id")
+        command.add_argument("out", type=Path, help="tower folder to make")
+        command.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's own")
+        command.add_argument("--revision", help="branch, tag or commit on the hub")
+        command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+    command = add("verify", "Hold a tower against PyTorch, layer by layer.")
+    command.add_argument("tower", type=Path, metavar="OUT", help="tower folder")
+    command.add_argument("source", help="the checkpoint it came from: folder, or hub id")
+    command.add_argument("--revision", help="branch, tag or commit on the hub")
+    command.add_argument("--tolerance", type=float, default=1e-5, help="default: %(default)s")
+    command.add_argument(
+        "--audio", type=Path, nargs="+", default=[], help="recordings to run a speech tower on"
+    )
+
+    command = add("export", "Write a tower back as a Hugging Face checkpoint folder.")
+    command.add_argument("model", type=Path, help="tower folder")
+    command.add_argument("out", type=Path, help="checkpoint folder to make")
+    command.add_argument(
+        "--max-shard-gb", type=float, default=5.0, help="split larger weights; default: %(default)s"
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+    command = add("random-init", "Make a checkpoint of random weights, to try things out offline.")
+    command.add_argument("family", choices=("qwen3", "hubert"))
+    command.add_argument("config", type=Path, help="a Hugging Face config.json")
+    command.add_argument("out", type=Path, help="checkpoint folder to make")
+    command.add_argument("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    args = build_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    if args.command in ("qwen3", "hubert"):
+        return _convert(args)
+    if args.command == "verify":
+        return _verify(args)
+    return _export(args) if args.command == "export" else _random_init(args)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from converters.convert import convert
+
+    report = convert(
+        args.source,
+        args.out,
+        family=args.command,
+        dtype=args.dtype,
+        revision=args.revision,
+        overwrite=args.overwrite,
+    )
+    print(
+        f"{args.out}: {report['kind']}, {report['parameters'] / 1e6:.1f} M parameters in "
+        f"{report['dtype']}, {report['tensors']} tensors matched one to one with "
+        f"{report['leaves']} leaves"
+    )
+    if report["kind"] == "hubert_ctc" and "vocab.json" not in report["files"]:
+        print("note: the checkpoint has no vocab.json, so this recogniser gives no text")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from converters.verify import verify
+
+    if not args.tolerance > 0:
+        raise MrlError(f"--tolerance is {args.tolerance}, expected a positive number")
+    certificate = verify(
+        args.tower,
+        args.source,
+        audio=args.audio,
+        revision=args.revision,
+        tolerance=args.tolerance,
+    )
+    print(f"{args.tower} against PyTorch, relative error on {certificate.inputs}")
+    for name, error in certificate.errors.items():
+        print(f"  {name:<10} {error:.2e}{'' if error <= certificate.tolerance else '  too large'}")
+    if certificate.holds:
+        print(f"the same model: every state within {certificate.tolerance:g}")
+        return 0
+    worst = max(certificate.errors, key=lambda name: _nan_last(certificate.errors[name]))
+    print(
+        f"error: {args.tower}: not the model of {args.source}: {worst} is off by "
+        f"{certificate.errors[worst]:.2e}, expected at most {certificate.tolerance:g}. "
+        "Convert the checkpoint again, and check that it is the one meant",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _nan_last(error: float) -> float:
+    return error if error == error else float("inf")
+
+
+def _export(args: argparse.Namespace) -> int:
+    from converters.convert import export
+
+    if not args.max_shard_gb > 0:
+        raise MrlError(f"--max-shard-gb is {args.max_shard_gb}, expected a positive number")
+    made = export(
+        args.model,
+        args.out,
+        shard_bytes=int(args.max_shard_gb * 1e9),
+        overwrite=args.overwrite,
+    )
+    print(
+        f"{args.out}: {made['kind']}, {made['tensors']} tensors in {made['dtype']}, "
+        f"{len(made['files'])} file{'s' if len(made['files']) > 1 else ''}"
+    )
+    return 0
+
+
+def _random_init(args: argparse.Namespace) -> int:
+    from converters.random_init import random_init
+
+    made = random_init(
+        args.family,
+        args.config,
+        args.out,
+        dtype=args.dtype,
+        seed=args.seed,
+        overwrite=args.overwrite,
+    )
+    print(f"{args.out}: {made['kind']}, {made['tensors']} random tensors in {made['dtype']}")
+    return 0
+
+
+def _terminate(signum: int, _frame: object) -> NoReturn:
+    """Unwind, so that staged files are removed, and exit as a terminated process does."""
+    raise SystemExit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

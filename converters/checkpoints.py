@@ -1,0 +1,336 @@
+"""Published checkpoint folders: their config, their small files, and their tensors read lazily."""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from mrl_jax.array_types import HostArray
+from mrl_jax.errors import MrlError, describe_os_error, existing_file
+
+FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+OWN_FILES = ("tower.json", "report.json", "verification.json")
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*/config.json")
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+DOWNLOAD_AGAIN = "download the checkpoint again"
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """What a checkpoint says of one tensor, before its bytes are read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    file: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder whose tensors are read one at a time.
+
+    Attributes:
+        folder: where it lies.
+        config: the contents of config.json.
+        tensors: what there is, by published name.
+        read: gives the tensor of a name, as a host array.
+        revision: commit of the hub's snapshot, if it came from there.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    read: Callable[[str], HostArray]
+    revision: str | None = None
+
+    @property
+    def weight_files(self) -> list[Path]:
+        return sorted({info.file for info in self.tensors.values()})
+
+
+def find_checkpoint(source: str, *, revision: str | None = None) -> Path:
+    """The local folder of `source`: itself if it is one, else the hub's snapshot.
+
+    Raises:
+        MrlError: no such folder, and the hub does not have it or cannot be reached.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise MrlError("is a file, expected a checkpoint folder or a hub id", where=source)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
+        raise MrlError(
+            "no such folder",
+            where=source,
+            mend="pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B",
+        )
+    return _download(source, revision)
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read config.json and the headers of the weight files; no tensor yet.
+
+    Raises:
+        MrlError: a file is missing, truncated, or not what its name says.
+    """
+    config = read_json(
+        existing_file(folder / "config.json", mend="expected a Hugging Face checkpoint folder")
+    )
+    files, weight_map = _weight_files(folder)
+    if files[0].suffix == ".bin":
+        tensors, read = _open_bin(files)
+    else:
+        tensors, read = _open_safetensors(files)
+    if weight_map is not None:
+        _check_index(folder, weight_map, tensors)
+    parent = folder.resolve()
+    revision = parent.name if parent.parent.name == "snapshots" else None
+    return Checkpoint(folder, config, tensors, read, revision)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        MrlError: unreadable, not JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
+    except ValueError as error:
+        raise MrlError(f"is not JSON ({error})", where=path, mend=DOWNLOAD_AGAIN) from error
+    if not isinstance(value, dict):
+        raise MrlError("is not a JSON object", where=path, mend=DOWNLOAD_AGAIN)
+    return value
+
+
+def copy_small_files(source: Path, target: Path) -> list[str]:
+    """Copy config, tokenizer and feature-extractor files, never code; returns their names."""
+    copied = []
+    for pattern in SMALL_FILES:
+        for path in sorted(source.glob(pattern)):
+            name = path.relative_to(source).as_posix()
+            if name in OWN_FILES or name.endswith(".index.json") or not path.is_file():
+                continue
+            (target / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target / name)
+            copied.append(name)
+    return copied
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    import huggingface_hub
+    from huggingface_hub import errors as hub_errors
+
+    def snapshot(patterns: tuple[str, ...]) -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                hub_id, revision=revision, allow_patterns=list(patterns)
+            )
+        )
+
+    try:
+        folder = snapshot(SMALL_FILES + WEIGHT_FILES)
+        if not any(folder.glob("*.safetensors")):
+            folder = snapshot(SMALL_FILES + BIN_FILES)
+        return folder
+    except hub_errors.GatedRepoError as error:
+        raise MrlError(
+            "the hub wants an agreement for this model",
+            where=hub_id,
+            mend="accept it on the model's page and log in with `hf auth login`",
+        ) from error
+    except hub_errors.RepositoryNotFoundError as error:
+        raise MrlError(
+            "neither a local folder nor a model on the hub",
+            where=hub_id,
+            mend="check the spelling; for a private model log in with `hf auth login`",
+        ) from error
+    except hub_errors.RevisionNotFoundError as error:
+        raise MrlError(
+            f"the hub has no revision {revision!r} of this model",
+            where=hub_id,
+            mend="pass a branch, tag or commit that its page lists",
+        ) from error
+    except OSError as error:  # Every failure to reach a host is one, in huggingface_hub too.
+        raise MrlError(
+            "no such folder, and the hub could not be reached "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0][:160]})",
+            where=hub_id,
+            mend="check the network, or pass a folder that holds the checkpoint",
+        ) from error
+
+
+def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
+    """The weight files, and the index's map from names to files if there is one."""
+    for single, index in (
+        ("model.safetensors", "model.safetensors.index.json"),
+        ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    ):
+        if (folder / single).is_file():
+            return [folder / single], None
+        if (folder / index).is_file():
+            weight_map = read_json(folder / index).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
+                raise MrlError("has no weight_map", where=folder / index, mend=DOWNLOAD_AGAIN)
+            shards = sorted({str(shard) for shard in weight_map.values()})
+            for shard in shards:
+                if Path(shard).name != shard:
+                    raise MrlError(
+                        f"names the shard {shard!r}, expected a plain file name",
+                        where=folder / index,
+                        mend=DOWNLOAD_AGAIN,
+                    )
+                if not (folder / shard).is_file():
+                    raise MrlError(
+                        f"names the shard {shard}, which is not there",
+                        where=folder / index,
+                        mend="download the missing file",
+                    )
+            return [folder / shard for shard in shards], weight_map
+    found = sorted(path.name for path in folder.glob("*.safetensors"))
+    raise MrlError(
+        "has no weights: expected model.safetensors, its index, or pytorch_model.bin"
+        + (f"; found {', '.join(found[:4])} without an index" if found else ""),
+        where=folder,
+        mend=DOWNLOAD_AGAIN,
+    )
+
+
+def _check_index(
+    folder: Path, weight_map: Mapping[str, str], tensors: Mapping[str, TensorInfo]
+) -> None:
+    for key, shard in weight_map.items():
+        if key not in tensors:
+            raise MrlError(
+                f"does not hold {key}, which the index expects there",
+                where=folder / shard,
+                mend=DOWNLOAD_AGAIN,
+            )
+        if tensors[key].file.name != shard:
+            raise MrlError(
+                f"holds {key}, which the index expects in {shard}",
+                where=tensors[key].file,
+                mend=DOWNLOAD_AGAIN,
+            )
+
+
+def _open_safetensors(
+    files: list[Path],
+) -> tuple[dict[str, TensorInfo], Callable[[str], HostArray]]:
+    tensors: dict[str, TensorInfo] = {}
+    for path in files:
+        with _reading(path) as file:
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                header = file.get_slice(key)
+                name = header.get_dtype()
+                if name not in FLOAT_DTYPES:
+                    raise MrlError(
+                        f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}",
+                        where=path,
+                        mend="convert the checkpoint before it was quantised",
+                    )
+                _add(tensors, key, TensorInfo(tuple(header.get_shape()), FLOAT_DTYPES[name], path))
+
+    def read(key: str) -> HostArray:
+        # Read, not mapped: mapped pages would count against memory a second time.
+        with _reading(tensors[key].file) as file:
+            return file.get_tensor(key)
+
+    return tensors, read
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Any:
+    try:
+        with safe_open(path, framework="numpy", backend="pread") as file:
+            yield file
+    except SafetensorError as error:
+        size = path.stat().st_size
+        raise MrlError(
+            f"is not a whole safetensors file ({size} bytes; {error})",
+            where=path,
+            mend=DOWNLOAD_AGAIN,
+        ) from error
+    except OSError as error:
+        raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
+
+
+def _open_bin(files: list[Path]) -> tuple[dict[str, TensorInfo], Callable[[str], HostArray]]:
+    if importlib.util.find_spec("torch") is None:
+        raise MrlError(
+            "these weights are pickled (.bin), which takes PyTorch to read",
+            where=files[0],
+            mend="install the extra, `pip install 'mrl_jax[bin]'`, or get the safetensors version",
+        )
+    import torch
+
+    dtypes = {
+        torch.float32: FLOAT_DTYPES["F32"],
+        torch.float16: FLOAT_DTYPES["F16"],
+        torch.bfloat16: FLOAT_DTYPES["BF16"],
+    }
+    tensors: dict[str, TensorInfo] = {}
+    values: dict[str, Any] = {}
+    for path in files:
+        try:
+            # weights_only: tensors and plain containers, no code is run.
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch raises whatever its unpickler raised.
+            raise MrlError(
+                f"cannot be read as plain weights ({str(error).strip().splitlines()[0][:160]})",
+                where=path,
+                mend="download the checkpoint again, or get the safetensors version",
+            ) from error
+        if not isinstance(state, dict):
+            raise MrlError("is not a mapping of tensors", where=path, mend=DOWNLOAD_AGAIN)
+        for key, value in state.items():
+            if not isinstance(value, torch.Tensor) or value.dtype not in dtypes:
+                raise MrlError(
+                    f"{key} is {getattr(value, 'dtype', type(value).__name__)}, "
+                    "expected a float tensor",
+                    where=path,
+                    mend="convert the checkpoint before it was quantised",
+                )
+            _add(tensors, str(key), TensorInfo(tuple(value.shape), dtypes[value.dtype], path))
+            values[str(key)] = value
+
+    def read(key: str) -> HostArray:
+        value = values[key].contiguous()
+        if value.dtype == torch.bfloat16:
+            return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return value.numpy()
+
+    return tensors, read
+
+
+def _add(tensors: dict[str, TensorInfo], key: str, info: TensorInfo) -> None:
+    if key in tensors:
+        raise MrlError(
+            f"holds {key} a second time, after {tensors[key].file.name}",
+            where=info.file,
+            mend=DOWNLOAD_AGAIN,
+        )
+    tensors[key] = info

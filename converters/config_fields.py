@@ -1,0 +1,85 @@
+"""Reading a published config.json: each field typed, each unsupported option refused by name."""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeVar
+
+from mrl_jax.errors import MrlError
+
+Config = TypeVar("Config")
+_ABSENT = object()
+
+
+class Fields:
+    """The fields of one config.json; every refusal names the file and the field."""
+
+    def __init__(self, raw: Mapping[str, Any], where: object):
+        self.raw = raw
+        self.where = where
+
+    def integer(self, name: str, default: Any = _ABSENT) -> int:
+        """A positive whole number."""
+        value = self._get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            self._fail(f"{name} is {value!r}, expected a positive whole number")
+        return value
+
+    def number(self, name: str, default: Any = _ABSENT) -> float:
+        """A positive number."""
+        value = self._get(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            self._fail(f"{name} is {value!r}, expected a positive number")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            self._fail(f"{name} is {value!r}, expected true or false")
+        return value
+
+    def integers(self, name: str, default: Any = _ABSENT) -> tuple[int, ...]:
+        """A list of positive whole numbers."""
+        values = self._get(name, default)
+        if not isinstance(values, list | tuple) or not values:
+            self._fail(f"{name} is {values!r}, expected a list of whole numbers")
+        return tuple(Fields({name: value}, self.where).integer(name) for value in values)
+
+    def require(self, name: str, expected: str, default: Any = _ABSENT) -> None:
+        """Refuse any value but the one that is supported."""
+        value = self._get(name, default)
+        if value != expected:
+            self._fail(
+                f"{name} is {value!r}, and only {expected!r} is supported here",
+                mend="convert a checkpoint of the supported kind",
+            )
+
+    def refuse(self, name: str, meaning: str) -> None:
+        """Refuse an option that is switched on."""
+        if self.raw.get(name):
+            self.unsupported(name, self.raw[name], meaning)
+
+    def unsupported(self, name: str, value: Any, meaning: str) -> NoReturn:
+        self._fail(
+            f"{name} is {value!r}, and {meaning} is not supported",
+            mend="convert a checkpoint without this option",
+        )
+
+    def build(self, config_type: type[Config], **values: Any) -> Config:
+        """The config, with its own checks told as this file's."""
+        try:
+            return config_type(**values)
+        except ValueError as error:
+            self._fail(str(error))
+
+    def _get(self, name: str, default: Any) -> Any:
+        value = self.raw.get(name, default)
+        if value is _ABSENT:
+            self._fail(f"{name} is missing")
+        return value
+
+    def _fail(self, problem: str, *, mend: str | None = None) -> NoReturn:
+        raise MrlError(
+            problem,
+            where=self.where,
+            mend=mend or "take config.json from the checkpoint's own folder",
+        )

@@ -1,0 +1,162 @@
+"""HuBERT checkpoints, plain and CTC: their config, vocabulary and tensor names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converters.checkpoints import read_json
+from converters.config_fields import Fields
+from converters.rules import PASSENGERS, Layout, Rule, RuleTable
+from mrl_jax.errors import MrlError
+from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.hubert import HubertConfig
+
+_BLOCK = "feature_extractor.conv_layers.{block}."
+_LAYER = "encoder.layers.{layer}."
+_POSITION = "encoder.pos_conv_embed.conv."
+
+
+def _linear(source: str, target: str) -> tuple[Rule, Rule]:
+    return (
+        Rule(f"{source}.weight", f"encoder.{target}.kernel", Layout.LINEAR),
+        Rule(f"{source}.bias", f"encoder.{target}.bias"),
+    )
+
+
+def _norm(source: str, target: str) -> tuple[Rule, Rule]:
+    return (
+        Rule(f"{source}.weight", f"encoder.{target}.scale"),
+        Rule(f"{source}.bias", f"encoder.{target}.bias"),
+    )
+
+
+TABLE = RuleTable(
+    prefix="hubert.",
+    rules=(
+        Rule(
+            f"{_BLOCK}conv.weight",
+            "encoder.feature_encoder.blocks.{block}.conv.kernel",
+            Layout.CONV,
+        ),
+        Rule(f"{_BLOCK}conv.bias", "encoder.feature_encoder.blocks.{block}.conv.bias"),
+        *_norm(f"{_BLOCK}layer_norm", "feature_encoder.blocks.{block}.norm"),
+        *_norm("feature_projection.layer_norm", "projection_norm"),
+        *_linear("feature_projection.projection", "projection"),
+        # torch renamed the two factors of a weight norm; both spellings are about.
+        Rule(
+            f"{_POSITION}weight_g",
+            "encoder.position_conv.magnitude",
+            Layout.CONV,
+            spelling="weight_g",
+        ),
+        Rule(
+            f"{_POSITION}weight_v",
+            "encoder.position_conv.direction",
+            Layout.CONV,
+            spelling="weight_g",
+        ),
+        Rule(
+            f"{_POSITION}parametrizations.weight.original0",
+            "encoder.position_conv.magnitude",
+            Layout.CONV,
+            spelling="parametrizations",
+        ),
+        Rule(
+            f"{_POSITION}parametrizations.weight.original1",
+            "encoder.position_conv.direction",
+            Layout.CONV,
+            spelling="parametrizations",
+        ),
+        Rule(f"{_POSITION}bias", "encoder.position_conv.bias"),
+        *_norm("encoder.layer_norm", "encoder_norm"),
+        *_linear(f"{_LAYER}attention.q_proj", "layers.attention.q_proj"),
+        *_linear(f"{_LAYER}attention.k_proj", "layers.attention.k_proj"),
+        *_linear(f"{_LAYER}attention.v_proj", "layers.attention.v_proj"),
+        *_linear(f"{_LAYER}attention.out_proj", "layers.attention.out_proj"),
+        *_norm(f"{_LAYER}layer_norm", "layers.attention_norm"),
+        *_linear(f"{_LAYER}feed_forward.intermediate_dense", "layers.feed_forward.up"),
+        *_linear(f"{_LAYER}feed_forward.output_dense", "layers.feed_forward.down"),
+        *_norm(f"{_LAYER}final_layer_norm", "layers.feed_forward_norm"),
+        Rule("lm_head.weight", "lm_head.kernel", Layout.LINEAR, prefixed=False),
+        Rule("lm_head.bias", "lm_head.bias", prefixed=False),
+        # Stands for masked frames in pre-training; a frozen tower masks nothing.
+        Rule("masked_spec_embed", f"{PASSENGERS}.masked_spec_embed"),
+    ),
+)
+CTC_KEY = "lm_head.weight"
+
+
+def parse_config(
+    raw: Mapping[str, Any], preprocessor: Mapping[str, Any], *, where: object
+) -> HubertConfig:
+    """Sizes and variants from a published config.json and preprocessor_config.json.
+
+    Raises:
+        MrlError: another model type, a missing field, or an option not supported.
+    """
+    fields = Fields(raw, where)
+    fields.require("model_type", "hubert")
+    fields.require("hidden_act", "gelu", default="gelu")
+    fields.require("feat_extract_activation", "gelu", default="gelu")
+    fields.refuse("conv_pos_batch_norm", "batch norm in the position convolution")
+    fields.refuse("adapter_attn_dim", "an adapter in each layer")
+    fields.refuse("quantization_config", "quantised weights")
+    audio = Fields(preprocessor, f"{where} (preprocessor)")
+    return fields.build(
+        HubertConfig,
+        width=fields.integer("hidden_size"),
+        num_layers=fields.integer("num_hidden_layers"),
+        num_heads=fields.integer("num_attention_heads"),
+        mlp_width=fields.integer("intermediate_size"),
+        norm_epsilon=fields.number("layer_norm_eps", 1e-5),
+        conv_channels=fields.integers("conv_dim"),
+        conv_kernels=fields.integers("conv_kernel"),
+        conv_strides=fields.integers("conv_stride"),
+        conv_bias=fields.flag("conv_bias", False),
+        feature_norm=raw.get("feat_extract_norm", "group"),
+        projection_norm=fields.flag("feat_proj_layer_norm", True),
+        pre_norm=fields.flag("do_stable_layer_norm", False),
+        position_kernel=fields.integer("num_conv_pos_embeddings"),
+        position_groups=fields.integer("num_conv_pos_embedding_groups"),
+        normalize_clips=audio.flag("do_normalize", True),
+        sample_rate=audio.integer("sampling_rate", 16_000),
+    )
+
+
+def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVocabulary | None:
+    """The recogniser's characters from vocab.json, or None if the folder has none.
+
+    Raises:
+        MrlError: the file's ids are not 0 to `size` − 1, each once.
+    """
+    path = folder / "vocab.json"
+    if not path.is_file():
+        return None
+    ids = dict(read_json(path))
+    if (folder / "added_tokens.json").is_file():
+        ids.update(read_json(folder / "added_tokens.json"))
+    if sorted(map(str, ids.values())) != sorted(map(str, range(size))):
+        raise MrlError(
+            f"has {len(ids)} tokens, expected the ids 0 to {size - 1}, each once: "
+            "one for each output of the model",
+            where=path,
+            mend="take vocab.json from the checkpoint's own folder",
+        )
+    options = {}
+    if (folder / "tokenizer_config.json").is_file():
+        options = read_json(folder / "tokenizer_config.json")
+    # The tokenizer's own padding token is what its decoder drops.
+    blank = ids.get(
+        _token(options.get("pad_token", "<pad>")) or "", config.get("pad_token_id") or 0
+    )
+    return CtcVocabulary(
+        tokens=tuple(sorted(ids, key=lambda token: ids[token])),
+        blank=blank,
+        word_delimiter=_token(options.get("word_delimiter_token", "|")),
+        lower_case=bool(options.get("do_lower_case", False)),
+    )
+
+
+def _token(value: Any) -> str | None:
+    """A token's text, which tokenizer files write bare or with its options around it."""
+    return value.get("content") if isinstance(value, Mapping) else value

@@ -1,0 +1,99 @@
+"""Qwen3 and Qwen3-Embedding checkpoints: their config and their tensor names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from converters.config_fields import Fields
+from converters.rules import PASSENGERS, Layout, Rule, RuleTable
+from mrl_jax.models.qwen3 import Qwen3Config
+
+_LAYER = "layers.{layer}."
+_OURS = "encoder.layers."
+
+
+def _linear(source: str, target: str) -> Rule:
+    return Rule(f"{_LAYER}{source}.weight", f"{_OURS}{target}.kernel", Layout.LINEAR)
+
+
+def _norm(source: str, target: str) -> Rule:
+    return Rule(f"{_LAYER}{source}.weight", f"{_OURS}{target}.scale")
+
+
+TABLE = RuleTable(
+    prefix="model.",
+    rules=(
+        Rule("embed_tokens.weight", "encoder.embed_tokens.embedding"),
+        _norm("input_layernorm", "attention_norm"),
+        _linear("self_attn.q_proj", "attention.q_proj"),
+        _linear("self_attn.k_proj", "attention.k_proj"),
+        _linear("self_attn.v_proj", "attention.v_proj"),
+        _linear("self_attn.o_proj", "attention.o_proj"),
+        _norm("self_attn.q_norm", "attention.q_norm"),
+        _norm("self_attn.k_norm", "attention.k_norm"),
+        _norm("post_attention_layernorm", "mlp_norm"),
+        _linear("mlp.gate_proj", "mlp.gate_proj"),
+        _linear("mlp.up_proj", "mlp.up_proj"),
+        _linear("mlp.down_proj", "mlp.down_proj"),
+        Rule("norm.weight", "encoder.final_norm.scale"),
+        # An encoder has no use for the output layer of an untied language model.
+        Rule("lm_head.weight", f"{PASSENGERS}.lm_head", prefixed=False),
+    ),
+)
+TIED = ("lm_head.weight", "embed_tokens.weight")
+"""An output layer that must equal the embeddings where the config ties them."""
+
+
+def parse_config(raw: Mapping[str, Any], *, where: object) -> Qwen3Config:
+    """Sizes from a published config.json.
+
+    Raises:
+        MrlError: another model type, a missing field, or an option not supported.
+    """
+    fields = Fields(raw, where)
+    fields.require("model_type", "qwen3")
+    fields.require("hidden_act", "silu", default="silu")
+    fields.refuse("attention_bias", "biases in attention")
+    fields.refuse("use_sliding_window", "sliding-window attention")
+    fields.refuse("quantization_config", "quantised weights")
+    for layer_type in raw.get("layer_types") or ():
+        if layer_type != "full_attention":
+            fields.unsupported("layer_types", layer_type, "attention other than full_attention")
+    rope = _rope(fields)
+    return fields.build(
+        Qwen3Config,
+        vocab_size=fields.integer("vocab_size"),
+        width=fields.integer("hidden_size"),
+        num_layers=fields.integer("num_hidden_layers"),
+        num_heads=fields.integer("num_attention_heads"),
+        num_kv_heads=fields.integer("num_key_value_heads"),
+        head_width=fields.integer("head_dim"),
+        mlp_width=fields.integer("intermediate_size"),
+        rope_theta=rope,
+        norm_epsilon=fields.number("rms_norm_eps"),
+    )
+
+
+def _rope(fields: Fields) -> float:
+    """θ, which transformers 5 writes under rope_parameters and earlier versions beside it."""
+    raw = fields.raw
+    for name in ("rope_scaling", "rope_parameters"):
+        options = raw.get(name)
+        if options is None:
+            continue
+        if not isinstance(options, Mapping):
+            fields.unsupported(name, options, "anything but an object here")
+        kind = options.get("rope_type", options.get("type", "default"))
+        if kind != "default":
+            fields.unsupported(name, kind, "scaled rotary embedding")
+        if options.get("partial_rotary_factor", 1.0) != 1.0:
+            fields.unsupported(name, "partial_rotary_factor", "partly rotated heads")
+    if raw.get("partial_rotary_factor", 1.0) != 1.0:
+        fields.unsupported(
+            "partial_rotary_factor", raw["partial_rotary_factor"], "partial rotation"
+        )
+    nested = (raw.get("rope_parameters") or {}).get("rope_theta")
+    if nested is not None and raw.get("rope_theta") is not None and nested != raw["rope_theta"]:
+        fields.unsupported("rope_theta", raw["rope_theta"], f"a second value, {nested}")
+    if nested is not None:
+        return Fields({"rope_theta": nested}, fields.where).number("rope_theta")
+    return fields.number("rope_theta")

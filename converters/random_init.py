@@ -1,0 +1,89 @@
+"""A checkpoint of a given config with random weights, in the published format.
+
+For trying a machine or a pipeline at full size where the hub cannot be reached; no
+PyTorch is needed, because names and shapes come from the rule tables.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters import hubert, qwen3
+from converters.checkpoints import read_json
+from converters.convert import DTYPES, TABLES, _save_shards
+from converters.rules import published_names
+from mrl_jax import param_tree
+from mrl_jax.array_types import HostArray
+from mrl_jax.errors import existing_file
+from mrl_jax.models.hubert import abstract_hubert
+from mrl_jax.models.qwen3 import abstract_qwen3
+from mrl_jax.staging import staged_folder
+
+
+def random_init(
+    family: str,
+    config_file: Path,
+    out: Path,
+    *,
+    dtype: str = "float32",
+    seed: int = 0,
+    shard_bytes: int = 5 * 10**9,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a folder that `convert` and transformers read like a published one.
+
+    Kernels are drawn with standard deviation 1/sqrt(inputs), norms are near identity.
+
+    Args:
+        family: "qwen3" or "hubert".
+        config_file: a published config.json.
+        out: the checkpoint folder to make.
+        dtype: dtype of the weights.
+        seed: the same seed gives the same bytes.
+        shard_bytes: size above which weights are split into several files.
+        overwrite: replace `out` if it exists.
+
+    Raises:
+        MrlError: the config is not supported, or `out` cannot be written.
+    """
+    raw = read_json(existing_file(config_file, mend="pass a Hugging Face config.json"))
+    if family == "qwen3":
+        module = abstract_qwen3(qwen3.parse_config(raw, where=config_file))
+    else:
+        module = abstract_hubert(hubert.parse_config(raw, {}, where=config_file))
+    shapes = {
+        f"encoder.{path}": leaf.shape for path, leaf in param_tree.flat_weights(module).items()
+    }
+    naming = {"prefix": "", "spellings": ["parametrizations"]}
+    tensors: dict[str, Callable[[], HostArray]] = {}
+    sizes: dict[str, int] = {}
+    for number, item in enumerate(published_names(TABLES[family], shapes, naming)):
+        shape = item.layout.inverse_shape(shapes[item.path][item.layer is not None :])
+
+        def tensor(
+            shape: tuple[int, ...] = shape, path: str = item.path, n: int = number
+        ) -> HostArray:
+            return _draw(np.random.default_rng((seed, n)), shape, path).astype(DTYPES[dtype])
+
+        tensors[item.key], sizes[item.key] = tensor, int(np.prod(shape)) * DTYPES[dtype].itemsize
+    with staged_folder(out, overwrite=overwrite, needs_bytes=sum(sizes.values())) as staging:
+        (staging / "config.json").write_text(json.dumps({**raw, "dtype": dtype}, indent=2) + "\n")
+        files = _save_shards(staging, tensors, sizes, shard_bytes)
+    return {"kind": family, "tensors": len(tensors), "files": files, "dtype": dtype}
+
+
+def _draw(rng: np.random.Generator, shape: tuple[int, ...], path: str) -> HostArray:
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    leaf = path.rsplit(".", 1)[-1]
+    if leaf == "scale":
+        return 1 + 0.1 * noise
+    if leaf == "magnitude":
+        return np.abs(1 + 0.1 * noise)
+    if leaf == "bias":
+        return 0.02 * noise
+    if leaf == "embedding":
+        return 0.02 * noise
+    return noise / np.sqrt(np.prod(shape[1:], dtype=np.float32))

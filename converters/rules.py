@@ -1,0 +1,260 @@
+"""Tables of tensor names, read forwards to convert and backwards to export.
+
+A rule pairs a published tensor name with a dotted path in our module and says how
+the axes are laid out. `plan` proves that a checkpoint and a module are in bijection
+under a table, or tells everything that is in the way, at once.
+"""
+
+import dataclasses
+import enum
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mrl_jax.array_types import HostArray
+from mrl_jax.errors import MrlError
+
+Shape = tuple[int, ...]
+PASSENGERS = "passengers"
+"""Group of tensors that no module computes with; kept so that export gives them back."""
+
+
+class Layout(enum.Enum):
+    """How a published tensor's axes become ours; every layout is its own inverse's pair."""
+
+    AS_IS = None
+    LINEAR = (1, 0)
+    """(out, in) as torch holds it, to (in, out)."""
+    CONV = (2, 1, 0)
+    """(out, in, taps) to (taps, in, out)."""
+
+    def forward(self, tensor: HostArray) -> HostArray:
+        return tensor if self.value is None else tensor.transpose(self.value)
+
+    def inverse(self, array: HostArray) -> HostArray:
+        return array if self.value is None else array.transpose(np.argsort(self.value))
+
+    def forward_shape(self, shape: Shape) -> Shape | None:
+        """The shape after `forward`, or None if the number of axes is wrong."""
+        if self.value is None:
+            return shape
+        if len(shape) != len(self.value):
+            return None
+        return tuple(shape[axis] for axis in self.value)
+
+    def inverse_shape(self, shape: Shape) -> Shape:
+        if self.value is None:
+            return shape
+        return tuple(shape[axis] for axis in np.argsort(self.value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One line of a table.
+
+    Attributes:
+        source: published name without its prefix. `{layer}` is the place in a stack,
+            `{block}` a number that the target carries too.
+        target: dotted path in our tree, group first.
+        layout: what happens to the axes.
+        prefixed: whether the published name carries the table's prefix.
+        spelling: name of the spelling this rule belongs to, where checkpoints differ.
+    """
+
+    source: str
+    target: str
+    layout: Layout = Layout.AS_IS
+    prefixed: bool = True
+    spelling: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleTable:
+    """All rules of one family of checkpoints.
+
+    Attributes:
+        rules: the lines.
+        prefix: what stands before names in checkpoints of a larger model.
+    """
+
+    rules: tuple[Rule, ...]
+    prefix: str
+
+    def match(self, key: str) -> list[tuple[Rule, str, dict[str, int]]]:
+        """Every rule that fits a published key, the key's prefix and its numbers."""
+        fits = []
+        for rule in self.rules:
+            found = _pattern(rule, self.prefix).fullmatch(key)
+            if found:
+                groups = found.groupdict()
+                prefix = groups.pop("prefix", None) or ""
+                fits.append((rule, prefix, {name: int(value) for name, value in groups.items()}))
+        return fits
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """One published tensor and its place: a whole leaf, or one layer of a stacked one."""
+
+    key: str
+    path: str
+    layer: int | None
+    layout: Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A proven bijection.
+
+    Attributes:
+        assignments: one a published tensor.
+        shapes: shape of every leaf of our tree, passengers included, by path.
+        naming: how this checkpoint spells its names; `published_names` reads it.
+    """
+
+    assignments: tuple[Assignment, ...]
+    shapes: Mapping[str, Shape]
+    naming: Mapping[str, Any]
+
+
+def _pattern(rule: Rule, prefix: str) -> re.Pattern[str]:
+    body = re.escape(rule.source)
+    for name in ("layer", "block"):
+        body = body.replace(re.escape(f"{{{name}}}"), rf"(?P<{name}>0|[1-9]\d*)")
+    head = f"(?P<prefix>{re.escape(prefix)})?" if rule.prefixed else ""
+    return re.compile(head + body)
+
+
+def plan(
+    table: RuleTable,
+    tensors: Mapping[str, Shape],
+    leaves: Mapping[str, Shape],
+    *,
+    where: object,
+) -> Plan:
+    """Pair every tensor of a checkpoint with exactly one place in the module.
+
+    Args:
+        table: the family's rules.
+        tensors: shapes of the checkpoint's tensors by published name.
+        leaves: shapes of the module's leaves by path, group first; stacked leaves have
+            their layers on the leading axis.
+        where: what to call the checkpoint in an error.
+
+    Raises:
+        MrlError: some tensor is unknown, missing, there twice, or of the wrong shape;
+            all of them in one line.
+    """
+    problems: dict[str, list[str]] = defaultdict(list)
+    owners: dict[tuple[str, int | None], str] = {}
+    assignments: list[Assignment] = []
+    shapes = dict(leaves)
+    spellings: set[str] = set()
+    prefixes: Counter[str] = Counter()
+
+    for key, shape in tensors.items():
+        fits = table.match(key)
+        if len(fits) != 1:
+            problems["unknown" if not fits else "ambiguous"].append(key)
+            continue
+        rule, prefix, numbers = fits[0]
+        path = rule.target.format(**numbers)
+        layer = numbers.get("layer")
+        if path.startswith(f"{PASSENGERS}."):
+            shapes[path] = rule.layout.forward_shape(shape) or shape
+        if path not in shapes or (layer is not None and layer >= shapes[path][0]):
+            problems["unknown"].append(key)
+            continue
+        if (path, layer) in owners:
+            problems["duplicate"].append(f"{key} beside {owners[path, layer]}")
+            continue
+        owners[path, layer] = key
+        expected = shapes[path] if layer is None else shapes[path][1:]
+        if rule.layout.forward_shape(shape) != expected:
+            wanted = rule.layout.inverse_shape(expected)
+            problems["misshapen"].append(f"{key} is {shape}, expected {wanted}")
+        if rule.prefixed:
+            prefixes[prefix] += 1
+        if rule.spelling is not None:
+            spellings.add(rule.spelling)
+        assignments.append(Assignment(key, path, layer, rule.layout))
+
+    naming = {
+        "prefix": prefixes.most_common(1)[0][0] if prefixes else "",
+        "spellings": sorted(spellings),
+    }
+    if len(prefixes) > 1:
+        minority = prefixes.most_common()[-1][0]
+        problems["mixed prefixes"].append(
+            f"{prefixes[minority]} of {prefixes.total()} names "
+            + (f"start with {minority!r}" if minority else f"lack {table.prefix!r}")
+        )
+    named = published_names(table, leaves, naming)
+    problems["missing"].extend(
+        assignment.key for assignment in named if (assignment.path, assignment.layer) not in owners
+    )
+    told = [f"{kind}: {_summarise(found)}" for kind, found in sorted(problems.items()) if found]
+    if told:
+        total = sum(map(len, problems.values()))
+        raise MrlError(
+            f"{total} problem{'s' if total > 1 else ''} with the tensors: {'; '.join(told)}",
+            where=where,
+            mend="check that config.json belongs to these weights and that no file was left out",
+        )
+    return Plan(tuple(assignments), shapes, naming)
+
+
+def published_names(
+    table: RuleTable, shapes: Mapping[str, Shape], naming: Mapping[str, Any]
+) -> list[Assignment]:
+    """The published name of every leaf (of every layer of a stacked one), in table order.
+
+    Raises:
+        ValueError: some leaf has no rule: the table does not belong to this module.
+    """
+    by_path: dict[str, list[Assignment]] = defaultdict(list)
+    spellings = set(naming["spellings"])
+    for path, shape in shapes.items():
+        rule, numbers = _rule_for(table, path, spellings)
+        prefix = naming["prefix"] if rule.prefixed else ""
+        if "{layer}" in rule.source:
+            by_path[path] = [
+                Assignment(
+                    prefix + rule.source.format(layer=layer, **numbers), path, layer, rule.layout
+                )
+                for layer in range(shape[0])
+            ]
+        else:
+            by_path[path] = [
+                Assignment(prefix + rule.source.format(**numbers), path, None, rule.layout)
+            ]
+    return [assignment for assignments in by_path.values() for assignment in assignments]
+
+
+def _rule_for(table: RuleTable, path: str, spellings: set[str]) -> tuple[Rule, dict[str, int]]:
+    fits = []
+    for rule in table.rules:
+        pattern = re.escape(rule.target).replace(re.escape("{block}"), r"(?P<block>\d+)")
+        found = re.fullmatch(pattern, path)
+        if found:
+            fits.append((rule, {name: int(value) for name, value in found.groupdict().items()}))
+    spelled = [fit for fit in fits if fit[0].spelling in spellings] or fits
+    if not spelled:
+        raise ValueError(f"no rule leads to {path}")
+    return spelled[0]
+
+
+def _summarise(names: Sequence[str], *, at_most: int = 6) -> str:
+    """Names on one line; those that differ only in their numbers are counted together."""
+    families: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        families[re.sub(r"\d+", "#", name)].append(name)
+    told = [
+        members[0] if len(members) == 1 else f"{members[0]} and {len(members) - 1} like it"
+        for members in families.values()
+    ]
+    rest = len(told) - at_most
+    return ", ".join(told[:at_most]) + (f", and {rest} other kinds" if rest > 0 else "")

@@ -1,0 +1,337 @@
+"""Hold a converted tower against PyTorch, layer by layer, on the same input."""
+
+import dataclasses
+import gc
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from converters.checkpoints import Checkpoint, find_checkpoint, open_checkpoint
+from converters.convert import DTYPES, read_hubert, read_qwen3
+from mrl_jax.array_types import HostArray
+from mrl_jax.errors import MrlError
+from mrl_jax.models.hubert import HubertConfig, HubertEncoder, pad_clips
+from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.tower_folder import (
+    TowerInfo,
+    load_hubert,
+    load_hubert_ctc,
+    load_qwen3,
+    read_info,
+)
+
+TOLERANCE = 1e-5
+"""Relative error that float32 arithmetic in another order may cause."""
+
+Ladder = dict[str, HostArray]
+"""States of one forward pass by name, in order; valid places only, one row each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """How far a tower is from its checkpoint at every layer.
+
+    Attributes:
+        errors: ‖ours − theirs‖ / ‖theirs‖ by state, in order.
+        tolerance: the largest error that passes.
+        inputs: what was run.
+        digest: digest of the tower's weights.
+        versions: of the libraries on both sides.
+    """
+
+    errors: Mapping[str, float]
+    tolerance: float
+    inputs: str
+    digest: str
+    versions: Mapping[str, str]
+
+    @property
+    def holds(self) -> bool:
+        # Written so that NaN fails.
+        return all(error <= self.tolerance for error in self.errors.values())
+
+
+def verify(
+    tower: Path,
+    source: str,
+    *,
+    audio: Sequence[Path] = (),
+    revision: str | None = None,
+    tolerance: float = TOLERANCE,
+) -> Certificate:
+    """Run both models in float32 and write `tower`/verification.json.
+
+    The PyTorch side gets the checkpoint's weights in the tower's dtype, so that a
+    bfloat16 tower is held against bfloat16 weights.
+
+    Args:
+        tower: a converted tower.
+        source: the checkpoint it came from: local folder or hub id.
+        audio: recordings to run a speech tower on; noise of three lengths by default.
+        revision: branch, tag or commit on the hub.
+        tolerance: the largest relative error that passes.
+
+    Raises:
+        MrlError: tower or checkpoint cannot be read, or they are of different kinds;
+            PyTorch or transformers is not installed; audio that cannot be embedded.
+    """
+    _require_torch()
+    info = read_info(tower)
+    checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
+    _check_same_model(tower, info, checkpoint)
+    with jax.default_matmul_precision("highest"):
+        if isinstance(info.config, Qwen3Config):
+            tokens, mask = _random_tokens(info.config)
+            inputs = f"{tokens.shape[0]} texts of up to {tokens.shape[1]} random tokens"
+            theirs = _torch_qwen3(checkpoint, info, tokens, mask)
+            ours = _our_qwen3(tower, tokens, mask)
+        else:
+            clips = _read_audio(audio, info.config) or _noise(info.config)
+            inputs = (
+                ", ".join(str(path) for path in audio) if audio else f"{len(clips)} clips of noise"
+            )
+            theirs = _torch_hubert(checkpoint, info, clips)
+            ours = _our_hubert(tower, info, clips)
+    certificate = Certificate(
+        errors={name: relative_error(ours[name], theirs[name]) for name in theirs},
+        tolerance=tolerance,
+        inputs=inputs,
+        digest=f"sha256:{info.digest}",
+        versions=_versions(),
+    )
+    _write(tower / "verification.json", certificate)
+    return certificate
+
+
+def relative_error(ours: HostArray, theirs: HostArray) -> float:
+    """‖ours − theirs‖ / ‖theirs‖, in float64."""
+    a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def _require_torch() -> None:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MrlError(
+            f"verifying runs the original model, and {error.name} is not installed",
+            mend="install the extra: `pip install 'mrl_jax[verify]'`",
+        ) from error
+    del torch, transformers
+
+
+def _check_same_model(tower: Path, info: TowerInfo, checkpoint: Checkpoint) -> None:
+    expected = "qwen3" if isinstance(info.config, Qwen3Config) else "hubert"
+    found = checkpoint.config.get("model_type")
+    if found != expected:
+        raise MrlError(
+            f"is a {expected} tower, and the checkpoint is of model type {found!r}",
+            where=tower,
+            mend="pass the checkpoint that the tower was converted from",
+        )
+    described = (read_qwen3 if expected == "qwen3" else read_hubert)(checkpoint)
+    if described.config != info.config:
+        ours, theirs = dataclasses.asdict(info.config), dataclasses.asdict(described.config)
+        name = next(name for name in ours if ours[name] != theirs[name])
+        raise MrlError(
+            f"has {name} {ours[name]}, and the checkpoint has {theirs[name]}",
+            where=tower,
+            mend="pass the checkpoint that the tower was converted from",
+        )
+
+
+def _random_tokens(config: Qwen3Config) -> tuple[HostArray, HostArray]:
+    """Three texts, one of them padded on the right and one on the left."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, config.vocab_size, (3, 24)).astype(np.int32)
+    mask = np.ones((3, 24), bool)
+    mask[1, 15:] = False
+    mask[2, :9] = False
+    return tokens, mask
+
+
+def _noise(config: HubertConfig) -> list[HostArray]:
+    rng = np.random.default_rng(0)
+    second = config.sample_rate
+    lengths = (config.min_samples, second // 2, second * 3 // 2)
+    return [rng.standard_normal(max(n, config.min_samples)).astype(np.float32) for n in lengths]
+
+
+def _read_audio(paths: Sequence[Path], config: HubertConfig) -> list[HostArray]:
+    from mrl_jax.data.audio import load_clip
+
+    clips = [load_clip(path, config.sample_rate) for path in paths]
+    if clips:
+        pad_clips(clips, config, names=paths)  # Told with the file's name, before anything runs.
+    return clips
+
+
+def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
+    """The original model in float32, its weights rounded as the tower's are."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    classes = {
+        "qwen3": transformers.Qwen3Model,
+        "hubert": transformers.HubertModel,
+        "hubert_ctc": transformers.HubertForCTC,
+    }
+    model = classes[info.kind].from_pretrained(
+        checkpoint.folder,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    if info.dtype in DTYPES and info.dtype != "float32":
+        rounded = getattr(torch, info.dtype)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.to(rounded).to(torch.float32))
+    return model.eval()
+
+
+def _hooked(modules: Sequence[Any], run: Any) -> tuple[list[HostArray], Any]:
+    """What each torch module returned while `run` ran, and what `run` returned."""
+    import torch
+
+    states: list[HostArray] = []
+
+    def keep(_module: Any, _args: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        states.append(first.numpy().copy())
+
+    handles = [module.register_forward_hook(keep) for module in modules]
+    with torch.no_grad():
+        result = run()
+    for handle in handles:
+        handle.remove()
+    return states, result
+
+
+def _torch_qwen3(
+    checkpoint: Checkpoint, info: TowerInfo, tokens: HostArray, mask: HostArray
+) -> Ladder:
+    import torch
+
+    model = _torch_model(checkpoint, info)
+    states, result = _hooked(
+        [model.embed_tokens, *model.layers],
+        lambda: model(
+            input_ids=torch.from_numpy(tokens).long(), attention_mask=torch.from_numpy(mask).long()
+        ),
+    )
+    return _ladder(states, result.last_hidden_state.numpy(), mask)
+
+
+def _our_qwen3(tower: Path, tokens: HostArray, mask: HostArray) -> Ladder:
+    module = load_qwen3(tower, dtype=jnp.float32)
+    graphdef, state = nnx.split(module)
+
+    @jax.jit
+    def run(state: Any) -> tuple[jax.Array, Any]:
+        encoder = nnx.merge(graphdef, state)
+        return encoder.embed_tokens(jnp.asarray(tokens)), encoder(tokens, mask, keep_states=True)
+
+    embedded, output = run(state)
+    return _ladder([embedded, *output.layer_states], output.last_hidden, mask)
+
+
+def _ladder(states: Sequence[Any], last: Any, mask: HostArray) -> Ladder:
+    named = {"input": states[0]}
+    named |= {f"layer {number}": state for number, state in enumerate(states[1:], start=1)}
+    named["output"] = last
+    return {name: np.asarray(state)[mask] for name, state in named.items()}
+
+
+def _torch_hubert(checkpoint: Checkpoint, info: TowerInfo, clips: Sequence[HostArray]) -> Ladder:
+    """Each clip alone: a padded batch would change the group norm of the original."""
+    import torch
+
+    assert isinstance(info.config, HubertConfig)
+    model = _torch_model(checkpoint, info)
+    hubert = model.hubert if info.kind == "hubert_ctc" else model
+    ladders = []
+    for clip in clips:
+        samples, _ = pad_clips([clip], info.config)
+        inputs: list[HostArray] = []
+
+        def keep_input(_module: Any, args: Any, kwargs: Any, inputs: Any = inputs) -> None:
+            first = args[0] if args else kwargs["hidden_states"]
+            inputs.append(first.numpy().copy())
+
+        handle = hubert.encoder.layers[0].register_forward_pre_hook(keep_input, with_kwargs=True)
+        states, result = _hooked(
+            list(hubert.encoder.layers),
+            lambda samples=samples: model(torch.from_numpy(samples), output_hidden_states=True),
+        )
+        handle.remove()
+        ladder = {"input": inputs[0]}
+        ladder |= {f"layer {number}": state for number, state in enumerate(states, start=1)}
+        if info.kind == "hubert_ctc":
+            ladder["logits"] = result.logits.numpy()
+        else:
+            ladder["output"] = result.last_hidden_state.numpy()
+        ladders.append(ladder)
+    return {name: np.concatenate([ladder[name][0] for ladder in ladders]) for name in ladders[0]}
+
+
+def _our_hubert(tower: Path, info: TowerInfo, clips: Sequence[HostArray]) -> Ladder:
+    """All clips in one padded batch."""
+    assert isinstance(info.config, HubertConfig)
+    samples, lengths = pad_clips(clips, info.config)
+    ctc = info.kind == "hubert_ctc"
+    load = load_hubert_ctc if ctc else load_hubert
+    graphdef, state = nnx.split(load(tower, dtype=jnp.float32))
+
+    @jax.jit
+    def run(state: Any) -> Any:
+        model = nnx.merge(graphdef, state)
+        if isinstance(model, HubertEncoder):
+            return model(samples, lengths), None
+        output = model.encoder(samples, lengths)
+        return output, model.lm_head(output.last_hidden)
+
+    output, logits = run(state)
+    mask = np.asarray(output.frame_mask)
+    named = {"input": output.layer_input}
+    named |= {f"layer {i}": layer for i, layer in enumerate(output.layer_states, start=1)}
+    named |= {"logits": logits} if ctc else {"output": output.last_hidden}
+    return {name: np.asarray(state)[mask] for name, state in named.items()}
+
+
+def _versions() -> dict[str, str]:
+    import torch
+    import transformers
+
+    import mrl_jax
+
+    gc.collect()
+    return {
+        "mrl_jax": mrl_jax.__version__,
+        "jax": jax.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _write(path: Path, certificate: Certificate) -> None:
+    staged = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    record = {"holds": certificate.holds, **dataclasses.asdict(certificate)}
+    try:
+        staged.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        os.replace(staged, path)
+    except OSError as error:
+        raise MrlError(f"could not be written: {error.strerror}", where=path) from error
+    finally:
+        staged.unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""Matryoshka embeddings across speech and text, in JAX.
+
+Names are imported when they are first used, so that `import mrl_jax` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mrl_jax.errors import MrlError
+    from mrl_jax.linen import to_linen
+    from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
+    from mrl_jax.models.hubert import HubertConfig, HubertEncoder, pad_clips
+    from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+    from mrl_jax.tower_folder import load_hubert, load_hubert_ctc, load_qwen3
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CtcVocabulary": "mrl_jax.models.ctc",
+    "HubertConfig": "mrl_jax.models.hubert",
+    "HubertCtc": "mrl_jax.models.ctc",
+    "HubertEncoder": "mrl_jax.models.hubert",
+    "MrlError": "mrl_jax.errors",
+    "Qwen3Config": "mrl_jax.models.qwen3",
+    "Qwen3Encoder": "mrl_jax.models.qwen3",
+    "load_hubert": "mrl_jax.tower_folder",
+    "load_hubert_ctc": "mrl_jax.tower_folder",
+    "load_qwen3": "mrl_jax.tower_folder",
+    "pad_clips": "mrl_jax.models.hubert",
+    "to_linen": "mrl_jax.linen",
+}
+
+__all__ = [
+    "CtcVocabulary",
+    "HubertConfig",
+    "HubertCtc",
+    "HubertEncoder",
+    "MrlError",
+    "Qwen3Config",
+    "Qwen3Encoder",
+    "load_hubert",
+    "load_hubert_ctc",
+    "load_qwen3",
+    "pad_clips",
+    "to_linen",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mrl_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

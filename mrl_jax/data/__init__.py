@@ -1,0 +1,1 @@
+"""From recordings and texts on disk to arrays; nothing here knows a model."""

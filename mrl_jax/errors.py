@@ -1,0 +1,60 @@
+"""What a user did wrong, where, and how to mend it: one line, and exit status 2."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+class MrlError(Exception):
+    """A problem that the user can mend, told in one line.
+
+    Args:
+        problem: what was found and what was expected.
+        where: the file, folder, key or option at fault.
+        mend: what to do about it.
+    """
+
+    def __init__(self, problem: str, *, where: object = None, mend: str | None = None):
+        self.problem = problem
+        self.where = where
+        self.mend = mend
+        line = problem if where is None else f"{where}: {problem}"
+        if mend:
+            line = f"{line}. {mend[0].upper()}{mend[1:]}"
+        super().__init__(" ".join(line.split()))
+
+
+def describe_os_error(error: OSError) -> str:
+    """The operating system's words for a failed read or write, without numbers or paths."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def existing_file(path: Path, *, mend: str) -> Path:
+    """`path` itself where it is a file; an `MrlError` that says how to mend it otherwise."""
+    if not path.is_file():
+        kind = "is a folder, expected a file" if path.is_dir() else "no such file"
+        raise MrlError(kind, where=path, mend=mend)
+    return path
+
+
+def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Run a command line, turning a user's mistake into one line on stderr and status 2.
+
+    Returns:
+        The exit status: `main`'s own, 2 after an `MrlError`, 130 after an interrupt.
+    """
+    try:
+        return main(sys.argv[1:] if argv is None else argv)
+    except MrlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was left half-written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): that is no fault.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

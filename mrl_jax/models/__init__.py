@@ -1,0 +1,1 @@
+"""The towers as Flax NNX modules; each file stands alone."""

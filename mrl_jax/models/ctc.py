@@ -1,0 +1,131 @@
+"""HuBERT as a speech recogniser: an output layer over its frames, and greedy decoding.
+
+Source: Graves et al., 2006 (connectionist temporal classification), in the form of
+the published HuBERT CTC checkpoints.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mrl_jax.array_types import AnyArray, Array, Bool, DTypeLike, Float, Float32, HostArray, Int
+from mrl_jax.models.hubert import HubertConfig, HubertEncoder, Padding
+
+
+@dataclasses.dataclass(frozen=True)
+class CtcVocabulary:
+    """The characters behind the output ids.
+
+    Attributes:
+        tokens: token of each id.
+        blank: id of the CTC blank (the checkpoint's padding token).
+        word_delimiter: token that stands for a space, or None if there is none.
+        lower_case: whether decoded text is lower-cased.
+    """
+
+    tokens: tuple[str, ...]
+    blank: int = 0
+    word_delimiter: str | None = "|"
+    lower_case: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.blank < len(self.tokens):
+            raise ValueError(
+                f"blank is id {self.blank}, expected 0 to {len(self.tokens) - 1}: "
+                f"there are {len(self.tokens)} tokens"
+            )
+
+    def decode(self, ids: Sequence[int] | HostArray) -> str:
+        """Text of one clip's best id at each frame: merge repeats, drop blanks, join."""
+        best = np.asarray(ids)
+        starts = np.concatenate(([True], best[1:] != best[:-1])) if best.size else np.zeros(0, bool)
+        tokens = [self.tokens[i] for i in best[starts] if i != self.blank]
+        text = "".join(" " if token == self.word_delimiter else token for token in tokens).strip()
+        return text.lower() if self.lower_case else text
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CtcOutput:
+    """Scores of every token at every frame.
+
+    Attributes:
+        logits: [B, T, V] float32.
+        frame_mask: [B, T], True at frames of speech.
+    """
+
+    logits: Float32[Array, "B T V"]
+    frame_mask: Bool[Array, "B T"]
+
+
+class HubertCtc(nnx.Module):
+    """A `HubertEncoder` with a linear output layer over its last hidden state.
+
+    Args:
+        config: sizes and variants of the encoder.
+        vocab_size: number of output tokens, the blank included.
+        vocabulary: the tokens themselves; without them there is no `decode`.
+        padding, dtype, param_dtype, remat, unroll, rngs: as in `HubertEncoder`.
+    """
+
+    def __init__(
+        self,
+        config: HubertConfig,
+        vocab_size: int,
+        *,
+        vocabulary: CtcVocabulary | None = None,
+        padding: Padding = "masked",
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
+        unroll: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        if vocabulary is not None and len(vocabulary.tokens) != vocab_size:
+            raise ValueError(
+                f"the vocabulary has {len(vocabulary.tokens)} tokens, expected {vocab_size}: "
+                "one for each output of the model"
+            )
+        self.vocabulary = vocabulary
+        self.encoder = HubertEncoder(
+            config,
+            padding=padding,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            remat=remat,
+            unroll=unroll,
+            rngs=rngs,
+        )
+        self.lm_head = nnx.Linear(
+            config.width, vocab_size, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
+
+    def __call__(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> CtcOutput:
+        """Logits of a batch made by `pad_clips`; those of padded frames mean nothing."""
+        output = self.encoder(samples, lengths)
+        logits = self.lm_head(output.last_hidden).astype(jnp.float32)
+        return CtcOutput(logits=logits, frame_mask=output.frame_mask)
+
+    def decode(self, output: CtcOutput) -> list[str]:
+        """The greedy transcript of each clip.
+
+        Raises:
+            ValueError: the model was made without a vocabulary.
+        """
+        if self.vocabulary is None:
+            raise ValueError(
+                "this recogniser has no vocabulary: convert it from a folder with vocab.json"
+            )
+        best = np.asarray(jnp.argmax(output.logits, axis=-1))
+        masks = np.asarray(output.frame_mask)
+        return [self.vocabulary.decode(ids[mask]) for ids, mask in zip(best, masks, strict=True)]
+
+
+def abstract_hubert_ctc(config: HubertConfig, vocab_size: int, **options: Any) -> HubertCtc:
+    """A `HubertCtc` with shapes in place of weights, to be filled from a checkpoint."""
+    return nnx.eval_shape(lambda: HubertCtc(config, vocab_size, **options, rngs=nnx.Rngs(0)))

@@ -1,0 +1,550 @@
+"""HuBERT as a speech encoder, equal to the published base, large and xlarge models.
+
+Sources: Hsu et al., 2021 (arXiv 2106.07447); wav2vec 2.0 (arXiv 2006.11477) for the
+convolutions; and the published checkpoints in Hugging Face format, whose
+`config.json` and tensors decide in doubt.
+
+Padding never matters: masks follow lengths, the group norm's statistics run over a
+clip's own frames, and padded frames are zero wherever a valid one could see them.
+`padding="reference"` reads padding as if it were speech, for parity with heads that
+were trained that way.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from mrl_jax.array_types import AnyArray, Array, Bool, DTypeLike, Float, HostArray, Int
+from mrl_jax.errors import MrlError
+from mrl_jax.nn.attention import attend
+from mrl_jax.nn.layer_stack import run_layers, stack_layers
+from mrl_jax.nn.masking import length_mask
+from mrl_jax.nn.norms import LayerNorm, TimeGroupNorm
+
+Padding = Literal["masked", "reference"]
+Count = TypeVar("Count", int, Array)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HubertConfig:
+    """Sizes and variants of a HuBERT encoder. The presets are the published checkpoints'.
+
+    Attributes:
+        feature_norm: "group": a norm over time after the first convolution only (base);
+            "layer": a layer norm after every convolution (large, xlarge).
+        conv_bias: whether the feature convolutions have a bias.
+        projection_norm: whether features are layer-normed before their projection.
+        pre_norm: norms before attention and MLP, and one after the last layer (large,
+            xlarge), instead of after each (base).
+        position_kernel: taps of the convolution that stands for a position embedding.
+        normalize_clips: whether clips are scaled to zero mean and unit variance first.
+        sample_rate: samples a second that the encoder was trained on.
+    """
+
+    width: int
+    num_layers: int
+    num_heads: int
+    mlp_width: int
+    norm_epsilon: float = 1e-5
+    conv_channels: tuple[int, ...] = (512,) * 7
+    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_bias: bool = False
+    feature_norm: Literal["group", "layer"] = "group"
+    projection_norm: bool = True
+    pre_norm: bool = False
+    position_kernel: int = 128
+    position_groups: int = 16
+    normalize_clips: bool = True
+    sample_rate: int = 16_000
+
+    def __post_init__(self) -> None:
+        if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides) > 0:
+            raise ValueError(
+                "conv_channels, conv_kernels and conv_strides must have one entry a "
+                f"convolution each; got {len(self.conv_channels)}, {len(self.conv_kernels)} "
+                f"and {len(self.conv_strides)}"
+            )
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width is {self.width}, expected a multiple of num_heads, {self.num_heads}"
+            )
+        if self.width % self.position_groups:
+            raise ValueError(
+                f"width is {self.width}, expected a multiple of position_groups, "
+                f"{self.position_groups}"
+            )
+        if self.feature_norm not in ("group", "layer"):
+            raise ValueError(f"feature_norm is {self.feature_norm!r}, expected 'group' or 'layer'")
+
+    @classmethod
+    def base(cls) -> "HubertConfig":
+        """HuBERT-base (95 M parameters)."""
+        return cls(width=768, num_layers=12, num_heads=12, mlp_width=3072)
+
+    @classmethod
+    def large(cls) -> "HubertConfig":
+        """HuBERT-large (316 M parameters)."""
+        return cls(
+            width=1024,
+            num_layers=24,
+            num_heads=16,
+            mlp_width=4096,
+            conv_bias=True,
+            feature_norm="layer",
+            pre_norm=True,
+        )
+
+    @classmethod
+    def xlarge(cls) -> "HubertConfig":
+        """HuBERT-xlarge (963 M parameters)."""
+        return dataclasses.replace(cls.large(), width=1280, num_layers=48, mlp_width=5120)
+
+    def frame_count(self, samples: Count) -> Count:
+        """Frames that `samples` samples give: floor((n − k) / s) + 1 over the convolutions.
+
+        Works on a number and, elementwise, on an array. Too few samples give 0.
+        """
+        frames = samples
+        for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
+            frames = (frames - kernel) // stride + 1
+        if isinstance(frames, int):
+            return max(frames, 0)
+        return jnp.maximum(frames, 0)
+
+    @property
+    def min_samples(self) -> int:
+        """The fewest samples that give a frame (400 in the published models)."""
+        samples = 1
+        for kernel, stride in zip(
+            reversed(self.conv_kernels), reversed(self.conv_strides), strict=True
+        ):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+
+def pad_clips(
+    clips: Sequence[HostArray],
+    config: HubertConfig,
+    *,
+    size: int | None = None,
+    names: Sequence[object] | None = None,
+) -> tuple[HostArray, HostArray]:
+    """Make one batch of clips: each normalised alone, then padded with exact zeros.
+
+    Args:
+        clips: mono audio at `config.sample_rate`, one [S] float array a clip.
+        config: says how clips are normalised and how short they may be.
+        size: samples to pad to; the longest clip's by default.
+        names: what to call each clip in an error (file names); its number by default.
+
+    Returns:
+        samples [B, S] float32 and lengths [B] int32, in samples.
+
+    Raises:
+        MrlError: no clip at all; a clip that is not one-dimensional, holds NaN or
+            infinity, is shorter than one frame, or longer than `size`.
+    """
+    if not clips:
+        raise MrlError("there are no clips to embed", mend="pass one clip or more")
+    lengths = np.asarray([np.size(clip) for clip in clips], np.int32)
+    size = int(lengths.max()) if size is None else size
+    samples = np.zeros((len(clips), size), np.float32)
+    for row, clip in enumerate(clips):
+        name = f"clip {row}" if names is None else names[row]
+        _check_clip(np.asarray(clip), config, size, name)
+        samples[row, : lengths[row]] = normalize_clip(clip) if config.normalize_clips else clip
+    return samples, lengths
+
+
+def normalize_clip(clip: HostArray) -> HostArray:
+    """Zero mean and unit variance over the whole clip, in float32; silence stays zero."""
+    clip = np.asarray(clip, np.float32)
+    return (clip - clip.mean()) / np.sqrt(clip.var() + np.float32(1e-7))
+
+
+def _check_clip(clip: HostArray, config: HubertConfig, size: int, name: object) -> None:
+    if clip.ndim != 1:
+        raise MrlError(
+            f"the audio has shape {clip.shape}, expected one row of samples",
+            where=name,
+            mend="mix the channels down to one",
+        )
+    if not np.isfinite(clip).all():
+        bad = np.flatnonzero(~np.isfinite(clip))
+        raise MrlError(
+            f"{bad.size} of {clip.size} samples are NaN or infinite, the first at sample {bad[0]}",
+            where=name,
+            mend="decode the recording again, or leave it out",
+        )
+    if clip.size < config.min_samples:
+        raise MrlError(
+            f"the audio has {clip.size} samples, shorter than one frame of {config.min_samples} "
+            f"({1000 * config.min_samples / config.sample_rate:g} ms)",
+            where=name,
+            mend="leave the clip out, or join it to its neighbour",
+        )
+    if clip.size > size:
+        raise MrlError(
+            f"the audio has {clip.size} samples, more than the batch's {size}",
+            where=name,
+            mend="cut the clip, or raise `size`",
+        )
+
+
+class ConvBlock(nnx.Module):
+    """One feature convolution: convolve, norm where the variant has one, exact GELU."""
+
+    def __init__(
+        self,
+        config: HubertConfig,
+        index: int,
+        *,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = nnx.Conv(
+            1 if index == 0 else config.conv_channels[index - 1],
+            config.conv_channels[index],
+            kernel_size=config.conv_kernels[index],
+            strides=config.conv_strides[index],
+            padding="VALID",
+            use_bias=config.conv_bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.norm = _feature_norm(config, index, param_dtype)
+
+    def __call__(
+        self, x: Float[Array, "B S C"], mask: Bool[Array, "B T"] | None
+    ) -> Float[Array, "B T C2"]:
+        x = self.conv(x)
+        if isinstance(self.norm, TimeGroupNorm):
+            x = self.norm(x, mask)
+        elif self.norm is not None:
+            x = self.norm(x)
+        return nnx.gelu(x, approximate=False)
+
+
+def _feature_norm(
+    config: HubertConfig, index: int, param_dtype: DTypeLike
+) -> LayerNorm | TimeGroupNorm | None:
+    channels = config.conv_channels[index]
+    # The published models keep torch's default epsilon here, whatever `norm_epsilon` is.
+    if config.feature_norm == "layer":
+        return LayerNorm(channels, epsilon=1e-5, param_dtype=param_dtype)
+    if index == 0:
+        return TimeGroupNorm(channels, epsilon=1e-5, param_dtype=param_dtype)
+    return None
+
+
+class FeatureEncoder(nnx.Module):
+    """Seven strided convolutions from samples to frames of one 20 ms hop."""
+
+    def __init__(
+        self, config: HubertConfig, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        self.config = config
+        self.blocks = nnx.List(
+            [
+                ConvBlock(config, index, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+                for index in range(len(config.conv_channels))
+            ]
+        )
+
+    def __call__(
+        self, samples: Float[Array, "B S"], lengths: Int[Array, " B"] | None
+    ) -> Float[Array, "B T C"]:
+        x = samples[:, :, None]
+        for index, block in enumerate(self.blocks):
+            mask = None
+            if lengths is not None and index == 0:
+                # Later convolutions have no padding and no norm over time, so a
+                # valid frame only ever sees valid ones.
+                first = self.config.conv_kernels[0], self.config.conv_strides[0]
+                frames = (samples.shape[1] - first[0]) // first[1] + 1
+                mask = length_mask((lengths - first[0]) // first[1] + 1, frames)
+            x = block(x, mask)
+        return x
+
+
+class WeightNormConv(nnx.Module):
+    """Grouped convolution over time whose kernel is `magnitude` · `direction` / ‖`direction`‖.
+
+    The norm of each tap runs over both channel axes (weight norm over the last axis
+    of the published tensors; arXiv 1602.07868). Both factors are held, so that a
+    checkpoint comes back to the byte; the kernel is folded in float32 in every pass,
+    which costs thousandths of it.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        kernel: int,
+        groups: int,
+        *,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.groups = groups
+        self.dtype = jnp.dtype(dtype)
+        init = nnx.initializers.lecun_normal()
+        shape = (kernel, width // groups, width)
+        self.direction = nnx.Param(init(rngs.params(), shape, param_dtype))
+        self.magnitude = nnx.Param(jnp.ones((kernel, 1, 1), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((width,), param_dtype))
+
+    def kernel(self) -> Float[Array, "taps group D"]:
+        """The folded kernel, float32."""
+        direction = self.direction[...].astype(jnp.float32)
+        norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=(1, 2), keepdims=True))
+        return direction * (self.magnitude[...].astype(jnp.float32) / norm)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        taps = self.direction.shape[0]
+        # An even kernel would give one frame too many: the published models drop the last.
+        padding = (taps // 2, taps // 2 - (taps % 2 == 0))
+        y = lax.conv_general_dilated(
+            x,
+            self.kernel().astype(self.dtype),
+            window_strides=(1,),
+            padding=(padding,),
+            dimension_numbers=("NWC", "WIO", "NWC"),
+            feature_group_count=self.groups,
+        )
+        return y + self.bias[...].astype(self.dtype)[None, None, :]
+
+
+class SelfAttention(nnx.Module):
+    """Bidirectional multi-head attention with biases."""
+
+    def __init__(
+        self, config: HubertConfig, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        def linear() -> nnx.Linear:
+            return nnx.Linear(
+                config.width, config.width, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+            )
+
+        self.num_heads = config.num_heads
+        self.q_proj = linear()
+        self.k_proj = linear()
+        self.v_proj = linear()
+        self.out_proj = linear()
+
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 1 T"] | None
+    ) -> Float[Array, "B T D"]:
+        heads = (*x.shape[:2], self.num_heads, -1)
+        query, key, value = (
+            projection(x).reshape(heads) for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return self.out_proj(attend(query, key, value, mask).reshape(x.shape))
+
+
+class FeedForward(nnx.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(
+        self, config: HubertConfig, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        self.up = nnx.Linear(
+            config.width, config.mlp_width, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
+        self.down = nnx.Linear(
+            config.mlp_width, config.width, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return self.down(nnx.gelu(self.up(x), approximate=False))
+
+
+class HubertLayer(nnx.Module):
+    """One layer; `pre_norm` says where its two norms stand."""
+
+    def __init__(
+        self, config: HubertConfig, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        def norm() -> LayerNorm:
+            return LayerNorm(config.width, epsilon=config.norm_epsilon, param_dtype=param_dtype)
+
+        self.pre_norm = config.pre_norm
+        self.attention = SelfAttention(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.attention_norm = norm()
+        self.feed_forward = FeedForward(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.feed_forward_norm = norm()
+
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 1 T"] | None
+    ) -> Float[Array, "B T D"]:
+        if self.pre_norm:
+            x = x + self.attention(self.attention_norm(x), mask)
+            return x + self.feed_forward(self.feed_forward_norm(x))
+        x = self.attention_norm(x + self.attention(x, mask))
+        return self.feed_forward_norm(x + self.feed_forward(x))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class HubertOutput:
+    """What a forward pass gives. Under "masked" padding, padded frames are zero everywhere.
+
+    Attributes:
+        last_hidden: [B, T, D], the encoder's output: after the final norm in pre-norm
+            variants.
+        layer_states: [Y, B, T, D], the output of every layer as it is, so that in pre-norm
+            variants the last one is *before* the final norm (as in transformers 5,
+            and unlike transformers 4).
+        layer_input: [B, T, D], what the first layer reads.
+        frame_mask: [B, T], True at frames of speech; all True under "reference" padding.
+    """
+
+    last_hidden: Float[Array, "B T D"]
+    layer_states: Float[Array, "Y B T D"]
+    layer_input: Float[Array, "B T D"]
+    frame_mask: Bool[Array, "B T"]
+
+    @property
+    def hidden_states(self) -> Float[Array, "states B T D"]:
+        """The first layer's input and every layer's output, Y + 1 states in order."""
+        return jnp.concatenate((self.layer_input[None], self.layer_states))
+
+
+class HubertEncoder(nnx.Module):
+    """Convolutions, a convolutional position embedding, and a transformer over frames.
+
+    Args:
+        config: sizes and variants.
+        padding: "masked" keeps padding out of every result; "reference" reads it as
+            speech.
+        dtype: dtype of the computation; norms and softmax run in float32 anyway.
+        param_dtype: dtype in which the weights are held.
+        remat: recompute each layer in the backward pass.
+        unroll: compile every layer on its own; slower to compile, see docs/benchmarks.md.
+        rngs: source of the initial weights; the stream `params` is read.
+    """
+
+    def __init__(
+        self,
+        config: HubertConfig,
+        *,
+        padding: Padding = "masked",
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
+        unroll: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        if padding not in ("masked", "reference"):
+            raise ValueError(f"padding is {padding!r}, expected 'masked' or 'reference'")
+        self.config = config
+        self.padding = padding
+        self.dtype = jnp.dtype(dtype)
+        self.remat = remat
+        self.unroll = unroll
+        channels = config.conv_channels[-1]
+        self.feature_encoder = FeatureEncoder(
+            config, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
+        self.projection_norm = (
+            LayerNorm(channels, epsilon=config.norm_epsilon, param_dtype=param_dtype)
+            if config.projection_norm
+            else None
+        )
+        self.projection = nnx.Linear(
+            channels, config.width, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
+        self.position_conv = WeightNormConv(
+            config.width,
+            config.position_kernel,
+            config.position_groups,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        # Before the layers (post-norm variants) or after them (pre-norm variants).
+        self.encoder_norm = LayerNorm(
+            config.width, epsilon=config.norm_epsilon, param_dtype=param_dtype
+        )
+        self.layers = stack_layers(
+            lambda layer_rngs: HubertLayer(
+                config, dtype=dtype, param_dtype=param_dtype, rngs=layer_rngs
+            ),
+            config.num_layers,
+            rngs,
+        )
+
+    def __call__(
+        self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]
+    ) -> HubertOutput:
+        """All hidden states of a padded batch.
+
+        Args:
+            samples: clips as `pad_clips` makes them: normalised alone, then padded.
+            lengths: samples of each clip; from 0 to S.
+
+        Raises:
+            ValueError: S is too short for a single frame.
+        """
+        frames = self.config.frame_count(samples.shape[1])
+        if frames == 0:
+            raise ValueError(
+                f"the batch is {samples.shape[1]} samples long, expected at least "
+                f"{self.config.min_samples}: one frame"
+            )
+        masked = self.padding == "masked"
+        samples, lengths = jnp.asarray(samples, self.dtype), jnp.asarray(lengths)
+        x = self.feature_encoder(samples, lengths if masked else None)
+        if self.projection_norm is not None:
+            x = self.projection_norm(x)
+        x = self.projection(x)
+
+        if masked:
+            frame_mask = length_mask(self.config.frame_count(lengths), frames)
+            attention_mask = frame_mask[:, None, None, :]
+        else:
+            frame_mask = jnp.ones(x.shape[:2], jnp.bool_)
+            attention_mask = None
+
+        def zero_padding(states: Float[Array, "... D"]) -> Float[Array, "... D"]:
+            if not masked:
+                return states
+            mask = frame_mask.reshape((1,) * (states.ndim - 3) + (*frame_mask.shape, 1))
+            return jnp.where(mask, states, jnp.zeros((), states.dtype))
+
+        x = zero_padding(x)
+        x = x + nnx.gelu(self.position_conv(x), approximate=False)
+        if not self.config.pre_norm:
+            x = self.encoder_norm(x)
+        layer_input = x
+        x, layer_states = run_layers(
+            self.layers,
+            x,
+            attention_mask,
+            remat=self.remat,
+            unroll=self.unroll,
+            keep_states=True,
+        )
+        assert layer_states is not None
+        if self.config.pre_norm:
+            x = self.encoder_norm(x)
+        return HubertOutput(
+            last_hidden=zero_padding(x),
+            layer_states=zero_padding(layer_states),
+            layer_input=zero_padding(layer_input),
+            frame_mask=frame_mask,
+        )
+
+
+def abstract_hubert(config: HubertConfig, **options: Any) -> HubertEncoder:
+    """A `HubertEncoder` with shapes in place of weights, to be filled from a checkpoint."""
+    return nnx.eval_shape(lambda: HubertEncoder(config, **options, rngs=nnx.Rngs(0)))

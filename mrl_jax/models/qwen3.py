@@ -1,0 +1,268 @@
+"""Qwen3 as a text encoder, equal to the published Qwen3-Embedding models.
+
+Sources: Qwen3 technical report (arXiv 2505.09388), Qwen3 Embedding (arXiv 2506.05176),
+and the published checkpoints, whose `config.json` and tensors decide in doubt.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mrl_jax.array_types import AnyArray, Array, Bool, DTypeLike, Float, Float32, Int
+from mrl_jax.nn.attention import attend
+from mrl_jax.nn.layer_stack import run_layers, stack_layers
+from mrl_jax.nn.masking import causal_mask, token_positions
+from mrl_jax.nn.norms import RMSNorm
+from mrl_jax.nn.pooling import l2_normalize, pool_last, truncate
+from mrl_jax.nn.rope import apply_rope, rope_angles
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Qwen3Config:
+    """Sizes of a Qwen3 encoder. The presets are those of the published checkpoints."""
+
+    vocab_size: int
+    width: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    mlp_width: int
+    rope_theta: float
+    norm_epsilon: float
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads is {self.num_heads}, expected a multiple of num_kv_heads, "
+                f"{self.num_kv_heads}"
+            )
+        if self.head_width % 2:
+            raise ValueError(
+                f"head_width is {self.head_width}, expected an even number: "
+                "rotary embedding turns coordinates in pairs"
+            )
+
+    @classmethod
+    def embedding_0_6b(cls) -> "Qwen3Config":
+        """Qwen3-Embedding-0.6B."""
+        return cls(
+            vocab_size=151669,
+            width=1024,
+            num_layers=28,
+            num_heads=16,
+            num_kv_heads=8,
+            head_width=128,
+            mlp_width=3072,
+            rope_theta=1e6,
+            norm_epsilon=1e-6,
+        )
+
+    @classmethod
+    def embedding_4b(cls) -> "Qwen3Config":
+        """Qwen3-Embedding-4B."""
+        return dataclasses.replace(
+            cls.embedding_0_6b(),
+            vocab_size=151665,
+            width=2560,
+            num_layers=36,
+            num_heads=32,
+            mlp_width=9728,
+        )
+
+    @classmethod
+    def embedding_8b(cls) -> "Qwen3Config":
+        """Qwen3-Embedding-8B."""
+        return dataclasses.replace(cls.embedding_4b(), width=4096, mlp_width=12288)
+
+
+class Attention(nnx.Module):
+    """Causal self-attention with grouped keys and values; q and k normed per head, then turned."""
+
+    def __init__(
+        self, config: Qwen3Config, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
+            return nnx.Linear(
+                inputs, outputs, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+            )
+
+        def norm() -> RMSNorm:
+            return RMSNorm(config.head_width, epsilon=config.norm_epsilon, param_dtype=param_dtype)
+
+        self.head_width = config.head_width
+        self.q_proj = linear(config.width, config.num_heads * config.head_width)
+        self.k_proj = linear(config.width, config.num_kv_heads * config.head_width)
+        self.v_proj = linear(config.width, config.num_kv_heads * config.head_width)
+        self.o_proj = linear(config.num_heads * config.head_width, config.width)
+        self.q_norm = norm()
+        self.k_norm = norm()
+
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        angles: Float32[Array, "B L half"],
+        mask: Bool[Array, "B 1 L L"],
+    ) -> Float[Array, "B L D"]:
+        heads = (*x.shape[:2], -1, self.head_width)
+        query = apply_rope(self.q_norm(self.q_proj(x).reshape(heads)), angles)
+        key = apply_rope(self.k_norm(self.k_proj(x).reshape(heads)), angles)
+        value = self.v_proj(x).reshape(heads)
+        mixed = attend(query, key, value, mask)
+        return self.o_proj(mixed.reshape(*x.shape[:2], -1))
+
+
+class SwiGlu(nnx.Module):
+    """Gated MLP: down(silu(gate(x)) · up(x)) (arXiv 2002.05202)."""
+
+    def __init__(
+        self, config: Qwen3Config, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
+            return nnx.Linear(
+                inputs, outputs, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+            )
+
+        self.gate_proj = linear(config.width, config.mlp_width)
+        self.up_proj = linear(config.width, config.mlp_width)
+        self.down_proj = linear(config.mlp_width, config.width)
+
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        return self.down_proj(nnx.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Qwen3Layer(nnx.Module):
+    """One pre-norm layer: attention, then MLP, each around a residual."""
+
+    def __init__(
+        self, config: Qwen3Config, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        def norm() -> RMSNorm:
+            return RMSNorm(config.width, epsilon=config.norm_epsilon, param_dtype=param_dtype)
+
+        self.attention_norm = norm()
+        self.attention = Attention(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.mlp_norm = norm()
+        self.mlp = SwiGlu(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        angles: Float32[Array, "B L half"],
+        mask: Bool[Array, "B 1 L L"],
+    ) -> Float[Array, "B L D"]:
+        x = x + self.attention(self.attention_norm(x), angles, mask)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Qwen3Output:
+    """What a forward pass gives; vectors at padding are unspecified.
+
+    Attributes:
+        last_hidden: [B, L, D], after the final norm: what is pooled.
+        layer_states: [Y, B, L, D], the output of every layer before the final norm, or
+            None unless asked for.
+    """
+
+    last_hidden: Float[Array, "B L D"]
+    layer_states: Float[Array, "Y B L D"] | None
+
+
+class Qwen3Encoder(nnx.Module):
+    """The Qwen3 decoder stack without its output layer, read as a text encoder.
+
+    Args:
+        config: sizes.
+        dtype: dtype of the computation; norms, angles and softmax run in float32 anyway.
+        param_dtype: dtype in which the weights are held.
+        remat: recompute each layer in the backward pass, to hold one layer's
+            activations instead of all.
+        unroll: compile every layer on its own; slower to compile, see docs/benchmarks.md.
+        rngs: source of the initial weights; the stream `params` is read.
+    """
+
+    def __init__(
+        self,
+        config: Qwen3Config,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
+        unroll: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.config = config
+        self.dtype = jnp.dtype(dtype)
+        self.remat = remat
+        self.unroll = unroll
+        self.embed_tokens = nnx.Embed(
+            config.vocab_size,
+            config.width,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            embedding_init=nnx.initializers.normal(0.02),
+            rngs=rngs,
+        )
+        self.layers = stack_layers(
+            lambda layer_rngs: Qwen3Layer(
+                config, dtype=dtype, param_dtype=param_dtype, rngs=layer_rngs
+            ),
+            config.num_layers,
+            rngs,
+        )
+        self.final_norm = RMSNorm(
+            config.width, epsilon=config.norm_epsilon, param_dtype=param_dtype
+        )
+
+    def __call__(
+        self,
+        inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
+        mask: Bool[AnyArray, "B L"],
+        *,
+        keep_states: bool = False,
+    ) -> Qwen3Output:
+        """Run all layers over token ids, or over vectors that stand in for token embeddings.
+
+        Args:
+            inputs: token ids, or vectors of the tower's width (speech, a soft prompt).
+            mask: True at valid places; padding may stand on either side.
+            keep_states: also return the output of every layer.
+        """
+        inputs, mask = jnp.asarray(inputs), jnp.asarray(mask)
+        x = self.embed_tokens(inputs) if inputs.ndim == 2 else inputs.astype(self.dtype)
+        angles = rope_angles(token_positions(mask), self.config.head_width, self.config.rope_theta)
+        x, layer_states = run_layers(
+            self.layers,
+            x,
+            angles,
+            causal_mask(mask),
+            remat=self.remat,
+            unroll=self.unroll,
+            keep_states=keep_states,
+        )
+        return Qwen3Output(last_hidden=self.final_norm(x), layer_states=layer_states)
+
+    def embed(
+        self,
+        inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
+        mask: Bool[AnyArray, "B L"],
+        *,
+        dim: int | None = None,
+    ) -> Float32[Array, "B E"]:
+        """Unit-length embeddings: the last valid place, cut to `dim` if given, normalised.
+
+        The published models pool an end token (id 151643) that their tokenizer
+        appends; the caller's ids must carry it.
+        """
+        pooled = pool_last(self(inputs, mask).last_hidden, jnp.asarray(mask))
+        return l2_normalize(pooled) if dim is None else truncate(pooled, dim)
+
+
+def abstract_qwen3(config: Qwen3Config, **options: Any) -> Qwen3Encoder:
+    """A `Qwen3Encoder` with shapes in place of weights, to be filled from a checkpoint."""
+    return nnx.eval_shape(lambda: Qwen3Encoder(config, **options, rngs=nnx.Rngs(0)))

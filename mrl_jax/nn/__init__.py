@@ -1,0 +1,1 @@
+"""Shared maths of the towers: no configs, no checkpoints."""

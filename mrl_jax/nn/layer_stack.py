@@ -1,0 +1,60 @@
+"""A stack of equal layers: parameters stacked on a leading axis, run by a scan.
+
+One layer is compiled instead of all of them, which cuts compile time, and with
+rematerialisation the backward pass keeps one layer's activations at a time.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from flax import nnx
+
+from mrl_jax.array_types import Array, Float, Shaped
+
+Layer = TypeVar("Layer", bound=nnx.Module)
+
+
+def stack_layers(make_layer: Callable[[nnx.Rngs], Layer], num_layers: int, rngs: nnx.Rngs) -> Layer:
+    """`num_layers` of what `make_layer` builds, each leaf stacked as [Y, ...]."""
+
+    @nnx.split_rngs(splits=num_layers)
+    @nnx.vmap(in_axes=(0,), out_axes=0)
+    def make(layer_rngs: nnx.Rngs) -> Layer:
+        return make_layer(layer_rngs)
+
+    return make(rngs)
+
+
+def run_layers(
+    layers: nnx.Module,
+    x: Float[Array, "B L D"],
+    *context: Any,
+    remat: bool,
+    unroll: bool,
+    keep_states: bool,
+) -> tuple[Float[Array, "B L D"], Float[Array, "Y B L D"] | None]:
+    """Pass `x` through a stack made by `stack_layers`.
+
+    Args:
+        layers: the stack; called as `layer(x, *context)` for each layer in turn.
+        x: input of the first layer.
+        context: what every layer gets beside its input (masks, angles).
+        remat: recompute activations in the backward pass instead of keeping them.
+        unroll: compile every layer on its own instead of one body for all.
+        keep_states: also return the output of every layer.
+
+    Returns:
+        The output of the last layer, and the outputs of all layers or None.
+    """
+    graphdef, state = nnx.split(layers)
+
+    def body(
+        carry: Float[Array, "B L D"], layer_state: Any
+    ) -> tuple[Float[Array, "B L D"], Shaped[Array, "..."] | None]:
+        layer = nnx.merge(graphdef, layer_state)
+        output = layer(carry, *context)  # pyright: ignore[reportCallIssue]
+        return output, output if keep_states else None
+
+    step = jax.checkpoint(body, prevent_cse=False) if remat else body
+    return jax.lax.scan(step, x, state, unroll=unroll)

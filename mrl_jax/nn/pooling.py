@@ -1,0 +1,41 @@
+"""From token vectors to one embedding a row."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from mrl_jax.array_types import Array, Bool, Float, Float32
+
+
+def pool_last(vectors: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+    """The vector at each row's last valid place, whichever side the padding is on.
+
+    A row without a valid place gives its first vector.
+    """
+    places = jnp.arange(mask.shape[-1])[None, :]
+    last = jnp.max(jnp.where(mask, places, 0), axis=-1)
+    return jnp.take_along_axis(vectors, last[:, None, None], axis=1)[:, 0, :]
+
+
+def l2_normalize(
+    x: Float[Array, "*rows E"], *, epsilon: float = 1e-12
+) -> Float32[Array, "*rows E"]:
+    """Scale each row to unit length, in float32; a zero row stays zero.
+
+    Written as x · rsqrt(max(Σx², ε²)), whose gradient at 0 is finite where that of
+    x / max(‖x‖, ε) is NaN.
+    """
+    x32 = x.astype(jnp.float32)
+    squares = jnp.sum(jnp.square(x32), axis=-1, keepdims=True)
+    return x32 * lax.rsqrt(jnp.maximum(squares, epsilon**2))
+
+
+def truncate(embeddings: Float[Array, "*rows E"], dim: int) -> Float32[Array, "*rows dim"]:
+    """The first `dim` coordinates of Matryoshka embeddings, at unit length again.
+
+    Raises:
+        ValueError: `dim` is not between 1 and the width of the embeddings.
+    """
+    width = embeddings.shape[-1]
+    if not 1 <= dim <= width:
+        raise ValueError(f"dim is {dim}, expected 1 to {width}, the width of the embeddings")
+    return l2_normalize(embeddings[..., :dim])

@@ -1,0 +1,104 @@
+"""Folders that appear whole or not at all."""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from mrl_jax.errors import MrlError, describe_os_error
+
+
+@contextlib.contextmanager
+def staged_folder(final: Path, *, overwrite: bool = False, needs_bytes: int = 0) -> Iterator[Path]:
+    """Give a hidden folder to write into; rename it to `final` if the block succeeds.
+
+    After an error the hidden folder is removed. What a killed process left behind is
+    removed by the next one that writes to the same `final` on this host.
+
+    Args:
+        final: the folder to make.
+        overwrite: replace a folder that is there already, at the moment of renaming.
+        needs_bytes: what will be written, to fail before the work rather than after it.
+
+    Raises:
+        MrlError: `final` exists; the disk has no room or refuses a write.
+    """
+    if not overwrite and _occupied(final):
+        raise MrlError(
+            "the output exists already",
+            where=final,
+            mend="choose another name, or pass --overwrite",
+        )
+    host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
+    staging = final.parent / f".{final.name}.partial-{host}-{os.getpid()}"
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(final, host)
+        free = shutil.disk_usage(final.parent).free
+        if needs_bytes > free:
+            raise MrlError(
+                f"the output needs {needs_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+                where=final,
+                mend="free some space, or write elsewhere",
+            )
+        staging.mkdir()
+        yield staging
+        if _occupied(final):
+            if not overwrite:
+                raise MrlError(
+                    "the output appeared while it was being made",
+                    where=final,
+                    mend="choose another name",
+                )
+            _replace(staging, final)
+        else:
+            os.rename(staging, final)
+    except OSError as error:
+        raise MrlError(
+            f"could not be written: {describe_os_error(error)}",
+            where=final,
+            mend="check that the place exists, may be written to, and has room",
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _occupied(folder: Path) -> bool:
+    if folder.is_dir():
+        return any(folder.iterdir())
+    return folder.exists() or folder.is_symlink()
+
+
+def _replace(staging: Path, final: Path) -> None:
+    """Swap `staging` in, and put the old folder back if that fails."""
+    old = staging.with_name(f"{staging.name}-old")
+    os.rename(final, old)
+    try:
+        os.rename(staging, final)
+    except OSError:
+        os.rename(old, final)
+        raise
+    if old.is_dir() and not old.is_symlink():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink()
+
+
+def _remove_leftovers(final: Path, host: str) -> None:
+    for leftover in final.parent.glob(f".{final.name}.partial-{host}-*"):
+        pid = leftover.name.rsplit("-", 1)[-1]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,109 @@
+"""Small checkpoints in the published formats, made on the spot by transformers.
+
+Weights are random, and large enough that a wrong layer shows: transformers' own
+initialisation leaves biases at zero and norms at one, which would hide half the table.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+QWEN3 = {
+    "vocab_size": 101,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,  # 4 heads of 16 in a width of 32: head_dim is not width / heads.
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    "tie_word_embeddings": True,
+}
+HUBERT = {
+    "vocab_size": 13,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "conv_dim": (16,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+HUBERT_LARGE = {
+    **HUBERT,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+    "do_stable_layer_norm": True,
+}
+CHARACTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefgh"]
+
+
+def torch_qwen3(seed: int = 0, *, causal_lm: bool = False, **changes: Any) -> Any:
+    """A tiny Qwen3Model (or Qwen3ForCausalLM) in evaluation mode."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    config = transformers.Qwen3Config(**{**QWEN3, **changes})
+    kind = transformers.Qwen3ForCausalLM if causal_lm else transformers.Qwen3Model
+    return _randomized(kind(config), seed)
+
+
+def torch_hubert(seed: int = 0, *, ctc: bool = False, **changes: Any) -> Any:
+    """A tiny HubertModel (or HubertForCTC) in evaluation mode."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    config = transformers.HubertConfig(**{**HUBERT, **changes})
+    kind = transformers.HubertForCTC if ctc else transformers.HubertModel
+    return _randomized(kind(config), seed)
+
+
+def save(model: Any, folder: Path, **options: Any) -> Path:
+    """`save_pretrained` with the small files that such a folder has on the hub."""
+    model.save_pretrained(folder, **options)
+    if model.config.model_type == "hubert":
+        _write_json(
+            folder / "preprocessor_config.json",
+            {"do_normalize": True, "feature_size": 1, "sampling_rate": 16000, "padding_value": 0.0},
+        )
+    if type(model).__name__ == "HubertForCTC":
+        vocabulary = {token: index for index, token in enumerate(CHARACTERS)}
+        _write_json(folder / "vocab.json", vocabulary)
+        _write_json(
+            folder / "tokenizer_config.json",
+            {"pad_token": "<pad>", "word_delimiter_token": "|", "do_lower_case": False},
+        )
+    return folder
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Change fields of a JSON file; a field set to None in `changes` is written as null."""
+    _write_json(path, {**json.loads(path.read_text()), **changes})
+
+
+def relative_error(ours: Any, theirs: Any) -> float:
+    """‖ours − theirs‖ / ‖theirs‖ in float64."""
+    a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert a.shape == b.shape
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def _randomized(model: Any, seed: int) -> Any:
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if name.endswith(("norm.weight", "original0", "weight_g")):
+                parameter.copy_(1 + 0.2 * noise)
+            elif parameter.ndim == 1:
+                parameter.copy_(0.1 * noise)
+            else:
+                parameter.copy_(noise / parameter[0].numel() ** 0.5)
+    return model.eval()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1))
