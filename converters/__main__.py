@@ -127,7 +127,7 @@ def _nan_last(error: float) -> float:
 def _export(args: argparse.Namespace) -> int:
     from converters.convert import export
 
-    if not args.max_shard_gb > 0:
+    if not 0 < args.max_shard_gb < float("inf"):
         raise MrlError(f"--max-shard-gb is {args.max_shard_gb}, expected a positive number")
     made = export(
         args.model,
@@ -145,6 +145,8 @@ def _export(args: argparse.Namespace) -> int:
 def _random_init(args: argparse.Namespace) -> int:
     from converters.random_init import random_init
 
+    if args.seed < 0:
+        raise MrlError(f"--seed is {args.seed}, expected a whole number from 0 on")
     made = random_init(
         args.family,
         args.config,

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mrl_jax.array_types import HostArray
-from mrl_jax.errors import MrlError, describe_os_error, existing_file
+from mrl_jax.errors import MrlError, describe_os_error, existing_file, first_line
 
 FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
@@ -126,7 +127,8 @@ def copy_small_files(source: Path, target: Path) -> list[str]:
     for pattern in SMALL_FILES:
         for path in sorted(source.glob(pattern)):
             name = path.relative_to(source).as_posix()
-            if name in OWN_FILES or name.endswith(".index.json") or not path.is_file():
+            hidden = name.startswith(".")  # Such as the folder that is being written.
+            if hidden or name in OWN_FILES or name.endswith(".index.json") or not path.is_file():
                 continue
             (target / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target / name)
@@ -147,7 +149,10 @@ def _download(hub_id: str, revision: str | None) -> Path:
     def snapshot(patterns: tuple[str, ...]) -> Path:
         return Path(
             huggingface_hub.snapshot_download(
-                hub_id, revision=revision, allow_patterns=list(patterns)
+                hub_id,
+                revision=revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=["*/*.safetensors*"],  # On the hub, * goes into folders.
             )
         )
 
@@ -174,10 +179,16 @@ def _download(hub_id: str, revision: str | None) -> Path:
             where=hub_id,
             mend="pass a branch, tag or commit that its page lists",
         ) from error
-    except OSError as error:  # Every failure to reach a host is one, in huggingface_hub too.
+    except hub_errors.HFValidationError as error:
+        raise MrlError(
+            f"neither a local folder nor a hub id ({first_line(error)})",
+            where=hub_id,
+            mend="pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B",
+        ) from error
+    except Exception as error:  # The HTTP client beneath raises kinds of its own.
         raise MrlError(
             "no such folder, and the hub could not be reached "
-            f"({type(error).__name__}: {str(error).strip().splitlines()[0][:160]})",
+            f"({type(error).__name__}: {first_line(error)})",
             where=hub_id,
             mend="check the network, or pass a folder that holds the checkpoint",
         ) from error
@@ -296,11 +307,14 @@ def _open_bin(files: list[Path]) -> tuple[dict[str, TensorInfo], Callable[[str],
     values: dict[str, Any] = {}
     for path in files:
         try:
-            # weights_only: tensors and plain containers, no code is run.
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            # weights_only: tensors and plain containers, no code is run. Files from before
+            # torch 1.6 are no zip archives, and cannot be mapped.
+            state = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
         except Exception as error:  # torch raises whatever its unpickler raised.
             raise MrlError(
-                f"cannot be read as plain weights ({str(error).strip().splitlines()[0][:160]})",
+                f"cannot be read as plain weights ({first_line(error)})",
                 where=path,
                 mend="download the checkpoint again, or get the safetensors version",
             ) from error
@@ -318,7 +332,7 @@ def _open_bin(files: list[Path]) -> tuple[dict[str, TensorInfo], Callable[[str],
             values[str(key)] = value
 
     def read(key: str) -> HostArray:
-        value = values[key].contiguous()
+        value = values[key].detach().contiguous()
         if value.dtype == torch.bfloat16:
             return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return value.numpy()

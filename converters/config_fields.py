@@ -1,10 +1,12 @@
 """Reading a published config.json: each field typed, each unsupported option refused by name."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
 from mrl_jax.errors import MrlError
 
+Choice = TypeVar("Choice")
 Config = TypeVar("Config")
 _ABSENT = object()
 
@@ -26,7 +28,11 @@ class Fields:
     def number(self, name: str, default: Any = _ABSENT) -> float:
         """A positive number."""
         value = self._get(name, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not 0 < value < math.inf
+        ):
             self._fail(f"{name} is {value!r}, expected a positive number")
         return float(value)
 
@@ -43,6 +49,13 @@ class Fields:
         if not isinstance(values, list | tuple) or not values:
             self._fail(f"{name} is {values!r}, expected a list of whole numbers")
         return tuple(Fields({name: value}, self.where).integer(name) for value in values)
+
+    def choice(self, name: str, allowed: tuple[Choice, ...], default: Any = _ABSENT) -> Choice:
+        """One of a few values."""
+        value = self._get(name, default)
+        if value not in allowed:
+            self._fail(f"{name} is {value!r}, expected {' or '.join(map(repr, allowed))}")
+        return value
 
     def require(self, name: str, expected: str, default: Any = _ABSENT) -> None:
         """Refuse any value but the one that is supported."""

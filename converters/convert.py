@@ -10,12 +10,14 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
 import mrl_jax
 from converters import hubert, qwen3
 from converters.checkpoints import (
+    DOWNLOAD_AGAIN,
     Checkpoint,
     copy_small_files,
     file_digest,
@@ -26,12 +28,19 @@ from converters.checkpoints import (
 from converters.rules import Plan, RuleTable, plan, published_names
 from mrl_jax import param_tree
 from mrl_jax.array_types import HostArray
-from mrl_jax.errors import MrlError
+from mrl_jax.errors import MrlError, as_os_error, existing_file
 from mrl_jax.models.ctc import CtcVocabulary, abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig, abstract_hubert
 from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
 from mrl_jax.staging import staged_folder
-from mrl_jax.tower_folder import TowerInfo, read_info, read_weights, save_tower, weights_digest
+from mrl_jax.tower_folder import (
+    CONVERT_AGAIN,
+    TowerInfo,
+    read_info,
+    read_weights,
+    save_tower,
+    weights_digest,
+)
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
@@ -87,7 +96,14 @@ def read_hubert(checkpoint: Checkpoint) -> Family:
     if hubert.CTC_KEY not in checkpoint.tensors:
         leaves = param_tree.flat_weights(abstract_hubert(config))
         return Family("hubert", config, {f"encoder.{k}": v.shape for k, v in leaves.items()})
-    vocab_size = checkpoint.tensors[hubert.CTC_KEY].shape[0]
+    output = checkpoint.tensors[hubert.CTC_KEY]
+    if len(output.shape) != 2:
+        raise MrlError(
+            f"{hubert.CTC_KEY} is {output.shape}, expected (tokens, {config.width})",
+            where=output.file,
+            mend=DOWNLOAD_AGAIN,
+        )
+    vocab_size = output.shape[0]
     leaves = param_tree.flat_weights(abstract_hubert_ctc(config, vocab_size))
     return Family(
         "hubert_ctc",
@@ -179,6 +195,7 @@ def export(model: Path, out: Path, *, shard_bytes: int, overwrite: bool = False)
         MrlError: `model` is no tower or is damaged, or `out` cannot be written.
     """
     info = read_info(model)
+    existing_file(model / "config.json", mend=CONVERT_AGAIN)
     weights = read_weights(model, info)
     if weights_digest(weights) != info.digest:
         raise MrlError(
@@ -279,7 +296,11 @@ def _save_shards(
         filled += size
     names = _shard_names(len(shards))
     for name, keys in zip(names, shards, strict=True):
-        save_file({key: tensors[key]() for key in keys}, folder / name, metadata={"format": "pt"})
+        part = {key: tensors[key]() for key in keys}
+        try:
+            save_file(part, folder / name, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise as_os_error(error) from error
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(sizes.values())},

@@ -113,7 +113,7 @@ def parse_config(
         conv_kernels=fields.integers("conv_kernel"),
         conv_strides=fields.integers("conv_stride"),
         conv_bias=fields.flag("conv_bias", False),
-        feature_norm=raw.get("feat_extract_norm", "group"),
+        feature_norm=fields.choice("feat_extract_norm", ("group", "layer"), default="group"),
         projection_norm=fields.flag("feat_proj_layer_norm", True),
         pre_norm=fields.flag("do_stable_layer_norm", False),
         position_kernel=fields.integer("num_conv_pos_embeddings"),
@@ -135,7 +135,8 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
     ids = dict(read_json(path))
     if (folder / "added_tokens.json").is_file():
         ids.update(read_json(folder / "added_tokens.json"))
-    if sorted(map(str, ids.values())) != sorted(map(str, range(size))):
+    numbers = [value for value in ids.values() if type(value) is int]
+    if len(numbers) != len(ids) or sorted(numbers) != list(range(size)):
         raise MrlError(
             f"has {len(ids)} tokens, expected the ids 0 to {size - 1}, each once: "
             "one for each output of the model",
@@ -149,6 +150,13 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
     blank = ids.get(
         _token(options.get("pad_token", "<pad>")) or "", config.get("pad_token_id") or 0
     )
+    if type(blank) is not int or not 0 <= blank < size:
+        raise MrlError(
+            f"pad_token_id is {blank!r}, expected an id from 0 to {size - 1}: what stands for "
+            "the CTC blank where the tokenizer's pad_token is not in vocab.json",
+            where=folder / "config.json",
+            mend="take the tokenizer's files from the checkpoint's own folder",
+        )
     return CtcVocabulary(
         tokens=tuple(sorted(ids, key=lambda token: ids[token])),
         blank=blank,

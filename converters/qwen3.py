@@ -55,7 +55,10 @@ def parse_config(raw: Mapping[str, Any], *, where: object) -> Qwen3Config:
     fields.refuse("attention_bias", "biases in attention")
     fields.refuse("use_sliding_window", "sliding-window attention")
     fields.refuse("quantization_config", "quantised weights")
-    for layer_type in raw.get("layer_types") or ():
+    layer_types = raw.get("layer_types") or ()
+    if not isinstance(layer_types, list | tuple):
+        fields.unsupported("layer_types", layer_types, "anything but a list here")
+    for layer_type in layer_types:
         if layer_type != "full_attention":
             fields.unsupported("layer_types", layer_type, "attention other than full_attention")
     rope = _rope(fields)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,24 @@ class MrlError(Exception):
 def describe_os_error(error: OSError) -> str:
     """The operating system's words for a failed read or write, without numbers or paths."""
     return os.strerror(error.errno) if error.errno else str(error)
+
+
+def as_os_error(error: Exception) -> OSError:
+    """A failed write as the operating system tells it, where a library raised its own kind.
+
+    TensorStore and safetensors leave the number of the system's error in their text.
+    """
+    found = re.search(r"os_error_code='(\d+)'|\(os error (\d+)\)", str(error))
+    if not found:
+        return OSError(first_line(error))
+    number = int(found[1] or found[2])
+    return OSError(number, os.strerror(number))
+
+
+def first_line(error: Exception) -> str:
+    """The start of what a library's error says, short enough to quote."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
 
 
 def existing_file(path: Path, *, mend: str) -> Path:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 from flax import linen, nnx
 
 from mrl_jax import param_tree
@@ -12,7 +11,7 @@ from mrl_jax.models.qwen3 import Qwen3Encoder
 
 def to_linen(
     tower: Qwen3Encoder | HubertEncoder,
-) -> tuple[linen.Module, dict[str, dict[str, jax.Array]]]:
+) -> tuple[linen.Module, dict[str, dict[str, Any]]]:
     """A Linen module that computes what `tower` computes, and its variables.
 
     The module is `nnx.bridge.ToLinen` around the tower's own class, so it stands alone
@@ -35,4 +34,4 @@ def to_linen(
     }
     options["param_dtype"] = next(iter(weights.values())).dtype
     module = nnx.bridge.to_linen(type(tower), tower.config, **options)
-    return module, {"params": param_tree.nest(weights)}
+    return module, {"params": nnx.to_pure_dict(nnx.state(tower, (nnx.Param, param_tree.Frozen)))}

@@ -1,6 +1,7 @@
 """Folders that appear whole or not at all."""
 
 import contextlib
+import glob
 import os
 import re
 import shutil
@@ -26,17 +27,17 @@ def staged_folder(final: Path, *, overwrite: bool = False, needs_bytes: int = 0)
     Raises:
         MrlError: `final` exists; the disk has no room or refuses a write.
     """
-    if not overwrite and _occupied(final):
-        raise MrlError(
-            "the output exists already",
-            where=final,
-            mend="choose another name, or pass --overwrite",
-        )
     host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
     staging = final.parent / f".{final.name}.partial-{host}-{os.getpid()}"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(final, host)
+        if not overwrite and _occupied(final):
+            raise MrlError(
+                "the output exists already",
+                where=final,
+                mend="choose another name, or pass --overwrite",
+            )
         free = shutil.disk_usage(final.parent).free
         if needs_bytes > free:
             raise MrlError(
@@ -78,20 +79,30 @@ def _replace(staging: Path, final: Path) -> None:
     os.rename(final, old)
     try:
         os.rename(staging, final)
-    except OSError:
+    except BaseException:  # An interrupt as well.
         os.rename(old, final)
         raise
-    if old.is_dir() and not old.is_symlink():
-        shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        old.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _remove_leftovers(final: Path, host: str) -> None:
-    for leftover in final.parent.glob(f".{final.name}.partial-{host}-*"):
-        pid = leftover.name.rsplit("-", 1)[-1]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
+    prefix = f".{final.name}.partial-{host}-"
+    for leftover in final.parent.glob(f"{glob.escape(prefix)}*"):
+        found = re.fullmatch(r"(\d+)(-old)?", leftover.name.removeprefix(prefix))
+        # Our own number: that of a process which is gone, as containers reuse them.
+        if not found or (int(found[1]) != os.getpid() and _alive(int(found[1]))):
+            continue
+        if found[2] and not final.exists():
+            os.rename(leftover, final)  # Killed after the first of two renames.
+        else:
+            _remove(leftover)
 
 
 def _alive(pid: int) -> bool:

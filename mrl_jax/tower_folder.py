@@ -10,7 +10,10 @@ report.json    how the weights came here
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +24,7 @@ from flax import nnx
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import DTypeLike, HostArray
-from mrl_jax.errors import MrlError, existing_file
+from mrl_jax.errors import MrlError, as_os_error, existing_file
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder, Padding, abstract_hubert
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
@@ -40,6 +43,7 @@ CONFIG_TYPES: dict[str, type[Qwen3Config] | type[HubertConfig]] = {
 CONVERT_AGAIN = "convert the checkpoint again with `python -m converters`"
 
 Module = TypeVar("Module", bound=nnx.Module)
+Result = TypeVar("Result")
 Weights = Mapping[str, Mapping[str, HostArray]]
 """Arrays by group (`encoder`, `lm_head`, `passengers`), then by dotted path."""
 
@@ -284,8 +288,50 @@ def _orbax_handler() -> "ocp.PyTreeCheckpointHandler":
 def _save_group(folder: Path, arrays: Mapping[str, HostArray]) -> None:
     import orbax.checkpoint as ocp
 
-    with ocp.Checkpointer(_orbax_handler()) as checkpointer:
-        checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(param_tree.nest(arrays)))
+    def save() -> None:
+        with ocp.Checkpointer(_orbax_handler()) as checkpointer:
+            args = ocp.args.PyTreeSave(param_tree.nest(arrays))
+            checkpointer.save(folder.absolute(), args=args)
+
+    # In a thread, which an interrupt does not tear: it waits until the write has ended,
+    # where Orbax's own threads would write on into a folder that is being removed.
+    with ThreadPoolExecutor(1) as pool:
+        _quietly(lambda: pool.submit(save).result())
+
+
+def _quietly(action: Callable[[], Result]) -> Result:
+    """Run Orbax so that its failure is one `OSError`, with nothing printed beside it.
+
+    Reads and writes that were under way when one failed tell, each from its own thread
+    or when it is collected, that nobody waits for it any more. What keeps that off stderr
+    therefore stays in place after a failure.
+    """
+    threads, tasks = logging.getLogger("absl"), logging.getLogger("asyncio")
+    usual, disabled = sys.unraisablehook, threads.disabled
+
+    def hook(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        of_orbax = code is not None and "orbax" in code.co_filename
+        if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    threads.disabled = True
+    tasks.addFilter(_not_of_orbax)
+    sys.unraisablehook = hook
+    try:
+        result = action()
+    except Exception as error:  # Orbax and TensorStore raise whatever their storage raised.
+        raise as_os_error(error) from None
+    finally:
+        threads.disabled = disabled
+    tasks.removeFilter(_not_of_orbax)
+    sys.unraisablehook = usual
+    return result
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    return "orbax" not in text and "OCDBT" not in text
 
 
 def _restore(
@@ -314,18 +360,18 @@ def _read_group(folder: Path, group: str, restore_args: Mapping[str, Any]) -> di
     if not path.is_dir():
         raise MrlError("the weights are missing", where=path, mend=CONVERT_AGAIN)
     tree = param_tree.nest(restore_args)
-    try:
+
+    def restore() -> Any:
         with ocp.Checkpointer(_orbax_handler()) as checkpointer:
-            restored = checkpointer.restore(
-                path.absolute(),
-                args=ocp.args.PyTreeRestore(
-                    item=jax.tree.map(lambda _: 0, tree), restore_args=tree
-                ),
-            )
-    except Exception as error:  # Orbax and TensorStore raise whatever their storage raised.
-        detail = str(error).strip().splitlines()
+            item = jax.tree.map(lambda _: 0, tree)
+            args = ocp.args.PyTreeRestore(item=item, restore_args=tree)
+            return checkpointer.restore(path.absolute(), args=args)
+
+    try:
+        restored = _quietly(restore)
+    except OSError as error:
         raise MrlError(
-            f"the weights cannot be read ({detail[0][:200] if detail else type(error).__name__})",
+            f"the weights cannot be read ({error.strerror or error})",
             where=path,
             mend=CONVERT_AGAIN,
         ) from error

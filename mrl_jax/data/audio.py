@@ -37,7 +37,7 @@ def load_clip(path: Path, sample_rate: int) -> HostArray:
     try:
         with soundfile.SoundFile(path) as file:
             samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headless .raw
         raise MrlError(
             f"cannot be decoded as audio ({str(error).rstrip('.').splitlines()[-1][:120]})",
             where=path,

@@ -4,13 +4,14 @@ One layer is compiled instead of all of them, which cuts compile time, and with
 rematerialisation the backward pass keeps one layer's activations at a time.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 from flax import nnx
 
-from mrl_jax.array_types import Array, Float, Shaped
+from mrl_jax.array_types import Array, Float
 
 Layer = TypeVar("Layer", bound=nnx.Module)
 
@@ -48,13 +49,28 @@ def run_layers(
         The output of the last layer, and the outputs of all layers or None.
     """
     graphdef, state = nnx.split(layers)
+    return _scan(graphdef, state, x, context, remat=remat, unroll=unroll, keep_states=keep_states)
 
+
+# Jitted here, with the graph as a static argument, so that a call outside of jit compiles
+# once and not each time.
+@functools.partial(jax.jit, static_argnames=("graphdef", "remat", "unroll", "keep_states"))
+def _scan(
+    graphdef: nnx.GraphDef[nnx.Module],
+    state: Any,
+    x: Float[Array, "B L D"],
+    context: tuple[Any, ...],
+    *,
+    remat: bool,
+    unroll: bool,
+    keep_states: bool,
+) -> tuple[Float[Array, "B L D"], Float[Array, "Y B L D"] | None]:
     def body(
         carry: Float[Array, "B L D"], layer_state: Any
-    ) -> tuple[Float[Array, "B L D"], Shaped[Array, "..."] | None]:
+    ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"] | None]:
         layer = nnx.merge(graphdef, layer_state)
         output = layer(carry, *context)  # pyright: ignore[reportCallIssue]
         return output, output if keep_states else None
 
-    step = jax.checkpoint(body, prevent_cse=False) if remat else body
+    step = jax.checkpoint(body, prevent_cse=unroll) if remat else body
     return jax.lax.scan(step, x, state, unroll=unroll)

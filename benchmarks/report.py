@@ -1,0 +1,164 @@
+"""Write docs/benchmarks.md, README's table and docs/parity.png from the last runs' JSON.
+
+python benchmarks/report.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from common import RESULTS
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+PICTURE = ROOT / "docs" / "parity.png"
+README = ROOT / "README.md"
+TABLE_MARKS = ("<!-- table: benchmarks/report.py -->", "<!-- end of table -->")
+LIMIT = 1e-5
+
+
+def main() -> None:
+    parts = [
+        "# Benchmarks",
+        "Every table is written by `python benchmarks/report.py` from `benchmarks/results/`; "
+        "`make bench` runs all of it again. Ratios compare two sides of one run on one machine; "
+        "absolute times are that machine's.",
+    ]
+    for name, write in (
+        ("towers", towers),
+        ("conversion", conversion),
+        ("import_time", import_time),
+    ):
+        path = RESULTS / f"{name}.json"
+        if path.is_file():
+            result = json.loads(path.read_text())
+            parts += [*write(result), _footer(result)]
+    DOCUMENT.parent.mkdir(exist_ok=True)
+    DOCUMENT.write_text("\n\n".join(parts) + "\n")
+    result = json.loads((RESULTS / "towers.json").read_text())
+    draw_parity(result)
+    fill_readme(result)
+    print(*(f"wrote {path.relative_to(ROOT)}" for path in (DOCUMENT, PICTURE, README)), sep="\n")
+
+
+def draw_parity(result: dict[str, Any]) -> None:
+    """Error of every state of every full-size tower, on one logarithmic axis."""
+    figure, axes = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
+    for (name, figures), marker in zip(result["figures"].items(), "osD", strict=True):
+        # An exact state (the embedding lookup) has no place on a logarithmic axis.
+        points = [(i, e) for i, e in enumerate(figures["errors"].values()) if e > 0]
+        axes.plot(*zip(*points, strict=True), marker=marker, markersize=3.5, label=name)
+    axes.axhline(LIMIT, color="black", linestyle="--", linewidth=1)
+    axes.text(0, LIMIT * 1.15, "what a tower may be off by", fontsize=8, va="bottom")
+    axes.set(
+        yscale="log",
+        ylim=(5e-8, 3e-5),
+        xlabel="state: 0 is the first layer's input, the last is the output",
+        ylabel="‖ours − PyTorch‖ / ‖PyTorch‖",
+        title="Full-size towers, float32, random weights",
+    )
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.82), frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(PICTURE, dpi=160)
+
+
+def fill_readme(result: dict[str, Any]) -> None:
+    """Put the towers' figures between the marks in README.md."""
+    rows = [
+        [
+            name,
+            f"{f['largest_error']:.0e}",
+            f"{f['ours']['median']:.1f} s",
+            f"{f['torch_over_ours']:.2f}",
+            f"{f['compile_scanned']:.0f} s, {f['compile_unrolled']:.0f} s",
+        ]
+        for name, f in result["figures"].items()
+    ]
+    header = [
+        "full-size tower",
+        "worst layer against PyTorch",
+        "forward pass",
+        "PyTorch's time / ours",
+        "compile: scanned, unrolled",
+    ]
+    start, end = TABLE_MARKS
+    before, rest = README.read_text().split(start)
+    _, after = rest.split(end)
+    README.write_text(f"{before}{start}\n{_table(header, rows)}\n{end}{after}")
+
+
+def towers(result: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            name,
+            f"{f['largest_error']:.1e}",
+            f"{f['torch']['median']:.2f} ({f['torch']['min']:.2f} to {f['torch']['max']:.2f})",
+            f"{f['ours']['median']:.2f} ({f['ours']['min']:.2f} to {f['ours']['max']:.2f})",
+            f"{f['torch_over_ours']:.2f}",
+            f"{f['compile_scanned']:.1f}",
+            f"{f['compile_unrolled']:.1f}",
+        ]
+        for name, f in result["figures"].items()
+    ]
+    inputs = result["inputs"]
+    return [
+        "## Full-size towers beside transformers",
+        "Random weights at the published sizes. *Error* is the largest ‖ours − theirs‖ / ‖theirs‖ "
+        f"over every layer and the output. Forward pass in {inputs['dtype']}: {inputs['qwen3']}; "
+        f"{inputs['hubert']}. PyTorch runs eager with its default attention.",
+        _table(
+            ["tower", "error", "PyTorch, s", "ours, s", "PyTorch / ours", "compile scanned, s",
+             "compile unrolled, s"],
+            rows,
+        ),
+    ]  # fmt: skip
+
+
+def conversion(result: dict[str, Any]) -> list[str]:
+    figures = result["figures"]
+    rows = [
+        [name, f"{f['median']:.1f}", f"{f['peak_bytes'] / 1e9:.2f}", f"{f['peak_over_file']:.2f}"]
+        for name, f in figures.items()
+        if isinstance(f, dict)
+    ]
+    equal = "byte-equal" if figures["round_trip_equal"] else "NOT equal"
+    return [
+        "## Converting the 0.6B-size checkpoint",
+        f"{result['file_bytes'] / 1e9:.2f} GB of bfloat16, 310 tensors. After convert and export "
+        f"the tensors are {equal}. Whole processes, start-up included.",
+        _table(["step", "seconds", "peak memory, GB", "peak / file"], rows),
+    ]
+
+
+def import_time(result: dict[str, Any]) -> list[str]:
+    rows = [
+        [name, f"{f['median']:.2f}", f"{f['ratio']:.2f}"] for name, f in result["figures"].items()
+    ]
+    return [
+        "## Import time",
+        "Fresh processes in turn; the interpreter's own start is included.",
+        _table(["imported", "seconds", "/ jax and flax"], rows),
+    ]
+
+
+def _footer(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return (
+        f"`{result['command']}`, {result['date']}; {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['memory_gib']} GiB; Python {machine['python']}, {versions}. "
+        f"Target: {result['target']}."
+    )
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""Hub ids, through a small hub on this machine: what is fetched, and how failures are told."""
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converters.convert import convert
+from converters.random_init import random_init
+
+CONFIG = {
+    "model_type": "qwen3",
+    "vocab_size": 101,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rope_theta": 1e6,
+    "rms_norm_eps": 1e-6,
+}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OTHERS = {
+    "tokenizer.json": b'{"version": "1.0"}',
+    "merges.txt": b"a b\n",
+    "1_Pooling/config.json": b"{}",
+    "modeling.py": b"raise SystemExit(99)",
+    "training_args.bin": b"pickle",
+    "tf_model.h5": b"hdf5",
+    "README.md": b"# Tiny",
+    ".gitattributes": b"",
+    "onnx/model.onnx": b"onnx",
+    "onnx/model.safetensors": b"not ours",
+}
+
+
+class Hub(ThreadingHTTPServer):
+    """As much of the hub as a download asks for."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.models: dict[str, dict[str, bytes]] = {}
+        self.asked: list[tuple[str, str]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def fetched(self) -> set[str]:
+        """Paths of the files that were downloaded."""
+        return {p.split(f"/{COMMIT}/")[1] for m, p in self.asked if m == "GET" and "/resolve/" in p}
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        path = self.path.split("?")[0]
+        self.server.asked.append((self.command, path))
+        parts = path.removeprefix("/api/models").strip("/").split("/")
+        name, rest = "/".join(parts[:2]), parts[2:]
+        if name == "org/broken":
+            return self.send(500, b"{}")
+        if name == "org/gated":
+            return self.send(403, b"{}", {"X-Error-Code": "GatedRepo"})
+        if name == "org/secret":
+            told = {"X-Error-Message": "Invalid credentials in Authorization header"}
+            return self.send(401, b"{}", told)
+        if name not in self.server.models:
+            return self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        files = self.server.models[name]
+        if rest[0] == "revision":
+            if rest[1] not in ("main", COMMIT):
+                return self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            return self.send(200, json.dumps({"id": name, "sha": COMMIT, "siblings": []}).encode())
+        if rest[0] == "tree":
+            tree = [
+                {
+                    "type": "file",
+                    "path": p,
+                    "size": len(data),
+                    "oid": hashlib.sha1(data).hexdigest(),
+                }
+                for p, data in files.items()
+            ]
+            return self.send(200, json.dumps(tree).encode())
+        data = files["/".join(rest[2:])]
+        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        return self.send(200, data, headers)
+
+    def send(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("checkpoint")
+    (root / "config.json").write_text(json.dumps(CONFIG))
+    random_init("qwen3", root / "config.json", root / "made")
+    return root / "made"
+
+
+def published(checkpoint: Path) -> dict[str, bytes]:
+    return OTHERS | {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+
+
+def environment(home: Path, endpoint: str, **changes: str) -> dict[str, str]:
+    ours = ("HF_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(ours)}
+    return kept | {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **changes,
+    }
+
+
+SCRIPT = """
+import contextlib, io, json, sys
+from converters.__main__ import main
+from mrl_jax.errors import run_command
+for argv in json.loads(sys.argv[1]):
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told):
+        status = run_command(main, argv)
+    print(json.dumps([status, told.getvalue()]))
+"""
+
+
+def run(env: dict[str, str], *commands: list[str], prelude: str = "") -> list[tuple[int, str]]:
+    """Status and stderr of each command line, all in one fresh process."""
+    argv = [sys.executable, "-c", prelude + SCRIPT, json.dumps(commands)]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(lines) == len(commands)
+    assert "Traceback" not in done.stderr
+    return [(status, told) for status, told in lines]
+
+
+def check(result: tuple[int, str], *parts: str) -> None:
+    status, line = result
+    assert status == 2, line
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1, line
+    for part in parts:
+        assert part in line
+
+
+def test_a_hub_id_converts_and_its_commit_is_recorded(hub, checkpoint, tmp_path):
+    hub.models["org/tiny"] = published(checkpoint)
+    done = subprocess.run(
+        [sys.executable, "-m", "converters", "qwen3", "org/tiny", str(tmp_path / "out")],
+        env=environment(tmp_path / "home", hub.url),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["source"], report["revision"]) == ("org/tiny", COMMIT)
+    local = convert(str(checkpoint), tmp_path / "local", family="qwen3")
+    assert report["digest"] == local["digest"]
+    assert (local["source"], local["revision"]) == (str(checkpoint), None)
+    assert hub.fetched == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "merges.txt",
+        "1_Pooling/config.json",
+    }
+    assert sorted(report["files"]) == sorted(hub.fetched - {"model.safetensors"})
+
+
+def test_a_pickle_is_fetched_only_where_there_is_nothing_better(hub, checkpoint, tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    files = published(checkpoint)
+    del files["model.safetensors"], files["onnx/model.safetensors"]
+    torch.save(load_file(checkpoint / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    files["pytorch_model.bin"] = (tmp_path / "pytorch_model.bin").read_bytes()
+    hub.models["org/old"] = files
+    hub.models["org/both"] = published(checkpoint) | {"pytorch_model.bin": b"not fetched"}
+    commands = [
+        ["qwen3", f"org/{name}", str(tmp_path / name), "--revision", COMMIT]
+        for name in ("both", "old")
+    ]
+    env = environment(tmp_path / "home", hub.url)
+    (first,) = run(env, commands[0])
+    assert first[0] == 0, first
+    assert "pytorch_model.bin" not in hub.fetched
+    (second,) = run(env, commands[1])
+    assert second[0] == 0, second
+    assert "pytorch_model.bin" in hub.fetched
+    assert not {"training_args.bin", "modeling.py"} & hub.fetched
+    both, old = (
+        json.loads((tmp_path / name / "report.json").read_text()) for name in ("both", "old")
+    )
+    assert both["digest"] == old["digest"]
+    assert (both["revision"], old["revision"]) == (COMMIT, COMMIT)
+
+
+def test_what_the_hub_refuses_is_one_line(hub, checkpoint, tmp_path):
+    hub.models["org/tiny"] = published(checkpoint)
+    hub.models["org/bare"] = {"config.json": json.dumps(CONFIG).encode()}
+    out = str(tmp_path / "out")
+    results = run(
+        environment(tmp_path / "home", hub.url),
+        ["qwen3", "org/missing", out],
+        ["hubert", "org/secret", out],
+        ["qwen3", "org/gated", out],
+        ["qwen3", "org/tiny", out, "--revision", "v9"],
+        ["qwen3", "org/broken", out],
+        ["qwen3", "org/bare", out],
+        ["qwen3", "org/tiny.git", out],
+    )
+    unknown = "neither a local folder nor a model on the hub. Check the spelling"
+    check(results[0], "error: org/missing: ", unknown)
+    check(results[1], "error: org/secret: ", "401 Unauthorized")
+    check(results[2], "error: org/gated: ", "wants an agreement", "hf auth login")
+    check(results[3], "error: org/tiny: ", "no revision 'v9'", "branch, tag or commit")
+    check(results[4], "error: org/broken: ", "the hub could not be reached", "500", "network")
+    check(results[5], "has no weights: expected model.safetensors")
+    check(results[6], "error: org/tiny.git: ", "hub id", ".git")
+    assert not (tmp_path / "out").exists()
+    assert not [name for name in os.listdir(tmp_path) if "partial" in name]
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("case", ["refused", "no such host", "proxy", "offline"])
+def test_a_hub_out_of_reach_is_one_line_and_soon(case, hub, tmp_path):
+    home = tmp_path / "home"
+    env = {
+        "refused": environment(home, f"http://127.0.0.1:{closed_port()}"),
+        "no such host": environment(home, "http://hub.invalid"),
+        # A proxy that will not have it: how many an institute's network looks.
+        "proxy": environment(home, "https://hub.invalid", HTTPS_PROXY=hub.url),
+        "offline": environment(home, hub.url, HF_HUB_OFFLINE="1"),
+    }[case]
+    begun = time.monotonic()
+    (result,) = run(env, ["qwen3", "org/tiny", str(tmp_path / "out")])
+    assert time.monotonic() - begun < 30
+    parts = ("no such folder, and the hub could not be reached", "Check the network")
+    check(result, "error: org/tiny: ", *parts)
+    assert not (tmp_path / "out").exists()
+    if case == "offline":
+        assert hub.asked == []
+
+
+def test_a_model_in_the_cache_converts_offline(hub, checkpoint, tmp_path):
+    hub.models["org/tiny"] = published(checkpoint)
+    home = tmp_path / "home"
+    (first,) = run(environment(home, hub.url), ["qwen3", "org/tiny", str(tmp_path / "a")])
+    asked = len(hub.asked)
+    env = environment(home, hub.url, HF_HUB_OFFLINE="1")
+    (second,) = run(env, ["qwen3", "org/tiny", str(tmp_path / "b")])
+    assert (first[0], second[0]) == (0, 0), (first, second)
+    assert len(hub.asked) == asked
+    reports: list[dict[str, Any]] = [
+        json.loads((tmp_path / name / "report.json").read_text()) for name in "ab"
+    ]
+    assert reports[0]["digest"] == reports[1]["digest"]
+    assert reports[1]["revision"] == COMMIT
+
+
+def test_a_local_folder_asks_no_hub(hub, checkpoint, tmp_path):
+    (result,) = run(
+        environment(tmp_path / "home", hub.url), ["qwen3", str(checkpoint), str(tmp_path / "out")]
+    )
+    assert result == (0, "")
+    assert hub.asked == []
