@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from converters.checkpoints import DTYPES
 from mrl_jax.errors import MrlError, run_command
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = add(family, f"Convert a {title} checkpoint into a tower folder.")
         command.add_argument("source", help="checkpoint folder, or hub id")
         command.add_argument("out", type=Path, help="tower folder to make")
-        command.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's own")
+        command.add_argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
         command.add_argument("--revision", help="branch, tag or commit on the hub")
         command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
@@ -47,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("model", type=Path, help="tower folder")
     command.add_argument("out", type=Path, help="checkpoint folder to make")
     command.add_argument(
-        "--max-shard-gb", type=float, default=5.0, help="split larger weights; default: %(default)s"
+        "--max-shard-gb", type=float, default=2.0, help="split larger weights; default: %(default)s"
     )
     command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
@@ -55,7 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("family", choices=("qwen3", "hubert"))
     command.add_argument("config", type=Path, help="a Hugging Face config.json")
     command.add_argument("out", type=Path, help="checkpoint folder to make")
-    command.add_argument("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
+    command.add_argument(
+        "--dtype", choices=tuple(DTYPES), default="float32", help="default: %(default)s"
+    )
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser
@@ -89,6 +90,11 @@ def _convert(args: argparse.Namespace) -> int:
     )
     if report["kind"] == "hubert_ctc" and "vocab.json" not in report["files"]:
         print("note: the checkpoint has no vocab.json, so this recogniser gives no text")
+    if report["kind"] != "qwen3" and not {
+        "preprocessor_config.json",
+        "processor_config.json",
+    } & set(report["files"]):
+        print("note: the checkpoint says nothing of its audio: clips are normalised, at 16 kHz")
     return 0
 
 
@@ -125,7 +131,7 @@ def _nan_last(error: float) -> float:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from converters.convert import export
+    from converters.export import export
 
     if not 0 < args.max_shard_gb < float("inf"):
         raise MrlError(f"--max-shard-gb is {args.max_shard_gb}, expected a positive number")

@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,10 +24,12 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 OWN_FILES = ("tower.json", "report.json", "verification.json")
-SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*/config.json")
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+DTYPES = {dtype.name: dtype for dtype in FLOAT_DTYPES.values()}
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "[0-9]_*/config.json")
+WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 DOWNLOAD_AGAIN = "download the checkpoint again"
+FLOATS_ONLY = "take the checkpoint from before it was quantised, and leave index buffers out of it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +71,19 @@ def find_checkpoint(source: str, *, revision: str | None = None) -> Path:
         MrlError: no such folder, and the hub does not have it or cannot be reached.
     """
     folder = Path(source)
-    if folder.is_dir():
+    try:
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except OSError as error:
+        raise MrlError(f"cannot be read: {describe_os_error(error)}", where=source) from error
+    if is_folder:
+        if revision is not None:
+            raise MrlError(
+                f"is a local folder, which has no revision {revision!r}",
+                where=source,
+                mend="leave --revision out",
+            )
         return folder
-    if folder.exists():
+    if exists:
         raise MrlError("is a file, expected a checkpoint folder or a hub id", where=source)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
         raise MrlError(
@@ -114,7 +125,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MrlError(f"is not JSON ({error})", where=path, mend=DOWNLOAD_AGAIN) from error
     if not isinstance(value, dict):
         raise MrlError("is not a JSON object", where=path, mend=DOWNLOAD_AGAIN)
@@ -130,8 +141,12 @@ def copy_small_files(source: Path, target: Path) -> list[str]:
             hidden = name.startswith(".")  # Such as the folder that is being written.
             if hidden or name in OWN_FILES or name.endswith(".index.json") or not path.is_file():
                 continue
+            try:
+                contents = path.read_bytes()
+            except OSError as error:
+                raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
             (target / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, target / name)
+            (target / name).write_bytes(contents)
             copied.append(name)
     return copied
 
@@ -152,15 +167,19 @@ def _download(hub_id: str, revision: str | None) -> Path:
                 hub_id,
                 revision=revision,
                 allow_patterns=list(patterns),
-                ignore_patterns=["*/*.safetensors*"],  # On the hub, * goes into folders.
+                # On the hub, * goes into folders: a training run's own are not wanted.
+                ignore_patterns=["*/*.safetensors*", "*/*.bin*", "checkpoint-*/*", "onnx/*"],
             )
         )
 
     try:
         folder = snapshot(SMALL_FILES + WEIGHT_FILES)
-        if not any(folder.glob("*.safetensors")):
+        if not any((folder / name).is_file() for name in WEIGHT_FILES):
+            _require_torch(hub_id)  # Before gigabytes are fetched that nothing can read.
             folder = snapshot(SMALL_FILES + BIN_FILES)
         return folder
+    except MrlError:
+        raise
     except hub_errors.GatedRepoError as error:
         raise MrlError(
             "the hub wants an agreement for this model",
@@ -261,7 +280,7 @@ def _open_safetensors(
                     raise MrlError(
                         f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}",
                         where=path,
-                        mend="convert the checkpoint before it was quantised",
+                        mend=FLOATS_ONLY,
                     )
                 _add(tensors, key, TensorInfo(tuple(header.get_shape()), FLOAT_DTYPES[name], path))
 
@@ -290,12 +309,7 @@ def _reading(path: Path) -> Any:
 
 
 def _open_bin(files: list[Path]) -> tuple[dict[str, TensorInfo], Callable[[str], HostArray]]:
-    if importlib.util.find_spec("torch") is None:
-        raise MrlError(
-            "these weights are pickled (.bin), which takes PyTorch to read",
-            where=files[0],
-            mend="install the extra, `pip install 'mrl_jax[bin]'`, or get the safetensors version",
-        )
+    _require_torch(files[0])
     import torch
 
     dtypes = {
@@ -326,7 +340,7 @@ def _open_bin(files: list[Path]) -> tuple[dict[str, TensorInfo], Callable[[str],
                     f"{key} is {getattr(value, 'dtype', type(value).__name__)}, "
                     "expected a float tensor",
                     where=path,
-                    mend="convert the checkpoint before it was quantised",
+                    mend=FLOATS_ONLY,
                 )
             _add(tensors, str(key), TensorInfo(tuple(value.shape), dtypes[value.dtype], path))
             values[str(key)] = value
@@ -338,6 +352,22 @@ def _open_bin(files: list[Path]) -> tuple[dict[str, TensorInfo], Callable[[str],
         return value.numpy()
 
     return tensors, read
+
+
+def _require_torch(where: object) -> None:
+    """PyTorch from 2.6 on: before, `weights_only` could be made to run code."""
+    problem = "these weights are pickled (.bin), which takes PyTorch 2.6 or later to read"
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6):
+            return
+        problem += f", and {torch.__version__} is installed"
+    raise MrlError(
+        problem,
+        where=where,
+        mend="install the extra, `pip install 'mrl_jax[bin]'`, or get the safetensors version",
+    )
 
 
 def _add(tensors: dict[str, TensorInfo], key: str, info: TensorInfo) -> None:

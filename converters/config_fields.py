@@ -85,7 +85,8 @@ class Fields:
             self._fail(str(error))
 
     def _get(self, name: str, default: Any) -> Any:
-        value = self.raw.get(name, default)
+        value = self.raw.get(name)
+        value = default if value is None else value
         if value is _ABSENT:
             self._fail(f"{name} is missing")
         return value

@@ -1,4 +1,4 @@
-"""Convert one checkpoint into a tower folder, and export a tower back."""
+"""Convert a published checkpoint into a tower folder."""
 
 import dataclasses
 import json
@@ -8,45 +8,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 import mrl_jax
 from converters import hubert, qwen3
 from converters.checkpoints import (
     DOWNLOAD_AGAIN,
+    DTYPES,
     Checkpoint,
     copy_small_files,
     file_digest,
     find_checkpoint,
     open_checkpoint,
-    read_json,
 )
-from converters.rules import Plan, RuleTable, plan, published_names
+from converters.rules import Plan, RuleTable, plan
 from mrl_jax import param_tree
 from mrl_jax.array_types import HostArray
-from mrl_jax.errors import MrlError, as_os_error, existing_file
+from mrl_jax.errors import MrlError
 from mrl_jax.models.ctc import CtcVocabulary, abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig, abstract_hubert
 from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
-from mrl_jax.staging import staged_folder
-from mrl_jax.tower_folder import (
-    CONVERT_AGAIN,
-    TowerInfo,
-    read_info,
-    read_weights,
-    save_tower,
-    weights_digest,
-)
+from mrl_jax.staging import check_apart, staged_folder
+from mrl_jax.tower_folder import TOWER_FILE, save_tower
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype(np.float32),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float16": np.dtype(np.float16),
-}
 TABLES: dict[str, RuleTable] = {
     "qwen3": qwen3.TABLE,
     "hubert": hubert.TABLE,
@@ -88,10 +73,10 @@ def read_hubert(checkpoint: Checkpoint) -> Family:
     Raises:
         MrlError: its config or vocabulary is not supported.
     """
-    preprocessor_path = checkpoint.folder / "preprocessor_config.json"
-    preprocessor = read_json(preprocessor_path) if preprocessor_path.is_file() else {}
     config = hubert.parse_config(
-        checkpoint.config, preprocessor, where=checkpoint.folder / "config.json"
+        checkpoint.config,
+        where=checkpoint.folder / "config.json",
+        preprocessor=hubert.read_preprocessor(checkpoint.folder),
     )
     if hubert.CTC_KEY not in checkpoint.tensors:
         leaves = param_tree.flat_weights(abstract_hubert(config))
@@ -140,13 +125,14 @@ def convert(
             module; or `out` cannot be written. Nothing is left under `out` then.
     """
     checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
+    check_apart(checkpoint.folder, out)
     described = READERS[family](checkpoint)
     proven, tied = _prove(checkpoint, described)
     stored = None if dtype is None else DTYPES[dtype]
     dtypes = _leaf_dtypes(checkpoint, proven, stored)
     size = sum(math.prod(proven.shapes[path]) * dtypes[path].itemsize for path in dtypes)
 
-    with staged_folder(out, overwrite=overwrite, needs_bytes=size) as staging:
+    with staged_folder(out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=size) as staging:
         files = copy_small_files(checkpoint.folder, staging)
         weights = _read_weights(checkpoint, proven, dtypes)
         info = save_tower(
@@ -177,55 +163,6 @@ def convert(
         }
         (staging / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
-
-
-def export(model: Path, out: Path, *, shard_bytes: int, overwrite: bool = False) -> dict[str, Any]:
-    """Write a tower folder back as a Hugging Face checkpoint folder.
-
-    Names are spelled as in the checkpoint that the tower came from; tensors have the
-    tower's dtype.
-
-    Args:
-        model: a tower folder.
-        out: the checkpoint folder to make.
-        shard_bytes: size above which weights are split into several files.
-        overwrite: replace `out` if it exists.
-
-    Raises:
-        MrlError: `model` is no tower or is damaged, or `out` cannot be written.
-    """
-    info = read_info(model)
-    existing_file(model / "config.json", mend=CONVERT_AGAIN)
-    weights = read_weights(model, info)
-    if weights_digest(weights) != info.digest:
-        raise MrlError(
-            "the weights are not those that tower.json names (their digests differ)",
-            where=model,
-            mend="convert the checkpoint again",
-        )
-    leaves = {
-        f"{group}.{path}": a for group, arrays in weights.items() for path, a in arrays.items()
-    }
-    named = published_names(TABLES[info.kind], {p: a.shape for p, a in leaves.items()}, info.naming)
-    tensors: dict[str, Callable[[], HostArray]] = {}
-    sizes: dict[str, int] = {}
-    for item in named:
-        array = leaves[item.path] if item.layer is None else leaves[item.path][item.layer]
-
-        def tensor(array: HostArray = array, item: Any = item) -> HostArray:
-            return np.ascontiguousarray(item.layout.inverse(array))
-
-        tensors[item.key], sizes[item.key] = tensor, array.nbytes
-    if info.naming.get("tied_output"):
-        output, embeddings = qwen3.TIED
-        prefix = info.naming["prefix"]
-        tensors[output], sizes[output] = tensors[prefix + embeddings], sizes[prefix + embeddings]
-
-    with staged_folder(out, overwrite=overwrite, needs_bytes=sum(sizes.values())) as staging:
-        copy_small_files(model, staging)
-        _declare_dtype(staging / "config.json", info)
-        files = _save_shards(staging, tensors, sizes, shard_bytes)
-    return {"kind": info.kind, "tensors": len(tensors), "files": files, "dtype": info.dtype}
 
 
 def _prove(checkpoint: Checkpoint, family: Family) -> tuple[Plan, bool]:
@@ -272,7 +209,15 @@ def _read_weights(
     progress = tqdm(proven.assignments, desc="reading", unit=" tensors", disable=None)
     for item in progress:
         target = leaves[item.path] if item.layer is None else leaves[item.path][item.layer]
-        target[...] = item.layout.forward(checkpoint.read(item.key))
+        tensor = item.layout.forward(checkpoint.read(item.key))
+        with np.errstate(over="ignore"):
+            target[...] = tensor
+        if target.dtype == np.float16 and not _same_finite(target, tensor):
+            raise MrlError(
+                f"{item.key} does not fit {target.dtype.name}: some values became infinite",
+                where=checkpoint.folder,
+                mend="use --dtype bfloat16, which has the range of float32",
+            )
     weights: dict[str, dict[str, HostArray]] = defaultdict(dict)
     for path, array in leaves.items():
         group, name = path.split(".", 1)
@@ -280,50 +225,5 @@ def _read_weights(
     return dict(weights)
 
 
-def _save_shards(
-    folder: Path,
-    tensors: Mapping[str, Callable[[], HostArray]],
-    sizes: Mapping[str, int],
-    shard_bytes: int,
-) -> list[str]:
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for key, size in sizes.items():
-        if shards[-1] and filled + size > shard_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(key)
-        filled += size
-    names = _shard_names(len(shards))
-    for name, keys in zip(names, shards, strict=True):
-        part = {key: tensors[key]() for key in keys}
-        try:
-            save_file(part, folder / name, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise as_os_error(error) from error
-    if len(shards) > 1:
-        index = {
-            "metadata": {"total_size": sum(sizes.values())},
-            "weight_map": {
-                key: name for name, keys in zip(names, shards, strict=True) for key in keys
-            },
-        }
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
-    return names
-
-
-def _shard_names(count: int) -> list[str]:
-    if count == 1:
-        return ["model.safetensors"]
-    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
-
-
-def _declare_dtype(path: Path, info: TowerInfo) -> None:
-    """Make config.json name the dtype of the weights beside it."""
-    if info.dtype == "mixed":
-        return
-    config = read_json(path)
-    name = "torch_dtype" if "torch_dtype" in config else "dtype"
-    if config.get(name) != info.dtype:
-        config[name] = info.dtype
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+def _same_finite(stored: HostArray, tensor: HostArray) -> bool:
+    return np.array_equal(np.isfinite(stored), np.isfinite(tensor))

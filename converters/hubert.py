@@ -87,9 +87,13 @@ CTC_KEY = "lm_head.weight"
 
 
 def parse_config(
-    raw: Mapping[str, Any], preprocessor: Mapping[str, Any], *, where: object
+    raw: Mapping[str, Any],
+    *,
+    where: object,
+    preprocessor: tuple[Path, Mapping[str, Any]] | None = None,
 ) -> HubertConfig:
-    """Sizes and variants from a published config.json and preprocessor_config.json.
+    """Sizes and variants from a published config.json and, if there is one, its
+    feature extractor's file and fields.
 
     Raises:
         MrlError: another model type, a missing field, or an option not supported.
@@ -101,7 +105,7 @@ def parse_config(
     fields.refuse("conv_pos_batch_norm", "batch norm in the position convolution")
     fields.refuse("adapter_attn_dim", "an adapter in each layer")
     fields.refuse("quantization_config", "quantised weights")
-    audio = Fields(preprocessor, f"{where} (preprocessor)")
+    audio = Fields(preprocessor[1], preprocessor[0]) if preprocessor else Fields({}, where)
     return fields.build(
         HubertConfig,
         width=fields.integer("hidden_size"),
@@ -123,6 +127,22 @@ def parse_config(
     )
 
 
+def read_preprocessor(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
+    """The feature extractor's file and fields, or None if the folder has none.
+
+    transformers 5 saves them within processor_config.json, earlier versions alone.
+    """
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        return path, read_json(path)
+    path = folder / "processor_config.json"
+    if path.is_file():
+        fields = read_json(path).get("feature_extractor")
+        if isinstance(fields, Mapping):
+            return path, fields
+    return None
+
+
 def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVocabulary | None:
     """The recogniser's characters from vocab.json, or None if the folder has none.
 
@@ -133,19 +153,24 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
     if not path.is_file():
         return None
     ids = dict(read_json(path))
+    options = {}
+    if (folder / "tokenizer_config.json").is_file():
+        options = read_json(folder / "tokenizer_config.json")
     if (folder / "added_tokens.json").is_file():
         ids.update(read_json(folder / "added_tokens.json"))
+    added = options.get("added_tokens_decoder")
+    for number, token in added.items() if isinstance(added, Mapping) else ():
+        ids.setdefault(_token(token) or "", int(number) if number.isdigit() else number)
+    # Tokenizers add tokens that the model was never given an output for.
+    ids = {token: n for token, n in ids.items() if type(n) is not int or n < size}
     numbers = [value for value in ids.values() if type(value) is int]
     if len(numbers) != len(ids) or sorted(numbers) != list(range(size)):
         raise MrlError(
             f"has {len(ids)} tokens, expected the ids 0 to {size - 1}, each once: "
             "one for each output of the model",
             where=path,
-            mend="take vocab.json from the checkpoint's own folder",
+            mend="take the checkpoint's own vocab.json, or remove it: then the model gives no text",
         )
-    options = {}
-    if (folder / "tokenizer_config.json").is_file():
-        options = read_json(folder / "tokenizer_config.json")
     # The tokenizer's own padding token is what its decoder drops.
     blank = ids.get(
         _token(options.get("pad_token", "<pad>")) or "", config.get("pad_token_id") or 0
@@ -167,4 +192,5 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
 
 def _token(value: Any) -> str | None:
     """A token's text, which tokenizer files write bare or with its options around it."""
-    return value.get("content") if isinstance(value, Mapping) else value
+    text = value.get("content") if isinstance(value, Mapping) else value
+    return text if isinstance(text, str) else None

@@ -88,9 +88,9 @@ def _rope(fields: Fields) -> float:
         kind = options.get("rope_type", options.get("type", "default"))
         if kind != "default":
             fields.unsupported(name, kind, "scaled rotary embedding")
-        if options.get("partial_rotary_factor", 1.0) != 1.0:
+        if options.get("partial_rotary_factor") not in (None, 1.0):
             fields.unsupported(name, "partial_rotary_factor", "partly rotated heads")
-    if raw.get("partial_rotary_factor", 1.0) != 1.0:
+    if raw.get("partial_rotary_factor") not in (None, 1.0):
         fields.unsupported(
             "partial_rotary_factor", raw["partial_rotary_factor"], "partial rotation"
         )

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from converters import hubert, qwen3
-from converters.checkpoints import read_json
-from converters.convert import DTYPES, TABLES, _save_shards
+from converters.checkpoints import DTYPES, read_json
+from converters.convert import TABLES
+from converters.published_folder import SHARD_BYTES, save_shards
 from converters.rules import published_names
 from mrl_jax import param_tree
 from mrl_jax.array_types import HostArray
@@ -30,7 +31,7 @@ def random_init(
     *,
     dtype: str = "float32",
     seed: int = 0,
-    shard_bytes: int = 5 * 10**9,
+    shard_bytes: int = SHARD_BYTES,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write a folder that `convert` and transformers read like a published one.
@@ -53,7 +54,7 @@ def random_init(
     if family == "qwen3":
         module = abstract_qwen3(qwen3.parse_config(raw, where=config_file))
     else:
-        module = abstract_hubert(hubert.parse_config(raw, {}, where=config_file))
+        module = abstract_hubert(hubert.parse_config(raw, where=config_file))
     shapes = {
         f"encoder.{path}": leaf.shape for path, leaf in param_tree.flat_weights(module).items()
     }
@@ -69,9 +70,11 @@ def random_init(
             return _draw(np.random.default_rng((seed, n)), shape, path).astype(DTYPES[dtype])
 
         tensors[item.key], sizes[item.key] = tensor, int(np.prod(shape)) * DTYPES[dtype].itemsize
-    with staged_folder(out, overwrite=overwrite, needs_bytes=sum(sizes.values())) as staging:
+    with staged_folder(
+        out, marker="config.json", overwrite=overwrite, needs_bytes=sum(sizes.values())
+    ) as staging:
         (staging / "config.json").write_text(json.dumps({**raw, "dtype": dtype}, indent=2) + "\n")
-        files = _save_shards(staging, tensors, sizes, shard_bytes)
+        files = save_shards(staging, tensors, sizes, shard_bytes)
     return {"kind": family, "tensors": len(tensors), "files": files, "dtype": dtype}
 
 

@@ -23,7 +23,7 @@ PASSENGERS = "passengers"
 
 
 class Layout(enum.Enum):
-    """How a published tensor's axes become ours; every layout is its own inverse's pair."""
+    """How a published tensor's axes become ours, and back."""
 
     AS_IS = None
     LINEAR = (1, 0)

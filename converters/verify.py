@@ -6,24 +6,26 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from converters.checkpoints import Checkpoint, find_checkpoint, open_checkpoint
-from converters.convert import DTYPES, read_hubert, read_qwen3
+from converters.checkpoints import DTYPES, Checkpoint, find_checkpoint, open_checkpoint
+from converters.convert import read_hubert, read_qwen3
 from mrl_jax.array_types import HostArray
-from mrl_jax.errors import MrlError
-from mrl_jax.models.hubert import HubertConfig, HubertEncoder, pad_clips
+from mrl_jax.errors import MrlError, first_line
+from mrl_jax.models.clips import pad_clips
+from mrl_jax.models.hubert import HubertConfig, HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.tower_folder import (
     TowerInfo,
     load_hubert,
     load_hubert_ctc,
     load_qwen3,
+    read_checked_weights,
     read_info,
 )
 
@@ -86,6 +88,7 @@ def verify(
     info = read_info(tower)
     checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
     _check_same_model(tower, info, checkpoint)
+    read_checked_weights(tower, info)  # The certificate names them by their digest.
     with jax.default_matmul_precision("highest"):
         if isinstance(info.config, Qwen3Config):
             tokens, mask = _random_tokens(info.config)
@@ -132,20 +135,25 @@ def _check_same_model(tower: Path, info: TowerInfo, checkpoint: Checkpoint) -> N
     expected = "qwen3" if isinstance(info.config, Qwen3Config) else "hubert"
     found = checkpoint.config.get("model_type")
     if found != expected:
-        raise MrlError(
-            f"is a {expected} tower, and the checkpoint is of model type {found!r}",
-            where=tower,
-            mend="pass the checkpoint that the tower was converted from",
-        )
+        _refuse(tower, f"is a {expected} tower, and the checkpoint is of model type {found!r}")
     described = (read_qwen3 if expected == "qwen3" else read_hubert)(checkpoint)
     if described.config != info.config:
         ours, theirs = dataclasses.asdict(info.config), dataclasses.asdict(described.config)
         name = next(name for name in ours if ours[name] != theirs[name])
-        raise MrlError(
-            f"has {name} {ours[name]}, and the checkpoint has {theirs[name]}",
-            where=tower,
-            mend="pass the checkpoint that the tower was converted from",
-        )
+        _refuse(tower, f"has {name} {ours[name]}, and the checkpoint has {theirs[name]}")
+    if info.kind != described.kind:
+        _refuse(tower, f"is a {info.kind} tower, and the checkpoint is a {described.kind}")
+    if info.kind == "hubert_ctc":
+        outputs = info.groups["lm_head"]["kernel"][-1]
+        expected_outputs = described.leaves["lm_head.kernel"][-1]
+        if outputs != expected_outputs:
+            _refuse(tower, f"has {outputs} outputs, and the checkpoint has {expected_outputs}")
+
+
+def _refuse(tower: Path, problem: str) -> NoReturn:
+    raise MrlError(
+        problem, where=tower, mend="pass the checkpoint that the tower was converted from"
+    )
 
 
 def _random_tokens(config: Qwen3Config) -> tuple[HostArray, HostArray]:
@@ -186,13 +194,20 @@ def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
         "hubert": transformers.HubertModel,
         "hubert_ctc": transformers.HubertForCTC,
     }
-    model = classes[info.kind].from_pretrained(
-        checkpoint.folder,
-        dtype=torch.float32,
-        attn_implementation="eager",
-        local_files_only=True,
-        trust_remote_code=False,
-    )
+    try:
+        model = classes[info.kind].from_pretrained(
+            checkpoint.folder,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:  # transformers raises many kinds.
+        raise MrlError(
+            f"transformers cannot load the checkpoint ({first_line(error)})",
+            where=checkpoint.folder,
+            mend="check that its own library reads it",
+        ) from error
     if info.dtype in DTYPES and info.dtype != "float32":
         rounded = getattr(torch, info.dtype)
         with torch.no_grad():
@@ -328,6 +343,8 @@ def _versions() -> dict[str, str]:
 def _write(path: Path, certificate: Certificate) -> None:
     staged = path.with_name(f".{path.name}.partial-{os.getpid()}")
     record = {"holds": certificate.holds, **dataclasses.asdict(certificate)}
+    # JSON has no NaN.
+    record["errors"] = {k: e if np.isfinite(e) else None for k, e in certificate.errors.items()}
     try:
         staged.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         os.replace(staged, path)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mrl_jax.errors import MrlError
     from mrl_jax.linen import to_linen
+    from mrl_jax.models.clips import pad_clips
     from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
-    from mrl_jax.models.hubert import HubertConfig, HubertEncoder, pad_clips
+    from mrl_jax.models.hubert import HubertConfig, HubertEncoder
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
     from mrl_jax.tower_folder import load_hubert, load_hubert_ctc, load_qwen3
 
@@ -27,7 +28,7 @@ _HOMES = {
     "load_hubert": "mrl_jax.tower_folder",
     "load_hubert_ctc": "mrl_jax.tower_folder",
     "load_qwen3": "mrl_jax.tower_folder",
-    "pad_clips": "mrl_jax.models.hubert",
+    "pad_clips": "mrl_jax.models.clips",
     "to_linen": "mrl_jax.linen",
 }
 

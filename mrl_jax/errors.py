@@ -69,11 +69,19 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     except MrlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            return _closed_output()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{describe_os_error(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("error: interrupted; nothing was left half-written", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): that is no fault.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _closed_output() -> int:
+    """The reader of our output went away (`| head`): that is no fault."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

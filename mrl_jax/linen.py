@@ -21,7 +21,15 @@ def to_linen(
     Returns:
         The module, and {"params": nested weights}, to be held out of the optimiser
         where the tower is to stay frozen.
+
+    Raises:
+        TypeError: `tower` is no tower.
     """
+    if not isinstance(tower, Qwen3Encoder | HubertEncoder):
+        raise TypeError(
+            f"to_linen takes a Qwen3Encoder or a HubertEncoder, got {type(tower).__name__}; "
+            "of a recogniser, pass its .encoder"
+        )
     options: dict[str, Any] = {
         "dtype": tower.dtype,
         "remat": tower.remat,

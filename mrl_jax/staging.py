@@ -13,7 +13,9 @@ from mrl_jax.errors import MrlError, describe_os_error
 
 
 @contextlib.contextmanager
-def staged_folder(final: Path, *, overwrite: bool = False, needs_bytes: int = 0) -> Iterator[Path]:
+def staged_folder(
+    final: Path, *, marker: str, overwrite: bool = False, needs_bytes: int = 0
+) -> Iterator[Path]:
     """Give a hidden folder to write into; rename it to `final` if the block succeeds.
 
     After an error the hidden folder is removed. What a killed process left behind is
@@ -21,28 +23,28 @@ def staged_folder(final: Path, *, overwrite: bool = False, needs_bytes: int = 0)
 
     Args:
         final: the folder to make.
+        marker: a file that every folder of this kind has; a folder without it is never
+            replaced.
         overwrite: replace a folder that is there already, at the moment of renaming.
         needs_bytes: what will be written, to fail before the work rather than after it.
 
     Raises:
-        MrlError: `final` exists; the disk has no room or refuses a write.
+        MrlError: `final` exists, or is no folder of this kind; the disk has no room or
+            refuses a write.
     """
+    named, final = final, final.resolve()
     host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
     staging = final.parent / f".{final.name}.partial-{host}-{os.getpid()}"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(final, host)
-        if not overwrite and _occupied(final):
-            raise MrlError(
-                "the output exists already",
-                where=final,
-                mend="choose another name, or pass --overwrite",
-            )
+        if _occupied(final):
+            _check_replaceable(final, named, marker, overwrite)
         free = shutil.disk_usage(final.parent).free
         if needs_bytes > free:
             raise MrlError(
                 f"the output needs {needs_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
-                where=final,
+                where=named,
                 mend="free some space, or write elsewhere",
             )
         staging.mkdir()
@@ -51,20 +53,51 @@ def staged_folder(final: Path, *, overwrite: bool = False, needs_bytes: int = 0)
             if not overwrite:
                 raise MrlError(
                     "the output appeared while it was being made",
-                    where=final,
+                    where=named,
                     mend="choose another name",
                 )
+            _check_replaceable(final, named, marker, overwrite)
             _replace(staging, final)
         else:
             os.rename(staging, final)
     except OSError as error:
         raise MrlError(
             f"could not be written: {describe_os_error(error)}",
-            where=final,
+            where=named,
             mend="check that the place exists, may be written to, and has room",
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_apart(source: Path, out: Path) -> None:
+    """Refuse an output that holds its own source, which replacing it would delete.
+
+    Raises:
+        MrlError: `out` is `source`, or one of the folders around it.
+    """
+    inner, outer = source.resolve(), out.resolve()
+    if inner == outer or outer in inner.parents:
+        raise MrlError(
+            f"the output would replace its own source, {source}",
+            where=out,
+            mend="choose another folder",
+        )
+
+
+def _check_replaceable(final: Path, named: Path, marker: str, overwrite: bool) -> None:
+    if not overwrite:
+        raise MrlError(
+            "the output exists already",
+            where=named,
+            mend="choose another name, or pass --overwrite",
+        )
+    if not (final / marker).is_file():
+        raise MrlError(
+            f"holds something else (there is no {marker}), so --overwrite does not replace it",
+            where=named,
+            mend="choose another name, or remove it yourself",
+        )
 
 
 def _occupied(folder: Path) -> bool:

@@ -10,12 +10,9 @@ report.json    how the weights came here
 
 import dataclasses
 import json
-import logging
-import sys
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +21,11 @@ from flax import nnx
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import DTypeLike, HostArray
-from mrl_jax.errors import MrlError, as_os_error, existing_file
+from mrl_jax.errors import MrlError, existing_file
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder, Padding, abstract_hubert
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
-
-if TYPE_CHECKING:
-    import orbax.checkpoint as ocp
+from mrl_jax.orbax_arrays import read_arrays, save_arrays
 
 FORMAT = 1
 TOWER_FILE = "tower.json"
@@ -43,7 +38,6 @@ CONFIG_TYPES: dict[str, type[Qwen3Config] | type[HubertConfig]] = {
 CONVERT_AGAIN = "convert the checkpoint again with `python -m converters`"
 
 Module = TypeVar("Module", bound=nnx.Module)
-Result = TypeVar("Result")
 Weights = Mapping[str, Mapping[str, HostArray]]
 """Arrays by group (`encoder`, `lm_head`, `passengers`), then by dotted path."""
 
@@ -78,6 +72,7 @@ def load_qwen3(
     remat: bool = False,
     unroll: bool = False,
     trainable: bool = False,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> Qwen3Encoder:
     """A Qwen3 text tower from a folder made by `python -m converters qwen3`.
 
@@ -87,16 +82,18 @@ def load_qwen3(
         remat: recompute each layer in the backward pass.
         unroll: compile every layer on its own.
         trainable: leave the weights as `nnx.Param`; by default they are `Frozen`.
+        sharding: where every weight goes; JAX's default device by default.
 
     Raises:
-        MrlError: the folder is not a Qwen3 tower, or is damaged.
+        MrlError: the folder is not a Qwen3 tower, or cannot be read whole. (Single changed
+            bits are found by `read_checked_weights`, as `verify` and `export` do.)
     """
     folder = Path(folder)
     info = read_info(folder, expected=("qwen3",))
     dtype = _stored_dtype(info) if dtype is None else dtype
     assert isinstance(info.config, Qwen3Config)
     module = abstract_qwen3(info.config, dtype=dtype, param_dtype=dtype, remat=remat, unroll=unroll)
-    return _filled(module, {"": _restore(folder, "encoder", module, dtype)}, trainable)
+    return _filled(module, {"": _restore(folder, "encoder", module, dtype, sharding)}, trainable)
 
 
 def load_hubert(
@@ -107,6 +104,7 @@ def load_hubert(
     remat: bool = False,
     unroll: bool = False,
     trainable: bool = False,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> HubertEncoder:
     """A HuBERT speech tower from a folder made by `python -m converters hubert`.
 
@@ -119,9 +117,10 @@ def load_hubert(
         remat: recompute each layer in the backward pass.
         unroll: compile every layer on its own.
         trainable: leave the weights as `nnx.Param`; by default they are `Frozen`.
+        sharding: where every weight goes; JAX's default device by default.
 
     Raises:
-        MrlError: the folder is not a HuBERT tower, or is damaged.
+        MrlError: the folder is not a HuBERT tower, or cannot be read whole.
     """
     folder = Path(folder)
     info = read_info(folder, expected=("hubert", "hubert_ctc"))
@@ -130,7 +129,7 @@ def load_hubert(
     module = abstract_hubert(
         info.config, padding=padding, dtype=dtype, param_dtype=dtype, remat=remat, unroll=unroll
     )
-    return _filled(module, {"": _restore(folder, "encoder", module, dtype)}, trainable)
+    return _filled(module, {"": _restore(folder, "encoder", module, dtype, sharding)}, trainable)
 
 
 def load_hubert_ctc(
@@ -141,11 +140,12 @@ def load_hubert_ctc(
     remat: bool = False,
     unroll: bool = False,
     trainable: bool = False,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> HubertCtc:
     """A speech recogniser with its output layer and vocabulary; arguments as `load_hubert`.
 
     Raises:
-        MrlError: the folder holds no recogniser, or is damaged.
+        MrlError: the folder holds no recogniser, or cannot be read whole.
     """
     folder = Path(folder)
     info = read_info(folder, expected=("hubert_ctc",))
@@ -162,8 +162,8 @@ def load_hubert_ctc(
         unroll=unroll,
     )
     parts = {
-        "encoder.": _restore(folder, "encoder", module.encoder, dtype),
-        "lm_head.": _restore(folder, "lm_head", module.lm_head, dtype),
+        "encoder.": _restore(folder, "encoder", module.encoder, dtype, sharding),
+        "lm_head.": _restore(folder, "lm_head", module.lm_head, dtype, sharding),
     }
     return _filled(module, parts, trainable)
 
@@ -180,7 +180,7 @@ def save_tower(
     """Write tower.json and the weights into `folder` (a staged one); memory beyond the
     weights stays small, because nothing is copied or compressed on the way."""
     for group, arrays in weights.items():
-        _save_group(folder / WEIGHTS / group, arrays)
+        save_arrays(folder / WEIGHTS / group, arrays)
     dtypes = {array.dtype.name for arrays in weights.values() for array in arrays.values()}
     info = TowerInfo(
         kind=kind,
@@ -251,11 +251,11 @@ def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(CONFIG_TYPES)) 
     return info
 
 
-def read_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, HostArray]]:
+def read_checked_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, HostArray]]:
     """All stored arrays in host memory, in their stored dtypes.
 
     Raises:
-        MrlError: the weights are damaged, or not those that tower.json names.
+        MrlError: the weights cannot be read, or are not those that tower.json names.
     """
     import orbax.checkpoint as ocp
 
@@ -263,6 +263,12 @@ def read_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, HostArray
     for group, shapes in info.groups.items():
         restore_args = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in shapes}
         weights[group] = _read_group(Path(folder), group, restore_args)
+    if weights_digest(weights) != info.digest:
+        raise MrlError(
+            "the weights are not those that tower.json names (their digests differ)",
+            where=folder,
+            mend=CONVERT_AGAIN,
+        )
     return weights
 
 
@@ -270,76 +276,17 @@ def _stored_dtype(info: TowerInfo) -> DTypeLike:
     return jnp.float32 if info.dtype == "mixed" else jnp.dtype(info.dtype)
 
 
-def _orbax_handler() -> "ocp.PyTreeCheckpointHandler":
-    # Orbax copies host arrays before it writes and compresses blocks side by side,
-    # which together take 3x the weights' memory; trained weights hardly compress.
-    import orbax.checkpoint as ocp
-    from orbax.checkpoint import type_handlers
-
-    registry = type_handlers.create_type_handler_registry(
-        (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
-        (jax.Array, type_handlers.ArrayHandler()),
-    )
-    return ocp.PyTreeCheckpointHandler(
-        save_concurrent_gb=1, use_compression=False, type_handler_registry=registry
-    )
-
-
-def _save_group(folder: Path, arrays: Mapping[str, HostArray]) -> None:
-    import orbax.checkpoint as ocp
-
-    def save() -> None:
-        with ocp.Checkpointer(_orbax_handler()) as checkpointer:
-            args = ocp.args.PyTreeSave(param_tree.nest(arrays))
-            checkpointer.save(folder.absolute(), args=args)
-
-    # In a thread, which an interrupt does not tear: it waits until the write has ended,
-    # where Orbax's own threads would write on into a folder that is being removed.
-    with ThreadPoolExecutor(1) as pool:
-        _quietly(lambda: pool.submit(save).result())
-
-
-def _quietly(action: Callable[[], Result]) -> Result:
-    """Run Orbax so that its failure is one `OSError`, with nothing printed beside it.
-
-    Reads and writes that were under way when one failed tell, each from its own thread
-    or when it is collected, that nobody waits for it any more. What keeps that off stderr
-    therefore stays in place after a failure.
-    """
-    threads, tasks = logging.getLogger("absl"), logging.getLogger("asyncio")
-    usual, disabled = sys.unraisablehook, threads.disabled
-
-    def hook(unraisable: Any) -> None:
-        code = getattr(unraisable.object, "cr_code", None)
-        of_orbax = code is not None and "orbax" in code.co_filename
-        if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
-            usual(unraisable)
-
-    threads.disabled = True
-    tasks.addFilter(_not_of_orbax)
-    sys.unraisablehook = hook
-    try:
-        result = action()
-    except Exception as error:  # Orbax and TensorStore raise whatever their storage raised.
-        raise as_os_error(error) from None
-    finally:
-        threads.disabled = disabled
-    tasks.removeFilter(_not_of_orbax)
-    sys.unraisablehook = usual
-    return result
-
-
-def _not_of_orbax(record: logging.LogRecord) -> bool:
-    text = record.getMessage()
-    return "orbax" not in text and "OCDBT" not in text
-
-
 def _restore(
-    folder: Path, group: str, module: nnx.Module, dtype: DTypeLike
+    folder: Path,
+    group: str,
+    module: nnx.Module,
+    dtype: DTypeLike,
+    sharding: jax.sharding.Sharding | None,
 ) -> dict[str, jax.Array]:
+    """A group's arrays, cast and placed, for the leaves of an abstract module."""
     import orbax.checkpoint as ocp
 
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    sharding = jnp.zeros(()).sharding if sharding is None else sharding
     restore_args = {
         path: ocp.ArrayRestoreArgs(
             restore_type=jax.Array,
@@ -354,28 +301,17 @@ def _restore(
 
 
 def _read_group(folder: Path, group: str, restore_args: Mapping[str, Any]) -> dict[str, Any]:
-    import orbax.checkpoint as ocp
-
     path = folder / WEIGHTS / group
     if not path.is_dir():
         raise MrlError("the weights are missing", where=path, mend=CONVERT_AGAIN)
-    tree = param_tree.nest(restore_args)
-
-    def restore() -> Any:
-        with ocp.Checkpointer(_orbax_handler()) as checkpointer:
-            item = jax.tree.map(lambda _: 0, tree)
-            args = ocp.args.PyTreeRestore(item=item, restore_args=tree)
-            return checkpointer.restore(path.absolute(), args=args)
-
     try:
-        restored = _quietly(restore)
+        return read_arrays(path, restore_args)
     except OSError as error:
         raise MrlError(
             f"the weights cannot be read ({error.strerror or error})",
             where=path,
             mend=CONVERT_AGAIN,
         ) from error
-    return param_tree.flatten(restored)
 
 
 def _filled(

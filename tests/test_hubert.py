@@ -24,7 +24,8 @@ from converters.convert import convert
 from converters.random_init import random_init
 from mrl_jax import param_tree
 from mrl_jax.errors import MrlError
-from mrl_jax.models.hubert import HubertConfig, HubertEncoder, abstract_hubert, normalize_clip
+from mrl_jax.models.clips import normalize_clip
+from mrl_jax.models.hubert import HubertConfig, HubertEncoder, abstract_hubert
 from mrl_jax.nn.masking import length_mask
 
 TOLERANCE = 1e-5  # Relative, float32: the design's bound for parity and for padding.

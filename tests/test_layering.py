@@ -12,7 +12,13 @@ LAYERS: list[dict[str, set[str]]] = [
     # Each file, and the siblings it may import; all layers above its own are open to it.
     {"array_types": set(), "errors": set(), "staging": {"errors"}},
     {"nn.*": {"nn.*"}, "param_tree": set()},
-    {"models.qwen3": set(), "models.hubert": set(), "models.ctc": {"models.hubert"}},
+    {
+        "models.qwen3": set(),
+        "models.hubert": set(),
+        "models.clips": {"models.hubert"},
+        "models.ctc": {"models.hubert"},
+        "orbax_arrays": set(),
+    },
     {"data.*": {"data.*"}, "tower_folder": set(), "linen": set()},
     {"demo.*": {"demo.*"}},
 ]

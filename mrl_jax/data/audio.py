@@ -10,7 +10,7 @@ from mrl_jax.errors import MrlError, existing_file
 DECODABLE = ("wav", "flac", "mp3", "ogg", "opus")
 
 
-def load_clip(path: Path, sample_rate: int) -> HostArray:
+def load_clip(path: str | Path, sample_rate: int) -> HostArray:
     """Decode a recording, mix it down to mono and resample it (soxr, high quality).
 
     Args:
@@ -24,7 +24,7 @@ def load_clip(path: Path, sample_rate: int) -> HostArray:
         MrlError: no such file, not audio, truncated before its first sample; librosa
             is not installed.
     """
-    existing_file(path, mend="check the path of the recording")
+    path = existing_file(Path(path), mend="check the path of the recording")
     try:
         import librosa
         import soundfile

@@ -52,6 +52,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mrl_jax.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="default: ./demo")
     out = parser.parse_args(argv).out
+    if out.exists() and not out.is_dir():
+        raise MrlError("is a file, expected a folder", where=out, mend="choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     for family, config in (("qwen3", QWEN3), ("hubert", HUBERT)):
         config_file = out / f"{family}.json"

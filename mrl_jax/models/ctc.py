@@ -106,7 +106,7 @@ class HubertCtc(nnx.Module):
         )
 
     def __call__(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> CtcOutput:
-        """Logits of a batch made by `pad_clips`; those of padded frames mean nothing."""
+        """Logits of a batch that `pad_clips` made; those of padded frames mean nothing."""
         output = self.encoder(samples, lengths)
         logits = self.lm_head(output.last_hidden).astype(jnp.float32)
         return CtcOutput(logits=logits, frame_mask=output.frame_mask)

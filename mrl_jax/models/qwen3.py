@@ -222,7 +222,7 @@ class Qwen3Encoder(nnx.Module):
     def __call__(
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
-        mask: Bool[AnyArray, "B L"],
+        mask: Bool[AnyArray, "B L"] | Int[AnyArray, "B L"],
         *,
         keep_states: bool = False,
     ) -> Qwen3Output:
@@ -230,10 +230,21 @@ class Qwen3Encoder(nnx.Module):
 
         Args:
             inputs: token ids, or vectors of the tower's width (speech, a soft prompt).
-            mask: True at valid places; padding may stand on either side.
+            mask: True (or 1) at valid places; padding may stand on either side.
             keep_states: also return the output of every layer.
+
+        Raises:
+            ValueError: shapes that do not belong together.
         """
-        inputs, mask = jnp.asarray(inputs), jnp.asarray(mask)
+        inputs, mask = jnp.asarray(inputs), jnp.asarray(mask, jnp.bool_)
+        if mask.shape != inputs.shape[:2]:
+            raise ValueError(
+                f"mask is {mask.shape}, expected {inputs.shape[:2]}: one flag for each place"
+            )
+        if inputs.ndim == 3 and inputs.shape[-1] != self.config.width:
+            raise ValueError(
+                f"the vectors are {inputs.shape[-1]} wide, expected {self.config.width}"
+            )
         x = self.embed_tokens(inputs) if inputs.ndim == 2 else inputs.astype(self.dtype)
         angles = rope_angles(token_positions(mask), self.config.head_width, self.config.rope_theta)
         x, layer_states = run_layers(
@@ -250,7 +261,7 @@ class Qwen3Encoder(nnx.Module):
     def embed(
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
-        mask: Bool[AnyArray, "B L"],
+        mask: Bool[AnyArray, "B L"] | Int[AnyArray, "B L"],
         *,
         dim: int | None = None,
     ) -> Float32[Array, "B E"]:
@@ -259,7 +270,7 @@ class Qwen3Encoder(nnx.Module):
         The published models pool an end token (id 151643) that their tokenizer
         appends; the caller's ids must carry it.
         """
-        pooled = pool_last(self(inputs, mask).last_hidden, jnp.asarray(mask))
+        pooled = pool_last(self(inputs, mask).last_hidden, jnp.asarray(mask, jnp.bool_))
         return l2_normalize(pooled) if dim is None else truncate(pooled, dim)
 
 

@@ -1,0 +1,77 @@
+"""Write a tower folder back as a Hugging Face checkpoint folder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters import qwen3
+from converters.checkpoints import copy_small_files, read_json
+from converters.convert import TABLES
+from converters.published_folder import SHARD_BYTES, save_shards
+from converters.rules import published_names
+from mrl_jax.array_types import HostArray
+from mrl_jax.errors import existing_file
+from mrl_jax.staging import check_apart, staged_folder
+from mrl_jax.tower_folder import CONVERT_AGAIN, TowerInfo, read_checked_weights, read_info
+
+
+def export(
+    model: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write a tower folder back as a Hugging Face checkpoint folder.
+
+    Names are spelled as in the checkpoint that the tower came from; tensors have the
+    tower's dtype.
+
+    Args:
+        model: a tower folder.
+        out: the checkpoint folder to make.
+        shard_bytes: size above which weights are split into several files.
+        overwrite: replace `out` if it exists.
+
+    Raises:
+        MrlError: `model` is no tower or is damaged, or `out` cannot be written.
+    """
+    info = read_info(model)
+    existing_file(model / "config.json", mend=CONVERT_AGAIN)
+    check_apart(model, out)
+    weights = read_checked_weights(model, info)
+    leaves = {
+        f"{group}.{path}": a for group, arrays in weights.items() for path, a in arrays.items()
+    }
+    named = published_names(TABLES[info.kind], {p: a.shape for p, a in leaves.items()}, info.naming)
+    tensors: dict[str, Callable[[], HostArray]] = {}
+    sizes: dict[str, int] = {}
+    for item in named:
+        array = leaves[item.path] if item.layer is None else leaves[item.path][item.layer]
+
+        def tensor(array: HostArray = array, item: Any = item) -> HostArray:
+            return np.ascontiguousarray(item.layout.inverse(array))
+
+        tensors[item.key], sizes[item.key] = tensor, array.nbytes
+    if info.naming.get("tied_output"):
+        output, embeddings = qwen3.TIED
+        prefix = info.naming["prefix"]
+        tensors[output], sizes[output] = tensors[prefix + embeddings], sizes[prefix + embeddings]
+
+    with staged_folder(
+        out, marker="config.json", overwrite=overwrite, needs_bytes=sum(sizes.values())
+    ) as staging:
+        copy_small_files(model, staging)
+        _declare_dtype(staging / "config.json", info)
+        files = save_shards(staging, tensors, sizes, shard_bytes)
+    return {"kind": info.kind, "tensors": len(tensors), "files": files, "dtype": info.dtype}
+
+
+def _declare_dtype(path: Path, info: TowerInfo) -> None:
+    """Make config.json name the dtype of the weights beside it."""
+    if info.dtype == "mixed":
+        return
+    config = read_json(path)
+    name = "torch_dtype" if "torch_dtype" in config else "dtype"
+    if config.get(name) != info.dtype:
+        config[name] = info.dtype
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
