@@ -58,7 +58,7 @@ def draw_parity(result: dict[str, Any]) -> None:
         yscale="log",
         ylim=(5e-8, 3e-5),
         xlabel="state: 0 is the first layer's input, the last is the output",
-        ylabel="‖ours − PyTorch‖ / ‖PyTorch‖",
+        ylabel="‖ours - PyTorch‖ / ‖PyTorch‖",
         title="Full-size towers, float32, random weights",
     )
     axes.legend(loc="upper right", bbox_to_anchor=(1, 0.82), frameon=False, fontsize=8)
@@ -107,7 +107,7 @@ def towers(result: dict[str, Any]) -> list[str]:
     inputs = result["inputs"]
     return [
         "## Full-size towers beside transformers",
-        "Random weights at the published sizes. *Error* is the largest ‖ours − theirs‖ / ‖theirs‖ "
+        "Random weights at the published sizes. *Error* is the largest ‖ours - theirs‖ / ‖theirs‖ "
         f"over every layer and the output. Forward pass in {inputs['dtype']}: {inputs['qwen3']}; "
         f"{inputs['hubert']}. PyTorch runs eager with its default attention.",
         _table(

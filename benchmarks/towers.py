@@ -82,7 +82,8 @@ def measure(tower: str, scratch: Path, rounds: int) -> dict[str, Any]:
     }
     figures["torch_over_ours"] = figures["torch"]["median"] / figures["ours"]["median"]
     print(
-        f"{tower}: torch {figures['torch']['median']:.2f} s, ours {figures['ours']['median']:.2f} s, "
+        f"{tower}: torch {figures['torch']['median']:.2f} s, "
+        f"ours {figures['ours']['median']:.2f} s, "
         f"ratio {figures['torch_over_ours']:.2f}; compile {figures['compile_scanned']:.1f} s "
         f"scanned, {figures['compile_unrolled']:.1f} s unrolled"
     )

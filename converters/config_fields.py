@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from mrl_jax.errors import MrlError
@@ -95,5 +96,5 @@ class Fields:
         raise MrlError(
             problem,
             where=self.where,
-            mend=mend or "take config.json from the checkpoint's own folder",
+            mend=mend or f"take {Path(str(self.where)).name} from the checkpoint's own folder",
         )

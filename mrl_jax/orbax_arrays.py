@@ -1,7 +1,9 @@
 """Arrays in an Orbax checkpoint: without copies on the way, and with failures told once."""
 
 import logging
+import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,7 +38,26 @@ def save_arrays(folder: Path, arrays: Mapping[str, HostArray]) -> None:
     # In a thread, which an interrupt does not tear: it waits until the write has ended,
     # where Orbax's own threads would write on into a folder that is being removed.
     with ThreadPoolExecutor(1) as pool:
-        _quietly(lambda: pool.submit(save).result())
+        try:
+            _quietly(lambda: pool.submit(save).result())
+        except OSError:
+            _await_stillness(folder.parent)
+            raise
+
+
+def _await_stillness(folder: Path, *, seconds: float = 0.3, at_most: float = 30.0) -> None:
+    """Wait for the writes that were under way when one failed.
+
+    Nothing else tells when they end, and until then they would make their folders anew
+    after the caller removed them.
+    """
+    end = time.monotonic() + at_most
+    seen, since = None, time.monotonic()
+    while time.monotonic() < min(end, since + seconds):
+        found = [(root, sorted(files)) for root, _, files in os.walk(folder)]
+        if found != seen:
+            seen, since = found, time.monotonic()
+        time.sleep(0.02)
 
 
 def read_arrays(folder: Path, restore_args: Mapping[str, Any]) -> dict[str, Any]:

@@ -336,12 +336,12 @@ UNSUPPORTED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("qwen3", {"attention_bias": True}, ("attention_bias is True", "not supported")),
     ("qwen3", {"hidden_act": "gelu"}, ("hidden_act is 'gelu'", "only 'silu'")),
     ("qwen3", {"model_type": "bert"}, ("model_type is 'bert'", "only 'qwen3'")),
-    ("qwen3", {"model_type": None}, ("model_type is None", "only 'qwen3'")),
+    ("qwen3", {"model_type": None}, ("model_type is missing",)),
 ]
 WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("qwen3", {"hidden_size": ...}, ("hidden_size is missing", "checkpoint's own folder")),
     ("qwen3", {"rope_theta": ...}, ("rope_theta is missing",)),
-    ("qwen3", {"rope_theta": None}, ("rope_theta is None", "positive number")),
+    ("qwen3", {"rope_theta": None}, ("rope_theta is missing",)),
     ("qwen3", {"rope_theta": float("nan")}, ("rope_theta is nan", "positive number")),
     ("qwen3", {"rope_theta": float("inf")}, ("rope_theta is inf", "positive number")),
     ("qwen3", {"rms_norm_eps": "1e-6"}, ("rms_norm_eps is '1e-6'", "positive number")),
@@ -431,7 +431,7 @@ def test_a_config_that_is_no_config(text, parts, originals, place, tmp_path, ref
         (
             "preprocessor_config.json",
             '{"sampling_rate": 0}',
-            ("(preprocessor)", "sampling_rate is 0"),
+            ("preprocessor_config.json: sampling_rate is 0", "Take preprocessor_config.json"),
         ),
         ("preprocessor_config.json", '{"do_normalize": "yes"}', ("do_normalize is 'yes'",)),
         ("vocab.json", "[]", ("vocab.json: is not a JSON object",)),
@@ -514,9 +514,12 @@ def test_an_output_that_exists(originals, place, refused):
     config = source / "config.json"
     refused("random-init", "qwen3", config, out, parts=parts)
     assert [path.name for path in place.rglob("*")] == ["out", "mine"]
-    assert run_command(main, ["qwen3", str(source), str(out), "--overwrite"]) == 0
-    assert not (out / "mine").exists()
-    assert load_qwen3(out).config.width == 32
+    # --overwrite is no leave to delete what is no tower.
+    refused("qwen3", source, out, "--overwrite", parts=(f"{out}: holds something else",))
+    assert (out / "mine").read_text() == "mine"
+    tower = shutil.copytree(originals["hubert-tower"], place / "tower")
+    assert run_command(main, ["qwen3", str(source), str(tower), "--overwrite"]) == 0
+    assert load_qwen3(tower).config.width == 32
 
 
 def test_an_overwrite_that_fails_leaves_the_old_one_whole(

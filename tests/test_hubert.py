@@ -98,10 +98,11 @@ VARIANTS: dict[str, tuple[dict[str, Any], Any]] = {
     "large, post-norm": ({**LARGE, "do_stable_layer_norm": False}, None),
     "odd position kernel": ({"num_conv_pos_embeddings": 15}, None),
     "no projection norm": ({"feat_proj_layer_norm": False}, None),
+    # Feature norms keep torch's own epsilon, whatever the config says of the others.
     "coarse epsilon": ({"layer_norm_eps": 1e-1}, None),
+    "large, coarse epsilon": ({**LARGE, "layer_norm_eps": 1e-1}, None),
     "old weight-norm names": ({}, _old_weight_norm),
     "recogniser": ({"ctc": True}, None),
-    "recogniser, large": ({**LARGE, "ctc": True}, None),
     "no masked_spec_embed": ({"mask_time_prob": 0.0}, None),
 }
 FAMILIES = ("base", "large")
