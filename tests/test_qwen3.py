@@ -133,7 +133,7 @@ def variant(tmp_path_factory):
 
 def torch_forward(model, ids, mask) -> tuple[np.ndarray, np.ndarray]:
     """transformers' last hidden state, and each layer's output as a hook sees it."""
-    import torch
+    torch = pytest.importorskip("torch")
 
     states = []
 
@@ -228,7 +228,7 @@ RUNGS = {
 @pytest.fixture(scope="module")
 def recorded(variant) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Input and output of every submodule in one pass of transformers over whole rows."""
-    import torch
+    torch = pytest.importorskip("torch")
 
     model = variant("flat keys").theirs
     seen: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -306,7 +306,7 @@ def test_ladder_ends(variant, recorded):
 @pytest.mark.parametrize("dim", [None, 8])
 def test_embeddings_are_the_published_recipe(variant, left, dim):
     """transformers' last valid token of each text alone, cut, then normalised by torch."""
-    import torch
+    torch = pytest.importorskip("torch")
 
     tower = variant("flat keys")
     ids, mask = token_batch(left=left)
