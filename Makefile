@@ -18,7 +18,7 @@ test-fast: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # Every table of docs/benchmarks.md, at full size: about twenty minutes on two cores.
 bench: $(STAMP)

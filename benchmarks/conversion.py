@@ -48,8 +48,7 @@ def main() -> None:
                 "peak_over_file": peak / size,
             }
             print(f"{name:<12} {figures[name]['median']:6.1f} s   {peak / size:.2f} x the file")
-        same = source.joinpath("model.safetensors").stat().st_size == size
-        figures["round_trip_equal"] = same and _tensors_equal(source, back)
+        figures["round_trip_equal"] = _tensors_equal(source, back)
     record(
         "conversion",
         {
@@ -74,6 +73,7 @@ def _run(*arguments: Any) -> tuple[float, int]:
 
 
 def _tensors_equal(one: Path, other: Path) -> bool:
+    import ml_dtypes  # noqa: F401 - makes numpy know bfloat16
     import numpy as np
     from safetensors import safe_open
 
