@@ -61,7 +61,7 @@ def draw_parity(result: dict[str, Any]) -> None:
         ylabel="‖ours - PyTorch‖ / ‖PyTorch‖",
         title="Full-size towers, float32, random weights",
     )
-    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.82), frameon=False, fontsize=8)
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(PICTURE, dpi=160)
 
