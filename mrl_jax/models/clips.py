@@ -31,7 +31,7 @@ def pad_clips(
         MrlError: no clip at all; a clip that is not one row of floats, holds NaN or
             infinity, is shorter than one frame, or longer than `size`.
     """
-    if not clips:
+    if len(clips) == 0:
         raise MrlError("there are no clips to embed", mend="pass one clip or more")
     lengths = np.asarray([np.size(clip) for clip in clips], np.int32)
     size = int(lengths.max()) if size is None else size
