@@ -25,10 +25,14 @@ def build_parser() -> argparse.ArgumentParser:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
 
-    for family, title in (("qwen3", "Qwen3 text"), ("hubert", "HuBERT speech")):
-        command = add(family, f"Convert a {title} checkpoint into a tower folder.")
+    for family, text, made in (
+        ("qwen3", "Convert a Qwen3 text checkpoint into a tower folder.", "tower"),
+        ("hubert", "Convert a HuBERT speech checkpoint into a tower folder.", "tower"),
+        ("oolel-embed", "Convert the Oolel-Embed speech model: both towers and head.", "model"),
+    ):
+        command = add(family, text)
         command.add_argument("source", help="checkpoint folder, or hub id")
-        command.add_argument("out", type=Path, help="tower folder to make")
+        command.add_argument("out", type=Path, help=f"{made} folder to make")
         command.add_argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
         command.add_argument("--revision", help="branch, tag or commit on the hub")
         command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
@@ -67,6 +71,8 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     if args.command in ("qwen3", "hubert"):
         return _convert(args)
+    if args.command == "oolel-embed":
+        return _convert_model(args)
     if args.command == "verify":
         return _verify(args)
     return _export(args) if args.command == "export" else _random_init(args)
@@ -95,6 +101,28 @@ def _convert(args: argparse.Namespace) -> int:
         "processor_config.json",
     } & set(report["files"]):
         print("note: the checkpoint says nothing of its audio: clips are normalised, at 16 kHz")
+    return 0
+
+
+def _convert_model(args: argparse.Namespace) -> int:
+    from converters.oolel_embed import convert_oolel_embed
+
+    report = convert_oolel_embed(
+        args.source,
+        args.out,
+        dtype=args.dtype,
+        revision=args.revision,
+        overwrite=args.overwrite,
+    )
+    speech, text = report["towers"]["speech"], report["towers"]["text"]
+    print(
+        f"{args.out}: {report['kind']}, {speech['kind']} of {speech['parameters'] / 1e6:.1f} M "
+        f"parameters in {speech['dtype']}, {text['kind']} of {text['parameters'] / 1e6:.1f} M in "
+        f"{text['dtype']}, head of {report['head_parameters'] / 1e6:.1f} M; "
+        f"all {report['tensors']} tensors have their place"
+    )
+    if "tokenizer.json" not in text["files"]:
+        print(f"note: there is no tokenizer.json; put it into {args.out / 'text'} to embed text")
     return 0
 
 

@@ -94,15 +94,20 @@ def find_checkpoint(source: str, *, revision: str | None = None) -> Path:
     return _download(source, revision)
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) -> Checkpoint:
     """Read config.json and the headers of the weight files; no tensor yet.
+
+    Args:
+        folder: the checkpoint.
+        config: stands for config.json, which is not read then.
 
     Raises:
         MrlError: a file is missing, truncated, or not what its name says.
     """
-    config = read_json(
-        existing_file(folder / "config.json", mend="expected a Hugging Face checkpoint folder")
-    )
+    if config is None:
+        config = read_json(
+            existing_file(folder / "config.json", mend="expected a Hugging Face checkpoint folder")
+        )
     files, weight_map = _weight_files(folder)
     if files[0].suffix == ".bin":
         tensors, read = _open_bin(files)

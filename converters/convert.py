@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,46 +126,114 @@ def convert(
     """
     checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
     check_apart(checkpoint.folder, out)
-    described = READERS[family](checkpoint)
-    proven, tied = _prove(checkpoint, described)
-    stored = None if dtype is None else DTYPES[dtype]
-    dtypes = _leaf_dtypes(checkpoint, proven, stored)
-    size = sum(math.prod(proven.shapes[path]) * dtypes[path].itemsize for path in dtypes)
-
-    with staged_folder(out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=size) as staging:
+    conversion = prepare(checkpoint, READERS[family](checkpoint), dtype=dtype)
+    with staged_folder(
+        out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=conversion.size
+    ) as staging:
         files = copy_small_files(checkpoint.folder, staging)
-        weights = _read_weights(checkpoint, proven, dtypes)
-        info = save_tower(
-            staging,
-            described.kind,
-            described.config,
-            weights,
-            naming={**proven.naming, "tied_output": tied},
-            vocabulary=described.vocabulary,
+        return write_tower(staging, conversion, origin=origin(checkpoint, source), files=files)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """A checkpoint that was proven to fill a tower; its tensors are not read yet.
+
+    Attributes:
+        checkpoint: where the tensors are.
+        family: what it is.
+        plan: which tensor goes where.
+        tied: whether a copy of the embeddings was left out of it.
+        dtypes: what each leaf is stored in, by path.
+    """
+
+    checkpoint: Checkpoint
+    family: Family
+    plan: Plan
+    tied: bool
+    dtypes: Mapping[str, np.dtype[Any]]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tower's weights."""
+        return sum(
+            math.prod(self.plan.shapes[path]) * dtype.itemsize
+            for path, dtype in self.dtypes.items()
         )
-        report = {
-            "kind": info.kind,
-            "source": source,
-            "revision": checkpoint.revision,
-            "source_digests": {
-                path.name: f"sha256:{file_digest(path)}" for path in checkpoint.weight_files
-            },
-            "source_dtypes": sorted({t.dtype.name for t in checkpoint.tensors.values()}),
-            "dtype": info.dtype,
-            "tensors": len(checkpoint.tensors),
-            "leaves": len(proven.shapes),
-            "parameters": param_tree.count(weights["encoder"])
-            + param_tree.count(weights.get("lm_head", {})),
-            "passengers": sorted(weights.get("passengers", {})),
-            "digest": f"sha256:{info.digest}",
-            "files": files,
-            "mrl_jax": mrl_jax.__version__,
-        }
-        (staging / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def prepare(
+    checkpoint: Checkpoint, family: Family, *, dtype: str | None = None, where: object = None
+) -> Conversion:
+    """Prove that a checkpoint and its module are in bijection.
+
+    Args:
+        checkpoint: the published tensors.
+        family: what they are.
+        dtype: dtype to store; that of each tensor by default.
+        where: what to call the checkpoint in an error; its folder by default.
+
+    Raises:
+        MrlError: they are not.
+    """
+    proven, tied = _prove(checkpoint, family, checkpoint.folder if where is None else where)
+    dtypes = _leaf_dtypes(checkpoint, proven, None if dtype is None else DTYPES[dtype])
+    return Conversion(checkpoint, family, proven, tied, dtypes)
+
+
+def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
+    """Where the weights come from, as a report tells it."""
+    return {
+        "source": source,
+        "revision": checkpoint.revision,
+        "source_digests": {
+            path.name: f"sha256:{file_digest(path)}" for path in checkpoint.weight_files
+        },
+    }
+
+
+def write_tower(
+    folder: Path, conversion: Conversion, *, origin: Mapping[str, Any], files: Sequence[str]
+) -> dict[str, Any]:
+    """Read the tensors and write the tower beside its published files.
+
+    Args:
+        folder: a staged folder.
+        conversion: what `prepare` gave.
+        origin: where the weights come from.
+        files: the published files that are in `folder`.
+
+    Returns:
+        The report that is also written to `folder`/report.json.
+    """
+    checkpoint, described, proven = conversion.checkpoint, conversion.family, conversion.plan
+    weights = _read_weights(checkpoint, proven, conversion.dtypes)
+    info = save_tower(
+        folder,
+        described.kind,
+        described.config,
+        weights,
+        naming={**proven.naming, "tied_output": conversion.tied},
+        vocabulary=described.vocabulary,
+    )
+    report = {
+        "kind": info.kind,
+        **origin,
+        "source_dtypes": sorted({t.dtype.name for t in checkpoint.tensors.values()}),
+        "dtype": info.dtype,
+        "tensors": len(checkpoint.tensors),
+        "leaves": len(proven.shapes),
+        "parameters": param_tree.count(weights["encoder"])
+        + param_tree.count(weights.get("lm_head", {})),
+        "passengers": sorted(weights.get("passengers", {})),
+        "digest": f"sha256:{info.digest}",
+        "files": list(files),
+        "mrl_jax": mrl_jax.__version__,
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
 
-def _prove(checkpoint: Checkpoint, family: Family) -> tuple[Plan, bool]:
+def _prove(checkpoint: Checkpoint, family: Family, where: object) -> tuple[Plan, bool]:
     """The bijection, and whether a tied output layer was left out of it."""
     shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
     tied = (
@@ -179,11 +247,11 @@ def _prove(checkpoint: Checkpoint, family: Family) -> tuple[Plan, bool]:
         if key not in shapes or not np.array_equal(checkpoint.read(key), checkpoint.read(output)):
             raise MrlError(
                 f"{output} differs from {embeddings}, though config.json ties them",
-                where=checkpoint.folder,
+                where=where,
                 mend="set tie_word_embeddings to false if the output layer is one of its own",
             )
         del shapes[output]
-    return plan(TABLES[family.kind], shapes, family.leaves, where=checkpoint.folder), tied
+    return plan(TABLES[family.kind], shapes, family.leaves, where=where), tied
 
 
 def _leaf_dtypes(

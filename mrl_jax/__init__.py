@@ -7,11 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mrl_jax.embedder import Embedder
     from mrl_jax.errors import MrlError
     from mrl_jax.linen import to_linen
     from mrl_jax.models.clips import pad_clips
     from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
     from mrl_jax.models.hubert import HubertConfig, HubertEncoder
+    from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
     from mrl_jax.tower_folder import load_hubert, load_hubert_ctc, load_qwen3
 
@@ -19,9 +21,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CtcVocabulary": "mrl_jax.models.ctc",
+    "Embedder": "mrl_jax.embedder",
     "HubertConfig": "mrl_jax.models.hubert",
     "HubertCtc": "mrl_jax.models.ctc",
     "HubertEncoder": "mrl_jax.models.hubert",
+    "LateFusion": "mrl_jax.models.late_fusion",
+    "LateFusionConfig": "mrl_jax.models.late_fusion",
     "MrlError": "mrl_jax.errors",
     "Qwen3Config": "mrl_jax.models.qwen3",
     "Qwen3Encoder": "mrl_jax.models.qwen3",
@@ -34,9 +39,12 @@ _HOMES = {
 
 __all__ = [
     "CtcVocabulary",
+    "Embedder",
     "HubertConfig",
     "HubertCtc",
     "HubertEncoder",
+    "LateFusion",
+    "LateFusionConfig",
     "MrlError",
     "Qwen3Config",
     "Qwen3Encoder",

@@ -1,7 +1,8 @@
 """A module's weights as a flat mapping from dotted paths; counts, digests, freezing."""
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -41,6 +42,47 @@ def _retype(module: Module, old: type[Any], new: type[Any]) -> Module:
             if type(value) is old:
                 setattr(part, name, new(value.get_value()))
     return module
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A module taken apart once, so that a step can be a pure function of plain arrays.
+
+    Attributes:
+        trained: nested dict of the leaves that a filter chose.
+        frozen: dict of all other leaves by dotted path.
+        rebuild: (trained, frozen) to the module; pure, and cheap under a jit.
+    """
+
+    trained: dict[str, Any]
+    frozen: dict[str, Any]
+    rebuild: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+
+
+def split(module: nnx.Module, trainable: Any = nnx.Param) -> Split:
+    """Take a module apart into trained and frozen arrays.
+
+    Args:
+        module: stays as it is.
+        trainable: an NNX filter.
+    """
+    graphdef, state = nnx.split(module)
+    chosen = nnx.filterlib.to_predicate(trainable)
+    flat = nnx.to_flat_state(state)
+    template: list[tuple[Any, str, bool, Any]] = []
+    arrays: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+    for path, variable in flat:
+        name, is_trained = ".".join(map(str, path)), bool(chosen(path, variable))
+        arrays[is_trained][name] = variable.get_value()
+        # Shapes only, or the closure would keep the first weights alive.
+        template.append((path, name, is_trained, jax.eval_shape(lambda v=variable: v)))
+
+    def rebuild(trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> Any:
+        values = {True: flatten(trained), False: frozen}
+        leaves = [(path, leaf.replace(values[part][name])) for path, name, part, leaf in template]
+        return nnx.merge(graphdef, nnx.from_flat_state(leaves))
+
+    return Split(trained=nest(arrays[True]), frozen=arrays[False], rebuild=rebuild)
 
 
 def count(weights: Mapping[str, Any]) -> int:

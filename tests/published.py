@@ -77,6 +77,56 @@ def save(model: Any, folder: Path, **options: Any) -> Path:
     return folder
 
 
+def save_oolel_embed(
+    model: Any,
+    folder: Path,
+    *,
+    speech: str = "speech_encoder.",
+    text: str = "text_encoder.",
+    projection: str = "audio_projection",
+    conv: str = "pooling_parameters",
+    configs: tuple[str, str] | None = ("speech_config", "text_config"),
+) -> Path:
+    """A late-fusion model of `torch_fusion` as one folder of the published kind.
+
+    Args:
+        model: from `torch_fusion`.
+        folder: to be made.
+        speech, text: what stands before the names of the towers' tensors.
+        projection, conv: names of the head's layers.
+        configs: fields of config.json that hold the towers' configs; None writes them
+            into the folders speech_encoder and text_encoder.
+    """
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True)
+    tensors = {
+        prefix + name: tensor.numpy()
+        for prefix, part in (
+            (speech, model.speech),
+            (text, model.text),
+            (f"{projection}.", model.projection),
+            (f"{conv}.", model.conv),
+        )
+        for name, tensor in part.state_dict().items()
+    }
+    save_file(tensors, folder / "model.safetensors")
+    parts = [json.loads(part.config.to_json_string()) for part in (model.speech, model.text)]
+    audio = {"do_normalize": True, "sampling_rate": 16000}
+    _write_json(folder / "preprocessor_config.json", audio)
+    _write_json(folder / "tokenizer_config.json", {"pad_token": "<|endoftext|>"})
+    (folder / "vocab.json").write_text('{"text": 0}')  # The text tokenizer's, no recogniser's.
+    if configs is not None:
+        _write_json(folder / "config.json", dict(zip(configs, parts, strict=True)))
+        return folder
+    for name, config in zip(("speech_encoder", "text_encoder"), parts, strict=True):
+        (folder / name).mkdir()
+        _write_json(folder / name / "config.json", config)
+    vocabulary = {token: index for index, token in enumerate(CHARACTERS)}
+    _write_json(folder / "speech_encoder" / "vocab.json", vocabulary)
+    return folder
+
+
 def edit_json(path: Path, **changes: Any) -> None:
     """Change fields of a JSON file; a field set to None in `changes` is written as null."""
     _write_json(path, {**json.loads(path.read_text()), **changes})

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrl_jax.data.audio import load_clip
+from mrl_jax.data.audio import clip_seconds, decode_clip, load_clip
 from mrl_jax.errors import MrlError
 
 librosa = pytest.importorskip("librosa")
@@ -122,6 +122,93 @@ def test_what_cannot_be_decoded_is_named(name, tmp_path):
     assert "Expected one of wav, flac, mp3, ogg, opus" in line
     assert "\n" not in line
     assert len(line) < 400
+
+
+def test_common_failures_have_plain_words(tmp_path):
+    words = {
+        "clip.m4a": "(MPEG-4 audio, m4a, is not supported)",
+        "empty.wav": "(the file is empty)",
+        "text.wav": "(Format not recognised)",
+    }
+    for name, word in words.items():
+        UNREADABLE[name](tmp_path / name)
+        for source in (tmp_path / name, (tmp_path / name).read_bytes()):
+            for read in (lambda *a, **k: decode_clip(a[0], 16000, **k), clip_seconds):
+                with pytest.raises(MrlError) as error:
+                    read(source, name="the clip")
+                assert str(error.value).startswith(f"the clip: cannot be decoded as audio {word}")
+
+
+@pytest.mark.parametrize("part", [0.9, 0.5])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.opus"])
+def test_a_recording_without_its_end_is_refused(name, part, tmp_path):
+    path = tmp_path / name
+    options = {"format": "OGG", "subtype": "OPUS"} if name == "a.opus" else {}
+    noise = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
+    soundfile.write(path, tone(16000, 2.0) + noise, 16000, **options)
+    whole = path.read_bytes()
+    assert decode_clip(whole, 16000, name="x").size >= 32000
+    path.write_bytes(whole[: int(len(whole) * part)])
+    for source in (path, path.read_bytes()):
+        with pytest.raises(MrlError, match="cannot be decoded as audio"):
+            decode_clip(source, 16000, name="x")
+    # What is asked for is there.
+    if name == "a.wav":
+        assert decode_clip(path, 16000, name="x", max_seconds=0.5).size == 8000
+
+
+def test_an_ogg_cut_anywhere_is_refused(tmp_path):
+    soundfile.write(tmp_path / "a.ogg", tone(16000, 2.0), 16000)
+    whole = (tmp_path / "a.ogg").read_bytes()
+    last = whole.rindex(b"OggS")
+    assert decode_clip(whole, 16000, name="x").size == 32000
+    # At `last` itself nothing tells that a page is missing.
+    for end in (last + 1, last + 3, last + 4, last + 26, last + 27, last + 30, len(whole) - 1):
+        with pytest.raises(MrlError, match="cannot be decoded as audio"):
+            decode_clip(whole[:end], 16000, name="x")
+
+
+def test_streams_that_do_not_tell_their_length_are_whole(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(16000), 16000)
+    whole = bytearray(path.read_bytes())
+    start = whole.index(b"data") + 4
+    for length in (0xFFFFFFFF, 0x7FFFFFFF):
+        whole[start : start + 4] = length.to_bytes(4, "little")
+        assert decode_clip(bytes(whole), 16000, name="x").size == 4800
+    whole[start : start + 4] = (9602).to_bytes(4, "little")
+    with pytest.raises(MrlError, match="the file is truncated: its end is missing"):
+        decode_clip(bytes(whole), 16000, name="x")
+    soundfile.write(tmp_path / "a.flac", tone(16000), 16000)
+    flac = bytearray((tmp_path / "a.flac").read_bytes())
+    flac[21] &= 0xF0  # The 36 bits of the number of samples; 0 is unknown.
+    flac[22:26] = bytes(4)
+    assert clip_seconds(bytes(flac), name="x") == float("inf")
+    assert decode_clip(bytes(flac), 16000, name="x").size == 4800
+
+
+def test_length_without_decoding_and_decoding_in_part(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(8000, 3.0), 8000, subtype="FLOAT")
+    assert clip_seconds(path, name=path) == 3.0
+    assert clip_seconds(path.read_bytes(), name="x") == 3.0
+    whole = load_clip(path, 16000)
+    np.testing.assert_array_equal(decode_clip(path.read_bytes(), 16000, name="x"), whole)
+    part = load_clip(path, 16000, max_seconds=1.0)
+    assert (whole.size, part.size) == (48000, 16000)
+    np.testing.assert_allclose(part[:15000], whole[:15000], atol=1e-5)
+    np.testing.assert_array_equal(load_clip(path, 16000, max_seconds=9.0), whole)
+
+
+def test_eight_channels_at_200_khz(tmp_path):
+    channels = np.stack([tone(200000, 0.5) * k for k in range(8)], 1) / 8
+    path = tmp_path / "a.wav"
+    soundfile.write(path, channels, 200000, subtype="FLOAT")
+    clip = load_clip(path, 16000)
+    assert clip.shape == (8000,)
+    expected = tone(16000, 0.5) * 3.5 / 8
+    np.testing.assert_allclose(clip[500:-500], expected[500:-500], atol=2e-4)
+    assert np.abs(clip[500:-500] - expected[501:-499]).max() > 0.05
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

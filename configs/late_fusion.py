@@ -1,0 +1,33 @@
+"""The paper's speech run: Qwen3-Embedding-0.6B and HuBERT-base, a head of 11.5 M parameters.
+
+Command:   python -m converters qwen3 Qwen/Qwen3-Embedding-0.6B towers/text
+           python -m converters hubert YOUR-HUBERT-FOLDER-OR-HUB-ID towers/speech
+           python train.py --config configs/late_fusion.py data.train=YOUR-MANIFEST.jsonl
+Hardware:  any accelerators; 16 pairs a device and step (set data.batch.batch_size to 16
+           times the devices: more pairs are more negatives).
+Duration:  one epoch; not yet measured at this size.
+Expected:  not yet measured here; the paper's own set is not public.
+"""
+
+from mrl_jax.data.batches import BatchConfig
+from mrl_jax.experiment import DataConfig, ExperimentConfig, ModelConfig
+from mrl_jax.training.loop import LoopConfig
+
+
+def get_config() -> ExperimentConfig:
+    return ExperimentConfig(
+        name="late_fusion",
+        model=ModelConfig(speech_tower="towers/speech", text_tower="towers/text"),
+        data=DataConfig(
+            train="data/train.jsonl",
+            batch=BatchConfig(
+                batch_size=128,
+                prompts={
+                    "translation": "Given a spoken sentence, retrieve its translation",
+                    "transcription": "Given a spoken sentence, retrieve its transcription",
+                    "retrieval": "Given a spoken question, retrieve the text that answers it",
+                },
+            ),
+        ),
+        train=LoopConfig(epochs=1.0, checkpoint_every=500),
+    )

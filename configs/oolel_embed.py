@@ -1,0 +1,23 @@
+"""The head as it was published: no end token after the speech, padding read as speech.
+
+Command:   python train.py --config configs/oolel_embed.py data.train=YOUR-MANIFEST.jsonl
+Hardware:  as configs/late_fusion.py.
+Duration:  as configs/late_fusion.py.
+Expected:  not yet measured here. For comparison with the published head only: masked
+           padding and the end token (configs/late_fusion.py) are what to train with.
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from mrl_jax.experiment import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    base = runpy.run_path(str(Path(__file__).with_name("late_fusion.py")))["get_config"]()
+    return dataclasses.replace(
+        base,
+        name="oolel_embed",
+        model=dataclasses.replace(base.model, end_token=False, padding="reference"),
+    )

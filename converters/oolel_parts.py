@@ -1,0 +1,208 @@
+"""What a published Oolel-Embed speech model consists of.
+
+Nothing fixes how such a folder spells its tensors, so the parts are found: a tower by one of
+a few prefixes before names of its own table, the head by the shapes that the towers' sizes
+leave it. A part that is missing, there twice, or left over is fatal.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from converters import hubert, qwen3
+from converters.checkpoints import TensorInfo, read_json
+from converters.rules import Layout, RuleTable, Shape
+from mrl_jax import param_tree
+from mrl_jax.errors import MrlError
+from mrl_jax.models.fusion import FusionHead
+from mrl_jax.models.hubert import HubertConfig
+from mrl_jax.models.qwen3 import Qwen3Config
+
+WHOLE_MODEL = "pass the folder of the whole speech model: both towers, the head, config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tower:
+    """How a tower may be called in a published model.
+
+    Attributes:
+        name: what we call it.
+        table: its rules.
+        prefixes: what may stand before its tensors' names; its table's own prefix may
+            follow.
+        configs: the fields of config.json that may hold its own.
+        folder: the folder that may hold its files instead.
+    """
+
+    name: str
+    table: RuleTable
+    prefixes: tuple[str, ...]
+    configs: tuple[str, ...]
+    folder: str
+
+
+SPEECH = Tower(
+    name="speech",
+    table=hubert.TABLE,
+    prefixes=("speech_encoder.", "audio_encoder.", "hubert.", "encoder."),
+    configs=("speech_config", "audio_config", "encoder_config"),
+    folder="speech_encoder",
+)
+TEXT = Tower(
+    name="text",
+    table=qwen3.TABLE,
+    prefixes=("text_encoder.", "language_model.", "llm.", "text_model.", "model."),
+    configs=("text_config", "llm_config"),
+    folder="text_encoder",
+)
+HEAD = {
+    "frame_projection.kernel": Layout.LINEAR,
+    "frame_downsample.kernel": Layout.CONV,
+    "frame_downsample.bias": Layout.AS_IS,
+}
+"""Leaves of the head by path, and how the published tensors lie."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a published model was found to consist of.
+
+    Attributes:
+        prefixes: of the towers' tensors, by tower.
+        keys: the towers' tensors without that prefix, by tower.
+        head: the head's tensors, by path of ours.
+    """
+
+    prefixes: Mapping[str, str]
+    keys: Mapping[str, Sequence[str]]
+    head: Mapping[str, str]
+
+
+def find_parts(
+    tensors: Mapping[str, TensorInfo], speech: HubertConfig, text: Qwen3Config, *, where: object
+) -> Parts:
+    """Give every tensor to a tower or to the head.
+
+    Args:
+        tensors: what there is, by published name.
+        speech, text: the towers' sizes, which tell the shapes of the head.
+        where: what to call the checkpoint in an error.
+
+    Raises:
+        MrlError: a part is missing, there twice, or left over; all of that in one line.
+    """
+    problems: list[str] = []
+    rest = {key: info.shape for key, info in tensors.items()}
+    prefixes: dict[str, str] = {}
+    keys: dict[str, Sequence[str]] = {}
+    for tower in (SPEECH, TEXT):
+        found = {prefix: _tower_keys(tower.table, prefix, rest) for prefix in tower.prefixes}
+        found = {prefix: names for prefix, names in found.items() if names}
+        for prefix, names in found.items():
+            for name in names:
+                rest.pop(prefix + name)
+        if len(found) == 1:
+            ((prefixes[tower.name], keys[tower.name]),) = found.items()
+        elif found:
+            told = " and ".join(f"{prefix}{names[0]}" for prefix, names in found.items())
+            problems.append(f"two {tower.name} towers: {told}")
+        else:
+            expected = ", ".join(f"{prefix}*" for prefix in tower.prefixes)
+            problems.append(f"no {tower.name} tower: expected its tensors as one of {expected}")
+
+    module = nnx.eval_shape(
+        lambda: FusionHead(speech.num_layers, speech.width, text.width, rngs=nnx.Rngs(0))
+    )
+    shapes = {
+        path: HEAD[path].inverse_shape(leaf.shape)
+        for path, leaf in param_tree.flat_weights(module).items()
+    }
+    head: dict[str, str] = {}
+    for path in ("frame_projection.kernel", "frame_downsample.kernel"):
+        fits = [k for k, shape in rest.items() if shape == shapes[path] and k.endswith(".weight")]
+        if len(fits) == 1:
+            head[path] = fits[0]
+        elif fits:
+            problems.append(
+                f"the head's {path} may be {' or '.join(fits)}, expected one tensor of "
+                f"{shapes[path]}"
+            )
+        else:
+            problems.append(f"no {path} of the head: expected a *.weight of {shapes[path]}")
+    if "frame_downsample.kernel" in head:
+        key = head["frame_downsample.kernel"].removesuffix("weight") + "bias"
+        if rest.get(key) == shapes["frame_downsample.bias"]:
+            head["frame_downsample.bias"] = key
+        else:
+            problems.append(f"no {key} of {shapes['frame_downsample.bias']} for the head")
+    left = {key: shape for key, shape in rest.items() if key not in head.values()}
+    if left:
+        problems.append(f"left over: {_told(left)}")
+    if problems:
+        raise MrlError(
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} with the parts of the "
+            f"model: {'; '.join(problems)}",
+            where=where,
+            mend=WHOLE_MODEL,
+        )
+    return Parts(prefixes, keys, head)
+
+
+def tower_config(
+    folder: Path, raw: Mapping[str, Any], tower: Tower
+) -> tuple[Mapping[str, Any], object]:
+    """A tower's own config, and what to call it in an error.
+
+    Args:
+        folder: the published model.
+        raw: its config.json.
+        tower: which one.
+
+    Raises:
+        MrlError: there is none, or there are two that differ.
+    """
+    found: list[tuple[Mapping[str, Any], object]] = []
+    for name in tower.configs:
+        value = raw.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, Mapping):
+            raise MrlError(
+                f"{name} is {value!r}, expected an object: the {tower.name} tower's config",
+                where=folder / "config.json",
+                mend=f"put that tower's config.json into a folder {tower.folder}",
+            )
+        found.append((value, f"{folder / 'config.json'}: {name}"))
+    path = folder / tower.folder / "config.json"
+    if path.is_file():
+        found.append((read_json(path), path))
+    if not found:
+        raise MrlError(
+            f"no config of the {tower.name} tower: expected {' or '.join(tower.configs)} in "
+            f"config.json, or {tower.folder}/config.json",
+            where=folder,
+            mend=WHOLE_MODEL,
+        )
+    for other, where in found[1:]:
+        if other != found[0][0]:
+            raise MrlError(
+                f"differs from {found[0][1]}, expected one config of the {tower.name} tower",
+                where=where,
+                mend="remove the one that does not belong to the weights",
+            )
+    return found[0]
+
+
+def _tower_keys(table: RuleTable, prefix: str, keys: Mapping[str, Shape]) -> list[str]:
+    """The names behind `prefix` that a table knows."""
+    names = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+    return [name for name in names if table.match(name)]
+
+
+def _told(shapes: Mapping[str, Shape], *, at_most: int = 6) -> str:
+    told = [f"{key} {shape}" for key, shape in shapes.items()]
+    rest = len(told) - at_most
+    return ", ".join(told[:at_most]) + (f", and {rest} more" if rest > 0 else "")

@@ -1,0 +1,38 @@
+"""One step's input, as a pytree with the same shapes on every host."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Clips beside the documents that answer them, row by row.
+
+    As a pytree it also stands with other leaves in its fields (shardings, specs, arrays
+    with an axis of devices in front), so fields carry no shapes; the model's own
+    signatures check them.
+
+    Attributes:
+        samples: [B, S] float32, clips padded with zeros, normalised as the tower wants.
+        lengths: [B] int32, samples of each clip.
+        prompt: [B, P] int32, token ids that stand before the speech; P may be 0.
+        prompt_mask: [B, P] bool, True at tokens of the prompt.
+        document: [B, L] int32, token ids of the documents, end token included.
+        document_mask: [B, L] bool, True at tokens of the document.
+        query_ids: [B] int32, equal for two rows that ask the same thing.
+        document_ids: [B] int32, equal for two rows with the same document.
+        rows: [B] bool, False at rows that only fill the batch up.
+    """
+
+    samples: Any
+    lengths: Any
+    prompt: Any
+    prompt_mask: Any
+    document: Any
+    document_mask: Any
+    query_ids: Any
+    document_ids: Any
+    rows: Any

@@ -1,0 +1,304 @@
+"""Batches as a pure function of (seed, step), read by Grain.
+
+Clips of like length share a batch, so that there are few shapes to compile; every host
+computes the same plan and reads its own rows of it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from mrl_jax.array_types import HostArray
+from mrl_jax.batch import Batch
+from mrl_jax.data.text import TextTokenizer, pad_tokens, query_prompt
+from mrl_jax.errors import MrlError
+
+Augment = Callable[[HostArray, np.random.Generator], HostArray]
+GRID = 1600
+"""Bucket sizes are whole tenths of a second at 16 kHz."""
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """What batches are made of: columns, and clips by index."""
+
+    ids: list[str]
+    num_samples: HostArray
+    texts: list[str]
+    tasks: list[str]
+    transcripts: list[str | None]
+    document_ids: list[str]
+
+    def __len__(self) -> int: ...
+
+    def clip(self, index: int) -> HostArray: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How examples become batches.
+
+    Attributes:
+        batch_size: pairs in a step, over all devices of all hosts.
+        num_buckets: clip lengths to pad to, and so shapes to compile.
+        task_homogeneous: pairs of one task only in each batch.
+        prompts: sentence of each task, put before its queries.
+        max_text_tokens: longer documents lose their tail.
+        prefetch: batches made ahead by threads.
+        workers: processes that make batches; 0 makes them in this one.
+    """
+
+    batch_size: int = 16
+    num_buckets: int = 4
+    task_homogeneous: bool = False
+    prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    max_text_tokens: int = 512
+    prefetch: int = 4
+    workers: int = 0
+
+
+class BatchPlan:
+    """Which examples stand in which batch.
+
+    In an epoch each example is used at most once: those left over in a bucket move to
+    the next longer one, and fewer than a batch (of each task, where batches keep to
+    one) are left out, others in each epoch.
+
+    Args:
+        num_samples: [examples], length of each clip.
+        groups: [examples], the task's number where batches keep to one; else zeros.
+        batch_size: examples in a batch.
+        num_buckets: lengths to pad to.
+        seed: another seed, another order.
+
+    Attributes:
+        sizes: samples that the clips of each bucket are padded to, ascending.
+        bucket_of: [examples], the shortest bucket that holds each example.
+        batches_per_epoch: the same in every epoch.
+
+    Raises:
+        MrlError: fewer examples than a batch.
+    """
+
+    def __init__(
+        self,
+        num_samples: HostArray,
+        groups: HostArray,
+        *,
+        batch_size: int,
+        num_buckets: int,
+        seed: int,
+    ):
+        for name, value in (("batch_size", batch_size), ("num_buckets", num_buckets)):
+            if value < 1:
+                raise MrlError(f"{name} is {value}, expected 1 or more")
+        self.batch_size = batch_size
+        self.seed = seed
+        self._groups = groups
+        counts = np.bincount(groups)
+        self.batches_per_epoch = int((counts // batch_size).sum())
+        if not self.batches_per_epoch:
+            raise MrlError(
+                f"there are {len(num_samples)} examples, expected at least the "
+                f"{batch_size} of one batch" + (" in one task" if len(counts) > 1 else ""),
+                mend="lower data.batch.batch_size, or bring more examples",
+            )
+        shares = np.arange(1, num_buckets + 1) / num_buckets
+        quantiles = np.quantile(num_samples, shares, method="higher")
+        self.sizes = np.unique(-(-quantiles // GRID) * GRID).astype(np.int64)
+        self.bucket_of = np.searchsorted(self.sizes, num_samples)
+        self._epoch: tuple[int, list[tuple[int, HostArray]]] | None = None
+
+    def __call__(self, step: int) -> tuple[int, HostArray]:
+        """The bucket of batch `step`, and its examples [batch_size]."""
+        epoch, place = divmod(step, self.batches_per_epoch)
+        # Threads at the turn of an epoch may overwrite the cache: read it once.
+        cached = self._epoch
+        if cached is None or cached[0] != epoch:
+            cached = self._epoch = epoch, self._batches(epoch)
+        return cached[1][place]
+
+    def _batches(self, epoch: int) -> list[tuple[int, HostArray]]:
+        rng = np.random.default_rng((self.seed, epoch))
+        batches: list[tuple[int, HostArray]] = []
+        for group in range(int(self._groups.max()) + 1):
+            left = np.zeros(0, np.int64)
+            for bucket in range(len(self.sizes)):
+                here = np.flatnonzero((self._groups == group) & (self.bucket_of == bucket))
+                pool = np.concatenate((left, rng.permutation(here)))
+                whole = len(pool) // self.batch_size * self.batch_size
+                # What came from a shorter bucket goes first: nothing waits for long.
+                batches += [
+                    (bucket, pool[start : start + self.batch_size])
+                    for start in range(0, whole, self.batch_size)
+                ]
+                left = pool[whole:]
+        order = rng.permutation(len(batches))
+        return [batches[place] for place in order]
+
+
+class BatchSource:
+    """Batches by step number; safe to read from several threads and processes.
+
+    Args:
+        examples: the data set.
+        tokenizer: the text tower's.
+        config: how to batch.
+        seed: order of the examples, and augmentation.
+        prepare: applied to each clip last, `normalize_clip` where the tower wants it.
+        min_samples: clips shorter than this are an error.
+        augment: changes a training clip; its randomness is a function of (seed, step,
+            row), so that a resumed run hears the same.
+        stretch: the most that `augment` makes a clip longer by.
+        shard: (this host's number, number of hosts).
+
+    Raises:
+        MrlError: too few examples, a clip too short, a task without a prompt, rows that
+            cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        tokenizer: TextTokenizer,
+        config: BatchConfig,
+        *,
+        seed: int,
+        prepare: Callable[[HostArray], HostArray],
+        min_samples: int,
+        augment: Augment | None = None,
+        stretch: float = 1.0,
+        shard: tuple[int, int] = (0, 1),
+    ):
+        if config.batch_size % shard[1]:
+            raise MrlError(
+                f"batch_size is {config.batch_size}, expected a multiple of the {shard[1]} hosts",
+                mend="change data.batch.batch_size",
+            )
+        _check_lengths(examples, min_samples)
+        self._examples = examples
+        self._prepare, self._augment = prepare, augment
+        self._seed, self._shard = seed, shard
+        self._min_samples = min_samples
+        tasks = sorted(set(examples.tasks))
+        task_of = np.asarray([tasks.index(task) for task in examples.tasks], np.int64)
+        self.plan = BatchPlan(
+            np.ceil(np.asarray(examples.num_samples) * stretch).astype(np.int64),
+            task_of if config.task_homogeneous else np.zeros_like(task_of),
+            batch_size=config.batch_size,
+            num_buckets=config.num_buckets,
+            seed=seed,
+        )
+        self._documents = tokenizer.encode(examples.texts)
+        self._document_size = _sizes_by_bucket(self._documents, self.plan)
+        prompts = tokenizer.encode_prompts([_prompt(task, config.prompts) for task in tasks])
+        self._prompt, self._prompt_mask = pad_tokens(prompts)
+        self._task_of = task_of
+        self._document_ids = _identities(examples.document_ids)
+        self._query_ids = _identities(
+            [
+                f"said:{said}" if said else f"id:{key}"
+                for said, key in zip(examples.transcripts, examples.ids, strict=True)
+            ]
+        )
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(S, L) of every bucket: what a step may be compiled for."""
+        return list(zip(self.plan.sizes.tolist(), self._document_size, strict=True))
+
+    def __len__(self) -> int:
+        return 1 << 40  # Epochs follow one another without end.
+
+    def __getitem__(self, step: int) -> Batch:
+        """This host's rows of batch `step`."""
+        bucket, everyone = self.plan(int(step))
+        host, hosts = self._shard
+        share = len(everyone) // hosts
+        mine = everyone[host * share : (host + 1) * share]
+        size = int(self.plan.sizes[bucket])
+        samples = np.zeros((share, size), np.float32)
+        lengths = np.zeros(share, np.int32)
+        for row, index in enumerate(mine):
+            clip = self._examples.clip(int(index))
+            if self._augment is not None:
+                rng = np.random.default_rng((self._seed, int(step), host * share + row))
+                clip = self._augment(clip, rng)[:size]
+                if len(clip) < self._min_samples:  # Cut too short to be heard.
+                    clip = np.pad(clip, (0, self._min_samples - len(clip)))
+            clip = self._prepare(clip)
+            samples[row, : len(clip)], lengths[row] = clip, len(clip)
+        document, document_mask = pad_tokens(
+            [self._documents[index] for index in mine], self._document_size[bucket]
+        )
+        tasks = self._task_of[mine]
+        return Batch(
+            samples=samples,
+            lengths=lengths,
+            prompt=self._prompt[tasks],
+            prompt_mask=self._prompt_mask[tasks],
+            document=document,
+            document_mask=document_mask,
+            query_ids=self._query_ids[mine],
+            document_ids=self._document_ids[mine],
+            rows=np.ones(share, np.bool_),
+        )
+
+
+def read_batches(source: BatchSource, *, start: int, config: BatchConfig) -> Iterator[Batch]:
+    """Batches from step `start` on, made ahead by Grain in threads or processes."""
+    try:
+        import absl.flags
+        import grain
+    except ImportError as error:
+        raise MrlError(
+            f"reading batches takes {error.name}, which is not installed",
+            mend="install the extra: `pip install 'mrl_jax[train]'`",
+        ) from error
+    if not absl.flags.FLAGS.is_parsed():
+        absl.flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags.
+    options = grain.ReadOptions(
+        num_threads=min(2, config.prefetch), prefetch_buffer_size=config.prefetch
+    )
+    source_any: Any = source
+    batches = grain.MapDataset.source(source_any)[start:].to_iter_dataset(options)
+    if config.workers:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
+    return iter(batches)
+
+
+def _check_lengths(examples: Examples, min_samples: int) -> None:
+    if not len(examples):
+        raise MrlError("there is no example to train on")
+    short = np.flatnonzero(np.asarray(examples.num_samples) < min_samples)
+    if len(short):
+        first = int(short[0])
+        raise MrlError(
+            f"{len(short)} clips are shorter than the {min_samples} samples of one speech "
+            f"token, the first is {examples.ids[first]} with {examples.num_samples[first]}",
+            mend="build the data set again with a longer --min-seconds",
+        )
+
+
+def _sizes_by_bucket(documents: Sequence[Sequence[int]], plan: BatchPlan) -> list[int]:
+    """Tokens to pad documents to: eights, and enough for every shorter bucket's as well."""
+    longest = np.zeros(len(plan.sizes), np.int64)
+    lengths = np.asarray([len(document) for document in documents], np.int64)
+    np.maximum.at(longest, plan.bucket_of, lengths)
+    return [int(-(-size // 8) * 8) for size in np.maximum.accumulate(longest)]
+
+
+def _prompt(task: str, prompts: Mapping[str, str]) -> str:
+    if task and prompts and task not in prompts:
+        raise MrlError(
+            f"the task {task!r} of the data has no prompt, expected one of "
+            f"{', '.join(sorted(prompts))}",
+            mend="add it to data.batch.prompts, or leave data.batch.prompts empty",
+        )
+    return query_prompt(prompts.get(task, ""))
+
+
+def _identities(keys: Sequence[str]) -> HostArray:
+    return np.unique(np.asarray(keys), return_inverse=True)[1].astype(np.int32)

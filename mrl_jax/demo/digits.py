@@ -1,0 +1,187 @@
+"""Strings of three spoken digits, joined from recorded single digits of one speaker.
+
+The recordings are those of the Free Spoken Digit Dataset: English digits, one file
+each, named `{digit}_{speaker}_{take}.wav`. A string such as "371" is a query in
+English speech; its document is the French wording, "trois sept un". There are 1,000
+strings, some to train on and the others never seen.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mrl_jax.array_types import HostArray
+from mrl_jax.data.audio import load_clip
+from mrl_jax.errors import MrlError
+
+ENGLISH = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+FRENCH = ("zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf")
+SAMPLE_RATE = 8_000
+"""Samples a second of the recordings themselves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Take:
+    """One recording of one digit.
+
+    Attributes:
+        digit: 0 to 9.
+        speaker: the speaker's name.
+        take: number of the recording among those of this digit by this speaker, from 0.
+        clip: [S] float32, silence at both ends removed.
+    """
+
+    digit: int
+    speaker: str
+    take: int
+    clip: HostArray
+
+
+def load_takes(folder: str | Path, sample_rate: int = SAMPLE_RATE) -> list[Take]:
+    """Read every `{digit}_{speaker}_{take}.wav` of a folder, in order of name.
+
+    Args:
+        folder: the folder of recordings.
+        sample_rate: samples a second of the clips; recordings are resampled to it.
+
+    Raises:
+        MrlError: no such folder, none of these files in it, or one that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MrlError("no such folder", where=folder, mend="pass the folder of the recordings")
+    takes = []
+    for path in sorted(folder.glob("*.wav")):
+        found = re.fullmatch(r"(\d)_(\w+)_(\d+)", path.stem)
+        if found:
+            clip = trim_silence(load_clip(path, sample_rate), sample_rate)
+            takes.append(Take(int(found[1]), found[2], int(found[3]), clip))
+    if not takes:
+        raise MrlError(
+            "holds no recording named {digit}_{speaker}_{take}.wav",
+            where=folder,
+            mend="pass the `recordings` folder of the Free Spoken Digit Dataset",
+        )
+    return takes
+
+
+def trim_silence(clip: HostArray, sample_rate: int, *, below_db: float = 35.0) -> HostArray:
+    """Cut both ends where 10 ms stay more than `below_db` under the loudest 10 ms.
+
+    30 ms are left on each side, so that weak consonants survive.
+    """
+    size = max(sample_rate // 100, 1)
+    blocks = clip[: clip.size // size * size].reshape(-1, size)
+    if not len(blocks):
+        return clip
+    power = np.square(blocks, dtype=np.float32).mean(axis=1)
+    loud = np.flatnonzero(power > power.max() * 10 ** (-below_db / 10))
+    if not loud.size:
+        return clip
+    first, last = max(loud[0] - 3, 0), loud[-1] + 4
+    return clip[first * size : last * size]
+
+
+def split_strings(*, num_test: int = 200, seed: int = 0) -> tuple[list[str], list[str]]:
+    """All strings "000" to "999" as those to train on and those kept for the test.
+
+    Returns:
+        Two sorted lists without a common string; the same seed gives the same lists.
+    """
+    strings = [f"{number:03d}" for number in range(1000)]
+    held_out = set(np.random.default_rng(seed).permutation(1000)[:num_test].tolist())
+    return (
+        [string for number, string in enumerate(strings) if number not in held_out],
+        [string for number, string in enumerate(strings) if number in held_out],
+    )
+
+
+def english(string: str) -> str:
+    """The English wording: "371" is "three seven one"."""
+    return " ".join(ENGLISH[int(digit)] for digit in string)
+
+
+def french(string: str) -> str:
+    """The French wording: "371" is "trois sept un"."""
+    return " ".join(FRENCH[int(digit)] for digit in string)
+
+
+class DigitVoices:
+    """Recordings by speaker and digit, from which strings are spoken.
+
+    Args:
+        takes: the recordings to draw from; every speaker needs all ten digits.
+        sample_rate: samples a second of their clips.
+
+    Raises:
+        MrlError: a speaker lacks a digit.
+    """
+
+    def __init__(self, takes: Iterable[Take], sample_rate: int = SAMPLE_RATE):
+        self.sample_rate = sample_rate
+        clips: dict[str, list[list[HostArray]]] = {}
+        for take in takes:
+            clips.setdefault(take.speaker, [[] for _ in range(10)])[take.digit].append(take.clip)
+        for speaker, by_digit in clips.items():
+            missing = [str(digit) for digit in range(10) if not by_digit[digit]]
+            if missing:
+                raise MrlError(
+                    f"speaker {speaker} has no recording of {', '.join(missing)}",
+                    where="the takes of the spoken digits",
+                    mend="pass takes that hold all ten digits of each speaker",
+                )
+        self._clips = clips
+        self.speakers = sorted(clips)
+
+    def speak(
+        self,
+        string: str,
+        rng: np.random.Generator,
+        *,
+        speaker: str | None = None,
+        change: Callable[[HostArray, np.random.Generator], HostArray] | None = None,
+        gap_seconds: tuple[float, float] = (0.02, 0.15),
+    ) -> HostArray:
+        """One string by one speaker: a random take of each digit, random gaps between.
+
+        Args:
+            string: digits, "371".
+            rng: draws speaker, takes and gaps, and feeds `change`.
+            speaker: who speaks; drawn where None.
+            change: applied to every digit's clip before joining (augmentation).
+            gap_seconds: shortest and longest silence between two digits.
+
+        Returns:
+            [S] float32.
+        """
+        speaker = speaker or self.speakers[rng.integers(len(self.speakers))]
+        parts: list[HostArray] = []
+        for digit in string:
+            choices = self._clips[speaker][int(digit)]
+            clip = choices[rng.integers(len(choices))]
+            if parts:
+                gap = rng.uniform(*gap_seconds) * self.sample_rate
+                parts.append(np.zeros(int(gap), np.float32))
+            parts.append(fade_ends(clip if change is None else change(clip, rng), self.sample_rate))
+        return np.concatenate(parts)
+
+
+def fade_ends(clip: HostArray, sample_rate: int, *, seconds: float = 0.005) -> HostArray:
+    """Raise and lower the ends linearly, so that joining makes no click."""
+    size = min(int(seconds * sample_rate), clip.size // 2)
+    faded = clip.astype(np.float32, copy=True)
+    if size:
+        ramp = np.arange(1, size + 1, dtype=np.float32) / size
+        faded[:size] *= ramp
+        faded[-size:] *= ramp[::-1]
+    return faded
+
+
+def words_right(truth: Sequence[str], found: Sequence[str]) -> int:
+    """How many of the true words are found, in order (longest matching blocks)."""
+    matcher = difflib.SequenceMatcher(a=list(truth), b=list(found), autojunk=False)
+    return sum(block.size for block in matcher.get_matching_blocks())

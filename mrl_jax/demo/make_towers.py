@@ -1,0 +1,128 @@
+"""Train the demo's two towers: `python -m mrl_jax.demo.make_towers --out FOLDER`.
+
+The folder `mrl_jax/demo/towers_hf` was made by this command and `python -m converters
+export`; `make demo` starts from there. Both stages see the training sentences in the
+training voices only. About half an hour on two cores.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mrl_jax.array_types import HostArray
+from mrl_jax.data.audio import load_clip
+from mrl_jax.data.augment import AugmentConfig, augment_channel, change_speed, draw_factor
+from mrl_jax.data.batches import BatchPlan
+from mrl_jax.data.manifest import read_manifest
+from mrl_jax.data.text import TextTokenizer
+from mrl_jax.demo.towers import (
+    character_tokenizer,
+    save_speech_tower,
+    save_text_tower,
+    speech_config,
+    text_config,
+)
+from mrl_jax.demo.world import write_world
+from mrl_jax.errors import run_command
+from mrl_jax.training.ctc_stage import CtcStageConfig, character_vocabulary, train_ctc
+from mrl_jax.training.text_stage import TextStageConfig, train_text_tower
+
+RATE = 16_000
+SPEEDS = (0.85, 1.2)
+VOICES = AugmentConfig(reverb_probability=0.1, mask_probability=0.2, noise_probability=0.5)
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mrl_jax.demo.make_towers", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="gets world/, text/ and speech/")
+    parser.add_argument("--text-steps", type=int, default=1500)
+    parser.add_argument("--ctc-steps", type=int, default=1500)
+    parser.add_argument("--only", choices=("text", "speech"), help="train one tower only")
+    args = parser.parse_args(argv)
+    world = args.out / "world"
+    if not world.is_dir():
+        write_world(world)
+    if args.only != "speech":
+        text_stage(world, args.out / "text", steps=args.text_steps)
+    if args.only != "text":
+        speech_stage(world, args.out / "speech", steps=args.ctc_steps)
+    return 0
+
+
+def text_stage(world: Path, out: Path, *, steps: int) -> None:
+    """Wolof and French of the training sentences, drawn together."""
+    lines = (world / "text_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    pairs = [json.loads(line) for line in lines]
+    queries = [pair["query"] for pair in pairs]
+    documents = [pair["document"] for pair in pairs]
+    files = character_tokenizer([*queries, *documents])
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (out / name).write_text(text, encoding="utf-8")
+    tokenizer = TextTokenizer(out)
+    config = text_config(len(json.loads(files["tokenizer.json"])["model"]["vocab"]))
+    tower = train_text_tower(
+        config,
+        tokenizer.encode(queries),
+        tokenizer.encode(documents),
+        TextStageConfig(
+            steps=steps,
+            batch_size=64,
+            dims=(config.width, config.width // 2, config.width // 4, config.width // 8),
+            most_repeats=2,
+            learning_rate=2e-3,
+        ),
+    )
+    save_text_tower(out, tower, files, dtype="float16")
+
+
+def speech_stage(world: Path, out: Path, *, steps: int) -> None:
+    """The Wolof that is heard, written down."""
+    examples = read_manifest(world / "train.jsonl")
+    clips = [load_clip(str(example.audio), RATE) for example in examples]
+    transcripts = [str(example.transcript) for example in examples]
+    batches, sizes = ctc_batches(clips, transcripts, batch_size=32)
+    recogniser = train_ctc(
+        speech_config(),
+        character_vocabulary(transcripts),
+        batches,
+        CtcStageConfig(
+            steps=steps,
+            batch_sizes=sizes,
+            max_labels=max(map(len, transcripts)),
+            learning_rate=2e-3,
+            average_decay=0.99,
+        ),
+    )
+    save_speech_tower(out, recogniser, dtype="float16")
+
+
+def ctc_batches(
+    clips: Sequence[HostArray], transcripts: Sequence[str], *, batch_size: int, seed: int = 0
+) -> tuple[Callable[[int], tuple[list[HostArray], list[str]]], tuple[int, ...]]:
+    """Augmented clips of like length, as a function of the step; and the padded sizes."""
+    longest = 1 / SPEEDS[0]
+    lengths = np.asarray([int(len(clip) * longest) + 1 for clip in clips])
+    plan = BatchPlan(
+        lengths, np.zeros_like(lengths), batch_size=batch_size, num_buckets=4, seed=seed
+    )
+    sizes = tuple(int(size) for size in plan.sizes)
+
+    def batch(step: int) -> tuple[list[HostArray], list[str]]:
+        rng = np.random.default_rng((seed, step))
+        _, rows = plan(step)
+        changed = [
+            augment_channel(change_speed(clips[row], draw_factor(rng, SPEEDS)), rng, VOICES, RATE)
+            for row in rows
+        ]
+        return changed, [transcripts[row] for row in rows]
+
+    return batch, sizes
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,271 @@
+"""Wolof read aloud by espeak-ng, in many voices; no voice of it is Wolof's own.
+
+Wolof is written as it is spoken, so a small table turns its letters into espeak-ng's
+phonemes. They are played by the Indonesian voice, which has all of them: /c/ and /j/ as
+affricates, /x/, /ñ/, /ŋ/, schwa, and open and close e and o. A voice here is one of
+espeak-ng's own variants (other formants and voicing) at a pitch and a rate of its own.
+
+espeak-ng changes its output a little from call to call. Hence each utterance is made in
+a process of its own, forked by a server, `python -m mrl_jax.demo.voices`, that has only
+loaded the library. The server is small, so that forking is quick, and never imports JAX.
+"""
+
+import ctypes
+import dataclasses
+import importlib.util
+import io
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mrl_jax.errors import MrlError, first_line, run_command
+
+SAMPLE_RATE = 16_000
+BASE_VOICE = "id"
+_SYNCHRONOUS, _CHARACTERS, _UTF8, _PHONEMES = 2, 1, 0x1, 0x100
+_RATE, _PITCH, _RANGE = 1, 3, 4
+"""Numbers of espeak-ng's interface: an output mode, a position type, flags, parameters."""
+
+
+_HEADER = struct.Struct("<ii")
+"""Before each utterance in the pipe: samples a second, and bytes to come."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Voice:
+    """One speaker.
+
+    Attributes:
+        variant: a voice variant of espeak-ng; no two voices share one.
+        pitch: 0 to 100, relative to the variant's own.
+        rate: words a minute.
+        spread: how far the pitch moves, 0 to 100.
+    """
+
+    variant: str
+    pitch: int
+    rate: int
+    spread: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-{self.pitch}-{self.rate}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """A sentence to be said, who says it, and the .flac file to be written."""
+
+    text: str
+    voice: Voice
+    path: Path
+
+
+def _voices(variants: str, *, start: int) -> tuple[Voice, ...]:
+    """Voices of these variants, with pitch and rate spread evenly, out of step."""
+    return tuple(
+        Voice(
+            variant=variant,
+            pitch=30 + 7 * i % 43,
+            rate=150 + 11 * i % 51,
+            spread=30 + 13 * i % 41,
+        )
+        for i, variant in enumerate(variants.split(), start)
+    )
+
+
+# Variants with `breath` are left out: their noise differs from run to run.
+TRAIN_VOICES = _voices(
+    "m1 m2 m3 m4 m6 m7 f1 f4 Alex Andy Annie Denis Diogo Gene Hugo Lee Marco Michael anika "
+    "antonio aunty benjamin boris david edward grandma gustave john linda pablo",
+    start=0,
+)
+VALIDATION_VOICES = _voices("m5 belinda ian steph", start=30)
+TEST_VOICES = _voices("m8 Andrea Mario max miguel robert shelby travis", start=34)
+
+_PHONEME = {
+    "à": "a", "é": "e", "ë": "@", "ó": "o", "e": "E", "o": "O",
+    "c": "tS", "j": "dZ", "ñ": "n^", "ŋ": "N", "y": "j",
+}  # fmt: skip
+_VOWELS = "aàeéëioóu"
+_SOUND = re.compile(rf"ée|óo|([{_VOWELS}])\1|.")
+_LETTERS = _VOWELS + "bcdfgjklmnñŋpqrstwxy"
+
+
+def phonemes(text: str) -> str:
+    """Wolof in lower case, in espeak-ng's mnemonics.
+
+    A doubled vowel is long, a doubled consonant is said twice. Stress falls on the first
+    syllable, or on the second where that alone is long.
+
+    Raises:
+        MrlError: a letter that Wolof does not have.
+    """
+    if strange := sorted(set(text) - set(_LETTERS) - {" "}):
+        raise MrlError(
+            f"{text!r} has {strange[0]!r}, expected lower-case Wolof letters and spaces",
+            mend="write it without punctuation",
+        )
+    return " ".join(map(_word, text.split()))
+
+
+def _word(word: str) -> str:
+    letters = [found.group() for found in _SOUND.finditer(word.replace("ng", "ŋg"))]
+    vowels = [i for i, letter in enumerate(letters) if letter[0] in _VOWELS]
+    stressed = vowels[:1]
+    if len(vowels) > 1 and len(letters[vowels[0]]) < len(letters[vowels[1]]):
+        stressed = vowels[1:2]
+    return "".join(
+        ("'" if i in stressed else "")
+        + _PHONEME.get(letter[0], letter[0])
+        + (":" if len(letter) > 1 else "")
+        for i, letter in enumerate(letters)
+    )
+
+
+def speak(
+    utterances: Sequence[Utterance],
+    *,
+    workers: int | None = None,
+    done: Callable[[], object] = lambda: None,
+) -> None:
+    """Write every utterance as 16 kHz mono FLAC; the same bytes in any order and company.
+
+    Args:
+        workers: processes at a time; as many as cores unless told.
+        done: called after each utterance, by the thread that wrote it.
+
+    Raises:
+        MrlError: espeak-ng is not installed, or cannot read its data; a text is not Wolof.
+        OSError: a file cannot be written.
+    """
+    for module in ("espeakng_loader", "soundfile", "soxr"):
+        if importlib.util.find_spec(module) is None:
+            raise MrlError(
+                f"the demo's speech takes {module}, which is not installed",
+                mend="install the extra: `pip install 'mrl_jax[demo]'`",
+            )
+    workers = max(1, min(workers or os.cpu_count() or 1, len(utterances)))
+    shares = [utterances[i::workers] for i in range(workers)]
+    with ThreadPoolExecutor(workers) as pool:
+        for share in [pool.submit(_speak_in_turn, share, done) for share in shares]:
+            share.result()
+
+
+def _speak_in_turn(utterances: Sequence[Utterance], done: Callable[[], object]) -> None:
+    """Have one server say everything, and write what it says."""
+    command = [sys.executable, "-m", "mrl_jax.demo.voices"]
+    pipe = subprocess.PIPE
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as jobs:
+        for utterance in utterances:
+            job = {"sounds": phonemes(utterance.text), **dataclasses.asdict(utterance.voice)}
+            jobs.write(json.dumps(job) + "\n")
+        jobs.seek(0)
+        with subprocess.Popen(command, stdin=jobs, stdout=pipe, stderr=pipe) as server:
+            assert server.stdout is not None
+            assert server.stderr is not None
+            try:
+                for utterance in utterances:
+                    if len(header := server.stdout.read(_HEADER.size)) < _HEADER.size:
+                        break
+                    rate, size = _HEADER.unpack(header)
+                    _write_flac(utterance.path, server.stdout.read(size), rate)
+                    done()
+            except BaseException:
+                server.kill()
+                raise
+            words = server.stderr.read().decode(errors="replace").strip()
+    if server.returncode:
+        said = words.splitlines()[-1] if words else f"it ended with status {server.returncode}"
+        raise MrlError(said.removeprefix("error: "), where="speech by espeak-ng")
+
+
+def _write_flac(path: Path, pcm: bytes, rate: int) -> None:
+    import numpy as np  # Here, as the server is to stay small.
+    import soundfile
+    import soxr
+
+    samples = np.frombuffer(pcm, np.int16).astype(np.float32)
+    wave = soxr.resample(samples, rate, SAMPLE_RATE, "HQ")
+    whole = np.clip(np.rint(wave), -32768, 32767).astype(np.int16)
+    flac = io.BytesIO()  # A full disk is then an OSError, and no error of libsndfile's own.
+    soundfile.write(flac, whole, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    path.write_bytes(flac.getvalue())
+
+
+class _Espeak:
+    """The library, loaded and never used: each utterance is made by a fork of its process."""
+
+    def __init__(self) -> None:
+        import espeakng_loader
+
+        self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
+        data = Path(espeakng_loader.get_data_path())
+        os.chdir(data.parent)  # The library keeps the path in a short buffer: "." always fits.
+        self.rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, b".", 0)
+        if self.rate <= 0:
+            raise MrlError("espeak-ng cannot read its data", where=data, mend="install it again")
+
+    def say(self, sounds: str, voice: Voice) -> bytes:
+        """The 16-bit samples of one utterance; once in a process."""
+        library = self._library
+        # The library would take the base voice for a variant that it does not have.
+        known = Path("espeak-ng-data", "voices", "!v", voice.variant).is_file()
+        if not known or library.espeak_SetVoiceByName(f"{BASE_VOICE}+{voice.variant}".encode()):
+            raise MrlError(f"espeak-ng has no voice {BASE_VOICE}+{voice.variant}")
+        settings = {_RATE: voice.rate, _PITCH: voice.pitch, _RANGE: voice.spread}
+        for parameter, value in settings.items():
+            library.espeak_SetParameter(parameter, value, 0)
+        heard: list[bytes] = []
+
+        @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+        def receive(samples: int | None, count: int, events: int | None) -> int:
+            if samples and count:
+                heard.append(ctypes.string_at(samples, 2 * count))
+            return 0
+
+        library.espeak_SetSynthCallback(receive)
+        text = f"[[{sounds}]]".encode()
+        library.espeak_Synth(text, len(text) + 1, 0, _CHARACTERS, 0, _UTF8 | _PHONEMES, None, None)
+        if not heard:
+            raise MrlError(f"espeak-ng said nothing for {sounds!r}")
+        return b"".join(heard)
+
+
+def _fork(espeak: _Espeak, sounds: str, voice: Voice) -> bool:
+    """Say one utterance to stdout in a process of its own; whether that went well."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    status = 1
+    try:
+        pcm = espeak.say(sounds, voice)
+        with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+            out.write(_HEADER.pack(espeak.rate, len(pcm)) + pcm)
+        status = 0
+    except Exception as error:
+        print(f"error: {first_line(error)}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(status)
+
+
+def _main(argv: Sequence[str]) -> int:
+    """Jobs from stdin, one a line; on stdout, for each, rate and size and then samples."""
+    espeak = _Espeak()
+    for line in sys.stdin.readlines():
+        job = json.loads(line)
+        if not _fork(espeak, job.pop("sounds"), Voice(**job)):
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(_main))

@@ -1,0 +1,193 @@
+"""The demo's data: spoken Wolof, its French, and nothing of the test in the training."""
+
+import dataclasses
+import json
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mrl_jax.demo.grammar import Phrase, phrases
+from mrl_jax.demo.voices import (
+    TEST_VOICES,
+    TRAIN_VOICES,
+    VALIDATION_VOICES,
+    Utterance,
+    Voice,
+    speak,
+)
+from mrl_jax.errors import MrlError
+from mrl_jax.staging import staged_folder
+
+MARKER = "world.json"
+TASK = "translation"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class World:
+    """Where the parts of a world are, and which sentences each part says.
+
+    Attributes:
+        folder: holds `train.jsonl`, `text_pairs.jsonl` and, as retrieval sets,
+            `validation/` and `test/`.
+        train: sentences to train on; no two parts share a sentence or a voice.
+    """
+
+    folder: Path
+    train: tuple[Phrase, ...]
+    validation: tuple[Phrase, ...]
+    test: tuple[Phrase, ...]
+
+    @property
+    def manifest(self) -> Path:
+        """Recordings and their French, for the speech stage."""
+        return self.folder / "train.jsonl"
+
+    @property
+    def text_pairs(self) -> Path:
+        """Wolof and French of the training sentences, for the text stage."""
+        return self.folder / "text_pairs.jsonl"
+
+
+def write_world(
+    folder: Path,
+    *,
+    seed: int = 0,
+    train_sentences: int = 2500,
+    utterances_per_sentence: int = 1,
+    validation_sentences: int = 150,
+    test_sentences: int = 600,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> World:
+    """Draw sentences, have them spoken, and write the manifest and the retrieval sets.
+
+    A seed gives the same bytes each time. In the retrieval sets each query has one
+    relevant document, so that chance is an nDCG@10 of 4.54 / sentences.
+
+    Args:
+        folder: appears whole or not at all.
+        train_sentences: also the number of text pairs.
+        utterances_per_sentence: of each training sentence, each in another voice.
+        workers: processes at a time; as many as cores unless told.
+        overwrite: replace a world that is there already.
+
+    Raises:
+        MrlError: the grammar has too few sentences, or there are too few voices; espeak-ng
+            is not installed; `folder` exists.
+    """
+    sizes = (test_sentences, validation_sentences, train_sentences)
+    if min(*sizes, utterances_per_sentence) < 1 or sum(sizes) > len(phrases()):
+        raise MrlError(
+            f"{' + '.join(map(str, sizes))} sentences for test, validation and training, "
+            f"expected at least one of each and {len(phrases())} in all",
+            mend="ask for fewer",
+        )
+    if utterances_per_sentence > len(TRAIN_VOICES):
+        raise MrlError(
+            f"{utterances_per_sentence} utterances a sentence, for {len(TRAIN_VOICES)} voices",
+            mend=f"ask for at most {len(TRAIN_VOICES)}",
+        )
+    drawn = random.Random(seed).sample(phrases(), sum(sizes))
+    test, rest = drawn[:test_sentences], drawn[test_sentences:]
+    validation, train = rest[:validation_sentences], rest[validation_sentences:]
+    with staged_folder(folder, marker=MARKER, overwrite=overwrite) as staging:
+        said = _said(train, TRAIN_VOICES, utterances_per_sentence, staging / "audio")
+        said_in_sets = {
+            name: _said(part, voices, 1, staging / name / "audio")
+            for name, part, voices in (
+                ("validation", validation, VALIDATION_VOICES),
+                ("test", test, TEST_VOICES),
+            )
+        }
+        _speak([u for part in (said, *said_in_sets.values()) for _, u in part], workers)
+        _write_manifest(staging, said)
+        for name, part in said_in_sets.items():
+            _write_set(staging / name, part)
+        recipe = {
+            "seed": seed,
+            "train_sentences": train_sentences,
+            "utterances_per_sentence": utterances_per_sentence,
+            "validation_sentences": validation_sentences,
+            "test_sentences": test_sentences,
+        }
+        (staging / MARKER).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+    return World(folder=folder, train=tuple(train), validation=tuple(validation), test=tuple(test))
+
+
+Said = tuple[Phrase, Utterance]
+
+
+def _said(part: Sequence[Phrase], voices: Sequence[Voice], times: int, audio: Path) -> list[Said]:
+    """Who says what, where: voices take turns, and so each says as much as the others."""
+    turns = [(phrase, i * times + j) for i, phrase in enumerate(part) for j in range(times)]
+    return [
+        (
+            phrase,
+            Utterance(
+                text=phrase.wolof,
+                voice=voices[turn % len(voices)],
+                path=audio / f"{turn:05}.flac",
+            ),
+        )
+        for phrase, turn in turns
+    ]
+
+
+def _speak(utterances: Sequence[Utterance], workers: int | None) -> None:
+    for audio in {utterance.path.parent for utterance in utterances}:
+        audio.mkdir(parents=True)
+    with tqdm(total=len(utterances), desc="speak", unit="utterance") as bar:
+        speak(utterances, workers=workers, done=bar.update)
+
+
+def _write_manifest(folder: Path, said: Sequence[Said]) -> None:
+    """The manifest and, once for each sentence, the text pairs."""
+    documents = {phrase: f"train-{i:05}" for i, phrase in enumerate(dict(said))}
+    _write_lines(
+        folder / "train.jsonl",
+        (
+            {
+                "id": f"train-{utterance.path.stem}",
+                "audio": utterance.path.relative_to(folder).as_posix(),
+                "text": phrase.french,
+                "task": TASK,
+                "transcript": phrase.wolof,
+                "language": "wol",
+                "speaker": utterance.voice.name,
+                "document_id": documents[phrase],
+            }
+            for phrase, utterance in said
+        ),
+    )
+    _write_lines(
+        folder / "text_pairs.jsonl",
+        ({"query": p.wolof, "document": p.french, "task_type": TASK} for p in documents),
+    )
+
+
+def _write_set(folder: Path, said: Sequence[Said]) -> None:
+    # Here, as arrays and thus JAX come with it: no process that speaks should load them.
+    from mrl_jax.data.retrieval_set import Document, Query, write_retrieval_set
+
+    write_retrieval_set(
+        folder,
+        [
+            Query(
+                id=f"q{u.path.stem}",
+                audio=u.path,
+                task=TASK,
+                speaker=u.voice.name,
+                transcript=phrase.wolof,
+            )
+            for phrase, u in said
+        ],
+        [Document(id=f"d{u.path.stem}", text=phrase.french) for phrase, u in said],
+        {f"q{u.path.stem}": {f"d{u.path.stem}": 1} for _, u in said},
+    )
+
+
+def _write_lines(file: Path, rows: Iterable[dict[str, str]]) -> None:
+    with file.open("w", encoding="utf-8", newline="\n") as lines:
+        lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)

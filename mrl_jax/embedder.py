@@ -1,0 +1,133 @@
+"""A trained model as one object: speech and text to vectors that can be compared."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mrl_jax import param_tree
+from mrl_jax.array_types import DTypeLike, Float32, HostArray
+from mrl_jax.data.audio import load_clip, resample
+from mrl_jax.data.text import TextTokenizer
+from mrl_jax.errors import MrlError
+from mrl_jax.evaluation.encode import Encoder
+from mrl_jax.model_folder import ModelInfo, load_model, read_model_info
+from mrl_jax.models.late_fusion import LateFusion
+
+Clip = str | Path | tuple[HostArray, int]
+"""A recording on disk, or (samples [S] float, samples a second)."""
+
+
+class Embedder:
+    """Embeds speech and text with a trained model; made by `Embedder.load`.
+
+    Attributes:
+        info: the model's description: dims, prompts, towers.
+        model: the Flax module.
+        width: of the full embedding.
+    """
+
+    def __init__(self, model: LateFusion, info: ModelInfo, tokenizer: TextTokenizer):
+        self.model = model
+        self.info = info
+        self.width = model.text.config.width
+        split = param_tree.split(model)
+        self.encoder = Encoder(
+            split.rebuild,
+            split.trained,
+            split.frozen,
+            model,
+            tokenizer,
+            prompts=info.prompts,
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> "Embedder":
+        """Load a folder that `train.py` or `python -m converters oolel-embed` made.
+
+        Args:
+            folder: the model.
+            dtype: dtype of the towers; the one trained with by default.
+
+        Raises:
+            MrlError: no model, or its towers are gone or were changed.
+        """
+        folder = Path(folder)
+        info = read_model_info(folder)
+        model = load_model(folder, info, dtype=dtype)
+        tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
+        return cls(model, info, tokenizer)
+
+    def embed_speech(
+        self,
+        clips: Sequence[Clip],
+        *,
+        prompt: str | None = None,
+        task: str | None = None,
+        dim: int | None = None,
+        progress: bool = False,
+    ) -> Float32[HostArray, "N E"]:
+        """Unit vectors of recordings.
+
+        Args:
+            clips: files, or pairs of samples and sample rate.
+            prompt: put before the speech, word for word.
+            task: or a task of the training config, whose prompt is put there.
+            dim: length of the prefix to keep; the full width by default.
+            progress: show a progress bar.
+
+        Raises:
+            MrlError: a recording that cannot be read or embedded; a dim above the width.
+        """
+        self._check_dim(dim)
+        if prompt is not None and task is not None:
+            raise MrlError("both prompt and task are given", mend="pass one of them")
+        rate = self.model.speech.config.sample_rate
+        names: list[object] = [
+            clip if isinstance(clip, str | Path) else f"clip {i}" for i, clip in enumerate(clips)
+        ]
+        samples = [
+            load_clip(clip, rate)
+            if isinstance(clip, str | Path)
+            else resample(np.asarray(clip[0]), clip[1], rate, name=name)
+            for clip, name in zip(clips, names, strict=True)
+        ]
+        vectors = self.encoder.speech(
+            samples,
+            tasks=[task or ""] * len(samples),
+            prompts=None if prompt is None else [prompt] * len(samples),
+            names=names,
+            progress="speech" if progress else None,
+        )
+        return _cut(vectors, dim)
+
+    def embed_text(
+        self, texts: Sequence[str], *, dim: int | None = None, progress: bool = False
+    ) -> Float32[HostArray, "N E"]:
+        """Unit vectors of texts, as documents are embedded.
+
+        Args:
+            texts: any number.
+            dim: length of the prefix to keep; the full width by default.
+            progress: show a progress bar.
+        """
+        self._check_dim(dim)
+        if isinstance(texts, str):
+            raise MrlError("texts is one string, expected a list of them", mend="put it in a list")
+        return _cut(self.encoder.text(texts, progress="texts" if progress else None), dim)
+
+    def _check_dim(self, dim: int | None) -> None:
+        if dim is None:
+            return
+        if not 1 <= dim <= self.width:
+            raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
+        if dim not in self.info.dims:
+            trained = ", ".join(map(str, self.info.dims))
+            warnings.warn(f"dim {dim} is not among those trained: {trained}", stacklevel=3)
+
+
+def _cut(vectors: HostArray, dim: int | None) -> HostArray:
+    cut = vectors[:, :dim]
+    norms = np.linalg.norm(cut, axis=1, keepdims=True)
+    return cut / np.maximum(norms, np.float32(1e-12))

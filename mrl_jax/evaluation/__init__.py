@@ -1,0 +1,1 @@
+"""Evaluation: encode once, search, measure, report."""

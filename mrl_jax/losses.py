@@ -1,0 +1,231 @@
+"""Nested losses between queries and documents: every prefix of the vectors counts.
+
+Sources: InfoNCE, van den Oord et al., 2018 (arXiv 1807.03748); Matryoshka
+representation learning, Kusupati et al., 2022 (arXiv 2205.13147); both as used in
+arXiv 2602.19991, section 3. Everything runs in float32.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mrl_jax.array_types import Array, Bool, Float, Float32, Int
+from mrl_jax.nn.pooling import truncate
+
+Dims = Sequence[int]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NestedLoss:
+    """A loss over prefixes.
+
+    Attributes:
+        total: the weighted mean over dims, averaged over rows (and devices).
+        per_dim: [dims], the loss of each prefix, averaged over rows (and devices), in the
+            order of `dims`.
+        per_row: [dims, B], unreduced; 0 at rows that do not count.
+    """
+
+    total: Float32[Array, ""]
+    per_dim: Float32[Array, " dims"]
+    per_row: Float32[Array, "dims B"]
+
+
+def matryoshka_infonce(
+    queries: Float[Array, "B E"],
+    documents: Float[Array, "B E"],
+    *,
+    dims: Dims,
+    weights: Sequence[float] | None = None,
+    temperature: float | Float32[Array, ""] = 0.05,
+    symmetric: bool = False,
+    hard_negatives: Float[Array, "B M E"] | None = None,
+    query_ids: Int[Array, " B"] | None = None,
+    document_ids: Int[Array, " B"] | None = None,
+    hard_negative_ids: Int[Array, "B M"] | None = None,
+    where: Bool[Array, " B"] | None = None,
+    axis_name: str | None = None,
+) -> NestedLoss:
+    """Cross-entropy of each query's own document among all documents, on every prefix.
+
+    Similarities are cosines of re-normalised prefixes over `temperature`. Prefix
+    products are running sums over blocks of coordinates, so that all dims together take
+    one full-width product.
+
+    Args:
+        queries: one row a query; their length does not matter.
+        documents: the document of each query; all others in the batch are negatives.
+        dims: widths of the prefixes, in any order.
+        weights: weight of each dim; equal by default. Only their ratios matter.
+        temperature: what cosines are divided by; a traced scalar may be trained.
+        symmetric: average with the other direction, each document's own query among all.
+        hard_negatives: M more documents a query, candidates for every query of the batch.
+        query_ids: rows with equal ids ask the same thing: never each other's negatives.
+        document_ids: rows with equal ids have the same document: never negatives.
+        hard_negative_ids: a hard negative with the id of a query's own document is no
+            candidate for that query.
+        where: True at rows that count; others are neither queries nor candidates.
+        axis_name: mapped axis of devices; candidates then come from all of them, and
+            `total` and `per_dim` are the full batch's on every device. Average the
+            gradients over the axis (`lax.pmean`) to get the full batch's.
+
+    Raises:
+        ValueError: dims or weights that do not fit the vectors.
+    """
+    blocks, order = _blocks(dims, queries.shape[-1])
+    shares = _shares(weights, dims)
+    rows = queries.shape[0]
+    index = jnp.arange(rows)
+    where = jnp.ones(rows, jnp.bool_) if where is None else where
+    # Without ids every row is its own: the global row number.
+    first = 0 if axis_name is None else lax.axis_index(axis_name) * rows
+    own = (first + index).astype(jnp.int32)
+    query_ids = own if query_ids is None else query_ids
+    document_ids = own if document_ids is None else document_ids
+
+    def gather(x: Array) -> Array:
+        return x if axis_name is None else lax.all_gather(x, axis_name, tiled=True)
+
+    def direction(
+        anchors: Float[Array, "B E"],
+        candidates: Float[Array, "G E"],
+        candidate: Bool[Array, "B G"],
+    ) -> Float32[Array, "dims B"]:
+        return _cross_entropy(anchors, candidates, candidate, own, blocks, temperature)
+
+    all_where, all_own = gather(where), gather(own)
+    same = (document_ids[:, None] == gather(document_ids)[None, :]) | (
+        query_ids[:, None] == gather(query_ids)[None, :]
+    )
+    # Both relations are symmetric, so one mask serves both directions.
+    candidate = all_where[None, :] & (~same | (own[:, None] == all_own[None, :]))
+    candidates, of_documents = gather(documents), candidate
+    if hard_negatives is not None:
+        extra = gather(hard_negatives.reshape(-1, hard_negatives.shape[-1]))
+        valid = jnp.repeat(all_where, hard_negatives.shape[1])[None, :]
+        if hard_negative_ids is not None:
+            valid &= document_ids[:, None] != gather(hard_negative_ids.reshape(-1))[None, :]
+        candidates = jnp.concatenate((candidates, extra))
+        of_documents = jnp.concatenate(
+            (candidate, jnp.broadcast_to(valid, (rows, extra.shape[0]))), axis=1
+        )
+    per_row = direction(queries, candidates, of_documents)
+    if symmetric:
+        per_row = (per_row + direction(documents, gather(queries), candidate)) / 2
+    return _reduce(per_row[np.asarray(order)], where, shares, axis_name)
+
+
+def l1_cosine(
+    predictions: Float[Array, "B E"],
+    targets: Float[Array, "B E"],
+    *,
+    dims: Dims,
+    weights: Sequence[float] | None = None,
+    normalize: bool = True,
+    where: Bool[Array, " B"] | None = None,
+    axis_name: str | None = None,
+) -> NestedLoss:
+    """Regression onto given embeddings: mean |a − b| − log σ(cos(a, b)), on every prefix.
+
+    Args:
+        predictions: what is trained.
+        targets: what it should be, for instance the text tower's embedding.
+        dims: widths of the prefixes.
+        weights: weight of each dim; equal by default.
+        normalize: scale each prefix to unit length before |a − b|; the cosine does not
+            depend on it.
+        where: True at rows that count.
+        axis_name: as in `matryoshka_infonce`.
+
+    Raises:
+        ValueError: dims or weights that do not fit the vectors.
+    """
+    _blocks(dims, predictions.shape[-1])
+    shares = _shares(weights, dims)
+    where = jnp.ones(predictions.shape[0], jnp.bool_) if where is None else where
+    per_dim = []
+    for dim in dims:
+        a, b = truncate(predictions, dim), truncate(targets, dim)
+        cosine = jnp.sum(a * b, axis=-1)
+        if not normalize:
+            a, b = (x[:, :dim].astype(jnp.float32) for x in (predictions, targets))
+        per_dim.append(jnp.mean(jnp.abs(a - b), axis=-1) - jax.nn.log_sigmoid(cosine))
+    return _reduce(jnp.stack(per_dim), where, shares, axis_name)
+
+
+def _cross_entropy(
+    anchors: Float[Array, "B E"],
+    candidates: Float[Array, "G E"],
+    candidate: Bool[Array, "B G"],
+    positive: Int[Array, " B"],
+    blocks: Sequence[tuple[int, int]],
+    temperature: float | Float32[Array, ""],
+) -> Float32[Array, "blocks B"]:
+    """−log softmax of the positive, per prefix; prefixes grow by one block at a time."""
+    a32, c32 = anchors.astype(jnp.float32), candidates.astype(jnp.float32)
+    products = jnp.zeros((a32.shape[0], c32.shape[0]), jnp.float32)
+    a_squares, c_squares = (jnp.zeros(x.shape[0], jnp.float32) for x in (a32, c32))
+    losses = []
+    for start, stop in blocks:
+        a, c = a32[:, start:stop], c32[:, start:stop]
+        products = products + a @ c.T
+        a_squares = a_squares + jnp.sum(jnp.square(a), axis=-1)
+        c_squares = c_squares + jnp.sum(jnp.square(c), axis=-1)
+        # As in l2_normalize: finite gradients at a zero vector.
+        a_scale, c_scale = (
+            lax.rsqrt(jnp.maximum(x, jnp.float32(1e-24))) for x in (a_squares, c_squares)
+        )
+        logits = products * (a_scale / temperature)[:, None] * c_scale[None, :]
+        own = jnp.take_along_axis(logits, positive[:, None], axis=1)[:, 0]
+        # Filled before the maximum, so that no masked candidate leaves a trace.
+        filled = jnp.where(candidate, logits, -jnp.inf)
+        keep = candidate.any(axis=1)
+        filled = jnp.where(keep[:, None], filled, jnp.zeros((), jnp.float32))
+        losses.append(jax.nn.logsumexp(filled, axis=1) - own)
+    return jnp.stack(losses)
+
+
+def _reduce(
+    per_row: Float32[Array, "dims B"],
+    where: Bool[Array, " B"],
+    shares: tuple[float, ...],
+    axis_name: str | None,
+) -> NestedLoss:
+    """Means over the rows that count: the one place that reduces."""
+    per_row = jnp.where(where[None, :], per_row, jnp.zeros((), jnp.float32))
+    total, number = jnp.sum(per_row, axis=1), jnp.sum(where.astype(jnp.float32))
+    if axis_name is not None:
+        total, number = lax.psum(total, axis_name), lax.psum(number, axis_name)
+    per_dim = total / jnp.maximum(number, 1.0)
+    return NestedLoss(
+        total=jnp.sum(per_dim * jnp.asarray(shares, jnp.float32)),
+        per_dim=per_dim,
+        per_row=per_row,
+    )
+
+
+def _blocks(dims: Dims, width: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Blocks of coordinates between successive dims, and the place of each dim among them."""
+    if not dims:
+        raise ValueError("dims is empty, expected one width or more")
+    if len(set(dims)) != len(dims):
+        raise ValueError(f"dims is {tuple(dims)}, expected different widths")
+    for dim in dims:
+        if not 1 <= dim <= width:
+            raise ValueError(f"dims has {dim}, expected 1 to {width}, the width of the embeddings")
+    ordered = sorted(dims)
+    return list(zip([0, *ordered[:-1]], ordered, strict=True)), [ordered.index(d) for d in dims]
+
+
+def _shares(weights: Sequence[float] | None, dims: Dims) -> tuple[float, ...]:
+    weights = [1.0] * len(dims) if weights is None else weights
+    if len(weights) != len(dims):
+        raise ValueError(f"there are {len(weights)} weights, expected {len(dims)}: one a dim")
+    if min(weights) < 0 or sum(weights) <= 0:
+        raise ValueError(f"weights is {tuple(weights)}, expected none negative and one positive")
+    return tuple(weight / sum(weights) for weight in weights)

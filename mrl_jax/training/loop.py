@@ -1,0 +1,282 @@
+"""The training loop: steps, metrics, validation, checkpoints, and how a run ends."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from mrl_jax.batch import Batch
+from mrl_jax.checkpoint import RunCheckpoints
+from mrl_jax.errors import MrlError
+from mrl_jax.training.step import Metrics, TrainState
+
+METRICS_FILE = "metrics.jsonl"
+Step = Callable[[TrainState, Mapping[str, Any], Batch], tuple[TrainState, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long a run goes on and what it keeps.
+
+    Attributes:
+        steps: optimiser steps; 0 lets `epochs` decide.
+        epochs: passes over the data, if `steps` is 0.
+        parallel: "pmap" or "mesh".
+        validate_every: steps between validations; 0 validates at the end only.
+        checkpoint_every: steps between checkpoints; one is also written with every
+            validation, at the end, and on SIGTERM.
+        keep_last: newest checkpoints to keep.
+        keep_best: best checkpoints to keep, by validation.
+        tensorboard: write TensorBoard events beside metrics.jsonl.
+    """
+
+    steps: int = 0
+    epochs: float = 1.0
+    parallel: Literal["pmap", "mesh"] = "pmap"
+    validate_every: int = 0
+    checkpoint_every: int = 500
+    keep_last: int = 1
+    keep_best: int = 1
+    tensorboard: bool = True
+
+    def total_steps(self, batches_per_epoch: int) -> int:
+        """Steps of the whole run."""
+        total = self.steps or round(self.epochs * batches_per_epoch)
+        if total < 1:
+            raise MrlError(
+                f"train.steps {self.steps} and train.epochs {self.epochs} give {total} steps, "
+                "expected 1 or more"
+            )
+        return total
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """How a run ended.
+
+    Attributes:
+        step: the last step done.
+        finished: False if SIGTERM stopped it first.
+        input_wait: share of the loop's time spent waiting for batches.
+        compiled_shapes: different batch shapes that were seen.
+    """
+
+    state: TrainState
+    step: int
+    finished: bool
+    input_wait: float
+    compiled_shapes: int
+
+
+def run_loop(
+    state: TrainState,
+    step_function: Step,
+    frozen: Mapping[str, Any],
+    batches: Callable[[int], Iterator[Batch]],
+    put_batch: Callable[[Batch], Batch],
+    *,
+    config: LoopConfig,
+    total_steps: int,
+    dims: tuple[int, ...],
+    batch_size: int,
+    learning_rate: Callable[[int], Any],
+    checkpoints: RunCheckpoints,
+    identity: Mapping[str, Any],
+    workdir: Path,
+    validate: Callable[[TrainState], Mapping[str, float]] | None,
+    score: str,
+) -> RunSummary:
+    """Train from `state.step` to `total_steps`.
+
+    The metrics of a step are read while the next one runs, so that the device never
+    waits for the host.
+
+    Args:
+        state: consumed.
+        step_function: the compiled step.
+        frozen: frozen weights, where the step wants them.
+        batches: an iterator from a given step on.
+        put_batch: a host batch onto the devices.
+        config: lengths and intervals.
+        total_steps: where to end.
+        dims: names of the per-dim losses.
+        batch_size: pairs in a step, over all devices.
+        learning_rate: rate at a step, for the record.
+        checkpoints: where the state is saved.
+        identity: what a resumed run must agree on.
+        workdir: gets metrics.jsonl and tensorboard/.
+        validate: validation scores by name.
+        score: which of them decides what is best.
+
+    Raises:
+        MrlError: a loss or gradient that is not finite; the last checkpoint is from before.
+    """
+    start = int(np.asarray(state.step))
+    shapes: set[tuple[int, ...]] = set()
+    waited = 0.0
+    pending: tuple[int, Metrics, float] | None = None
+    step = start
+    with (
+        MetricsLog(workdir, start=start, tensorboard=config.tensorboard) as log,
+        _sigterm() as stopped,
+        tqdm(total=total_steps, initial=start, desc="training", unit="step") as bar,
+    ):
+
+        def record(entry: tuple[int, Metrics, float]) -> None:
+            number, metrics, seconds = entry
+            row = _metrics_row(metrics, dims)
+            if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
+                last = checkpoints.latest_step
+                raise MrlError(
+                    f"step {number}: the loss is {row['loss']}, the gradient's norm "
+                    f"{row['gradient_norm']}: not finite, so training stopped. "
+                    + (f"The checkpoint of step {last} is whole" if last is not None else "")
+                    + ("" if last is not None else "There is no checkpoint yet"),
+                    where=workdir,
+                    mend="lower optim.learning_rate, or set loss.temperature higher",
+                )
+            row["learning_rate"] = float(learning_rate(number - 1))
+            row["pairs_per_second"] = batch_size / seconds
+            log.write("train", number, row)
+            bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['pairs_per_second']:.0f} pairs/s")
+
+        def save(scores: Mapping[str, float] | None = None) -> None:
+            value = None if scores is None else scores[score]
+            checkpoints.save(step, state, identity, value)
+
+        begun = last_time = time.perf_counter()
+        iterator = batches(start)
+        while step < total_steps and not stopped.is_set():
+            asked = time.perf_counter()
+            batch = next(iterator)
+            waited += time.perf_counter() - asked
+            shapes.add((batch.samples.shape[1], batch.document.shape[1]))
+            state, metrics = step_function(state, frozen, put_batch(batch))
+            if pending is not None:
+                record(pending)
+            step += 1
+            now = time.perf_counter()
+            pending, last_time = (step, metrics, now - last_time), now
+            bar.update()
+            validating = validate is not None and (
+                step == total_steps or _is_due(step, config.validate_every)
+            )
+            saving = step == total_steps or _is_due(step, config.checkpoint_every)
+            if validating or saving or stopped.is_set():
+                record(pending)  # Nothing that is not finite is ever saved.
+                pending = None
+            if validating and validate is not None and not stopped.is_set():
+                scores = validate(state)
+                log.write("validation", step, scores)
+                bar.write(f"step {step}: {score} {scores[score]:.4f}")
+                save(scores)
+            elif saving:
+                save()
+            if pending is None:
+                last_time = time.perf_counter()
+        elapsed = time.perf_counter() - begun
+        if stopped.is_set() and step < total_steps:
+            if pending is not None:
+                record(pending)
+            if step > start:
+                save()
+    return RunSummary(
+        state=state,
+        step=step,
+        finished=step >= total_steps,
+        input_wait=waited / elapsed if step > start else 0.0,
+        compiled_shapes=len(shapes),
+    )
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard events; a context manager.
+
+    Args:
+        workdir: folder of the run.
+        start: the step resumed from; later lines of an earlier attempt are dropped.
+        tensorboard: also write events.
+    """
+
+    def __init__(self, workdir: Path, *, start: int, tensorboard: bool):
+        path = workdir / METRICS_FILE
+        kept = [row for row in read_metrics(path) if row["step"] <= start]
+        partial = path.with_name(f".{METRICS_FILE}")
+        lines = [json.dumps(row) + "\n" for row in kept]
+        partial.write_text("".join(lines), encoding="utf-8")
+        os.replace(partial, path)
+        self._file = path.open("a", encoding="utf-8")
+        self._events = _event_writer(workdir / "tensorboard", start) if tensorboard else None
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """One line, in the file before this returns."""
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(f"{kind}/{name}", value, step)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last one that a killed run left half-written is dropped."""
+    rows: list[dict[str, Any]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return rows
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _metrics_row(metrics: Metrics, dims: tuple[int, ...]) -> dict[str, float]:
+    values = {name: np.asarray(value) for name, value in metrics.items()}
+    per_dim = values.pop("loss_per_dim")
+    row = {name: float(value) for name, value in values.items()}
+    row.update({f"loss/{dim}": float(value) for dim, value in zip(dims, per_dim, strict=True)})
+    return row
+
+
+def _event_writer(folder: Path, start: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise MrlError(
+            "TensorBoard events take tensorboardX, which is not installed",
+            mend="install the extra: `pip install 'mrl_jax[train]'`, or set "
+            "train.tensorboard=false",
+        ) from error
+    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets: what a cluster sends before it takes the machine away."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, previous)

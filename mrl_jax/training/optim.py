@@ -1,0 +1,124 @@
+"""The optimiser and its schedule."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mrl_jax.errors import MrlError
+
+Schedule = Literal["linear", "cosine", "constant"]
+TEMPERATURE_RANGE = (0.01, 1.0)
+"""Where a trained temperature may go; CLIP's lower bound (arXiv 2103.00020, section 2.5)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW as the paper trains: linear decay after a short warm-up.
+
+    Attributes:
+        learning_rate: at its peak.
+        schedule: how it falls after the warm-up; to 0 unless "constant".
+        warmup_fraction: share of all steps in which it rises from 0.
+        weight_decay: on kernels only, never on biases or the temperature.
+        b1, b2, epsilon: Adam's.
+        clip_norm: global norm that gradients are cut to; None leaves them.
+        accumulation_steps: equal parts that a device's rows are run in, one after the
+            other, their gradients averaged. Each part has its own negatives only.
+    """
+
+    learning_rate: float = 3e-4
+    schedule: Schedule = "linear"
+    warmup_fraction: float = 0.03
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    epsilon: float = 1e-8
+    clip_norm: float | None = 1.0
+    accumulation_steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("linear", "cosine", "constant"):
+            raise MrlError(
+                f"optim.schedule is {self.schedule!r}, expected linear, cosine or constant"
+            )
+        if not self.learning_rate > 0:
+            raise MrlError(f"optim.learning_rate is {self.learning_rate}, expected above 0")
+        if not 0 <= self.warmup_fraction < 1:
+            raise MrlError(f"optim.warmup_fraction is {self.warmup_fraction}, expected 0 up to 1")
+        if self.accumulation_steps < 1:
+            raise MrlError(
+                f"optim.accumulation_steps is {self.accumulation_steps}, expected 1 or more"
+            )
+
+
+def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
+    """Rate at each step of a run of `steps`."""
+    warmup = round(config.warmup_fraction * steps)
+    rest, peak = max(steps - warmup, 1), config.learning_rate
+    fall: optax.Schedule = optax.constant_schedule(peak)
+    if config.schedule == "linear":
+        fall = optax.linear_schedule(peak, 0.0, rest)
+    elif config.schedule == "cosine":
+        fall = optax.cosine_decay_schedule(peak, rest)
+    rate = fall
+    if warmup:
+        # From above 0, so that the first step already counts.
+        rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+        rate = optax.join_schedules([rise, fall], [warmup])
+
+    def at(count: Any) -> Any:
+        with _optax_promotion():
+            return rate(count)
+
+    return at
+
+
+def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """Clipping, AdamW, and the range of a trained temperature."""
+    parts = []
+    if config.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    parts.append(
+        optax.adamw(
+            learning_rate(config, steps),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            mask=_kernels,
+        )
+    )
+    parts.append(_keep_temperature_in_range())
+    chained = optax.chain(*parts)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with _optax_promotion():
+            return chained.update(updates, state, params)
+
+    return optax.GradientTransformation(chained.init, update)
+
+
+def _optax_promotion() -> Any:
+    """Optax multiplies floats by integer counts, which strict promotion refuses."""
+    return jax.numpy_dtype_promotion("standard")
+
+
+def _kernels(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _keep_temperature_in_range() -> optax.GradientTransformation:
+    """Cuts the update, not the gradient: at a bound the way back stays open."""
+    low, high = (jnp.log(jnp.float32(bound)) for bound in TEMPERATURE_RANGE)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if "log_temperature" in updates:
+            now = params["log_temperature"]
+            new = jnp.clip(now + updates["log_temperature"], low, high)
+            updates = {**updates, "log_temperature": new - now}
+        return updates, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

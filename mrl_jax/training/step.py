@@ -1,0 +1,172 @@
+"""One training step: a pure function of (state, frozen weights, batch)."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from mrl_jax.array_types import Array, Float32
+from mrl_jax.batch import Batch
+from mrl_jax.errors import MrlError
+from mrl_jax.losses import NestedLoss, l1_cosine, matryoshka_infonce
+from mrl_jax.models.late_fusion import LateFusion
+from mrl_jax.param_tree import flatten
+
+LossName = Literal["matryoshka_infonce", "l1_cosine"]
+Rebuild = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+Metrics = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What is minimised.
+
+    Attributes:
+        name: "matryoshka_infonce", or "l1_cosine": regression onto the text embedding.
+        dims: widths of the nested prefixes.
+        weights: weight of each; equal if empty.
+        temperature: of InfoNCE; where it starts if it is trained.
+        learn_temperature: train it, with the head.
+        symmetric: average InfoNCE over both directions.
+    """
+
+    name: LossName = "matryoshka_infonce"
+    dims: tuple[int, ...] = (1024, 512, 256, 128)
+    weights: tuple[float, ...] = ()
+    temperature: float = 0.05
+    learn_temperature: bool = False
+    symmetric: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in ("matryoshka_infonce", "l1_cosine"):
+            raise MrlError(f"loss.name is {self.name!r}, expected matryoshka_infonce or l1_cosine")
+        if not self.temperature > 0:
+            raise MrlError(f"loss.temperature is {self.temperature}, expected above 0")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that training changes, and all that a checkpoint holds.
+
+    Attributes:
+        step: [] int32, number of steps done. (As in `Batch`, a pytree's fields hold more
+            than arrays, so they carry no shapes.)
+        trained: nested dict of the trained leaves.
+        optimizer: state of the optimiser.
+    """
+
+    step: Any
+    trained: Any
+    optimizer: Any
+
+
+def init_state(trained: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step; its arrays are copies, as a step consumes them."""
+    trained = jax.tree.map(jnp.copy, trained)
+    return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained))
+
+
+def batch_loss(
+    model: LateFusion, batch: Batch, config: LossConfig, axis_name: str | None = None
+) -> NestedLoss:
+    """The loss of one batch, of the full one over `axis_name` if given."""
+    queries = model.embed_speech(batch.samples, batch.lengths, batch.prompt, batch.prompt_mask)
+    # No gradient reaches the documents of a frozen tower; saying so saves its trace.
+    documents = lax.stop_gradient(model.embed_text(batch.document, batch.document_mask))
+    rows = jnp.asarray(batch.rows)
+    if config.name == "l1_cosine":
+        return l1_cosine(
+            queries,
+            documents,
+            dims=config.dims,
+            weights=config.weights or None,
+            where=rows,
+            axis_name=axis_name,
+        )
+    return matryoshka_infonce(
+        queries,
+        documents,
+        dims=config.dims,
+        weights=config.weights or None,
+        temperature=model.temperature(config.temperature),
+        symmetric=config.symmetric,
+        query_ids=jnp.asarray(batch.query_ids),
+        document_ids=jnp.asarray(batch.document_ids),
+        where=rows,
+        axis_name=axis_name,
+    )
+
+
+def make_train_step(
+    rebuild: Rebuild,
+    optimizer: optax.GradientTransformation,
+    config: LossConfig,
+    *,
+    accumulation_steps: int = 1,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Mapping[str, Any], Batch], tuple[TrainState, Metrics]]:
+    """The step as a pure function; `parallel.py` compiles it.
+
+    Args:
+        rebuild: a module from (trained, frozen), see `param_tree.split`.
+        optimizer: its state is in `TrainState`.
+        config: the loss.
+        accumulation_steps: equal parts of the rows, run one after the other.
+        axis_name: mapped axis of devices; None where the batch is one global array.
+    """
+
+    def loss_of(
+        trained: Any, frozen: Mapping[str, Any], batch: Batch
+    ) -> tuple[Float32[Array, ""], tuple[Float32[Array, " dims"], Float32[Array, ""]]]:
+        model = rebuild(trained, frozen)
+        loss = batch_loss(model, batch, config, axis_name)
+        return loss.total, (loss.per_dim, model.temperature(config.temperature))
+
+    def step(
+        state: TrainState, frozen: Mapping[str, Any], batch: Batch
+    ) -> tuple[TrainState, Metrics]:
+        value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+
+        def part(rows: Batch) -> Any:
+            return value_and_grad(state.trained, frozen, rows)
+
+        if accumulation_steps == 1:
+            (total, (per_dim, temperature)), gradients = part(batch)
+        else:
+            # Every accumulation_steps-th row, so that a part is made of the same rows on any
+            # number of devices, and of rows of all devices where the batch is one array.
+            parts = jax.tree.map(
+                lambda x: jnp.reshape(x, (-1, accumulation_steps, *x.shape[1:])).swapaxes(0, 1),
+                batch,
+            )
+            results = lax.map(part, parts)
+            (total, (per_dim, temperature)), gradients = jax.tree.map(
+                lambda x: jnp.mean(x, axis=0), results
+            )
+        if axis_name is not None:
+            # The loss is the full batch's on every device: the mean, not the sum, of the
+            # devices' gradients is the full batch's (tests/test_parallel.py has the table).
+            gradients = lax.pmean(gradients, axis_name)
+        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        metrics = {
+            "loss": total,
+            "loss_per_dim": per_dim,
+            "temperature": temperature,
+            "gradient_norm": optax.tree.norm(gradients),
+            "update_norm": optax.tree.norm(updates),
+            "weight_norm": optax.tree.norm(trained),
+        }
+        return TrainState(state.step + 1, trained, new_optimizer), metrics
+
+    return step
+
+
+def trained_leaves(trained: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the trained leaves by dotted path."""
+    return {path: tuple(leaf.shape) for path, leaf in flatten(trained).items()}

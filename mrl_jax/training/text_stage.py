@@ -1,0 +1,224 @@
+"""The text stage: a small Qwen3 learns that sentences of two languages mean the same.
+
+This is how the text towers of the demo and of the spoken digits come about; the
+published tower has been through it already (arXiv 2602.19991, section 3). Loss: nested
+InfoNCE in both directions, over batches of pairs.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from tqdm import tqdm
+
+from mrl_jax.array_types import Array, Bool, Float32, HostArray, Int
+from mrl_jax.data.text import pad_tokens
+from mrl_jax.errors import MrlError
+from mrl_jax.losses import matryoshka_infonce
+from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextStageConfig:
+    """How the text tower is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: pairs in a step.
+        dims: widths of the nested prefixes.
+        temperature: of InfoNCE.
+        learning_rate: the highest; cosine decay to zero follows a linear warm-up.
+        warmup_fraction: share of the steps in which the rate rises.
+        weight_decay: of AdamW, on matrices.
+        clip_norm: largest global norm of a gradient.
+        most_repeats: each token of a query comes once to this many times, drawn anew at
+            each step: what a recogniser's frames look like, and so what the tower will
+            read from the fusion head. 1 leaves queries as they are written.
+        average_decay: weights returned are a running mean of those along the way, which
+            forgets by this factor a step; 0 returns the last ones.
+        seed: of the weights and the order of the pairs.
+    """
+
+    steps: int
+    batch_size: int
+    dims: tuple[int, ...]
+    temperature: float = 0.05
+    learning_rate: float = 1e-3
+    warmup_fraction: float = 0.1
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    most_repeats: int = 1
+    average_decay: float = 0.0
+    seed: int = 0
+
+
+def train_text_tower(
+    config: Qwen3Config,
+    queries: Sequence[Sequence[int]],
+    documents: Sequence[Sequence[int]],
+    stage: TextStageConfig,
+    *,
+    progress: bool = True,
+) -> Qwen3Encoder:
+    """Train a text tower from random weights on pairs of token ids.
+
+    Args:
+        config: sizes of the tower.
+        queries: ids of each query, its end token last.
+        documents: ids of the document of each query, its end token last. Equal documents,
+            and equal queries, are never each other's negatives.
+        stage: steps, sizes and rates.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The trained tower; its weights are `nnx.Param`, to be frozen by the caller.
+
+    Raises:
+        MrlError: fewer pairs than a batch; a loss that is not finite.
+    """
+    if len(queries) < stage.batch_size:
+        raise MrlError(
+            f"there are {len(queries)} pairs of texts, expected at least the "
+            f"{stage.batch_size} of one batch",
+            mend="lower batch_size, or bring more pairs",
+        )
+    query_ids, document_ids = (_identities(texts) for texts in (queries, documents))
+    query_size = max(map(len, queries)) * stage.most_repeats
+    document_size = max(map(len, documents))
+    graphdef, params = nnx.split(initial_tower(config, stage.seed))
+    average = params if stage.average_decay else None
+    state = (params, _optimizer(stage).init(params), average)
+    order: HostArray = np.zeros(0, np.int64)
+    before: tuple[int, Array] | None = None
+    bar = tqdm(range(stage.steps), desc="text", unit="step", disable=not progress)
+    for number in bar:
+        rng = np.random.default_rng((stage.seed, number))
+        if len(order) < stage.batch_size:
+            order = rng.permutation(len(queries))
+        rows, order = order[: stage.batch_size], order[stage.batch_size :]
+        asked = [_repeat(queries[row], stage.most_repeats, rng) for row in rows]
+        state, loss = _step(
+            state,
+            *pad_tokens(asked, query_size),
+            *pad_tokens([documents[row] for row in rows], document_size),
+            query_ids[rows],
+            document_ids[rows],
+            graphdef=graphdef,
+            stage=stage,
+        )
+        if before is not None:
+            bar.set_postfix(loss=f"{_finite(*before):.3f}", refresh=False)
+        before = number, loss
+    if before is not None:
+        _finite(*before)
+    return nnx.merge(graphdef, state[0] if state[2] is None else state[2])
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "stage"))
+def _step(
+    state: Any,
+    query: Int[Array, "B L"],
+    query_mask: Bool[Array, "B L"],
+    document: Int[Array, "B M"],
+    document_mask: Bool[Array, "B M"],
+    query_ids: Int[Array, " B"],
+    document_ids: Int[Array, " B"],
+    *,
+    graphdef: nnx.GraphDef[Qwen3Encoder],
+    stage: TextStageConfig,
+) -> tuple[Any, Float32[Array, ""]]:
+    """One step from (weights, moments, running mean or None): the new state, and the loss."""
+    params, moments, average = state
+
+    def loss_of(params: Any) -> Float32[Array, ""]:
+        tower = nnx.merge(graphdef, params)
+        return matryoshka_infonce(
+            tower.embed(query, query_mask),
+            tower.embed(document, document_mask),
+            dims=stage.dims,
+            temperature=stage.temperature,
+            symmetric=True,
+            query_ids=query_ids,
+            document_ids=document_ids,
+        ).total
+
+    loss, gradients = jax.value_and_grad(loss_of)(params)
+    # optax multiplies floats by integer counts, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, moments = _optimizer(stage).update(gradients, moments, params)
+    params = optax.apply_updates(params, updates)
+    if average is not None:
+        average = optax.incremental_update(params, average, 1 - stage.average_decay)
+    return (params, moments, average), loss
+
+
+def initial_tower(config: Qwen3Config, seed: int) -> Qwen3Encoder:
+    """A tower with random weights, drawn in numpy: nnx's own way takes seconds more.
+
+    Kernels are normal with variance 1/inputs, token embeddings with 0.02², norms the
+    identity.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple[Any, ...], shape: tuple[int, ...]) -> HostArray:
+        if path[-1] == "scale":
+            return np.ones(shape, np.float32)
+        inputs = 2500 if path[-1] == "embedding" else shape[-2]
+        return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(inputs, dtype=np.float32)
+
+    graphdef, state = nnx.split(abstract_qwen3(config))
+    flat = [
+        (path, variable.replace(jnp.asarray(draw(path, variable.shape))))
+        for path, variable in nnx.to_flat_state(state)
+    ]
+    return nnx.merge(graphdef, nnx.from_flat_state(flat))
+
+
+def _repeat(ids: Sequence[int], most: int, rng: np.random.Generator) -> list[int]:
+    """Each token some times over; the end token once."""
+    if most == 1:
+        return list(ids)
+    counts = rng.integers(1, most + 1, len(ids))
+    counts[-1] = 1
+    return np.repeat(np.asarray(ids), counts).tolist()
+
+
+def _identities(texts: Sequence[Sequence[int]]) -> HostArray:
+    numbers: dict[tuple[int, ...], int] = {}
+    ids = [numbers.setdefault(tuple(text), len(numbers)) for text in texts]
+    return np.asarray(ids, np.int32)
+
+
+def _optimizer(stage: TextStageConfig) -> optax.GradientTransformation:
+    warmup = int(stage.steps * stage.warmup_fraction)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0 if warmup else stage.learning_rate, stage.learning_rate, warmup, max(stage.steps, 2)
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(stage.clip_norm),
+        optax.adamw(
+            schedule,
+            b2=0.98,
+            weight_decay=stage.weight_decay,
+            mask=lambda params: jax.tree.map_with_path(
+                lambda path, _: "kernel" in jax.tree_util.keystr(path), params
+            ),
+        ),
+    )
+
+
+def _finite(number: int, loss: Array) -> float:
+    value = float(np.asarray(loss))
+    if not np.isfinite(value):
+        raise MrlError(
+            f"the loss of step {number} is {value}, expected a finite number",
+            where="the text stage",
+            mend="lower the learning rate",
+        )
+    return value

@@ -1,0 +1,122 @@
+"""A tiny world of tones, towers of random weights, and configs that train on them.
+
+Each "word" is a tone of its own pitch; a clip is two of them, its document their names.
+Random towers tell tones apart well enough for a head to learn on.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from mrl_jax.data.retrieval_set import Document, Query, write_retrieval_set
+from mrl_jax.demo.towers import (
+    character_tokenizer,
+    save_speech_tower,
+    save_text_tower,
+    speech_config,
+    text_config,
+)
+from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.training.ctc_stage import initial_recogniser
+from mrl_jax.training.text_stage import initial_tower
+
+WORDS = ("ba", "ce", "di", "fo", "gu")
+RATE = 16_000
+
+
+def clip_of(words: tuple[int, ...], seed: int) -> np.ndarray:
+    """Tones, one after the other, with a little noise."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for word in words:
+        time = np.arange(int(RATE * rng.uniform(0.12, 0.2))) / RATE
+        parts.append(0.3 * np.sin(2 * np.pi * (300 + 250 * word) * time))
+    clip = np.concatenate(parts)
+    return (clip + 0.01 * rng.standard_normal(len(clip))).astype(np.float32)
+
+
+def text_of(words: tuple[int, ...]) -> str:
+    return " ".join(WORDS[word] for word in words)
+
+
+def make_towers(folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
+    """Speech and text tower folders."""
+    files = character_tokenizer([text_of((i,)) for i in range(len(WORDS))] + [" \nquery:"])
+    size = len(json.loads(files["tokenizer.json"])["model"]["vocab"])
+    text = initial_tower(text_config(size, width=32, num_layers=2), seed)
+    config = dataclasses.replace(
+        speech_config(width=32, num_layers=2), conv_channels=(16,) * 3, position_groups=4
+    )
+    recogniser = initial_recogniser(config, CtcVocabulary(("<pad>", "|", "a")), seed)
+    save_text_tower(folder / "text", text, files)
+    save_speech_tower(folder / "speech", recogniser)
+    return folder / "speech", folder / "text"
+
+
+def make_manifest(folder: Path, *, examples: int = 48) -> Path:
+    """A manifest of two-word clips, every pair of words several times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(examples):
+        words = (number % 5, (number // 5) % 5)
+        soundfile.write(folder / f"{number}.wav", clip_of(words, number), RATE)
+        lines.append({"id": f"e{number}", "audio": f"{number}.wav", "text": text_of(words)})
+    path = folder / "train.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def make_retrieval_set(folder: Path, *, queries: int = 10) -> Path:
+    """Queries in unseen takes; the corpus is all pairs of words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = [(i, j) for i in range(5) for j in range(5)]
+    asked, qrels = [], {}
+    for number in range(queries):
+        words = pairs[(7 * number) % len(pairs)]
+        path = folder / f"q{number}.wav"
+        soundfile.write(path, clip_of(words, 1000 + number), RATE)
+        asked.append(Query(id=f"q{number}", audio=path))
+        qrels[f"q{number}"] = {f"d{pairs.index(words)}": 1}
+    corpus = [Document(id=f"d{i}", text=text_of(words)) for i, words in enumerate(pairs)]
+    write_retrieval_set(folder, asked, corpus, qrels)
+    return folder
+
+
+def make_config(
+    folder: Path, speech: Path, text: Path, manifest: Path, validation: Path | None = None
+) -> Path:
+    """A config file for train.py."""
+    path = folder / "tiny.py"
+    path.write_text(
+        f"""
+from mrl_jax.data.batches import BatchConfig
+from mrl_jax.experiment import DataConfig, ExperimentConfig, ModelConfig
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.step import LossConfig
+
+
+def get_config():
+    return ExperimentConfig(
+        name="tiny",
+        model=ModelConfig(
+            speech_tower={str(speech)!r}, text_tower={str(text)!r}, dtype="float32", remat=False
+        ),
+        data=DataConfig(
+            train={str(manifest)!r},
+            validation={str(validation or "")!r},
+            batch=BatchConfig(batch_size=8, num_buckets=2),
+        ),
+        loss=LossConfig(dims=(32, 16, 8)),
+        optim=OptimConfig(learning_rate=3e-3),
+        train=LoopConfig(
+            steps=12, validate_every=6, checkpoint_every=3, tensorboard=False
+        ),
+    )
+""",
+        encoding="utf-8",
+    )
+    return path
