@@ -19,5 +19,7 @@ def get_config() -> ExperimentConfig:
     return dataclasses.replace(
         base,
         name="oolel_embed",
-        model=dataclasses.replace(base.model, end_token=False, padding="reference"),
+        model=dataclasses.replace(
+            base.model, end_token=False, padding="reference", calibrate=False
+        ),
     )

@@ -108,6 +108,8 @@ def _replace(config: Any, names: Sequence[str], text: str, dotted: str) -> Any:
 
 def _parse(text: str, hint: Any, dotted: str) -> Any:
     options = _options(hint)
+    if text.lower() in ("none", "null") and type(None) in options:
+        return None
     literals = [value for option in options for value in typing.get_args(option)]
     if any(typing.get_origin(option) is typing.Literal for option in options):
         if text in literals:
@@ -116,8 +118,6 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
             f"{dotted} is {text!r}, expected one of {', '.join(map(str, literals))}",
             mend=_nearest(text, [str(value) for value in literals]),
         )
-    if text.lower() in ("none", "null") and type(None) in options:
-        return None
     if str in options:
         return text
     try:
@@ -143,7 +143,9 @@ def _fit(value: Any, option: Any) -> Any:
         return value
     if origin is tuple:
         values = value if isinstance(value, tuple | list) else (value,)
-        inner = next(iter(typing.get_args(option)), str)
+        inner, *rest = typing.get_args(option) or (str, ...)
+        if rest != [...] and len(values) != 1 + len(rest):
+            return None
         fitted = [_fit(item, inner) for item in values]
         return None if any(item is None for item in fitted) else tuple(fitted)
     return value if origin is str and isinstance(value, str) else None

@@ -38,6 +38,8 @@ from mrl_jax.training.step import LossConfig, TrainState, init_state, trained_le
 
 SCORE = "ndcg@10"
 CONFIG_FILE = "experiment.json"
+CALIBRATION_FILE = "calibration.json"
+CALIBRATION_CLIPS = 16
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -53,6 +55,8 @@ class ModelConfig:
         padding: "masked", or "reference" to read padding as speech.
         dtype: of the towers, "bfloat16" or "float32"; head and loss are float32.
         remat: recompute layers in the backward pass, to save memory.
+        calibrate: scale what goes into and out of a new head to the towers' own sizes,
+            by fixed factors that are multiplied into its weights at the end.
     """
 
     speech_tower: str = "towers/speech"
@@ -61,6 +65,7 @@ class ModelConfig:
     padding: Padding = "masked"
     dtype: str = "bfloat16"
     remat: bool = True
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -200,6 +205,8 @@ def train(
         shard=(jax.process_index(), jax.process_count()),
     )
     steps = config.train.total_steps(source.plan.batches_per_epoch)
+    if config.model.calibrate:
+        _calibrate(model, source, workdir)
     split = param_tree.split(model)
     optimizer = make_optimizer(config.optim, steps)
     frozen = devices.replicate(split.frozen)
@@ -211,7 +218,7 @@ def train(
     }
     say(
         f"{config.name}: {param_tree.count(param_tree.flatten(split.trained)):,} trained of "
-        f"{param_tree.count({**param_tree.flatten(split.trained), **split.frozen}):,} parameters, "
+        f"{param_tree.count(param_tree.flat_weights(model)):,} parameters, "
         f"{len(source.plan.bucket_of):,} pairs, {steps:,} steps of "
         f"{config.data.batch.batch_size} on {len(devices.everywhere)} device(s) by "
         f"{devices.parallel}; clips padded to "
@@ -264,9 +271,42 @@ def train(
         if best != summary.step:
             state = checkpoints.restore(best, state, identity)
         score = checkpoints.best_score
-    info = _export(config, workdir, model, state, best, score)
+    info = _export(config, workdir, model, split, state, best, score)
     say(f"model of step {best} in {workdir}; input wait {summary.input_wait:.1%} of the time")
     return TrainingRun(summary, info)
+
+
+def _calibrate(model: LateFusion, source: BatchSource, workdir: Path) -> None:
+    """Fit the head's fixed factors to the first clips; a resumed run reads them back."""
+    path, head = workdir / CALIBRATION_FILE, model.head
+    if path.is_file():
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            head.layer_scale[...] = jnp.asarray(stored["layer_scale"], jnp.float32)
+            head.token_scale[...] = jnp.asarray(stored["token_scale"], jnp.float32)
+        except (ValueError, KeyError, TypeError) as error:
+            raise MrlError(
+                f"cannot be read as the factors of the head ({error})",
+                where=path,
+                mend="begin the run anew in another --workdir",
+            ) from error
+        return
+    batch = source.rows(0, 0, min(CALIBRATION_CLIPS, source.plan.batch_size))
+    graphdef, arrays = nnx.split(model)
+
+    @jax.jit
+    def factors(arrays: Any, samples: Any, lengths: Any) -> tuple[Any, Any]:
+        fitted = nnx.merge(graphdef, arrays)
+        fitted.calibrate(samples, lengths)
+        return fitted.head.layer_scale[...], fitted.head.token_scale[...]
+
+    layer_scale, token_scale = factors(arrays, batch.samples, batch.lengths)
+    head.layer_scale[...], head.token_scale[...] = layer_scale, token_scale
+    stored = {
+        "layer_scale": [float(scale) for scale in np.asarray(layer_scale)],
+        "token_scale": float(np.asarray(token_scale)),
+    }
+    _write_json(path, stored)
 
 
 def load_queries(
@@ -336,11 +376,15 @@ def _export(
     config: ExperimentConfig,
     workdir: Path,
     model: LateFusion,
+    split: Split,
     state: TrainState,
     step: int,
     score: float | None,
 ) -> ModelInfo:
+    # Later lines win: the head's weights with its fixed factors multiplied in.
     trained = {path: np.asarray(x) for path, x in param_tree.flatten(state.trained).items()}
+    head = split.rebuild(state.trained, split.frozen).head
+    trained.update({f"head.{path}": array for path, array in head.fold().items()})
     info = {
         "kind": "late_fusion",
         "speech": tower_reference(Path(config.model.speech_tower), workdir),

@@ -75,10 +75,13 @@ def matryoshka_infonce(
             gradients over the axis (`lax.pmean`) to get the full batch's.
 
     Raises:
-        ValueError: dims or weights that do not fit the vectors.
+        ValueError: dims or weights that do not fit the vectors; ids of hard negatives with
+            nothing to compare them to.
     """
     blocks, order = _blocks(dims, queries.shape[-1])
     shares = _shares(weights, dims)
+    if hard_negative_ids is not None and (hard_negatives is None or document_ids is None):
+        raise ValueError("hard_negative_ids go with hard_negatives and document_ids")
     rows = queries.shape[0]
     index = jnp.arange(rows)
     where = jnp.ones(rows, jnp.bool_) if where is None else where
@@ -173,7 +176,8 @@ def _cross_entropy(
     losses = []
     for start, stop in blocks:
         a, c = a32[:, start:stop], c32[:, start:stop]
-        products = products + a @ c.T
+        # The default is TF32 on a GPU, and bfloat16 on a TPU.
+        products = products + jnp.matmul(a, c.T, precision=lax.Precision.HIGHEST)
         a_squares = a_squares + jnp.sum(jnp.square(a), axis=-1)
         c_squares = c_squares + jnp.sum(jnp.square(c), axis=-1)
         # As in l2_normalize: finite gradients at a zero vector.

@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from mrl_jax import param_tree
-from mrl_jax.array_types import DTypeLike, HostArray
+from mrl_jax.array_types import AnyArray, DTypeLike
 from mrl_jax.errors import MrlError, existing_file
 from mrl_jax.models.hubert import Padding
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
@@ -85,9 +85,7 @@ def tower_reference(tower: Path, model_folder: Path) -> TowerReference:
     return TowerReference(path=Path(relative).as_posix(), digest=read_info(tower).digest)
 
 
-def save_model(
-    folder: Path, info: Mapping[str, Any], trained: Mapping[str, HostArray]
-) -> ModelInfo:
+def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyArray]) -> ModelInfo:
     """Write the trained arrays, then model.json, then remove older heads.
 
     Args:

@@ -1,6 +1,7 @@
 """Late fusion: equal to PyTorch, deaf to padding, and trained where it should be."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import HUBERT_LARGE, save_oolel_embed
 from tiny_fusion import tiny_model
-from torch_fusion import TorchFusion
+from torch_fusion import CONVS, TorchFusion
 
 from converters.oolel_embed import convert_oolel_embed
 from mrl_jax import param_tree
@@ -27,7 +28,7 @@ from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.param_tree import freeze
 
 PROMPT, END = [5, 7, 11], 99
-SIZES = (6400, 3217, 4000)
+SIZES = (800, 417)
 HEAD = [
     "head.frame_downsample.bias",
     "head.frame_downsample.kernel",
@@ -39,7 +40,8 @@ def jitted(model: LateFusion) -> Callable[..., np.ndarray]:
     """`model.embed_speech`, compiled once a shape."""
     split = param_tree.split(model)
 
-    @jax.jit
+    # Little is computed here, and much compiled.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def embed(*arguments: Any) -> jax.Array:
         return split.rebuild(split.trained, split.frozen).embed_speech(*arguments)
 
@@ -88,11 +90,12 @@ def prompted(rows: int) -> np.ndarray:
 @pytest.mark.parametrize("prompt", [False, True])
 @pytest.mark.parametrize("padding", ["masked", "reference"])
 def test_one_clip_is_pytorchs(padding, prompt, end_token, loaded, reference, clips):
-    samples, lengths = pad_clips(clips[:1], HubertConfig.base())
-    arguments = (prompted(1),) if prompt else ()
+    # Twice, so that what is compiled here serves the padded batches as well.
+    samples, lengths = pad_clips([clips[0]] * 2, HubertConfig.base())
+    arguments = (prompted(2),) if prompt else ()
     ours = loaded(padding, end_token)(samples, lengths, *arguments)
-    theirs = reference.embed(samples, PROMPT if prompt else None, end_token)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    theirs = reference.embed(samples[:1], PROMPT if prompt else None, end_token)
+    np.testing.assert_allclose(ours, theirs.repeat(2, 0), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-6)
 
 
@@ -111,7 +114,7 @@ def test_prompt_end_token_and_speech_all_matter(reference, clips):
 
 def test_pre_norm_towers_are_pytorchs(tmp_path, clips):
     # Their last state is read before the final norm, as transformers 5 gives it.
-    reference = TorchFusion(ctc=False, **HUBERT_LARGE)
+    reference = TorchFusion(ctc=False, **{**HUBERT_LARGE, **CONVS})
     convert_oolel_embed(str(save_oolel_embed(reference, tmp_path / "source")), tmp_path / "model")
     model = load_model(tmp_path / "model", read_model_info(tmp_path / "model"))
     samples, lengths = pad_clips(clips[:1], HubertConfig.large())
@@ -121,23 +124,28 @@ def test_pre_norm_towers_are_pytorchs(tmp_path, clips):
 
 @pytest.mark.parametrize("end_token", [None, END])
 def test_reference_padding_is_pytorch_without_masks(end_token, loaded, reference, batch):
-    ours = loaded("reference", end_token)(*batch, prompted(3))
+    ours = loaded("reference", end_token)(*batch, prompted(2))
     theirs = reference.embed(batch[0], PROMPT, end_token)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("end_token", [None, END])
 def test_masked_padding_is_each_clip_alone(end_token, loaded, reference, clips, batch):
-    ours = loaded("masked", end_token)(*batch, prompted(3))
+    ours = loaded("masked", end_token)(*batch, prompted(2))
     for row, clip in enumerate(clips):
-        samples, lengths = pad_clips([clip], HubertConfig.base())
-        alone = loaded("masked", end_token)(samples, lengths, prompted(1))
-        np.testing.assert_allclose(ours[row], alone[0], atol=1e-5)
+        samples, _ = pad_clips([clip], HubertConfig.base())
         theirs = reference.embed(samples, PROMPT, end_token)
         np.testing.assert_allclose(ours[row], theirs[0], atol=1e-5)
-    unmasked = loaded("reference", end_token)(*batch, prompted(3))
+    unmasked = loaded("reference", end_token)(*batch, prompted(2))
     np.testing.assert_allclose(ours[0], unmasked[0], atol=1e-5)  # The longest clip.
-    assert (np.abs(ours - unmasked).max(axis=1)[1:] > 1e-3).all()
+    assert np.abs(ours[1] - unmasked[1]).max() > 1e-3
+
+
+def test_a_short_clip_alone_is_as_in_a_batch(loaded, clips, batch):
+    samples, lengths = pad_clips(clips[1:], HubertConfig.base())
+    alone = loaded("masked")(samples, lengths, prompted(1))
+    together = loaded("masked")(*batch, prompted(2))
+    np.testing.assert_allclose(together[1:], alone, atol=1e-5)
 
 
 def published(**options: Any) -> LateFusion:
@@ -188,14 +196,10 @@ def test_token_counts_at_the_published_sizes(published_model):
 
 @pytest.mark.parametrize("end_token", [-1, 31])
 def test_an_end_token_outside_the_vocabulary_is_refused(end_token):
-    model = tiny_model()
+    model = nnx.eval_shape(tiny_model)
+    config = LateFusionConfig(end_token=end_token)
     with pytest.raises(ValueError, match=rf"end_token is {end_token}, expected 0 to 30"):
-        LateFusion(
-            model.speech,
-            model.text,
-            config=LateFusionConfig(end_token=end_token),
-            rngs=nnx.Rngs(0),
-        )
+        LateFusion(model.speech, model.text, config=config, rngs=nnx.Rngs(0))
 
 
 ROWS, SHORT, LONG = 3, 240, 320
@@ -203,7 +207,15 @@ ROWS, SHORT, LONG = 3, 240, 320
 
 @pytest.fixture(scope="module")
 def tiny() -> Callable[..., np.ndarray]:
-    return jitted(tiny_model())
+    # Drawn by numpy, which compiles nothing.
+    rng = np.random.default_rng(0)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        noise = rng.normal(size=leaf.shape) * 0.3 + (len(leaf.shape) == 1)
+        return jnp.asarray(noise, leaf.dtype)
+
+    graphdef, state = nnx.split(nnx.eval_shape(tiny_model))
+    return jitted(nnx.merge(graphdef, jax.tree.map(draw, state)))
 
 
 def clip_batch(lengths: list[int], size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -259,11 +271,7 @@ def test_speech_and_prompt_do_matter(tiny):
         assert (np.abs(ours - other).max(axis=1) > 1e-4).all()
 
 
-def test_no_prompt_is_an_empty_one(tiny):
+def test_no_prompt_is_a_masked_one(tiny):
     samples, sizes = clip_batch([SHORT] * ROWS, SHORT, 1)
-    plain = tiny(samples, sizes)
-    for prompt, mask in (
-        (np.zeros((ROWS, 0), np.int32), None),
-        (np.full((ROWS, 5), 9, np.int32), np.zeros((ROWS, 5), np.bool_)),
-    ):
-        np.testing.assert_allclose(plain, tiny(samples, sizes, prompt, mask), atol=1e-5)
+    masked = tiny(samples, sizes, np.full((ROWS, 5), 9, np.int32), np.zeros((ROWS, 5), np.bool_))
+    np.testing.assert_allclose(tiny(samples, sizes), masked, atol=1e-5)

@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from tiny_fusion import DIMS, tiny_batch, tiny_model
 
 from mrl_jax.errors import MrlError
 from mrl_jax.losses import matryoshka_infonce
+from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.param_tree import split
 from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.parallel import AXIS, Devices
@@ -38,11 +39,11 @@ LOSSES = {
 }
 
 
-class LinearTowers:
+class LinearTowers(LateFusion):
     """What the step needs of a model, as two matrices."""
 
     def __init__(self, trained, frozen):
-        self.trained, self.frozen = trained, frozen
+        self.trained, self.frozen = nnx.data(trained), nnx.data(frozen)
 
     def embed_speech(self, samples, lengths, prompt, prompt_mask):
         return samples @ self.trained["speech"] + self.trained["bias"][None, :]
@@ -94,10 +95,10 @@ def observe(state, metrics):
 
 
 def furthest(found, expected):
-    """Largest difference of each kind."""
+    """Largest difference of each kind, as a share of its largest value where that is above 1."""
     return {
         kind: max(
-            float(np.max(np.abs(a - b)))
+            float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1.0))
             for a, b in zip(
                 jax.tree.leaves(found[kind]), jax.tree.leaves(expected[kind]), strict=True
             )
@@ -117,18 +118,17 @@ def plain(model, config, accumulation_steps=1):
     optimizer = recording()
     state = init_state(trained, optimizer)
     record = optax.chain(recording(), optax.set_to_zero())
+    zeros = record.init(trained)
     one = jax.jit(make_train_step(rebuild, record, config))
     for batch in full_batches(model):
         found = []
         for part in range(accumulation_steps):
             rows = jax.tree.map(lambda x, p=part: x[p::accumulation_steps], batch)
-            found.append(
-                one(TrainState(state.step, state.trained, record.init(trained)), {**frozen}, rows)
-            )
+            found.append(one(TrainState(state.step, state.trained, zeros), frozen, rows))
         gradients = [new.optimizer[0][0] for new, _ in found]
         mean = jax.tree.map(lambda *x: sum(x) / len(x), *gradients)
         losses = [metrics["loss_per_dim"] for _, metrics in found]
-        updates, inner = optimizer.update(mean, state.optimizer, state.trained)
+        updates, inner = jax.jit(optimizer.update)(mean, state.optimizer, state.trained)
         state = TrainState(state.step + 1, optax.apply_updates(state.trained, updates), inner)
     return observe(state, {"loss_per_dim": sum(losses) / len(losses)})
 
@@ -149,28 +149,22 @@ def parallel_run(model, config, parallel, devices, accumulation_steps=1):
     return observe(state, metrics)
 
 
-def all_cases(counts):
+def all_cases(counts, towers):
     """(name, model, config, parallel, devices, accumulation)."""
-    for name, config in LOSSES.items():
-        for parallel in ("pmap", "mesh"):
-            for count in counts:
-                for parts in (1, 2) if name == "infonce" else (1,):
-                    yield (
-                        f"{name}, {parallel} {count}, {parts}",
-                        linear,
-                        config,
-                        parallel,
-                        count,
-                        parts,
-                    )
-    towers = LOSSES["symmetric, learned"]
-    for parallel in ("pmap", "mesh"):
-        yield f"towers, {parallel} {counts[-1]}", late_fusion, towers, parallel, counts[-1], 1
+    most = counts[-1]
+    for kind in ("pmap", "mesh"):
+        for count in counts:
+            yield f"infonce, {kind} {count}", linear, LOSSES["infonce"], kind, count, 1
+        yield f"accumulated, {kind} {most}", linear, LOSSES["infonce"], kind, most, 2
+    for name, kind in (("symmetric, learned", "pmap"), ("l1_cosine", "mesh")):
+        yield f"{name}, {kind} {most}", linear, LOSSES[name], kind, most, 1
+    if towers:
+        yield f"towers, pmap {most}", late_fusion, LOSSES["infonce"], "pmap", most, 1
 
 
-def compare(counts):
+def compare(counts, towers):
     expected, errors = {}, {}
-    for name, model, config, parallel, count, parts in all_cases(counts):
+    for name, model, config, parallel, count, parts in all_cases(counts, towers):
         key = model, config, parts
         if key not in expected:
             expected[key] = plain(model, config, parts)
@@ -191,7 +185,7 @@ def start(*arguments):
 
 
 def answer(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-3000:]
     return json.loads(out.splitlines()[-1])
 
@@ -199,14 +193,12 @@ def answer(process):
 def check(errors, number):
     assert len(errors) == number
     for name, error in errors.items():
-        assert error["loss"] < 2e-6, name  # Losses are near 10: 2e-7 of them.
-        assert error["gradient"] < 1e-6, name
-        assert error["weights"] < 1e-6, name
+        assert max(error.values()) < 1e-6, (name, error)
 
 
 @pytest.mark.slow
 def test_one_two_and_four_devices_equal_one_full_batch():
-    check(answer(start("devices", 4, 1, 2, 4)), 26)
+    check(answer(start("devices", 4, 1, 2, 4)), 11)
 
 
 @pytest.mark.slow
@@ -216,7 +208,7 @@ def test_two_processes_equal_one_full_batch():
         port = free.getsockname()[1]
     processes = [start("process", port, index) for index in range(2)]
     for process in processes:
-        check(answer(process), 10)
+        check(answer(process), 6)
 
 
 def test_a_difference_would_be_seen():
@@ -239,14 +231,13 @@ class TestWhichReductionIsRight:
 
     def loss(self, trained, batch, axis_name):
         model = LinearTowers(trained, linear(self.config)[2])
-        found = matryoshka_infonce(
+        return matryoshka_infonce(
             model.embed_speech(batch.samples, None, None, None),
             model.embed_text(batch.document, batch.document_mask),
             dims=DIMS,
             where=jnp.asarray(batch.rows),
             axis_name=axis_name,
         )
-        return found
 
     def full(self):
         trained = linear(self.config)[1]
@@ -359,22 +350,17 @@ def test_batches_that_cannot_be_shared_out():
         place.check_batch(1)
 
 
-def test_an_unknown_kind_of_parallel():
-    with pytest.raises(MrlError, match="'spmd', expected pmap or mesh"):
-        # Past the annotation, as a config file may.
-        partial(Devices)(**{"parallel": "spmd"})
-
-
 def main(kind, *arguments):
     numbers = [int(argument) for argument in arguments]
     jax.config.update("jax_default_matmul_precision", "highest")
+    jax.config.update("jax_disable_most_optimizations", True)  # Compiles in a third of the time.
     if kind == "devices":
         jax.config.update("jax_num_cpu_devices", numbers[0])
-        errors = compare(numbers[1:])
+        errors = compare(numbers[1:], towers=True)
     else:
         jax.config.update("jax_num_cpu_devices", 2)
         jax.distributed.initialize(f"localhost:{numbers[0]}", 2, numbers[1])
-        errors = compare([4])
+        errors = compare([4], towers=False)
     print(json.dumps(errors))
 
 

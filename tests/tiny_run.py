@@ -13,7 +13,7 @@ import soundfile
 
 from mrl_jax.data.retrieval_set import Document, Query, write_retrieval_set
 from mrl_jax.demo.towers import (
-    character_tokenizer,
+    make_tokenizer,
     save_speech_tower,
     save_text_tower,
     speech_config,
@@ -44,7 +44,7 @@ def text_of(words: tuple[int, ...]) -> str:
 
 def make_towers(folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
     """Speech and text tower folders."""
-    files = character_tokenizer([text_of((i,)) for i in range(len(WORDS))] + [" \nquery:"])
+    files = make_tokenizer([text_of((i,)) for i in range(len(WORDS))] + [" \nquery:"])
     size = len(json.loads(files["tokenizer.json"])["model"]["vocab"])
     text = initial_tower(text_config(size, width=32, num_layers=2), seed)
     config = dataclasses.replace(

@@ -214,17 +214,22 @@ class BatchSource:
 
     def __getitem__(self, step: int) -> Batch:
         """This host's rows of batch `step`."""
-        bucket, everyone = self.plan(int(step))
         host, hosts = self._shard
-        share = len(everyone) // hosts
-        mine = everyone[host * share : (host + 1) * share]
+        share = self.plan.batch_size // hosts
+        return self.rows(step, host * share, (host + 1) * share)
+
+    def rows(self, step: int, start: int, stop: int) -> Batch:
+        """Rows `start` to `stop` of batch `step`, whichever host's they are."""
+        bucket, everyone = self.plan(int(step))
+        mine = everyone[start:stop]
+        share = len(mine)
         size = int(self.plan.sizes[bucket])
         samples = np.zeros((share, size), np.float32)
         lengths = np.zeros(share, np.int32)
         for row, index in enumerate(mine):
             clip = self._examples.clip(int(index))
             if self._augment is not None:
-                rng = np.random.default_rng((self._seed, int(step), host * share + row))
+                rng = np.random.default_rng((self._seed, int(step), start + row))
                 clip = self._augment(clip, rng)[:size]
                 if len(clip) < self._min_samples:  # Cut too short to be heard.
                     clip = np.pad(clip, (0, self._min_samples - len(clip)))

@@ -1,114 +1,98 @@
-"""Small towers through the real path: make, convert, verify, export, load, embed.
+"""The demo, offline: spoken Wolof phrases find the French sentences that answer them.
 
-No network and no published weights are needed: the checkpoints are of the published
-architectures, tiny, and random. Runs in about a minute.
+Phrases are made by a grammar and spoken by espeak-ng; the two towers are small, of the
+published architectures, and come with the project. From there it is the real path:
+convert, build the data set, train the head, evaluate. Test sentences and test voices
+appear nowhere before the evaluation.
 """
 
 import argparse
-import importlib.util
 import json
 import shlex
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-import mrl_jax
+from mrl_jax.demo.world import MARKER, write_world
 from mrl_jax.errors import MrlError, run_command
 
-QWEN3 = {
-    "model_type": "qwen3",
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1000000,
-    "tie_word_embeddings": True,
-}
-HUBERT = {
-    "model_type": "hubert",
-    "hidden_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "conv_dim": [64] * 7,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "num_conv_pos_embeddings": 64,
-    "num_conv_pos_embedding_groups": 8,
-    "feat_extract_norm": "group",
-    "mask_time_prob": 0.0,
-    "mask_feature_prob": 0.0,
-}
+ROOT = Path(__file__).parents[2]
+TOWERS = Path(__file__).parent / "towers_hf"
+SHOWN = 4
+"""Test queries that are shown with what they found."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mrl_jax.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="default: ./demo")
-    out = parser.parse_args(argv).out
+    out: Path = parser.parse_args(argv).out
     if out.exists() and not out.is_dir():
         raise MrlError("is a file, expected a folder", where=out, mend="choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    for family, config in (("qwen3", QWEN3), ("hubert", HUBERT)):
-        config_file = out / f"{family}.json"
-        config_file.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        source, tower, exported = (
-            out / f"{family}-{end}" for end in ("checkpoint", "tower", "exported")
-        )
-        _converters("random-init", family, config_file, source, "--overwrite")
-        _converters(family, source, tower, "--overwrite")
-        if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
-            _converters("verify", tower, source)
-        else:
-            print("  (PyTorch and transformers are not installed: verify is left out)")
-        _converters("export", tower, exported, "--overwrite")
-    _embed_texts(out / "qwen3-tower")
-    _pad_clips(out / "hubert-tower")
+    begun = time.monotonic()
+    world = out / "world"
+    if not (world / MARKER).is_file():
+        print(f"Speaking the demo world into {world}", flush=True)
+        write_world(world)
+    for family, name in (("hubert", "speech"), ("qwen3", "text")):
+        _run("-m", "converters", family, TOWERS / name, out / "towers" / name, "--overwrite")
+    model, report = out / "model", out / "report"
+    if (model / "experiment.json").is_file():
+        shutil.rmtree(model)  # An earlier demo's.
+    _run(
+        ROOT / "train.py",
+        *("--config", ROOT / "configs" / "demo.py", "--workdir", model),
+        f"model.speech_tower={out / 'towers' / 'speech'}",
+        f"model.text_tower={out / 'towers' / 'text'}",
+        f"data.train={world / 'train.jsonl'}",
+        f"data.validation={world / 'validation'}",
+    )
+    test = world / "test"
+    _run(ROOT / "eval.py", "retrieval", "--model", model, "--data", test, "--out", report)
+    _draw_training(model, report)
+    _show_queries(test, report)
+    print(f"\nReport with pictures: {report} ({time.monotonic() - begun:.0f} s in all)")
     return 0
 
 
-def _converters(*arguments: object) -> None:
-    words = ["-m", "converters", *map(str, arguments)]
+def _run(*arguments: object) -> None:
+    words = [str(argument) for argument in arguments]
     print(f"\n$ python {shlex.join(words)}", flush=True)
+    begun = time.monotonic()
     done = subprocess.run([sys.executable, *words], check=False)
     if done.returncode:
         raise MrlError(f"the command above ended with status {done.returncode}")
+    print(f"({time.monotonic() - begun:.0f} s)", flush=True)
 
 
-def _embed_texts(folder: Path) -> None:
-    """Two texts, one right- and one left-padded; every prefix of the vector serves."""
-    print("\nTexts, embedded by the Qwen3 tower")
-    tower = mrl_jax.load_qwen3(folder)
-    tokens = np.array([[5, 6, 7, 8, 0, 0], [0, 0, 5, 6, 7, 8]], np.int32)
-    mask = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]], bool)
-    for dim in (64, 32, 16):
-        right, left = np.asarray(tower.embed(tokens, mask, dim=dim))
-        print(
-            f"  dim {dim:>3}: padded right · padded left = {right @ left:.7f}, "
-            f"length {np.linalg.norm(right):.6f}"
-        )
+def _draw_training(model: Path, report: Path) -> None:
+    from mrl_jax.evaluation.report import plot_training
+    from mrl_jax.training.loop import METRICS_FILE, read_metrics
+
+    plot_training(report / "training.png", read_metrics(model / METRICS_FILE))
+    with (report / "report.md").open("a", encoding="utf-8") as file:
+        file.write("\n![training](training.png)\n")
 
 
-def _pad_clips(folder: Path) -> None:
-    """One second of a tone, alone and padded to three: how far its states move."""
-    print("\nOne second of sound, alone and padded to three seconds, through the HuBERT tower")
-    time = np.arange(16_000, dtype=np.float32) / 16_000
-    clip = np.sin(2 * np.pi * (200 + 300 * time) * time).astype(np.float32)
-    for padding in ("masked", "reference"):
-        tower = mrl_jax.load_hubert(folder, padding=padding)
-        alone = tower(*mrl_jax.pad_clips([clip], tower.config))
-        padded = tower(*mrl_jax.pad_clips([clip], tower.config, size=48_000))
-        frames = alone.layer_states.shape[2]
-        a, b = np.asarray(alone.layer_states), np.asarray(padded.layer_states)[:, :, :frames]
-        change = float(np.linalg.norm(a - b) / np.linalg.norm(a))
-        print(f"  padding={padding!r:<12} its hidden states change by {change:.1e}")
+def _show_queries(test: Path, report: Path) -> None:
+    """What was said, and the first three sentences found; every n-th query of the test."""
+    corpus = {row["_id"]: row["text"] for row in _lines(test / "corpus.jsonl")}
+    rankings = _lines(report / "rankings.jsonl")
+    print("\nSome test queries, as they were spoken, and the first three sentences found:")
+    for row in rankings[:: max(len(rankings) // SHOWN, 1)][:SHOWN]:
+        print(f"\n  « {row['transcript']} »")
+        for rank, found in enumerate(row["top"][:3], 1):
+            mark = "*" if row["relevant"].get(found["id"]) else " "
+            print(f"   {mark} {rank}. {corpus[found['id']]}  ({found['score']:.2f})")
+    print("\n  * the sentence that answers")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(lambda argv: main(list(argv))))
+    sys.exit(run_command(main))

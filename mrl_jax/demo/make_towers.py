@@ -18,9 +18,10 @@ from mrl_jax.data.audio import load_clip
 from mrl_jax.data.augment import AugmentConfig, augment_channel, change_speed, draw_factor
 from mrl_jax.data.batches import BatchPlan
 from mrl_jax.data.manifest import read_manifest
-from mrl_jax.data.text import TextTokenizer
 from mrl_jax.demo.towers import (
-    character_tokenizer,
+    GAP_TOKEN,
+    make_tokenizer,
+    open_tokenizer,
     save_speech_tower,
     save_text_tower,
     speech_config,
@@ -59,12 +60,9 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
     pairs = [json.loads(line) for line in lines]
     queries = [pair["query"] for pair in pairs]
     documents = [pair["document"] for pair in pairs]
-    files = character_tokenizer([*queries, *documents])
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (out / name).write_text(text, encoding="utf-8")
-    tokenizer = TextTokenizer(out)
-    config = text_config(len(json.loads(files["tokenizer.json"])["model"]["vocab"]))
+    files = make_tokenizer([*queries, *documents])
+    tokenizer, size = open_tokenizer(files)
+    config = text_config(size)
     tower = train_text_tower(
         config,
         tokenizer.encode(queries),
@@ -74,6 +72,8 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
             batch_size=64,
             dims=(config.width, config.width // 2, config.width // 4, config.width // 8),
             most_repeats=2,
+            gap_token=GAP_TOKEN,
+            noise=0.7,
             learning_rate=2e-3,
         ),
     )
@@ -96,6 +96,7 @@ def speech_stage(world: Path, out: Path, *, steps: int) -> None:
             max_labels=max(map(len, transcripts)),
             learning_rate=2e-3,
             average_decay=0.99,
+            filterbank=True,
         ),
     )
     save_speech_tower(out, recogniser, dtype="float16")

@@ -5,6 +5,7 @@ sizes are small enough for two cores.
 """
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import DTypeLike
-from mrl_jax.data.text import DEFAULT_END
+from mrl_jax.data.text import DEFAULT_END, TextTokenizer
 from mrl_jax.errors import MrlError
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.hubert import HubertConfig
@@ -61,8 +62,12 @@ def text_config(vocab_size: int, *, width: int = 96, num_layers: int = 2) -> Qwe
     )
 
 
-def character_tokenizer(texts: Sequence[str]) -> dict[str, str]:
-    """A tokenizer of the characters of `texts`, as the files that a published one has.
+GAP_TOKEN = 1
+"""Id of what stands for anything unknown, and in the text stage for silence."""
+
+
+def make_tokenizer(texts: Sequence[str], *, words: bool = False) -> dict[str, str]:
+    """A tokenizer of the characters, or words, of `texts`, as the files of a published one.
 
     Returns:
         tokenizer.json and tokenizer_config.json by name; the end token has id 0.
@@ -74,18 +79,30 @@ def character_tokenizer(texts: Sequence[str]) -> dict[str, str]:
             "making a tokenizer takes tokenizers, which is not installed",
             mend="install the extra: `pip install 'mrl_jax[text]'`",
         ) from error
-    characters = sorted(set("".join(texts).lower()))
-    names = [DEFAULT_END, "<unk>", *characters]
+    units = " ".join(texts).lower().split() if words else "".join(texts).lower()
+    names = [DEFAULT_END, "<unk>", *sorted(set(units))]
     vocabulary = {name: number for number, name in enumerate(names)}
     tokenizer: Any = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.pre_tokenizer = (
+        pre_tokenizers.WhitespaceSplit()
+        if words
+        else pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    )
     tokenizer.add_special_tokens([DEFAULT_END])
     described = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": DEFAULT_END}
     return {
         "tokenizer.json": tokenizer.to_str(pretty=True) + "\n",
         "tokenizer_config.json": json.dumps(described, indent=1) + "\n",
     }
+
+
+def open_tokenizer(files: Mapping[str, str]) -> tuple[TextTokenizer, int]:
+    """The tokenizer of these files, and the size of its vocabulary."""
+    with tempfile.TemporaryDirectory() as folder:
+        _write(Path(folder), files)
+        tokenizer = TextTokenizer(folder)
+    return tokenizer, len(json.loads(files["tokenizer.json"])["model"]["vocab"])
 
 
 def save_text_tower(

@@ -4,17 +4,30 @@ Source: arXiv 2602.19991, section 3: all layers of the speech tower side by side
 linear layer, one convolution that halves the frame rate.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from mrl_jax.array_types import Array, Float, Float32
+from mrl_jax.array_types import Array, Bool, Float, Float32, HostArray
 
 KERNEL = STRIDE = 2
 """Frames to one speech token: 50 frames a second become 25 tokens."""
 
 
+class Calibration(nnx.Variable[Any]):
+    """A fixed factor: neither trained nor a weight of its own, as `fold` takes it in."""
+
+
 class FusionHead(nnx.Module):
     """Maps layer states [Y, B, T, D] to speech tokens [B, T // 2, width], in float32.
+
+    Layer states and token embeddings may differ a thousandfold in size. A text tower that
+    is fed speech tokens far larger than its own embeddings passes them on unread, and
+    weights small enough to bridge the gap would be lost in the first steps of Adam. So
+    two fixed factors bridge it while training (`calibrate`), and are multiplied into the
+    weights afterwards (`fold`): the architecture stays the published one.
 
     Args:
         num_layers: layers of the speech tower, Y.
@@ -35,8 +48,49 @@ class FusionHead(nnx.Module):
             padding="VALID",
             rngs=rngs,
         )
+        self.layer_scale = Calibration(jnp.ones(num_layers, jnp.float32))
+        self.token_scale = Calibration(jnp.ones((), jnp.float32))
 
     def __call__(self, layer_states: Float[Array, "Y B T D"]) -> Float32[Array, "B U E"]:
-        states = jnp.moveaxis(layer_states.astype(jnp.float32), 0, 2)
+        scale = self.layer_scale[...][:, None, None, None]
+        states = jnp.moveaxis(layer_states.astype(jnp.float32) * scale, 0, 2)
         frames = self.frame_projection(states.reshape(*states.shape[:2], -1))
-        return self.frame_downsample(frames)
+        return self.frame_downsample(frames) * self.token_scale[...]
+
+    def calibrate(
+        self,
+        layer_states: Float[Array, "Y B T D"],
+        frame_mask: Bool[Array, "B T"],
+        token_size: Float32[Array, ""],
+    ) -> None:
+        """Choose the factors: states of mean square 1 go in, tokens of `token_size` come out.
+
+        Args:
+            layer_states: of some clips.
+            frame_mask: their valid frames.
+            token_size: root mean square of the text tower's token embeddings.
+        """
+        valid = frame_mask[None, :, :, None].astype(jnp.float32)
+        squares = jnp.square(layer_states.astype(jnp.float32)) * valid
+        number = jnp.sum(valid) * layer_states.shape[-1]
+        mean = jnp.sum(squares, axis=(1, 2, 3)) / jnp.maximum(number, 1.0)
+        self.layer_scale[...] = jnp.reciprocal(jnp.sqrt(jnp.maximum(mean, 1e-12)))
+        self.token_scale[...] = jnp.ones((), jnp.float32)
+        # Each of the new weights' layers keeps the mean square of what goes in, about.
+        size = jnp.sqrt(jnp.mean(jnp.square(self(layer_states))))
+        self.token_scale[...] = token_size / jnp.maximum(size, 1e-12)
+
+    def fold(self) -> dict[str, HostArray]:
+        """The weights with the factors multiplied in, by path."""
+        layer_scale, token_scale = (
+            np.asarray(x[...]) for x in (self.layer_scale, self.token_scale)
+        )
+        kernel = np.asarray(self.frame_projection.kernel[...])
+        rows = np.repeat(layer_scale, kernel.shape[0] // len(layer_scale))
+        downsample = self.frame_downsample
+        assert downsample.bias is not None
+        return {
+            "frame_projection.kernel": kernel * rows[:, None],
+            "frame_downsample.kernel": np.asarray(downsample.kernel[...]) * token_scale,
+            "frame_downsample.bias": np.asarray(downsample.bias[...]) * token_scale,
+        }

@@ -80,6 +80,13 @@ class LateFusion(nnx.Module):
         config = self.speech.config
         return config.min_samples + (KERNEL - 1) * math.prod(config.conv_strides)
 
+    def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
+        """Fit the head's fixed factors to both towers, on some clips (see `FusionHead`)."""
+        output = self.speech(samples, lengths)
+        embeddings = self.text.embed_tokens.embedding[...].astype(jnp.float32)
+        token_size = jnp.sqrt(jnp.mean(jnp.square(embeddings)))
+        self.head.calibrate(output.layer_states, output.frame_mask, token_size)
+
     def embed_speech(
         self,
         samples: Float[AnyArray, "B S"],

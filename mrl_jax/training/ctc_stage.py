@@ -45,8 +45,8 @@ class CtcStageConfig:
         average_decay: weights returned are a running mean of those along the way, which
             forgets by this factor a step; 0 returns the last ones.
         filterbank: whether the first convolution starts as a bank of filters
-            (`filterbank_kernel`) instead of at random: it learns several times faster,
-            where its kernel is long enough (16 ms or so) to tell frequencies apart.
+            (`filterbank_kernel`) instead of at random. It takes a kernel that is long
+            enough (16 ms or so) to tell frequencies apart.
         seed: of the initial weights.
     """
 
@@ -269,7 +269,8 @@ def filterbank_kernel(taps: int, channels: int, sample_rate: int) -> HostArray:
         [taps, 1, channels] float32.
     """
     count = -(-channels // 4)
-    mels = np.linspace(*(1127 * np.log1p(f / 700) for f in (100, 0.475 * sample_rate)), count)
+    low, high = 1127 * np.log1p(np.array([100, 0.475 * sample_rate]) / 700)
+    mels = np.linspace(low, high, count)
     hertz = np.repeat(700 * np.expm1(mels / 1127), 4)[:channels]
     phases = np.tile(np.pi / 2 * np.arange(4), count)[:channels]
     seconds = (np.arange(taps) - taps / 2)[:, None] / sample_rate

@@ -23,6 +23,9 @@ from mrl_jax.errors import MrlError
 from mrl_jax.losses import matryoshka_infonce
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
 
+LENGTHS, POOL = 16, 8
+"""Queries are padded to multiples of this; like lengths are found among so many batches."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextStageConfig:
@@ -40,6 +43,10 @@ class TextStageConfig:
         most_repeats: each token of a query comes once to this many times, drawn anew at
             each step: what a recogniser's frames look like, and so what the tower will
             read from the fusion head. 1 leaves queries as they are written.
+        gap_token: put up to `most_repeats` - 1 times before and between the tokens of a
+            query, for frames in which nothing is said; none by default.
+        noise: normal noise on the vectors of a query's tokens, as a share of their root mean
+            square over the vocabulary: what a fusion head hits, it hits roughly.
         average_decay: weights returned are a running mean of those along the way, which
             forgets by this factor a step; 0 returns the last ones.
         seed: of the weights and the order of the pairs.
@@ -54,6 +61,8 @@ class TextStageConfig:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     most_repeats: int = 1
+    gap_token: int | None = None
+    noise: float = 0.0
     average_decay: float = 0.0
     seed: int = 0
 
@@ -89,26 +98,24 @@ def train_text_tower(
             mend="lower batch_size, or bring more pairs",
         )
     query_ids, document_ids = (_identities(texts) for texts in (queries, documents))
-    query_size = max(map(len, queries)) * stage.most_repeats
     document_size = max(map(len, documents))
     graphdef, params = nnx.split(initial_tower(config, stage.seed))
     average = params if stage.average_decay else None
     state = (params, _optimizer(stage).init(params), average)
-    order: HostArray = np.zeros(0, np.int64)
     before: tuple[int, Array] | None = None
     bar = tqdm(range(stage.steps), desc="text", unit="step", disable=not progress)
     for number in bar:
         rng = np.random.default_rng((stage.seed, number))
-        if len(order) < stage.batch_size:
-            order = rng.permutation(len(queries))
-        rows, order = order[: stage.batch_size], order[stage.batch_size :]
-        asked = [_repeat(queries[row], stage.most_repeats, rng) for row in rows]
+        epoch, place = divmod(number, len(queries) // stage.batch_size)
+        rows = _epoch(queries, stage, epoch)[place]
+        asked = [_stretch(queries[row], stage, rng) for row in rows]
         state, loss = _step(
             state,
-            *pad_tokens(asked, query_size),
+            *pad_tokens(asked, -(-max(map(len, asked)) // LENGTHS) * LENGTHS),
             *pad_tokens([documents[row] for row in rows], document_size),
             query_ids[rows],
             document_ids[rows],
+            jax.random.key(number),
             graphdef=graphdef,
             stage=stage,
         )
@@ -129,6 +136,7 @@ def _step(
     document_mask: Bool[Array, "B M"],
     query_ids: Int[Array, " B"],
     document_ids: Int[Array, " B"],
+    key: Array,
     *,
     graphdef: nnx.GraphDef[Qwen3Encoder],
     stage: TextStageConfig,
@@ -138,8 +146,12 @@ def _step(
 
     def loss_of(params: Any) -> Float32[Array, ""]:
         tower = nnx.merge(graphdef, params)
+        vectors = tower.embed_tokens(query)
+        if stage.noise:
+            size = jnp.sqrt(jnp.mean(jnp.square(tower.embed_tokens.embedding[...])))
+            vectors += stage.noise * size * jax.random.normal(key, vectors.shape)
         return matryoshka_infonce(
-            tower.embed(query, query_mask),
+            tower.embed(vectors, query_mask),
             tower.embed(document, document_mask),
             dims=stage.dims,
             temperature=stage.temperature,
@@ -180,13 +192,30 @@ def initial_tower(config: Qwen3Config, seed: int) -> Qwen3Encoder:
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
 
 
-def _repeat(ids: Sequence[int], most: int, rng: np.random.Generator) -> list[int]:
-    """Each token some times over; the end token once."""
+def _epoch(queries: Sequence[Sequence[int]], stage: TextStageConfig, epoch: int) -> list[HostArray]:
+    """Rows of every batch: like lengths together, among as many pairs as some batches hold."""
+    rng = np.random.default_rng((stage.seed, epoch))
+    order = rng.permutation(len(queries))
+    batches: list[HostArray] = []
+    for start in range(0, len(order), POOL * stage.batch_size):
+        pool = sorted(order[start : start + POOL * stage.batch_size], key=lambda i: len(queries[i]))
+        whole = len(pool) // stage.batch_size * stage.batch_size
+        rows = np.asarray(pool[:whole], np.int64)
+        batches += list(rows.reshape(-1, stage.batch_size))
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def _stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:
+    """Each token some times over, gaps in between, the end token once."""
+    most, gap = stage.most_repeats, stage.gap_token
     if most == 1:
         return list(ids)
-    counts = rng.integers(1, most + 1, len(ids))
-    counts[-1] = 1
-    return np.repeat(np.asarray(ids), counts).tolist()
+    stretched: list[int] = []
+    for token in ids[:-1]:
+        if gap is not None:
+            stretched += [gap] * int(rng.integers(0, most))
+        stretched += [token] * int(rng.integers(1, most + 1))
+    return [*stretched, ids[-1]]
 
 
 def _identities(texts: Sequence[Sequence[int]]) -> HostArray:

@@ -1,0 +1,35 @@
+"""Real speech: strings of three spoken English digits find their French wording.
+
+Command:   python -m mrl_jax.demo.spoken_digits [--leave-out all]
+           (makes recordings and towers, then trains with this config, fold by fold)
+Hardware:  two CPU cores.
+Duration:  see docs/benchmarks.md.
+Expected:  nDCG@10 among 1,000 wordings; chance is 0.0045. See docs/benchmarks.md.
+"""
+
+from mrl_jax.data.batches import BatchConfig
+from mrl_jax.data.builder import BuildOptions
+from mrl_jax.experiment import DataConfig, ExperimentConfig, ModelConfig
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.step import LossConfig
+
+
+def get_config() -> ExperimentConfig:
+    return ExperimentConfig(
+        name="spoken_digits",
+        model=ModelConfig(
+            speech_tower="runs/spoken_digits/known/speech",
+            text_tower="runs/spoken_digits/text",
+            dtype="float32",
+            remat=False,
+        ),
+        data=DataConfig(
+            train="runs/spoken_digits/known/data/train.jsonl",
+            build=BuildOptions(max_seconds=4.0, sample_rate=8000),
+            batch=BatchConfig(batch_size=64, num_buckets=3, max_text_tokens=48),
+        ),
+        loss=LossConfig(dims=(96, 48, 24, 12)),
+        optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_fraction=0.05),
+        train=LoopConfig(steps=600, checkpoint_every=100),
+    )
