@@ -29,6 +29,8 @@ def main() -> None:
         "absolute times are that machine's.",
     ]
     for name, write in (
+        ("demo", demo),
+        ("spoken_digits", spoken_digits),
         ("towers", towers),
         ("conversion", conversion),
         ("import_time", import_time),
@@ -42,6 +44,11 @@ def main() -> None:
     result = json.loads((RESULTS / "towers.json").read_text())
     draw_parity(result)
     fill_readme(result)
+    for name, rows in (("demo", demo_rows), ("spoken_digits", digits_rows)):
+        path = RESULTS / f"{name}.json"
+        if path.is_file():
+            marks = f"<!-- {name}: benchmarks/report.py -->", f"<!-- end of {name} -->"
+            fill(marks, _table(*rows(json.loads(path.read_text())["figures"])))
     print(*(f"wrote {path.relative_to(ROOT)}" for path in (DOCUMENT, PICTURE, README)), sep="\n")
 
 
@@ -85,10 +92,58 @@ def fill_readme(result: dict[str, Any]) -> None:
         "PyTorch's time / ours",
         "compile: scanned, unrolled",
     ]
-    start, end = TABLE_MARKS
+    fill(TABLE_MARKS, _table(header, rows))
+
+
+def fill(marks: tuple[str, str], table: str) -> None:
+    """Put a table between two marks of README.md."""
+    start, end = marks
     before, rest = README.read_text().split(start)
     _, after = rest.split(end)
-    README.write_text(f"{before}{start}\n{_table(header, rows)}\n{end}{after}")
+    README.write_text(f"{before}{start}\n{table}\n{end}{after}")
+
+
+def demo_rows(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    header = ["dimension", "nDCG@10", "chance"]
+    chance = f"{figures['chance']:.4f}"
+    return header, [[dim, f"{x:.3f}", chance] for dim, x in figures["ndcg@10"].items()]
+
+
+def digits_rows(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Known speakers, each speaker left out, and their mean: nDCG@10 at each dimension."""
+    dims = list(next(iter(figures.values()))["ndcg@10"])
+    left_out = {name: f for name, f in figures.items() if name != "known"}
+    named = {"unseen takes of known speakers": figures["known"]} if "known" in figures else {}
+    rows = [
+        [name, *(f"{f['ndcg@10'][dim]:.3f}" for dim in dims), f"{f['chance']:.4f}"]
+        for name, f in [*named.items(), *((f"{n}, never heard", f) for n, f in left_out.items())]
+    ]
+    if left_out:
+        means = [sum(f["ndcg@10"][dim] for f in left_out.values()) / len(left_out) for dim in dims]
+        chance = next(iter(left_out.values()))["chance"]
+        rows.append(["mean of never heard", *(f"{mean:.3f}" for mean in means), f"{chance:.4f}"])
+    return ["speaker", *(f"{dim} coordinates" for dim in dims), "chance"], rows
+
+
+def demo(result: dict[str, Any]) -> list[str]:
+    f = result["figures"]
+    took = "" if result["seconds"] is None else f" {result['seconds']:.0f} s in all."
+    return [
+        "## The demo",
+        f"nDCG@10 of {f['queries']} spoken queries, unseen sentences in unseen voices, among "
+        f"{f['documents']} French sentences; a head trained for {result['steps']} steps.{took}",
+        _table(*demo_rows(f)),
+    ]
+
+
+def spoken_digits(result: dict[str, Any]) -> list[str]:
+    some = next(iter(result["figures"].values()))
+    return [
+        "## Spoken digits",
+        f"nDCG@10 of {some['queries']} unseen strings of three digits, spoken in English, among "
+        f"{some['documents']} French wordings. Real recordings (Free Spoken Digit Dataset).",
+        _table(*digits_rows(result["figures"])),
+    ]
 
 
 def towers(result: dict[str, Any]) -> list[str]:

@@ -36,6 +36,9 @@ LOSSES = {
         dims=(4, 16), weights=(1.0, 3.0), symmetric=True, learn_temperature=True
     ),
     "l1_cosine": LossConfig(dims=DIMS, name="l1_cosine"),
+    # Untrained towers embed all clips nearly alike: at 0.05 the order of a batch's rows alone
+    # moves the gradient by 3e-6 of its size, in float32.
+    "mild": LossConfig(dims=DIMS, temperature=1.0),
 }
 
 
@@ -85,11 +88,11 @@ def recording():
     return optax.chain(record, adamw)
 
 
-def observe(state, metrics):
-    """Numbers to compare: loss, gradients, new weights."""
+def observe(first, state, metrics):
+    """Numbers to compare: the first gradients, the last loss and weights."""
     return {
         "loss": np.asarray(metrics["loss_per_dim"]),
-        "gradient": jax.tree.map(np.asarray, state.optimizer[0]),
+        "gradient": first,
         "weights": jax.tree.map(np.asarray, state.trained),
     }
 
@@ -120,6 +123,7 @@ def plain(model, config, accumulation_steps=1):
     record = optax.chain(recording(), optax.set_to_zero())
     zeros = record.init(trained)
     one = jax.jit(make_train_step(rebuild, record, config))
+    first = None
     for batch in full_batches(model):
         found = []
         for part in range(accumulation_steps):
@@ -127,10 +131,11 @@ def plain(model, config, accumulation_steps=1):
             found.append(one(TrainState(state.step, state.trained, zeros), frozen, rows))
         gradients = [new.optimizer[0][0] for new, _ in found]
         mean = jax.tree.map(lambda *x: sum(x) / len(x), *gradients)
+        first = jax.tree.map(np.asarray, mean) if first is None else first
         losses = [metrics["loss_per_dim"] for _, metrics in found]
         updates, inner = jax.jit(optimizer.update)(mean, state.optimizer, state.trained)
         state = TrainState(state.step + 1, optax.apply_updates(state.trained, updates), inner)
-    return observe(state, {"loss_per_dim": sum(losses) / len(losses)})
+    return observe(first, state, {"loss_per_dim": sum(losses) / len(losses)})
 
 
 def parallel_run(model, config, parallel, devices, accumulation_steps=1):
@@ -141,36 +146,45 @@ def parallel_run(model, config, parallel, devices, accumulation_steps=1):
     state = place.replicate(init_state(trained, optimizer))
     frozen = place.replicate(frozen)
     step = place.compile_step(rebuild, optimizer, config, accumulation_steps=accumulation_steps)
+    first = None
     for batch in full_batches(model):
         share = 8 // jax.process_count()
-        first = jax.process_index() * share
-        mine = jax.tree.map(lambda x, f=first, s=share: x[f : f + s], batch)
+        begin = jax.process_index() * share
+        mine = jax.tree.map(lambda x, b=begin, s=share: x[b : b + s], batch)
         state, metrics = step(state, frozen, place.put_batch(mine))
-    return observe(state, metrics)
+        first = jax.tree.map(np.array, state.optimizer[0]) if first is None else first
+    return observe(first, state, metrics)
 
 
-def all_cases(counts, towers):
+def all_cases(counts, more):
     """(name, model, config, parallel, devices, accumulation)."""
     most = counts[-1]
     for kind in ("pmap", "mesh"):
         for count in counts:
             yield f"infonce, {kind} {count}", linear, LOSSES["infonce"], kind, count, 1
         yield f"accumulated, {kind} {most}", linear, LOSSES["infonce"], kind, most, 2
-    for name, kind in (("symmetric, learned", "pmap"), ("l1_cosine", "mesh")):
-        yield f"{name}, {kind} {most}", linear, LOSSES[name], kind, most, 1
-    if towers:
-        yield f"towers, pmap {most}", late_fusion, LOSSES["infonce"], "pmap", most, 1
+    if more:
+        for name, kind in (("symmetric, learned", "pmap"), ("l1_cosine", "mesh")):
+            yield f"{name}, {kind} {most}", linear, LOSSES[name], kind, most, 1
+        yield f"towers, pmap {most}", late_fusion, LOSSES["mild"], "pmap", most, 1
 
 
-def compare(counts, towers):
+def compare(counts, more):
     expected, errors = {}, {}
-    for name, model, config, parallel, count, parts in all_cases(counts, towers):
+    for name, model, config, parallel, count, parts in all_cases(counts, more):
         key = model, config, parts
         if key not in expected:
             expected[key] = plain(model, config, parts)
         found = parallel_run(model, config, parallel, jax.devices()[:count], parts)
         errors[name] = furthest(found, expected[key])
     return errors
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def start(*arguments):
@@ -208,7 +222,7 @@ def test_two_processes_equal_one_full_batch():
         port = free.getsockname()[1]
     processes = [start("process", port, index) for index in range(2)]
     for process in processes:
-        check(answer(process), 6)
+        check(answer(process), 4)
 
 
 def test_a_difference_would_be_seen():
@@ -319,7 +333,7 @@ class TestWhichReductionIsRight:
 @pytest.mark.parametrize("parallel", ["pmap", "mesh"])
 def test_the_old_state_is_consumed_and_frozen_arrays_are_not(parallel):
     rebuild, trained, frozen = linear(LOSSES["infonce"])
-    place, optimizer = Devices(parallel), recording()
+    place, optimizer = Devices(parallel), make_optimizer(OptimConfig(), 5)
     state = place.replicate(init_state(trained, optimizer))
     frozen = place.replicate(frozen)
     step = place.compile_step(rebuild, optimizer, LOSSES["infonce"])
@@ -356,11 +370,11 @@ def main(kind, *arguments):
     jax.config.update("jax_disable_most_optimizations", True)  # Compiles in a third of the time.
     if kind == "devices":
         jax.config.update("jax_num_cpu_devices", numbers[0])
-        errors = compare(numbers[1:], towers=True)
+        errors = compare(numbers[1:], more=True)
     else:
         jax.config.update("jax_num_cpu_devices", 2)
         jax.distributed.initialize(f"localhost:{numbers[0]}", 2, numbers[1])
-        errors = compare([4], towers=False)
+        errors = compare([4], more=False)
     print(json.dumps(errors))
 
 

@@ -18,9 +18,11 @@ import mrl_jax
 from mrl_jax import param_tree
 from mrl_jax.checkpoint import RunCheckpoints
 from mrl_jax.config_tree import load_config, override
+from mrl_jax.data.retrieval_set import read_retrieval_set
 from mrl_jax.errors import MrlError, run_command
 from mrl_jax.experiment import ExperimentConfig, train
 from mrl_jax.orbax_arrays import read_arrays
+from mrl_jax.retrieval_report import run_retrieval
 from mrl_jax.tower_folder import TOWER_FILE, read_checked_weights, read_info
 from mrl_jax.training.loop import read_metrics
 from mrl_jax.training.parallel import Devices
@@ -133,6 +135,17 @@ def test_only_the_head_moves(world, finished):
             assert np.array_equal(np.asarray(leaf.get_value()), stored[path]), path
     # And the head did move: an unmoved bias is zero.
     assert np.abs(head(workdir)["head.frame_downsample.bias"]).max() > 0
+
+
+def test_the_exported_model_scores_as_the_trained_state(world, finished):
+    workdir, run, _ = finished
+    measured = run_retrieval(mrl_jax.Embedder.load(workdir), read_retrieval_set(world.validation))
+    widest = measured.results[0]
+    assert widest.dim == 32
+    # Its weights have the head's fixed factors multiplied in, so to rounding only.
+    assert widest.means["ndcg@10"] == pytest.approx(run.model.scores["ndcg@10"], abs=1e-6)
+    factors = json.loads((workdir / "calibration.json").read_text())
+    assert abs(factors["token_scale"] - 1) > 1e-3
 
 
 def test_a_finished_run_is_not_run_again(world, finished, one_device):
