@@ -8,6 +8,7 @@ Expected:  nDCG@10 of 0.80 or more at full width, chance 0.0076.
 
 from mrl_jax.data.batches import BatchConfig
 from mrl_jax.data.builder import BuildOptions
+from mrl_jax.demo.make_towers import SPEEDS, vary
 from mrl_jax.experiment import DataConfig, ExperimentConfig, ModelConfig
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
@@ -36,5 +37,7 @@ def get_config() -> ExperimentConfig:
         ),
         loss=LossConfig(dims=(96, 48, 24, 12)),
         optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_fraction=0.05),
-        train=LoopConfig(epochs=12.0, validate_every=100, checkpoint_every=100),
+        train=LoopConfig(steps=600, validate_every=150, checkpoint_every=150),
+        augment=vary,
+        stretch=1 / SPEEDS[0],
     )

@@ -318,7 +318,7 @@ def test_a_world_is_replaced_only_when_asked(small, monkeypatch):
     ("sizes", "told"),
     [
         ({"train_sentences": 5000}, "600 + 150 + 5000 sentences"),
-        ({"test_sentences": 0}, "0 + 150 + 2500 sentences"),
+        ({"test_sentences": 0}, "0 + 150 + 3675 sentences"),
         ({"utterances_per_sentence": 31}, "31 utterances a sentence, for 30 voices"),
     ],
 )

@@ -54,6 +54,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def vary(clip: HostArray, rng: np.random.Generator) -> HostArray:
+    """The same words, faster or slower, through another channel; at most 1 / 0.85 longer."""
+    return augment_channel(change_speed(clip, draw_factor(rng, SPEEDS)), rng, VOICES, RATE)
+
+
 def text_stage(world: Path, out: Path, *, steps: int) -> None:
     """Wolof and French of the training sentences, drawn together."""
     lines = (world / "text_pairs.jsonl").read_text(encoding="utf-8").splitlines()
@@ -73,7 +78,7 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
             dims=(config.width, config.width // 2, config.width // 4, config.width // 8),
             most_repeats=2,
             gap_token=GAP_TOKEN,
-            noise=0.7,
+            noise=0.5,
             learning_rate=2e-3,
         ),
     )
@@ -116,11 +121,9 @@ def ctc_batches(
     def batch(step: int) -> tuple[list[HostArray], list[str]]:
         rng = np.random.default_rng((seed, step))
         _, rows = plan(step)
-        changed = [
-            augment_channel(change_speed(clips[row], draw_factor(rng, SPEEDS)), rng, VOICES, RATE)
-            for row in rows
+        return [vary(clips[row], rng) for row in rows.tolist()], [
+            transcripts[row] for row in rows.tolist()
         ]
-        return changed, [transcripts[row] for row in rows]
 
     return batch, sizes
 

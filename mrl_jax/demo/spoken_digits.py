@@ -239,7 +239,7 @@ def speech_stage(voices: DigitVoices, strings: Sequence[str], out: Path, recipe:
         clips: list[HostArray] = []
         texts: list[str] = []
         while len(clips) < count:
-            string = strings[rng.integers(len(strings))]
+            string = strings[int(rng.integers(len(strings)))]
             string = string[int(rng.integers(3))] if single else string
             clip = voices.speak(string, rng)
             if single:

@@ -54,7 +54,7 @@ def write_world(
     folder: Path,
     *,
     seed: int = 0,
-    train_sentences: int = 2500,
+    train_sentences: int = 3675,
     utterances_per_sentence: int = 1,
     validation_sentences: int = 150,
     test_sentences: int = 600,
