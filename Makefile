@@ -20,11 +20,13 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Every table of docs/benchmarks.md, at full size: about twenty minutes on two cores.
+# The tables of docs/benchmarks.md: about half an hour on two cores. That of the spoken
+# digits takes another hour: `python benchmarks/late_fusion.py digits`.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/conversion.py
 	$(BIN)/python benchmarks/towers.py
+	$(BIN)/python benchmarks/late_fusion.py demo
 	$(BIN)/python benchmarks/report.py
 
 $(STAMP): pyproject.toml

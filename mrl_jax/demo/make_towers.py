@@ -120,10 +120,8 @@ def ctc_batches(
 
     def batch(step: int) -> tuple[list[HostArray], list[str]]:
         rng = np.random.default_rng((seed, step))
-        _, rows = plan(step)
-        return [vary(clips[row], rng) for row in rows.tolist()], [
-            transcripts[row] for row in rows.tolist()
-        ]
+        rows = [int(row) for row in plan(step)[1]]
+        return [vary(clips[row], rng) for row in rows], [transcripts[row] for row in rows]
 
     return batch, sizes
 
