@@ -82,6 +82,8 @@ def to_json(config: Any) -> Any:
         return {str(key): to_json(value) for key, value in config.items()}
     if isinstance(config, tuple | list):
         return [to_json(value) for value in config]
+    if callable(config):  # By name: an address would differ in each process.
+        return f"{config.__module__}.{getattr(config, '__qualname__', type(config).__name__)}"
     return config if isinstance(config, str | int | float | bool | None) else str(config)
 
 

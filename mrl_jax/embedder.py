@@ -81,6 +81,8 @@ class Embedder:
             MrlError: a recording that cannot be read or embedded; a dim above the width.
         """
         self._check_dim(dim)
+        if isinstance(clips, str | Path):
+            raise MrlError("clips is one path, expected a list of them", mend="put it in a list")
         if prompt is not None and task is not None:
             raise MrlError("both prompt and task are given", mend="pass one of them")
         rate = self.model.speech.config.sample_rate

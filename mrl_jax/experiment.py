@@ -68,6 +68,8 @@ class ModelConfig:
     calibrate: bool = True
 
     def __post_init__(self) -> None:
+        if self.padding not in ("masked", "reference"):
+            raise MrlError(f"model.padding is {self.padding!r}, expected masked or reference")
         if self.dtype not in DTYPES:
             raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
 
@@ -113,6 +115,10 @@ class ExperimentConfig:
     augment: Augment | None = None
     stretch: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
@@ -120,8 +126,7 @@ class TrainingRun:
 
     Attributes:
         summary: how the loop ended.
-        model: the exported model, if the run finished.
-        scores: validation scores of the exported step.
+        model: the exported model, with its scores, if the run finished.
     """
 
     summary: RunSummary
@@ -176,6 +181,12 @@ def train(
     Raises:
         MrlError: whatever is wrong with the config, the data, the towers, a checkpoint.
     """
+    if jax.process_count() > 1:
+        raise MrlError(
+            f"there are {jax.process_count()} processes, and checkpoints, metrics and validation "
+            "are those of one so far",
+            mend="run one process with all devices of one host",
+        )
     devices = Devices(config.train.parallel) if devices is None else devices
     devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
     tokenizer = TextTokenizer(config.model.text_tower, max_tokens=config.data.batch.max_text_tokens)
@@ -207,6 +218,7 @@ def train(
     steps = config.train.total_steps(source.plan.batches_per_epoch)
     if config.model.calibrate:
         _calibrate(model, source, workdir)
+    factors = model.head
     split = param_tree.split(model)
     optimizer = make_optimizer(config.optim, steps)
     frozen = devices.replicate(split.frozen)
@@ -215,6 +227,12 @@ def train(
         "trained leaves": {k: list(v) for k, v in trained_leaves(split.trained).items()},
         "speech tower": tower_reference(Path(config.model.speech_tower), workdir).digest,
         "text tower": tower_reference(Path(config.model.text_tower), workdir).digest,
+        "end token": model.config.end_token,
+        "padding": config.model.padding,
+        "calibration": {
+            "layer_scale": np.asarray(factors.layer_scale[...]).tolist(),
+            "token_scale": float(np.asarray(factors.token_scale[...])),
+        },
     }
     say(
         f"{config.name}: {param_tree.count(param_tree.flatten(split.trained)):,} trained of "
@@ -222,7 +240,7 @@ def train(
         f"{len(source.plan.bucket_of):,} pairs, {steps:,} steps of "
         f"{config.data.batch.batch_size} on {len(devices.everywhere)} device(s) by "
         f"{devices.parallel}; clips padded to "
-        f"{', '.join(f'{size / 16_000:.1f}' for size in source.plan.sizes)} s"
+        f"{', '.join(f'{size / rate:.1f}' for size in source.plan.sizes)} s"
     )
     validate = None
     if validation is not None:
@@ -279,7 +297,8 @@ def train(
 def _calibrate(model: LateFusion, source: BatchSource, workdir: Path) -> None:
     """Fit the head's fixed factors to the first clips; a resumed run reads them back."""
     path, head = workdir / CALIBRATION_FILE, model.head
-    if path.is_file():
+    resuming = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
+    if resuming and path.is_file():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             head.layer_scale[...] = jnp.asarray(stored["layer_scale"], jnp.float32)
@@ -350,6 +369,7 @@ def _validator(
         sharding=sharding,
         batch_size=32,
     )
+    encoder.check_speech(clips, tasks=tasks, names=names)  # Before the run, not after it.
     documents: list[HostArray] = []
 
     def validate(state: TrainState) -> Mapping[str, float]:
@@ -413,7 +433,7 @@ def _tell_changes(config: ExperimentConfig, workdir: Path, say: Callable[[str], 
     now = param_tree.flatten(to_json(config))
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
-        told = ", ".join(f"{name} {before.get(name)} → {now[name]}" for name in changed[:5])
+        told = ", ".join(f"{name} {before.get(name)} → {now[name]}" for name in changed)
         say(f"note: the config has changed since the run began: {told}")
 
 

@@ -309,7 +309,7 @@ def test_killed_ten_times_the_run_is_the_same_to_the_bit(world, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(world, one_device):
     workdir = world.folder / "diverged"
-    with pytest.raises(MrlError, match=r"step \d+: the loss is .* not finite.* is whole"):
+    with pytest.raises(MrlError, match=r"step \d+: the loss is .*not finite.* is whole"):
         train(
             world.load(
                 "optim.learning_rate=1e30",
@@ -340,6 +340,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(world, one_device):
         (["train.stpes=3"], "Did you mean steps?"),
         (["optim.learning_rate=fast"], "optim.learning_rate is 'fast', expected float"),
         (["train.parallel=tpu"], "expected one of pmap, mesh"),
+        (["loss.dims=[32,32]"], "loss.dims is (32, 32), expected different widths"),
+        (["loss.weights=[1,2]"], "loss.weights has 2 weights, expected 3"),
+        (["seed=-1"], "seed is -1, expected"),
+        (["optim.clip_norm=-1"], "optim.clip_norm is -1.0, expected above 0"),
+        (["data.batch.prefetch=0"], "data.batch.prefetch is 0"),
         (["steps"], "'steps' is no option and no assignment"),
         (["data.build.sample_rate=8000"], "the data set is at 8000 Hz"),
     ],
@@ -379,6 +384,12 @@ def test_a_run_of_another_model_is_refused(world, finished, one_device, tmp_path
             devices=one_device,
             say=lambda _: None,
         )
+    for change, told in (
+        ("model.end_token=false", "its end token is 0, expected None"),
+        ("model.calibrate=false", "its calibration layer_scale is"),
+    ):
+        with pytest.raises(MrlError, match=told):
+            train(world.load(change), finished[0], devices=one_device, say=lambda _: None)
     assert text.is_dir()
 
 

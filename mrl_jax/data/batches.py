@@ -58,6 +58,13 @@ class BatchConfig:
     prefetch: int = 4
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        if self.prefetch < 1 or self.workers < 0:
+            raise MrlError(
+                f"data.batch.prefetch is {self.prefetch} and data.batch.workers {self.workers}, "
+                "expected 1 or more, and 0 or more"
+            )
+
 
 class BatchPlan:
     """Which examples stand in which batch.

@@ -119,7 +119,9 @@ def main(argv: Sequence[str]) -> int:
         score, chance = run_fold(takes, speaker, args.out, recipe)
         rows.append({"left_out": speaker, "ndcg@10": score, "chance": chance})
         print(f"{speaker or 'known speakers'}: nDCG@10 {score:.4f}, chance {chance:.4f}")
-        report.write_jsonl(args.out / f"results-{'-'.join(map(str, folds))}.jsonl", rows)
+        report.write_jsonl(
+            args.out / f"results-{'-'.join(fold or 'known' for fold in folds)}.jsonl", rows
+        )
     if len(rows) > 1:
         mean = np.mean([float(str(row["ndcg@10"])) for row in rows])
         print(f"mean of {len(rows)} speakers left out in turn: nDCG@10 {mean:.4f}")
@@ -131,9 +133,9 @@ def find_recordings(given: Path | None, out: Path) -> Path:
     beside = Path(__file__).parents[3] / "shared" / "data" / "fsdd" / "recordings"
     if given is not None or beside.is_dir():
         return beside if given is None else given
-    import tensorflow_datasets as tfds
-
     try:
+        import tensorflow_datasets as tfds
+
         manager = tfds.download.DownloadManager(
             download_dir=str(out / "download"), register_checksums=True
         )
@@ -159,9 +161,11 @@ def run_fold(
     write_manifest(folder / "data", voices, strings, recipe)
     write_test(folder / "test", DigitVoices(testing), unseen, recipe)
     config = fold_config(load_config(CONFIG, ExperimentConfig), out / "text", folder)
-    train(config, folder / "model")
+    if not train(config, folder / "model").summary.finished:
+        raise SystemExit(143)  # As train.py ends after SIGTERM; the same command goes on.
     report_retrieval(folder / "model", folder / "test", folder / "report")
-    rows = [json.loads(line) for line in (folder / "report" / "results.jsonl").open()]
+    text = (folder / "report" / "results.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
     widest = max(row["dim"] for row in rows if row["dim"])
     score = next(r["value"] for r in rows if r["metric"] == "ndcg@10" and r["dim"] == widest)
     chance = next(r["value"] for r in rows if r["metric"] == "ndcg@10 of chance")

@@ -23,7 +23,8 @@ class Encoder:
     """Embeds with a model that is given as (rebuild, trained, frozen), as in training.
 
     A vector does not depend on the batch it is computed in: padding never matters, and
-    rows that fill a batch up are dropped.
+    rows that fill a batch up are dropped. (Under "reference" padding it does, as in the
+    published code: there a batch is padded to its longest clip, and each length compiles.)
 
     Args:
         rebuild: the model from its arrays, see `param_tree.split`.
@@ -89,14 +90,7 @@ class Encoder:
             MrlError: a clip that cannot be embedded; an unknown task.
         """
         names = [f"clip {i}" for i in range(len(clips))] if names is None else names
-        for clip, name in zip(clips, names, strict=True):
-            if np.size(clip) < self._min_samples:
-                raise MrlError(
-                    f"the audio has {np.size(clip)} samples, shorter than one speech token of "
-                    f"{self._min_samples}",
-                    where=name,
-                    mend="leave the clip out, or join it to its neighbour",
-                )
+        self.check_speech(clips, tasks=tasks, names=names)
         if prompts is None:
             prompts = [self._prompt(task) for task in tasks or [""] * len(clips)]
         lengths = np.asarray([len(clip) for clip in clips], np.int64)
@@ -119,6 +113,25 @@ class Encoder:
             return np.asarray(self._embed_speech(self.trained, self.frozen, *inputs))
 
         return self._in_batches(lengths, run, progress)
+
+    def check_speech(
+        self,
+        clips: Sequence[HostArray],
+        *,
+        tasks: Sequence[str] | None,
+        names: Sequence[object],
+    ) -> None:
+        """Raises an `MrlError` where a clip is too short or a task has no prompt."""
+        for clip, name in zip(clips, names, strict=True):
+            if np.size(clip) < self._min_samples:
+                raise MrlError(
+                    f"the audio has {np.size(clip)} samples, shorter than one speech token of "
+                    f"{self._min_samples}",
+                    where=name,
+                    mend="leave the clip out, or join it to its neighbour",
+                )
+        for task in set(tasks or ()):
+            self._prompt(task)
 
     def text(
         self, texts: Sequence[str], *, progress: str | None = None

@@ -73,7 +73,9 @@ def plot_training(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     axes[0].set_xlabel("step")
     axes[0].set_ylabel("training loss")
     validation = [row for row in rows if row["kind"] == "validation"]
-    for name in [key for key in (validation[-1] if validation else {}) if "ndcg@10" in key]:
+    for name in [
+        key for key in (validation[-1] if validation else {}) if key.startswith("ndcg@10/")
+    ]:
         label = f"first {name.rpartition('/')[2]} coordinates"
         steps = [row["step"] for row in validation]
         axes[1].plot(steps, [row[name] for row in validation], "o-", label=label, markersize=3)

@@ -77,7 +77,11 @@ class FusionHead(nnx.Module):
         self.layer_scale[...] = jnp.reciprocal(jnp.sqrt(jnp.maximum(mean, 1e-12)))
         self.token_scale[...] = jnp.ones((), jnp.float32)
         # Each of the new weights' layers keeps the mean square of what goes in, about.
-        size = jnp.sqrt(jnp.mean(jnp.square(self(layer_states))))
+        tokens = self(layer_states)
+        pairs = frame_mask[:, : KERNEL * tokens.shape[1]].reshape(*tokens.shape[:2], KERNEL)
+        heard = jnp.all(pairs, axis=-1)[:, :, None].astype(jnp.float32)
+        number = jnp.maximum(jnp.sum(heard), 1.0) * tokens.shape[-1]
+        size = jnp.sqrt(jnp.sum(jnp.square(tokens) * heard) / number)
         self.token_scale[...] = token_size / jnp.maximum(size, 1e-12)
 
     def fold(self) -> dict[str, HostArray]:

@@ -134,11 +134,13 @@ def run_loop(
         def record(entry: tuple[int, Metrics, float]) -> None:
             number, metrics, seconds = entry
             row = _metrics_row(metrics, dims)
-            if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
+            watched = [row[name] for name in ("loss", "gradient_norm", "weight_norm")]
+            if not np.isfinite(watched).all():
                 last = checkpoints.latest_step
                 raise MrlError(
                     f"step {number}: the loss is {row['loss']}, the gradient's norm "
-                    f"{row['gradient_norm']}: not finite, so training stopped. "
+                    f"{row['gradient_norm']}, the weights' {row['weight_norm']}: not finite, "
+                    "so training stopped. "
                     + (f"The checkpoint of step {last} is whole" if last is not None else "")
                     + ("" if last is not None else "There is no checkpoint yet"),
                     where=workdir,
@@ -174,8 +176,12 @@ def run_loop(
             if validating or saving or stopped.is_set():
                 record(pending)  # Nothing that is not finite is ever saved.
                 pending = None
-            if validating and validate is not None and not stopped.is_set():
-                scores = validate(state)
+            if validating and validate is not None:
+                try:
+                    scores = validate(state)
+                except BaseException:
+                    save()  # What was trained is not lost with a validation that fails.
+                    raise
                 log.write("validation", step, scores)
                 bar.write(f"step {step}: {score} {scores[score]:.4f}")
                 save(scores)

@@ -21,7 +21,7 @@ class OptimConfig:
     Attributes:
         learning_rate: at its peak.
         schedule: how it falls after the warm-up; to 0 unless "constant".
-        warmup_fraction: share of all steps in which it rises from 0.
+        warmup_fraction: share of all steps in which it rises.
         weight_decay: on kernels only, never on biases or the temperature.
         b1, b2, epsilon: Adam's.
         clip_norm: global norm that gradients are cut to; None leaves them.
@@ -48,6 +48,15 @@ class OptimConfig:
             raise MrlError(f"optim.learning_rate is {self.learning_rate}, expected above 0")
         if not 0 <= self.warmup_fraction < 1:
             raise MrlError(f"optim.warmup_fraction is {self.warmup_fraction}, expected 0 up to 1")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise MrlError(f"optim.clip_norm is {self.clip_norm}, expected above 0, or none")
+        if self.weight_decay < 0 or not self.epsilon > 0:
+            raise MrlError(
+                f"optim.weight_decay is {self.weight_decay} and optim.epsilon {self.epsilon}, "
+                "expected 0 or more, and above 0"
+            )
+        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
+            raise MrlError(f"optim.b1 is {self.b1} and optim.b2 {self.b2}, expected 0 up to 1")
         if self.accumulation_steps < 1:
             raise MrlError(
                 f"optim.accumulation_steps is {self.accumulation_steps}, expected 1 or more"

@@ -44,6 +44,15 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.name not in ("matryoshka_infonce", "l1_cosine"):
             raise MrlError(f"loss.name is {self.name!r}, expected matryoshka_infonce or l1_cosine")
+        if not self.dims or len(set(self.dims)) != len(self.dims) or min(self.dims) < 1:
+            raise MrlError(f"loss.dims is {self.dims}, expected different widths from 1 on")
+        if self.weights and len(self.weights) != len(self.dims):
+            raise MrlError(
+                f"loss.weights has {len(self.weights)} weights, expected {len(self.dims)}: "
+                "one a dim"
+            )
+        if self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
+            raise MrlError(f"loss.weights is {self.weights}, expected none below 0, one above it")
         if not self.temperature > 0:
             raise MrlError(f"loss.temperature is {self.temperature}, expected above 0")
 
