@@ -1,23 +1,14 @@
 """Measure a trained model: `python eval.py retrieval --model DIR --data DIR`."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from mrl_jax.errors import MrlError, run_command
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a wrong command line in one line, like every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise MrlError(message, where=self.prog, mend="`--help` lists what it takes")
+from mrl_jax.errors import CommandParser, MrlError, run_command
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser(prog="python eval.py", description=__doc__, allow_abbrev=False)
+    parser = CommandParser(prog="python eval.py", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     text = "nDCG and accuracy of speech (or text) queries at every dimension, from one encoding."
     command = commands.add_parser("retrieval", help=text, description=text, allow_abbrev=False)

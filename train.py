@@ -4,24 +4,15 @@ The same command goes on with a run that was stopped. Exit status: 0 finished, 1
 stopped by SIGTERM after a checkpoint, 2 wrong input.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from mrl_jax.errors import MrlError, run_command
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a wrong command line in one line, like every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise MrlError(message, where=self.prog, mend="`--help` lists what it takes")
+from mrl_jax.errors import CommandParser, run_command
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = Parser(prog="python train.py", description=__doc__, allow_abbrev=False)
+    parser = CommandParser(prog="python train.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True, help="a file of configs/")
     parser.add_argument("--workdir", type=Path, help="folder of the run; default: runs/NAME")
     parser.add_argument("assignments", nargs="*", metavar="a.b=c", help="changed fields")

@@ -8,18 +8,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from converters.checkpoints import DTYPES
-from mrl_jax.errors import MrlError, run_command
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a wrong command line in one line, like every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise MrlError(message, where=self.prog, mend="`--help` lists what it takes")
+from mrl_jax.errors import CommandParser, MrlError, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m converters", description=__doc__, allow_abbrev=False)
+    parser = CommandParser(prog="python -m converters", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from mrl_jax.data.audio import load_clip, resample
 from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
+from mrl_jax.evaluation.search import unit_prefix
 from mrl_jax.model_folder import ModelInfo, load_model, read_model_info
 from mrl_jax.models.late_fusion import LateFusion
 
@@ -102,7 +103,7 @@ class Embedder:
             names=names,
             progress="speech" if progress else None,
         )
-        return _cut(vectors, dim)
+        return unit_prefix(vectors, dim)
 
     def embed_text(
         self, texts: Sequence[str], *, dim: int | None = None, progress: bool = False
@@ -117,7 +118,7 @@ class Embedder:
         self._check_dim(dim)
         if isinstance(texts, str):
             raise MrlError("texts is one string, expected a list of them", mend="put it in a list")
-        return _cut(self.encoder.text(texts, progress="texts" if progress else None), dim)
+        return unit_prefix(self.encoder.text(texts, progress="texts" if progress else None), dim)
 
     def _check_dim(self, dim: int | None) -> None:
         if dim is None:
@@ -127,9 +128,3 @@ class Embedder:
         if dim not in self.info.dims:
             trained = ", ".join(map(str, self.info.dims))
             warnings.warn(f"dim {dim} is not among those trained: {trained}", stacklevel=3)
-
-
-def _cut(vectors: HostArray, dim: int | None) -> HostArray:
-    cut = vectors[:, :dim]
-    norms = np.linalg.norm(cut, axis=1, keepdims=True)
-    return cut / np.maximum(norms, np.float32(1e-12))

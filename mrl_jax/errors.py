@@ -1,11 +1,13 @@
 """What a user did wrong, where, and how to mend it: one line, and exit status 2."""
 
+import argparse
 import contextlib
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 
 class MrlError(Exception):
@@ -56,6 +58,13 @@ def existing_file(path: Path, *, mend: str) -> Path:
         kind = "is a folder, expected a file" if path.is_dir() else "no such file"
         raise MrlError(kind, where=path, mend=mend)
     return path
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Tells a wrong command line in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise MrlError(message, where=self.prog, mend="`--help` lists what it takes")
 
 
 def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:

@@ -11,21 +11,16 @@ from typing import NoReturn
 
 from mrl_jax.data.builder import BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.parquet import ParquetColumns
-from mrl_jax.errors import MrlError, run_command
+from mrl_jax.errors import CommandParser, MrlError, run_command
 
 _TOLD = 10
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells a wrong command line in one line, like every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise MrlError(message, where=self.prog, mend="`--help` lists what it takes")
-
-
 def build_parser() -> argparse.ArgumentParser:
     default = BuildOptions()
-    parser = Parser(prog="python -m mrl_jax.data.build", description=__doc__, allow_abbrev=False)
+    parser = CommandParser(
+        prog="python -m mrl_jax.data.build", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("source", type=Path, help="manifest, or Parquet file or folder")
     parser.add_argument("out", type=Path, help="data set folder to make")
     shown = "default: %(default)s"

@@ -8,7 +8,7 @@ import numpy as np
 from mrl_jax import metrics
 from mrl_jax.array_types import Float, Float32, HostArray, Int
 from mrl_jax.errors import MrlError
-from mrl_jax.evaluation.search import search
+from mrl_jax.evaluation.search import search, unit_prefix
 
 METRICS = {"ndcg": metrics.ndcg, "accuracy": metrics.accuracy, "mrr": metrics.reciprocal_rank}
 CUTOFFS = {"ndcg": (5, 10), "accuracy": (1, 5, 10), "mrr": (10,)}
@@ -101,7 +101,9 @@ def evaluate_retrieval(
     judged, all_grades = judgements.judged, judgements.grades()
     results = []
     for dim in dims:
-        scores, places = search(_prefix(queries, dim), _prefix(documents, dim)[order], depth)
+        scores, places = search(
+            unit_prefix(queries, dim), unit_prefix(documents, dim)[order], depth
+        )
         ranking = order[places]
         found = np.asarray(
             [
@@ -119,8 +121,3 @@ def evaluate_retrieval(
             RetrievalResult(dim=dim, per_query=per_query, ranking=ranking, scores=scores)
         )
     return results
-
-
-def _prefix(vectors: Float32[HostArray, "R E"], dim: int) -> Float32[HostArray, "R dim"]:
-    cut = vectors[:, :dim]
-    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.float32(1e-12))

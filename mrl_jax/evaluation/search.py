@@ -44,6 +44,12 @@ def search(
     return np.asarray(best[0]), np.asarray(best[1])
 
 
+def unit_prefix(vectors: Float32[HostArray, "R E"], dim: int | None) -> Float32[HostArray, "R P"]:
+    """The first `dim` coordinates of each row, all of them for None, at unit length."""
+    cut = vectors[:, :dim]
+    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.float32(1e-12))
+
+
 @functools.partial(jax.jit, static_argnames="k")
 def _top(
     queries: Float32[Array, "Q E"], documents: Float32[Array, "N E"], k: int
