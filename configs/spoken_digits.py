@@ -31,5 +31,5 @@ def get_config() -> ExperimentConfig:
         ),
         loss=LossConfig(dims=(96, 48, 24, 12)),
         optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_fraction=0.05),
-        train=LoopConfig(steps=600, checkpoint_every=100),
+        train=LoopConfig(steps=1000, checkpoint_every=250),
     )

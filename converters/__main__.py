@@ -1,14 +1,12 @@
 """`python -m converters`: convert, verify and export towers."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from converters.checkpoints import DTYPES
-from mrl_jax.errors import CommandParser, MrlError, run_command
+from mrl_jax.errors import CommandParser, MrlError, run_command, unwind_on_sigterm
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
+    unwind_on_sigterm()
     if args.command in ("qwen3", "hubert"):
         return _convert(args)
     if args.command == "oolel-embed":
@@ -184,11 +182,6 @@ def _random_init(args: argparse.Namespace) -> int:
     )
     print(f"{args.out}: {made['kind']}, {made['tensors']} random tensors in {made['dtype']}")
     return 0
-
-
-def _terminate(signum: int, _frame: object) -> NoReturn:
-    """Unwind, so that staged files are removed, and exit as a terminated process does."""
-    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

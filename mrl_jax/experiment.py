@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +256,7 @@ def train(
             _tell_changes(config, workdir, say)
         _write_json(workdir / CONFIG_FILE, to_json(config))
 
-        def batches(start: int) -> Iterator[Batch]:
+        def batches(start: int) -> Generator[Batch, None, None]:
             return read_batches(source, start=start, config=config.data.batch)
 
         summary = run_loop(

@@ -18,7 +18,6 @@ from mrl_jax.training import ctc_stage
 from mrl_jax.training.ctc_stage import (
     CtcStageConfig,
     _initial,
-    _is_kernel,
     _step,
     character_vocabulary,
     ctc_losses,
@@ -28,6 +27,7 @@ from mrl_jax.training.ctc_stage import (
     train_ctc,
     word_vocabulary,
 )
+from mrl_jax.training.stage import _is_kernel
 
 TINY = HubertConfig(
     width=16,

@@ -4,8 +4,9 @@ Clips of like length share a batch, so that there are few shapes to compile; eve
 computes the same plan and reads its own rows of it.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -259,8 +260,13 @@ class BatchSource:
         )
 
 
-def read_batches(source: BatchSource, *, start: int, config: BatchConfig) -> Iterator[Batch]:
-    """Batches from step `start` on, made ahead by Grain in threads or processes."""
+def read_batches(
+    source: BatchSource, *, start: int, config: BatchConfig
+) -> Generator[Batch, None, None]:
+    """Batches from step `start` on, made ahead by Grain in threads or processes.
+
+    Closing the generator ends them.
+    """
     try:
         import absl.flags
         import grain
@@ -278,7 +284,8 @@ def read_batches(source: BatchSource, *, start: int, config: BatchConfig) -> Ite
     batches = grain.MapDataset.source(source_any)[start:].to_iter_dataset(options)
     if config.workers:
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
-    return iter(batches)
+    with contextlib.closing(iter(batches)) as iterator:
+        yield from iterator
 
 
 def _check_lengths(examples: Examples, min_samples: int) -> None:

@@ -1,17 +1,15 @@
 """`python -m mrl_jax.data.build`: make the data set that training reads."""
 
 import argparse
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
 
 from mrl_jax.data.builder import BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.parquet import ParquetColumns
-from mrl_jax.errors import CommandParser, MrlError, run_command
+from mrl_jax.errors import CommandParser, MrlError, run_command, unwind_on_sigterm
 
 _TOLD = 10
 
@@ -50,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
+    unwind_on_sigterm()
     if args.workers is not None and args.workers < 1:
         raise MrlError(f"{args.workers}, expected 1 or more", where="--workers")
     options = BuildOptions(
@@ -99,11 +97,6 @@ def summary(report: BuildReport) -> str:
     left_out = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
     state = "unchanged, kept" if report.reused else "built"
     return f"{report.out}: {state}: {splits}; left out: {left_out}"
-
-
-def _terminate(signum: int, _frame: object) -> NoReturn:
-    """Unwind, so that staged files are removed, and exit as a terminated process does."""
-    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

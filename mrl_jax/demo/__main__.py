@@ -6,7 +6,6 @@ convert, build the data set, train the head, evaluate. Test sentences and test v
 appear nowhere before the evaluation.
 """
 
-import argparse
 import json
 import shlex
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.demo.world import MARKER, write_world
-from mrl_jax.errors import MrlError, run_command
+from mrl_jax.errors import CommandParser, MrlError, run_command
 
 ROOT = Path(__file__).parents[2]
 TOWERS = Path(__file__).parent / "towers_hf"
@@ -27,7 +26,7 @@ SHOWN = 4
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mrl_jax.demo", description=__doc__)
+    parser = CommandParser(prog="python -m mrl_jax.demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="default: ./demo")
     out: Path = parser.parse_args(argv).out
     if out.exists() and not out.is_dir():

@@ -5,7 +5,6 @@ export`; `make demo` starts from there. Both stages see the training sentences i
 training voices only. About half an hour on two cores.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -28,8 +27,8 @@ from mrl_jax.demo.towers import (
     text_config,
 )
 from mrl_jax.demo.world import write_world
-from mrl_jax.errors import run_command
-from mrl_jax.training.ctc_stage import CtcStageConfig, character_vocabulary, train_ctc
+from mrl_jax.errors import CommandParser, run_command
+from mrl_jax.training.ctc_stage import CtcStageConfig, train_ctc, word_vocabulary
 from mrl_jax.training.text_stage import TextStageConfig, train_text_tower
 
 RATE = 16_000
@@ -38,10 +37,12 @@ VOICES = AugmentConfig(reverb_probability=0.1, mask_probability=0.2, noise_proba
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mrl_jax.demo.make_towers", description=__doc__)
+    parser = CommandParser(
+        prog="python -m mrl_jax.demo.make_towers", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--out", type=Path, required=True, help="gets world/, text/ and speech/")
-    parser.add_argument("--text-steps", type=int, default=1500)
-    parser.add_argument("--ctc-steps", type=int, default=1500)
+    parser.add_argument("--text-steps", type=int, default=500)
+    parser.add_argument("--ctc-steps", type=int, default=4000)
     parser.add_argument("--only", choices=("text", "speech"), help="train one tower only")
     args = parser.parse_args(argv)
     world = args.out / "world"
@@ -65,7 +66,7 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
     pairs = [json.loads(line) for line in lines]
     queries = [pair["query"] for pair in pairs]
     documents = [pair["document"] for pair in pairs]
-    files = make_tokenizer([*queries, *documents])
+    files = make_tokenizer([*queries, *documents], words=True)
     tokenizer, size = open_tokenizer(files)
     config = text_config(size)
     tower = train_text_tower(
@@ -76,8 +77,9 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
             steps=steps,
             batch_size=64,
             dims=(config.width, config.width // 2, config.width // 4, config.width // 8),
-            most_repeats=2,
+            most_repeats=3,
             gap_token=GAP_TOKEN,
+            most_gaps=6,
             noise=0.5,
             learning_rate=2e-3,
         ),
@@ -91,14 +93,15 @@ def speech_stage(world: Path, out: Path, *, steps: int) -> None:
     clips = [load_clip(str(example.audio), RATE) for example in examples]
     transcripts = [str(example.transcript) for example in examples]
     batches, sizes = ctc_batches(clips, transcripts, batch_size=32)
+    vocabulary = word_vocabulary(transcripts)
     recogniser = train_ctc(
         speech_config(),
-        character_vocabulary(transcripts),
+        vocabulary,
         batches,
         CtcStageConfig(
             steps=steps,
             batch_sizes=sizes,
-            max_labels=max(map(len, transcripts)),
+            max_labels=max(len(text.split()) for text in transcripts),
             learning_rate=2e-3,
             average_decay=0.99,
             filterbank=True,

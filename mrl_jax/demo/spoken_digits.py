@@ -9,7 +9,6 @@ of a speaker who was never heard at all. Towers are trained on the spot by the d
 stages, from training strings and training takes only; the head by `train.py`'s own path.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -39,7 +38,7 @@ from mrl_jax.demo.towers import (
     save_text_tower,
     text_config,
 )
-from mrl_jax.errors import MrlError, run_command
+from mrl_jax.errors import CommandParser, MrlError, run_command
 from mrl_jax.evaluation import report
 from mrl_jax.experiment import ExperimentConfig, train
 from mrl_jax.models.hubert import HubertConfig
@@ -83,9 +82,9 @@ class Recipe:
     """
 
     variants: int = 8
-    utterances: int = 4
+    utterances: int = 12
     word_steps: int = 150
-    string_steps: int = 1200
+    string_steps: int = 4500
     text_steps: int = 400
     queries: int = 1
     augment: AugmentConfig = dataclasses.field(
@@ -94,7 +93,9 @@ class Recipe:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mrl_jax.demo.spoken_digits")
+    parser = CommandParser(
+        prog="python -m mrl_jax.demo.spoken_digits", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/spoken_digits"))
     parser.add_argument("--recordings", type=Path, help="folder of {digit}_{speaker}_{take}.wav")
     parser.add_argument("--leave-out", nargs="*", default=[], help="speakers, or `all` in turn")
@@ -224,6 +225,7 @@ def text_stage(out: Path, recipe: Recipe) -> None:
         batch_size=64,
         dims=(config.width, config.width // 2, config.width // 4, config.width // 8),
         most_repeats=4,
+        most_gaps=3,
         gap_token=GAP_TOKEN,
         noise=0.7,
         learning_rate=2e-3,

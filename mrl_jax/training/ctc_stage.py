@@ -23,44 +23,29 @@ from mrl_jax.errors import MrlError
 from mrl_jax.models.clips import pad_clips
 from mrl_jax.models.ctc import CtcOutput, CtcVocabulary, HubertCtc, abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig
+from mrl_jax.training.stage import StageConfig, StageState, advance, begin, fill, finite, result
 
+NAME = "the CTC stage"
 ClipBatch = tuple[Sequence[HostArray], Sequence[str]]
 """Clips [S] at the config's sample rate, and the transcript of each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CtcStageConfig:
+class CtcStageConfig(StageConfig):
     """How the recogniser is trained.
 
     Attributes:
-        steps: optimiser steps.
         batch_sizes: samples that a batch is padded to: the smallest of these that holds
             its longest clip.
         max_labels: tokens that transcripts are padded to.
-        learning_rate: the highest; cosine decay to zero follows a linear warm-up.
-        warmup_fraction: share of the steps in which the rate rises.
-        weight_decay: of AdamW, on kernels (not on biases and norms).
-        clip_norm: largest global norm of a gradient.
-        b2: decay of the second moment.
-        average_decay: weights returned are a running mean of those along the way, which
-            forgets by this factor a step; 0 returns the last ones.
         filterbank: whether the first convolution starts as a bank of filters
             (`filterbank_kernel`) instead of at random. It takes a kernel that is long
             enough (16 ms or so) to tell frequencies apart.
-        seed: of the initial weights.
     """
 
-    steps: int
     batch_sizes: tuple[int, ...]
     max_labels: int
-    learning_rate: float = 1e-3
-    warmup_fraction: float = 0.1
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    b2: float = 0.98
-    average_decay: float = 0.0
     filterbank: bool = False
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.batch_sizes or self.max_labels < 1:
@@ -187,8 +172,7 @@ def train_ctc(
 
     batch = batch_of(0)  # Before the slow part, so that a mistake in it shows at once.
     graphdef, params = nnx.split(_initial(config, vocabulary, stage))
-    average = params if stage.average_decay else None
-    state = (params, _optimiser(stage).init(params), average)
+    state = begin(params, stage)
     bar = tqdm(range(stage.steps), desc="ctc", unit="step", disable=not progress)
     before: tuple[int, Any] | None = None
     for number in bar:
@@ -196,17 +180,17 @@ def train_ctc(
         if number + 1 < stage.steps:
             batch = batch_of(number + 1)  # While the step is computed.
         if before is not None:  # One step late, for the same reason.
-            bar.set_postfix(loss=f"{_finite(*before):.3f}", refresh=False)
+            bar.set_postfix(loss=f"{finite(*before, NAME):.3f}", refresh=False)
         before = number, loss
     if before is not None:
-        _finite(*before)
-    return nnx.merge(graphdef, state[0] if state[2] is None else state[2])
+        finite(*before, NAME)
+    return nnx.merge(graphdef, result(state))
 
 
 # Static arguments, so that several trainings in one process compile once.
 @functools.partial(jax.jit, static_argnames=("graphdef", "stage", "blank"))
 def _step(
-    state: Any,
+    state: StageState,
     samples: Float32[Array, "B S"],
     lengths: Int[Array, " B"],
     labels: Int[Array, "B L"],
@@ -215,27 +199,20 @@ def _step(
     graphdef: nnx.GraphDef[HubertCtc],
     stage: CtcStageConfig,
     blank: int,
-) -> tuple[Any, Float32[Array, ""]]:
-    """One step from (weights, moments, running mean or None): the new state, and the loss."""
-    params, moments, average = state
+) -> tuple[StageState, Float32[Array, ""]]:
+    """One step: the new state, and the loss."""
 
     def loss_of(params: Any) -> Float32[Array, ""]:
         output = nnx.merge(graphdef, params)(samples, lengths)
         losses = ctc_losses(output, labels, counts, blank=blank)
         return jnp.mean(losses / jnp.maximum(counts, 1).astype(jnp.float32))
 
-    loss, gradients = jax.value_and_grad(loss_of)(params)
-    # optax multiplies floats by integer counts, which strict promotion refuses.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, moments = _optimiser(stage).update(gradients, moments, params)
-    params = optax.apply_updates(params, updates)
-    if average is not None:
-        average = optax.incremental_update(params, average, 1 - stage.average_decay)
-    return (params, moments, average), loss
+    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    return advance(state, gradients, stage), loss
 
 
 def initial_recogniser(config: HubertConfig, vocabulary: CtcVocabulary, seed: int) -> HubertCtc:
-    """A recogniser with random weights, drawn in numpy: nnx's own way takes seconds more.
+    """A recogniser with random weights.
 
     Kernels are normal with variance 1/inputs, biases zero, norms the identity.
     """
@@ -250,12 +227,7 @@ def initial_recogniser(config: HubertConfig, vocabulary: CtcVocabulary, seed: in
         inputs = np.prod(shape["layers" in path : -1])  # Stacked layers have an axis in front.
         return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(inputs, dtype=np.float32)
 
-    graphdef, state = nnx.split(module)
-    flat = [
-        (path, variable.replace(jnp.asarray(draw(path, variable.shape))))
-        for path, variable in nnx.to_flat_state(state)
-    ]
-    return nnx.merge(graphdef, nnx.from_flat_state(flat))
+    return fill(module, draw)
 
 
 def filterbank_kernel(taps: int, channels: int, sample_rate: int) -> HostArray:
@@ -288,38 +260,3 @@ def _initial(config: HubertConfig, vocabulary: CtcVocabulary, stage: CtcStageCon
             filterbank_kernel(kernel.shape[0], kernel.shape[2], config.sample_rate)
         )
     return model
-
-
-def _optimiser(stage: CtcStageConfig) -> optax.GradientTransformation:
-    warmup = int(stage.steps * stage.warmup_fraction)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else stage.learning_rate, stage.learning_rate, warmup, max(stage.steps, 2)
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(stage.clip_norm),
-        optax.adamw(
-            schedule,
-            b2=stage.b2,
-            weight_decay=stage.weight_decay,
-            mask=_is_kernel,
-        ),
-    )
-
-
-def _is_kernel(params: Any) -> Any:
-    """True at the leaves that weight decay is for; stacked biases have two axes as well."""
-    return jax.tree.map_with_path(
-        lambda path, _: any(name in jax.tree_util.keystr(path) for name in ("kernel", "direction")),
-        params,
-    )
-
-
-def _finite(number: int, loss: Array) -> float:
-    value = float(np.asarray(loss))
-    if not np.isfinite(value):
-        raise MrlError(
-            f"the loss of step {number} is {value}, expected a finite number",
-            where="the CTC stage",
-            mend="lower the learning rate, or look for a broken clip",
-        )
-    return value

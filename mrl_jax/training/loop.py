@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,7 +81,7 @@ def run_loop(
     state: TrainState,
     step_function: Step,
     frozen: Mapping[str, Any],
-    batches: Callable[[int], Iterator[Batch]],
+    batches: Callable[[int], Generator[Batch, None, None]],
     put_batch: Callable[[Batch], Batch],
     *,
     config: LoopConfig,
@@ -104,7 +104,7 @@ def run_loop(
         state: consumed.
         step_function: the compiled step.
         frozen: frozen weights, where the step wants them.
-        batches: an iterator from a given step on.
+        batches: a generator from a given step on; it is closed at the end.
         put_batch: a host batch onto the devices.
         config: lengths and intervals.
         total_steps: where to end.
@@ -129,6 +129,7 @@ def run_loop(
         MetricsLog(workdir, start=start, tensorboard=config.tensorboard) as log,
         _sigterm() as stopped,
         tqdm(total=total_steps, initial=start, desc="training", unit="step") as bar,
+        contextlib.closing(batches(start)) as iterator,
     ):
 
         def record(entry: tuple[int, Metrics, float]) -> None:
@@ -156,7 +157,6 @@ def run_loop(
             checkpoints.save(step, state, identity, value)
 
         begun = last_time = time.perf_counter()
-        iterator = batches(start)
         while step < total_steps and not stopped.is_set():
             asked = time.perf_counter()
             batch = next(iterator)

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from tqdm import tqdm
 
@@ -22,49 +21,38 @@ from mrl_jax.data.text import pad_tokens
 from mrl_jax.errors import MrlError
 from mrl_jax.losses import matryoshka_infonce
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
+from mrl_jax.training.stage import StageConfig, StageState, advance, begin, fill, finite, result
 
+NAME = "the text stage"
 LENGTHS, POOL = 16, 8
 """Queries are padded to multiples of this; like lengths are found among so many batches."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextStageConfig:
+class TextStageConfig(StageConfig):
     """How the text tower is trained.
 
     Attributes:
-        steps: optimiser steps.
         batch_size: pairs in a step.
         dims: widths of the nested prefixes.
         temperature: of InfoNCE.
-        learning_rate: the highest; cosine decay to zero follows a linear warm-up.
-        warmup_fraction: share of the steps in which the rate rises.
-        weight_decay: of AdamW, on matrices.
-        clip_norm: largest global norm of a gradient.
         most_repeats: each token of a query comes once to this many times, drawn anew at
             each step: what a recogniser's frames look like, and so what the tower will
             read from the fusion head. 1 leaves queries as they are written.
-        gap_token: put up to `most_repeats` - 1 times before and between the tokens of a
-            query, for frames in which nothing is said; none by default.
+        gap_token: put up to `most_gaps` times before and between the tokens of a query, for
+            frames in which nothing is said; none by default.
+        most_gaps: see there.
         noise: normal noise on the vectors of a query's tokens, as a share of their root mean
             square over the vocabulary: what a fusion head hits, it hits roughly.
-        average_decay: weights returned are a running mean of those along the way, which
-            forgets by this factor a step; 0 returns the last ones.
-        seed: of the weights and the order of the pairs.
     """
 
-    steps: int
     batch_size: int
     dims: tuple[int, ...]
     temperature: float = 0.05
-    learning_rate: float = 1e-3
-    warmup_fraction: float = 0.1
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
     most_repeats: int = 1
     gap_token: int | None = None
+    most_gaps: int = 1
     noise: float = 0.0
-    average_decay: float = 0.0
-    seed: int = 0
 
 
 def train_text_tower(
@@ -100,8 +88,7 @@ def train_text_tower(
     query_ids, document_ids = (_identities(texts) for texts in (queries, documents))
     document_size = max(map(len, documents))
     graphdef, params = nnx.split(initial_tower(config, stage.seed))
-    average = params if stage.average_decay else None
-    state = (params, _optimizer(stage).init(params), average)
+    state = begin(params, stage)
     before: tuple[int, Array] | None = None
     bar = tqdm(range(stage.steps), desc="text", unit="step", disable=not progress)
     for number in bar:
@@ -120,16 +107,16 @@ def train_text_tower(
             stage=stage,
         )
         if before is not None:
-            bar.set_postfix(loss=f"{_finite(*before):.3f}", refresh=False)
+            bar.set_postfix(loss=f"{finite(*before, NAME):.3f}", refresh=False)
         before = number, loss
     if before is not None:
-        _finite(*before)
-    return nnx.merge(graphdef, state[0] if state[2] is None else state[2])
+        finite(*before, NAME)
+    return nnx.merge(graphdef, result(state))
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "stage"))
 def _step(
-    state: Any,
+    state: StageState,
     query: Int[Array, "B L"],
     query_mask: Bool[Array, "B L"],
     document: Int[Array, "B M"],
@@ -140,9 +127,8 @@ def _step(
     *,
     graphdef: nnx.GraphDef[Qwen3Encoder],
     stage: TextStageConfig,
-) -> tuple[Any, Float32[Array, ""]]:
-    """One step from (weights, moments, running mean or None): the new state, and the loss."""
-    params, moments, average = state
+) -> tuple[StageState, Float32[Array, ""]]:
+    """One step: the new state, and the loss."""
 
     def loss_of(params: Any) -> Float32[Array, ""]:
         tower = nnx.merge(graphdef, params)
@@ -160,18 +146,12 @@ def _step(
             document_ids=document_ids,
         ).total
 
-    loss, gradients = jax.value_and_grad(loss_of)(params)
-    # optax multiplies floats by integer counts, which strict promotion refuses.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, moments = _optimizer(stage).update(gradients, moments, params)
-    params = optax.apply_updates(params, updates)
-    if average is not None:
-        average = optax.incremental_update(params, average, 1 - stage.average_decay)
-    return (params, moments, average), loss
+    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    return advance(state, gradients, stage), loss
 
 
 def initial_tower(config: Qwen3Config, seed: int) -> Qwen3Encoder:
-    """A tower with random weights, drawn in numpy: nnx's own way takes seconds more.
+    """A tower with random weights.
 
     Kernels are normal with variance 1/inputs, token embeddings with 0.02², norms the
     identity.
@@ -184,12 +164,7 @@ def initial_tower(config: Qwen3Config, seed: int) -> Qwen3Encoder:
         inputs = 2500 if path[-1] == "embedding" else shape[-2]
         return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(inputs, dtype=np.float32)
 
-    graphdef, state = nnx.split(abstract_qwen3(config))
-    flat = [
-        (path, variable.replace(jnp.asarray(draw(path, variable.shape))))
-        for path, variable in nnx.to_flat_state(state)
-    ]
-    return nnx.merge(graphdef, nnx.from_flat_state(flat))
+    return fill(abstract_qwen3(config), draw)
 
 
 def _epoch(queries: Sequence[Sequence[int]], stage: TextStageConfig, epoch: int) -> list[HostArray]:
@@ -208,12 +183,12 @@ def _epoch(queries: Sequence[Sequence[int]], stage: TextStageConfig, epoch: int)
 def _stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:
     """Each token some times over, gaps in between, the end token once."""
     most, gap = stage.most_repeats, stage.gap_token
-    if most == 1:
+    if most == 1 and gap is None:
         return list(ids)
     stretched: list[int] = []
     for token in ids[:-1]:
         if gap is not None:
-            stretched += [gap] * int(rng.integers(0, most))
+            stretched += [gap] * int(rng.integers(0, stage.most_gaps + 1))
         stretched += [token] * int(rng.integers(1, most + 1))
     return [*stretched, ids[-1]]
 
@@ -222,32 +197,3 @@ def _identities(texts: Sequence[Sequence[int]]) -> HostArray:
     numbers: dict[tuple[int, ...], int] = {}
     ids = [numbers.setdefault(tuple(text), len(numbers)) for text in texts]
     return np.asarray(ids, np.int32)
-
-
-def _optimizer(stage: TextStageConfig) -> optax.GradientTransformation:
-    warmup = int(stage.steps * stage.warmup_fraction)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else stage.learning_rate, stage.learning_rate, warmup, max(stage.steps, 2)
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(stage.clip_norm),
-        optax.adamw(
-            schedule,
-            b2=0.98,
-            weight_decay=stage.weight_decay,
-            mask=lambda params: jax.tree.map_with_path(
-                lambda path, _: "kernel" in jax.tree_util.keystr(path), params
-            ),
-        ),
-    )
-
-
-def _finite(number: int, loss: Array) -> float:
-    value = float(np.asarray(loss))
-    if not np.isfinite(value):
-        raise MrlError(
-            f"the loss of step {number} is {value}, expected a finite number",
-            where="the text stage",
-            mend="lower the learning rate",
-        )
-    return value
