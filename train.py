@@ -19,7 +19,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     from mrl_jax.config_tree import load_config, override
-    from mrl_jax.experiment import ExperimentConfig, train
+    from mrl_jax.experiment import ExperimentConfig
+    from mrl_jax.training_run import train
 
     config = override(load_config(args.config, ExperimentConfig), args.assignments)
     run = train(config, args.workdir or Path("runs") / config.name)

@@ -37,9 +37,10 @@ LAYERS: list[dict[str, set[str]]] = [
     {"training.*": {"training.*"}, "evaluation.*": {"evaluation.*"}},
     {
         "experiment": set(),
+        "training_run": {"experiment"},
         "embedder": set(),
         "retrieval_report": {"embedder"},
-        "demo.*": {"demo.*", "embedder", "experiment", "retrieval_report"},
+        "demo.*": {"demo.*", "embedder", "experiment", "retrieval_report", "training_run"},
     },
 ]
 EXCEPTIONS = {("data.*", "models.*"): "data never imports models"}

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,12 +21,13 @@ from mrl_jax.checkpoint import RunCheckpoints
 from mrl_jax.config_tree import load_config, override
 from mrl_jax.data.retrieval_set import read_retrieval_set
 from mrl_jax.errors import MrlError, run_command
-from mrl_jax.experiment import ExperimentConfig, train
+from mrl_jax.experiment import ExperimentConfig
 from mrl_jax.orbax_arrays import read_arrays
 from mrl_jax.retrieval_report import run_retrieval
 from mrl_jax.tower_folder import TOWER_FILE, read_checked_weights, read_info
 from mrl_jax.training.loop import read_metrics
 from mrl_jax.training.parallel import Devices
+from mrl_jax.training_run import train
 
 ROOT = Path(__file__).parents[1]
 
@@ -169,6 +171,21 @@ def test_a_finished_run_is_not_run_again(world, finished, one_device):
     assert any("resumed from step 12" in line for line in said)
 
 
+def test_what_has_changed_since_the_run_began_is_said(world, finished, one_device, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    path = workdir / "experiment.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "data_digest": "of other recordings"}))
+    said: list[str] = []
+    config = world.load("train.checkpoint_every=5")
+    train(config, workdir, devices=one_device, say=said.append)
+    [note] = [line for line in said if "changed since the run began" in line]
+    assert f"data_digest of other recordings → {record['data_digest']}" in note
+    assert "train.checkpoint_every" in note
+    assert "learning_rate" not in note
+
+
 def test_two_runs_are_the_same_to_the_bit_and_another_seed_is_not(world, finished, one_device):
     workdir, _, _ = finished
     quick = ["train.validate_every=0", "train.checkpoint_every=0", "train.steps=12"]
@@ -258,7 +275,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 from mrl_jax.config_tree import load_config, override
 from mrl_jax.errors import run_command
-from mrl_jax import experiment
+from mrl_jax import experiment, training_run
 import grain, orbax.checkpoint, tensorflow_datasets, tokenizers, optax  # Before the forks.
 
 config = override(
@@ -275,7 +292,7 @@ for attempt in range(kills + 1):
     child = os.fork()
     if child == 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")
-        os._exit(run_command(lambda _: experiment.train(config, workdir) and 0, []))
+        os._exit(run_command(lambda _: training_run.train(config, workdir) and 0, []))
     if attempt < kills:
         start, wanted = lines(), rng.randint(1, 5)
         while lines() < start + wanted:

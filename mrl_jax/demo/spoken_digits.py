@@ -40,11 +40,12 @@ from mrl_jax.demo.towers import (
 )
 from mrl_jax.errors import CommandParser, MrlError, run_command
 from mrl_jax.evaluation import report
-from mrl_jax.experiment import ExperimentConfig, train
+from mrl_jax.experiment import ExperimentConfig
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.retrieval_report import report_retrieval
 from mrl_jax.training.ctc_stage import CtcStageConfig, train_ctc, word_vocabulary
 from mrl_jax.training.text_stage import TextStageConfig, train_text_tower
+from mrl_jax.training_run import train
 
 SPEECH = HubertConfig(
     width=128,
