@@ -1,0 +1,347 @@
+"""A training run: what `train.py` does, all parts put together."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mrl_jax import param_tree
+from mrl_jax.array_types import HostArray
+from mrl_jax.batch import Batch
+from mrl_jax.checkpoint import RunCheckpoints
+from mrl_jax.config_tree import to_json
+from mrl_jax.data.batches import BatchSource, read_batches
+from mrl_jax.data.builder import BUILD_FILE
+from mrl_jax.data.dataset import open_dataset
+from mrl_jax.data.retrieval_set import RetrievalSet, load_query_audio, read_retrieval_set
+from mrl_jax.data.text import TextTokenizer
+from mrl_jax.errors import MrlError
+from mrl_jax.evaluation.encode import Encoder
+from mrl_jax.evaluation.retrieval import Judgements, RetrievalResult, evaluate_retrieval
+from mrl_jax.experiment import ExperimentConfig, build_model, prepare_data
+from mrl_jax.model_folder import ModelInfo, save_model, tower_reference
+from mrl_jax.models.clips import normalize_clip
+from mrl_jax.models.late_fusion import LateFusion
+from mrl_jax.param_tree import Split
+from mrl_jax.training.loop import RunSummary, run_loop
+from mrl_jax.training.optim import learning_rate, make_optimizer
+from mrl_jax.training.parallel import Devices
+from mrl_jax.training.step import TrainState, init_state, trained_leaves
+
+SCORE = "ndcg@10"
+CONFIG_FILE = "experiment.json"
+CALIBRATION_FILE = "calibration.json"
+CALIBRATION_CLIPS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRun:
+    """What `train` gives back.
+
+    Attributes:
+        summary: how the loop ended.
+        model: the exported model, with its scores, if the run finished.
+    """
+
+    summary: RunSummary
+    model: ModelInfo | None
+
+
+def train(
+    config: ExperimentConfig,
+    workdir: Path,
+    *,
+    devices: Devices | None = None,
+    say: Callable[[str], None] = print,
+) -> TrainingRun:
+    """Train, or resume, and export the best model into `workdir`.
+
+    Args:
+        config: the run.
+        workdir: gets the data set, checkpoints/, metrics.jsonl, model.json and the head.
+        devices: all of JAX's by default.
+        say: told what happens, a line at a time.
+
+    Raises:
+        MrlError: whatever is wrong with the config, the data, the towers, a checkpoint.
+    """
+    if jax.process_count() > 1:
+        raise MrlError(
+            f"there are {jax.process_count()} processes, and checkpoints, metrics and validation "
+            "are those of one so far",
+            mend="run one process with all devices of one host",
+        )
+    devices = Devices(config.train.parallel) if devices is None else devices
+    devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
+    tokenizer = TextTokenizer(config.model.text_tower, max_tokens=config.data.batch.max_text_tokens)
+    model = build_model(config, tokenizer)
+    validation = read_retrieval_set(config.data.validation) if config.data.validation else None
+    _make_folder(workdir)
+    folder, report = prepare_data(config, workdir)
+    if report is not None and report.skipped:
+        say(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
+    examples = open_dataset(folder, config.data.split)
+    rate = model.speech.config.sample_rate
+    if examples.sample_rate != rate:
+        raise MrlError(
+            f"the data set is at {examples.sample_rate} Hz, the speech tower hears {rate} Hz",
+            where=folder,
+            mend=f"set data.build.sample_rate={rate}, or build the data set again at that rate",
+        )
+    source = BatchSource(
+        examples,
+        tokenizer,
+        config.data.batch,
+        seed=config.seed,
+        prepare=normalize_clip if model.speech.config.normalize_clips else _as_it_is,
+        min_samples=model.min_samples,
+        augment=config.augment,
+        stretch=config.stretch,
+        shard=(jax.process_index(), jax.process_count()),
+    )
+    steps = config.train.total_steps(source.plan.batches_per_epoch)
+    if config.model.calibrate:
+        _calibrate(model, source, workdir)
+    factors = model.head
+    split = param_tree.split(model)
+    optimizer = make_optimizer(config.optim, steps)
+    frozen = devices.replicate(split.frozen)
+    state = devices.replicate(init_state(split.trained, optimizer))
+    identity = {
+        "trained leaves": {k: list(v) for k, v in trained_leaves(split.trained).items()},
+        "speech tower": tower_reference(Path(config.model.speech_tower), workdir).digest,
+        "text tower": tower_reference(Path(config.model.text_tower), workdir).digest,
+        "end token": model.config.end_token,
+        "padding": config.model.padding,
+        "calibration": {
+            "layer_scale": np.asarray(factors.layer_scale[...]).tolist(),
+            "token_scale": float(np.asarray(factors.token_scale[...])),
+        },
+    }
+    say(
+        f"{config.name}: {param_tree.count(param_tree.flatten(split.trained)):,} trained of "
+        f"{param_tree.count(param_tree.flat_weights(model)):,} parameters, "
+        f"{len(source.plan.bucket_of):,} pairs, {steps:,} steps of "
+        f"{config.data.batch.batch_size} on {len(devices.everywhere)} device(s) by "
+        f"{devices.parallel}; clips padded to "
+        f"{', '.join(f'{size / rate:.1f}' for size in source.plan.sizes)} s"
+    )
+    validate = None
+    if validation is not None:
+        validate = _validator(config, model, split, frozen, tokenizer, validation, devices)
+    record = {**to_json(config), "data_digest": examples.digest}
+    with RunCheckpoints(
+        workdir / "checkpoints",
+        keep_last=config.train.keep_last,
+        keep_best=config.train.keep_best,
+    ) as checkpoints:
+        if checkpoints.latest_step is not None:
+            state = checkpoints.restore(checkpoints.latest_step, state, identity)
+            say(f"resumed from step {checkpoints.latest_step}")
+            _tell_changes(record, workdir, say)
+        _write_json(workdir / CONFIG_FILE, record)
+
+        def batches(start: int) -> Generator[Batch, None, None]:
+            return read_batches(source, start=start, config=config.data.batch)
+
+        summary = run_loop(
+            state,
+            devices.compile_step(
+                split.rebuild,
+                optimizer,
+                config.loss,
+                accumulation_steps=config.optim.accumulation_steps,
+            ),
+            frozen,
+            batches,
+            devices.put_batch,
+            config=config.train,
+            total_steps=steps,
+            dims=config.loss.dims,
+            batch_size=config.data.batch.batch_size,
+            learning_rate=learning_rate(config.optim, steps),
+            checkpoints=checkpoints,
+            identity=identity,
+            workdir=workdir,
+            validate=validate,
+            score=SCORE,
+        )
+        if not summary.finished:
+            say(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
+            return TrainingRun(summary, None)
+        best = checkpoints.best_step or summary.step
+        state = summary.state
+        if best != summary.step:
+            state = checkpoints.restore(best, state, identity)
+        score = checkpoints.best_score
+    info = _export(config, workdir, model, split, state, best, score)
+    say(f"model of step {best} in {workdir}; input wait {summary.input_wait:.1%} of the time")
+    return TrainingRun(summary, info)
+
+
+def _calibrate(model: LateFusion, source: BatchSource, workdir: Path) -> None:
+    """Fit the head's fixed factors to the first clips; a resumed run reads them back."""
+    path, head = workdir / CALIBRATION_FILE, model.head
+    resuming = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
+    if resuming and path.is_file():
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            head.layer_scale[...] = jnp.asarray(stored["layer_scale"], jnp.float32)
+            head.token_scale[...] = jnp.asarray(stored["token_scale"], jnp.float32)
+        except (ValueError, KeyError, TypeError) as error:
+            raise MrlError(
+                f"cannot be read as the factors of the head ({error})",
+                where=path,
+                mend="begin the run anew in another --workdir",
+            ) from error
+        return
+    batch = source.rows(0, 0, min(CALIBRATION_CLIPS, source.plan.batch_size))
+    graphdef, arrays = nnx.split(model)
+
+    @jax.jit
+    def factors(arrays: Any, samples: Any, lengths: Any) -> tuple[Any, Any]:
+        fitted = nnx.merge(graphdef, arrays)
+        fitted.calibrate(samples, lengths)
+        return fitted.head.layer_scale[...], fitted.head.token_scale[...]
+
+    layer_scale, token_scale = factors(arrays, batch.samples, batch.lengths)
+    head.layer_scale[...], head.token_scale[...] = layer_scale, token_scale
+    stored = {
+        "layer_scale": [float(scale) for scale in np.asarray(layer_scale)],
+        "token_scale": float(np.asarray(token_scale)),
+    }
+    _write_json(path, stored)
+
+
+def load_queries(
+    queries: RetrievalSet, sample_rate: int
+) -> tuple[list[HostArray], list[str], list[str]]:
+    """Clips, tasks and names of all queries; a broken recording is fatal."""
+    clips = [load_query_audio(query, sample_rate) for query in queries.queries]
+    tasks = [query.task or "" for query in queries.queries]
+    return clips, tasks, [f"query {query.id}" for query in queries.queries]
+
+
+def judgements_of(data: RetrievalSet) -> Judgements:
+    """The qrels of a retrieval set, as evaluation wants them."""
+    return Judgements(
+        [query.id for query in data.queries],
+        [document.id for document in data.corpus],
+        data.qrels,
+    )
+
+
+def _validator(
+    config: ExperimentConfig,
+    model: LateFusion,
+    split: Split,
+    frozen: Mapping[str, Any],
+    tokenizer: TextTokenizer,
+    data: RetrievalSet,
+    devices: Devices,
+) -> Callable[[TrainState], Mapping[str, float]]:
+    """Scores of the state on a retrieval set; documents are encoded once, as they never move."""
+    clips, tasks, names = load_queries(data, model.speech.config.sample_rate)
+    judgements = judgements_of(data)
+    sharding = jax.sharding.NamedSharding(devices.mesh, jax.sharding.PartitionSpec("batch"))
+    encoder = Encoder(
+        split.rebuild,
+        split.trained,
+        frozen,
+        model,
+        tokenizer,
+        prompts=config.data.batch.prompts,
+        sharding=sharding,
+        batch_size=32,
+    )
+    encoder.check_speech(clips, tasks=tasks, names=names)  # Before the run, not after it.
+    documents: list[HostArray] = []
+
+    def validate(state: TrainState) -> Mapping[str, float]:
+        encoder.trained = state.trained
+        if not documents:
+            documents.append(encoder.text([document.text for document in data.corpus]))
+        queries = encoder.speech(clips, tasks=tasks, names=names)
+        results = evaluate_retrieval(queries, documents[0], judgements, dims=config.loss.dims)
+        return scores_of(results)
+
+    return validate
+
+
+def scores_of(results: list[RetrievalResult]) -> dict[str, float]:
+    """nDCG@10 at each dimension; that of the widest also by its bare name."""
+    widest = max(results, key=lambda result: result.dim)
+    return {
+        SCORE: widest.means[SCORE],
+        **{f"{SCORE}/{result.dim}": result.means[SCORE] for result in results},
+    }
+
+
+def _export(
+    config: ExperimentConfig,
+    workdir: Path,
+    model: LateFusion,
+    split: Split,
+    state: TrainState,
+    step: int,
+    score: float | None,
+) -> ModelInfo:
+    # Later lines win: the head's weights with its fixed factors multiplied in.
+    trained = {path: np.asarray(x) for path, x in param_tree.flatten(state.trained).items()}
+    head = split.rebuild(state.trained, split.frozen).head
+    trained.update({f"head.{path}": array for path, array in head.fold().items()})
+    info = {
+        "kind": "late_fusion",
+        "speech": tower_reference(Path(config.model.speech_tower), workdir),
+        "text": tower_reference(Path(config.model.text_tower), workdir),
+        "fusion": model.config,
+        "padding": config.model.padding,
+        "dims": config.loss.dims,
+        "prompts": dict(config.data.batch.prompts),
+        "max_text_tokens": config.data.batch.max_text_tokens,
+        "step": step,
+        "scores": {} if score is None else {SCORE: score},
+        "dtype": config.model.dtype,
+    }
+    return save_model(workdir, info, trained)
+
+
+def _tell_changes(record: Mapping[str, Any], workdir: Path, say: Callable[[str], None]) -> None:
+    """A resumed run may have another config or data; what differs is said, never just taken."""
+    path = workdir / CONFIG_FILE
+    if not path.is_file():
+        return
+    try:
+        before = param_tree.flatten(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        return
+    now = param_tree.flatten(record)
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        told = ", ".join(f"{name} {before.get(name)} → {now[name]}" for name in changed)
+        say(f"note: the config has changed since the run began: {told}")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _make_folder(workdir: Path) -> None:
+    if workdir.exists() and not workdir.is_dir():
+        raise MrlError(
+            "is a file, expected a folder", where=workdir, mend="choose another --workdir"
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+
+
+def _as_it_is(clip: HostArray) -> HostArray:
+    return clip
