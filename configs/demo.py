@@ -23,6 +23,7 @@ def get_config() -> ExperimentConfig:
             text_tower="demo/towers/text",
             dtype="float32",
             remat=False,
+            calibrate="whiten",
         ),
         data=DataConfig(
             train="demo/world/train.jsonl",
@@ -37,7 +38,7 @@ def get_config() -> ExperimentConfig:
         ),
         loss=LossConfig(dims=(96, 48, 24, 12)),
         optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_fraction=0.05),
-        train=LoopConfig(steps=600, validate_every=150, checkpoint_every=150),
+        train=LoopConfig(steps=900, validate_every=300, checkpoint_every=300),
         augment=vary,
         stretch=1 / SPEEDS[0],
     )
