@@ -113,13 +113,15 @@ def _example(
     row: Mapping[str, Any],
     folder: Path,
     columns: Mapping[str, str],
-    split: str | None,
+    default: str | None,
     counts: dict[str, int],
 ) -> IntentExample:
     # An empty cell of a CSV file is one that is not there.
     held = {key: value for key, value in row.items() if value not in ("", None)}
     label = row_id(where, row, columns["label"])
-    if columns["split"] in held or split is None:
+    if columns["split"] not in held and default is not None:
+        split = default
+    else:
         split = row_text(where, held, columns["split"], required=True)
     audio = row_audio(where, held.get(columns["audio"]), folder)
     text = row_text(where, held, columns["text"])

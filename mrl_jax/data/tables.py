@@ -118,11 +118,11 @@ def _read_tsv(file: Path, expected: Sequence[str]) -> Iterator[Row]:
 
 def _read_csv(file: Path, expected: Sequence[str]) -> Iterator[Row]:
     """Fields may be quoted, and then hold commas and ends of lines."""
+    start = 1
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, strict=True)
             header: list[str] = []
-            start = 1
             for fields in reader:
                 where, start = f"{file}, line {start}", reader.line_num + 1
                 if not header:
