@@ -34,6 +34,7 @@ def main() -> None:
         ("towers", towers),
         ("conversion", conversion),
         ("import_time", import_time),
+        ("search", search),
     ):
         path = RESULTS / f"{name}.json"
         if path.is_file():
@@ -197,6 +198,31 @@ def import_time(result: dict[str, Any]) -> list[str]:
         "## Import time",
         "Fresh processes in turn; the interpreter's own start is included.",
         _table(["imported", "seconds", "/ jax and flax"], rows),
+    ]
+
+
+def search(result: dict[str, Any]) -> list[str]:
+    figures, inputs = result["figures"], result["inputs"]
+    faiss, base = result["faiss"], figures["peak_bytes"]["vectors"]
+    rows = [
+        [
+            name,
+            f"{f['median']:.2f} ({f['min']:.2f} to {f['max']:.2f})",
+            f"{f['median'] / figures['faiss']['median']:.2f}",
+            f"{(figures['peak_bytes'][side] - base) / 1e9:.2f}",
+        ]
+        for side, name in (("faiss", "faiss `IndexFlatIP`"), ("ours", "`evaluation.search`"))
+        for f in (figures[side],)
+    ]
+    return [
+        "## Exact search",
+        f"The best {inputs['k']} of {inputs['documents']:,} random unit vectors of width "
+        f"{inputs['width']} for {inputs['queries']:,} queries; both sides in turn in one process. "
+        f"The same documents in the same order at {figures['same_documents']:.2%} of places, "
+        f"scores apart by at most {figures['largest_difference']:.0e} (ours are rounded once, "
+        f"from float64). faiss {faiss['version']} on {faiss['threads']} threads; its index holds "
+        f"a copy of the vectors, which is in its memory.",
+        _table(["search", "seconds", "/ faiss", "peak memory beside the vectors, GB"], rows),
     ]
 
 
