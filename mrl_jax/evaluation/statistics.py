@@ -52,6 +52,7 @@ def cluster_bootstrap(
     (Hesterberg, 2015): plain percentiles are too narrow. With two ways of clustering, squared
     distances from the mean add up, less those of their intersection, as variances do
     (Cameron, Gelbach and Miller, 2011); neither way alone is ever wider than the result.
+    Values that are all alike give an interval without width.
 
     Args:
         values: one a query.
@@ -63,28 +64,48 @@ def cluster_bootstrap(
         resamples: of clusters.
         seed: of the resampling.
     """
-    mean = _mean(values)
-    ways = [np.arange(len(values)) if clusters is None else _codes(clusters)]
-    if crossed is not None:
-        ways.append(_codes(crossed))
-    spoken = [way for way in ways if way.max() > 0]
-    if not spoken:
-        return Interval(mean=mean, low=float("nan"), high=float("nan"))
+    (interval,) = cluster_bootstraps(
+        values[:, None], clusters, crossed=crossed, level=level, resamples=resamples, seed=seed
+    )
+    return interval
+
+
+def cluster_bootstraps(
+    values: Float[HostArray, "Q M"],
+    clusters: Sequence[Hashable] | None,
+    *,
+    crossed: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[Interval]:
+    """`cluster_bootstrap` of each column, all from the same resamples."""
+    if not len(values):
+        raise ValueError("there are no values")
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite")
+    means = np.mean(values, axis=0)
+    ways = [way for way in _ways(len(values), clusters, crossed) if way.max() > 0]
+    if not ways:
+        return [Interval(mean=float(m), low=float("nan"), high=float("nan")) for m in means]
     rng = np.random.default_rng(seed)
 
-    def reach(way: Int[HostArray, " Q"]) -> Float[HostArray, "2"]:
-        return _reach(values, way, mean, level, resamples, rng)
+    def squared_reach(way: Int[HostArray, " Q"]) -> Float[HostArray, "2 M"]:
+        return _reach(values - means, way, level, resamples, rng) ** 2
 
-    each = [reach(way) for way in spoken]
-    squared = each[0] ** 2
-    if len(spoken) == 2:
-        both = reach(_codes(list(zip(*(way.tolist() for way in spoken), strict=True))))
-        crossing = each[0] ** 2 + each[1] ** 2 - both**2
-        squared = np.maximum(crossing, np.maximum(each[0] ** 2, each[1] ** 2))
+    squares = [squared_reach(way) for way in ways]
+    squared = squares[0]
+    if len(ways) == 2:
+        both = _codes(list(zip(*(way.tolist() for way in ways), strict=True)))
+        squared = np.maximum.reduce([*squares, squares[0] + squares[1] - squared_reach(both)])
     down, up = np.sqrt(squared)
     # A mean lies between the least and the largest value, and so do both ends.
-    low, high = max(mean - down, values.min()), min(mean + up, values.max())
-    return Interval(mean=mean, low=float(low), high=float(high))
+    low = np.maximum(means - down, values.min(axis=0))
+    high = np.minimum(means + up, values.max(axis=0))
+    return [
+        Interval(mean=float(mean), low=float(one), high=float(other))
+        for mean, one, other in zip(means, low, high, strict=True)
+    ]
 
 
 def paired_test(
@@ -112,35 +133,47 @@ def paired_test(
     interval = cluster_bootstrap(
         differences, clusters, crossed=crossed, resamples=resamples, seed=seed
     )
-    ways = [np.arange(len(a)) if clusters is None else _codes(clusters)]
-    if crossed is not None and len(set(crossed)) > 1:
-        ways.append(_codes(crossed))
+    ways = _ways(len(a), clusters, crossed)
+    ways = [way for way in ways if way.max() > 0] or ways[:1]
     p_value = max(_sign_flips(np.bincount(way, differences), resamples, seed) for way in ways)
     return PairedTest(
         difference=interval.mean, low=interval.low, high=interval.high, p_value=p_value
     )
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for being several (Holm, 1979), in the order given."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = least
+    return adjusted
+
+
 def _reach(
-    values: Float[HostArray, " Q"],
+    centred: Float[HostArray, "Q M"],
     way: Int[HostArray, " Q"],
-    mean: float,
     level: float,
     resamples: int,
     rng: np.random.Generator,
-) -> Float[HostArray, "2"]:
-    """How far the interval reaches below and above the mean."""
-    sums, sizes = np.bincount(way, values - mean), np.bincount(way).astype(np.float64)
+) -> Float[HostArray, "2 M"]:
+    """How far each column's interval reaches below and above its mean."""
+    columns = np.concatenate((centred, np.ones((len(centred), 1))), axis=1)
+    sums = np.zeros((int(way.max()) + 1, columns.shape[1]))
+    np.add.at(sums, way, columns)
     count = len(sums)
-    means = np.empty(resamples)
+    means = np.empty((resamples, centred.shape[1]))
     for start in range(0, resamples, ROWS):
         rows = min(ROWS, resamples - start)
-        chosen = rng.integers(0, count, (rows, count), dtype=np.int32)
-        means[start : start + rows] = sums[chosen].sum(axis=1) / sizes[chosen].sum(axis=1)
+        chosen = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+        times = np.bincount(chosen.ravel(), minlength=rows * count).reshape(rows, count)
+        total = times.astype(np.float64) @ sums
+        means[start : start + rows] = total[:, :-1] / total[:, -1:]
     quantile = student.ppf((1 + level) / 2, count - 1) * np.sqrt(count / (count - 1))
     tail = NormalDist().cdf(-float(quantile))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return np.asarray([max(-low, 0.0), max(high, 0.0)])
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return np.stack((np.maximum(-low, 0), np.maximum(high, 0)))
 
 
 def _sign_flips(sums: Float[HostArray, " G"], resamples: int, seed: int) -> float:
@@ -155,12 +188,14 @@ def _sign_flips(sums: Float[HostArray, " G"], resamples: int, seed: int) -> floa
     return extreme / (resamples + 1)
 
 
-def _mean(values: Float[HostArray, " Q"]) -> float:
-    if not len(values):
-        raise ValueError("there are no values")
-    if not np.isfinite(values).all():
-        raise ValueError("a value is not finite")
-    return float(np.mean(values))
+def _ways(
+    size: int, clusters: Sequence[Hashable] | None, crossed: Sequence[Hashable] | None
+) -> list[Int[HostArray, " Q"]]:
+    for labels in (clusters, crossed):
+        if labels is not None and len(labels) != size:
+            raise ValueError(f"{size} values and {len(labels)} labels")
+    ways = [np.arange(size) if clusters is None else _codes(clusters)]
+    return ways if crossed is None else [*ways, _codes(crossed)]
 
 
 def _codes(labels: Sequence[Hashable]) -> Int[HostArray, " Q"]:
