@@ -11,6 +11,7 @@ is read by up to three speakers.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,9 @@ def _code(language: str) -> str:
     if language in LANGUAGES.values():
         return language
     if language not in LANGUAGES:
-        raise MrlError(
-            f"FLEURS has no language {language!r}",
-            where="fleurs",
-            mend=f"expected one of {', '.join(LANGUAGES)}",
-        )
+        near = difflib.get_close_matches(language, (*LANGUAGES, *LANGUAGES.values()), 3, 0.5)
+        mend = f"did you mean {' or '.join(near)}" if near else "name it as in `fleurs:wo-fr`"
+        raise MrlError(f"has no language {language!r}", where="FLEURS", mend=mend)
     return LANGUAGES[language]
 
 
