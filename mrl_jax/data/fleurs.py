@@ -127,7 +127,7 @@ def _code(language: str) -> str:
     if language in LANGUAGES.values():
         return language
     if language not in LANGUAGES:
-        near = difflib.get_close_matches(language, (*LANGUAGES, *LANGUAGES.values()), 3, 0.5)
+        near = difflib.get_close_matches(language, (*LANGUAGES, *LANGUAGES.values()), 3, 0.6)
         mend = f"did you mean {' or '.join(near)}" if near else "name it as in `fleurs:wo-fr`"
         raise MrlError(f"has no language {language!r}", where="FLEURS", mend=mend)
     return LANGUAGES[language]
