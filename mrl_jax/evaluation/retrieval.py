@@ -8,6 +8,7 @@ import numpy as np
 
 from mrl_jax import metrics
 from mrl_jax.array_types import Float, Float32, HostArray, Int
+from mrl_jax.data.retrieval_set import RetrievalSet
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.search import exact_scores, rank, unit_prefix
 from mrl_jax.tied_metrics import METRICS, TiedRanking
@@ -149,6 +150,13 @@ def evaluate_retrieval(
             )
         )
     return results
+
+
+def judgements_of(data: RetrievalSet) -> Judgements:
+    """The qrels of a retrieval set, as evaluation wants them."""
+    return Judgements(
+        [query.id for query in data.queries], [doc.id for doc in data.corpus], data.qrels
+    )
 
 
 def check_dims(dims: Sequence[int], width: int, *, where: str | None = None) -> None:
