@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mrl_jax.array_types import HostArray
 from mrl_jax.data.digests import digest_lines
-from mrl_jax.data.retrieval_set import Query, RetrievalSet, load_query_audio
+from mrl_jax.data.retrieval_set import RetrievalSet, load_query_audio
 from mrl_jax.embedder import Embedder
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.comparison import Clusters
@@ -71,15 +71,16 @@ def set_name(data: Path | str) -> str:
 def retrieval_set_digest(data: RetrievalSet) -> str:
     """SHA-256 of everything that is measured: words, recordings and judgements."""
     rows: list[object] = [
-        (q.id, q.text, q.task, q.speaker, q.transcript, _audio_digest(q)) for q in data.queries
+        (q.id, q.text, q.task, q.speaker, q.transcript, _recording(q.audio)) for q in data.queries
     ]
     rows += [(document.id, document.text) for document in data.corpus]
     rows += [(query, dict(grades)) for query, grades in sorted(data.qrels.items())]
     return digest_lines(rows)
 
 
-def _audio_digest(query: Query) -> str | None:
-    if query.audio is None:
+def _recording(audio: Path | bytes | None) -> str | None:
+    """What a recording says, wherever it lies."""
+    if audio is None:
         return None
-    content = query.audio.read_bytes() if isinstance(query.audio, Path) else query.audio
+    content = audio.read_bytes() if isinstance(audio, Path) else audio
     return hashlib.sha256(content).hexdigest()
