@@ -1,5 +1,6 @@
 """`eval.py robustness`: how retrieval holds up when recordings get worse."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.embedder import Embedder
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.records import Record
-from mrl_jax.evaluation.retrieval import Judgements, check_dims
+from mrl_jax.evaluation.retrieval import Judgements, judgements_of
 from mrl_jax.evaluation.robustness import (
     CLEAN,
     CONDITIONS,
@@ -24,11 +25,13 @@ from mrl_jax.evaluation.robustness import (
     robustness_records,
     robustness_table,
 )
+from mrl_jax.measured_set import chosen_dims, clusters_of, set_name
 from mrl_jax.report_folder import report_folder, source_of, write_report
+from mrl_jax.staging import check_apart
 
 SUMMARY = """nDCG@10 of the same {queries} spoken queries in each condition, searched in
 {documents} documents that were encoded once. In brackets the 95 % interval, from resampling
-queries by what they ask{speakers}.
+queries by their words{speakers}.
 
 A signal-to-noise ratio is that of mean powers over the whole recording. Babble is mixed from
 up to six other recordings of the set that ask for something else. Noise depends on the seed
@@ -49,8 +52,7 @@ def run_robustness(
         MrlError: a query that is written, a broken recording, a dim above the width of the
             model, too few recordings for babble.
     """
-    dims = embedder.info.dims if dims is None else dims
-    check_dims(dims, embedder.width, where="--dims")
+    dims = chosen_dims(embedder, dims)
     written = [query.id for query in data.queries if query.audio is None]
     if written:
         raise MrlError(
@@ -60,10 +62,8 @@ def run_robustness(
             mend="only recordings can be degraded: measure a set of spoken queries",
         )
     unjudged = set(data.unjudged)
-    queries = [query for query in data.queries if query.id not in unjudged]
-    judgements = Judgements(
-        [query.id for query in queries], [document.id for document in data.corpus], data.qrels
-    )
+    queries = tuple(query for query in data.queries if query.id not in unjudged)
+    judgements = judgements_of(dataclasses.replace(data, queries=queries))
     rate = embedder.model.speech.config.sample_rate
     clips = [load_query_audio(query, rate) for query in queries]
     names = [query.id for query in queries]
@@ -88,16 +88,14 @@ def run_robustness(
         )
 
     found = {condition: encode(condition) for condition in dict.fromkeys((CLEAN, *conditions))}
-    speakers = [query.speaker for query in queries]
+    clusters = clusters_of(dataclasses.replace(data, queries=queries), judgements)
     results = measure_robustness(
         found,
         documents,
         judgements,
         dims=dims,
-        clusters=[
-            query.transcript or answer for query, answer in zip(queries, answers, strict=True)
-        ],
-        crossed=None if None in speakers else speakers,
+        clusters=clusters.texts,
+        crossed=clusters.speakers,
     )
     return results, judgements
 
@@ -121,8 +119,8 @@ def report_robustness(
     Raises:
         MrlError: as `run_robustness`; the set or the model cannot be read; `out` exists.
     """
-    found = load_retrieval_set(data)
-    embedder = Embedder.load(model)
+    embedder, found = Embedder.load(model), load_retrieval_set(data)
+    check_apart(model, out)
     with report_folder(out, overwrite=overwrite) as staging:
         results, judgements = run_robustness(
             embedder, found, dims=dims, conditions=conditions, seed=seed
@@ -140,14 +138,13 @@ def report_robustness(
         plot_conditions(staging / "conditions.png", results, chance=chance)
         caption = "nDCG@10 without noise, in a room, by telephone, at other speeds, and cut short."
         pictures.append(("conditions.png", caption))
-        spoken_by_many = len({query.speaker for query in found.queries}) > 1
         write_report(
             staging,
-            title=f"Robustness: {Path(str(data)).name}",
+            title=f"Robustness: {set_name(data)}",
             summary=SUMMARY.format(
                 queries=len(judgements.query_ids),
                 documents=len(found.corpus),
-                speakers=" and by speaker" if spoken_by_many else "",
+                speakers=" and by speaker" if any(q.speaker for q in found.queries) else "",
                 seed=seed,
             ),
             records=[

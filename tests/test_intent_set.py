@@ -1,5 +1,6 @@
 """Intent sets: every form gives the same set, and every mistake is one line."""
 
+import dataclasses
 import io
 import json
 
@@ -12,6 +13,7 @@ from mrl_jax.data.intent_set import (
     load_intent_audio,
     read_intent_set,
 )
+from mrl_jax.data.set_digest import digest_intent_set
 from mrl_jax.errors import MrlError
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -123,6 +125,12 @@ def test_recordings_by_path_and_inside_the_table(tmp_path):
     assert clip.shape == (800,)
     assert clip.dtype == np.float32
     np.testing.assert_array_equal(clip, load_intent_audio(spoken, 8000))
+    # What a digest tells apart is what a recording says, not where it lies.
+    same = dataclasses.replace(spoken, audio=wav(300))
+    assert digest_intent_set([same, written]) == digest_intent_set([spoken, written])
+    changes = ({"audio": wav(301)}, {"label": "y"}, {"text": "a"}, {"split": "dev"}, {"id": "3"})
+    others = {digest_intent_set([dataclasses.replace(spoken, **x), written]) for x in changes}
+    assert len(others | {digest_intent_set([spoken, written])}) == len(changes) + 1
     with pytest.raises(MrlError, match="example '2': has no audio, only text"):
         load_intent_audio(written, 8000)
 

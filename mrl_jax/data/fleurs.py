@@ -84,9 +84,9 @@ def load_fleurs(
         ]
         mend = "check the network, or name a folder that holds it: `fleurs:wo-fr@FOLDER`"
         folder = download_dataset(HUB_ID, patterns=patterns, revision=HUB_REVISION, mend=mend)
-    asked = list(_rows(folder, spoken[0], split))
+    asked = list(_rows(folder, spoken[0], split, speech=speech))
     answers: dict[str, str] = {}
-    for where, row in _rows(folder, spoken[1], split):
+    for where, row in _rows(folder, spoken[1], split, speech=False):
         answers.setdefault(_sentence(where, row), _raw(where, row))
     queries: list[Query] = []
     numbers: dict[str, str] = {}
@@ -151,13 +151,14 @@ def _query(name: str, where: str, row: Mapping[str, Any], folder: Path, *, speec
     return Query(id=name, audio=audio, transcript=_raw(where, row))
 
 
-def _rows(folder: Path, code: str, split: str) -> Iterator[Row]:
+def _rows(folder: Path, code: str, split: str, *, speech: bool) -> Iterator[Row]:
     """The rows of a language, in whichever form the folder has it."""
+    columns = ("id", "raw_transcription", *(("audio",) if speech else ()))
     for place in (folder / code, folder / "data" / code, folder / "parquet-data" / code):
         for pattern in (f"{split}/*.parquet", f"fleurs-{split}*.parquet", f"{split}-*.parquet"):
             if files := sorted(place.glob(pattern)):
                 for file in files:
-                    yield from read_rows(file)
+                    yield from read_rows(file, columns=columns)
                 return
     for place in (folder / "xtreme_s", folder):
         if versions := sorted((place / f"fleurs.{code}").glob("*/features.json")):

@@ -17,12 +17,15 @@ Row = tuple[str, dict[str, Any]]
 """Where a row stands (file and line), and its columns."""
 
 
-def read_rows(file: Path, *, header: Sequence[str] = ()) -> Iterator[Row]:
+def read_rows(
+    file: Path, *, header: Sequence[str] = (), columns: Sequence[str] | None = None
+) -> Iterator[Row]:
     """Every row of a table, in the order of the file.
 
     Args:
         file: .jsonl, .tsv, .csv or .parquet; the first line of .tsv and .csv names columns.
         header: columns that .tsv and .csv must have.
+        columns: those of .parquet to read, where they are there; all by default.
 
     Raises:
         MrlError: the file is not what its name says; a line is malformed; pyarrow is absent.
@@ -34,7 +37,7 @@ def read_rows(file: Path, *, header: Sequence[str] = ()) -> Iterator[Row]:
     if file.suffix == ".csv":
         return _read_csv(file, header)
     if file.suffix == ".parquet":
-        return _read_parquet(file)
+        return _read_parquet(file, columns)
     problem = f"is of the kind {file.suffix or 'without an ending'}, expected a table"
     raise MrlError(problem, where=file, mend="give .jsonl, .csv, .tsv or .parquet")
 
@@ -153,7 +156,7 @@ def _named(header: Sequence[str], fields: Sequence[str], where: str, mark: str) 
     return dict(zip(header, fields, strict=True))
 
 
-def _read_parquet(file: Path) -> Iterator[Row]:
+def _read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -165,7 +168,9 @@ def _read_parquet(file: Path) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             classes = _class_names(table.schema_arrow.metadata)
-            for batch in table.iter_batches(batch_size=256):  # Recordings are large.
+            wanted = columns and [name for name in table.schema_arrow.names if name in columns]
+            # Recordings are large.
+            for batch in table.iter_batches(batch_size=64, columns=wanted):
                 for row in batch.to_pylist():
                     number += 1
                     where = f"{file}, row {number}"

@@ -210,8 +210,8 @@ def plot_conditions(path: Path, results: Sequence[RobustnessResult], *, chance: 
     shown = [r for r in results if AMOUNTS.get(r.condition.kind) != "snr_db"]
     conditions = list(dict.fromkeys(result.condition for result in shown))
     dims = _dims(shown)
-    made, panel = figure(width=7.0, height=1.2 + 0.32 * len(conditions))
-    spread = 0.5 / max(len(dims), 1)
+    made, panel = figure(width=7.0, height=1.2 + 0.42 * len(conditions))
+    spread = 0.64 / max(len(dims), 1)
     for colour, dim in enumerate(dims):
         found = [result for result in shown if result.dim == dim]
         means = np.asarray([result.interval.mean for result in found])
@@ -228,12 +228,14 @@ def plot_conditions(path: Path, results: Sequence[RobustnessResult], *, chance: 
             color=f"C{colour}",
             label=f"first {dim} coordinates",
         )
-    panel.axvline(chance, color="grey", linestyle=":", label=f"chance, {chance:.4f}")
+    handles, labels = panel.get_legend_handles_labels()
+    line = panel.axvline(chance, color="grey", linestyle=":")
     panel.set_yticks(range(len(conditions)), [condition.title for condition in conditions])
     panel.invert_yaxis()
     panel.set_xlim(0, 1)
     panel.set_xlabel("nDCG@10")
-    made.legend(loc="outside upper center", ncols=3, frameon=False)
+    labels = [*labels, f"chance, {chance:.4f}"]
+    made.legend([*handles, line], labels, loc="outside upper center", ncols=3, frameon=False)
     save(made, path)
 
 
