@@ -1,12 +1,10 @@
-"""A retrieval set as a model sees it: encoded once, with its dims, clusters and digest."""
+"""A retrieval set as a model sees it: encoded once, with its dims and clusters."""
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from mrl_jax.array_types import HostArray
-from mrl_jax.data.digests import digest_lines
 from mrl_jax.data.retrieval_set import RetrievalSet, load_query_audio
 from mrl_jax.embedder import Embedder
 from mrl_jax.errors import MrlError
@@ -66,21 +64,3 @@ def chosen_dims(embedder: Embedder, dims: Sequence[int] | None) -> tuple[int, ..
 def set_name(data: Path | str) -> str:
     """What a set is called: its name, or that of its folder."""
     return Path(data).resolve().name if Path(data).exists() else str(data).partition("@")[0]
-
-
-def retrieval_set_digest(data: RetrievalSet) -> str:
-    """SHA-256 of everything that is measured: words, recordings and judgements."""
-    rows: list[object] = [
-        (q.id, q.text, q.task, q.speaker, q.transcript, _recording(q.audio)) for q in data.queries
-    ]
-    rows += [(document.id, document.text) for document in data.corpus]
-    rows += [(query, dict(grades)) for query, grades in sorted(data.qrels.items())]
-    return digest_lines(rows)
-
-
-def _recording(audio: Path | bytes | None) -> str | None:
-    """What a recording says, wherever it lies."""
-    if audio is None:
-        return None
-    content = audio.read_bytes() if isinstance(audio, Path) else audio
-    return hashlib.sha256(content).hexdigest()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mrl_jax.data.named_sets import load_retrieval_set
 from mrl_jax.data.retrieval_set import RetrievalSet
+from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.embedder import Embedder
 from mrl_jax.evaluation import comparison
 from mrl_jax.evaluation.comparison import Clusters
@@ -22,7 +23,6 @@ from mrl_jax.measured_set import (
     chosen_dims,
     clusters_of,
     encode_set,
-    retrieval_set_digest,
     set_name,
 )
 from mrl_jax.report_folder import report_folder, source_of, write_report
@@ -146,7 +146,7 @@ def _write(
         title=f"Retrieval: {set_name(data)}",
         summary=_summary(run, embedder, ties),
         records=records,
-        source=source_of(embedder, model, data, retrieval_set_digest(run.data)),
+        source=source_of(embedder, model, data, digest_retrieval_set(run.data)),
         tables=tables,
         pictures=pictures,
     )
