@@ -211,3 +211,18 @@ def test_records_and_titles():
 def test_bad_conditions(kind, amount, told):
     with pytest.raises(MrlError, match=told):
         Condition(kind=kind, amount=amount)
+
+
+def test_babble_is_of_six_talkers_and_looks_at_no_more():
+    class Clips(list):
+        taken = 0
+
+        def __getitem__(self, place):
+            Clips.taken += 1
+            return list.__getitem__(self, place)
+
+    many = Clips([np.zeros(10, np.float32), *(speech_like(i, 0.1) for i in range(300))])
+    noise = babble(many, np.random.default_rng(0), 1600)
+    assert Clips.taken <= 3 * 7  # Not the whole set for every query.
+    # Six of equal power that have nothing to do with each other.
+    assert np.mean(noise**2) == pytest.approx(6, rel=0.5)

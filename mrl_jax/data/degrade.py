@@ -150,22 +150,25 @@ def babble(others: Sequence[HostArray], rng: np.random.Generator, size: int) -> 
     Returns:
         [size] float64.
     """
-    heard = [place for place, clip in enumerate(others) if _power(clip) > 0]
-    if not heard:
-        raise MrlError(
-            "babble takes at least one other clip of the set that is not silent",
-            where="babble noise",
-            mend="measure a set with more recordings",
-        )
-    chosen = rng.choice(len(heard), min(TALKERS, len(heard)), replace=False)
-    mixed = np.zeros(size)
-    for place in chosen:
-        talker = others[heard[place]].astype(np.float64)
+    mixed, talkers = np.zeros(size), 0
+    for place in rng.permutation(len(others)):
+        if talkers == TALKERS:
+            break
+        if not others[place].any():
+            continue
+        talkers += 1
+        talker = others[place].astype(np.float64)
         start = int(rng.integers(talker.size))
         said = np.resize(np.roll(talker, -start), size)
         if not said.any():  # A pause as long as the clip.
             said = np.resize(np.roll(talker, -int(np.abs(talker).argmax())), size)
         mixed += said / np.sqrt(_power(talker))
+    if not talkers:
+        raise MrlError(
+            "babble takes at least one other clip of the set that is not silent",
+            where="babble noise",
+            mend="measure a set with more recordings",
+        )
     return mixed
 
 
