@@ -199,7 +199,7 @@ def plot_dimensions(
     _dimension_axis(axes, dims)
     axes.set_ylim(0, 1.02)
     axes.set_ylabel(title(metric))
-    axes.legend(fontsize="small", frameon=False, loc="lower right", bbox_to_anchor=(1, 1.0))
+    axes.legend(fontsize="small", frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     save(made, path)
 
 
@@ -219,7 +219,8 @@ def plot_differences(path: Path, pairs: Sequence[Difference], metric: str) -> No
     )
     axes.axhline(0, color="grey", linewidth=1)
     _dimension_axis(axes, dims)
-    axes.set_ylabel(f"{title(metric)} less that of {widest}")
+    axes.margins(x=0.15)
+    axes.set_ylabel(f"{title(metric)} minus that of {widest}")
     save(made, path)
 
 
