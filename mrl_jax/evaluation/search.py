@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,7 @@ def rank(
     k: int,
     *,
     chunk: int = 65_536,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Ranking:
     """`search`, and how many more documents are tied with the last one found.
 
@@ -117,7 +118,7 @@ def unit_prefix(vectors: Float32[HostArray, "R E"], dim: int | None) -> Float32[
 
 
 def _candidates(
-    queries: HostArray, documents: HostArray, k: int, chunk: int, devices: Sequence[jax.Device]
+    queries: HostArray, documents: HostArray, k: int, chunk: int, devices: Sequence[Any]
 ) -> tuple[HostArray, HostArray, float]:
     """Approximate scores and indices of the first k + SPARE, and the longest document."""
     wanted = min(k + SPARE, len(documents))
