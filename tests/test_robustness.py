@@ -191,6 +191,8 @@ def test_a_report_from_end_to_end(model, embedder, data, tmp_path, monkeypatch):
             return _plain(self, *args, **rest)
 
         monkeypatch.setattr(Encoder, name, counted)
+    loaded = {model: embedder}  # It is compiled once.
+    monkeypatch.setattr(mrl_jax.Embedder, "load", lambda folder: loaded[folder])
     out = tmp_path / "report"
     table = report_robustness(model, data, out, conditions=FEW)
     assert calls == {"speech": len(FEW), "text": 1}
@@ -229,7 +231,6 @@ def test_a_report_from_end_to_end(model, embedder, data, tmp_path, monkeypatch):
     assert len({row["data_digest"] for row in rows}) == 1
     with pytest.raises(MrlError, match="exists already"):
         report_robustness(model, data, out, conditions=FEW[:1])
-    monkeypatch.setattr(mrl_jax.Embedder, "load", lambda folder: embedder)  # Compiled already.
     table = report_robustness(model, data, out, conditions=FEW[:1], overwrite=True)
     assert len(table.splitlines()) == 3
     assert not (out / "snr.png").exists()
