@@ -213,3 +213,27 @@ def test_eval_refuses_wrong_arguments(folder, tmp_path, capsys):
     ):
         assert evaluate(*words) == 2
         assert told in capsys.readouterr().err
+
+
+def test_one_query_has_scores_and_no_intervals(folder, tmp_path):
+    data = tmp_path / "set"
+    query = Query(id="q", text="ba")
+    write_retrieval_set(data, [query], [Document(id="d", text="ba")], {"q": {"d": 1}})
+    table = report_retrieval(folder, data, tmp_path / "report")
+    assert "| 32 | 1.0000 | 1.0000 |" in table
+    record = read_records(tmp_path / "report" / "results.jsonl")[0]
+    assert (record.value, record.n, record.low, record.high) == (1, 1, None, None)
+
+
+def test_vectors_that_are_not_finite_are_told_and_leave_no_report(folder, tmp_path, monkeypatch):
+    inner = Encoder.text
+
+    def spoilt(self, texts, **options):
+        vectors = inner(self, texts, **options)
+        vectors[3, 1] = np.nan
+        return vectors
+
+    monkeypatch.setattr(Encoder, "text", spoilt)
+    with pytest.raises(MrlError, match="the vector of document 'd3' is not finite"):
+        report_retrieval(folder, folder.parent / "test", tmp_path / "report")
+    assert list(tmp_path.iterdir()) == []

@@ -110,6 +110,8 @@ def evaluate_retrieval(
         MrlError: a dim above the width of the vectors; a vector that is not finite.
     """
     check_dims(dims, queries.shape[1])
+    _check_finite("query", queries, judgements.query_ids)
+    _check_finite("document", documents, judgements.document_ids)
     ids, qrels, judged = judgements.document_ids, judgements.qrels, judgements.judged
     order = sorted(range(len(ids)), key=lambda i: ids[i], reverse=ties == "trec")
     order = np.asarray(order, np.int64)
@@ -170,6 +172,18 @@ def check_dims(dims: Sequence[int], width: int, *, where: str | None = None) -> 
             )
         if dim in dims[:place]:
             raise MrlError(f"the dimension {dim} is there twice", where=where, mend="name it once")
+
+
+def _check_finite(kind: str, vectors: Float32[HostArray, "R E"], ids: Sequence[str]) -> None:
+    if len(vectors) != len(ids):
+        raise ValueError(f"{len(vectors)} vectors of {len(ids)} ids: {kind}")
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise MrlError(
+            f"the vector of {kind} {ids[int(np.argmin(finite))]!r} is not finite "
+            f"({int(np.sum(~finite))} of {len(ids)} are not)",
+            mend="check the model's weights and the input: NaN and infinity cannot be ranked",
+        )
 
 
 def _filled(lists: Sequence[Sequence[int]]) -> Int[HostArray, "R J"]:

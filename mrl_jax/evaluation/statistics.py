@@ -126,12 +126,12 @@ def paired_test(
     Args:
         a, b: one value a query, in the same order.
         clusters, crossed: as in `cluster_bootstrap`.
-        resamples: sign patterns, and resamples of the interval of the difference.
+        resamples: sign patterns; the interval of the difference takes at most 2000.
         seed: of both.
     """
     differences = a - b
     interval = cluster_bootstrap(
-        differences, clusters, crossed=crossed, resamples=resamples, seed=seed
+        differences, clusters, crossed=crossed, resamples=min(resamples, 2000), seed=seed
     )
     ways = _ways(len(a), clusters, crossed)
     ways = [way for way in ways if way.max() > 0] or ways[:1]
