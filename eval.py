@@ -72,6 +72,8 @@ def add_options(command: argparse.ArgumentParser, name: str) -> None:
         add("--shots", type=numbers("--shots", least=0), default=(0, 1, 4, 8, 16), help=text)
         add("--seeds", type=int, default=5, help="draws of the examples; default: 5")
         add("--prompt", help="put before what is classified, word for word")
+        text = "how a label becomes a text: {} is its place; default: {}"
+        add("--label-format", default="{}", help=text)
     elif name == "tradeoff":
         add("--corpus-size", type=int, help="documents to measure latency at; default: the set's")
         add("--budget", help="pick the best setting within it, and write it into the model")
