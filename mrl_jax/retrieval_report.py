@@ -1,7 +1,7 @@
 """`eval.py retrieval`: from a model folder and a retrieval set to a report folder."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mrl_jax.data.named_sets import load_retrieval_set
@@ -103,11 +103,17 @@ def report_retrieval(
     check_apart(model, out)
     with report_folder(out, overwrite=overwrite) as staging:
         run = run_retrieval(embedder, loaded, dims=dims, ks=ks, ties=ties, binary=binary)
-        return _write(staging, run, embedder, model, data, ties)
+        setting = {"ties": ties, "relevance": "binary" if binary else "graded"}
+        return _write(staging, run, embedder, model, data, setting)
 
 
 def _write(
-    staging: Path, run: RetrievalRun, embedder: Embedder, model: Path, data: Path | str, ties: Ties
+    staging: Path,
+    run: RetrievalRun,
+    embedder: Embedder,
+    model: Path,
+    data: Path | str,
+    chosen: Mapping[str, str],
 ) -> str:
     ks = list(dict.fromkeys(int(name.partition("@")[2]) for name in run.results[0].per_query))
     k = 10 if 10 in ks else ks[-1]
@@ -116,7 +122,7 @@ def _write(
     pairs = comparison.differences(run.results, run.clusters, metric)
     queries, corpus = len(run.data.queries), len(run.data.corpus)
     setting = {
-        "ties": ties,
+        **chosen,
         "queries": queries,
         "documents": corpus,
         "step": embedder.info.step,
@@ -144,7 +150,7 @@ def _write(
     write_report(
         staging,
         title=f"Retrieval: {set_name(data)}",
-        summary=_summary(run, embedder, ties),
+        summary=_summary(run, embedder, chosen),
         records=records,
         source=source_of(embedder, model, data, digest_retrieval_set(run.data)),
         tables=tables,
@@ -153,19 +159,22 @@ def _write(
     return table
 
 
-def _summary(run: RetrievalRun, embedder: Embedder, ties: Ties) -> str:
+def _summary(run: RetrievalRun, embedder: Embedder, chosen: Mapping[str, str]) -> str:
     judged, clusters = len(run.judgements.judged), run.clusters
-    ways = f"{len(set(clusters.texts))} query texts"
-    if clusters.speakers is not None:
-        ways += f" and {len(set(clusters.speakers))} speakers"
+    ways, alone = f"{len(set(clusters.texts))} query texts", ""
+    speakers = set(clusters.speakers or ())
+    if len(speakers) > 1:
+        ways += f" and {len(speakers)} speakers"
+    elif speakers:
+        alone = " All queries are by one speaker: others may differ by more than intervals say."
     left_out = len(run.data.queries) - judged
     without = f" {left_out} without a relevant document are not counted." if left_out else ""
     return (
         f"{len(run.data.queries)} queries, {len(run.data.corpus)} documents, model of step "
-        f"{embedder.info.step}.{without}\n\nIntervals hold the mean in 95 of 100 such samples of "
-        f"queries: bootstrap over {ways}. Paired tests flip the signs of whole clusters, and "
-        f"their p-values are also given as adjusted by Holm. Documents of equal score stand "
-        f"{ORDERS[ties]}; worst, expected and best are over all their orders."
+        f"{embedder.info.step}, {chosen['relevance']} relevance.{without}\n\n"
+        f"Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over {ways}."
+        f"{alone} Paired tests flip the signs of whole clusters; p-values are also given as adjusted by Holm. Documents of equal score stand "
+        f"{ORDERS[chosen['ties']]}; worst, expected and best are over all their orders."
     )
 
 
