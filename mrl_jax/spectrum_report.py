@@ -29,6 +29,9 @@ from mrl_jax.evaluation.spectrum_pictures import (
     plot_blocks,
     plot_sizes,
     plot_spectra,
+    rotation_gains,
+    rotation_records,
+    rotation_table,
     size_records,
     size_table,
     spectrum_records,
@@ -96,8 +99,8 @@ def report_spectrum(
         queries, documents = encode_set(embedder, found)
         shown = views(queries, documents, seeds=seeds)
         if rotation is not None:
-            turned = (apply_rotation(x, rotation) for x in (queries, documents))
-            shown.insert(1, View("rotated prefix", *turned))
+            asked, held = (apply_rotation(x, rotation) for x in (queries, documents))
+            shown.insert(1, View("rotated prefix", asked, held))
         vectors = dict(
             zip(kinds, (queries, documents, np.concatenate((queries, documents))), strict=True)
         )
@@ -123,7 +126,14 @@ def report_spectrum(
             records.append(Record(metric="cosine of means", value=cosine, dim=dim))
         records += size_records(sizes, clusters) + block_records(blocks, clusters)
         records.append(Record(metric="ndcg@10 of chance", value=chance))
-        table = size_table(sizes)
+        tables = {"nDCG@10 against size": size_table(sizes)}
+        if rotation is not None:
+            gains = rotation_gains(sizes, dims, clusters)
+            records += rotation_records(gains)
+            tables["The rotation (nDCG@10)"] = rotation_table(gains)
+        tables["Spectra"] = spectrum_table(spectra)
+        tables["Gap between queries and documents"] = gap_table(gaps)
+        tables["Blocks of coordinates (nDCG@10)"] = block_table(blocks, clusters)
         digest = digest_retrieval_set(found)
         write_report(
             staging,
@@ -138,19 +148,14 @@ def report_spectrum(
             ),
             records=records,
             source=source_of(embedder, model, data, digest),
-            tables={
-                "nDCG@10 against size": table,
-                "Spectra": spectrum_table(spectra),
-                "Gap between queries and documents": gap_table(gaps),
-                "Blocks of coordinates (nDCG@10)": block_table(blocks, clusters),
-            },
+            tables=tables,
             pictures=[
                 ("sizes.png", "nDCG@10 against the numbers kept, by what is kept"),
                 ("spectra.png", "Singular values and cumulative energy of embeddings"),
                 ("blocks.png", "What blocks of coordinates score alone, and what they add"),
             ],
         )
-    return table
+    return tables["nDCG@10 against size"]
 
 
 def _about(rotation: Rotation | None, digest: str) -> str:

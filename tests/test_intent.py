@@ -224,12 +224,13 @@ def compiled(embedder, monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    counts: dict[str, list[int]] = {"speech": [], "text": []}
-    for name in counts:
+    counts: dict[str, list] = {"speech": [], "text": [], "items": []}
+    for name in ("speech", "text"):
         plain = getattr(Encoder, name)
 
         def counted(self, items, *args, _plain=plain, _name=name, **rest):
             counts[_name].append(len(items))
+            counts["items"].append(items)
             return _plain(self, items, *args, **rest)
 
         monkeypatch.setattr(Encoder, name, counted)
@@ -298,31 +299,36 @@ def test_a_report_of_spoken_intents(model, embedder, tmp_path, calls, compiled):
 
 def test_a_report_of_written_intents_with_a_prompt(model, embedder, tmp_path, calls, compiled):
     data = write_set(tmp_path / "set", spoken=False)
-    seen = []
-    plain = embedder.encoder.text
-    embedder.encoder.text = lambda texts, **rest: seen.append(texts) or plain(texts, **rest)
-    try:
-        report_intent(
-            model,
-            data,
-            tmp_path / "a",
-            shots=(0,),
-            prompt="intent",
-            label_format="gu {}",
-            label_texts={"di_di": "fo"},
-        )
-        report_intent(model, data, tmp_path / "b", shots=(3,), seeds=2, prompt="fo ", dims=[8])
-    finally:
-        del embedder.encoder.text
+    embedded = calls["items"]
+    report_intent(
+        model,
+        data,
+        tmp_path / "a",
+        shots=(0,),
+        prompt="intent",
+        label_format="gu {}",
+        label_texts={"di_di": "fo"},
+    )
+    report_intent(model, data, tmp_path / "b", shots=(3,), seeds=2, prompt="fo ", dims=[8])
     assert calls["speech"] == []
-    assert seen[0][0] == "ba ce\nQuery:ba fo"
-    assert seen[1] == ["gu ba ba", "gu ce ce", "gu fo"]
+    assert embedded[0][0] == "ba ce\nQuery:ba fo"
+    assert embedded[1] == ["gu ba ba", "gu ce ce", "gu fo"]
     # All nine training examples are drawn; no label text is embedded.
-    assert len(seen) == 3
-    assert len(seen[2]) == 18
-    assert all(text.startswith("fo ") for text in seen[2])
+    assert len(embedded) == 3
+    assert len(embedded[2]) == 18
+    assert all(text.startswith("fo ") for text in embedded[2])
     assert not (tmp_path / "a" / "confusion-3-shot.png").exists()
     assert (tmp_path / "b" / "confusion-3-shot.png").is_file()
+    # A column of the table names labels as well.
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    named = [{**row, "label_text": "gu fo"} if "ce" in row["label"] else row for row in rows]
+    data.write_text("".join(json.dumps(row) + "\n" for row in named))
+    report_intent(model, data, tmp_path / "c", shots=(0,))
+    assert embedded[-1] == ["ba ba", "gu fo", "di di"]
+    named[1]["label_text"] = "fo"
+    data.write_text("".join(json.dumps(row) + "\n" for row in named))
+    with pytest.raises(MrlError, match="the label 'ce_ce' is 'gu fo' here and 'fo' before"):
+        report_intent(model, data, tmp_path / "d", shots=(0,))
 
 
 def test_bad_sets_and_options(model, tmp_path, calls, compiled):
@@ -350,5 +356,5 @@ def test_bad_sets_and_options(model, tmp_path, calls, compiled):
     )
     with pytest.raises(MrlError, match="5 of 6 examples are spoken, and the others only written"):
         report_intent(model, mixed, tmp_path / "out", shots=(0,))
-    assert calls == {"speech": [], "text": []}
+    assert not calls["items"]
     assert not (tmp_path / "out").exists()

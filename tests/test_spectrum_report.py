@@ -132,6 +132,9 @@ def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, c
         assert rotated[result.dim] == pytest.approx(result.means["ndcg@10"])
     assert rotated[32] == pytest.approx(prefixes[32])
     assert rotated != prefixes
+    gains = {r.dim: r.value for r in records if r.metric == "ndcg@10 that the rotation adds"}
+    assert gains == pytest.approx({dim: rotated[dim] - prefixes[dim] for dim in (8, 32)})
+    assert "## The rotation (nDCG@10)" in (both / "report.md").read_text("utf-8")
     with pytest.raises(MrlError, match="exists already"):
         report_spectrum(model, data, both)
     # A model that was trained on has another head.

@@ -168,7 +168,8 @@ def learnt_label(
     # float64, so that the solver's path does not hang on the last digits of float32.
     learner = LogisticRegression(C=penalty, max_iter=1000)
     learner.fit(unit_prefix(train, dim).astype(np.float64), labels)
-    return learner.predict(unit_prefix(vectors, dim).astype(np.float64)).astype(np.int64)
+    said = learner.predict(unit_prefix(vectors, dim).astype(np.float64))
+    return np.asarray(said, np.int64)
 
 
 def measure_intents(

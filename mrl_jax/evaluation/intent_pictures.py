@@ -142,5 +142,5 @@ def plot_confusion(path: Path, result: IntentResult) -> None:
                 axes.text(column, row, told, ha="center", va="center", color=colour, fontsize=8)
     axes.set_xlabel("said")
     axes.set_ylabel("true")
-    made.colorbar(image, ax=axes, label="share of the true label", shrink=0.8)
+    made.colorbar(image, ax=axes, label="share of the true label", fraction=0.04, pad=0.02)
     save(made, path)

@@ -10,7 +10,7 @@ from mrl_jax.evaluation.comparison import Clusters
 from mrl_jax.evaluation.records import Record
 from mrl_jax.evaluation.report import figure, markdown_table, save
 from mrl_jax.evaluation.spectrum import METRIC, BlockResult, SizeResult, Spectrum
-from mrl_jax.evaluation.statistics import Interval, cluster_bootstraps
+from mrl_jax.evaluation.statistics import Interval, PairedTest, cluster_bootstraps, paired_test
 
 LOOKS: Mapping[str, tuple[str, str, str]] = {
     "prefix": ("#000000", "o", "-"),
@@ -77,6 +77,51 @@ def block_records(blocks: Sequence[BlockResult], clusters: Clusters) -> list[Rec
         for name, found in columns.items()
         for block, values, interval in zip(blocks, found, _intervals(found, clusters), strict=True)
     ]
+
+
+def rotation_gains(
+    results: Sequence[SizeResult], dims: Sequence[int], clusters: Clusters
+) -> dict[int, tuple[float, float, PairedTest]]:
+    """Of each dim: nDCG of the plain and of the rotated prefix, and the test of the two."""
+    found = {(result.kind, result.size): result for result in results}
+    gains = {}
+    for dim in sorted(dims):
+        plain, turned = found["prefix", dim], found["rotated prefix", dim]
+        test = paired_test(
+            turned.per_query, plain.per_query, clusters.texts, crossed=clusters.speakers
+        )
+        gains[dim] = (plain.mean, turned.mean, test)
+    return gains
+
+
+def rotation_records(gains: Mapping[int, tuple[float, float, PairedTest]]) -> list[Record]:
+    """What the rotation adds to nDCG at each dim."""
+    return [
+        Record(
+            metric=f"{METRIC} that the rotation adds",
+            value=test.difference,
+            dim=dim,
+            low=test.low,
+            high=test.high,
+            setting={"p_value": test.p_value},
+        )
+        for dim, (_, _, test) in gains.items()
+    ]
+
+
+def rotation_table(gains: Mapping[int, tuple[float, float, PairedTest]]) -> str:
+    """One row a dim: before, after, and the paired difference."""
+    rows = [
+        [
+            str(dim),
+            f"{plain:.4f}",
+            f"{turned:.4f}",
+            _change(Interval(mean=test.difference, low=test.low, high=test.high)),
+            "< 0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}",
+        ]
+        for dim, (plain, turned, test) in gains.items()
+    ]
+    return markdown_table(["dimension", "prefix", "rotated prefix", "difference", "p"], rows)
 
 
 def spectrum_table(spectra: Spectra) -> str:
@@ -149,6 +194,7 @@ def plot_spectra(path: Path, spectra: Spectra) -> None:
     for fraction in (0.9, 0.95, 0.99):
         axes[1].axhline(fraction, color="grey", linewidth=0.7, linestyle=":")
     axes[0].set_yscale("log")
+    axes[0].set_ylim(top=1.5)
     axes[0].set_ylabel("singular value / largest")
     axes[1].set_ylabel("cumulative energy")
     axes[1].set_ylim(0, 1.02)
@@ -164,7 +210,7 @@ def plot_sizes(
     path: Path, results: Sequence[SizeResult], *, chance: float, trained: Sequence[int]
 ) -> None:
     """nDCG against the numbers kept, one curve a view, a band for random ones."""
-    made, axes = figure(width=8.2, height=4.4)
+    made, axes = figure(width=8.6, height=4.4)
     sizes = sorted({result.size for result in results})
     for kind in dict.fromkeys(result.kind for result in results):
         colour, marker, line = LOOKS[kind]
