@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -109,6 +109,8 @@ def evaluate_retrieval(
     Raises:
         MrlError: a dim above the width of the vectors; a vector that is not finite.
     """
+    if ties not in get_args(Ties):
+        raise ValueError(f"ties is {ties!r}, expected one of {', '.join(get_args(Ties))}")
     check_dims(dims, queries.shape[1])
     _check_finite("query", queries, judgements.query_ids)
     _check_finite("document", documents, judgements.document_ids)
