@@ -110,7 +110,9 @@ def report_intent(
         raise MrlError(f"{seeds}, expected 1 or more", where="--seeds")
     if "{}" not in label_format:
         mend = "write {} where the label's text belongs"
-        raise MrlError(f"{label_format!r} has no place for the label", where=data, mend=mend)
+        raise MrlError(
+            f"{label_format!r} has no place for the label", where="--label-format", mend=mend
+        )
     train = [example for example in examples if example.split == "train"]
     test = [example for example in examples if example.split == "test"]
     if not test:

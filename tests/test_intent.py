@@ -94,6 +94,10 @@ def test_what_is_learnt_is_what_scikit_learn_learns():
     np.testing.assert_array_equal(learnt_label(train, labels, scaled, dim=8, penalty=100.0), ours)
     assert (learnt_label(train, labels, test, dim=2) != ours).any()
     assert set(learnt_label(train[:3], labels[:3], test, dim=8)) == {0}
+    # One example of each of many labels is no reason for a warning.
+    np.testing.assert_array_equal(
+        learnt_label(train[:24], np.arange(24), train[:24], dim=16, penalty=1e4), np.arange(24)
+    )
 
 
 def test_draws_are_stratified_seeded_and_nested():

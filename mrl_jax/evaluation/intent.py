@@ -1,6 +1,7 @@
 """Intents from frozen embeddings: the nearest label text, or a classifier of few examples."""
 
 import dataclasses
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -167,7 +168,10 @@ def learnt_label(
         return np.full(len(vectors), present[0])
     # float64, so that the solver's path does not hang on the last digits of float32.
     learner = LogisticRegression(C=penalty, max_iter=1000)
-    learner.fit(unit_prefix(train, dim).astype(np.float64), labels)
+    with warnings.catch_warnings():
+        # Single shots look to scikit-learn as if they were no classes.
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        learner.fit(unit_prefix(train, dim).astype(np.float64), labels)
     said = learner.predict(unit_prefix(vectors, dim).astype(np.float64))
     return np.asarray(said, np.int64)
 
