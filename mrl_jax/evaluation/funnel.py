@@ -10,8 +10,9 @@ import numpy as np
 
 from mrl_jax.array_types import Float32, HostArray, Int
 from mrl_jax.errors import MrlError
-from mrl_jax.evaluation.quantize import BinaryStore, Precision, Store, stores
+from mrl_jax.evaluation.quantize import BinaryStore, Store, stores
 from mrl_jax.evaluation.search import search, unit_prefix
+from mrl_jax.model_folder import Precision
 
 SHORTLIST = 100
 """Documents that are looked at again."""

@@ -14,16 +14,14 @@ References:
 """
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 
 from mrl_jax.array_types import Float32, HostArray, Int, Shaped
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.search import exact_scores, search
+from mrl_jax.model_folder import Precision
 
-Precision = Literal["fp32", "int8", "binary", "binary+int8"]
-"""The last two: signs alone, and signs with int8 beside them to score the short list again."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "binary", "binary+int8")
 CHUNK = 65_536
 LEVELS = 255
