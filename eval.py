@@ -76,7 +76,10 @@ def add_options(command: argparse.ArgumentParser, name: str) -> None:
         add("--label-format", default="{}", help=text)
     elif name == "tradeoff":
         add("--corpus-size", type=int, help="documents to measure latency at; default: the set's")
-        add("--budget", help="pick the best setting within it, and write it into the model")
+        text = (
+            "write the best setting within it into the model: bytes=128 or latency_ms=5,flops=1e6"
+        )
+        add("--budget", help=text)
 
 
 def default_name(command: str, data: str) -> str:
