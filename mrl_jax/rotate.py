@@ -100,7 +100,7 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
     path, rate = Path(data), embedder.model.speech.config.sample_rate
     if (path / BUILD_FILE).is_file():
         source = open_dataset(path, split)
-        if source.sample_rate != rate:
+        if fit != "documents" and source.sample_rate != rate:
             raise MrlError(
                 f"has {source.sample_rate} samples a second, and the model takes {rate}",
                 where=path,

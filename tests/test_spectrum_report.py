@@ -11,6 +11,7 @@ from flax import nnx
 
 import mrl_jax
 from mrl_jax import param_tree, rotate
+from mrl_jax.data.builder import BuildOptions, build_dataset
 from mrl_jax.data.retrieval_set import read_retrieval_set
 from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.errors import MrlError, run_command
@@ -183,6 +184,28 @@ def test_a_rotation_is_fitted_on_a_manifest(model, embedder, tmp_path, calls, co
     ):
         assert run_command(rotate.main, [*words, "--overwrite", *wrong]) == 2
         assert told in capsys.readouterr().err
+    (model / ROTATION_FILE).unlink()
+
+
+def test_a_rotation_is_fitted_on_a_built_data_set(model, embedder, tmp_path, compiled):
+    manifest = tiny_run.make_manifest(tmp_path / "train", examples=7)
+    build_dataset(manifest, tmp_path / "built", workers=1)
+    rotate.fit_model_rotation(model, tmp_path / "built", fit="joint")
+    built = read_rotation(model, head_digest=embedder.info.head_digest)
+    rotate.fit_model_rotation(model, manifest, fit="joint", overwrite=True)
+    plain = read_rotation(model, head_digest=embedder.info.head_digest)
+    assert built is not None
+    assert plain is not None
+    assert (built.rows, built.fitted_on) == (plain.rows, plain.fitted_on) == (7 + 7, "joint")
+    # Records hold samples of 16 bits, as the recordings do.
+    np.testing.assert_allclose(built.matrix[:, :3], plain.matrix[:, :3], atol=1e-3)
+    with pytest.raises(MrlError, match="no split 'test'; there are: train"):
+        rotate.fit_model_rotation(model, tmp_path / "built", split="test", overwrite=True)
+    build_dataset(manifest, tmp_path / "slow", options=BuildOptions(sample_rate=8000), workers=1)
+    with pytest.raises(MrlError, match="has 8000 samples a second, and the model takes 16000"):
+        rotate.fit_model_rotation(model, tmp_path / "slow", fit="speech", overwrite=True)
+    # Recordings do not count where only documents do.
+    rotate.fit_model_rotation(model, tmp_path / "slow", overwrite=True)
     (model / ROTATION_FILE).unlink()
 
 
