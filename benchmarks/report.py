@@ -35,6 +35,7 @@ def main() -> None:
         ("conversion", conversion),
         ("import_time", import_time),
         ("search", search),
+        ("funnel", funnel),
     ):
         path = RESULTS / f"{name}.json"
         if path.is_file():
@@ -223,6 +224,33 @@ def search(result: dict[str, Any]) -> list[str]:
         f"from float64). faiss {faiss['version']} on {faiss['threads']} threads; its index holds "
         f"a copy of the vectors, which is in its memory.",
         _table(["search", "seconds", "/ faiss", "peak memory beside the vectors, GB"], rows),
+    ]
+
+
+def funnel(result: dict[str, Any]) -> list[str]:
+    inputs = result["inputs"]
+    noise = (
+        " Among such copies neighbours differ by the noise, which is alike in all coordinates: "
+        "harder for a prefix than documents that differ in what they say."
+    )
+    rows = [
+        [
+            "full width, exact" if f["prefix"] is None else f"{f['prefix']} coordinates first",
+            "" if f["prefix"] is None else f"{f['shortlist']:,}",
+            f"{f['recall']:.3f}",
+            f"{s['median']:.2f} ({s['min']:.2f} to {s['max']:.2f})",
+            f"{f['over_full']:.2f}",
+        ]
+        for f in result["figures"]
+        for s in (f["seconds"],)
+    ]
+    return [
+        "## Funnel search",
+        f"The best {inputs['k']} of {inputs['documents']:,} vectors of width {inputs['width']} for "
+        f"{inputs['queries']} queries at once, float32: a prefix over all of them, then full width "
+        f"over its short list; all in turn in one process. Recall is against exact search. "
+        f"Vectors: {inputs['vectors']}.{noise if 'copies' in inputs['vectors'] else ''}",
+        _table(["search", "short list", "recall@10", "seconds", "/ full width"], rows),
     ]
 
 
