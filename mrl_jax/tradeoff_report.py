@@ -39,9 +39,9 @@ SUMMARY = """nDCG@10 and recall are measured on the set's own {documents} docume
 queries, all from one encoding. Recall is the share of the first ten of exact search, at full
 width in float32, that is found.
 
-Latency is the median of one query at a time, encoding not counted, on this machine in
-{size} documents{grown}. Work counts two operations an entry and document scored in float32 or
-int8, three a 64-bit word of a Hamming distance, and two an entry of the directions that a query
+Latency is the median of one query at a time, settings in turn, encoding not counted, on this
+machine in {size} documents{grown}. Work counts two operations an entry and document scored in
+float32 or int8, three a 64-bit word of a Hamming distance, and two an entry of the directions that a query
 is projected on. Bytes are those of all that is kept: a funnel keeps its prefix apart.
 
 "D on R directions" projects the first D coordinates on the R directions in which the corpus has
