@@ -41,8 +41,9 @@ width in float32, that is found.
 
 Latency is the median of one query at a time, settings in turn, encoding not counted, on this
 machine in {size} documents{grown}. Work counts two operations an entry and document scored in
-float32 or int8, three a 64-bit word of a Hamming distance, and two an entry of the directions that a query
-is projected on. Bytes are those of all that is kept: a funnel keeps its prefix apart.
+float32 or int8, three a 64-bit word of a Hamming distance, and two an entry of the directions
+that a query is projected on. Bytes are those of all that is kept: a funnel keeps its prefix
+apart.
 
 "D on R directions" projects the first D coordinates on the R directions in which the corpus has
 most energy. "binary" scores a short list of {shortlist} again with float32 queries against signs,
@@ -191,6 +192,8 @@ def tradeoff_table(
 def plot(path: Path, results: Sequence[Measured], *, picked: Measured | None, size: int) -> None:
     """nDCG against bytes, and against latency, by precision."""
     made, axes = figure(panels=2, width=5.6, height=4.2)
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     panels = (("bytes", "bytes a document"), ("latency_ms", f"ms a query, {size:,} documents"))
     for axis, (cost, label) in zip(axes, panels, strict=True):
         for funnel, marker in ((False, "o"), (True, "^")):
@@ -236,6 +239,9 @@ def plot(path: Path, results: Sequence[Measured], *, picked: Measured | None, si
                 label="chosen",
             )
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel(label)
         axis.set_ylabel("nDCG@10")
     handles, labels = axes[0].get_legend_handles_labels()
