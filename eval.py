@@ -1,38 +1,106 @@
-"""Measure a trained model: `python eval.py retrieval --model DIR --data DIR`."""
+"""Measure a trained model: `python eval.py COMMAND --model DIR --data DIR`."""
 
+import argparse
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mrl_jax.errors import CommandParser, MrlError, run_command
+
+# Command: the module of `report_COMMAND`, and what it tells.
+COMMANDS = {
+    "retrieval": (
+        "mrl_jax.retrieval_report",
+        "How good, and how sure: nDCG, MRR, MAP, recall and hit rate of speech (or text) "
+        "queries at every dimension, from one encoding, with intervals and paired tests.",
+    ),
+    "intent": (
+        "mrl_jax.intent_report",
+        "Accuracy and F1 of intents at every dimension: the nearest label text, and a classifier "
+        "of a few examples.",
+    ),
+    "spectrum": (
+        "mrl_jax.spectrum_report",
+        "How much of the vector is used: singular values, ranks, nDCG against rank and against "
+        "prefix with controls, the gap between speech and text.",
+    ),
+    "tradeoff": (
+        "mrl_jax.tradeoff_report",
+        "At what cost: dimension, precision and funnel search against bytes, work and time; "
+        "--budget picks a setting and writes it into the model folder.",
+    ),
+    "robustness": (
+        "mrl_jax.robustness_report",
+        "nDCG against noise, reverberation, telephone band, speed and clip length.",
+    ),
+}
 
 
 def main(argv: Sequence[str]) -> int:
     parser = CommandParser(prog="python eval.py", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    text = "nDCG and accuracy of speech (or text) queries at every dimension, from one encoding."
-    command = commands.add_parser("retrieval", help=text, description=text, allow_abbrev=False)
-    command.add_argument("--model", type=Path, required=True, help="folder of a trained model")
-    command.add_argument("--data", type=Path, required=True, help="folder of a retrieval set")
-    command.add_argument("--dims", help="comma-separated; default: those trained")
-    command.add_argument("--out", type=Path, help="report folder; default: MODEL/eval-DATA")
-    args = parser.parse_args(argv)
-
-    from mrl_jax.retrieval_report import report_retrieval
-
-    out = args.out or args.model / f"eval-{args.data.resolve().name}"
-    print(report_retrieval(args.model, args.data, out, dims=_dims(args.dims)))
-    print(f"report: {out / 'report.md'}")
+    for name, (_, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        add_options(command, name)
+    options = vars(parser.parse_args(argv))
+    name, model, data, out = (options.pop(key) for key in ("command", "model", "data", "out"))
+    report = importlib.import_module(COMMANDS[name][0])
+    data = Path(data) if Path(data).exists() else data
+    out = out or model / default_name(name, str(data))
+    print(getattr(report, f"report_{name}")(model, data, out, **options))
+    print(f"report: {out / 'report.md'}, with pictures: {out / 'report.html'}")
     return 0
 
 
-def _dims(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise MrlError(f"--dims is {text!r}, expected numbers as in 256,128") from error
+def add_options(command: argparse.ArgumentParser, name: str) -> None:
+    """Those that all commands have, and those of one; each is an argument of its function."""
+    add: Callable[..., Any] = command.add_argument
+    add("--model", type=Path, required=True, help="folder of a trained model")
+    add("--data", required=True, help="folder of a set, or a published one by name: fleurs:wo-fr")
+    add("--out", type=Path, help=f"report folder; default: MODEL/{default_name(name, 'DATA')}")
+    add("--overwrite", action="store_true", help="replace an earlier report")
+    add("--dims", type=numbers("--dims"), help="comma-separated; default: those trained")
+    if name == "retrieval":
+        add("--ks", type=numbers("--ks"), default=(1, 5, 10), help="ranks to cut at: 1,5,10")
+        text = "which of two equal scores is first: trec (descending id, default) or id (ascending)"
+        add("--ties", choices=("trec", "id"), default="trec", help=text)
+        add("--binary", action="store_true", help="count every grade above 0 as 1")
+    elif name == "intent":
+        text = "examples a label, 0 for the nearest label text: 0,1,4,8,16"
+        add("--shots", type=numbers("--shots", least=0), default=(0, 1, 4, 8, 16), help=text)
+        add("--seeds", type=int, default=5, help="draws of the examples; default: 5")
+        add("--prompt", help="put before what is classified, word for word")
+        text = "how a label becomes a text: {} is its place; default: {}"
+        add("--label-format", default="{}", help=text)
+    elif name == "tradeoff":
+        add("--corpus-size", type=int, help="documents to measure latency at; default: the set's")
+        text = (
+            "write the best setting within it into the model: bytes=128 or latency_ms=5,flops=1e6"
+        )
+        add("--budget", help=text)
+
+
+def default_name(command: str, data: str) -> str:
+    name = Path(data).resolve().name if Path(data).exists() else data.partition("@")[0]
+    prefix = "eval" if command == "retrieval" else command
+    return f"{prefix}-{name.replace(':', '-').replace('/', '-')}"
+
+
+def numbers(option: str, *, least: int = 1) -> Callable[[str], tuple[int, ...]]:
+    """Reads "256,128"."""
+
+    def read(text: str) -> tuple[int, ...]:
+        try:
+            found = tuple(int(part) for part in text.split(","))
+        except ValueError as error:
+            raise MrlError(f"{option} is {text!r}, expected numbers as in 256,128") from error
+        if min(found) < least:
+            raise MrlError(f"{option} is {text!r}, expected numbers of {least} or more")
+        return found
+
+    return read
 
 
 if __name__ == "__main__":

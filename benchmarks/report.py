@@ -34,6 +34,8 @@ def main() -> None:
         ("towers", towers),
         ("conversion", conversion),
         ("import_time", import_time),
+        ("search", search),
+        ("funnel", funnel),
     ):
         path = RESULTS / f"{name}.json"
         if path.is_file():
@@ -197,6 +199,58 @@ def import_time(result: dict[str, Any]) -> list[str]:
         "## Import time",
         "Fresh processes in turn; the interpreter's own start is included.",
         _table(["imported", "seconds", "/ jax and flax"], rows),
+    ]
+
+
+def search(result: dict[str, Any]) -> list[str]:
+    figures, inputs = result["figures"], result["inputs"]
+    faiss, base = result["faiss"], figures["peak_bytes"]["vectors"]
+    rows = [
+        [
+            name,
+            f"{f['median']:.2f} ({f['min']:.2f} to {f['max']:.2f})",
+            f"{f['median'] / figures['faiss']['median']:.2f}",
+            f"{(figures['peak_bytes'][side] - base) / 1e9:.2f}",
+        ]
+        for side, name in (("faiss", "faiss `IndexFlatIP`"), ("ours", "`evaluation.search`"))
+        for f in (figures[side],)
+    ]
+    return [
+        "## Exact search",
+        f"The best {inputs['k']} of {inputs['documents']:,} random unit vectors of width "
+        f"{inputs['width']} for {inputs['queries']:,} queries; both sides in turn in one process. "
+        f"The same documents in the same order at {figures['same_documents']:.2%} of places, "
+        f"scores apart by at most {figures['largest_difference']:.0e} (ours are rounded once, "
+        f"from float64). faiss {faiss['version']} on {faiss['threads']} threads; its index holds "
+        f"a copy of the vectors, which is in its memory.",
+        _table(["search", "seconds", "/ faiss", "peak memory beside the vectors, GB"], rows),
+    ]
+
+
+def funnel(result: dict[str, Any]) -> list[str]:
+    inputs = result["inputs"]
+    noise = (
+        " Among such copies neighbours differ by the noise, which is alike in all coordinates: "
+        "harder for a prefix than documents that differ in what they say."
+    )
+    rows = [
+        [
+            "full width, exact" if f["prefix"] is None else f"{f['prefix']} coordinates first",
+            "" if f["prefix"] is None else f"{f['shortlist']:,}",
+            f"{f['recall']:.3f}",
+            f"{s['median']:.2f} ({s['min']:.2f} to {s['max']:.2f})",
+            f"{f['over_full']:.2f}",
+        ]
+        for f in result["figures"]
+        for s in (f["seconds"],)
+    ]
+    return [
+        "## Funnel search",
+        f"The best {inputs['k']} of {inputs['documents']:,} vectors of width {inputs['width']} for "
+        f"{inputs['queries']} queries at once, float32: a prefix over all of them, then full width "
+        f"over its short list; all in turn in one process. Recall is against exact search. "
+        f"Vectors: {inputs['vectors']}.{noise if 'copies' in inputs['vectors'] else ''}",
+        _table(["search", "short list", "recall@10", "seconds", "/ full width"], rows),
     ]
 
 

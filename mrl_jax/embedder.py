@@ -12,8 +12,9 @@ from mrl_jax.data.audio import load_clip, resample
 from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
+from mrl_jax.evaluation.funnel import Funnel, make_funnel
 from mrl_jax.evaluation.search import unit_prefix
-from mrl_jax.model_folder import ModelInfo, load_model, read_model_info
+from mrl_jax.model_folder import ModelInfo, Setting, load_model, read_model_info, read_setting
 from mrl_jax.models.late_fusion import LateFusion
 
 Clip = str | Path | tuple[HostArray, int]
@@ -27,11 +28,22 @@ class Embedder:
         info: the model's description: dims, prompts, towers.
         model: the Flax module.
         width: of the full embedding.
+        setting: how vectors are cut, kept and searched by default; None for full width.
     """
 
-    def __init__(self, model: LateFusion, info: ModelInfo, tokenizer: TextTokenizer):
+    def __init__(
+        self,
+        model: LateFusion,
+        info: ModelInfo,
+        tokenizer: TextTokenizer,
+        *,
+        setting: Setting | None = None,
+        directions: Float32[HostArray, "dim rank"] | None = None,
+    ):
         self.model = model
         self.info = info
+        self.setting = setting
+        self._directions = directions
         self.width = model.text.config.width
         split = param_tree.split(model)
         self.encoder = Encoder(
@@ -44,21 +56,26 @@ class Embedder:
         )
 
     @classmethod
-    def load(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> "Embedder":
+    def load(
+        cls, folder: str | Path, *, dtype: DTypeLike | None = None, setting: bool = False
+    ) -> "Embedder":
         """Load a folder that `train.py` or `python -m converters oolel-embed` made.
 
         Args:
             folder: the model.
             dtype: dtype of the towers; the one trained with by default.
+            setting: embed as the setting says that `eval.py tradeoff --budget` chose.
 
         Raises:
-            MrlError: no model, or its towers are gone or were changed.
+            MrlError: no model, or its towers are gone or were changed; no setting, or one
+                that was chosen for another head.
         """
         folder = Path(folder)
         info = read_model_info(folder)
+        chosen, directions = read_setting(folder, info) if setting else (None, None)
         model = load_model(folder, info, dtype=dtype)
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
-        return cls(model, info, tokenizer)
+        return cls(model, info, tokenizer, setting=chosen, directions=directions)
 
     def embed_speech(
         self,
@@ -75,7 +92,8 @@ class Embedder:
             clips: files, or pairs of samples and sample rate.
             prompt: put before the speech, word for word.
             task: or a task of the training config, whose prompt is put there.
-            dim: length of the prefix to keep; the full width by default.
+            dim: length of the prefix to keep; by default that of the setting, and the full
+                width without one.
             progress: show a progress bar.
 
         Raises:
@@ -103,7 +121,7 @@ class Embedder:
             names=names,
             progress="speech" if progress else None,
         )
-        return unit_prefix(vectors, dim)
+        return self._cut(vectors, dim)
 
     def embed_text(
         self, texts: Sequence[str], *, dim: int | None = None, progress: bool = False
@@ -112,13 +130,33 @@ class Embedder:
 
         Args:
             texts: any number.
-            dim: length of the prefix to keep; the full width by default.
+            dim: length of the prefix to keep; by default that of the setting, and the full
+                width without one.
             progress: show a progress bar.
         """
         self._check_dim(dim)
         if isinstance(texts, str):
             raise MrlError("texts is one string, expected a list of them", mend="put it in a list")
-        return unit_prefix(self.encoder.text(texts, progress="texts" if progress else None), dim)
+        return self._cut(self.encoder.text(texts, progress="texts" if progress else None), dim)
+
+    def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:
+        """Documents kept as the setting says, to be searched: `.search(queries, k)`.
+
+        Args:
+            documents: of `embed_text`. Scales of int8 are fitted on them.
+        """
+        chosen = self.setting
+        if chosen is None:
+            raise MrlError("no setting was loaded", mend="pass `setting=True` to `Embedder.load`")
+        return make_funnel(
+            documents, chosen.precision, prefix=chosen.prefix, shortlist=chosen.shortlist
+        )
+
+    def _cut(self, vectors: Float32[HostArray, "N E"], dim: int | None) -> HostArray:
+        if dim is not None or self.setting is None:
+            return unit_prefix(vectors, dim)
+        cut = unit_prefix(vectors, self.setting.dim)
+        return cut if self._directions is None else unit_prefix(cut @ self._directions, None)
 
     def _check_dim(self, dim: int | None) -> None:
         if dim is None:

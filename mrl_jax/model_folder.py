@@ -2,6 +2,8 @@
 
 model.json     the model: towers by place and digest, dims, prompts, head
 head-STEP/     the trained arrays, in Orbax
+setting.json   the setting that `eval.py tradeoff --budget` chose, where it did
+setting-*.npy  the directions that it projects on, where it does
 
 model.json is replaced in one rename, so a folder always names a whole head. Towers stay
 where they are; a path inside the folder or beside it is stored relative to it.
@@ -13,14 +15,14 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from flax import nnx
 
 from mrl_jax import param_tree
-from mrl_jax.array_types import AnyArray, DTypeLike
+from mrl_jax.array_types import AnyArray, DTypeLike, Float32, HostArray
 from mrl_jax.errors import MrlError, existing_file
 from mrl_jax.models.hubert import Padding
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
@@ -29,6 +31,8 @@ from mrl_jax.tower_folder import load_hubert, load_qwen3, read_info
 
 FORMAT = 1
 MODEL_FILE = "model.json"
+SETTING_FILE = "setting.json"
+CHOOSE_AGAIN = "choose one again: `python eval.py tradeoff --budget ...`"
 TRAIN_AGAIN = "train the model again, or convert it again with `python -m converters`"
 
 
@@ -77,6 +81,34 @@ class ModelInfo:
     step: int
     scores: Mapping[str, float]
     dtype: str | None = None
+
+
+Precision = Literal["fp32", "int8", "binary", "binary+int8"]
+"""Of stored documents; the last two are signs, alone and with int8 beside them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How documents are kept and searched.
+
+    Attributes:
+        dim: prefix of the embedding.
+        rank: leading directions of it that it is projected on; None for none.
+        precision: of what is stored.
+        prefix: coordinates of a funnel's first look; None for no funnel.
+        shortlist: documents that are looked at twice, in a funnel or after signs.
+    """
+
+    dim: int
+    rank: int | None = None
+    precision: Precision = "fp32"
+    prefix: int | None = None
+    shortlist: int = 100
+
+    @property
+    def width(self) -> int:
+        """Numbers a vector has."""
+        return self.dim if self.rank is None else self.rank
 
 
 def tower_reference(tower: Path, model_folder: Path) -> TowerReference:
@@ -145,6 +177,85 @@ def read_model_info(folder: Path) -> ModelInfo:
         raise MrlError(
             f"cannot be read as a model description ({error})", where=path, mend=TRAIN_AGAIN
         ) from error
+
+
+def write_setting(
+    folder: Path,
+    info: ModelInfo,
+    setting: Setting,
+    directions: Float32[HostArray, "dim rank"] | None,
+    told: Mapping[str, Any],
+) -> None:
+    """Write the setting to use by default, in place of an earlier one, whole or not at all.
+
+    Args:
+        folder: the model's folder.
+        info: its model.json; the setting is of its head alone.
+        setting: the choice.
+        directions: that it projects on, as columns; None without a rank.
+        told: why it was chosen, for who reads the file.
+    """
+    stored: dict[str, Any] = {"format": FORMAT, "head_digest": info.head_digest}
+    stored |= {"setting": dataclasses.asdict(setting), "directions": None, "chosen": dict(told)}
+    partial = folder / f".{SETTING_FILE}.partial"
+    try:
+        if directions is not None:
+            stored["directions"] = param_tree.digest({"directions": directions})
+            array = _directions_file(folder, stored["directions"])
+            with partial.open("wb") as file:
+                np.save(file, directions, allow_pickle=False)
+            os.replace(partial, array)
+        partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, folder / SETTING_FILE)
+    except OSError as error:
+        raise MrlError(
+            f"the setting could not be written: {error.strerror or error}",
+            where=folder,
+            mend="check that the place may be written to, and has room",
+        ) from error
+    kept = stored["directions"] and _directions_file(folder, stored["directions"])
+    for old in folder.glob("setting-*.npy"):
+        if old != kept:
+            old.unlink(missing_ok=True)
+
+
+def read_setting(
+    folder: Path, info: ModelInfo
+) -> tuple[Setting, Float32[HostArray, "dim rank"] | None]:
+    """The setting of a model, and the directions that it projects on.
+
+    Raises:
+        MrlError: none was chosen, or for another head, or it is damaged.
+    """
+    path = existing_file(folder / SETTING_FILE, mend=CHOOSE_AGAIN)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT:
+            raise ValueError(f"the format is not {FORMAT}")
+        setting, found, digest = Setting(**raw["setting"]), raw["head_digest"], raw["directions"]
+        if (digest is None) != (setting.rank is None):
+            raise ValueError("rank and directions do not go together")
+        directions = None
+        if digest is not None:
+            directions = np.load(_directions_file(folder, digest), allow_pickle=False)
+            if param_tree.digest({"directions": directions}) != digest:
+                raise ValueError("the digest of its directions differs")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MrlError(
+            f"cannot be read as a setting ({error})", where=path, mend=CHOOSE_AGAIN
+        ) from error
+    if found != info.head_digest:
+        raise MrlError(
+            f"was chosen for another head: its digest is {str(found)[:12]}, that of the model "
+            f"{info.head_digest[:12]}",
+            where=path,
+            mend=CHOOSE_AGAIN,
+        )
+    return setting, directions
+
+
+def _directions_file(folder: Path, digest: str) -> Path:
+    return folder / f"setting-{digest[:8]}.npy"
 
 
 def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None) -> LateFusion:

@@ -1,19 +1,38 @@
 """`eval.py retrieval`: from a model folder and a retrieval set to a report folder."""
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mrl_jax.data.retrieval_set import RetrievalSet, load_query_audio, read_retrieval_set
+from mrl_jax.data.named_sets import load_retrieval_set
+from mrl_jax.data.retrieval_set import RetrievalSet
+from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.embedder import Embedder
-from mrl_jax.errors import MrlError
-from mrl_jax.evaluation import report
-from mrl_jax.evaluation.retrieval import Judgements, RetrievalResult, evaluate_retrieval
-from mrl_jax.staging import staged_folder
+from mrl_jax.evaluation import comparison
+from mrl_jax.evaluation.comparison import Clusters
+from mrl_jax.evaluation.records import Record, write_jsonl
+from mrl_jax.evaluation.retrieval import (
+    KS,
+    Judgements,
+    RetrievalResult,
+    Ties,
+    evaluate_retrieval,
+    judgements_of,
+)
+from mrl_jax.measured_set import (
+    chosen_dims,
+    clusters_of,
+    encode_set,
+    set_name,
+)
+from mrl_jax.report_folder import report_folder, source_of, write_report
+from mrl_jax.staging import check_apart
 
-MARKER = "results.jsonl"
 TOP = 10
+ORDERS = {
+    "trec": "by descending id, as trec_eval has them",
+    "id": "by ascending id, as sentence-transformers has them",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,87 +40,154 @@ class RetrievalRun:
     """A model measured on a set."""
 
     data: RetrievalSet
+    judgements: Judgements
+    clusters: Clusters
     results: list[RetrievalResult]
-    chance: float
 
 
 def run_retrieval(
-    embedder: Embedder, data: RetrievalSet, *, dims: Sequence[int] | None = None
+    embedder: Embedder,
+    data: RetrievalSet,
+    *,
+    dims: Sequence[int] | None = None,
+    ks: Sequence[int] = KS,
+    ties: Ties = "trec",
+    binary: bool = False,
 ) -> RetrievalRun:
     """Encode queries and corpus once, and score every prefix.
+
+    Args:
+        embedder: the model.
+        data: the set.
+        dims: prefixes; those trained by default.
+        ks: ranks that metrics are cut at.
+        ties: see `evaluate_retrieval`.
+        binary: count every grade above 0 as 1.
 
     Raises:
         MrlError: a broken recording, queries both spoken and written, a dim above the
             width of the model.
     """
-    dims = embedder.info.dims if dims is None else dims
-    for dim in dims:
-        if not 1 <= dim <= embedder.width:
-            raise MrlError(
-                f"the dimension {dim} is not of this model, expected 1 to {embedder.width}",
-                where="--dims",
-                mend=f"leave {dim} out",
-            )
-    rate = embedder.model.speech.config.sample_rate
-    spoken = [query for query in data.queries if query.audio is not None]
-    if spoken and len(spoken) < len(data.queries):
-        raise MrlError(
-            f"{len(spoken)} of {len(data.queries)} queries are spoken and the others written",
-            where="queries",
-            mend="measure them as two sets",
-        )
-    if spoken:
-        vectors = embedder.encoder.speech(
-            [load_query_audio(query, rate) for query in spoken],
-            tasks=[query.task or "" for query in spoken],
-            names=[f"query {query.id}" for query in spoken],
-            progress="queries",
-        )
-    else:
-        vectors = embedder.encoder.text(
-            [query.text or "" for query in data.queries], progress="queries"
-        )
-    documents = embedder.encoder.text([doc.text for doc in data.corpus], progress="corpus")
-    judgements = Judgements(
-        [query.id for query in data.queries], [doc.id for doc in data.corpus], data.qrels
-    )
-    results = evaluate_retrieval(vectors, documents, judgements, dims=dims)
-    return RetrievalRun(data, results, judgements.chance())
+    dims = chosen_dims(embedder, dims)
+    queries, documents = encode_set(embedder, data)
+    judgements = judgements_of(data)
+    judgements = judgements.binary() if binary else judgements
+    results = evaluate_retrieval(queries, documents, judgements, dims=dims, ks=ks, ties=ties)
+    return RetrievalRun(data, judgements, clusters_of(data, judgements), results)
 
 
 def report_retrieval(
-    model: Path, folder: Path, out: Path, *, dims: Sequence[int] | None = None
+    model: Path,
+    data: Path | str,
+    out: Path,
+    *,
+    dims: Sequence[int] | None = None,
+    ks: Sequence[int] = KS,
+    ties: Ties = "trec",
+    binary: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Measure, write the report folder, and return its table.
 
-    The folder appears whole: report.md, results.jsonl (one record a metric and
-    dimension), rankings.jsonl (the best documents of each query at the first dim) and
-    dimensions.png.
+    The folder appears whole: report.md, report.html, results.jsonl (one record a metric and
+    dimension), queries.jsonl (every metric of every query and dimension), rankings.jsonl
+    (the best documents of each query at the first dim) and pictures.
+
+    Args:
+        model, data, out: folders; `data` may also be the name of a published set.
+        dims, ks, ties, binary: see `run_retrieval`.
+        overwrite: replace an earlier report.
     """
-    embedder = Embedder.load(model)
-    run = run_retrieval(embedder, read_retrieval_set(folder), dims=dims)
-    identity = {
-        "data": str(folder),
-        "model": str(model),
-        "head_digest": embedder.info.head_digest,
+    embedder, loaded = Embedder.load(model), load_retrieval_set(data)
+    dims = chosen_dims(embedder, dims)
+    check_apart(model, out)
+    with report_folder(out, overwrite=overwrite) as staging:
+        run = run_retrieval(embedder, loaded, dims=dims, ks=ks, ties=ties, binary=binary)
+        setting = {"ties": ties, "relevance": "binary" if binary else "graded"}
+        return _write(staging, run, embedder, model, data, setting)
+
+
+def _write(
+    staging: Path,
+    run: RetrievalRun,
+    embedder: Embedder,
+    model: Path,
+    data: Path | str,
+    chosen: Mapping[str, str],
+) -> str:
+    ks = list(dict.fromkeys(int(name.partition("@")[2]) for name in run.results[0].per_query))
+    k = 10 if 10 in ks else ks[-1]
+    metric, chance = f"ndcg@{k}", run.judgements.chance(k)
+    means = comparison.intervals(run.results, run.clusters)
+    pairs = comparison.differences(run.results, run.clusters, metric)
+    queries, corpus = len(run.data.queries), len(run.data.corpus)
+    setting = {
+        **chosen,
+        "queries": queries,
+        "documents": corpus,
         "step": embedder.info.step,
-        "queries": len(run.data.queries),
-        "documents": len(run.data.corpus),
     }
-    table = report.table(run.results, chance=run.chance)
-    with staged_folder(out, marker=MARKER, overwrite=True) as staging:
-        rows = report.records(run.results, chance=run.chance, identity=identity)
-        report.write_jsonl(staging / MARKER, rows)
-        report.write_jsonl(staging / "rankings.jsonl", _rankings(run))
-        report.plot_dimensions(staging / "dimensions.png", run.results, chance=run.chance)
-        (staging / "report.md").write_text(
-            f"# Retrieval: {folder.name}\n\n{len(run.data.queries)} queries, "
-            f"{len(run.data.corpus)} documents, model {model} of step {embedder.info.step}\n\n"
-            f"{table}\n\n![nDCG@10 against dimension](dimensions.png)\n\n"
-            f"```json\n{json.dumps(identity, indent=1)}\n```\n",
-            encoding="utf-8",
-        )
+    records = comparison.comparison_records(run.results, means, pairs, metric, setting)
+    records.append(Record(metric=f"{metric} of chance", value=chance, setting=setting))
+    write_jsonl(staging / "queries.jsonl", _per_query(run))
+    write_jsonl(staging / "rankings.jsonl", _rankings(run))
+    comparison.plot_dimensions(staging / "dimensions.png", means, metric, chance=chance)
+    name = comparison.title(metric)
+    pictures = [("dimensions.png", f"{name} against dimension, with 95 % intervals")]
+    headline = [
+        f"{one}@{cut}" for one in ("ndcg", "accuracy") for cut in ks if cut > 1 or ks == [1]
+    ]
+    table = comparison.headline_table(means, headline, chance=chance, metric=metric)
+    tables = {
+        "Scores": table,
+        "All metrics": comparison.all_metrics_table(means),
+        f"{name} over all orders of ties": comparison.ties_table(run.results, metric),
+    }
+    if pairs:
+        tables[f"Differences in {name}"] = comparison.differences_table(pairs)
+        comparison.plot_differences(staging / "differences.png", pairs, metric)
+        pictures.append(("differences.png", f"{name} of each prefix less that of the widest"))
+    write_report(
+        staging,
+        title=f"Retrieval: {set_name(data)}",
+        summary=_summary(run, embedder, chosen),
+        records=records,
+        source=source_of(embedder, model, data, digest_retrieval_set(run.data)),
+        tables=tables,
+        pictures=pictures,
+    )
     return table
+
+
+def _summary(run: RetrievalRun, embedder: Embedder, chosen: Mapping[str, str]) -> str:
+    judged, clusters = len(run.judgements.judged), run.clusters
+    ways, alone = f"{len(set(clusters.texts))} query texts", ""
+    speakers = set(clusters.speakers or ())
+    if len(speakers) > 1:
+        ways += f" and {len(speakers)} speakers"
+    elif speakers:
+        alone = " All queries are by one speaker: others may differ by more than intervals say."
+    left_out = len(run.data.queries) - judged
+    without = f" {left_out} without a relevant document are not counted." if left_out else ""
+    return (
+        f"{len(run.data.queries)} queries, {len(run.data.corpus)} documents, model of step "
+        f"{embedder.info.step}, {chosen['relevance']} relevance.{without}\n\n"
+        f"Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over {ways}."
+        f"{alone} Paired tests flip the signs of whole clusters; p-values are also given as "
+        f"adjusted by Holm. Documents of equal score stand {ORDERS[chosen['ties']]}; "
+        f"worst, expected and best are over all their orders."
+    )
+
+
+def _per_query(run: RetrievalRun) -> list[dict[str, object]]:
+    rows = []
+    for result in run.results:
+        for place, row in enumerate(run.judgements.judged):
+            query = run.data.queries[row]
+            values = {name: float(column[place]) for name, column in result.per_query.items()}
+            said = {"transcript": query.transcript or query.text, "speaker": query.speaker}
+            rows.append({"query": query.id, "dim": result.dim, **said, **values})
+    return rows
 
 
 def _rankings(run: RetrievalRun) -> list[dict[str, object]]:

@@ -26,7 +26,7 @@ from mrl_jax.data.retrieval_set import RetrievalSet, load_query_audio, read_retr
 from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
-from mrl_jax.evaluation.retrieval import Judgements, RetrievalResult, evaluate_retrieval
+from mrl_jax.evaluation.retrieval import RetrievalResult, evaluate_retrieval, judgements_of
 from mrl_jax.experiment import ExperimentConfig, build_model, prepare_data
 from mrl_jax.model_folder import ModelInfo, save_model, tower_reference
 from mrl_jax.models.clips import normalize_clip
@@ -233,15 +233,6 @@ def load_queries(
     clips = [load_query_audio(query, sample_rate) for query in queries.queries]
     tasks = [query.task or "" for query in queries.queries]
     return clips, tasks, [f"query {query.id}" for query in queries.queries]
-
-
-def judgements_of(data: RetrievalSet) -> Judgements:
-    """The qrels of a retrieval set, as evaluation wants them."""
-    return Judgements(
-        [query.id for query in data.queries],
-        [document.id for document in data.corpus],
-        data.qrels,
-    )
 
 
 def _validator(

@@ -1,8 +1,6 @@
-"""A model folder, read back: the Embedder, and eval.py on it. The head is random here."""
+"""A model folder, read back: the Embedder. The head is random here."""
 
 import dataclasses
-import importlib
-import json
 import shutil
 import warnings
 from pathlib import Path
@@ -11,40 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_run
-from flax import nnx
 
 import mrl_jax
-from mrl_jax import param_tree
-from mrl_jax.errors import MrlError, run_command
+from mrl_jax.errors import MrlError
 from mrl_jax.model_folder import read_model_info, save_model, tower_reference
-from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
-from mrl_jax.tower_folder import load_hubert, load_qwen3
 
 RATE = tiny_run.RATE
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("models")
-    speech, text = tiny_run.make_towers(root / "towers")
-    config = LateFusionConfig(end_token=0)
-    model = LateFusion(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(3))
-    trained = param_tree.flatten(param_tree.split(model).trained)
-    fields = {
-        "kind": "late_fusion",
-        "speech": tower_reference(speech, root / "model"),
-        "text": tower_reference(text, root / "model"),
-        "fusion": config,
-        "padding": "masked",
-        "dims": (32, 16, 8),
-        "prompts": {"": "", "find": "ba ce"},
-        "max_text_tokens": 64,
-        "step": 7,
-        "scores": {},
-    }
-    save_model(root / "model", fields, trained)
-    tiny_run.make_retrieval_set(root / "test")
-    return root / "model"
+    return tiny_run.make_model(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -184,80 +159,3 @@ def test_saving_again_replaces_the_head_whole(folder, tmp_path):
         assert [path.name for path in out.glob("head-*")] == [saved.head]
         assert read_model_info(out) == saved
     assert not list(out.glob(".*"))
-
-
-def evaluate(*words: object) -> int:
-    return run_command(importlib.import_module("eval").main, [str(word) for word in words])
-
-
-def test_eval_retrieval_writes_a_report(folder, tmp_path, capsys):
-    data, out = folder.parent / "test", tmp_path / "report"
-    assert evaluate("retrieval", "--model", folder, "--data", data, "--out", out) == 0
-    table = capsys.readouterr().out
-    assert "| 32 |" in table
-    assert "nDCG@10 of chance" in table
-    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    by_dim = {row["dim"]: row["value"] for row in rows if row["metric"] == "ndcg@10"}
-    assert set(by_dim) == {32, 16, 8}
-    assert f"{by_dim[32]:.4f}" in table
-    chance = next(row["value"] for row in rows if row["metric"] == "ndcg@10 of chance")
-    assert chance == pytest.approx(sum(1 / np.log2(rank + 2) for rank in range(10)) / 25)
-    rankings = [json.loads(line) for line in (out / "rankings.jsonl").read_text().splitlines()]
-    assert len(rankings) == 10
-    # The ranking is that of the embeddings themselves.
-    embedder = mrl_jax.Embedder.load(folder)
-    corpus = [json.loads(line) for line in (data / "corpus.jsonl").read_text().splitlines()]
-    documents = embedder.embed_text([row["text"] for row in corpus])
-    query = embedder.embed_speech([data / "q0.wav"])
-    best = corpus[int(np.argmax(documents @ query[0]))]["_id"]
-    first = next(row for row in rankings if row["query"] == "q0")
-    assert first["top"][0]["id"] == best
-    assert {"report.md", "dimensions.png"} <= {path.name for path in out.iterdir()}
-    assert (
-        evaluate("retrieval", "--model", folder, "--data", data, "--out", out, "--dims", "16") == 0
-    )
-    assert "| 32 |" not in capsys.readouterr().out
-
-
-def damaged(data: Path, tmp_path: Path, table: str, line: str) -> Path:
-    copy = tmp_path / "data"
-    shutil.copytree(data, copy)
-    with (copy / f"{table}.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    return copy
-
-
-@pytest.mark.parametrize(
-    ("table", "line", "told"),
-    [
-        ("qrels", '{"query-id": "q0", "corpus-id": "dX", "score": 1}', "dX"),
-        ("qrels", '{"query-id": "qX", "corpus-id": "d0", "score": 1}', "qX"),
-        ("corpus", '{"_id": "d0", "text": "ba"}', "d0"),
-        ("corpus", '{"_id": "d99", "text": ""}', "d99|text"),
-        ("queries", "{not json", "JSON"),
-        ("queries", '{"_id": "q99", "audio": "broken.wav"}', "broken.wav"),
-    ],
-)
-def test_eval_refuses_a_damaged_set(folder, tmp_path, capsys, table, line, told):
-    data = damaged(folder.parent / "test", tmp_path, table, line)
-    (data / "broken.wav").write_bytes(b"RIFF")
-    out = tmp_path / "report"
-    assert evaluate("retrieval", "--model", folder, "--data", data, "--out", out) == 2
-    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
-    assert len(lines) == 1
-    assert any(word in lines[0] for word in told.split("|"))
-    assert not out.exists()
-
-
-def test_eval_refuses_wrong_arguments(folder, tmp_path, capsys):
-    data = folder.parent / "test"
-    for words, told in (
-        (["retrieval", "--model", tmp_path, "--data", data], "model.json: no such file"),
-        (["retrieval", "--model", folder, "--data", tmp_path], "queries"),
-        (["retrieval", "--model", folder, "--data", data, "--dims", "64"], "dimension 64"),
-        (["retrieval", "--model", folder, "--data", data, "--dims", "a"], "--dims is 'a'"),
-        (["retrieval", "--model", folder], "--data"),
-        (["retreival"], "retreival"),
-    ):
-        assert evaluate(*words) == 2
-        assert told in capsys.readouterr().err

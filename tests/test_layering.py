@@ -17,7 +17,13 @@ LAYERS: list[dict[str, set[str]]] = [
         "staging": {"errors"},
         "config_tree": {"errors"},
     },
-    {"nn.*": {"nn.*"}, "param_tree": set(), "losses": {"nn.*"}, "metrics": set()},
+    {
+        "nn.*": {"nn.*"},
+        "param_tree": set(),
+        "losses": {"nn.*"},
+        "metrics": set(),
+        "tied_metrics": {"metrics"},
+    },
     {
         "models.qwen3": set(),
         "models.hubert": set(),
@@ -39,7 +45,10 @@ LAYERS: list[dict[str, set[str]]] = [
         "experiment": set(),
         "training_run": {"experiment"},
         "embedder": set(),
-        "retrieval_report": {"embedder"},
+        "report_folder": {"embedder"},
+        "measured_set": {"embedder"},
+        "*_report": {"embedder", "measured_set", "report_folder"},
+        "rotate": {"embedder", "measured_set"},
         "demo.*": {"demo.*", "embedder", "experiment", "retrieval_report", "training_run"},
     },
 ]

@@ -1,14 +1,24 @@
 """Exact search against a full sort, whatever the chunks."""
 
+import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mrl_jax.evaluation.search import search
+from mrl_jax.errors import MrlError
+from mrl_jax.evaluation import search as module
+from mrl_jax.evaluation.search import BLOCK, exact_scores, rank, search
 
 RNG = np.random.default_rng(0)
 # Small whole numbers: products are exact, and many are equal.
 QUERIES = RNG.integers(-2, 3, (9, 8)).astype(np.float32)
 DOCUMENTS = RNG.integers(-2, 3, (53, 8)).astype(np.float32)
+
+
+def unit(rows: int, width: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(rows, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("chunk", [7, 52, 53, 54])
@@ -22,21 +32,83 @@ def test_it_is_a_stable_sort(chunk, k):
     assert places.shape == (9, min(k, 53))
 
 
+# Few sizes, so that few shapes are compiled; blocks of 64 are left partly filled.
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    spread=st.integers(1, 4),
+    k=st.sampled_from([1, 5, 40]),
+    chunk=st.sampled_from([1000, 2752]),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_ties_in_many_blocks_are_told_by_index(seed, spread, k, chunk):
+    rng = np.random.default_rng(seed)
+    queries = rng.integers(-spread, spread + 1, (4, 6)).astype(np.float32)
+    documents = rng.integers(-spread, spread + 1, (43 * BLOCK - 7, 6)).astype(np.float32)
+    every = queries @ documents.T
+    expected = np.argsort(-every, axis=1, kind="stable")[:, :k]
+    found = rank(queries, documents, k, chunk=chunk)
+    np.testing.assert_array_equal(found.indices, expected)
+    np.testing.assert_array_equal(found.scores, np.take_along_axis(every, expected, axis=1))
+    last = found.scores[:, -1:]
+    np.testing.assert_array_equal(
+        found.tied, (every == last).sum(axis=1) - (found.scores == last).sum(axis=1)
+    )
+
+
 def test_there_are_ties_to_break():
     every = QUERIES @ DOCUMENTS.T
     other = np.argsort(-every[:, ::-1], axis=1, kind="stable")[:, :10]
     assert (52 - other != search(QUERIES, DOCUMENTS, 10)[1]).any()
 
 
-def test_unit_vectors_in_chunks():
-    vectors = RNG.normal(size=(300, 24)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    whole, parts = (search(vectors[:20], vectors, 10, chunk=chunk) for chunk in (1000, 17))
-    np.testing.assert_allclose(whole[0], parts[0], atol=1e-6)
-    np.testing.assert_array_equal(whole[1], parts[1])
-    np.testing.assert_array_equal(whole[1][:, 0], np.arange(20))
+def test_no_chunk_batch_or_device_changes_a_result(monkeypatch):
+    queries, documents = unit(20, 24, 1), unit(3000, 24)
+    documents[1::3] = documents[::3]  # Every third document is there twice.
+    whole = rank(queries, documents, 10, devices=jax.local_devices()[:1])
+    alone = [rank(queries[i : i + 1], documents, 10, chunk=1500) for i in range(20)]
+    monkeypatch.setattr(module, "ROWS", 7)
+    split = rank(queries, documents, 10, chunk=170, devices=jax.local_devices())
+    assert len(jax.local_devices()) == 2
+    for name in ("scores", "indices", "tied"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(split, name))
+        joined = np.concatenate([getattr(one, name) for one in alone])
+        np.testing.assert_array_equal(getattr(whole, name), joined)
+    every = (queries[:, None].astype(np.float64) * documents[None]).sum(axis=-1)
+    expected = np.argsort(-every.astype(np.float32), axis=1, kind="stable")[:, :10]
+    np.testing.assert_array_equal(whole.indices, expected)
+    # Equal vectors tie exactly, the first of them first.
+    pairs = (whole.indices[:, :-1] % 3 == 0) & (whole.indices[:, 1:] == whole.indices[:, :-1] + 1)
+    assert pairs.sum() > 20
+    np.testing.assert_array_equal(whole.scores[:, :-1][pairs], whole.scores[:, 1:][pairs])
+
+
+def test_scores_closer_than_rounding_are_still_ordered():
+    queries, documents = unit(3, 64), np.repeat(unit(3, 64), 200, axis=0)
+    documents += np.random.default_rng(2).normal(scale=3e-8, size=documents.shape).astype("f4")
+    found = rank(queries, documents, 5)
+    every = exact_scores(
+        np.broadcast_to(queries[:, None], (3, 600, 64)),
+        np.broadcast_to(documents, (3, 600, 64)),
+    )
+    expected = np.argsort(-every, axis=1, kind="stable")[:, :5]
+    np.testing.assert_array_equal(found.indices, expected)
 
 
 def test_nothing_to_search():
     with pytest.raises(ValueError, match="no documents"):
         search(QUERIES, DOCUMENTS[:0], 10)
+    scores, places = search(QUERIES[:0], DOCUMENTS, 10)
+    assert scores.shape == places.shape == (0, 10)
+    with pytest.raises(ValueError, match="k is 0"):
+        search(QUERIES, DOCUMENTS, 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_are_named(value):
+    spoilt = DOCUMENTS.copy()
+    spoilt[41, 3] = value
+    for chunk in (100, 10):
+        with pytest.raises(MrlError, match="the vector of document 41 is not finite"):
+            search(QUERIES, spoilt, 3, chunk=chunk)
+    with pytest.raises(MrlError, match="the vector of query 41 is not finite"):
+        search(spoilt, DOCUMENTS, 3)

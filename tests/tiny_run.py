@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from flax import nnx
 
+from mrl_jax import param_tree
 from mrl_jax.data.retrieval_set import Document, Query, write_retrieval_set
 from mrl_jax.demo.towers import (
     make_tokenizer,
@@ -19,7 +21,10 @@ from mrl_jax.demo.towers import (
     speech_config,
     text_config,
 )
+from mrl_jax.model_folder import save_model, tower_reference
 from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.tower_folder import load_hubert, load_qwen3
 from mrl_jax.training.ctc_stage import initial_recogniser
 from mrl_jax.training.text_stage import initial_tower
 
@@ -54,6 +59,28 @@ def make_towers(folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
     save_text_tower(folder / "text", text, files)
     save_speech_tower(folder / "speech", recogniser)
     return folder / "speech", folder / "text"
+
+
+def make_model(root: Path) -> Path:
+    """A model folder whose head is random: root/model, beside root/towers."""
+    speech, text = make_towers(root / "towers")
+    config = LateFusionConfig(end_token=0)
+    model = LateFusion(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(3))
+    fields = {
+        "kind": "late_fusion",
+        "speech": tower_reference(speech, root / "model"),
+        "text": tower_reference(text, root / "model"),
+        "fusion": config,
+        "padding": "masked",
+        "dims": (32, 16, 8),
+        "prompts": {"": "", "find": "ba ce"},
+        "max_text_tokens": 64,
+        "step": 7,
+        "scores": {},
+    }
+    trained = param_tree.flatten(param_tree.split(model).trained)
+    save_model(root / "model", fields, trained)
+    return root / "model"
 
 
 def make_manifest(folder: Path, *, examples: int = 48) -> Path:

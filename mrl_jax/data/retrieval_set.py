@@ -1,26 +1,27 @@
 """Retrieval sets on disk: queries, corpus and relevance judgements, checked as they are read.
 
 A set is a folder with three tables: `queries` (`_id`, `audio` or `text`, and optionally
-`task`, `speaker`, `transcript`), `corpus` (`_id`, `text`) and `qrels` (`query-id`,
-`corpus-id`, optionally `score`). Each is NAME.jsonl, NAME.parquet or a folder NAME/ of
-parquet files as the Hugging Face hub has them; qrels may also be qrels.tsv, or
-qrels/test.tsv as in BEIR.
+`task`, `speaker`, `transcript`), `corpus` (`_id`, `text`, and optionally `title`, which is
+then put before the text, as BEIR's own code does) and `qrels` (`query-id`, `corpus-id`,
+optionally `score`). Each is NAME.jsonl, NAME.parquet or a folder NAME/ of parquet files as
+the Hugging Face hub has them; qrels may also be qrels.tsv, qrels/test.tsv as in BEIR, or
+data/ where they are the hub's default table. Of qrels in several splits the test split
+counts.
 """
 
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from mrl_jax.array_types import HostArray
 from mrl_jax.data.audio import decode_clip, load_clip
-from mrl_jax.errors import MrlError, first_line
-
-Row = tuple[str, dict[str, Any]]
-"""Where a row stands (file and line), and its columns."""
+from mrl_jax.data.parquet import split_of
+from mrl_jax.data.tables import Row, read_rows, refuse, row_audio, row_id, row_text
+from mrl_jax.errors import MrlError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,15 +85,15 @@ def read_retrieval_set(folder: str | Path) -> RetrievalSet:
         raise MrlError(f"{kind} a retrieval set", where=folder, mend="check the path")
     queries = tuple(_query(where, row, folder) for where, row in _read_table(folder, "queries"))
     corpus = tuple(
-        Document(id=_id(where, row, "_id"), text=_text(where, row, "text", required=True))
+        Document(id=row_id(where, row, "_id"), text=_document_text(where, row))
         for where, row in _read_table(folder, "corpus")
     )
     for name, ids in (("queries", [q.id for q in queries]), ("corpus", [d.id for d in corpus])):
         seen: set[str] = set()
         repeated = [i for i in ids if i in seen or seen.add(i)]
-        _refuse(repeated, f"{name} repeats `_id`s", folder)
+        refuse(repeated, f"{name} repeats `_id`s", folder)
     missing = [str(q.audio) for q in queries if isinstance(q.audio, Path) and not q.audio.is_file()]
-    _refuse(missing, "queries name recordings that do not exist", folder)
+    refuse(missing, "queries name recordings that do not exist", folder)
     qrels = _qrels(folder, {q.id for q in queries}, {d.id for d in corpus})
     return RetrievalSet(queries=queries, corpus=corpus, qrels=qrels)
 
@@ -150,12 +151,12 @@ def load_query_audio(query: Query, sample_rate: int) -> HostArray:
 
 def _query(where: str, row: Mapping[str, Any], folder: Path) -> Query:
     query = Query(
-        id=_id(where, row, "_id"),
-        audio=_audio(where, row.get("audio"), folder),
-        text=_text(where, row, "text"),
-        task=_text(where, row, "task"),
-        speaker=_id(where, row, "speaker") if row.get("speaker") is not None else None,
-        transcript=_text(where, row, "transcript"),
+        id=row_id(where, row, "_id"),
+        audio=row_audio(where, row.get("audio"), folder),
+        text=row_text(where, row, "text"),
+        task=row_text(where, row, "task"),
+        speaker=row_id(where, row, "speaker") if row.get("speaker") is not None else None,
+        transcript=row_text(where, row, "transcript"),
     )
     if query.audio is None and query.text is None:
         mend = f"give query {query.id!r} one of them"
@@ -176,23 +177,11 @@ def _query_row(query: Query, folder: Path) -> dict[str, str]:
     return row
 
 
-def _audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
-    """A path, or the struct of a Hugging Face audio column: `bytes`, else `path`."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if value is None or (isinstance(value, bytes) and value):
-        return value
-    if isinstance(value, str) and value:
-        return folder / value
-    problem = f"`audio` is {value!r:.40}, expected a path or a Hugging Face audio column"
-    raise MrlError(problem, where=where, mend="give a path, absolute or relative to the folder")
-
-
 def _qrels(folder: Path, queries: set[str], documents: set[str]) -> Mapping[str, Mapping[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     unknown: dict[str, dict[str, None]] = {"query": {}, "corpus": {}}  # Ordered, without repeats.
     for where, row in _read_table(folder, "qrels"):
-        query, document = _id(where, row, "query-id"), _id(where, row, "corpus-id")
+        query, document = row_id(where, row, "query-id"), row_id(where, row, "corpus-id")
         if query not in queries:
             unknown["query"][query] = None
         if document not in documents:
@@ -204,7 +193,7 @@ def _qrels(folder: Path, queries: set[str], documents: set[str]) -> Mapping[str,
         scores[document] = _score(where, row.get("score", 1))
     for kind, ids in unknown.items():
         table = "queries" if kind == "query" else "corpus"
-        _refuse(list(ids), f"qrels names {kind}-ids that {table} does not have", folder)
+        refuse(list(ids), f"qrels names {kind}-ids that {table} does not have", folder)
     if not any(score for scores in qrels.values() for score in scores.values()):
         problem, mend = "no query has a relevant document", "give some judgement a score above 0"
         raise MrlError(problem, where=folder / "qrels", mend=mend)
@@ -222,34 +211,15 @@ def _score(where: str, value: Any) -> int:
     return int(number)
 
 
-def _id(where: str, row: Mapping[str, Any], key: str) -> str:
-    value = row.get(key)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return _text(where, row, key, required=True)
-
-
-def _text(where: str, row: Mapping[str, Any], key: str, *, required: bool = False) -> Any:
-    """The text under `key`; None where it is absent, unless it is required."""
-    value = row.get(key)
-    if value is None and not required:
-        return None
-    if value is None:
-        has = ", ".join(f"`{name}`" for name in row) or "nothing"
-        raise MrlError(f"has no `{key}` (it has {has})", where=where, mend=f"add `{key}`")
-    if not isinstance(value, str):
-        problem = f"`{key}` is {value!r:.60}, expected text"
-        raise MrlError(problem, where=where, mend="write it as a string")
-    if not value.strip():
-        raise MrlError(f"`{key}` is empty", where=where, mend="fill it, or leave the row out")
-    return value
-
-
-def _refuse(ids: Sequence[str], problem: str, folder: Path) -> None:
-    """Raise if there are any, naming the first five and how many there are."""
-    if ids:
-        named = ", ".join(map(repr, ids[:5])) + (", …" if len(ids) > 5 else "")
-        raise MrlError(f"{problem}: {len(ids)} ({named})", where=folder, mend="correct the tables")
+def _document_text(where: str, row: Mapping[str, Any]) -> str:
+    """Title and text with a space between, either alone where the other is empty."""
+    title = row.get("title")
+    if title is None or title == "":
+        return row_text(where, row, "text", required=True)
+    title = row_text(where, row, "title", required=True)
+    if "text" in row and row["text"] in (None, ""):
+        return title
+    return f"{title} {row_text(where, row, 'text', required=True)}"
 
 
 def _read_table(folder: Path, name: str) -> Iterator[Row]:
@@ -258,82 +228,32 @@ def _read_table(folder: Path, name: str) -> Iterator[Row]:
     if name == "qrels":
         forms += [folder / "qrels.tsv", folder / "qrels" / "test.tsv"]
     found = [[form] for form in forms if form.is_file()]
-    if shards := sorted((folder / name).glob("*.parquet")):
-        found.append(shards)
     names = [str(form.relative_to(folder)) for form in forms] + [f"{name}/*.parquet"]
+    shards = _shards(folder / name, tested=name == "qrels")
+    if not found and not shards and name == "qrels":
+        shards = _shards(folder / "data", tested=True)
+    if shards:
+        found.append(shards)
     if not found:
         problem = f"has no table `{name}` (none of {', '.join(names)})"
         raise MrlError(problem, where=folder, mend="a set has queries, corpus and qrels")
     if len(found) > 1:
         both = " and ".join(str(files[0].relative_to(folder)) for files in found)
         raise MrlError(f"has the table `{name}` twice: {both}", where=folder, mend="keep one")
-    readers = {".jsonl": _read_jsonl, ".tsv": _read_tsv, ".parquet": _read_parquet}
+    header = ("query-id", "corpus-id") if name == "qrels" else ()
     empty = True
     for file in found[0]:
-        for row in readers[file.suffix](file):
+        for row in read_rows(file, header=header):
             empty = False
             yield row
     if empty:
         raise MrlError(f"the table `{name}` is empty", where=found[0][0], mend="add rows to it")
 
 
-def _read_lines(file: Path) -> Iterator[tuple[str, str]]:
-    try:
-        with file.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield f"{file}, line {number}", line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise MrlError("is not UTF-8", where=file, mend="save it as UTF-8") from error
-
-
-def _read_jsonl(file: Path) -> Iterator[Row]:
-    for where, line in _read_lines(file):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            problem = f"is not JSON ({first_line(error)})"
-            raise MrlError(problem, where=where, mend="write one JSON object a line") from error
-        if not isinstance(row, dict):
-            problem = f"is {line.strip()[:40]}, expected a JSON object"
-            raise MrlError(problem, where=where, mend="write one JSON object a line")
-        yield where, row
-
-
-def _read_tsv(file: Path) -> Iterator[Row]:
-    header: list[str] = []
-    for where, line in _read_lines(file):
-        fields = [field.strip() for field in line.split("\t")]
-        if not header:
-            header = fields
-            if not {"query-id", "corpus-id"} <= set(header):
-                mend = "head the columns query-id, corpus-id and score, with tabs between"
-                raise MrlError(f"has the header {line[:60]!r}", where=where, mend=mend)
-        elif len(fields) != len(header):
-            problem = f"has {len(fields)} columns, expected {len(header)}"
-            raise MrlError(problem, where=where, mend="separate the columns by one tab each")
-        else:
-            yield where, dict(zip(header, fields, strict=True))
-
-
-def _read_parquet(file: Path) -> Iterator[Row]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        problem = "reading parquet takes pyarrow, which is not installed"
-        mend = "install the extra: `pip install 'mrl_jax[train]'`"
-        raise MrlError(problem, where=file, mend=mend) from error
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=256):  # Recordings are large.
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{file}, row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
-        problem = f"cannot be read as parquet ({first_line(error)})"
-        raise MrlError(problem, where=file, mend="download or write it again") from error
+def _shards(folder: Path, *, tested: bool) -> list[Path]:
+    """Parquet files in a folder; only those of the test split where there are such, if told."""
+    shards = sorted(folder.glob("*.parquet"))
+    return (tested and [shard for shard in shards if split_of(shard) == "test"]) or shards
 
 
 def _write_table(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -50,7 +50,11 @@ def main(argv: Sequence[str]) -> int:
         f"data.validation={world / 'validation'}",
     )
     test = world / "test"
-    _run(ROOT / "eval.py", "retrieval", "--model", model, "--data", test, "--out", report)
+    _run(
+        ROOT / "eval.py",
+        "retrieval",
+        *("--model", model, "--data", test, "--out", report, "--overwrite"),
+    )
     _draw_training(model, report)
     _show_queries(test, report)
     print(f"\nReport with pictures: {report} ({time.monotonic() - begun:.0f} s in all)")

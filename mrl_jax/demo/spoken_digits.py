@@ -39,7 +39,7 @@ from mrl_jax.demo.towers import (
     text_config,
 )
 from mrl_jax.errors import CommandParser, MrlError, run_command
-from mrl_jax.evaluation import report
+from mrl_jax.evaluation.records import write_jsonl
 from mrl_jax.experiment import ExperimentConfig
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.retrieval_report import report_retrieval
@@ -121,9 +121,7 @@ def main(argv: Sequence[str]) -> int:
         score, chance = run_fold(takes, speaker, args.out, recipe)
         rows.append({"left_out": speaker, "ndcg@10": score, "chance": chance})
         print(f"{speaker or 'known speakers'}: nDCG@10 {score:.4f}, chance {chance:.4f}")
-        report.write_jsonl(
-            args.out / f"results-{'-'.join(fold or 'known' for fold in folds)}.jsonl", rows
-        )
+        write_jsonl(args.out / f"results-{'-'.join(fold or 'known' for fold in folds)}.jsonl", rows)
     if len(rows) > 1:
         mean = np.mean([float(str(row["ndcg@10"])) for row in rows])
         print(f"mean of {len(rows)} speakers left out in turn: nDCG@10 {mean:.4f}")
@@ -165,7 +163,7 @@ def run_fold(
     config = fold_config(load_config(CONFIG, ExperimentConfig), out / "text", folder)
     if not train(config, folder / "model").summary.finished:
         raise SystemExit(143)  # As train.py ends after SIGTERM; the same command goes on.
-    report_retrieval(folder / "model", folder / "test", folder / "report")
+    report_retrieval(folder / "model", folder / "test", folder / "report", overwrite=True)
     text = (folder / "report" / "results.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     widest = max(row["dim"] for row in rows if row["dim"])

@@ -1,63 +1,95 @@
-"""Results as records, a Markdown table and pictures."""
+"""Tables in Markdown and HTML, pictures, and one page that holds them all."""
 
-import json
+import base64
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.errors import MrlError
-from mrl_jax.evaluation.retrieval import RetrievalResult
 
-HEADLINE = ("ndcg@5", "ndcg@10", "accuracy@5", "accuracy@10")
-NAMES = {"ndcg": "nDCG", "accuracy": "accuracy", "mrr": "MRR"}
-
-
-def records(
-    results: Sequence[RetrievalResult], *, chance: float, identity: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """One record a metric and dimension; `identity` says what was measured on what."""
-    rows = [
-        {"metric": name, "dim": result.dim, "value": value, "n": len(result.per_query[name])}
-        for result in results
-        for name, value in result.means.items()
-    ]
-    rows.append({"metric": "ndcg@10 of chance", "dim": None, "value": chance, "n": None})
-    return [{**row, **identity} for row in rows]
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
+       padding: 0 1rem; color: #1a1a1a; }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0;
+        font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+th { border-bottom: 2px solid #888; }
+figure { margin: 2rem 0; }
+figure img { max-width: 100%; }
+figcaption, footer { color: #555; font-size: .9rem; }
+"""
 
 
-def table(results: Sequence[RetrievalResult], *, chance: float) -> str:
-    """A Markdown table, one row a dimension, chance in the last column."""
-    names = [_title(name) for name in HEADLINE]
-    lines = [
-        f"| dimension | {' | '.join(names)} | nDCG@10 of chance |",
-        "| ---: |" + " ---: |" * (len(names) + 1),
-    ]
-    for result in results:
-        values = " | ".join(f"{result.means[name]:.4f}" for name in HEADLINE)
-        lines.append(f"| {result.dim} | {values} | {chance:.4f} |")
-    return "\n".join(lines)
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the first column to the left, numbers to the right."""
+    lines = [header, [":---", *["---:"] * (len(header) - 1)], *rows]
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
-def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One JSON object a line."""
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def html_page(
+    title: str,
+    summary: str,
+    tables: Mapping[str, str],
+    pictures: Sequence[tuple[Path, str]],
+    footer: str,
+) -> str:
+    """A page that opens offline: pictures are inside it, and it loads nothing.
+
+    Args:
+        title: heading of the page.
+        summary: paragraphs, with empty lines between.
+        tables: heading → Markdown table.
+        pictures: PNG file and caption.
+        footer: what was measured on what.
+    """
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts += [f"<p>{html.escape(text)}</p>" for text in summary.split("\n\n") if text.strip()]
+    for heading, table in tables.items():
+        parts += [f"<h2>{html.escape(heading)}</h2>", _html_table(table)]
+    for path, caption in pictures:
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        text = html.escape(caption)
+        image = f'<img src="data:image/png;base64,{data}" alt="{text}">'
+        parts.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
+    parts.append(f"<footer>{html.escape(footer)}</footer>")
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
+    )
+    body = "\n".join(parts)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def plot_dimensions(path: Path, results: Sequence[RetrievalResult], *, chance: float) -> None:
-    """nDCG@10 against dimension, with chance as a line."""
-    figure, axes = _figure()
-    ordered = sorted(results, key=lambda result: result.dim)
-    dims = [result.dim for result in ordered]
-    axes.plot(dims, [r.means["ndcg@10"] for r in ordered], "o-", label="speech → text")
-    axes.axhline(chance, color="grey", linestyle=":", label=f"chance, {chance:.4f}")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(dims, [str(dim) for dim in dims])
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("dimension (prefix of the embedding)")
-    axes.set_ylabel("nDCG@10")
-    axes.legend()
-    _save(figure, path)
+def figure(panels: int = 1, *, width: float = 5.2, height: float = 3.6) -> tuple[Any, Any]:
+    """A matplotlib figure, and its axes: one, or an array of `panels` side by side.
+
+    Args:
+        panels: axes in a row.
+        width, height: of one panel, in inches.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MrlError(
+            "pictures take matplotlib, which is not installed",
+            mend="install the extra: `pip install 'mrl_jax[train]'`",
+        ) from error
+    made = Figure(figsize=(width * panels, height), layout="constrained")
+    axes = made.subplots(1, panels)
+    for one in axes if panels > 1 else [axes]:
+        one.grid(alpha=0.3)
+        one.spines[["top", "right"]].set_visible(False)
+    return made, axes
+
+
+def save(made: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    partial = path.with_name(f".{path.name}")
+    made.savefig(partial, dpi=150, format="png")
+    partial.replace(path)
 
 
 def plot_training(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -67,7 +99,7 @@ def plot_training(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path: picture to write.
         rows: the lines of a run's metrics.jsonl.
     """
-    figure, axes = _figure(panels=2)
+    made, axes = figure(panels=2)
     train = [row for row in rows if row["kind"] == "train"]
     axes[0].plot([row["step"] for row in train], [row["loss"] for row in train], linewidth=1)
     axes[0].set_xlabel("step")
@@ -84,31 +116,21 @@ def plot_training(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     axes[1].set_ylabel("validation nDCG@10")
     if validation:
         axes[1].legend(fontsize="small")
-    _save(figure, path)
+    save(made, path)
 
 
-def _title(name: str) -> str:
-    metric, _, k = name.partition("@")
-    return f"{NAMES[metric]}@{k}"
+def _html_table(table: str) -> str:
+    lines = [_cells(line) for line in table.strip().splitlines()]
+    if len(lines) < 2:
+        raise ValueError("a Markdown table has a header and a line below it")
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+    body = "".join(f"<tr>{row(cells, 'td')}</tr>\n" for cells in lines[2:])
+    return f"<table>\n<tr>{row(lines[0], 'th')}</tr>\n{body}</table>"
 
 
-def _figure(panels: int = 1) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MrlError(
-            "pictures take matplotlib, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[train]'`",
-        ) from error
-    figure = Figure(figsize=(5.2 * panels, 3.6), layout="constrained")
-    axes = figure.subplots(1, panels)
-    for one in axes if panels > 1 else [axes]:
-        one.grid(alpha=0.3)
-        one.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _save(figure: Any, path: Path) -> None:
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=150, format="png")
-    partial.replace(path)
+def _cells(line: str) -> list[str]:
+    inner = line.strip().removeprefix("|").removesuffix("|").replace("\\|", "\0")
+    return [cell.strip().replace("\0", "|") for cell in inner.split("|")]

@@ -1,0 +1,161 @@
+"""A rotation of the embedding, fitted once, after which leading coordinates carry most.
+
+It is orthogonal and nothing else: no mean is subtracted when it is used, so cosines of whole
+vectors stay what they were and only prefixes change. It belongs to one trained head, whose
+digest it carries.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mrl_jax.array_types import Float, Float32, HostArray
+from mrl_jax.errors import MrlError, describe_os_error
+from mrl_jax.evaluation.spectrum import leading_directions
+
+ROTATION_FILE = "rotation.safetensors"
+FORMAT = "mrl_jax rotation 1"
+ROTATE_AGAIN = "fit it again: `python -m mrl_jax.rotate --overwrite`"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rotation:
+    """A fitted rotation, and what it was fitted for.
+
+    Attributes:
+        matrix: orthogonal; its columns are the new coordinates, first to last.
+        head_digest: of the trained head it belongs to.
+        data, data_digest: what it was fitted on.
+        fitted_on: which vectors of it, as "documents".
+        centred: whether their mean was subtracted while fitting.
+        rows: how many there were.
+    """
+
+    matrix: Float32[HostArray, "E E"]
+    head_digest: str
+    data: str
+    data_digest: str
+    fitted_on: str
+    centred: bool
+    rows: int
+
+
+def fit_rotation(
+    vectors: Float[HostArray, "N E"], *, centred: bool = True
+) -> Float32[HostArray, "E E"]:
+    """Principal directions as the columns of an orthogonal matrix, strongest first.
+
+    Args:
+        vectors: embeddings, one a row.
+        centred: fit on what differs between vectors, not on what all of them share. The
+            mean is subtracted here only.
+
+    Raises:
+        MrlError: no vectors, or one that is not finite.
+    """
+    return leading_directions(vectors, centred=centred).astype(np.float32)
+
+
+def apply_rotation(
+    vectors: Float32[HostArray, "N E"], rotation: Rotation
+) -> Float32[HostArray, "N E"]:
+    """The same vectors in the new coordinates.
+
+    Raises:
+        MrlError: vectors of another width.
+    """
+    width = len(rotation.matrix)
+    if vectors.shape[1] != width:
+        raise MrlError(
+            f"the rotation is for vectors of width {width}, and these have {vectors.shape[1]}",
+            mend="rotate whole embeddings, then cut prefixes",
+        )
+    return vectors @ rotation.matrix
+
+
+def save_rotation(folder: Path, rotation: Rotation, *, overwrite: bool = False) -> Path:
+    """Write the rotation into a model's folder, whole or not at all.
+
+    Raises:
+        MrlError: there is one already and `overwrite` is not given; the place cannot be
+            written to.
+    """
+    path = folder / ROTATION_FILE
+    check_absent(folder, overwrite=overwrite)
+    told = dataclasses.asdict(rotation)
+    matrix = told.pop("matrix")
+    metadata = {"format": FORMAT, **{name: str(value) for name, value in told.items()}}
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_bytes(save({"matrix": np.ascontiguousarray(matrix)}, metadata))
+        os.replace(partial, path)
+    except OSError as error:
+        raise MrlError(
+            f"could not be written: {describe_os_error(error)}",
+            where=path,
+            mend="check that the place exists, may be written to, and has room",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def check_absent(folder: Path, *, overwrite: bool) -> None:
+    """Raises an `MrlError` where a rotation is there and may not be replaced."""
+    if (folder / ROTATION_FILE).exists() and not overwrite:
+        raise MrlError(
+            "the rotation exists already",
+            where=folder / ROTATION_FILE,
+            mend="pass --overwrite to replace it",
+        )
+
+
+def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
+    """The rotation of a model's folder; None where there is none.
+
+    Args:
+        folder: the model's.
+        head_digest: of its trained head.
+
+    Raises:
+        MrlError: the rotation is damaged, or is that of another head.
+    """
+    path = folder / ROTATION_FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            told = dict(file.metadata() or {})
+            matrix = file.get_tensor("matrix")
+        if told.pop("format", None) != FORMAT:
+            raise ValueError(f"its format is not {FORMAT!r}")
+        square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
+        if not square or matrix.dtype != np.float32:
+            raise ValueError(f"its matrix is {matrix.dtype} of shape {matrix.shape}")
+        gram = matrix.T.astype(np.float64) @ matrix
+        if not np.abs(gram - np.eye(len(matrix))).max() < 1e-4:
+            raise ValueError("its matrix is not orthogonal")
+        rotation = Rotation(
+            matrix=matrix,
+            head_digest=told["head_digest"],
+            data=told["data"],
+            data_digest=told["data_digest"],
+            fitted_on=told["fitted_on"],
+            centred={"True": True, "False": False}[told["centred"]],
+            rows=int(told["rows"]),
+        )
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        problem = f"cannot be read as a rotation ({error})"
+        raise MrlError(problem, where=path, mend=ROTATE_AGAIN) from error
+    if rotation.head_digest != head_digest:
+        raise MrlError(
+            f"is the rotation of another model: it was fitted for the head "
+            f"{rotation.head_digest[:12]}, and this is {head_digest[:12]}",
+            where=path,
+            mend=ROTATE_AGAIN,
+        )
+    return rotation

@@ -1,0 +1,66 @@
+"""A retrieval set as a model sees it: encoded once, with its dims and clusters."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from mrl_jax.array_types import HostArray
+from mrl_jax.data.retrieval_set import RetrievalSet, load_query_audio
+from mrl_jax.embedder import Embedder
+from mrl_jax.errors import MrlError
+from mrl_jax.evaluation.comparison import Clusters
+from mrl_jax.evaluation.retrieval import Judgements, check_dims
+
+
+def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[HostArray, HostArray]:
+    """[Q, E] and [N, E] vectors of queries and corpus, the model run once over each.
+
+    Raises:
+        MrlError: a broken recording; queries both spoken and written.
+    """
+    rate = embedder.model.speech.config.sample_rate
+    spoken = [query for query in data.queries if query.audio is not None]
+    if spoken and len(spoken) < len(data.queries):
+        raise MrlError(
+            f"{len(spoken)} of {len(data.queries)} queries are spoken and the others written",
+            where="queries",
+            mend="measure them as two sets",
+        )
+    if spoken:
+        queries = embedder.encoder.speech(
+            [load_query_audio(query, rate) for query in spoken],
+            tasks=[query.task or "" for query in spoken],
+            names=[f"query {query.id}" for query in spoken],
+            progress="queries",
+        )
+    else:
+        queries = embedder.encoder.text([q.text or "" for q in data.queries], progress="queries")
+    documents = embedder.encoder.text([doc.text for doc in data.corpus], progress="corpus")
+    return queries, documents
+
+
+def clusters_of(data: RetrievalSet, judgements: Judgements) -> Clusters:
+    """Texts and speakers of the judged queries; one without words, or a name, is like no other."""
+    asked = [data.queries[row] for row in judgements.judged]
+    words = [query.transcript or query.text for query in asked]
+    texts = [(said, None) if said else query.id for said, query in zip(words, asked, strict=True)]
+    speakers = [(query.speaker, None) if query.speaker else query.id for query in asked]
+    named = any(query.speaker for query in asked)
+    return Clusters(texts=texts, speakers=speakers if named else None)
+
+
+def chosen_dims(embedder: Embedder, dims: Sequence[int] | None) -> tuple[int, ...]:
+    """The dims to measure: those trained for None. Warns of others, refuses impossible ones."""
+    if dims is None:
+        return tuple(embedder.info.dims)
+    check_dims(dims, embedder.width, where="--dims")
+    for dim in dims:
+        if dim not in embedder.info.dims:
+            trained = ", ".join(map(str, embedder.info.dims))
+            warnings.warn(f"dim {dim} is not among those trained: {trained}", stacklevel=2)
+    return tuple(dims)
+
+
+def set_name(data: Path | str) -> str:
+    """What a set is called: its name, or that of its folder."""
+    return Path(data).resolve().name if Path(data).exists() else str(data).partition("@")[0]

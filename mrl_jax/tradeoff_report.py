@@ -1,0 +1,260 @@
+"""`eval.py tradeoff`: quality against bytes, work and time, and a setting within a budget."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mrl_jax.array_types import HostArray
+from mrl_jax.data.named_sets import load_retrieval_set
+from mrl_jax.data.set_digest import digest_retrieval_set
+from mrl_jax.embedder import Embedder
+from mrl_jax.evaluation.quantize import PRECISIONS
+from mrl_jax.evaluation.records import Record
+from mrl_jax.evaluation.report import figure, markdown_table, save
+from mrl_jax.evaluation.retrieval import judgements_of
+from mrl_jax.evaluation.statistics import Interval, cluster_bootstraps
+from mrl_jax.evaluation.tradeoff import (
+    Measured,
+    check_size,
+    choose,
+    costs_of,
+    directions_of,
+    measure,
+    pareto,
+    parse_budget,
+    title,
+)
+from mrl_jax.measured_set import chosen_dims, clusters_of, encode_set, set_name
+from mrl_jax.model_folder import Setting, write_setting
+from mrl_jax.report_folder import report_folder, source_of, write_report
+from mrl_jax.staging import check_apart
+
+PICTURE = "tradeoff.png"
+COLOURS = dict(zip(PRECISIONS, ("#1f77b4", "#e08214", "#2a9d4b", "#7b3fa0"), strict=True))
+SUMMARY = """nDCG@10 and recall are measured on the set's own {documents} documents with {queries}
+queries, all from one encoding. Recall is the share of the first ten of exact search, at full
+width in float32, that is found.
+
+Latency is the median of one query at a time, settings in turn, encoding not counted, on this
+machine in {size} documents{grown}. Work counts two operations an entry and document scored in
+float32 or int8, three a 64-bit word of a Hamming distance, and two an entry of the directions
+that a query is projected on. Bytes are those of all that is kept: a funnel keeps its prefix
+apart.
+
+"D on R directions" projects the first D coordinates on the R directions in which the corpus has
+most energy. "binary" scores a short list of {shortlist} again with float32 queries against signs,
+"binary+int8" against int8; a funnel looks at its first coordinates and scores as many again.
+
+Intervals of nDCG are 95 %, from resampling queries. A setting is chosen on the set that its
+figures are of, so what it reaches elsewhere is likely somewhat less."""
+
+
+def report_tradeoff(
+    model: Path,
+    data: Path | str,
+    out: Path,
+    *,
+    dims: Sequence[int] | None = None,
+    corpus_size: int | None = None,
+    budget: str | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Measure every setting, write the report folder, and return its table.
+
+    The folder appears whole: report.md, report.html, results.jsonl and tradeoff.png. With a
+    budget the best setting within it is written into the model's folder, once the report
+    stands.
+
+    Args:
+        model, data, out: folders; `data` may also be the name of a published set.
+        dims: prefixes, and ranks; those trained by default.
+        corpus_size: documents that latency and work are told at; the set's by default.
+        budget: as `parse_budget` reads it.
+        overwrite: replace an earlier report.
+
+    Raises:
+        MrlError: `out` exists, a dim above the width, a corpus size below that of the set, a
+            budget that is none or that no setting is within, a vector that is not finite.
+    """
+    limits = None if budget is None else parse_budget(budget)
+    embedder, loaded = Embedder.load(model), load_retrieval_set(data)
+    dims = chosen_dims(embedder, dims)
+    check_apart(model, out)
+    judgements, documents = judgements_of(loaded), len(loaded.corpus)
+    size = documents if corpus_size is None else corpus_size
+    check_size(size, documents)
+    with report_folder(out, overwrite=overwrite) as staging:
+        asked, held = encode_set(embedder, loaded)
+        results = measure(asked, held, judgements, dims=dims, corpus_size=size, progress=_progress)
+        picked = None if limits is None else choose(results, limits)
+        clusters = clusters_of(loaded, judgements)
+        scores = np.stack([r.ndcg for r in results], axis=1)
+        means = cluster_bootstraps(scores, clusters.texts, crossed=clusters.speakers)
+        best = pareto(costs_of(results, ("bytes", "latency_ms")))
+        plot(staging / PICTURE, results, picked=picked, size=size)
+        table = tradeoff_table(results, means, best, only_best=True)
+        more = size - documents
+        copies = f": its own, and {more} copies of them with noise a tenth as long, to time only"
+        tables = {
+            "Settings that no other beats in nDCG, bytes and latency at once": table,
+            "All settings": tradeoff_table(results, means, best, only_best=False),
+        }
+        chosen = "" if picked is None else f"Chosen for {budget}: {title(picked.setting)}."
+        summary = SUMMARY.format(
+            documents=documents,
+            queries=len(loaded.queries),
+            size=size,
+            grown=copies if more else "",
+            shortlist=results[0].setting.shortlist,
+        )
+        caption = (
+            "nDCG@10 against bytes a document and against latency; lines join the settings that "
+            "no other beats in the two shown."
+        )
+        source = source_of(embedder, model, data, digest_retrieval_set(loaded))
+        write_report(
+            staging,
+            title=f"Cost and quality: {set_name(data)}",
+            summary=f"{summary}\n\n{chosen}",
+            records=records(results, means, best, size=size, picked=picked),
+            source=source,
+            tables=tables,
+            pictures=[(PICTURE, caption)],
+        )
+    if picked is None:
+        return table
+    setting = picked.setting
+    rank = setting.rank
+    directions = None if rank is None else directions_of(held, setting.dim, rank)
+    told = {"budget": budget, "data": source.data, "data_digest": source.data_digest}
+    told |= {"documents": size, "ndcg@10": picked.mean, **_costs(picked)}
+    write_setting(model, embedder.info, setting, directions, told)
+    return f"{table}\n\n{chosen} It was written into {model}."
+
+
+def records(
+    results: Sequence[Measured],
+    means: Sequence[Interval],
+    best: HostArray,
+    *,
+    size: int,
+    picked: Measured | None,
+) -> list[Record]:
+    """Five values a setting."""
+    rows = []
+    for result, mean, member in zip(results, means, best, strict=True):
+        one = result.setting
+        setting: dict[str, str | int | float] = {
+            "rank": one.rank or 0,
+            "precision": one.precision,
+            "prefix": one.prefix or 0,
+            "shortlist": one.shortlist,
+            "documents": size,
+            "pareto": int(member),
+            "chosen": int(result is picked),
+        }
+        record = functools.partial(Record, dim=one.dim, setting=setting)
+        n = len(result.ndcg)
+        rows.append(record(metric="ndcg@10", value=mean.mean, n=n, low=mean.low, high=mean.high))
+        rows.append(record(metric="recall of exact@10", value=result.recall))
+        rows += [record(metric=name, value=value) for name, value in _costs(result).items()]
+    return rows
+
+
+def tradeoff_table(
+    results: Sequence[Measured], means: Sequence[Interval], best: HostArray, *, only_best: bool
+) -> str:
+    """One row a setting, fewest bytes first."""
+    header = ["setting", "nDCG@10", "recall", "bytes", "operations", "latency, ms"]
+    rows = [
+        (
+            result.bytes,
+            result.latency_ms,
+            [
+                title(result.setting) + ("" if only_best or not member else " *"),
+                f"{mean.mean:.4f} ({mean.low:.4f} to {mean.high:.4f})",
+                f"{result.recall:.3f}",
+                str(result.bytes),
+                f"{result.flops:.3g}",
+                f"{result.latency_ms:.2f}",
+            ],
+        )
+        for result, mean, member in zip(results, means, best, strict=True)
+        if member or not only_best
+    ]
+    return markdown_table(header, [row for *_, row in sorted(rows, key=lambda row: row[:2])])
+
+
+def plot(path: Path, results: Sequence[Measured], *, picked: Measured | None, size: int) -> None:
+    """nDCG against bytes, and against latency, by precision."""
+    made, axes = figure(panels=2, width=5.6, height=4.2)
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    panels = (("bytes", "bytes a document"), ("latency_ms", f"ms a query, {size:,} documents"))
+    for axis, (cost, label) in zip(axes, panels, strict=True):
+        for funnel, marker in ((False, "o"), (True, "^")):
+            for precision in PRECISIONS:
+                some = [
+                    r
+                    for r in results
+                    if r.setting.precision == precision and (r.setting.prefix is not None) == funnel
+                ]
+                if some:
+                    axis.scatter(
+                        [getattr(r, cost) for r in some],
+                        [r.mean for r in some],
+                        c=COLOURS[precision],
+                        marker=marker,
+                        s=26,
+                        alpha=0.75,
+                        linewidths=0,
+                        label=f"{precision}{', funnel' if funnel else ''}",
+                    )
+        line = [
+            r
+            for r, member in zip(results, pareto(costs_of(results, (cost,))), strict=True)
+            if member
+        ]
+        line.sort(key=lambda r: getattr(r, cost))
+        axis.plot(
+            [getattr(r, cost) for r in line],
+            [r.mean for r in line],
+            color="black",
+            linewidth=1,
+            drawstyle="steps-post",
+            label="best at its cost",
+            zorder=0,
+        )
+        if picked is not None:
+            axis.scatter(
+                [getattr(picked, cost)],
+                [picked.mean],
+                facecolors="none",
+                edgecolors="black",
+                s=130,
+                label="chosen",
+            )
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set_xlabel(label)
+        axis.set_ylabel("nDCG@10")
+    handles, labels = axes[0].get_legend_handles_labels()
+    made.legend(
+        handles, labels, loc="outside lower center", ncols=5, fontsize="small", frameon=False
+    )
+    save(made, path)
+
+
+def _costs(result: Measured) -> dict[str, float]:
+    fields = dataclasses.asdict(result)
+    return {name: float(fields[name]) for name in ("bytes", "flops", "latency_ms")}
+
+
+def _progress(settings: Sequence[Setting]) -> Iterable[Setting]:
+    return tqdm(settings, desc="settings", leave=False)
