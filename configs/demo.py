@@ -37,8 +37,8 @@ def get_config() -> ExperimentConfig:
             ),
         ),
         loss=LossConfig(dims=(96, 48, 24, 12)),
-        optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_fraction=0.05),
-        train=LoopConfig(steps=900, validate_every=300, checkpoint_every=300),
+        optim=OptimConfig(learning_rate=1e-2, schedule="cosine", warmup_fraction=0.05),
+        train=LoopConfig(steps=1000, validate_every=250, checkpoint_every=250),
         augment=vary,
         stretch=1 / SPEEDS[0],
     )

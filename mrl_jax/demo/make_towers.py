@@ -93,7 +93,7 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
             most_repeats=3,
             gap_token=GAP_TOKEN,
             most_gaps=6,
-            noise=0.5,
+            noise=1.0,
             learning_rate=2e-3,
         ),
     )
