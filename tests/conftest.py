@@ -1,12 +1,23 @@
 """How every test runs: strict promotion, exact matmuls, two CPU devices, no network."""
 
+import atexit
 import os
+import shutil
+import tempfile
+
+# Small programs are compiled once for all tests, workers and their subprocesses: the first
+# process that comes here makes the folder, and those it starts inherit it.
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+if CACHE not in os.environ:
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="mrl_jax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ[CACHE], ignore_errors=True)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

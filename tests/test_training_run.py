@@ -56,17 +56,6 @@ def world(tmp_path_factory):
     return World(folder, config, speech, text, manifest, validation)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Runs of one config compile the same programs: the second time they are read back."""
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
-
-
 @pytest.fixture(scope="module")
 def one_device():
     return Devices("pmap", jax.devices()[:1])
