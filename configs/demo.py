@@ -8,6 +8,7 @@ Expected:  nDCG@10 of 0.72 at full width so far (0.80 is the aim), chance 0.0076
 
 from mrl_jax.data.batches import BatchConfig
 from mrl_jax.data.builder import BuildOptions
+from mrl_jax.demo.make_towers import SPEEDS, vary
 from mrl_jax.experiment import DataConfig, ExperimentConfig, ModelConfig
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
@@ -36,6 +37,8 @@ def get_config() -> ExperimentConfig:
             ),
         ),
         loss=LossConfig(dims=(96, 48, 24, 12)),
-        optim=OptimConfig(learning_rate=1e-2, schedule="cosine", warmup_fraction=0.05),
-        train=LoopConfig(steps=1000, validate_every=250, checkpoint_every=250),
+        optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_fraction=0.05),
+        train=LoopConfig(steps=550, validate_every=275, checkpoint_every=275),
+        augment=vary,
+        stretch=1 / SPEEDS[0],
     )

@@ -53,7 +53,7 @@ def make_towers(folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
     size = len(json.loads(files["tokenizer.json"])["model"]["vocab"])
     text = initial_tower(text_config(size, width=32, num_layers=2), seed)
     config = dataclasses.replace(
-        speech_config(width=32, num_layers=2), conv_channels=(16,) * 4, position_groups=4
+        speech_config(width=32, num_layers=2), conv_channels=(16,) * 3, position_groups=4
     )
     recogniser = initial_recogniser(config, CtcVocabulary(("<pad>", "|", "a")), seed)
     save_text_tower(folder / "text", text, files)

@@ -21,8 +21,6 @@ from mrl_jax.errors import CommandParser, MrlError, run_command
 
 ROOT = Path(__file__).parents[2]
 TOWERS = Path(__file__).parent / "towers_hf"
-UTTERANCES = 3
-"""Of every training sentence, each in another voice: its own voice was learnt by heart."""
 SHOWN = 4
 """Test queries that are shown with what they found."""
 
@@ -37,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     world = out / "world"
     if not (world / MARKER).is_file():
         print(f"Speaking the demo world into {world}", flush=True)
-        write_world(world, utterances_per_sentence=UTTERANCES)
+        write_world(world)
     for family, name in (("hubert", "speech"), ("qwen3", "text")):
         _run("-m", "converters", family, TOWERS / name, out / "towers" / name, "--overwrite")
     model, report = out / "model", out / "report"

@@ -11,17 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mrl_jax.array_types import HostArray
 from mrl_jax.data.audio import load_clip
-from mrl_jax.data.augment import (
-    AugmentConfig,
-    augment_channel,
-    augment_voice,
-    change_speed,
-    draw_factor,
-)
+from mrl_jax.data.augment import AugmentConfig, augment_channel, change_speed, draw_factor
 from mrl_jax.data.batches import BatchPlan
 from mrl_jax.data.manifest import read_manifest
 from mrl_jax.demo.towers import (
@@ -35,14 +28,11 @@ from mrl_jax.demo.towers import (
 )
 from mrl_jax.demo.world import write_world
 from mrl_jax.errors import CommandParser, run_command
-from mrl_jax.training.ctc_stage import CtcStageConfig, train_ctc, word_vocabulary
+from mrl_jax.training.ctc_stage import CtcStageConfig, character_vocabulary, train_ctc
 from mrl_jax.training.text_stage import TextStageConfig, train_text_tower
 
 RATE = 16_000
 SPEEDS = (0.85, 1.2)
-THROATS = AugmentConfig(formants=(0.8, 1.25), gain_db=(0.0, 0.0))
-CHANGED = 3
-"""Copies of every clip in changed voices."""
 VOICES = AugmentConfig(reverb_probability=0.1, mask_probability=0.2, noise_probability=0.5)
 
 
@@ -51,9 +41,8 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m mrl_jax.demo.make_towers", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--out", type=Path, required=True, help="gets world/, text/ and speech/")
-    parser.add_argument("--text-steps", type=int, default=500)
-    parser.add_argument("--ctc-steps", type=int, default=4000)
-    parser.add_argument("--more-ctc-steps", type=int, default=1500, help="in changed voices")
+    parser.add_argument("--text-steps", type=int, default=1500)
+    parser.add_argument("--ctc-steps", type=int, default=1500)
     parser.add_argument("--only", choices=("text", "speech"), help="train one tower only")
     args = parser.parse_args(argv)
     world = args.out / "world"
@@ -62,9 +51,7 @@ def main(argv: Sequence[str]) -> int:
     if args.only != "speech":
         text_stage(world, args.out / "text", steps=args.text_steps)
     if args.only != "text":
-        speech_stage(
-            world, args.out / "speech", steps=args.ctc_steps, more_steps=args.more_ctc_steps
-        )
+        speech_stage(world, args.out / "speech", steps=args.ctc_steps)
     return 0
 
 
@@ -79,7 +66,7 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
     pairs = [json.loads(line) for line in lines]
     queries = [pair["query"] for pair in pairs]
     documents = [pair["document"] for pair in pairs]
-    files = make_tokenizer([*queries, *documents], words=True)
+    files = make_tokenizer([*queries, *documents])
     tokenizer, size = open_tokenizer(files)
     config = text_config(size)
     tower = train_text_tower(
@@ -90,50 +77,35 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
             steps=steps,
             batch_size=64,
             dims=(config.width, config.width // 2, config.width // 4, config.width // 8),
-            most_repeats=3,
+            most_repeats=2,
             gap_token=GAP_TOKEN,
-            most_gaps=6,
-            noise=1.0,
+            noise=0.5,
             learning_rate=2e-3,
         ),
     )
     save_text_tower(out, tower, files, dtype="float16")
 
 
-def speech_stage(world: Path, out: Path, *, steps: int, more_steps: int) -> None:
-    """The Wolof that is heard, written down: by the training voices, then by changed ones.
-
-    Thirty voices are learnt by heart; what carries to unseen ones is learnt when every
-    clip is also said by speakers of other throats (`augment_voice`).
-    """
+def speech_stage(world: Path, out: Path, *, steps: int) -> None:
+    """The Wolof that is heard, written down."""
     examples = read_manifest(world / "train.jsonl")
     clips = [load_clip(str(example.audio), RATE) for example in examples]
     transcripts = [str(example.transcript) for example in examples]
-    vocabulary = word_vocabulary(transcripts)
-    recogniser = None
-    for count, rate, copies in ((steps, 2e-3, 0), (more_steps, 1e-3, CHANGED)):
-        said = [*clips, *changed_voices(clips, copies)]
-        batches, sizes = ctc_batches(said, transcripts * (1 + copies), batch_size=32)
-        stage = CtcStageConfig(
-            steps=count,
+    batches, sizes = ctc_batches(clips, transcripts, batch_size=32)
+    recogniser = train_ctc(
+        speech_config(),
+        character_vocabulary(transcripts),
+        batches,
+        CtcStageConfig(
+            steps=steps,
             batch_sizes=sizes,
-            max_labels=max(len(text.split()) for text in transcripts),
-            learning_rate=rate,
+            max_labels=max(map(len, transcripts)),
+            learning_rate=2e-3,
             average_decay=0.99,
             filterbank=True,
-        )
-        recogniser = train_ctc(speech_config(), vocabulary, batches, stage, initial=recogniser)
-    assert recogniser is not None
+        ),
+    )
     save_speech_tower(out, recogniser, dtype="float16")
-
-
-def changed_voices(clips: Sequence[HostArray], copies: int) -> list[HostArray]:
-    """Every clip so many times over, each time by another voice."""
-    return [
-        augment_voice(clip, np.random.default_rng((copy, number)), THROATS, RATE)
-        for copy in range(copies)
-        for number, clip in enumerate(tqdm(clips, desc=f"voices {copy + 1}", unit="clip"))
-    ]
 
 
 def ctc_batches(

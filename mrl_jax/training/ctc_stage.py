@@ -142,10 +142,9 @@ def train_ctc(
     batches: Callable[[int], ClipBatch] | Sequence[ClipBatch],
     stage: CtcStageConfig,
     *,
-    initial: HubertCtc | None = None,
     progress: bool = True,
 ) -> HubertCtc:
-    """Train a recogniser, from random weights unless told.
+    """Train a recogniser from random weights.
 
     Args:
         config: sizes of the encoder.
@@ -154,7 +153,6 @@ def train_ctc(
             is gone through again and again. Each pair of clips in a batch and padded
             size costs one compilation.
         stage: steps, sizes and rates.
-        initial: a recogniser of this config and vocabulary to go on from.
         progress: whether to show a progress bar.
 
     Returns:
@@ -173,7 +171,7 @@ def train_ctc(
         return samples, lengths, *encode_transcripts(texts, vocabulary, stage.max_labels)
 
     batch = batch_of(0)  # Before the slow part, so that a mistake in it shows at once.
-    graphdef, params = nnx.split(initial or _initial(config, vocabulary, stage))
+    graphdef, params = nnx.split(_initial(config, vocabulary, stage))
     state = begin(params, stage)
     bar = tqdm(range(stage.steps), desc="ctc", unit="step", disable=not progress)
     before: tuple[int, Any] | None = None
