@@ -120,7 +120,7 @@ def digits_rows(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         [name, *(f"{f['ndcg@10'][dim]:.3f}" for dim in dims), f"{f['chance']:.4f}"]
         for name, f in [*named.items(), *((f"{n}, never heard", f) for n, f in left_out.items())]
     ]
-    if left_out:
+    if len(left_out) > 1:
         means = [sum(f["ndcg@10"][dim] for f in left_out.values()) / len(left_out) for dim in dims]
         chance = next(iter(left_out.values()))["chance"]
         rows.append(["mean of never heard", *(f"{mean:.3f}" for mean in means), f"{chance:.4f}"])

@@ -23,7 +23,6 @@ def get_config() -> ExperimentConfig:
             text_tower="demo/towers/text",
             dtype="float32",
             remat=False,
-            calibrate="whiten",
         ),
         data=DataConfig(
             train="demo/world/train.jsonl",
@@ -38,7 +37,7 @@ def get_config() -> ExperimentConfig:
         ),
         loss=LossConfig(dims=(96, 48, 24, 12)),
         optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_fraction=0.05),
-        train=LoopConfig(steps=550, validate_every=275, checkpoint_every=275),
+        train=LoopConfig(steps=600, validate_every=150, checkpoint_every=150),
         augment=vary,
         stretch=1 / SPEEDS[0],
     )

@@ -3,8 +3,9 @@
 Command:   python -m mrl_jax.demo.spoken_digits [--leave-out all]
            (makes recordings and towers, then trains with this config, fold by fold)
 Hardware:  two CPU cores.
-Duration:  about ten minutes a fold.
-Expected:  nDCG@10 of 0.73 among 1,000 wordings for known speakers; chance is 0.0045.
+Duration:  about twenty minutes a fold.
+Expected:  nDCG@10 of 0.96 among 1,000 wordings for known speakers, 0.53 for one left out
+           (george); chance is 0.0045.
 """
 
 from mrl_jax.data.batches import BatchConfig

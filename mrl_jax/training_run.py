@@ -40,7 +40,7 @@ from mrl_jax.training.step import TrainState, init_state, trained_leaves
 SCORE = "ndcg@10"
 CONFIG_FILE = "experiment.json"
 CALIBRATION_FILE = "calibration.safetensors"
-CALIBRATION_CLIPS = 64
+CALIBRATION_CLIPS = 16
 
 
 @dataclasses.dataclass(frozen=True)
