@@ -20,6 +20,6 @@ def get_config() -> ExperimentConfig:
         base,
         name="oolel_embed",
         model=dataclasses.replace(
-            base.model, end_token=False, padding="reference", calibrate="none"
+            base.model, end_token=False, padding="reference", calibrate=False
         ),
     )

@@ -19,8 +19,8 @@ def states():
     return jnp.asarray(values), jnp.asarray(mask)
 
 
-def head(*, whiten: bool = False) -> FusionHead:
-    return FusionHead(3, 8, 16, whiten=whiten, rngs=nnx.Rngs(0))
+def head() -> FusionHead:
+    return FusionHead(3, 8, 16, rngs=nnx.Rngs(0))
 
 
 def rms(x) -> float:
@@ -56,28 +56,9 @@ def test_silence_leaves_finite_factors():
     assert np.isfinite(float(fitted.token_scale[...]))
 
 
-def test_whitened_frames_are_alike_in_every_direction():
-    rng = np.random.default_rng(1)
-    mixed = rng.standard_normal((400, 24)) @ rng.standard_normal((24, 24)) + 5
-    values = jnp.asarray(mixed.reshape(4, 100, 3, 8).transpose(2, 0, 1, 3), jnp.float32)
-    mask = np.ones((4, 100), bool)
-    mask[0, 50:] = False
-    fitted = head(whiten=True)
-    fitted.calibrate(values, jnp.asarray(mask), jnp.float32(0.03))
-    frames = np.asarray(fitted._side_by_side(values))[mask]
-    white = (frames - np.asarray(fitted.frame_mean[...])) @ np.asarray(fitted.frame_whitening[...])
-    np.testing.assert_allclose(frames.mean(axis=0), fitted.frame_mean[...], rtol=1e-4)
-    powers, before = (np.linalg.eigvalsh(np.cov(x.T, bias=True)) for x in (white, frames))
-    # The largest comes to 1, and none above it; the ridge keeps the weakest below.
-    np.testing.assert_allclose(np.sort(powers), np.sort(before / (before + 0.01 * before.mean())),
-                               rtol=1e-3)  # fmt: skip
-    assert before.max() / np.median(before) > 2 * powers.max() / np.median(powers)
-
-
-@pytest.mark.parametrize("whiten", [False, True])
-def test_folding_changes_the_weights_and_not_the_tokens(states, whiten):
+def test_folding_changes_the_weights_and_not_the_tokens(states):
     values, mask = states
-    fitted = head(whiten=whiten)
+    fitted = head()
     fitted.frame_downsample.bias[...] = jnp.linspace(-1, 1, 16)
     fitted.calibrate(values, mask, jnp.float32(0.03))
     plain, folded = head(), fitted.fold()
@@ -85,7 +66,7 @@ def test_folding_changes_the_weights_and_not_the_tokens(states, whiten):
     plain.frame_projection.kernel[...] = jnp.asarray(folded["frame_projection.kernel"])
     plain.frame_downsample.kernel[...] = jnp.asarray(folded["frame_downsample.kernel"])
     plain.frame_downsample.bias[...] = jnp.asarray(folded["frame_downsample.bias"])
-    np.testing.assert_allclose(plain(values), fitted(values), rtol=2e-4, atol=1e-6)
+    np.testing.assert_allclose(plain(values), fitted(values), rtol=2e-5, atol=1e-7)
     assert np.abs(unfolded - folded["frame_projection.kernel"]).max() > 1e-2
 
 

@@ -65,6 +65,31 @@ def decode_clip(
     return librosa.resample(mono, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
 
 
+def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: int) -> HostArray:
+    """The recording that a row of a set carries: a file, or its bytes.
+
+    Args:
+        owner: what errors call the row: "query 'q1'".
+        audio: where the recording is.
+        sample_rate: samples a second of the result.
+
+    Returns:
+        [S] float32, mono.
+
+    Raises:
+        MrlError: there is none, as the row is written; it cannot be decoded.
+    """
+    if audio is None:
+        raise MrlError(
+            "has no audio, only text",
+            where=owner,
+            mend="embed it as text, or give its recording in the column `audio`",
+        )
+    if isinstance(audio, Path):
+        return load_clip(audio, sample_rate)
+    return decode_clip(audio, sample_rate, name=f"audio of {owner}")
+
+
 def clip_seconds(source: Path | bytes, *, name: object) -> float:
     """How long a recording says it is, without decoding it; infinity where it does not say.
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mrl_jax.array_types import HostArray
-from mrl_jax.data.audio import decode_clip, load_clip
+from mrl_jax.data.audio import load_audio_of
 from mrl_jax.data.parquet import SPLITS, split_of
 from mrl_jax.data.tables import read_rows, refuse, row_audio, row_id, row_text
 from mrl_jax.errors import MrlError
@@ -92,15 +92,7 @@ def load_intent_audio(example: IntentExample, sample_rate: int) -> HostArray:
     Raises:
         MrlError: the example is only written; its recording cannot be decoded.
     """
-    if example.audio is None:
-        raise MrlError(
-            "has no audio, only text",
-            where=f"example {example.id!r}",
-            mend="embed it as text, or give its recording in the column `audio`",
-        )
-    if isinstance(example.audio, Path):
-        return load_clip(example.audio, sample_rate)
-    return decode_clip(example.audio, sample_rate, name=f"audio of example {example.id!r}")
+    return load_audio_of(f"example {example.id!r}", example.audio, sample_rate)
 
 
 def labels_of(examples: Iterable[IntentExample]) -> tuple[str, ...]:

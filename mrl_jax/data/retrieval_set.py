@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mrl_jax.array_types import HostArray
-from mrl_jax.data.audio import decode_clip, load_clip
+from mrl_jax.data.audio import load_audio_of
 from mrl_jax.data.parquet import split_of
 from mrl_jax.data.tables import Row, read_rows, refuse, row_audio, row_id, row_text
 from mrl_jax.errors import MrlError
@@ -138,15 +138,7 @@ def load_query_audio(query: Query, sample_rate: int) -> HostArray:
     Raises:
         MrlError: the query is written, not spoken; its recording cannot be decoded.
     """
-    if query.audio is None:
-        raise MrlError(
-            "has no audio, only text",
-            where=f"query {query.id!r}",
-            mend="embed it as text, or give its recording in the column `audio`",
-        )
-    if isinstance(query.audio, Path):
-        return load_clip(query.audio, sample_rate)
-    return decode_clip(query.audio, sample_rate, name=f"audio of query {query.id!r}")
+    return load_audio_of(f"query {query.id!r}", query.audio, sample_rate)
 
 
 def _query(where: str, row: Mapping[str, Any], folder: Path) -> Query:

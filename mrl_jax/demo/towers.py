@@ -5,7 +5,6 @@ sizes are small enough for two cores.
 """
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +67,7 @@ GAP_TOKEN = 1
 
 
 def make_tokenizer(texts: Sequence[str], *, words: bool = False) -> dict[str, str]:
-    """A tokenizer of the characters of `texts`, or of words and punctuation, as published files.
+    """A tokenizer of the characters, or words, of `texts`, as the files of a published one.
 
     Returns:
         tokenizer.json and tokenizer_config.json by name; the end token has id 0.
@@ -80,14 +79,15 @@ def make_tokenizer(texts: Sequence[str], *, words: bool = False) -> dict[str, st
             "making a tokenizer takes tokenizers, which is not installed",
             mend="install the extra: `pip install 'mrl_jax[text]'`",
         ) from error
-    text = " ".join(texts).lower()
-    units = re.findall(r"\w+|[^\w\s]+", text) if words else text
+    units = " ".join(texts).lower().split() if words else "".join(texts).lower()
     names = [DEFAULT_END, "<unk>", *sorted(set(units))]
     vocabulary = {name: number for number, name in enumerate(names)}
     tokenizer: Any = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = (
-        pre_tokenizers.Whitespace() if words else pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        pre_tokenizers.WhitespaceSplit()
+        if words
+        else pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     )
     tokenizer.add_special_tokens([DEFAULT_END])
     described = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": DEFAULT_END}

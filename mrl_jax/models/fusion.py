@@ -9,14 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 
 from mrl_jax.array_types import Array, Bool, Float, Float32, HostArray
 
 KERNEL = STRIDE = 2
 """Frames to one speech token: 50 frames a second become 25 tokens."""
-RIDGE = 0.01
-"""Share of the mean power that is added to every direction before whitening."""
 
 
 class Calibration(nnx.Variable[Any]):
@@ -29,29 +26,17 @@ class FusionHead(nnx.Module):
     Layer states and token embeddings may differ a thousandfold in size. A text tower that
     is fed speech tokens far larger than its own embeddings passes them on unread, and
     weights small enough to bridge the gap would be lost in the first steps of Adam. So
-    fixed factors bridge it while training (`calibrate`), and are multiplied into the
-    weights afterwards (`fold`): the architecture stays the published one. Whitened frames
-    let a linear head learn in hundreds of steps what it needs thousands for otherwise, as
-    a few directions carry most of what layer states are; the matrix is square in
-    num_layers · speech_width, so that is for small speech towers.
+    two fixed factors bridge it while training (`calibrate`), and are multiplied into the
+    weights afterwards (`fold`): the architecture stays the published one.
 
     Args:
         num_layers: layers of the speech tower, Y.
         speech_width: width of the speech tower, D.
         text_width: width of the text tower.
-        whiten: also hold a mean and a whitening matrix of the frames.
         rngs: source of the initial weights; the stream `params` is read.
     """
 
-    def __init__(
-        self,
-        num_layers: int,
-        speech_width: int,
-        text_width: int,
-        *,
-        whiten: bool = False,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, num_layers: int, speech_width: int, text_width: int, *, rngs: nnx.Rngs):
         self.frame_projection = nnx.Linear(
             num_layers * speech_width, text_width, use_bias=False, rngs=rngs
         )
@@ -65,22 +50,12 @@ class FusionHead(nnx.Module):
         )
         self.layer_scale = Calibration(jnp.ones(num_layers, jnp.float32))
         self.token_scale = Calibration(jnp.ones((), jnp.float32))
-        size = num_layers * speech_width
-        self.whiten = whiten
-        if whiten:
-            self.frame_mean = Calibration(jnp.zeros(size, jnp.float32))
-            self.frame_whitening = Calibration(jnp.eye(size, dtype=jnp.float32))
 
     def __call__(self, layer_states: Float[Array, "Y B T D"]) -> Float32[Array, "B U E"]:
-        frames = self._side_by_side(layer_states)
-        if self.whiten:
-            frames = (frames - self.frame_mean[...][None, None]) @ self.frame_whitening[...]
-        return self.frame_downsample(self.frame_projection(frames)) * self.token_scale[...]
-
-    def _side_by_side(self, layer_states: Float[Array, "Y B T D"]) -> Float32[Array, "B T F"]:
         scale = self.layer_scale[...][:, None, None, None]
         states = jnp.moveaxis(layer_states.astype(jnp.float32) * scale, 0, 2)
-        return states.reshape(*states.shape[:2], -1)
+        frames = self.frame_projection(states.reshape(*states.shape[:2], -1))
+        return self.frame_downsample(frames) * self.token_scale[...]
 
     def calibrate(
         self,
@@ -89,9 +64,6 @@ class FusionHead(nnx.Module):
         token_size: Float32[Array, ""],
     ) -> None:
         """Choose the factors: states of mean square 1 go in, tokens of `token_size` come out.
-
-        A whitening matrix is that of the frames' covariance C, (C + ε·trace(C)/F)^(-1/2), so
-        that directions that are hardly there are not blown up.
 
         Args:
             layer_states: of some clips.
@@ -104,16 +76,6 @@ class FusionHead(nnx.Module):
         mean = jnp.sum(squares, axis=(1, 2, 3)) / jnp.maximum(number, 1.0)
         self.layer_scale[...] = jnp.reciprocal(jnp.sqrt(jnp.maximum(mean, 1e-12)))
         self.token_scale[...] = jnp.ones((), jnp.float32)
-        if self.whiten:
-            frames = self._side_by_side(layer_states)
-            number = jnp.maximum(jnp.sum(valid), 1.0)
-            self.frame_mean[...] = jnp.sum(frames * valid[0], axis=(0, 1)) / number
-            centred = ((frames - self.frame_mean[...][None, None]) * valid[0]).reshape(
-                -1, frames.shape[-1]
-            )
-            powers, directions = jnp.linalg.eigh(centred.T @ centred / number)
-            powers = jnp.maximum(powers, 0.0) + RIDGE * jnp.maximum(jnp.mean(powers), 1e-12)
-            self.frame_whitening[...] = (directions * lax.rsqrt(powers)[None]) @ directions.T
         # Each of the new weights' layers keeps the mean square of what goes in, about.
         tokens = self(layer_states)
         pairs = frame_mask[:, : KERNEL * tokens.shape[1]].reshape(*tokens.shape[:2], KERNEL)
@@ -122,26 +84,17 @@ class FusionHead(nnx.Module):
         size = jnp.sqrt(jnp.sum(jnp.square(tokens) * heard) / number)
         self.token_scale[...] = token_size / jnp.maximum(size, 1e-12)
 
-    @property
-    def factors(self) -> dict[str, Calibration]:
-        """The fixed factors by name."""
-        return {name: value for name, value in vars(self).items() if type(value) is Calibration}
-
     def fold(self) -> dict[str, HostArray]:
         """The weights with the factors multiplied in, by path."""
-        factors = {name: np.asarray(value[...]) for name, value in self.factors.items()}
-        projection = np.asarray(self.frame_projection.kernel[...])
-        downsample = np.asarray(self.frame_downsample.kernel[...])
-        bias = self.frame_downsample.bias
-        assert bias is not None
-        shift = np.zeros(bias.shape, np.float32)
-        if self.whiten:
-            projection = factors["frame_whitening"] @ projection
-            shift = np.einsum("f,fe,keo->o", factors["frame_mean"], projection, downsample)
-        layer_scale, token_scale = factors["layer_scale"], factors["token_scale"]
-        rows = np.repeat(layer_scale, projection.shape[0] // len(layer_scale))
+        layer_scale, token_scale = (
+            np.asarray(x[...]) for x in (self.layer_scale, self.token_scale)
+        )
+        kernel = np.asarray(self.frame_projection.kernel[...])
+        rows = np.repeat(layer_scale, kernel.shape[0] // len(layer_scale))
+        downsample = self.frame_downsample
+        assert downsample.bias is not None
         return {
-            "frame_projection.kernel": projection * rows[:, None],
-            "frame_downsample.kernel": downsample * token_scale,
-            "frame_downsample.bias": (np.asarray(bias[...]) - shift) * token_scale,
+            "frame_projection.kernel": kernel * rows[:, None],
+            "frame_downsample.kernel": np.asarray(downsample.kernel[...]) * token_scale,
+            "frame_downsample.bias": np.asarray(downsample.bias[...]) * token_scale,
         }

@@ -27,14 +27,11 @@ class LateFusionConfig:
             head does.
         learn_temperature: hold the loss's temperature as a trained scalar.
         initial_temperature: where it starts.
-        whiten: the head holds a whitening of its frames, see `FusionHead`; a model that
-            is exported has it in its weights.
     """
 
     end_token: int | None = None
     learn_temperature: bool = False
     initial_temperature: float = 0.05
-    whiten: bool = False
 
 
 class LateFusion(nnx.Module):
@@ -68,11 +65,7 @@ class LateFusion(nnx.Module):
         self.speech = speech
         self.text = text
         self.head = FusionHead(
-            speech.config.num_layers,
-            speech.config.width,
-            text.config.width,
-            whiten=config.whiten,
-            rngs=rngs,
+            speech.config.num_layers, speech.config.width, text.config.width, rngs=rngs
         )
         # What is trained or read in the loss as exp(log_temperature).
         self.log_temperature = (
