@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_run
-from flax import nnx
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 import mrl_jax
-from mrl_jax import param_tree
 from mrl_jax.data.intent_set import read_intent_set
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
@@ -35,9 +33,6 @@ from mrl_jax.evaluation.intent_pictures import (
 )
 from mrl_jax.evaluation.records import read_records
 from mrl_jax.intent_report import report_intent
-from mrl_jax.model_folder import save_model, tower_reference
-from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
-from mrl_jax.tower_folder import load_hubert, load_qwen3
 
 CLASSES = ("card_arrival", "balance", "top_up", "limit")
 
@@ -196,23 +191,7 @@ def test_what_cannot_be_measured():
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("intent")
-    speech, text = tiny_run.make_towers(root / "towers")
-    config = LateFusionConfig(end_token=0)
-    built = LateFusion(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(3))
-    fields = {
-        "kind": "late_fusion",
-        "speech": tower_reference(speech, root / "model"),
-        "text": tower_reference(text, root / "model"),
-        "fusion": config,
-        "padding": "masked",
-        "dims": (32, 8),
-        "prompts": {"intent": "ba ce"},
-        "max_text_tokens": 64,
-        "step": 7,
-        "scores": {},
-    }
-    save_model(root / "model", fields, param_tree.flatten(param_tree.split(built).trained))
-    return root / "model"
+    return tiny_run.make_model(root, dims=(32, 8), prompts={"intent": "ba ce"})
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_run
-from flax import nnx
 
 import mrl_jax
-from mrl_jax import param_tree
 from mrl_jax.data.degrade import Condition
 from mrl_jax.data.retrieval_set import RetrievalSet, read_retrieval_set
 from mrl_jax.errors import MrlError
@@ -26,10 +24,7 @@ from mrl_jax.evaluation.robustness import (
     robustness_records,
     robustness_table,
 )
-from mrl_jax.model_folder import save_model, tower_reference
-from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 from mrl_jax.robustness_report import report_robustness, run_robustness
-from mrl_jax.tower_folder import load_hubert, load_qwen3
 
 RATE = tiny_run.RATE
 FEW = (
@@ -48,23 +43,7 @@ FEW = (
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("robust")
-    speech, text = tiny_run.make_towers(root / "towers")
-    config = LateFusionConfig(end_token=0)
-    built = LateFusion(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(3))
-    fields = {
-        "kind": "late_fusion",
-        "speech": tower_reference(speech, root / "model"),
-        "text": tower_reference(text, root / "model"),
-        "fusion": config,
-        "padding": "masked",
-        "dims": (32, 8),
-        "prompts": {"": ""},
-        "max_text_tokens": 64,
-        "step": 7,
-        "scores": {},
-    }
-    save_model(root / "model", fields, param_tree.flatten(param_tree.split(built).trained))
-    return root / "model"
+    return tiny_run.make_model(root, dims=(32, 8), prompts={"": ""})
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_run
-from flax import nnx
 
 import mrl_jax
-from mrl_jax import param_tree, rotate
+from mrl_jax import rotate
 from mrl_jax.data.builder import BuildOptions, build_dataset
 from mrl_jax.data.retrieval_set import read_retrieval_set
 from mrl_jax.data.set_digest import digest_retrieval_set
@@ -19,32 +18,13 @@ from mrl_jax.evaluation.encode import Encoder
 from mrl_jax.evaluation.records import read_records
 from mrl_jax.evaluation.retrieval import Judgements, evaluate_retrieval
 from mrl_jax.evaluation.rotation import ROTATION_FILE, apply_rotation, fit_rotation, read_rotation
-from mrl_jax.model_folder import save_model, tower_reference
-from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 from mrl_jax.spectrum_report import report_spectrum
-from mrl_jax.tower_folder import load_hubert, load_qwen3
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("spectrum")
-    speech, text = tiny_run.make_towers(root / "towers")
-    config = LateFusionConfig(end_token=0)
-    built = LateFusion(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(3))
-    fields = {
-        "kind": "late_fusion",
-        "speech": tower_reference(speech, root / "model"),
-        "text": tower_reference(text, root / "model"),
-        "fusion": config,
-        "padding": "masked",
-        "dims": (32, 8),
-        "prompts": {"": ""},
-        "max_text_tokens": 64,
-        "step": 7,
-        "scores": {},
-    }
-    save_model(root / "model", fields, param_tree.flatten(param_tree.split(built).trained))
-    return root / "model"
+    return tiny_run.make_model(root, dims=(32, 8), prompts={"": ""})
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ Random towers tell tones apart well enough for a head to learn on.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import soundfile
@@ -30,6 +32,7 @@ from mrl_jax.training.text_stage import initial_tower
 
 WORDS = ("ba", "ce", "di", "fo", "gu")
 RATE = 16_000
+PROMPTS = MappingProxyType({"": "", "find": "ba ce"})
 
 
 def clip_of(words: tuple[int, ...], seed: int) -> np.ndarray:
@@ -61,7 +64,9 @@ def make_towers(folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
     return folder / "speech", folder / "text"
 
 
-def make_model(root: Path) -> Path:
+def make_model(
+    root: Path, *, dims: tuple[int, ...] = (32, 16, 8), prompts: Mapping[str, str] = PROMPTS
+) -> Path:
     """A model folder whose head is random: root/model, beside root/towers."""
     speech, text = make_towers(root / "towers")
     config = LateFusionConfig(end_token=0)
@@ -72,8 +77,8 @@ def make_model(root: Path) -> Path:
         "text": tower_reference(text, root / "model"),
         "fusion": config,
         "padding": "masked",
-        "dims": (32, 16, 8),
-        "prompts": {"": "", "find": "ba ce"},
+        "dims": dims,
+        "prompts": dict(prompts),
         "max_text_tokens": 64,
         "step": 7,
         "scores": {},
