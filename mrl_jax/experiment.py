@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -21,11 +20,6 @@ from mrl_jax.training.step import LossConfig
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-Calibrate = Literal["scale", "whiten", "none"]
-WHITENED = 2048
-"""Widest frames, all layers side by side, that are whitened: a matrix of 16 MiB."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The model: its towers, and how they are joined.
@@ -38,9 +32,8 @@ class ModelConfig:
         padding: "masked", or "reference" to read padding as speech.
         dtype: of the towers, "bfloat16" or "float32"; head and loss are float32.
         remat: recompute layers in the backward pass, to save memory.
-        calibrate: "scale" what goes into and out of a new head to the towers' own sizes, by
-            fixed factors that are multiplied into its weights at the end; "whiten" its
-            frames as well, for speech towers of few layers; or "none".
+        calibrate: scale what goes into and out of a new head to the towers' own sizes,
+            by fixed factors that are multiplied into its weights at the end.
     """
 
     speech_tower: str = "towers/speech"
@@ -49,13 +42,11 @@ class ModelConfig:
     padding: Padding = "masked"
     dtype: str = "bfloat16"
     remat: bool = True
-    calibrate: Calibrate = "scale"
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         if self.padding not in ("masked", "reference"):
             raise MrlError(f"model.padding is {self.padding!r}, expected masked or reference")
-        if self.calibrate not in ("scale", "whiten", "none"):
-            raise MrlError(f"model.calibrate is {self.calibrate!r}, expected scale, whiten or none")
         if self.dtype not in DTYPES:
             raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
 
@@ -119,19 +110,10 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> LateFusio
                 where=config.model.text_tower,
                 mend=f"for instance loss.dims={_halves(text.config.width)}",
             )
-    frame_width = speech.config.num_layers * speech.config.width
-    if config.model.calibrate == "whiten" and frame_width > WHITENED:
-        raise MrlError(
-            f"model.calibrate is whiten, and all layers side by side are {frame_width} wide, "
-            f"expected at most {WHITENED}",
-            where=config.model.speech_tower,
-            mend="set model.calibrate=scale",
-        )
     fusion = LateFusionConfig(
         end_token=tokenizer.end_id if config.model.end_token else None,
         learn_temperature=config.loss.learn_temperature,
         initial_temperature=config.loss.temperature,
-        whiten=config.model.calibrate == "whiten",
     )
     return LateFusion(speech, text, config=fusion, rngs=nnx.Rngs(config.seed))
 

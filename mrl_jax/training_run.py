@@ -10,8 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from flax import nnx
 
 from mrl_jax import param_tree
@@ -39,7 +37,7 @@ from mrl_jax.training.step import TrainState, init_state, trained_leaves
 
 SCORE = "ndcg@10"
 CONFIG_FILE = "experiment.json"
-CALIBRATION_FILE = "calibration.safetensors"
+CALIBRATION_FILE = "calibration.json"
 CALIBRATION_CLIPS = 16
 
 
@@ -109,8 +107,9 @@ def train(
         shard=(jax.process_index(), jax.process_count()),
     )
     steps = config.train.total_steps(source.plan.batches_per_epoch)
-    if config.model.calibrate != "none":
+    if config.model.calibrate:
         _calibrate(model, source, workdir)
+    factors = model.head
     split = param_tree.split(model)
     optimizer = make_optimizer(config.optim, steps)
     frozen = devices.replicate(split.frozen)
@@ -121,7 +120,10 @@ def train(
         "text tower": tower_reference(Path(config.model.text_tower), workdir).digest,
         "end token": model.config.end_token,
         "padding": config.model.padding,
-        "calibration": param_tree.digest(_factors(model)),
+        "calibration": {
+            "layer_scale": np.asarray(factors.layer_scale[...]).tolist(),
+            "token_scale": float(np.asarray(factors.token_scale[...])),
+        },
     }
     say(
         f"{config.name}: {param_tree.count(param_tree.flatten(split.trained)):,} trained of "
@@ -189,41 +191,33 @@ def _calibrate(model: LateFusion, source: BatchSource, workdir: Path) -> None:
     path, head = workdir / CALIBRATION_FILE, model.head
     resuming = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
     if resuming and path.is_file():
-        _read_factors(path, model)
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            head.layer_scale[...] = jnp.asarray(stored["layer_scale"], jnp.float32)
+            head.token_scale[...] = jnp.asarray(stored["token_scale"], jnp.float32)
+        except (ValueError, KeyError, TypeError) as error:
+            raise MrlError(
+                f"cannot be read as the factors of the head ({error})",
+                where=path,
+                mend="begin the run anew in another --workdir",
+            ) from error
         return
     batch = source.rows(0, 0, min(CALIBRATION_CLIPS, source.plan.batch_size))
     graphdef, arrays = nnx.split(model)
 
     @jax.jit
-    def fit(arrays: Any, samples: Any, lengths: Any) -> dict[str, Any]:
+    def factors(arrays: Any, samples: Any, lengths: Any) -> tuple[Any, Any]:
         fitted = nnx.merge(graphdef, arrays)
         fitted.calibrate(samples, lengths)
-        return {name: factor[...] for name, factor in fitted.head.factors.items()}
+        return fitted.head.layer_scale[...], fitted.head.token_scale[...]
 
-    for name, value in fit(arrays, batch.samples, batch.lengths).items():
-        head.factors[name][...] = value
-    partial = path.with_name(f".{path.name}")
-    partial.write_bytes(safetensors.numpy.save(_factors(model)))
-    os.replace(partial, path)
-
-
-def _factors(model: LateFusion) -> dict[str, HostArray]:
-    return {name: np.asarray(factor[...]) for name, factor in model.head.factors.items()}
-
-
-def _read_factors(path: Path, model: LateFusion) -> None:
-    try:
-        stored = safetensors.numpy.load_file(path)
-        for name, factor in model.head.factors.items():
-            if stored[name].shape != factor.shape:
-                raise ValueError(f"{name} is {stored[name].shape}, expected {factor.shape}")
-            factor[...] = jnp.asarray(stored[name], jnp.float32)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise MrlError(
-            f"cannot be read as the factors of the head ({error})",
-            where=path,
-            mend="begin the run anew in another --workdir",
-        ) from error
+    layer_scale, token_scale = factors(arrays, batch.samples, batch.lengths)
+    head.layer_scale[...], head.token_scale[...] = layer_scale, token_scale
+    stored = {
+        "layer_scale": [float(scale) for scale in np.asarray(layer_scale)],
+        "token_scale": float(np.asarray(token_scale)),
+    }
+    _write_json(path, stored)
 
 
 def load_queries(
@@ -298,7 +292,7 @@ def _export(
         "kind": "late_fusion",
         "speech": tower_reference(Path(config.model.speech_tower), workdir),
         "text": tower_reference(Path(config.model.text_tower), workdir),
-        "fusion": dataclasses.replace(model.config, whiten=False),
+        "fusion": model.config,
         "padding": config.model.padding,
         "dims": config.loss.dims,
         "prompts": dict(config.data.batch.prompts),

@@ -29,11 +29,11 @@ def changed(**fields) -> TextStageConfig:
 @given(
     st.lists(st.integers(2, 9), min_size=1, max_size=8),
     st.integers(1, 4),
-    st.integers(0, 3),
+    st.booleans(),
     st.integers(0, 99),
 )
 def test_stretched_queries_still_spell_the_query(ids, most, gaps, seed):
-    stage = changed(most_repeats=most, gap_token=1 if gaps else None, most_gaps=gaps)
+    stage = changed(most_repeats=most, gap_token=1 if gaps else None)
     stretched = text_stage._stretch([*ids, 0], stage, np.random.default_rng(seed))
     assert stretched[-1] == 0
     assert stretched.count(0) == 1
@@ -43,9 +43,7 @@ def test_stretched_queries_still_spell_the_query(ids, most, gaps, seed):
     assert [token for token, _ in itertools.groupby(spoken)] == [
         token for token, _ in itertools.groupby(ids)
     ]
-    assert most > 1 or gaps or stretched == [*ids, 0]
-    silent = [len(list(run)) for token, run in itertools.groupby(stretched) if token == 1]
-    assert max(silent, default=0) <= gaps
+    assert most > 1 or stretched == [*ids, 0]
 
 
 def test_an_epoch_has_every_pair_at_most_once_and_like_lengths_together():

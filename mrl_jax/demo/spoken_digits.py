@@ -224,7 +224,6 @@ def text_stage(out: Path, recipe: Recipe) -> None:
         batch_size=64,
         dims=(config.width, config.width // 2, config.width // 4, config.width // 8),
         most_repeats=4,
-        most_gaps=3,
         gap_token=GAP_TOKEN,
         noise=0.7,
         learning_rate=2e-3,

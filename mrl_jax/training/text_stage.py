@@ -39,9 +39,8 @@ class TextStageConfig(StageConfig):
         most_repeats: each token of a query comes once to this many times, drawn anew at
             each step: what a recogniser's frames look like, and so what the tower will
             read from the fusion head. 1 leaves queries as they are written.
-        gap_token: put up to `most_gaps` times before and between the tokens of a query, for
-            frames in which nothing is said; none by default.
-        most_gaps: see there.
+        gap_token: put up to `most_repeats` - 1 times before and between the tokens of a
+            query, for frames in which nothing is said; none by default.
         noise: normal noise on the vectors of a query's tokens, as a share of their root mean
             square over the vocabulary: what a fusion head hits, it hits roughly.
     """
@@ -51,7 +50,6 @@ class TextStageConfig(StageConfig):
     temperature: float = 0.05
     most_repeats: int = 1
     gap_token: int | None = None
-    most_gaps: int = 1
     noise: float = 0.0
 
 
@@ -183,12 +181,12 @@ def _epoch(queries: Sequence[Sequence[int]], stage: TextStageConfig, epoch: int)
 def _stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:
     """Each token some times over, gaps in between, the end token once."""
     most, gap = stage.most_repeats, stage.gap_token
-    if most == 1 and gap is None:
+    if most == 1:
         return list(ids)
     stretched: list[int] = []
     for token in ids[:-1]:
         if gap is not None:
-            stretched += [gap] * int(rng.integers(0, stage.most_gaps + 1))
+            stretched += [gap] * int(rng.integers(0, most))
         stretched += [token] * int(rng.integers(1, most + 1))
     return [*stretched, ids[-1]]
 
