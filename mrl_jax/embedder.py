@@ -163,6 +163,11 @@ class Embedder:
             return
         if not 1 <= dim <= self.width:
             raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
-        if dim not in self.info.dims:
-            trained = ", ".join(map(str, self.info.dims))
-            warnings.warn(f"dim {dim} is not among those trained: {trained}", stacklevel=3)
+        warn_untrained(dim, self.info.dims, stacklevel=4)
+
+
+def warn_untrained(dim: int, trained: Sequence[int], *, stacklevel: int) -> None:
+    """A warning where a prefix was not trained to stand alone."""
+    if dim not in trained:
+        told = ", ".join(map(str, trained))
+        warnings.warn(f"dim {dim} is not among those trained: {told}", stacklevel=stacklevel)

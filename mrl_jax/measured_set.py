@@ -1,12 +1,11 @@
 """A retrieval set as a model sees it: encoded once, with its dims and clusters."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from mrl_jax.array_types import HostArray
-from mrl_jax.data.retrieval_set import RetrievalSet, load_query_audio
-from mrl_jax.embedder import Embedder
+from mrl_jax.data.retrieval_set import RetrievalSet, load_queries
+from mrl_jax.embedder import Embedder, warn_untrained
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.comparison import Clusters
 from mrl_jax.evaluation.retrieval import Judgements, check_dims
@@ -27,12 +26,8 @@ def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[HostArray, HostA
             mend="measure them as two sets",
         )
     if spoken:
-        queries = embedder.encoder.speech(
-            [load_query_audio(query, rate) for query in spoken],
-            tasks=[query.task or "" for query in spoken],
-            names=[f"query {query.id}" for query in spoken],
-            progress="queries",
-        )
+        clips, tasks, names = load_queries(spoken, rate)
+        queries = embedder.encoder.speech(clips, tasks=tasks, names=names, progress="queries")
     else:
         queries = embedder.encoder.text([q.text or "" for q in data.queries], progress="queries")
     documents = embedder.encoder.text([doc.text for doc in data.corpus], progress="corpus")
@@ -55,9 +50,7 @@ def chosen_dims(embedder: Embedder, dims: Sequence[int] | None) -> tuple[int, ..
         return tuple(embedder.info.dims)
     check_dims(dims, embedder.width, where="--dims")
     for dim in dims:
-        if dim not in embedder.info.dims:
-            trained = ", ".join(map(str, embedder.info.dims))
-            warnings.warn(f"dim {dim} is not among those trained: {trained}", stacklevel=2)
+        warn_untrained(dim, embedder.info.dims, stacklevel=3)
     return tuple(dims)
 
 

@@ -99,7 +99,6 @@ def report_retrieval(
         overwrite: replace an earlier report.
     """
     embedder, loaded = Embedder.load(model), load_retrieval_set(data)
-    dims = chosen_dims(embedder, dims)
     check_apart(model, out)
     with report_folder(out, overwrite=overwrite) as staging:
         run = run_retrieval(embedder, loaded, dims=dims, ks=ks, ties=ties, binary=binary)

@@ -20,7 +20,7 @@ from mrl_jax.config_tree import to_json
 from mrl_jax.data.batches import BatchSource, read_batches
 from mrl_jax.data.builder import BUILD_FILE
 from mrl_jax.data.dataset import open_dataset
-from mrl_jax.data.retrieval_set import RetrievalSet, load_query_audio, read_retrieval_set
+from mrl_jax.data.retrieval_set import RetrievalSet, load_queries, read_retrieval_set
 from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
@@ -220,15 +220,6 @@ def _calibrate(model: LateFusion, source: BatchSource, workdir: Path) -> None:
     _write_json(path, stored)
 
 
-def load_queries(
-    queries: RetrievalSet, sample_rate: int
-) -> tuple[list[HostArray], list[str], list[str]]:
-    """Clips, tasks and names of all queries; a broken recording is fatal."""
-    clips = [load_query_audio(query, sample_rate) for query in queries.queries]
-    tasks = [query.task or "" for query in queries.queries]
-    return clips, tasks, [f"query {query.id}" for query in queries.queries]
-
-
 def _validator(
     config: ExperimentConfig,
     model: LateFusion,
@@ -239,7 +230,7 @@ def _validator(
     devices: Devices,
 ) -> Callable[[TrainState], Mapping[str, float]]:
     """Scores of the state on a retrieval set; documents are encoded once, as they never move."""
-    clips, tasks, names = load_queries(data, model.speech.config.sample_rate)
+    clips, tasks, names = load_queries(data.queries, model.speech.config.sample_rate)
     judgements = judgements_of(data)
     sharding = jax.sharding.NamedSharding(devices.mesh, jax.sharding.PartitionSpec("batch"))
     encoder = Encoder(

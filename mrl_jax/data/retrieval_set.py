@@ -12,7 +12,7 @@ counts.
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -139,6 +139,15 @@ def load_query_audio(query: Query, sample_rate: int) -> HostArray:
         MrlError: the query is written, not spoken; its recording cannot be decoded.
     """
     return load_audio_of(f"query {query.id!r}", query.audio, sample_rate)
+
+
+def load_queries(
+    queries: Sequence[Query], sample_rate: int
+) -> tuple[list[HostArray], list[str], list[str]]:
+    """Clips, tasks and names of spoken queries; a broken recording is fatal."""
+    clips = [load_query_audio(query, sample_rate) for query in queries]
+    tasks = [query.task or "" for query in queries]
+    return clips, tasks, [f"query {query.id}" for query in queries]
 
 
 def _query(where: str, row: Mapping[str, Any], folder: Path) -> Query:
