@@ -1,5 +1,6 @@
 """Hub ids, through a small hub on this machine: what is fetched, and how failures are told."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -47,8 +48,8 @@ OTHERS = {
 class Hub(ThreadingHTTPServer):
     """As much of the hub as a download asks for."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.models: dict[str, dict[str, bytes]] = {}
         self.asked: list[tuple[str, str]] = []
 
@@ -120,15 +121,22 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    server = Hub()
+@contextlib.contextmanager
+def serving(handler: type[Handler]) -> Iterator[Hub]:
+    """A hub on loopback, answered by `handler`."""
+    server = Hub(handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serving(Handler) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
