@@ -4,7 +4,7 @@ Command:   python -m mrl_jax.demo.spoken_digits [--leave-out all]
            (makes recordings and towers, then trains with this config, fold by fold)
 Hardware:  two CPU cores.
 Duration:  about twenty minutes a fold.
-Expected:  nDCG@10 of 0.96 among 1,000 wordings for known speakers, 0.53 to 0.61 for speakers
+Expected:  nDCG@10 of 0.95 among 1,000 wordings for known speakers, 0.53 to 0.61 for speakers
            left out in turn (mean 0.58); chance is 0.0045.
 """
 
