@@ -10,7 +10,6 @@ from mrl_jax.array_types import Float32, HostArray, Int
 from mrl_jax.data.intent_set import IntentExample, labels_of, load_intent_audio
 from mrl_jax.data.named_sets import load_intent_set
 from mrl_jax.data.set_digest import digest_intent_set
-from mrl_jax.data.tables import read_rows, row_id, row_text
 from mrl_jax.data.text import query_prompt
 from mrl_jax.embedder import Embedder
 from mrl_jax.errors import MrlError
@@ -124,7 +123,8 @@ def report_intent(
         )
     classes = labels_of([*test, *train])
     check_shots([example.label for example in train], classes, shots)
-    label_texts = _label_texts(data) if label_texts is None else label_texts
+    if label_texts is None:
+        label_texts = {e.label: e.label_text for e in examples if e.label_text is not None}
     words = [label_format.replace("{}", label_text(name, label_texts)) for name in classes]
     check_apart(model, out)
     with report_folder(out, overwrite=overwrite) as staging:
@@ -229,24 +229,6 @@ def _drawn(
     place = {name: number for number, name in enumerate(classes)}
     known = np.asarray([place[name] for name in names], np.int64)
     return np.unique([draw_shots(known, len(classes), most, seed) for seed in range(seeds)])
-
-
-def _label_texts(data: Path | str) -> dict[str, str]:
-    """Label → its words, of a table with the column `label_text`."""
-    found: dict[str, str] = {}
-    if not Path(data).is_file():
-        return found
-    for where, row in read_rows(Path(data), columns=("label", "label_text")):
-        if row.get("label_text") in (None, ""):
-            continue
-        label, words = row_id(where, row, "label"), row_text(where, row, "label_text")
-        if found.setdefault(label, words) != words:
-            raise MrlError(
-                f"the label {label!r} is {words!r} here and {found[label]!r} before",
-                where=where,
-                mend="give every label one `label_text`",
-            )
-    return found
 
 
 def _kind(examples: Sequence[IntentExample], data: Path | str) -> str:

@@ -37,9 +37,15 @@ ORDERS = {
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalRun:
-    """A model measured on a set."""
+    """A model measured on a set.
+
+    Attributes:
+        data: the set, less the queries without a relevant document.
+        left_out: how many those are.
+    """
 
     data: RetrievalSet
+    left_out: int
     judgements: Judgements
     clusters: Clusters
     results: list[RetrievalResult]
@@ -54,7 +60,7 @@ def run_retrieval(
     ties: Ties = "trec",
     binary: bool = False,
 ) -> RetrievalRun:
-    """Encode queries and corpus once, and score every prefix.
+    """Encode judged queries and corpus once, and score every prefix.
 
     Args:
         embedder: the model.
@@ -69,11 +75,12 @@ def run_retrieval(
             width of the model.
     """
     dims = chosen_dims(embedder, dims)
+    left_out, data = len(data.unjudged), data.judged_only()
     queries, documents = encode_set(embedder, data)
     judgements = judgements_of(data)
     judgements = judgements.binary() if binary else judgements
     results = evaluate_retrieval(queries, documents, judgements, dims=dims, ks=ks, ties=ties)
-    return RetrievalRun(data, judgements, clusters_of(data, judgements), results)
+    return RetrievalRun(data, left_out, judgements, clusters_of(data, judgements), results)
 
 
 def report_retrieval(
@@ -103,7 +110,8 @@ def report_retrieval(
     with report_folder(out, overwrite=overwrite) as staging:
         run = run_retrieval(embedder, loaded, dims=dims, ks=ks, ties=ties, binary=binary)
         setting = {"ties": ties, "relevance": "binary" if binary else "graded"}
-        return _write(staging, run, embedder, model, data, setting)
+        digest = digest_retrieval_set(loaded)
+        return _write(staging, run, embedder, model, data, digest, setting)
 
 
 def _write(
@@ -112,6 +120,7 @@ def _write(
     embedder: Embedder,
     model: Path,
     data: Path | str,
+    digest: str,
     chosen: Mapping[str, str],
 ) -> str:
     ks = list(dict.fromkeys(int(name.partition("@")[2]) for name in run.results[0].per_query))
@@ -151,7 +160,7 @@ def _write(
         title=f"Retrieval: {set_name(data)}",
         summary=_summary(run, embedder, chosen),
         records=records,
-        source=source_of(embedder, model, data, digest_retrieval_set(run.data)),
+        source=source_of(embedder, model, data, digest),
         tables=tables,
         pictures=pictures,
     )
@@ -159,15 +168,15 @@ def _write(
 
 
 def _summary(run: RetrievalRun, embedder: Embedder, chosen: Mapping[str, str]) -> str:
-    judged, clusters = len(run.judgements.judged), run.clusters
+    clusters = run.clusters
     ways, alone = f"{len(set(clusters.texts))} query texts", ""
     speakers = set(clusters.speakers or ())
     if len(speakers) > 1:
         ways += f" and {len(speakers)} speakers"
     elif speakers:
         alone = " All queries are by one speaker: others may differ by more than intervals say."
-    left_out = len(run.data.queries) - judged
-    without = f" {left_out} without a relevant document are not counted." if left_out else ""
+    left_out = run.left_out
+    without = f" {left_out} more without a relevant document are left out." if left_out else ""
     return (
         f"{len(run.data.queries)} queries, {len(run.data.corpus)} documents, model of step "
         f"{embedder.info.step}, {chosen['relevance']} relevance.{without}\n\n"

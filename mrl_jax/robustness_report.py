@@ -1,6 +1,5 @@
 """`eval.py robustness`: how retrieval holds up when recordings get worse."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,9 +60,8 @@ def run_robustness(
             where="queries",
             mend="only recordings can be degraded: measure a set of spoken queries",
         )
-    unjudged = set(data.unjudged)
-    queries = tuple(query for query in data.queries if query.id not in unjudged)
-    judgements = judgements_of(dataclasses.replace(data, queries=queries))
+    data = data.judged_only()
+    queries, judgements = data.queries, judgements_of(data)
     rate = embedder.model.speech.config.sample_rate
     clips = [load_query_audio(query, rate) for query in queries]
     names = [query.id for query in queries]
@@ -88,7 +86,7 @@ def run_robustness(
         )
 
     found = {condition: encode(condition) for condition in dict.fromkeys((CLEAN, *conditions))}
-    clusters = clusters_of(dataclasses.replace(data, queries=queries), judgements)
+    clusters = clusters_of(data, judgements)
     results = measure_robustness(
         found,
         documents,

@@ -84,6 +84,7 @@ def report_tradeoff(
     embedder, loaded = Embedder.load(model), load_retrieval_set(data)
     dims = chosen_dims(embedder, dims)
     check_apart(model, out)
+    digest, loaded = digest_retrieval_set(loaded), loaded.judged_only()
     judgements, documents = judgements_of(loaded), len(loaded.corpus)
     size = documents if corpus_size is None else corpus_size
     check_size(size, documents)
@@ -115,7 +116,7 @@ def report_tradeoff(
             "nDCG@10 against bytes a document and against latency; lines join the settings that "
             "no other beats in the two shown."
         )
-        source = source_of(embedder, model, data, digest_retrieval_set(loaded))
+        source = source_of(embedder, model, data, digest)
         write_report(
             staging,
             title=f"Cost and quality: {set_name(data)}",

@@ -230,6 +230,7 @@ def _validator(
     devices: Devices,
 ) -> Callable[[TrainState], Mapping[str, float]]:
     """Scores of the state on a retrieval set; documents are encoded once, as they never move."""
+    data = data.judged_only()
     clips, tasks, names = load_queries(data.queries, model.speech.config.sample_rate)
     judgements = judgements_of(data)
     sharding = jax.sharding.NamedSharding(devices.mesh, jax.sharding.PartitionSpec("batch"))

@@ -187,18 +187,35 @@ def damaged(data: Path, tmp_path: Path, table: str, line: str) -> Path:
         ("corpus", '{"_id": "d0", "text": "ba"}', "d0"),
         ("corpus", '{"_id": "d99", "text": ""}', "d99|text"),
         ("queries", "{not json", "JSON"),
-        ("queries", '{"_id": "q99", "audio": "broken.wav"}', "broken.wav"),
     ],
 )
 def test_eval_refuses_a_damaged_set(folder, tmp_path, capsys, table, line, told):
     data = damaged(folder.parent / "test", tmp_path, table, line)
-    (data / "broken.wav").write_bytes(b"RIFF")
     out = tmp_path / "report"
     assert evaluate("retrieval", "--model", folder, "--data", data, "--out", out) == 2
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
     assert len(lines) == 1
     assert any(word in lines[0] for word in told.split("|"))
     assert not out.exists()
+
+
+def test_a_broken_recording_is_fatal_where_it_counts(folder, tmp_path, capsys):
+    asked = '{"_id": "q99", "audio": "broken.wav"}'
+    data = damaged(folder.parent / "test", tmp_path, "queries", asked)
+    (data / "broken.wav").write_bytes(b"RIFF")
+    arguments = ("retrieval", "--model", folder, "--data", data, "--out")
+    assert evaluate(*arguments, tmp_path / "unjudged") == 0
+    report = (tmp_path / "unjudged" / "report.md").read_text()
+    assert "1 more without a relevant document are left out" in report
+    assert "q99" not in (tmp_path / "unjudged" / "rankings.jsonl").read_text()
+    with (data / "qrels.jsonl").open("a") as qrels:
+        qrels.write('{"query-id": "q99", "corpus-id": "d0", "score": 1}\n')
+    capsys.readouterr()
+    assert evaluate(*arguments, tmp_path / "judged") == 2
+    errors = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+    assert len(errors) == 1
+    assert "broken.wav" in errors[0] or "q99" in errors[0]
+    assert not (tmp_path / "judged").exists()
 
 
 def test_eval_refuses_wrong_arguments(folder, tmp_path, capsys):

@@ -52,6 +52,17 @@ def test_int8_search_is_that_of_the_decoded_vectors(monkeypatch, chunk):
     assert np.ptp(missing, axis=1).max() < 1e-5
 
 
+@pytest.mark.parametrize("chunk", [70, 1000])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "binary"])
+def test_a_shortlist_holds_what_a_scan_finds(monkeypatch, chunk, precision):
+    monkeypatch.setattr(quantize, "CHUNK", chunk)
+    store, _ = quantize.stores(DOCUMENTS, precision)
+    short, found = store.shortlist(QUERIES, 40), store.scan(QUERIES, 40)
+    assert short.shape == (6, 40)
+    np.testing.assert_array_equal(np.sort(short, axis=1), np.sort(found, axis=1))
+    assert (np.sort(short, axis=1) != np.sort(store.scan(-QUERIES, 40), axis=1)).any()
+
+
 def test_equal_codes_stand_in_the_order_of_the_corpus():
     codes = np.zeros((200, 3), np.int8)
     store = Int8Store(codes, np.zeros(3, np.float32), np.ones(3, np.float32))

@@ -72,6 +72,20 @@ def test_three_kinds_of_table_give_the_same_set(tmp_path):
     assert labels_of(EXPECTED) == ("balance", "card_arrival")
 
 
+def test_labels_in_words_from_every_kind_of_table(tmp_path):
+    rows = [{**row, "label_text": row["label"].upper()} for row in ROWS]
+    files = (
+        write_jsonl(tmp_path / "a.jsonl", rows),
+        write_csv(tmp_path / "a.csv", rows),
+        write_hub(tmp_path / "hub" / "a.parquet", rows).parent,
+    )
+    for file in files:
+        assert {e.label_text for e in read_intent_set(file)} == {"BALANCE", "CARD_ARRIVAL"}
+    rows[-1]["label_text"] = "other"
+    with pytest.raises(MrlError, match=r"is 'other' here and '[A-Z_]+' before"):
+        read_intent_set(write_csv(tmp_path / "b.csv", rows))
+
+
 @pytest.mark.parametrize("names", [None, ["card_arrival", "balance"], ["balance", "card_arrival"]])
 @pytest.mark.parametrize(
     "place", ["data/{}-00000-of-00001.parquet", "{}.parquet", "{}/0000.parquet"]

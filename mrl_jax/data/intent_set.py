@@ -1,6 +1,7 @@
 """Intent sets on disk: one table of recordings or texts, each with the name of its class.
 
-A row has `label` and `audio`, `text` or both, and optionally `split` and `id`. The table is
+A row has `label` and `audio`, `text` or both, and optionally `split`, `id` and `label_text`,
+the label in words that a model can read. The table is
 one .jsonl, .csv or .parquet file, or a folder: of parquet files as the Hugging Face hub has
 them, or with .csv or .jsonl files whose names are splits. Where a row tells no split, the
 name of its file does, as for all parquet; a single .jsonl or .csv file must tell it. Labels
@@ -20,7 +21,7 @@ from mrl_jax.data.tables import read_rows, refuse, row_audio, row_id, row_text
 from mrl_jax.errors import MrlError
 
 COLUMNS: Mapping[str, str] = MappingProxyType(
-    {"audio": "audio", "text": "text", "label": "label", "split": "split", "id": "id"}
+    {key: key for key in ("audio", "text", "label", "label_text", "split", "id")}
 )
 """Which column of a table holds which field; `read_intent_set` takes others."""
 
@@ -35,6 +36,7 @@ class IntentExample:
         label: the name of the class.
         split: "train", "test" or another.
         id: unique in its set.
+        label_text: the label in words; None where the table has none.
     """
 
     audio: Path | bytes | None
@@ -42,6 +44,7 @@ class IntentExample:
     label: str
     split: str
     id: str
+    label_text: str | None = None
 
 
 def read_intent_set(
@@ -56,13 +59,14 @@ def read_intent_set(
     Raises:
         MrlError: no such table, or an empty one; a row without `label`, without `split` or
             with neither `audio` nor `text`; an empty field; an id that is there twice; a
-            recording that does not exist; pyarrow is absent.
+            label with two `label_text`s; a recording that does not exist; pyarrow is absent.
     """
     path = Path(path)
     columns = {**COLUMNS, **columns}
     examples: list[IntentExample] = []
     places: dict[str, str] = {}
     counts: dict[str, int] = {}
+    words: dict[str, str] = {}
     for file in _files(path):
         default = split_of(file) if path.is_dir() or file.suffix == ".parquet" else None
         for where, row in read_rows(file, header=(columns["label"],)):
@@ -71,6 +75,14 @@ def read_intent_set(
             if first != where:
                 problem = f"the id {example.id!r} is that of {first} as well"
                 raise MrlError(problem, where=where, mend="give each example its own id")
+            said = example.label_text and words.setdefault(example.label, example.label_text)
+            if said != example.label_text:
+                raise MrlError(
+                    f"the label {example.label!r} is {example.label_text!r} here and {said!r} "
+                    "before",
+                    where=where,
+                    mend=f"give every label one `{columns['label_text']}`",
+                )
             examples.append(example)
     if not examples:
         raise MrlError("the intent set has no rows", where=path, mend="add rows to its table")
@@ -123,7 +135,10 @@ def _example(
     number = counts.get(split, 0)
     counts[split] = number + 1
     name = row_id(where, held, columns["id"]) if columns["id"] in held else f"{split}-{number}"
-    return IntentExample(audio=audio, text=text, label=label, split=split, id=name)
+    words = row_text(where, held, columns["label_text"])
+    return IntentExample(
+        audio=audio, text=text, label=label, split=split, id=name, label_text=words
+    )
 
 
 def _files(path: Path) -> list[Path]:

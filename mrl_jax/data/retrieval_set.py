@@ -67,6 +67,12 @@ class RetrievalSet:
         """The ids of the queries without any relevant document: no metric counts them."""
         return tuple(q.id for q in self.queries if not any(self.qrels.get(q.id, {}).values()))
 
+    def judged_only(self) -> "RetrievalSet":
+        """The set without those queries, whose recordings then need not be read."""
+        left_out = set(self.unjudged)
+        judged = tuple(query for query in self.queries if query.id not in left_out)
+        return dataclasses.replace(self, queries=judged)
+
 
 def read_retrieval_set(folder: str | Path) -> RetrievalSet:
     """Read a retrieval set and hold its three tables against each other.

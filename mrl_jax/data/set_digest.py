@@ -23,7 +23,8 @@ def digest_retrieval_set(data: RetrievalSet) -> str:
 def digest_intent_set(examples: Iterable[IntentExample]) -> str:
     """SHA-256 of every example; the same for every form on disk."""
     return digest_lines(
-        ["intent", e.id, _recording(e.audio), e.text, e.label, e.split] for e in examples
+        ["intent", e.id, _recording(e.audio), e.text, e.label, e.split, e.label_text]
+        for e in examples
     )
 
 

@@ -63,7 +63,7 @@ class Funnel:
         if self.second is None:
             return self.first.scan(asked, k)
         # In the corpus' own order, so that a stable sort leaves equals in it.
-        places = np.sort(self.first.scan(asked, max(k, self.shortlist)), axis=1)
+        places = np.sort(self.first.shortlist(asked, max(k, self.shortlist)), axis=1)
         scores = self.second.score(queries, places)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(places, order, axis=1)

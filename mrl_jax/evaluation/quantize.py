@@ -14,12 +14,13 @@ References:
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from mrl_jax.array_types import Float32, HostArray, Int, Shaped
 from mrl_jax.errors import MrlError
-from mrl_jax.evaluation.search import exact_scores, search
+from mrl_jax.evaluation.search import exact_scores, rough_search, search
 from mrl_jax.model_folder import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "binary", "binary+int8")
@@ -50,6 +51,10 @@ class Float32Store:
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         """The k best of all documents, best first, the lowest index first of equals."""
         return search(queries, self.vectors, k, chunk=CHUNK)[1]
+
+    def shortlist(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
+        """`scan` to within the device's rounding: for what is scored again."""
+        return rough_search(queries, self.vectors, k, chunk=CHUNK)[1]
 
     def score(
         self, queries: Float32[HostArray, "Q E"], places: Int[HostArray, "Q S"]
@@ -89,13 +94,21 @@ class Int8Store:
         return self.low + (self.codes.astype(np.float32) + np.float32(128)) * self.step
 
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
+        return self._best(queries, k, search)
+
+    def shortlist(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
+        return self._best(queries, k, rough_search)
+
+    def _best(
+        self, queries: HostArray, k: int, find: Callable[..., tuple[HostArray, HostArray]]
+    ) -> HostArray:
         # The least values add the same to all scores of a query: they do not change its order.
         scaled, size = queries * self.step, len(self.codes)
         k = min(k, size)
         scores, places = (np.zeros((len(queries), 0), t) for t in (np.float32, np.int64))
         for start in range(0, size, CHUNK):
             part = self.codes[start : start + CHUNK].astype(np.float32)
-            more, at = search(scaled, part, k)
+            more, at = find(scaled, part, k)
             scores = np.concatenate((scores, more), axis=1)
             places = np.concatenate((places, at + start), axis=1)
             order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -149,6 +162,9 @@ class BinaryStore:
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         k = min(k, len(self.bits))
         return np.stack([_lowest(self.distances(query), k) for query in queries])
+
+    def shortlist(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
+        return self.scan(queries, k)
 
     def score(
         self, queries: Float32[HostArray, "Q E"], places: Int[HostArray, "Q S"]

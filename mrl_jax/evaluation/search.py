@@ -96,11 +96,33 @@ def rank(
     parts = []
     for start in range(0, len(queries), ROWS):
         some = queries[start : start + ROWS]
-        parts.append(_settle(some, documents, k, *_candidates(some, documents, k, chunk, devices)))
+        found = _candidates(some, documents, min(k + SPARE, len(documents)), chunk, devices)
+        parts.append(_settle(some, documents, k, *found))
     if not parts:
         none = np.zeros((0, k), np.float32)
         return Ranking(none, none.astype(np.int64), np.zeros(0, np.int64))
     return Ranking(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def rough_search(
+    queries: Float32[HostArray, "Q E"],
+    documents: Float32[HostArray, "N E"],
+    k: int,
+    *,
+    chunk: int = 65_536,
+) -> tuple[Float32[HostArray, "Q k"], Int[HostArray, "Q k"]]:
+    """`search` without the second, exact scoring: for lists that are scored again anyway.
+
+    Which of two documents comes first, or comes last and falls out, is left to the rounding
+    of the device where their scores are within it.
+    """
+    k, devices = min(k, len(documents)), jax.local_devices()
+    found = [
+        _candidates(queries[start : start + ROWS], documents, k, chunk, devices)[:2]
+        for start in range(0, len(queries), ROWS)
+    ]
+    scores, indices = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return scores, indices
 
 
 def exact_scores(
@@ -118,10 +140,9 @@ def unit_prefix(vectors: Float32[HostArray, "R E"], dim: int | None) -> Float32[
 
 
 def _candidates(
-    queries: HostArray, documents: HostArray, k: int, chunk: int, devices: Sequence[Any]
+    queries: HostArray, documents: HostArray, wanted: int, chunk: int, devices: Sequence[Any]
 ) -> tuple[HostArray, HostArray, float]:
-    """Approximate scores and indices of the first k + SPARE, and the longest document."""
-    wanted = min(k + SPARE, len(documents))
+    """Approximate scores and indices of the first `wanted`, and the longest document."""
     copies = [jax.device_put(queries, device) for device in devices]
     running: collections.deque[tuple[int, tuple[Array, Array, Array]]] = collections.deque()
     scores, indices = (np.zeros((len(queries), 0), t) for t in (np.float32, np.int64))
