@@ -1,4 +1,4 @@
-"""Train a late-fusion model: `python train.py --config configs/NAME.py [a.b=c ...]`.
+"""Train what a config describes: `python train.py --config configs/NAME.py [a.b=c ...]`.
 
 The same command goes on with a run that was stopped. Exit status: 0 finished, 143
 stopped by SIGTERM after a checkpoint, 2 wrong input.
@@ -22,9 +22,10 @@ def main(argv: Sequence[str]) -> int:
     from mrl_jax.experiment import ExperimentConfig
     from mrl_jax.training_run import train
 
-    config = override(load_config(args.config, ExperimentConfig), args.assignments)
-    run = train(config, args.workdir or Path("runs") / config.name)
-    return 0 if run.summary.finished else 143
+    runs = {ExperimentConfig: train}
+    config = override(load_config(args.config, *runs), args.assignments)
+    run = runs[type(config)](config, args.workdir or Path("runs") / config.name)
+    return 0 if run.finished else 143
 
 
 if __name__ == "__main__":

@@ -15,17 +15,18 @@ from mrl_jax.errors import MrlError, first_line
 Config = TypeVar("Config")
 
 
-def load_config(path: Path, kind: type[Config]) -> Config:
+def load_config(path: Path, *kinds: type[Config]) -> Config:
     """What `get_config()` of a Python file returns.
 
     Args:
         path: a file of configs/; code that is run, so only ever the user's own.
-        kind: the dataclass that it must return.
+        kinds: the dataclasses of which it must return one.
 
     Raises:
         MrlError: no such file (the nearest is named), no `get_config`, another result, or
             an error in the file.
     """
+    expected = " or ".join(kind.__name__ for kind in kinds)
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path("configs")
         there = sorted(str(found) for found in folder.glob("*.py"))
@@ -34,7 +35,7 @@ def load_config(path: Path, kind: type[Config]) -> Config:
         found = runpy.run_path(str(path))
         if "get_config" not in found:
             raise MrlError(
-                "has no get_config()", where=path, mend=f"define one that returns {kind.__name__}"
+                "has no get_config()", where=path, mend=f"define one that returns {expected}"
             )
         config = found["get_config"]()
     except MrlError:
@@ -45,9 +46,9 @@ def load_config(path: Path, kind: type[Config]) -> Config:
             where=path,
             mend="mend the file",
         ) from error
-    if not isinstance(config, kind):
+    if not isinstance(config, kinds):
         raise MrlError(
-            f"get_config() returns {type(config).__name__}, expected {kind.__name__}", where=path
+            f"get_config() returns {type(config).__name__}, expected {expected}", where=path
         )
     return config
 

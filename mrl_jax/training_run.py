@@ -53,6 +53,11 @@ class TrainingRun:
     summary: RunSummary
     model: ModelInfo | None
 
+    @property
+    def finished(self) -> bool:
+        """Whether all steps were done."""
+        return self.summary.finished
+
 
 def train(
     config: ExperimentConfig,
