@@ -23,6 +23,7 @@ def get_config() -> ExperimentConfig:
             text_tower="demo/towers/text",
             dtype="float32",
             remat=False,
+            start="ctc",
         ),
         data=DataConfig(
             train="demo/world/train.jsonl",

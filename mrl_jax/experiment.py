@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -34,6 +35,8 @@ class ModelConfig:
         remat: recompute layers in the backward pass, to save memory.
         calibrate: scale what goes into and out of a new head to the towers' own sizes,
             by fixed factors that are multiplied into its weights at the end.
+        start: the new head's weights: "random", or "ctc": such that it spells what the CTC
+            layer of the speech tower hears, see `head_start.py`.
     """
 
     speech_tower: str = "towers/speech"
@@ -43,10 +46,13 @@ class ModelConfig:
     dtype: str = "bfloat16"
     remat: bool = True
     calibrate: bool = True
+    start: Literal["random", "ctc"] = "random"
 
     def __post_init__(self) -> None:
         if self.padding not in ("masked", "reference"):
             raise MrlError(f"model.padding is {self.padding!r}, expected masked or reference")
+        if self.start not in ("random", "ctc"):
+            raise MrlError(f"model.start is {self.start!r}, expected random or ctc")
         if self.dtype not in DTYPES:
             raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
 
