@@ -404,6 +404,15 @@ def test_a_run_of_another_model_is_refused(world, finished, one_device, tmp_path
     assert text.is_dir()
 
 
+def test_a_head_that_starts_at_the_transcript(world, tmp_path, one_device):
+    changes = ("model.start=ctc", "train.steps=1", "optim.learning_rate=1e-12")
+    train(world.load(*changes), tmp_path / "run", devices=one_device, say=lambda _: None)
+    kernel = head(tmp_path / "run")["head.frame_downsample.kernel"]
+    np.testing.assert_allclose(kernel, np.broadcast_to(np.eye(32), (2, 32, 32)), atol=1e-5)
+    with pytest.raises(MrlError, match=r"model\.start is 'ctx', expected one of random, ctc"):
+        world.load("model.start=ctx")
+
+
 def test_every_config_builds():
     found = sorted((ROOT / "configs").glob("*.py"))
     assert len(found) >= 3
