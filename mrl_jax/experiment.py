@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,13 +11,16 @@ from mrl_jax.data.batches import Augment, BatchConfig
 from mrl_jax.data.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
+from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mrl_jax.models.hubert import Padding
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.tower_folder import load_hubert, load_qwen3
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 from mrl_jax.training.step import LossConfig
 
+Kind = Literal["late_fusion", "dual_encoder"]
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -25,9 +29,13 @@ class ModelConfig:
     """The model: its towers, and how they are joined.
 
     Attributes:
+        kind: "late_fusion": speech goes through the text tower; "dual_encoder": its frames
+            are pooled beside it.
+        nested: of a dual encoder: one linear layer whose prefixes serve, instead of one
+            for each of loss.dims.
         speech_tower: folder made by `python -m converters hubert`.
         text_tower: folder made by `python -m converters qwen3`.
-        end_token: close the speech with the end token of texts, and pool there; the
+        end_token: of late fusion: close the speech with the end token of texts, and pool there; the
             published head pools the last speech token.
         padding: "masked", or "reference" to read padding as speech.
         dtype: of the towers, "bfloat16" or "float32"; head and loss are float32.
@@ -36,6 +44,8 @@ class ModelConfig:
             by fixed factors that are multiplied into its weights at the end.
     """
 
+    kind: Kind = "late_fusion"
+    nested: bool = False
     speech_tower: str = "towers/speech"
     text_tower: str = "towers/text"
     end_token: bool = True
@@ -45,6 +55,13 @@ class ModelConfig:
     calibrate: bool = True
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise MrlError(f"model.kind is {self.kind!r}, expected {' or '.join(get_args(Kind))}")
+        if self.nested and self.kind != "dual_encoder":
+            raise MrlError(
+                "model.nested is of dual encoders: late fusion is always nested",
+                mend="set model.kind=dual_encoder as well, or leave model.nested out",
+            )
         if self.padding not in ("masked", "reference"):
             raise MrlError(f"model.padding is {self.padding!r}, expected masked or reference")
         if self.dtype not in DTYPES:
@@ -97,7 +114,7 @@ class ExperimentConfig:
             raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
 
 
-def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> LateFusion:
+def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers:
     """Towers from their folders, and a new head."""
     dtype = DTYPES[config.model.dtype]
     speech = load_hubert(config.model.speech_tower, padding=config.model.padding, dtype=dtype)
@@ -110,12 +127,22 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> LateFusio
                 where=config.model.text_tower,
                 mend=f"for instance loss.dims={_halves(text.config.width)}",
             )
-    fusion = LateFusionConfig(
+    learn, temperature = config.loss.learn_temperature, config.loss.temperature
+    rngs = nnx.Rngs(config.seed)
+    if config.model.kind == "dual_encoder":
+        head = DualEncoderConfig(
+            dims=() if config.model.nested else config.loss.dims,
+            nested=config.model.nested,
+            learn_temperature=learn,
+            initial_temperature=temperature,
+        )
+        return DualEncoder(speech, text, config=head, rngs=rngs)
+    head = LateFusionConfig(
         end_token=tokenizer.end_id if config.model.end_token else None,
-        learn_temperature=config.loss.learn_temperature,
-        initial_temperature=config.loss.temperature,
+        learn_temperature=learn,
+        initial_temperature=temperature,
     )
-    return LateFusion(speech, text, config=fusion, rngs=nnx.Rngs(config.seed))
+    return LateFusion(speech, text, config=head, rngs=rngs)
 
 
 def prepare_data(config: ExperimentConfig, workdir: Path) -> tuple[Path, BuildReport | None]:
