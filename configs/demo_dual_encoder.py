@@ -1,6 +1,7 @@
 """The dual encoder in the demo world.
 
-Command:   python train.py --config configs/demo_dual_encoder.py --workdir demo/dual_encoder  (after `make demo`)
+Command:   python train.py --config configs/demo_dual_encoder.py
+               --workdir demo/dual_encoder   (after `make demo`)
 Hardware:  two CPU cores.
 Duration:  not yet measured.
 Expected:  not yet measured.

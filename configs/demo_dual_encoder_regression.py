@@ -1,6 +1,7 @@
 """The dual encoder by regression in the demo world.
 
-Command:   python train.py --config configs/demo_dual_encoder_regression.py --workdir demo/dual_encoder_regression  (after `make demo`)
+Command:   python train.py --config configs/demo_dual_encoder_regression.py
+               --workdir demo/dual_encoder_regression   (after `make demo`)
 Hardware:  two CPU cores.
 Duration:  not yet measured.
 Expected:  not yet measured.

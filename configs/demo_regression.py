@@ -1,6 +1,7 @@
 """Late fusion by regression in the demo world.
 
-Command:   python train.py --config configs/demo_regression.py --workdir demo/regression  (after `make demo`)
+Command:   python train.py --config configs/demo_regression.py
+               --workdir demo/regression   (after `make demo`)
 Hardware:  two CPU cores.
 Duration:  not yet measured.
 Expected:  not yet measured.

@@ -1,6 +1,7 @@
 """The CLIP-like baseline, distilling the text embedding.
 
-Command:   python train.py --config configs/dual_encoder_regression.py data.train=YOUR-MANIFEST.jsonl
+Command:   python train.py --config configs/dual_encoder_regression.py
+               data.train=YOUR-MANIFEST.jsonl
 Hardware:  as configs/late_fusion.py.
 Duration:  as configs/late_fusion.py, or less.
 Expected:  not yet measured here; the paper's own set is not public.

@@ -87,9 +87,7 @@ Means = Mapping[tuple[str, int, str], Interval]
 """(system, dim, metric) to mean and interval."""
 
 
-def system_means(
-    systems: Sequence[System], clusters: Clusters
-) -> dict[tuple[str, int, str], Interval]:
+def system_means(systems: Sequence[System], clusters: Clusters) -> Means:
     """Every metric of every system at every dimension, all from the same resamples.
 
     Raises:
