@@ -226,7 +226,7 @@ def test_a_dual_encoder_gives_the_vector_of_each_dim(root):
     prefix = embedder.embed_speech(CLIPS)[:, :8]
     prefix /= np.linalg.norm(prefix, axis=1, keepdims=True)
     assert np.abs(prefix - embedder.embed_speech(CLIPS, dim=8)).max() > 1e-2
-    with pytest.raises(MrlError, match="no query vector for the dimension 12: .* 32, 16, 8"):
+    with pytest.raises(MrlError, match=r"no query vector for the dimension 12: .* 32, 16, 8"):
         embedder.embed_speech(CLIPS, dim=12)
     nested = mrl_jax.Embedder.load(root / "nested")
     prefix = nested.embed_speech(CLIPS)[:, :8]
