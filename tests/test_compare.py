@@ -141,7 +141,7 @@ def test_what_cannot_be_compared_is_refused(root, tmp_path, capsys, monkeypatch)
     ends = ("--data", root / "test", "--out", out)
     told = refused(capsys, "--models", f"a={model}", f"b={other}", *ends)
     assert "a was trained on the dimensions 32,16,8 and b on 32,8" in told
-    assert "pass --dims 32,8" in told
+    assert "Pass --dims 32,8" in told
     told = refused(capsys, "--models", f"a={model}", f"b={other}", *ends, "--dims", "32,16")
     assert "b was not trained on the dimension 16" in told
     told = refused(capsys, "--models", f"a={model}", f"b={elsewhere}", *ends)

@@ -1,6 +1,7 @@
 """The dual encoder: equal to PyTorch, deaf to padding, trained in its head alone."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,15 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from published import save
+from published import save, torch_hubert
 from tiny_fusion import DIMS, SPEECH, TEXT, tiny_batch, tiny_model
 from torch_dual import TorchDual
+from torch_fusion import CONVS
 
 import mrl_jax
 from converters.convert import convert
 from mrl_jax import param_tree
+from mrl_jax.config_tree import override
 from mrl_jax.errors import MrlError
-from mrl_jax.experiment import ModelConfig
+from mrl_jax.experiment import ExperimentConfig, ModelConfig
 from mrl_jax.losses import l1_cosine, matryoshka_infonce, over_separate
 from mrl_jax.models.clips import normalize_clip, pad_clips
 from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig, PoolingHead
@@ -37,48 +40,59 @@ def tiny_dual(*, nested: bool = False, dims: tuple[int, ...] = DIMS) -> DualEnco
     return DualEncoder(freeze(speech), freeze(text), config=config, rngs=rngs)
 
 
-def embed(model: DualEncoder, *inputs: Any) -> np.ndarray:
-    parts = param_tree.split(model)
+def compiled(model: DualEncoder) -> Callable[..., np.ndarray]:
+    """`embed_speech` of the model as it is at each call, compiled once a shape."""
+    rebuild = param_tree.split(model).rebuild
 
     @functools.partial(jax.jit, compiler_options=QUICK)
-    def run(*inputs: Any) -> jax.Array:
-        return parts.rebuild(parts.trained, parts.frozen).embed_speech(*inputs)
+    def run(trained: Any, frozen: Any, *inputs: Any) -> jax.Array:
+        return rebuild(trained, frozen).embed_speech(*inputs)
 
-    return np.asarray(run(*inputs))
+    def embed(*inputs: Any) -> np.ndarray:
+        parts = param_tree.split(model)
+        return np.asarray(run(parts.trained, parts.frozen, *inputs))
+
+    return embed
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory) -> tuple[Any, HubertEncoder]:
+    """A speech tower of transformers, and ours converted from it."""
+    folder = tmp_path_factory.mktemp("tower")
+    theirs = torch_hubert(1, **CONVS)
+    convert(str(save(theirs, folder / "source")), folder / "tower", family="hubert")
+    return theirs, mrl_jax.load_hubert(folder / "tower")
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_clips_are_pytorchs_alone_and_padded(nested, tmp_path):
+def test_clips_are_pytorchs_alone_and_padded(nested, tower):
+    theirs, speech = tower
     widths = (32,) if nested else (32, 16, 8)
-    reference = TorchDual(widths)
-    convert(str(save(reference.speech, tmp_path / "source")), tmp_path / "tower", family="hubert")
-    speech = mrl_jax.load_hubert(tmp_path / "tower")
+    reference = TorchDual(theirs, widths)
     sizes = {"width": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_width": 8}
     text = Qwen3Config(vocab_size=9, mlp_width=8, rope_theta=1e4, norm_epsilon=1e-6, **sizes)
     config = DualEncoderConfig(dims=() if nested else widths, nested=nested)
-    tower = freeze(Qwen3Encoder(text, rngs=nnx.Rngs(0)))
-    model = DualEncoder(speech, tower, config=config, rngs=nnx.Rngs(0))
+    abstract = nnx.eval_shape(lambda: Qwen3Encoder(text, rngs=nnx.Rngs(0)))
+    model = DualEncoder(speech, abstract, config=config, rngs=nnx.Rngs(0))
+    model.text = None  # Speech never goes through it.
     reference.fill(model.head)
     rng = np.random.default_rng(0)
     clips = [rng.normal(0.1, 0.5, size).astype(np.float32) for size in SIZES]
-    ours = embed(model, *pad_clips(clips, speech.config))
+    embed, batch = compiled(model), pad_clips(clips, speech.config)
+    ours = embed(*batch)
     for row, clip in zip(ours, clips, strict=True):
-        theirs = reference.embed(normalize_clip(clip))
-        assert set(theirs) == set(widths)
+        expected = reference.embed(normalize_clip(clip))
+        assert set(expected) == set(widths)
         blocks = np.split(row, np.cumsum(widths)[:-1])
         for width, block in zip(widths, blocks, strict=True):
-            np.testing.assert_allclose(block, theirs[width], atol=1e-5)
-    # Not by chance: another clip, and another query, are far away.
+            np.testing.assert_allclose(block, expected[width], atol=1e-5)
+    # Not by chance: another clip, padding that is read, and another query are far away.
     assert np.abs(ours[0] - ours[1]).max() > 1e-2
-    model.head.pool_query[...] = -model.head.pool_query[...]
-    changed = embed(model, *pad_clips(clips, speech.config))
-    assert np.abs(ours - changed).max() > 1e-2
-    # Where padding is read as speech, the padded clip is another; the other has none.
-    speech.padding = "reference"
-    reference.fill(model.head)
-    read = embed(model, *pad_clips(clips, speech.config))
+    read = embed(batch[0], np.full_like(batch[1], max(SIZES)))
     np.testing.assert_allclose(read[0], ours[0], atol=1e-5)
     assert np.abs(read[1] - ours[1]).max() > 1e-2
+    model.head.pool_query[...] = -model.head.pool_query[...]
+    assert np.abs(ours - embed(*batch)).max() > 1e-2
 
 
 @pytest.fixture
@@ -97,21 +111,26 @@ def head() -> PoolingHead:
     return made
 
 
+@jax.jit
+def pooled(values: jax.Array, mask: jax.Array) -> list[jax.Array]:
+    return head()(values, mask)
+
+
 def test_masked_frames_contribute_nothing(states):
     values, mask = states
     values = values / jnp.asarray([1.0, 300.0, 0.02])[:, None, None, None]
     loud = jnp.where(mask[None, :, :, None], values, jnp.float32(50))
     for ours, again, unmasked in zip(
-        head()(values, mask), head()(loud, mask), head()(loud, jnp.ones_like(mask)), strict=True
+        pooled(values, mask), pooled(loud, mask), pooled(loud, jnp.ones_like(mask)), strict=True
     ):
         np.testing.assert_allclose(ours, again, atol=1e-6)
         np.testing.assert_allclose(ours[0], unmasked[0], atol=1e-6)
         assert np.abs(ours[1] - unmasked[1]).max() > 1
     for ours, cut in zip(
-        head()(values, mask), head()(values[:, 1:, :5], mask[1:, :5]), strict=True
+        pooled(values, mask), pooled(values[:, 1:, :5], mask[1:, :5]), strict=True
     ):
         np.testing.assert_allclose(ours[1:], cut, atol=1e-5)
-    gradients = jax.grad(lambda x: sum(jnp.sum(one) for one in head()(x, mask)))(values)
+    gradients = jax.grad(lambda x: sum(jnp.sum(one) for one in pooled(x, mask)))(values)
     np.testing.assert_array_equal(gradients[:, 1, 5:], 0)
     assert np.abs(gradients[:, 1, :5]).min() > 0
 
@@ -119,10 +138,9 @@ def test_masked_frames_contribute_nothing(states):
 def test_a_clip_without_a_frame_is_finite(states):
     values, _ = states
     none = jnp.zeros((2, 9), bool)
-    made = head()
-    for one in made(values, none):
+    for one in pooled(values, none):
         np.testing.assert_allclose(one, jnp.zeros_like(one), atol=1e-6)  # The bias is 0.
-    gradient = jax.grad(lambda x: sum(jnp.sum(one) for one in made(x, none)))(values)
+    gradient = jax.grad(lambda x: sum(jnp.sum(one) for one in pooled(x, none)))(values)
     assert np.isfinite(gradient).all()
 
 
@@ -143,16 +161,20 @@ def test_factors_make_layers_alike_and_fold_away(states):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-5)
 
 
-def test_rows_do_not_know_each_other_and_prompts_are_not_read():
-    model, batch = tiny_dual(), tiny_batch(4)
-    ours = embed(model, batch.samples, batch.lengths)
-    told = embed(model, batch.samples, batch.lengths, batch.prompt, batch.prompt_mask)
-    np.testing.assert_array_equal(ours, told)
+def test_rows_do_not_know_each_other_and_padded_ones_do_not_matter():
+    embed, batch = compiled(tiny_dual()), tiny_batch(4)
+    ours = embed(batch.samples, batch.lengths)
     order = [2, 0, 3, 1]
-    moved = embed(model, batch.samples[order], batch.lengths[order])
+    moved = embed(batch.samples[order], batch.lengths[order])
     np.testing.assert_allclose(ours[order], moved, atol=1e-6)
+    filled = batch.samples.copy()
+    filled[2] = 0
+    others = [0, 1, 3]
+    again = embed(filled, batch.lengths)
+    np.testing.assert_allclose(ours[others], again[others], atol=1e-6)
+    assert np.abs(ours[2] - again[2]).max() > 1e-3
     longer = np.pad(batch.samples, ((0, 0), (0, 200)))
-    np.testing.assert_allclose(ours, embed(model, longer, batch.lengths), atol=1e-6)
+    np.testing.assert_allclose(ours, embed(longer, batch.lengths), atol=1e-6)
     for start, stop in ((0, 16), (16, 24), (24, 28)):
         norms = np.linalg.norm(ours[:, start:stop], axis=1)
         np.testing.assert_allclose(norms, 1, atol=1e-6)
@@ -216,9 +238,11 @@ def test_separate_vectors_that_are_prefixes_have_the_nested_loss(loss):
     bound = functools.partial(loss, where=where)
     shares = (1.0, 2.0, 3.0)
 
+    @jax.jit
     def nested(q: jax.Array) -> jax.Array:
         return bound(q, documents, dims=DIMS, weights=shares).total
 
+    @jax.jit
     def separate(q: jax.Array) -> jax.Array:
         wide = jnp.concatenate([q[:, :dim] for dim in DIMS], axis=1)
         return over_separate(bound, wide, documents, dims=DIMS, weights=shares).total
@@ -229,9 +253,9 @@ def test_separate_vectors_that_are_prefixes_have_the_nested_loss(loss):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     # A shorter vector of its own changes its own dim, and no other.
     wide = jnp.concatenate([queries[:, :dim] for dim in DIMS], axis=1)
-    other = over_separate(bound, wide.at[:, 16:24].multiply(-1.0), documents, dims=DIMS)
-    same = over_separate(bound, wide, documents, dims=DIMS)
-    changed = np.abs(np.asarray(other.per_dim - same.per_dim)) > 1e-3
+    per_dim = jax.jit(lambda wide: over_separate(bound, wide, documents, dims=DIMS).per_dim)
+    other, same = per_dim(wide.at[:, 16:24].multiply(-1.0)), per_dim(wide)
+    changed = np.abs(np.asarray(other - same)) > 1e-3
     assert changed.tolist() == [False, True, False]
     with pytest.raises(ValueError, match="28 wide, expected 24"):
         over_separate(bound, wide, documents, dims=(16, 8))
@@ -241,7 +265,8 @@ def test_what_does_not_fit_is_refused():
     for dims in ((), (17,), (4, 4), (0,)):
         with pytest.raises(ValueError, match="expected different widths from 1 to 16"):
             tiny_dual(dims=dims)
-    with pytest.raises(MrlError, match=r"model\.kind is 'clip', expected late_fusion or dual_enc"):
-        ModelConfig(kind="clip")
+    told = r"model\.kind is 'clip', expected one of late_fusion, dual_encoder"
+    with pytest.raises(MrlError, match=told):
+        override(ExperimentConfig(name="x"), ["model.kind=clip"])
     with pytest.raises(MrlError, match=r"model\.nested is of dual encoders"):
         ModelConfig(nested=True)

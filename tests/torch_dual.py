@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from published import torch_hubert
-from torch_fusion import CONVS
 
 
 class TorchDual:
-    """A tiny speech tower of random weights, a query over its frames, a layer a width.
+    """A speech tower, a random query over its frames, a random layer a width.
 
     Attributes:
         speech: HubertModel.
@@ -21,9 +19,9 @@ class TorchDual:
         linears: one a width.
     """
 
-    def __init__(self, widths: tuple[int, ...]):
+    def __init__(self, speech: Any, widths: tuple[int, ...]):
         torch = pytest.importorskip("torch")
-        self.speech = torch_hubert(1, **CONVS)
+        self.speech = speech
         frames = self.speech.config.num_hidden_layers * self.speech.config.hidden_size
         generator = torch.Generator().manual_seed(3)
         self.query = torch.randn(frames, generator=generator)

@@ -105,8 +105,12 @@ class Encoder:
 
         def run(rows: HostArray) -> HostArray:
             filled = self._fill(rows)
-            parts = ([some[i] for i in filled] for some in (clips, tokens, names))
-            inputs = self._speech_inputs(*parts, prompt_size)
+            inputs = self._speech_inputs(
+                [clips[i] for i in filled],
+                [tokens[i] for i in filled],
+                [names[i] for i in filled],
+                prompt_size,
+            )
             return np.asarray(self._embed_speech(self.trained, self.frozen, *inputs))
 
         numbers = self._in_batches(lengths, run, progress)
@@ -179,7 +183,7 @@ class Encoder:
 
         inputs = self._inputs_alone(query, task)
         counted = jax.jit(program).lower(self.trained, self.frozen, *inputs).cost_analysis()
-        return float(counted["flops"])
+        return float((counted or {}).get("flops", "nan"))
 
     def _inputs_alone(self, query: HostArray | str, task: str) -> tuple[Any, ...]:
         copies = self._devices
