@@ -19,5 +19,8 @@ def get_config() -> ExperimentConfig:
     return dataclasses.replace(
         base,
         name="demo_dual_encoder",
-        model=dataclasses.replace(base.model, kind="dual_encoder"),
+        model=dataclasses.replace(base.model, kind="dual_encoder", start="random"),
+        # A head that begins at random takes larger and more steps.
+        optim=dataclasses.replace(base.optim, learning_rate=3e-3),
+        train=dataclasses.replace(base.train, steps=600, validate_every=150, checkpoint_every=150),
     )

@@ -42,6 +42,8 @@ class ModelConfig:
         remat: recompute layers in the backward pass, to save memory.
         calibrate: scale what goes into and out of a new head to the towers' own sizes,
             by fixed factors that are multiplied into its weights at the end.
+        start: the new head's weights: "random", or (late fusion only) "ctc": such that it
+            spells what the CTC layer of the speech tower hears, see `head_start.py`.
     """
 
     kind: Kind = "late_fusion"
@@ -53,6 +55,7 @@ class ModelConfig:
     dtype: str = "bfloat16"
     remat: bool = True
     calibrate: bool = True
+    start: Literal["random", "ctc"] = "random"
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -64,6 +67,13 @@ class ModelConfig:
             )
         if self.padding not in ("masked", "reference"):
             raise MrlError(f"model.padding is {self.padding!r}, expected masked or reference")
+        if self.start not in ("random", "ctc"):
+            raise MrlError(f"model.start is {self.start!r}, expected random or ctc")
+        if self.start == "ctc" and self.kind != "late_fusion":
+            raise MrlError(
+                "model.start=ctc is of late fusion: a dual encoder has no tokens to spell with",
+                mend="set model.start=random",
+            )
         if self.dtype not in DTYPES:
             raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
 

@@ -26,8 +26,10 @@ from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
 from mrl_jax.evaluation.retrieval import RetrievalResult, evaluate_retrieval, judgements_of
 from mrl_jax.experiment import ExperimentConfig, build_model, prepare_data
+from mrl_jax.head_start import CLIPS, start_at_transcript
 from mrl_jax.model_folder import ModelInfo, save_model, tower_reference
 from mrl_jax.models.clips import normalize_clip
+from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.param_tree import Split
 from mrl_jax.training.loop import RunSummary, run_loop
@@ -112,8 +114,13 @@ def train(
         shard=(jax.process_index(), jax.process_count()),
     )
     steps = config.train.total_steps(source.plan.batches_per_epoch)
+    resuming = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
     if config.model.calibrate:
-        _calibrate(model, source, workdir)
+        _calibrate(model, source, workdir, resuming=resuming)
+    if isinstance(model, LateFusion) and config.model.start == "ctc" and not resuming:
+        some = range(-(-CLIPS // source.plan.batch_size))
+        heard = (source.rows(step, 0, source.plan.batch_size) for step in some)
+        start_at_transcript(model, Path(config.model.speech_tower), tokenizer, heard)
     split = param_tree.split(model)
     optimizer = make_optimizer(config.optim, steps)
     frozen = devices.replicate(split.frozen)
@@ -187,10 +194,9 @@ def train(
     return TrainingRun(summary, info)
 
 
-def _calibrate(model: TwoTowers, source: BatchSource, workdir: Path) -> None:
+def _calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming: bool) -> None:
     """Fit the head's fixed factors to the first clips; a resumed run reads them back."""
     path, head = workdir / CALIBRATION_FILE, model.head
-    resuming = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
     if resuming and path.is_file():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))

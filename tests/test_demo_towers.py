@@ -43,6 +43,12 @@ def test_made_tokenizers_spell_by_character_or_by_word():
     words, size = open_tokenizer(make_tokenizer(texts, words=True))
     assert size == 5
     assert words.encode(["UN quatre deux"])[0] == [4, GAP_TOKEN, 2, 0]
+    mixed, more = open_tokenizer(make_tokenizer(texts, whole=["trois", "eu"]))
+    assert more == 2 + len(set("deux un trois")) + 2
+    spelled, whole = mixed.encode(["Deux un", "Trois un"])
+    assert len(spelled) == 8  # A whole word is not found within another.
+    assert len(whole) == 5
+    assert whole[0] == more - 2
 
 
 def takes():

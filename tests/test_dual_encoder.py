@@ -270,3 +270,5 @@ def test_what_does_not_fit_is_refused():
         override(ExperimentConfig(name="x"), ["model.kind=clip"])
     with pytest.raises(MrlError, match=r"model\.nested is of dual encoders"):
         ModelConfig(nested=True)
+    with pytest.raises(MrlError, match=r"model\.start=ctc is of late fusion"):
+        ModelConfig(kind="dual_encoder", start="ctc")

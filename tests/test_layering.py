@@ -50,7 +50,8 @@ LAYERS: list[dict[str, set[str]]] = [
     {"training.*": {"training.*"}, "evaluation.*": {"evaluation.*"}},
     {
         "experiment": set(),
-        "training_run": {"experiment"},
+        "head_start": set(),
+        "training_run": {"experiment", "head_start"},
         "embedder": set(),
         "report_folder": {"embedder"},
         "measured_set": {"embedder"},

@@ -24,6 +24,7 @@ class TextTokenizer:
 
     Attributes:
         end_id: id of the token that closes every text.
+        unknown_id: id of the token for what no other spells; None where there is none.
 
     Raises:
         MrlError: no tokenizer, not one of the `tokenizers` library, no end token; the
@@ -65,6 +66,8 @@ class TextTokenizer:
                 mend='name the end token as "pad_token" in tokenizer_config.json',
             )
         self.end_id: int = end_id
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        self.unknown_id: int | None = unknown and self._tokenizer.token_to_id(unknown)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut to `max_tokens`, the end token last."""

@@ -66,14 +66,21 @@ GAP_TOKEN = 1
 """Id of what stands for anything unknown, and in the text stage for silence."""
 
 
-def make_tokenizer(texts: Sequence[str], *, words: bool = False) -> dict[str, str]:
+def make_tokenizer(
+    texts: Sequence[str], *, words: bool = False, whole: Sequence[str] = ()
+) -> dict[str, str]:
     """A tokenizer of the characters, or words, of `texts`, as the files of a published one.
+
+    Args:
+        texts: what it must be able to read.
+        words: whether words are tokens, instead of characters.
+        whole: words that are one token each in either case, in lower case.
 
     Returns:
         tokenizer.json and tokenizer_config.json by name; the end token has id 0.
     """
     try:
-        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+        from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
     except ImportError as error:
         raise MrlError(
             "making a tokenizer takes tokenizers, which is not installed",
@@ -90,6 +97,7 @@ def make_tokenizer(texts: Sequence[str], *, words: bool = False) -> dict[str, st
         else pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     )
     tokenizer.add_special_tokens([DEFAULT_END])
+    tokenizer.add_tokens([AddedToken(word, single_word=True) for word in whole])
     described = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": DEFAULT_END}
     return {
         "tokenizer.json": tokenizer.to_str(pretty=True) + "\n",
@@ -102,7 +110,12 @@ def open_tokenizer(files: Mapping[str, str]) -> tuple[TextTokenizer, int]:
     with tempfile.TemporaryDirectory() as folder:
         _write(Path(folder), files)
         tokenizer = TextTokenizer(folder)
-    return tokenizer, len(json.loads(files["tokenizer.json"])["model"]["vocab"])
+    described = json.loads(files["tokenizer.json"])
+    names = {
+        *described["model"]["vocab"],
+        *(token["content"] for token in described["added_tokens"]),
+    }
+    return tokenizer, len(names)
 
 
 def save_text_tower(

@@ -75,6 +75,25 @@ class FusionHead(Head):
         size = jnp.sqrt(jnp.sum(jnp.square(tokens) * heard) / number)
         self.token_scale[...] = token_size / jnp.maximum(size, 1e-12)
 
+    def start(
+        self,
+        weights: Float[HostArray, "F E"],
+        bias: Float[HostArray, " E"],
+        rest: Float[HostArray, " E"],
+    ) -> None:
+        """Choose the weights: a token is `rest`, and what each of its frames adds to it.
+
+        Args:
+            weights, bias: from the scaled states of a frame, side by side, to what it adds.
+            rest: the token in which nothing is said.
+        """
+        size = float(np.asarray(self.token_scale[...]))
+        both = np.broadcast_to(np.eye(len(rest)) / size, (KERNEL, len(rest), len(rest)))
+        self.frame_projection.kernel[...] = jnp.asarray(weights, jnp.float32)
+        self.frame_downsample.kernel[...] = jnp.asarray(both, jnp.float32)
+        assert self.frame_downsample.bias is not None
+        self.frame_downsample.bias[...] = jnp.asarray((rest + KERNEL * bias) / size, jnp.float32)
+
     def fold(self) -> dict[str, HostArray]:
         """The weights with the factors multiplied in, by path."""
         layer_scale, token_scale = (
