@@ -1,4 +1,7 @@
-"""Measure a trained model: `python eval.py COMMAND --model DIR --data DIR`."""
+"""Measure a trained model: `python eval.py COMMAND --model DIR --data DIR`.
+
+Or several side by side: `python eval.py compare --models NAME=DIR NAME=DIR --data DIR --out DIR`.
+"""
 
 import argparse
 import importlib
@@ -31,6 +34,11 @@ COMMANDS = {
         "At what cost: dimension, precision and funnel search against bytes, work and time; "
         "--budget picks a setting and writes it into the model folder.",
     ),
+    "compare": (
+        "mrl_jax.compare_report",
+        "Any number of trained systems on one set, from one encoding each: nDCG at every dimension "
+        "with intervals, paired tests between systems, parameters, time and work of a query.",
+    ),
     "robustness": (
         "mrl_jax.robustness_report",
         "nDCG against noise, reverberation, telephone band, speed and clip length.",
@@ -45,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         add_options(command, name)
     options = vars(parser.parse_args(argv))
-    name, model, data, out = (options.pop(key) for key in ("command", "model", "data", "out"))
+    name, data, out = (options.pop(key) for key in ("command", "data", "out"))
+    model = options.pop("models" if name == "compare" else "model")
     report = importlib.import_module(COMMANDS[name][0])
     data = Path(data) if Path(data).exists() else data
     out = out or model / default_name(name, str(data))
@@ -57,9 +66,14 @@ def main(argv: Sequence[str]) -> int:
 def add_options(command: argparse.ArgumentParser, name: str) -> None:
     """Those that all commands have, and those of one; each is an argument of its function."""
     add: Callable[..., Any] = command.add_argument
-    add("--model", type=Path, required=True, help="folder of a trained model")
+    if name == "compare":
+        text = "trained models: NAME=DIR, or DIR for one that is called as its folder"
+        add("--models", "--model", nargs="+", action="extend", required=True, help=text)
+    else:
+        add("--model", type=Path, required=True, help="folder of a trained model")
     add("--data", required=True, help="folder of a set, or a published one by name: fleurs:wo-fr")
-    add("--out", type=Path, help=f"report folder; default: MODEL/{default_name(name, 'DATA')}")
+    text = "" if name == "compare" else f"; default: MODEL/{default_name(name, 'DATA')}"
+    add("--out", type=Path, required=name == "compare", help=f"report folder{text}")
     add("--overwrite", action="store_true", help="replace an earlier report")
     add("--dims", type=numbers("--dims"), help="comma-separated; default: those trained")
     if name == "retrieval":

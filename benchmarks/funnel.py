@@ -76,14 +76,17 @@ def embeddings(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np
     """A model's queries and corpus, grown; queries as well, where the set has fewer."""
     from mrl_jax.data.named_sets import load_retrieval_set
     from mrl_jax.embedder import Embedder
-    from mrl_jax.measured_set import encode_set
+    from mrl_jax.evaluation.vectors import numbers_of
+    from mrl_jax.measured_set import encode_set, need_prefixes
 
-    asked, held = encode_set(Embedder.load(args.model), load_retrieval_set(args.data))
+    embedder = Embedder.load(args.model)
+    need_prefixes(embedder, args.model)
+    asked, held = encode_set(embedder, load_retrieval_set(args.data))
     told = (
         f"embeddings of {Path(args.data).name}, {len(held)} documents and {len(asked)} queries, "
         f"and copies of them with noise {NOISE} as long"
     )
-    queries = grow(asked, max(args.queries, len(asked)), seed=1)[: args.queries]
+    queries = grow(numbers_of(asked), max(args.queries, len(asked)), seed=1)[: args.queries]
     return {"vectors": told}, queries, grow(held, max(args.documents, len(held)))
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mrl_jax.linen import to_linen
     from mrl_jax.models.clips import pad_clips
     from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
+    from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
     from mrl_jax.models.hubert import HubertConfig, HubertEncoder
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
@@ -21,6 +22,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CtcVocabulary": "mrl_jax.models.ctc",
+    "DualEncoder": "mrl_jax.models.dual_encoder",
+    "DualEncoderConfig": "mrl_jax.models.dual_encoder",
     "Embedder": "mrl_jax.embedder",
     "HubertConfig": "mrl_jax.models.hubert",
     "HubertCtc": "mrl_jax.models.ctc",
@@ -39,6 +42,8 @@ _HOMES = {
 
 __all__ = [
     "CtcVocabulary",
+    "DualEncoder",
+    "DualEncoderConfig",
     "Embedder",
     "HubertConfig",
     "HubertCtc",

@@ -14,8 +14,9 @@ from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
 from mrl_jax.evaluation.funnel import Funnel, make_funnel
 from mrl_jax.evaluation.search import unit_prefix
+from mrl_jax.evaluation.vectors import Vectors, check_separate
 from mrl_jax.model_folder import ModelInfo, Setting, load_model, read_model_info, read_setting
-from mrl_jax.models.late_fusion import LateFusion
+from mrl_jax.models.two_towers import TwoTowers
 
 Clip = str | Path | tuple[HostArray, int]
 """A recording on disk, or (samples [S] float, samples a second)."""
@@ -27,13 +28,13 @@ class Embedder:
     Attributes:
         info: the model's description: dims, prompts, towers.
         model: the Flax module.
-        width: of the full embedding.
+        width: of the full embedding; where dims are separate, the widest of them.
         setting: how vectors are cut, kept and searched by default; None for full width.
     """
 
     def __init__(
         self,
-        model: LateFusion,
+        model: TwoTowers,
         info: ModelInfo,
         tokenizer: TextTokenizer,
         *,
@@ -44,7 +45,7 @@ class Embedder:
         self.info = info
         self.setting = setting
         self._directions = directions
-        self.width = model.text.config.width
+        self.width = max(model.separate_dims, default=model.text.config.width)
         split = param_tree.split(model)
         self.encoder = Encoder(
             split.rebuild,
@@ -93,7 +94,7 @@ class Embedder:
             prompt: put before the speech, word for word.
             task: or a task of the training config, whose prompt is put there.
             dim: length of the prefix to keep; by default that of the setting, and the full
-                width without one.
+                width without one. A dual encoder with separate dims has a vector for each.
             progress: show a progress bar.
 
         Raises:
@@ -152,9 +153,9 @@ class Embedder:
             documents, chosen.precision, prefix=chosen.prefix, shortlist=chosen.shortlist
         )
 
-    def _cut(self, vectors: Float32[HostArray, "N E"], dim: int | None) -> HostArray:
+    def _cut(self, vectors: Vectors, dim: int | None) -> HostArray:
         if dim is not None or self.setting is None:
-            return unit_prefix(vectors, dim)
+            return unit_prefix(vectors, self.width if dim is None else dim)
         cut = unit_prefix(vectors, self.setting.dim)
         return cut if self._directions is None else unit_prefix(cut @ self._directions, None)
 
@@ -163,6 +164,7 @@ class Embedder:
             return
         if not 1 <= dim <= self.width:
             raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
+        check_separate(dim, self.model.separate_dims)
         warn_untrained(dim, self.info.dims, stacklevel=4)
 
 

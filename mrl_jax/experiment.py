@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from flax import nnx
@@ -11,13 +11,16 @@ from mrl_jax.data.batches import Augment, BatchConfig
 from mrl_jax.data.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
+from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mrl_jax.models.hubert import Padding
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.tower_folder import load_hubert, load_qwen3
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 from mrl_jax.training.step import LossConfig
 
+Kind = Literal["late_fusion", "dual_encoder"]
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -26,19 +29,25 @@ class ModelConfig:
     """The model: its towers, and how they are joined.
 
     Attributes:
+        kind: "late_fusion": speech goes through the text tower; "dual_encoder": its frames
+            are pooled beside it.
+        nested: of a dual encoder: one linear layer whose prefixes serve, instead of one
+            for each of loss.dims.
         speech_tower: folder made by `python -m converters hubert`.
         text_tower: folder made by `python -m converters qwen3`.
-        end_token: close the speech with the end token of texts, and pool there; the
+        end_token: of late fusion: close the speech with the end token of texts, and pool there; the
             published head pools the last speech token.
         padding: "masked", or "reference" to read padding as speech.
         dtype: of the towers, "bfloat16" or "float32"; head and loss are float32.
         remat: recompute layers in the backward pass, to save memory.
         calibrate: scale what goes into and out of a new head to the towers' own sizes,
             by fixed factors that are multiplied into its weights at the end.
-        start: the new head's weights: "random", or "ctc": such that it spells what the CTC
-            layer of the speech tower hears, see `head_start.py`.
+        start: the new head's weights: "random", or (late fusion only) "ctc": such that it
+            spells what the CTC layer of the speech tower hears, see `head_start.py`.
     """
 
+    kind: Kind = "late_fusion"
+    nested: bool = False
     speech_tower: str = "towers/speech"
     text_tower: str = "towers/text"
     end_token: bool = True
@@ -49,10 +58,22 @@ class ModelConfig:
     start: Literal["random", "ctc"] = "random"
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise MrlError(f"model.kind is {self.kind!r}, expected {' or '.join(get_args(Kind))}")
+        if self.nested and self.kind != "dual_encoder":
+            raise MrlError(
+                "model.nested is of dual encoders: late fusion is always nested",
+                mend="set model.kind=dual_encoder as well, or leave model.nested out",
+            )
         if self.padding not in ("masked", "reference"):
             raise MrlError(f"model.padding is {self.padding!r}, expected masked or reference")
         if self.start not in ("random", "ctc"):
             raise MrlError(f"model.start is {self.start!r}, expected random or ctc")
+        if self.start == "ctc" and self.kind != "late_fusion":
+            raise MrlError(
+                "model.start=ctc is of late fusion: a dual encoder has no tokens to spell with",
+                mend="set model.start=random",
+            )
         if self.dtype not in DTYPES:
             raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
 
@@ -103,7 +124,7 @@ class ExperimentConfig:
             raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
 
 
-def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> LateFusion:
+def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers:
     """Towers from their folders, and a new head."""
     dtype = DTYPES[config.model.dtype]
     speech = load_hubert(config.model.speech_tower, padding=config.model.padding, dtype=dtype)
@@ -116,12 +137,22 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> LateFusio
                 where=config.model.text_tower,
                 mend=f"for instance loss.dims={_halves(text.config.width)}",
             )
-    fusion = LateFusionConfig(
+    learn, temperature = config.loss.learn_temperature, config.loss.temperature
+    rngs = nnx.Rngs(config.seed)
+    if config.model.kind == "dual_encoder":
+        head = DualEncoderConfig(
+            dims=() if config.model.nested else config.loss.dims,
+            nested=config.model.nested,
+            learn_temperature=learn,
+            initial_temperature=temperature,
+        )
+        return DualEncoder(speech, text, config=head, rngs=rngs)
+    head = LateFusionConfig(
         end_token=tokenizer.end_id if config.model.end_token else None,
-        learn_temperature=config.loss.learn_temperature,
-        initial_temperature=config.loss.temperature,
+        learn_temperature=learn,
+        initial_temperature=temperature,
     )
-    return LateFusion(speech, text, config=fusion, rngs=nnx.Rngs(config.seed))
+    return LateFusion(speech, text, config=head, rngs=rngs)
 
 
 def prepare_data(config: ExperimentConfig, workdir: Path) -> tuple[Path, BuildReport | None]:

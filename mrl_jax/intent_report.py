@@ -30,6 +30,7 @@ from mrl_jax.evaluation.intent_pictures import (
     plot_shots,
 )
 from mrl_jax.evaluation.records import write_jsonl
+from mrl_jax.evaluation.vectors import Vectors, placed
 from mrl_jax.measured_set import chosen_dims, set_name
 from mrl_jax.report_folder import report_folder, source_of, write_report
 from mrl_jax.staging import check_apart
@@ -59,9 +60,9 @@ class IntentVectors:
         labels: texts of the classes, None where they are not asked for.
     """
 
-    test: Float32[HostArray, "N E"]
+    test: Vectors
     truth: list[str]
-    train: Float32[HostArray, "M E"] | None
+    train: Vectors | None
     train_labels: list[str]
     labels: Float32[HostArray, "L E"] | None
 
@@ -209,8 +210,7 @@ def encode_intents(
         vectors = embedder.encoder.text(texts, progress="examples")
     known = None
     if len(rows):
-        known = np.zeros((len(train), vectors.shape[1]), np.float32)
-        known[rows] = vectors[len(test) :]
+        known = placed(vectors[len(test) :], rows, len(train))
     return IntentVectors(
         test=vectors[: len(test)],
         truth=[example.label for example in test],

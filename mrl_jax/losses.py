@@ -6,7 +6,7 @@ arXiv 2602.19991, section 3. Everything runs in float32.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +159,46 @@ def l1_cosine(
             a, b = (x[:, :dim].astype(jnp.float32) for x in (predictions, targets))
         per_dim.append(jnp.mean(jnp.abs(a - b), axis=-1) - jax.nn.log_sigmoid(cosine))
     return _reduce(jnp.stack(per_dim), where, shares, axis_name)
+
+
+def over_separate(
+    loss: Callable[..., NestedLoss],
+    queries: Float[Array, "B W"],
+    documents: Float[Array, "B E"],
+    *,
+    dims: Dims,
+    weights: Sequence[float] | None = None,
+) -> NestedLoss:
+    """A loss where each dim has a query vector of its own, against the document's prefix.
+
+    Args:
+        loss: `matryoshka_infonce` or `l1_cosine`, its other arguments bound.
+        queries: the vectors of all dims side by side, in the order of `dims`.
+        documents: nested vectors.
+        dims: widths.
+        weights: weight of each dim; equal by default.
+
+    Raises:
+        ValueError: dims or weights that do not fit the vectors.
+    """
+    _blocks(dims, documents.shape[-1])
+    shares = _shares(weights, dims)
+    if sum(dims) != queries.shape[-1]:
+        raise ValueError(
+            f"the queries are {queries.shape[-1]} wide, expected {sum(dims)}: dims {tuple(dims)} "
+            "side by side"
+        )
+    ends = np.cumsum(dims).tolist()
+    parts = [
+        loss(queries[:, end - dim : end], documents[:, :dim], dims=(dim,))
+        for dim, end in zip(dims, ends, strict=True)
+    ]
+    per_dim = jnp.concatenate([part.per_dim for part in parts])
+    return NestedLoss(
+        total=jnp.sum(per_dim * jnp.asarray(shares, jnp.float32)),
+        per_dim=per_dim,
+        per_row=jnp.concatenate([part.per_row for part in parts]),
+    )
 
 
 def _cross_entropy(

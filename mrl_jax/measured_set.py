@@ -9,10 +9,20 @@ from mrl_jax.embedder import Embedder, warn_untrained
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.comparison import Clusters
 from mrl_jax.evaluation.retrieval import Judgements, check_dims
+from mrl_jax.evaluation.vectors import Vectors, check_separate
 
 
-def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[HostArray, HostArray]:
-    """[Q, E] and [N, E] vectors of queries and corpus, the model run once over each.
+def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[Vectors, HostArray]:
+    """Vectors of queries, and [N, E] of the corpus, the model run once over each.
+
+    Raises:
+        MrlError: a broken recording; queries both spoken and written.
+    """
+    return encode_queries(embedder, data), encode_corpus(embedder, data)
+
+
+def encode_queries(embedder: Embedder, data: RetrievalSet) -> Vectors:
+    """Vectors of the queries, which are all spoken or all written.
 
     Raises:
         MrlError: a broken recording; queries both spoken and written.
@@ -27,11 +37,28 @@ def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[HostArray, HostA
         )
     if spoken:
         clips, tasks, names = load_queries(spoken, rate)
-        queries = embedder.encoder.speech(clips, tasks=tasks, names=names, progress="queries")
-    else:
-        queries = embedder.encoder.text([q.text or "" for q in data.queries], progress="queries")
-    documents = embedder.encoder.text([doc.text for doc in data.corpus], progress="corpus")
-    return queries, documents
+        return embedder.encoder.speech(clips, tasks=tasks, names=names, progress="queries")
+    return embedder.encoder.text([q.text or "" for q in data.queries], progress="queries")
+
+
+def encode_corpus(embedder: Embedder, data: RetrievalSet) -> HostArray:
+    """[N, E] vectors of the documents."""
+    return embedder.encoder.text([doc.text for doc in data.corpus], progress="corpus")
+
+
+def need_prefixes(embedder: Embedder, model: Path) -> None:
+    """Refuse a model whose query vectors of one dim are no prefixes of another's.
+
+    Raises:
+        MrlError: naming what such a model can be measured with.
+    """
+    if embedder.model.separate_dims:
+        raise MrlError(
+            "has separate query vectors for each dimension, and only prefixes of one vector can "
+            "be measured so",
+            where=model,
+            mend="use retrieval, robustness, intent or compare, or train with model.nested=true",
+        )
 
 
 def clusters_of(data: RetrievalSet, judgements: Judgements) -> Clusters:
@@ -50,6 +77,7 @@ def chosen_dims(embedder: Embedder, dims: Sequence[int] | None) -> tuple[int, ..
         return tuple(embedder.info.dims)
     check_dims(dims, embedder.width, where="--dims")
     for dim in dims:
+        check_separate(dim, embedder.model.separate_dims, where="--dims")
         warn_untrained(dim, embedder.info.dims, stacklevel=3)
     return tuple(dims)
 

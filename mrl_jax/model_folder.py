@@ -24,8 +24,10 @@ from flax import nnx
 from mrl_jax import param_tree
 from mrl_jax.array_types import AnyArray, DTypeLike, Float32, HostArray
 from mrl_jax.errors import MrlError, existing_file
+from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mrl_jax.models.hubert import Padding
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.orbax_arrays import read_arrays, save_arrays
 from mrl_jax.tower_folder import load_hubert, load_qwen3, read_info
 
@@ -34,6 +36,13 @@ MODEL_FILE = "model.json"
 SETTING_FILE = "setting.json"
 CHOOSE_AGAIN = "choose one again: `python eval.py tradeoff --budget ...`"
 TRAIN_AGAIN = "train the model again, or convert it again with `python -m converters`"
+
+
+KINDS = {
+    "late_fusion": (LateFusion, LateFusionConfig),
+    "dual_encoder": (DualEncoder, DualEncoderConfig),
+}
+"""What may stand between two towers: the module, and the config of its head."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +63,7 @@ class ModelInfo:
     """The contents of model.json.
 
     Attributes:
-        kind: "late_fusion".
+        kind: one of `KINDS`.
         speech, text: the frozen towers.
         fusion: what the head adds to them.
         padding: how the speech tower treats padding.
@@ -71,7 +80,7 @@ class ModelInfo:
     kind: str
     speech: TowerReference
     text: TowerReference
-    fusion: LateFusionConfig
+    fusion: LateFusionConfig | DualEncoderConfig
     padding: Padding
     dims: tuple[int, ...]
     prompts: Mapping[str, str]
@@ -166,11 +175,14 @@ def read_model_info(folder: Path) -> ModelInfo:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw.pop("format") != FORMAT:
             raise ValueError(f"the format is not {FORMAT}")
-        if raw["kind"] != "late_fusion":
-            raise ValueError(f"the kind is {raw['kind']!r}, expected 'late_fusion'")
+        if raw["kind"] not in KINDS:
+            told = " or ".join(map(repr, KINDS))
+            raise ValueError(f"the kind is {raw['kind']!r}, expected {told}")
         for tower in ("speech", "text"):
             raw[tower] = TowerReference(**raw[tower])
-        raw["fusion"] = LateFusionConfig(**raw["fusion"])
+        # JSON has no tuples.
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["fusion"].items()}
+        raw["fusion"] = KINDS[raw["kind"]][1](**fields)
         raw["dims"] = tuple(int(dim) for dim in raw["dims"])
         return ModelInfo(**raw)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -258,7 +270,7 @@ def _directions_file(folder: Path, digest: str) -> Path:
     return folder / f"setting-{digest[:8]}.npy"
 
 
-def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None) -> LateFusion:
+def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None) -> TwoTowers:
     """The model with its towers and its trained head.
 
     Args:
@@ -275,7 +287,8 @@ def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None)
     dtype = info.dtype if dtype is None else dtype
     speech = load_hubert(folder / info.speech.path, padding=info.padding, dtype=dtype)
     text = load_qwen3(folder / info.text.path, dtype=dtype)
-    model = LateFusion(speech, text, config=info.fusion, rngs=nnx.Rngs(0))
+    kind: Any = KINDS[info.kind][0]
+    model = kind(speech, text, config=info.fusion, rngs=nnx.Rngs(0))
     _fill_head(model, folder / info.head, info.head_digest)
     return model
 
@@ -296,7 +309,7 @@ def check_digest(tower: Path, digest: str, name: str) -> None:
         )
 
 
-def _fill_head(model: LateFusion, folder: Path, digest: str) -> None:
+def _fill_head(model: TwoTowers, folder: Path, digest: str) -> None:
     import orbax.checkpoint as ocp
 
     leaves = {

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrl_jax.array_types import Float32, HostArray
 from mrl_jax.data.degrade import Condition
 from mrl_jax.data.named_sets import load_retrieval_set
 from mrl_jax.data.retrieval_set import Query, RetrievalSet, load_query_audio
@@ -24,6 +23,7 @@ from mrl_jax.evaluation.robustness import (
     robustness_records,
     robustness_table,
 )
+from mrl_jax.evaluation.vectors import Vectors
 from mrl_jax.measured_set import chosen_dims, clusters_of, set_name
 from mrl_jax.report_folder import report_folder, source_of, write_report
 from mrl_jax.staging import check_apart
@@ -68,7 +68,7 @@ def run_robustness(
     answers = [_answers(data, query) for query in queries]
     documents = embedder.encoder.text([doc.text for doc in data.corpus], progress="corpus")
 
-    def encode(condition: Condition) -> Float32[HostArray, "Q E"]:
+    def encode(condition: Condition) -> Vectors:
         worse = degrade_all(
             clips,
             names,

@@ -24,7 +24,8 @@ from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.embedder import Embedder
 from mrl_jax.errors import CommandParser, MrlError, run_command
 from mrl_jax.evaluation.rotation import Rotation, check_absent, fit_rotation, save_rotation
-from mrl_jax.measured_set import encode_set
+from mrl_jax.evaluation.vectors import numbers_of
+from mrl_jax.measured_set import encode_set, need_prefixes
 
 FITS = ("documents", "speech", "joint")
 EXAMPLES = 5000
@@ -73,6 +74,7 @@ def fit_model_rotation(
     if examples < 2:
         raise MrlError(f"{examples}, expected 2 or more", where="--examples")
     embedder = Embedder.load(model)
+    need_prefixes(embedder, model)
     check_absent(model, overwrite=overwrite)
     found = _embed(embedder, data, split, examples, fit)
     vectors = found.vectors(fit)
@@ -124,11 +126,12 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
     else:
         found = load_retrieval_set(data)
         queries, documents = encode_set(embedder, found)
-        return FitData(queries, documents, digest_retrieval_set(found))
+        return FitData(numbers_of(queries), documents, digest_retrieval_set(found))
     none = np.zeros((0, embedder.width), np.float32)
     speech, documents = none, none
     if fit != "documents":
-        speech = embedder.encoder.speech(clips, tasks=tasks, names=names, progress="speech")
+        encoded = embedder.encoder.speech(clips, tasks=tasks, names=names, progress="speech")
+        speech = numbers_of(encoded)
     if fit != "speech":
         unique = list(dict.fromkeys(texts))
         documents = embedder.encoder.text(unique, progress="documents")

@@ -37,7 +37,8 @@ from mrl_jax.evaluation.spectrum_pictures import (
     spectrum_records,
     spectrum_table,
 )
-from mrl_jax.measured_set import chosen_dims, clusters_of, encode_set, set_name
+from mrl_jax.evaluation.vectors import numbers_of
+from mrl_jax.measured_set import chosen_dims, clusters_of, encode_set, need_prefixes, set_name
 from mrl_jax.report_folder import report_folder, source_of, write_report
 from mrl_jax.staging import check_apart
 
@@ -84,6 +85,7 @@ def report_spectrum(
             `out` exists.
     """
     embedder, found = Embedder.load(model), load_retrieval_set(data)
+    need_prefixes(embedder, model)
     dims = chosen_dims(embedder, dims)
     rotation = read_rotation(model, head_digest=embedder.info.head_digest)
     check_apart(model, out)
@@ -96,7 +98,8 @@ def report_spectrum(
     spoken = found.queries[0].audio is not None
     kinds = ("speech" if spoken else "written queries", "text", "joint")
     with report_folder(out, overwrite=overwrite) as staging:
-        queries, documents = encode_set(embedder, found)
+        encoded, documents = encode_set(embedder, found)
+        queries = numbers_of(encoded)
         shown = views(queries, documents, seeds=seeds)
         if rotation is not None:
             asked, held = (apply_rotation(x, rotation) for x in (queries, documents))

@@ -28,7 +28,8 @@ from mrl_jax.evaluation.tradeoff import (
     parse_budget,
     title,
 )
-from mrl_jax.measured_set import chosen_dims, clusters_of, encode_set, set_name
+from mrl_jax.evaluation.vectors import numbers_of
+from mrl_jax.measured_set import chosen_dims, clusters_of, encode_set, need_prefixes, set_name
 from mrl_jax.model_folder import Setting, write_setting
 from mrl_jax.report_folder import report_folder, source_of, write_report
 from mrl_jax.staging import check_apart
@@ -82,6 +83,7 @@ def report_tradeoff(
     """
     limits = None if budget is None else parse_budget(budget)
     embedder, loaded = Embedder.load(model), load_retrieval_set(data)
+    need_prefixes(embedder, model)
     dims = chosen_dims(embedder, dims)
     check_apart(model, out)
     digest, loaded = digest_retrieval_set(loaded), loaded.judged_only()
@@ -89,7 +91,8 @@ def report_tradeoff(
     size = documents if corpus_size is None else corpus_size
     check_size(size, documents)
     with report_folder(out, overwrite=overwrite) as staging:
-        asked, held = encode_set(embedder, loaded)
+        encoded, held = encode_set(embedder, loaded)
+        asked = numbers_of(encoded)
         results = measure(asked, held, judgements, dims=dims, corpus_size=size, progress=_progress)
         picked = None if limits is None else choose(results, limits)
         clusters = clusters_of(loaded, judgements)

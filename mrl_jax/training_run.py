@@ -30,6 +30,7 @@ from mrl_jax.head_start import CLIPS, start_at_transcript
 from mrl_jax.model_folder import ModelInfo, save_model, tower_reference
 from mrl_jax.models.clips import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
+from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.param_tree import Split
 from mrl_jax.training.loop import RunSummary, run_loop
 from mrl_jax.training.optim import learning_rate, make_optimizer
@@ -116,11 +117,10 @@ def train(
     resuming = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
     if config.model.calibrate:
         _calibrate(model, source, workdir, resuming=resuming)
-    if config.model.start == "ctc" and not resuming:
+    if isinstance(model, LateFusion) and config.model.start == "ctc" and not resuming:
         some = range(-(-CLIPS // source.plan.batch_size))
         heard = (source.rows(step, 0, source.plan.batch_size) for step in some)
         start_at_transcript(model, Path(config.model.speech_tower), tokenizer, heard)
-    factors = model.head
     split = param_tree.split(model)
     optimizer = make_optimizer(config.optim, steps)
     frozen = devices.replicate(split.frozen)
@@ -129,12 +129,9 @@ def train(
         "trained leaves": {k: list(v) for k, v in trained_leaves(split.trained).items()},
         "speech tower": tower_reference(Path(config.model.speech_tower), workdir).digest,
         "text tower": tower_reference(Path(config.model.text_tower), workdir).digest,
-        "end token": model.config.end_token,
+        "end token": model.end_token,
         "padding": config.model.padding,
-        "calibration": {
-            "layer_scale": np.asarray(factors.layer_scale[...]).tolist(),
-            "token_scale": float(np.asarray(factors.token_scale[...])),
-        },
+        "calibration": _factors(model),
     }
     say(
         f"{config.name}: {param_tree.count(param_tree.flatten(split.trained)):,} trained of "
@@ -197,14 +194,14 @@ def train(
     return TrainingRun(summary, info)
 
 
-def _calibrate(model: LateFusion, source: BatchSource, workdir: Path, *, resuming: bool) -> None:
+def _calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming: bool) -> None:
     """Fit the head's fixed factors to the first clips; a resumed run reads them back."""
     path, head = workdir / CALIBRATION_FILE, model.head
     if resuming and path.is_file():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            head.layer_scale[...] = jnp.asarray(stored["layer_scale"], jnp.float32)
-            head.token_scale[...] = jnp.asarray(stored["token_scale"], jnp.float32)
+            for name, factor in head.factors().items():
+                factor[...] = jnp.asarray(stored[name], jnp.float32)
         except (ValueError, KeyError, TypeError) as error:
             raise MrlError(
                 f"cannot be read as the factors of the head ({error})",
@@ -216,23 +213,24 @@ def _calibrate(model: LateFusion, source: BatchSource, workdir: Path, *, resumin
     graphdef, arrays = nnx.split(model)
 
     @jax.jit
-    def factors(arrays: Any, samples: Any, lengths: Any) -> tuple[Any, Any]:
+    def fit(arrays: Any, samples: Any, lengths: Any) -> dict[str, Any]:
         fitted = nnx.merge(graphdef, arrays)
         fitted.calibrate(samples, lengths)
-        return fitted.head.layer_scale[...], fitted.head.token_scale[...]
+        return {name: factor[...] for name, factor in fitted.head.factors().items()}
 
-    layer_scale, token_scale = factors(arrays, batch.samples, batch.lengths)
-    head.layer_scale[...], head.token_scale[...] = layer_scale, token_scale
-    stored = {
-        "layer_scale": [float(scale) for scale in np.asarray(layer_scale)],
-        "token_scale": float(np.asarray(token_scale)),
-    }
-    _write_json(path, stored)
+    for name, value in fit(arrays, batch.samples, batch.lengths).items():
+        head.factors()[name][...] = value
+    _write_json(path, _factors(model))
+
+
+def _factors(model: TwoTowers) -> dict[str, Any]:
+    """The head's fixed factors as JSON has them."""
+    return {name: np.asarray(f[...]).tolist() for name, f in model.head.factors().items()}
 
 
 def _validator(
     config: ExperimentConfig,
-    model: LateFusion,
+    model: TwoTowers,
     split: Split,
     frozen: Mapping[str, Any],
     tokenizer: TextTokenizer,
@@ -280,7 +278,7 @@ def scores_of(results: list[RetrievalResult]) -> dict[str, float]:
 def _export(
     config: ExperimentConfig,
     workdir: Path,
-    model: LateFusion,
+    model: TwoTowers,
     split: Split,
     state: TrainState,
     step: int,
@@ -291,7 +289,7 @@ def _export(
     head = split.rebuild(state.trained, split.frozen).head
     trained.update({f"head.{path}": array for path, array in head.fold().items()})
     info = {
-        "kind": "late_fusion",
+        "kind": config.model.kind,
         "speech": tower_reference(Path(config.model.speech_tower), workdir),
         "text": tower_reference(Path(config.model.text_tower), workdir),
         "fusion": model.config,

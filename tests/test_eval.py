@@ -16,13 +16,14 @@ evaluate = importlib.import_module("eval")
 def test_options_are_arguments_with_the_same_defaults(command):
     parser = argparse.ArgumentParser()
     evaluate.add_options(parser, command)
-    options = vars(parser.parse_args(["--model", "m", "--data", "d"]))
+    options = vars(parser.parse_args(["--model", "m", "--data", "d", "--out", "o"]))
+    model = "models" if command == "compare" else "model"
     module = importlib.import_module(evaluate.COMMANDS[command][0])
     parameters = inspect.signature(getattr(module, f"report_{command}")).parameters
-    assert list(parameters)[:3] == ["model", "data", "out"]
+    assert list(parameters)[:3] == [model, "data", "out"]
     for name, default in options.items():
         assert name in parameters
-        if name not in ("model", "data", "out"):
+        if name not in (model, "data", "out"):
             assert parameters[name].default == default, name
     assert {"dims", "overwrite"} <= set(options)
 

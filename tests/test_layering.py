@@ -29,8 +29,15 @@ LAYERS: list[dict[str, set[str]]] = [
         "models.hubert": set(),
         "models.clips": {"models.hubert"},
         "models.ctc": {"models.hubert"},
-        "models.fusion": set(),
-        "models.late_fusion": {"models.hubert", "models.qwen3", "models.fusion"},
+        "models.two_towers": {"models.hubert", "models.qwen3"},
+        "models.fusion": {"models.two_towers"},
+        "models.late_fusion": {
+            "models.hubert",
+            "models.qwen3",
+            "models.fusion",
+            "models.two_towers",
+        },
+        "models.dual_encoder": {"models.hubert", "models.qwen3", "models.two_towers"},
         "orbax_arrays": set(),
     },
     {

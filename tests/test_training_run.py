@@ -450,3 +450,25 @@ def test_the_command_itself(world, tmp_path):
     assert (tmp_path / "run" / "model.json").is_file()
     assert not list((tmp_path / "run").glob(".*partial*"))
     assert (world.speech / TOWER_FILE).is_file()
+
+
+def test_a_dual_encoder_trains_resumes_and_is_exported(world, one_device, tmp_path):
+    said: list[str] = []
+    config = world.load(
+        "model.kind=dual_encoder", "optim.learning_rate=0.01", "loss.name=l1_cosine"
+    )
+    run_until(config, tmp_path, 7)
+    run = train(config, tmp_path, devices=one_device, say=said.append)
+    assert any("resumed from step" in line for line in said)
+    assert run.model.kind == "dual_encoder"
+    values = losses(tmp_path)
+    assert np.mean(values[-4:]) < np.mean(values[:4])
+    embedder = mrl_jax.Embedder.load(tmp_path)
+    assert embedder.model.separate_dims == (32, 16, 8)
+    measured = run_retrieval(embedder, read_retrieval_set(world.validation))
+    # Its weights have the head's fixed factors multiplied in, so to rounding only.
+    score = run.model.scores["ndcg@10"]
+    assert measured.results[0].means["ndcg@10"] == pytest.approx(score, abs=1e-6)
+    factors = json.loads((tmp_path / "calibration.json").read_text())
+    assert list(factors) == ["layer_scale"]
+    assert np.abs(np.asarray(factors["layer_scale"]) - 1).max() > 1e-3

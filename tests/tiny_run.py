@@ -25,7 +25,9 @@ from mrl_jax.demo.towers import (
 )
 from mrl_jax.model_folder import save_model, tower_reference
 from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.tower_folder import load_hubert, load_qwen3
 from mrl_jax.training.ctc_stage import initial_recogniser
 from mrl_jax.training.text_stage import initial_tower
@@ -71,11 +73,36 @@ def make_model(
     speech, text = make_towers(root / "towers")
     config = LateFusionConfig(end_token=0)
     model = LateFusion(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(3))
+    return save_tiny(root / "model", model, "late_fusion", speech, text, dims, prompts)
+
+
+def make_dual_encoder(
+    root: Path, *, dims: tuple[int, ...] = (32, 16, 8), nested: bool = False, name: str = "dual"
+) -> Path:
+    """As `make_model`, a dual encoder: root/NAME, beside the towers that are there."""
+    speech, text = root / "towers" / "speech", root / "towers" / "text"
+    if not speech.is_dir():
+        make_towers(root / "towers")
+    config = DualEncoderConfig(dims=() if nested else dims, nested=nested)
+    model = DualEncoder(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(4))
+    return save_tiny(root / name, model, "dual_encoder", speech, text, dims, PROMPTS)
+
+
+def save_tiny(
+    folder: Path,
+    model: TwoTowers,
+    kind: str,
+    speech: Path,
+    text: Path,
+    dims: tuple[int, ...],
+    prompts: Mapping[str, str],
+) -> Path:
+    """Write a model as a run would have left it."""
     fields = {
-        "kind": "late_fusion",
-        "speech": tower_reference(speech, root / "model"),
-        "text": tower_reference(text, root / "model"),
-        "fusion": config,
+        "kind": kind,
+        "speech": tower_reference(speech, folder),
+        "text": tower_reference(text, folder),
+        "fusion": model.config,
         "padding": "masked",
         "dims": dims,
         "prompts": dict(prompts),
@@ -84,8 +111,8 @@ def make_model(
         "scores": {},
     }
     trained = param_tree.flatten(param_tree.split(model).trained)
-    save_model(root / "model", fields, trained)
-    return root / "model"
+    save_model(folder, fields, trained)
+    return folder
 
 
 def make_manifest(folder: Path, *, examples: int = 48) -> Path:

@@ -143,7 +143,8 @@ def headline_table(
     """One row a dimension, values with their intervals, chance in the last column."""
     dims = list(dict.fromkeys(dim for dim, _ in means))
     rows = [
-        [str(dim), *(_value(means[dim, name]) for name in names), f"{chance:.4f}"] for dim in dims
+        [str(dim), *(with_interval(means[dim, name]) for name in names), f"{chance:.4f}"]
+        for dim in dims
     ]
     return markdown_table(["dimension", *map(title, names), f"{title(metric)} of chance"], rows)
 
@@ -163,8 +164,8 @@ def differences_table(pairs: Sequence[Difference]) -> str:
             f"{pair.dim} - {pair.other}",
             f"{pair.test.difference:+.4f}",
             f"{pair.test.low:+.4f} to {pair.test.high:+.4f}",
-            _p(pair.test.p_value),
-            _p(pair.p_adjusted),
+            p_text(pair.test.p_value),
+            p_text(pair.p_adjusted),
         ]
         for pair in pairs
     ]
@@ -196,7 +197,7 @@ def plot_dimensions(
         label="queries → corpus, 95 % interval",
     )
     axes.axhline(chance, color="grey", linestyle=":", label=f"chance, {chance:.4f}")
-    _dimension_axis(axes, dims)
+    dimension_axis(axes, dims)
     axes.set_ylim(0, 1.02)
     axes.set_ylabel(title(metric))
     axes.legend(fontsize="small", frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
@@ -218,24 +219,27 @@ def plot_differences(path: Path, pairs: Sequence[Difference], metric: str) -> No
         capsize=3,
     )
     axes.axhline(0, color="grey", linewidth=1)
-    _dimension_axis(axes, dims)
+    dimension_axis(axes, dims)
     axes.margins(x=0.15)
     axes.set_ylabel(f"{title(metric)} minus that of {widest}")
     save(made, path)
 
 
-def _dimension_axis(axes: Any, dims: Sequence[int]) -> None:
+def dimension_axis(axes: Any, dims: Sequence[int]) -> None:
+    """Dimensions as equal steps, each by its own number."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(dims, [str(dim) for dim in dims])
     axes.minorticks_off()
     axes.set_xlabel("dimension (prefix of the embedding)")
 
 
-def _value(interval: Interval) -> str:
+def with_interval(interval: Interval) -> str:
+    """A mean and its interval, where it has one."""
     if np.isnan(interval.low):
         return f"{interval.mean:.4f}"
     return f"{interval.mean:.4f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value to three digits."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

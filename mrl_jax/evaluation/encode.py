@@ -10,10 +10,11 @@ from tqdm import tqdm
 from mrl_jax.array_types import Float32, HostArray
 from mrl_jax.data.text import TextTokenizer, pad_tokens, query_prompt
 from mrl_jax.errors import MrlError
+from mrl_jax.evaluation.vectors import SeparateVectors, Vectors
 from mrl_jax.models.clips import pad_clips
-from mrl_jax.models.late_fusion import LateFusion
+from mrl_jax.models.two_towers import TwoTowers
 
-Rebuild = Callable[[Mapping[str, Any], Mapping[str, Any]], LateFusion]
+Rebuild = Callable[[Mapping[str, Any], Mapping[str, Any]], TwoTowers]
 SECOND = 16_000
 GROWTH = 1.3
 """Padded lengths grow by this factor, so that long and short clips need few shapes."""
@@ -42,7 +43,7 @@ class Encoder:
         rebuild: Rebuild,
         trained: Mapping[str, Any],
         frozen: Mapping[str, Any],
-        config_model: LateFusion,
+        config_model: TwoTowers,
         tokenizer: TextTokenizer,
         *,
         prompts: Mapping[str, str],
@@ -52,10 +53,12 @@ class Encoder:
         devices = 1 if sharding is None else len(sharding.device_set)
         self._devices = devices
         self.batch_size = -(-batch_size // devices) * devices
+        self._rebuild = rebuild
         self.trained, self.frozen = trained, frozen
         self.prompts = prompts
         self._speech_config = config_model.speech.config
         self._min_samples = config_model.min_samples
+        self._separate_dims = config_model.separate_dims
         self._reference = config_model.speech.padding == "reference"
         self._tokenizer = tokenizer
         self._sharding = sharding
@@ -76,7 +79,7 @@ class Encoder:
         prompts: Sequence[str] | None = None,
         names: Sequence[object] | None = None,
         progress: str | None = None,
-    ) -> Float32[HostArray, "N E"]:
+    ) -> Vectors:
         """Embed clips: mono, float, at the tower's sample rate.
 
         Args:
@@ -85,6 +88,9 @@ class Encoder:
             prompts: or the prompt itself of each clip, word for word.
             names: what errors call each clip.
             progress: name of a progress bar.
+
+        Returns:
+            [N, E] whose prefixes serve, or separate vectors where the model's are.
 
         Raises:
             MrlError: a clip that cannot be embedded; an unknown task.
@@ -99,20 +105,17 @@ class Encoder:
 
         def run(rows: HostArray) -> HostArray:
             filled = self._fill(rows)
-            # The reference reads padding as speech: nothing is padded beyond the longest.
-            longest = int(lengths[rows].max())
-            size = longest if self._reference else padded_length(longest)
-            samples, counts = pad_clips(
+            inputs = self._speech_inputs(
                 [clips[i] for i in filled],
-                self._speech_config,
-                size=size,
-                names=[names[i] for i in filled],
+                [tokens[i] for i in filled],
+                [names[i] for i in filled],
+                prompt_size,
             )
-            prompt, prompt_mask = pad_tokens([tokens[i] for i in filled], prompt_size)
-            inputs = self._put((samples, counts, prompt, prompt_mask))
             return np.asarray(self._embed_speech(self.trained, self.frozen, *inputs))
 
-        return self._in_batches(lengths, run, progress)
+        numbers = self._in_batches(lengths, run, progress)
+        dims = self._separate_dims
+        return SeparateVectors(numbers, dims) if dims else numbers
 
     def check_speech(
         self,
@@ -141,11 +144,71 @@ class Encoder:
         lengths = np.asarray([len(ids) for ids in tokens], np.int64)
 
         def run(rows: HostArray) -> HostArray:
-            size = -(-int(lengths[rows].max()) // 16) * 16
-            inputs = self._put(pad_tokens([tokens[i] for i in self._fill(rows)], size))
+            inputs = self._text_inputs([tokens[i] for i in self._fill(rows)])
             return np.asarray(self._embed_text(self.trained, self.frozen, *inputs))
 
         return self._in_batches(lengths, run, progress)
+
+    def alone(self, query: HostArray | str, *, task: str = "") -> Callable[[], HostArray]:
+        """What embeds one query and nothing else, from samples or text on: to be timed.
+
+        Args:
+            query: a clip as `speech` takes it, or a text.
+            task: of a clip.
+        """
+
+        def spoken() -> HostArray:
+            inputs = self._inputs_alone(query, task)
+            return np.asarray(self._embed_speech(self.trained, self.frozen, *inputs))
+
+        def written() -> HostArray:
+            inputs = self._inputs_alone(query, task)
+            return np.asarray(self._embed_text(self.trained, self.frozen, *inputs))
+
+        return written if isinstance(query, str) else spoken
+
+    def flops(self, query: HostArray | str, *, task: str = "") -> float:
+        """Floating-point operations of embedding one query alone, by XLA's count.
+
+        It counts the body of a loop once, so the layers are counted unrolled; nothing is
+        compiled for it, and what a compiler saves is not taken off.
+        """
+
+        def program(trained: Any, frozen: Any, *inputs: Any) -> Any:
+            model = self._rebuild(trained, frozen)
+            for tower in (model.speech, model.text):
+                tower.unroll, tower.remat = True, False
+            embed = model.embed_text if isinstance(query, str) else model.embed_speech
+            return embed(*inputs)
+
+        inputs = self._inputs_alone(query, task)
+        counted = jax.jit(program).lower(self.trained, self.frozen, *inputs).cost_analysis()
+        return float((counted or {}).get("flops", "nan"))
+
+    def _inputs_alone(self, query: HostArray | str, task: str) -> tuple[Any, ...]:
+        copies = self._devices
+        if isinstance(query, str):
+            return self._text_inputs(self._tokenizer.encode([query]) * copies)
+        tokens = self._tokenizer.encode_prompts([self._prompt(task)])
+        names = ["the query"] * copies
+        return self._speech_inputs([query] * copies, tokens * copies, names, len(tokens[0]))
+
+    def _speech_inputs(
+        self,
+        clips: Sequence[HostArray],
+        tokens: Sequence[Sequence[int]],
+        names: Sequence[object],
+        prompt_size: int,
+    ) -> tuple[Any, ...]:
+        # The reference reads padding as speech: nothing is padded beyond the longest.
+        longest = max(len(clip) for clip in clips)
+        size = longest if self._reference else padded_length(longest)
+        samples, counts = pad_clips(clips, self._speech_config, size=size, names=names)
+        return self._put((samples, counts, *pad_tokens(tokens, prompt_size)))
+
+    def _text_inputs(self, tokens: Sequence[Sequence[int]]) -> tuple[Any, ...]:
+        size = -(-max(map(len, tokens)) // 16) * 16
+        return self._put(pad_tokens(tokens, size))
 
     def _prompt(self, task: str) -> str:
         if task and self.prompts and task not in self.prompts:

@@ -10,6 +10,7 @@ import numpy as np
 from mrl_jax.array_types import Bool, Float32, HostArray, Int
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.search import search, unit_prefix
+from mrl_jax.evaluation.vectors import SeparateVectors, numbers_of
 from mrl_jax.metrics import f1_scores
 
 SHOTS = (0, 1, 4, 8, 16)
@@ -117,7 +118,10 @@ def draw_shots(
 
 
 def nearest_label(
-    vectors: Float32[HostArray, "N E"], labels: Float32[HostArray, "L E"], *, dim: int
+    vectors: Float32[HostArray, "N E"] | SeparateVectors,
+    labels: Float32[HostArray, "L E"],
+    *,
+    dim: int,
 ) -> Int[HostArray, " N"]:
     """The label of greatest cosine to each vector, the first of equals.
 
@@ -129,9 +133,9 @@ def nearest_label(
 
 
 def learnt_label(
-    train: Float32[HostArray, "M E"],
+    train: Float32[HostArray, "M E"] | SeparateVectors,
     labels: Int[HostArray, " M"],
-    vectors: Float32[HostArray, "N E"],
+    vectors: Float32[HostArray, "N E"] | SeparateVectors,
     *,
     dim: int,
     penalty: float = PENALTY,
@@ -156,7 +160,7 @@ def learnt_label(
             mend="install the extra: `pip install 'mrl_jax[train]'`, or pass --shots 0",
         ) from error
     for kind, some in (("training", train), ("test", vectors)):
-        finite = np.isfinite(some).all(axis=1)
+        finite = np.isfinite(numbers_of(some)).all(axis=1)
         if not finite.all():
             raise MrlError(
                 f"the vector of {kind} example {int(np.argmin(finite))} is not finite",
@@ -177,10 +181,10 @@ def learnt_label(
 
 
 def measure_intents(
-    test: Float32[HostArray, "N E"],
+    test: Float32[HostArray, "N E"] | SeparateVectors,
     truth: Sequence[str],
     label_vectors: Float32[HostArray, "L E"] | None,
-    train: Float32[HostArray, "M E"] | None,
+    train: Float32[HostArray, "M E"] | SeparateVectors | None,
     train_labels: Sequence[str],
     *,
     classes: Sequence[str],

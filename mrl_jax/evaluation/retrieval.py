@@ -11,6 +11,7 @@ from mrl_jax.array_types import Float, Float32, HostArray, Int
 from mrl_jax.data.retrieval_set import RetrievalSet
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.search import exact_scores, rank, unit_prefix
+from mrl_jax.evaluation.vectors import SeparateVectors, Vectors, numbers_of
 from mrl_jax.tied_metrics import METRICS, TiedRanking
 
 KS = (1, 5, 10)
@@ -89,7 +90,7 @@ class Judgements:
 
 
 def evaluate_retrieval(
-    queries: Float32[HostArray, "Q E"],
+    queries: Float32[HostArray, "Q E"] | SeparateVectors,
     documents: Float32[HostArray, "N E"],
     judgements: Judgements,
     *,
@@ -100,7 +101,8 @@ def evaluate_retrieval(
     """Scores of every prefix, each re-normalised, in the order of `dims`.
 
     Args:
-        queries, documents: vectors in the order of the judgements' ids.
+        queries, documents: vectors in the order of the judgements' ids. Where queries have
+            a vector for each dim, it is searched among the documents' prefixes.
         judgements: what is relevant.
         dims: widths of the prefixes.
         ks: every metric is cut at each of these ranks.
@@ -176,10 +178,10 @@ def check_dims(dims: Sequence[int], width: int, *, where: str | None = None) -> 
             raise MrlError(f"the dimension {dim} is there twice", where=where, mend="name it once")
 
 
-def _check_finite(kind: str, vectors: Float32[HostArray, "R E"], ids: Sequence[str]) -> None:
+def _check_finite(kind: str, vectors: Vectors, ids: Sequence[str]) -> None:
     if len(vectors) != len(ids):
         raise ValueError(f"{len(vectors)} vectors of {len(ids)} ids: {kind}")
-    finite = np.isfinite(vectors).all(axis=1)
+    finite = np.isfinite(numbers_of(vectors)).all(axis=1)
     if not finite.all():
         raise MrlError(
             f"the vector of {kind} {ids[int(np.argmin(finite))]!r} is not finite "

@@ -18,6 +18,7 @@ from mrl_jax.evaluation.records import Record
 from mrl_jax.evaluation.report import figure, markdown_table, save
 from mrl_jax.evaluation.retrieval import Judgements, evaluate_retrieval
 from mrl_jax.evaluation.statistics import Interval, cluster_bootstrap
+from mrl_jax.evaluation.vectors import Vectors
 
 METRIC = "ndcg@10"
 CLEAN = Condition(kind="clean")
@@ -94,7 +95,7 @@ def degrade_all(
 
 
 def measure_robustness(
-    queries: Mapping[Condition, Float32[HostArray, "Q E"]],
+    queries: Mapping[Condition, Vectors],
     documents: Float32[HostArray, "N E"],
     judgements: Judgements,
     *,

@@ -19,6 +19,7 @@ from jax import lax
 
 from mrl_jax.array_types import Array, Float32, HostArray, Int
 from mrl_jax.errors import MrlError
+from mrl_jax.evaluation.vectors import SeparateVectors
 
 BLOCK = 64
 """Documents whose best score stands for all of them at first."""
@@ -133,9 +134,14 @@ def exact_scores(
     return (queries.astype(np.float64) * documents).sum(axis=-1).astype(np.float32)
 
 
-def unit_prefix(vectors: Float32[HostArray, "R E"], dim: int | None) -> Float32[HostArray, "R P"]:
-    """The first `dim` coordinates of each row, all of them for None, at unit length."""
-    cut = vectors[:, :dim]
+def unit_prefix(
+    vectors: Float32[HostArray, "R E"] | SeparateVectors, dim: int | None
+) -> Float32[HostArray, "R P"]:
+    """The first `dim` coordinates of each row, all of them for None, at unit length.
+
+    Of separate vectors those of that dim; for None those of the widest.
+    """
+    cut = vectors.at(dim) if isinstance(vectors, SeparateVectors) else vectors[:, :dim]
     return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.float32(1e-12))
 
 

@@ -4,23 +4,18 @@ Source: arXiv 2602.19991, section 3: all layers of the speech tower side by side
 linear layer, one convolution that halves the frame rate.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from mrl_jax.array_types import Array, Bool, Float, Float32, HostArray
+from mrl_jax.models.two_towers import Calibration, Head, layer_scales
 
 KERNEL = STRIDE = 2
 """Frames to one speech token: 50 frames a second become 25 tokens."""
 
 
-class Calibration(nnx.Variable[Any]):
-    """A fixed factor: neither trained nor a weight of its own, as `fold` takes it in."""
-
-
-class FusionHead(nnx.Module):
+class FusionHead(Head):
     """Maps layer states [Y, B, T, D] to speech tokens [B, T // 2, width], in float32.
 
     Layer states and token embeddings may differ a thousandfold in size. A text tower that
@@ -70,11 +65,7 @@ class FusionHead(nnx.Module):
             frame_mask: their valid frames.
             token_size: root mean square of the text tower's token embeddings.
         """
-        valid = frame_mask[None, :, :, None].astype(jnp.float32)
-        squares = jnp.square(layer_states.astype(jnp.float32)) * valid
-        number = jnp.sum(valid) * layer_states.shape[-1]
-        mean = jnp.sum(squares, axis=(1, 2, 3)) / jnp.maximum(number, 1.0)
-        self.layer_scale[...] = jnp.reciprocal(jnp.sqrt(jnp.maximum(mean, 1e-12)))
+        self.layer_scale[...] = layer_scales(layer_states, frame_mask)
         self.token_scale[...] = jnp.ones((), jnp.float32)
         # Each of the new weights' layers keeps the mean square of what goes in, about.
         tokens = self(layer_states)

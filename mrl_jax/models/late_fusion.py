@@ -14,27 +14,24 @@ from mrl_jax.array_types import AnyArray, Array, Bool, Float, Float32, Int
 from mrl_jax.models.fusion import KERNEL, STRIDE, FusionHead
 from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Encoder
+from mrl_jax.models.two_towers import HeadConfig, TwoTowers
 from mrl_jax.nn.masking import length_mask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LateFusionConfig:
+class LateFusionConfig(HeadConfig):
     """What a late-fusion model adds to its towers.
 
     Attributes:
         end_token: id of the token that closes a text, put after the speech tokens as
             well and pooled there; None pools the last speech token, as the published
             head does.
-        learn_temperature: hold the loss's temperature as a trained scalar.
-        initial_temperature: where it starts.
     """
 
     end_token: int | None = None
-    learn_temperature: bool = False
-    initial_temperature: float = 0.05
 
 
-class LateFusion(nnx.Module):
+class LateFusion(TwoTowers):
     """Speech and text in one space.
 
     Args:
@@ -61,18 +58,15 @@ class LateFusion(nnx.Module):
                 f"end_token is {config.end_token}, expected 0 to {vocabulary - 1}: the text "
                 f"tower has {vocabulary} tokens"
             )
-        self.config = config
-        self.speech = speech
-        self.text = text
+        super().__init__(speech, text, config)
         self.head = FusionHead(
             speech.config.num_layers, speech.config.width, text.config.width, rngs=rngs
         )
-        # What is trained or read in the loss as exp(log_temperature).
-        self.log_temperature = (
-            nnx.Param(jnp.log(jnp.float32(config.initial_temperature)))
-            if config.learn_temperature
-            else None
-        )
+
+    @property
+    def end_token(self) -> int | None:
+        """Id of the token that is put after the speech and pooled; None without one."""
+        return self.config.end_token
 
     @property
     def min_samples(self) -> int:
@@ -122,18 +116,6 @@ class LateFusion(nnx.Module):
             vectors.append(self.text.embed_tokens(end))
             masks.append(jnp.ones((rows, 1), jnp.bool_))
         return self.text.embed(jnp.concatenate(vectors, axis=1), jnp.concatenate(masks, axis=1))
-
-    def embed_text(
-        self, tokens: Int[AnyArray, "B L"], mask: Bool[AnyArray, "B L"]
-    ) -> Float32[Array, "B E"]:
-        """Unit-length embeddings of texts; the ids must carry the end token."""
-        return self.text.embed(tokens, mask)
-
-    def temperature(self, fixed: float) -> Float32[Array, ""]:
-        """The trained temperature, or `fixed` where none is trained."""
-        if self.log_temperature is None:
-            return jnp.float32(fixed)
-        return jnp.exp(self.log_temperature[...])
 
 
 def _token_counts(frames: Int[Array, " B"]) -> Int[Array, " B"]:

@@ -1,6 +1,7 @@
 """One training step: a pure function of (state, frozen weights, batch)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -12,8 +13,8 @@ from jax import lax
 from mrl_jax.array_types import Array, Float32
 from mrl_jax.batch import Batch
 from mrl_jax.errors import MrlError
-from mrl_jax.losses import NestedLoss, l1_cosine, matryoshka_infonce
-from mrl_jax.models.late_fusion import LateFusion
+from mrl_jax.losses import NestedLoss, l1_cosine, matryoshka_infonce, over_separate
+from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.param_tree import flatten
 
 LossName = Literal["matryoshka_infonce", "l1_cosine"]
@@ -81,34 +82,28 @@ def init_state(trained: Any, optimizer: optax.GradientTransformation) -> TrainSt
 
 
 def batch_loss(
-    model: LateFusion, batch: Batch, config: LossConfig, axis_name: str | None = None
+    model: TwoTowers, batch: Batch, config: LossConfig, axis_name: str | None = None
 ) -> NestedLoss:
     """The loss of one batch, of the full one over `axis_name` if given."""
     queries = model.embed_speech(batch.samples, batch.lengths, batch.prompt, batch.prompt_mask)
     # No gradient reaches the documents of a frozen tower; saying so saves its trace.
     documents = lax.stop_gradient(model.embed_text(batch.document, batch.document_mask))
     rows = jnp.asarray(batch.rows)
-    if config.name == "l1_cosine":
-        return l1_cosine(
-            queries,
-            documents,
-            dims=config.dims,
-            weights=config.weights or None,
+    loss = functools.partial(l1_cosine, where=rows, axis_name=axis_name)
+    if config.name == "matryoshka_infonce":
+        loss = functools.partial(
+            matryoshka_infonce,
+            temperature=model.temperature(config.temperature),
+            symmetric=config.symmetric,
+            query_ids=jnp.asarray(batch.query_ids),
+            document_ids=jnp.asarray(batch.document_ids),
             where=rows,
             axis_name=axis_name,
         )
-    return matryoshka_infonce(
-        queries,
-        documents,
-        dims=config.dims,
-        weights=config.weights or None,
-        temperature=model.temperature(config.temperature),
-        symmetric=config.symmetric,
-        query_ids=jnp.asarray(batch.query_ids),
-        document_ids=jnp.asarray(batch.document_ids),
-        where=rows,
-        axis_name=axis_name,
-    )
+    weights = config.weights or None
+    if model.separate_dims:
+        return over_separate(loss, queries, documents, dims=config.dims, weights=weights)
+    return loss(queries, documents, dims=config.dims, weights=weights)
 
 
 def make_train_step(

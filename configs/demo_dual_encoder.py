@@ -1,0 +1,26 @@
+"""The dual encoder in the demo world.
+
+Command:   python train.py --config configs/demo_dual_encoder.py
+               --workdir demo/dual_encoder   (after `make demo`)
+Hardware:  two CPU cores.
+Duration:  not yet measured.
+Expected:  not yet measured.
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from mrl_jax.experiment import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    base = runpy.run_path(str(Path(__file__).with_name("demo.py")))["get_config"]()
+    return dataclasses.replace(
+        base,
+        name="demo_dual_encoder",
+        model=dataclasses.replace(base.model, kind="dual_encoder", start="random"),
+        # A head that begins at random takes larger and more steps.
+        optim=dataclasses.replace(base.optim, learning_rate=3e-3),
+        train=dataclasses.replace(base.train, steps=600, validate_every=150, checkpoint_every=150),
+    )

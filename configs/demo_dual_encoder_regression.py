@@ -1,0 +1,23 @@
+"""The dual encoder by regression in the demo world.
+
+Command:   python train.py --config configs/demo_dual_encoder_regression.py
+               --workdir demo/dual_encoder_regression   (after `make demo`)
+Hardware:  two CPU cores.
+Duration:  not yet measured.
+Expected:  not yet measured.
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from mrl_jax.experiment import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    base = runpy.run_path(str(Path(__file__).with_name("demo_dual_encoder.py")))["get_config"]()
+    return dataclasses.replace(
+        base,
+        name="demo_dual_encoder_regression",
+        loss=dataclasses.replace(base.loss, name="l1_cosine"),
+    )

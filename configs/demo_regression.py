@@ -1,0 +1,23 @@
+"""Late fusion by regression in the demo world.
+
+Command:   python train.py --config configs/demo_regression.py
+               --workdir demo/regression   (after `make demo`)
+Hardware:  two CPU cores.
+Duration:  not yet measured.
+Expected:  not yet measured.
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from mrl_jax.experiment import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    base = runpy.run_path(str(Path(__file__).with_name("demo.py")))["get_config"]()
+    return dataclasses.replace(
+        base,
+        name="demo_regression",
+        loss=dataclasses.replace(base.loss, name="l1_cosine"),
+    )

@@ -1,0 +1,23 @@
+"""The CLIP-like baseline: pooled speech frames, a linear layer for each dimension.
+
+Command:   python train.py --config configs/dual_encoder.py data.train=YOUR-MANIFEST.jsonl
+Hardware:  as configs/late_fusion.py.
+Duration:  as configs/late_fusion.py, or less: no speech goes through the text tower.
+Nested:    one layer whose prefixes serve all dimensions: add model.nested=true.
+Expected:  not yet measured here; the paper's own set is not public.
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from mrl_jax.experiment import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    base = runpy.run_path(str(Path(__file__).with_name("late_fusion.py")))["get_config"]()
+    return dataclasses.replace(
+        base,
+        name="dual_encoder",
+        model=dataclasses.replace(base.model, kind="dual_encoder"),
+    )

@@ -1,0 +1,22 @@
+"""Late fusion that distils the text embedding instead of telling documents apart.
+
+Command:   python train.py --config configs/regression.py data.train=YOUR-MANIFEST.jsonl
+Hardware:  as configs/late_fusion.py.
+Duration:  as configs/late_fusion.py.
+Expected:  not yet measured here; the paper's own set is not public.
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from mrl_jax.experiment import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    base = runpy.run_path(str(Path(__file__).with_name("late_fusion.py")))["get_config"]()
+    return dataclasses.replace(
+        base,
+        name="regression",
+        loss=dataclasses.replace(base.loss, name="l1_cosine"),
+    )

@@ -1,0 +1,160 @@
+"""The dual encoder: pooled speech frames beside a frozen text tower, as in CLIP.
+
+Source: arXiv 2602.19991, its CLIP-like baseline. One learned query attends over the
+frames of all layers side by side; each Matryoshka dimension has a linear layer of its own.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mrl_jax.array_types import AnyArray, Array, Bool, Float, Float32, HostArray, Int
+from mrl_jax.models.hubert import HubertEncoder
+from mrl_jax.models.qwen3 import Qwen3Encoder
+from mrl_jax.models.two_towers import Calibration, Head, HeadConfig, TwoTowers, layer_scales
+from mrl_jax.nn.pooling import l2_normalize
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DualEncoderConfig(HeadConfig):
+    """What a dual encoder adds to its towers.
+
+    Attributes:
+        dims: widths with a linear layer each, in the order of their vectors.
+        nested: one layer as wide as the text tower instead, whose prefixes serve.
+    """
+
+    dims: tuple[int, ...] = ()
+    nested: bool = False
+
+
+class PoolingHead(Head):
+    """Frames of all layers [Y, B, T, D] to one vector a width, in float32.
+
+    Attention is one head of scaled dot products with a learned query, all ones at first.
+    As in `FusionHead`, a fixed factor a layer makes up for their sizes while training: of
+    unscaled states the largest layer alone would say which frame is heard.
+
+    Args:
+        num_layers: layers of the speech tower, Y.
+        speech_width: width of the speech tower, D.
+        widths: of the vectors.
+        rngs: source of the initial weights; the stream `params` is read.
+    """
+
+    def __init__(
+        self, num_layers: int, speech_width: int, widths: Sequence[int], *, rngs: nnx.Rngs
+    ):
+        size = num_layers * speech_width
+        self.pool_query = nnx.Param(jnp.ones(size, jnp.float32))
+        self.projections = nnx.Dict(
+            {f"to_{width}": nnx.Linear(size, width, rngs=rngs) for width in widths}
+        )
+        self.widths = tuple(widths)
+        self.layer_scale = Calibration(jnp.ones(num_layers, jnp.float32))
+
+    def __call__(
+        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
+    ) -> list[Float32[Array, "B _"]]:
+        """The vectors, in the order of `widths`; a clip without a frame pools zeros."""
+        layers, rows, _, width = layer_states.shape
+        states, scale = layer_states.astype(jnp.float32), self.layer_scale[...][:, None]
+        query = self.pool_query[...].reshape(layers, width) * scale
+        scores = jnp.einsum("ybtd,yd->bt", states, query) / math.sqrt(layers * width)
+        # A finite filling: with -inf a clip without a frame would be NaN.
+        filled = jnp.where(frame_mask, scores, jnp.finfo(jnp.float32).min)
+        shares = jnp.where(frame_mask, jax.nn.softmax(filled, axis=1), jnp.float32(0))
+        pooled = jnp.einsum("ybtd,bt->byd", states, shares) * scale[None]
+        pooled = pooled.reshape(rows, -1)
+        return [self.projections[f"to_{width}"](pooled) for width in self.widths]
+
+    def calibrate(
+        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
+    ) -> None:
+        """Choose the factors: states of mean square 1 are pooled."""
+        self.layer_scale[...] = layer_scales(layer_states, frame_mask)
+
+    def fold(self) -> dict[str, HostArray]:
+        """The weights with the factors multiplied in, by path."""
+        scale, query = (np.asarray(x[...]) for x in (self.layer_scale, self.pool_query))
+        rows = np.repeat(scale, len(query) // len(scale))
+        folded = {"pool_query": query * rows}
+        for name, linear in self.projections.items():
+            folded[f"projections.{name}.kernel"] = np.asarray(linear.kernel[...]) * rows[:, None]
+        return folded
+
+
+class DualEncoder(TwoTowers):
+    """Speech and text in one space, the speech without help of the text tower.
+
+    Args:
+        speech: the speech tower.
+        text: the text tower, which embeds documents.
+        config: dims, and whether one layer serves them all.
+        rngs: source of the head's initial weights; the stream `params` is read.
+
+    Raises:
+        ValueError: dims that are none, twice the same, or wider than the text tower.
+    """
+
+    def __init__(
+        self,
+        speech: HubertEncoder,
+        text: Qwen3Encoder,
+        *,
+        config: DualEncoderConfig,
+        rngs: nnx.Rngs,
+    ):
+        width, dims = text.config.width, config.dims
+        fits = all(1 <= dim <= width for dim in dims) and len(set(dims)) == len(dims)
+        if not config.nested and not (dims and fits):
+            raise ValueError(f"dims is {dims}, expected different widths from 1 to {width}")
+        super().__init__(speech, text, config)
+        self.head = PoolingHead(
+            speech.config.num_layers,
+            speech.config.width,
+            (width,) if config.nested else dims,
+            rngs=rngs,
+        )
+
+    @property
+    def separate_dims(self) -> tuple[int, ...]:
+        """Dims whose query vectors stand side by side in what `embed_speech` gives."""
+        return () if self.config.nested else self.config.dims
+
+    @property
+    def min_samples(self) -> int:
+        """The fewest samples that give a frame (400 with the published tower)."""
+        return self.speech.config.min_samples
+
+    def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
+        """Fit the head's fixed factors to the speech tower, on some clips."""
+        output = self.speech(samples, lengths)
+        self.head.calibrate(output.layer_states, output.frame_mask)
+
+    def embed_speech(
+        self,
+        samples: Float[AnyArray, "B S"],
+        lengths: Int[AnyArray, " B"],
+        prompt: Int[AnyArray, "B P"] | None = None,
+        prompt_mask: Bool[AnyArray, "B P"] | None = None,
+    ) -> Float32[Array, "B E"]:
+        """Embeddings of clips as `pad_clips` makes them: one of unit length, or one a dim.
+
+        Args:
+            samples: clips, padded.
+            lengths: samples of each clip.
+            prompt, prompt_mask: taken so that both kinds of model are called alike, and not
+                read: there is no text that speech could follow.
+
+        Returns:
+            With `nested` [B, E]; otherwise [B, sum of dims], unit vectors side by side.
+        """
+        output = self.speech(samples, lengths)
+        vectors = self.head(output.layer_states, output.frame_mask)
+        return jnp.concatenate([l2_normalize(one) for one in vectors], axis=1)

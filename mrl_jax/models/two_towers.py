@@ -1,0 +1,128 @@
+"""What late fusion and the dual encoder have in common: two frozen towers, a trained head."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from mrl_jax.array_types import AnyArray, Array, Bool, Float, Float32, HostArray, Int
+from mrl_jax.models.hubert import HubertEncoder
+from mrl_jax.models.qwen3 import Qwen3Encoder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """What every head may have.
+
+    Attributes:
+        learn_temperature: hold the loss's temperature as a trained scalar.
+        initial_temperature: where it starts.
+    """
+
+    learn_temperature: bool = False
+    initial_temperature: float = 0.05
+
+
+class Calibration(nnx.Variable[Any]):
+    """A fixed factor: neither trained nor a weight of its own, as `fold` takes it in."""
+
+
+class Head(nnx.Module):
+    """The trained part. Its fixed factors are those attributes that are `Calibration`."""
+
+    def factors(self) -> dict[str, Calibration]:
+        """The fixed factors by name."""
+        return {
+            name: value
+            for name, value in sorted(vars(self).items())
+            if isinstance(value, Calibration)
+        }
+
+    def fold(self) -> dict[str, HostArray]:
+        """The weights with the factors multiplied in, by path."""
+        raise NotImplementedError
+
+
+class TwoTowers(nnx.Module):
+    """Speech and text in one space.
+
+    Args:
+        speech: the speech tower.
+        text: the text tower; its width is that of the embeddings.
+        config: of the head, which a subclass makes.
+    """
+
+    head: Any
+    """A `Head`."""
+    config: Any
+    """Of the head."""
+
+    def __init__(self, speech: HubertEncoder, text: Qwen3Encoder, config: HeadConfig):
+        self.speech = speech
+        self.text = text
+        self.config = config
+        # What is trained or read in the loss as exp(log_temperature).
+        self.log_temperature = (
+            nnx.Param(jnp.log(jnp.float32(config.initial_temperature)))
+            if config.learn_temperature
+            else None
+        )
+
+    @property
+    def separate_dims(self) -> tuple[int, ...]:
+        """Dims whose query vectors stand side by side in what `embed_speech` gives.
+
+        Empty where the prefixes of one vector serve.
+        """
+        return ()
+
+    @property
+    def end_token(self) -> int | None:
+        """Id of the token that is put after the speech and pooled; None without one."""
+        return None
+
+    @property
+    def min_samples(self) -> int:
+        """The fewest samples of a clip that can be embedded."""
+        raise NotImplementedError
+
+    def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
+        """Fit the head's fixed factors to the towers, on some clips."""
+        raise NotImplementedError
+
+    def embed_speech(
+        self,
+        samples: Float[AnyArray, "B S"],
+        lengths: Int[AnyArray, " B"],
+        prompt: Int[AnyArray, "B P"] | None = None,
+        prompt_mask: Bool[AnyArray, "B P"] | None = None,
+    ) -> Float32[Array, "B E"]:
+        """Unit-length embeddings of clips as `pad_clips` makes them."""
+        raise NotImplementedError
+
+    def embed_text(
+        self, tokens: Int[AnyArray, "B L"], mask: Bool[AnyArray, "B L"]
+    ) -> Float32[Array, "B E"]:
+        """Unit-length embeddings of texts; the ids must carry the end token."""
+        return self.text.embed(tokens, mask)
+
+    def temperature(self, fixed: float) -> Float32[Array, ""]:
+        """The trained temperature, or `fixed` where none is trained."""
+        if self.log_temperature is None:
+            return jnp.float32(fixed)
+        return jnp.exp(self.log_temperature[...])
+
+
+def layer_scales(
+    layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
+) -> Float32[Array, " Y"]:
+    """Factors that give each layer's states, over valid frames, a mean square of 1.
+
+    The sizes of layers may differ a thousandfold.
+    """
+    valid = frame_mask[None, :, :, None].astype(jnp.float32)
+    squares = jnp.square(layer_states.astype(jnp.float32)) * valid
+    number = jnp.sum(valid) * layer_states.shape[-1]
+    mean = jnp.sum(squares, axis=(1, 2, 3)) / jnp.maximum(number, 1.0)
+    return jnp.reciprocal(jnp.sqrt(jnp.maximum(mean, 1e-12)))
