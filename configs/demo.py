@@ -2,7 +2,7 @@
 
 Command:   make demo
 Hardware:  two CPU cores.
-Duration:  four and a half minutes, all stages.
+Duration:  four minutes, all stages.
 Expected:  nDCG@10 of 0.89 at full width, chance 0.0076.
 """
 
