@@ -29,10 +29,12 @@ def test_the_towers_of_the_demo_convert(tmp_path):
     vocabulary = json.loads((TOWERS / "speech" / "vocab.json").read_text(encoding="utf-8"))
     assert {"ñ", "ë", "|", "<pad>"} <= set(vocabulary)
     tokenizer = TextTokenizer(tmp_path / "text")
-    ids = tokenizer.encode(["Où vend-on le mil ?"])[0]
-    assert ids[-1] == tokenizer.end_id == 0
-    assert len(ids) == 20
-    assert GAP_TOKEN not in ids[:15]
+    wolof, french = tokenizer.encode(["fan la ñuy jaaye dugub", "Où vend-on le mil ?"])
+    assert len(wolof) == len("fan la ñuy jaaye dugub") + 1  # Spelled.
+    words = ["où", " ", "vend", "-", "on", " ", "le", " ", "mil", " ", "?"]
+    assert len(french) == len(words) + 1  # Read by words.
+    assert wolof[-1] == french[-1] == tokenizer.end_id == 0
+    assert GAP_TOKEN not in (*wolof, *french)
 
 
 def test_made_tokenizers_spell_by_character_or_by_word():
