@@ -25,7 +25,7 @@ from mrl_jax.embedder import Embedder
 from mrl_jax.errors import CommandParser, MrlError, run_command
 from mrl_jax.evaluation.rotation import Rotation, check_absent, fit_rotation, save_rotation
 from mrl_jax.evaluation.vectors import numbers_of
-from mrl_jax.measured_set import encode_set, need_prefixes
+from mrl_jax.measured_set import encode_corpus, encode_queries, need_prefixes
 
 FITS = ("documents", "speech", "joint")
 EXAMPLES = 5000
@@ -100,6 +100,7 @@ def fit_model_rotation(
 def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit: str) -> FitData:
     """Vectors of the wanted side, or of both; the other is not encoded."""
     path, rate = Path(data), embedder.model.speech.config.sample_rate
+    none = np.zeros((0, embedder.width), np.float32)
     if (path / BUILD_FILE).is_file():
         source = open_dataset(path, split)
         if fit != "documents" and source.sample_rate != rate:
@@ -125,9 +126,9 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
         clips = [load_clip(str(e.audio), rate) for e in chosen] if fit != "documents" else []
     else:
         found = load_retrieval_set(data)
-        queries, documents = encode_set(embedder, found)
-        return FitData(numbers_of(queries), documents, digest_retrieval_set(found))
-    none = np.zeros((0, embedder.width), np.float32)
+        queries = none if fit == "documents" else numbers_of(encode_queries(embedder, found))
+        documents = none if fit == "speech" else encode_corpus(embedder, found)
+        return FitData(queries, documents, digest_retrieval_set(found))
     speech, documents = none, none
     if fit != "documents":
         encoded = embedder.encoder.speech(clips, tasks=tasks, names=names, progress="speech")

@@ -53,8 +53,7 @@ Each curve keeps as many numbers, and searches them alike: the prefix; the last 
 random ones ({seeds} draws); projections on the leading directions of the documents, or of
 queries and documents, as they are; and PCA, where the mean of the documents is subtracted
 from both sides first. Directions of this report are fitted on the set that is searched,
-without its judgements, and so are an upper mark for what a rotation fitted elsewhere
-reaches.{rotation}
+without its judgements.{rotation}
 
 A block adds what all coordinates score beyond all others; below zero it harms. Brackets and
 bars are 95 % intervals of the mean over queries."""

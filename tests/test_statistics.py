@@ -55,6 +55,17 @@ def test_intervals_clustered_two_ways_hold_the_truth():
     assert naive / 400 < 0.93
 
 
+@pytest.mark.parametrize("speakers", [3, 4, 6])
+def test_intervals_of_few_clusters_hold_the_truth(speakers):
+    held = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        of = np.repeat(np.arange(speakers), 30)
+        values = rng.normal(size=speakers)[of] + 0.5 * rng.normal(size=len(of))
+        held += covered(cluster_bootstrap(values, of.tolist(), resamples=200, seed=seed), 0)
+    assert 0.92 <= held / 400 <= 0.98
+
+
 def test_two_ways_are_at_least_as_wide_as_each():
     hits, texts, speakers = two_ways(0)
     both = cluster_bootstrap(hits, texts, crossed=speakers)
@@ -91,6 +102,9 @@ def test_what_one_cluster_or_equal_values_can_tell():
     )
     equal = cluster_bootstrap(np.ones(4), None)
     assert (equal.mean, equal.low, equal.high) == (1, 1, 1)
+    for size in range(2, 20):  # Such means may round to beside the values.
+        alike = cluster_bootstrap(np.full(size, 1 / np.log2(3)), None)
+        assert alike.low <= alike.mean <= alike.high
     few = cluster_bootstrap(values, None)
     assert values.min() <= few.low < few.mean < few.high <= values.max()
     for bad, told in ((np.zeros(0), "no values"), (np.array([np.nan]), "not finite")):

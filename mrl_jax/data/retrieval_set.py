@@ -23,6 +23,9 @@ from mrl_jax.data.parquet import split_of
 from mrl_jax.data.tables import Row, read_rows, refuse, row_audio, row_id, row_text
 from mrl_jax.errors import MrlError
 
+MAX_SCORE = 1_000_000
+"""The highest grade of a judgement: far above any in use, far below what counts overflow at."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Query:
@@ -83,7 +86,8 @@ def read_retrieval_set(folder: str | Path) -> RetrievalSet:
     Raises:
         MrlError: a table is missing, empty, there twice or malformed; an id is repeated; a
             text is empty; a recording is missing; a judgement names an unknown id, or is
-            not a whole number ≥ 0; no query has a relevant document; pyarrow is absent.
+            not a whole number from 0 to `MAX_SCORE`; no query has a relevant document;
+            pyarrow is absent.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -212,9 +216,13 @@ def _score(where: str, value: Any) -> int:
         number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    if not (number >= 0 and number.is_integer()):
+    if not (0 <= number <= MAX_SCORE and number.is_integer()):
         mend = "0 is not relevant, 1 relevant, and more is better"
-        raise MrlError(f"`score` is {value!r}, expected a whole number ≥ 0", where=where, mend=mend)
+        raise MrlError(
+            f"`score` is {value!r}, expected a whole number from 0 to {MAX_SCORE:,}",
+            where=where,
+            mend=mend,
+        )
     return int(number)
 
 

@@ -130,8 +130,13 @@ def exact_scores(
     queries: Float32[HostArray, "*rows E"], documents: Float32[HostArray, "*rows E"]
 ) -> Float32[HostArray, "*rows"]:
     """Inner product of each query with its document, as `rank` scores them."""
+    return _exact_sums(queries, documents).astype(np.float32)
+
+
+def _exact_sums(queries: HostArray, documents: HostArray) -> HostArray:
     # A plain sum of the last axis has one order, that of its length; a matrix product has many.
-    return (queries.astype(np.float64) * documents).sum(axis=-1).astype(np.float32)
+    # And only where that axis is contiguous: products of broadcast rows would not be.
+    return np.multiply(queries, documents, dtype=np.float64, order="C").sum(axis=-1)
 
 
 def unit_prefix(

@@ -49,7 +49,9 @@ def cluster_bootstrap(
 
     Percentiles of the resampled means are taken further out than `level` says, by what
     Student's t is wider than the normal at as many degrees of freedom as there are clusters
-    (Hesterberg, 2015): plain percentiles are too narrow. With two ways of clustering, squared
+    (Hesterberg, 2015): plain percentiles are too narrow. They also never reach beyond the
+    extreme cluster, which is too near where clusters are few, so that an end is never nearer
+    than Student's t times the standard error between clusters. With two ways of clustering, squared
     distances from the mean add up, less those of their intersection, as variances do
     (Cameron, Gelbach and Miller, 2011); neither way alone is ever wider than the result.
     Values that are all alike give an interval without width.
@@ -99,9 +101,10 @@ def cluster_bootstraps(
         both = _codes(list(zip(*(way.tolist() for way in ways), strict=True)))
         squared = np.maximum.reduce([*squares, squares[0] + squares[1] - squared_reach(both)])
     down, up = np.sqrt(squared)
-    # A mean lies between the least and the largest value, and so do both ends.
-    low = np.maximum(means - down, values.min(axis=0))
-    high = np.minimum(means + up, values.max(axis=0))
+    # A mean lies between the least and the largest value, and so do both ends; the mean of
+    # equal values may round to beside them.
+    low = np.minimum(np.maximum(means - down, values.min(axis=0)), means)
+    high = np.maximum(np.minimum(means + up, values.max(axis=0)), means)
     return [
         Interval(mean=float(mean), low=float(one), high=float(other))
         for mean, one, other in zip(means, low, high, strict=True)
@@ -173,7 +176,9 @@ def _reach(
     quantile = student.ppf((1 + level) / 2, count - 1) * np.sqrt(count / (count - 1))
     tail = NormalDist().cdf(-float(quantile))
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return np.stack((np.maximum(-low, 0), np.maximum(high, 0)))
+    squares = np.sum(sums[:, :-1] ** 2, axis=0) / len(centred) ** 2
+    least = float(quantile) * np.sqrt(squares)  # The quantile holds the factor G / (G - 1).
+    return np.stack((np.maximum(-low, least), np.maximum(high, least)))
 
 
 def _sign_flips(sums: Float[HostArray, " G"], resamples: int, seed: int) -> float:
