@@ -114,14 +114,15 @@ def test_vectors_that_are_not_finite_are_named(value):
         search(spoilt, DOCUMENTS, 3)
 
 
-@pytest.mark.parametrize("width", [24, 96, 257])
+@pytest.mark.parametrize("width", [96, 257, 1024])
 def test_a_score_does_not_depend_on_how_its_vectors_lie(width):
     rng = np.random.default_rng(width)
-    queries, documents = (rng.normal(size=(n, width)).astype(np.float32) for n in (7, 11))
-    spread = np.broadcast_to(queries[:, None], (7, 11, width))
+    queries, documents = (rng.normal(size=(n, width)).astype(np.float32) for n in (20, 30))
+    spread = np.broadcast_to(queries[:, None], (20, 30, width))
     # The sums themselves, before they are rounded to what is compared.
-    together = module._exact_sums(spread, np.broadcast_to(documents, spread.shape))
+    found = np.broadcast_to(documents, spread.shape)
+    together = module._exact_sums(spread, found)
     apart = [[np.sum(q.astype(np.float64) * d) for d in documents] for q in queries]
     np.testing.assert_array_equal(together, apart)
-    careless = (spread.astype(np.float64) * documents).sum(axis=-1)
-    assert width < 96 or (careless != together).any()
+    careless = (spread.astype(np.float64) * found).sum(axis=-1)
+    assert (careless != together).any()
