@@ -20,9 +20,11 @@ def main(argv: Sequence[str]) -> int:
 
     from mrl_jax.config_tree import load_config, override
     from mrl_jax.experiment import ExperimentConfig
+    from mrl_jax.text_experiment import TextStageExperiment
+    from mrl_jax.text_run import train_text
     from mrl_jax.training_run import train
 
-    runs = {ExperimentConfig: train}
+    runs = {ExperimentConfig: train, TextStageExperiment: train_text}
     config = override(load_config(args.config, *runs), args.assignments)
     run = runs[type(config)](config, args.workdir or Path("runs") / config.name)
     return 0 if run.finished else 143

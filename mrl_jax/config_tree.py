@@ -101,7 +101,7 @@ def _replace(config: Any, names: Sequence[str], text: str, dotted: str) -> Any:
     hint = typing.get_type_hints(type(config))[head]
     if rest:
         value = _replace(getattr(config, head), rest, text, dotted)
-    elif dataclasses.is_dataclass(getattr(config, head)):
+    elif dataclasses.is_dataclass(getattr(config, head)) and not _is_none(text, hint):
         inner = ", ".join(field.name for field in dataclasses.fields(getattr(config, head)))
         raise MrlError(f"{dotted!r} is a group of fields", mend=f"name one of {inner}")
     else:
@@ -111,7 +111,7 @@ def _replace(config: Any, names: Sequence[str], text: str, dotted: str) -> Any:
 
 def _parse(text: str, hint: Any, dotted: str) -> Any:
     options = _options(hint)
-    if text.lower() in ("none", "null") and type(None) in options:
+    if _is_none(text, hint):
         return None
     literals = [value for option in options for value in typing.get_args(option)]
     if any(typing.get_origin(option) is typing.Literal for option in options):
@@ -133,6 +133,10 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
             return fitted
     names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise MrlError(f"{dotted} is {text!r}, expected {names}", mend="correct the value")
+
+
+def _is_none(text: str, hint: Any) -> bool:
+    return text.lower() in ("none", "null") and type(None) in _options(hint)
 
 
 def _fit(value: Any, option: Any) -> Any:

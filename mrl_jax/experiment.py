@@ -129,14 +129,7 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers
     dtype = DTYPES[config.model.dtype]
     speech = load_hubert(config.model.speech_tower, padding=config.model.padding, dtype=dtype)
     text = load_qwen3(config.model.text_tower, dtype=dtype, remat=config.model.remat)
-    for dim in config.loss.dims:
-        if not 1 <= dim <= text.config.width:
-            raise MrlError(
-                f"loss.dims has {dim}, expected 1 to {text.config.width}, the width of the text "
-                "tower",
-                where=config.model.text_tower,
-                mend=f"for instance loss.dims={_halves(text.config.width)}",
-            )
+    check_dims(config.loss.dims, text.config.width, config.model.text_tower)
     learn, temperature = config.loss.learn_temperature, config.loss.temperature
     rngs = nnx.Rngs(config.seed)
     if config.model.kind == "dual_encoder":
@@ -162,6 +155,17 @@ def prepare_data(config: ExperimentConfig, workdir: Path) -> tuple[Path, BuildRe
         return source, None
     report = build_dataset(source, workdir / "data", options=config.data.build, overwrite=True)
     return report.out, report
+
+
+def check_dims(dims: tuple[int, ...], width: int, where: object) -> None:
+    """Raises an `MrlError` for a dim that the text tower does not have."""
+    for dim in dims:
+        if not 1 <= dim <= width:
+            raise MrlError(
+                f"loss.dims has {dim}, expected 1 to {width}, the width of the text tower",
+                where=where,
+                mend=f"for instance loss.dims={_halves(width)}",
+            )
 
 
 def _halves(width: int) -> str:

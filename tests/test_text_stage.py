@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl_jax.data.text import pad_tokens
+from mrl_jax.data.text_pairs import alike_batches
 from mrl_jax.demo.towers import text_config
 from mrl_jax.errors import MrlError
 from mrl_jax.training import text_stage
@@ -47,14 +48,14 @@ def test_stretched_queries_still_spell_the_query(ids, most, gaps, seed):
 
 
 def test_an_epoch_has_every_pair_at_most_once_and_like_lengths_together():
-    queries = [[2] * (1 + i % 7) + [0] for i in range(50)]
-    batches = text_stage._epoch(queries, STAGE, 0)
+    lengths = [2 + i % 7 for i in range(50)]
+    batches = alike_batches(lengths, 8, 0, 0)
     used = np.concatenate(batches)
     assert len(batches) == 6
     assert len(set(used.tolist())) == len(used) == 48
-    spans = [np.ptp([len(queries[row]) for row in batch]) for batch in batches]
+    spans = [np.ptp([lengths[row] for row in batch]) for batch in batches]
     assert np.mean(spans) < 3
-    again, other = (text_stage._epoch(queries, STAGE, epoch) for epoch in (0, 1))
+    again, other = (alike_batches(lengths, 8, 0, epoch) for epoch in (0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(batches, other, strict=True))
 

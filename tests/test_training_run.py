@@ -24,6 +24,7 @@ from mrl_jax.errors import MrlError, run_command
 from mrl_jax.experiment import ExperimentConfig
 from mrl_jax.orbax_arrays import read_arrays
 from mrl_jax.retrieval_report import run_retrieval
+from mrl_jax.text_experiment import TextStageExperiment
 from mrl_jax.tower_folder import TOWER_FILE, read_checked_weights, read_info
 from mrl_jax.training.loop import read_metrics
 from mrl_jax.training.parallel import Devices
@@ -417,7 +418,7 @@ def test_every_config_builds():
     found = sorted((ROOT / "configs").glob("*.py"))
     assert len(found) >= 3
     for path in found:
-        config = load_config(path, ExperimentConfig)
+        config = load_config(path, ExperimentConfig, TextStageExperiment)
         assert config.name == path.stem
         header = path.read_text(encoding="utf-8")
         for word in ("Command:", "Hardware:", "Duration:", "Expected:"):

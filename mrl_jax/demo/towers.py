@@ -15,12 +15,14 @@ import numpy as np
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import DTypeLike
-from mrl_jax.data.text import DEFAULT_END, TextTokenizer
+from mrl_jax.data.new_tokenizer import new_tokenizer
+from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.hubert import HubertConfig
-from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.staging import staged_folder
+from mrl_jax.text_tower_files import save_text_tower as save_text_tower
 from mrl_jax.tower_folder import TOWER_FILE, TowerInfo, save_tower
 
 
@@ -69,40 +71,14 @@ GAP_TOKEN = 1
 def make_tokenizer(
     texts: Sequence[str], *, words: bool = False, whole: Sequence[str] = ()
 ) -> dict[str, str]:
-    """A tokenizer of the characters, or words, of `texts`, as the files of a published one.
+    """A tokenizer of the characters, or words, of `texts`; its end token has id 0.
 
     Args:
         texts: what it must be able to read.
         words: whether words are tokens, instead of characters.
         whole: words that are one token each in either case, in lower case.
-
-    Returns:
-        tokenizer.json and tokenizer_config.json by name; the end token has id 0.
     """
-    try:
-        from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
-    except ImportError as error:
-        raise MrlError(
-            "making a tokenizer takes tokenizers, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[text]'`",
-        ) from error
-    units = " ".join(texts).lower().split() if words else "".join(texts).lower()
-    names = [DEFAULT_END, "<unk>", *sorted(set(units))]
-    vocabulary = {name: number for number, name in enumerate(names)}
-    tokenizer: Any = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = (
-        pre_tokenizers.WhitespaceSplit()
-        if words
-        else pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    )
-    tokenizer.add_special_tokens([DEFAULT_END])
-    tokenizer.add_tokens([AddedToken(word, single_word=True) for word in whole])
-    described = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": DEFAULT_END}
-    return {
-        "tokenizer.json": tokenizer.to_str(pretty=True) + "\n",
-        "tokenizer_config.json": json.dumps(described, indent=1) + "\n",
-    }
+    return new_tokenizer(texts, units="words" if words else "characters", whole=whole)
 
 
 def open_tokenizer(files: Mapping[str, str]) -> tuple[TextTokenizer, int]:
@@ -116,39 +92,6 @@ def open_tokenizer(files: Mapping[str, str]) -> tuple[TextTokenizer, int]:
         *(token["content"] for token in described["added_tokens"]),
     }
     return tokenizer, len(names)
-
-
-def save_text_tower(
-    folder: Path,
-    tower: Qwen3Encoder,
-    tokenizer: Mapping[str, str],
-    *,
-    dtype: DTypeLike = "float32",
-) -> TowerInfo:
-    """Write a trained text tower as a tower folder that loads, and exports."""
-    c = tower.config
-    published = {
-        "architectures": ["Qwen3Model"],
-        "model_type": "qwen3",
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.width,
-        "intermediate_size": c.mlp_width,
-        "num_hidden_layers": c.num_layers,
-        "num_attention_heads": c.num_heads,
-        "num_key_value_heads": c.num_kv_heads,
-        "head_dim": c.head_width,
-        "hidden_act": "silu",
-        "rms_norm_eps": c.norm_epsilon,
-        "rope_theta": c.rope_theta,
-        "tie_word_embeddings": True,
-        "dtype": str(np.dtype(dtype)),
-    }
-    files = {"config.json": json.dumps(published, indent=1) + "\n", **tokenizer}
-    weights = {"encoder": _arrays(tower, dtype)}
-    naming = {"prefix": "", "spellings": [], "tied_output": False}
-    with staged_folder(folder, marker=TOWER_FILE, overwrite=True) as staging:
-        _write(staging, files)
-        return save_tower(staging, "qwen3", c, weights, naming=naming)
 
 
 def save_speech_tower(

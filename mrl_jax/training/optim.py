@@ -1,6 +1,7 @@
 """The optimiser and its schedule."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -10,6 +11,7 @@ import optax
 from mrl_jax.errors import MrlError
 
 Schedule = Literal["linear", "cosine", "constant"]
+Optimizer = Literal["adamw", "adafactor"]
 TEMPERATURE_RANGE = (0.01, 1.0)
 """Where a trained temperature may go; CLIP's lower bound (arXiv 2103.00020, section 2.5)."""
 
@@ -19,16 +21,20 @@ class OptimConfig:
     """AdamW as the paper trains: linear decay after a short warm-up.
 
     Attributes:
+        name: "adamw", or "adafactor": second moments by rows and columns only and no first
+            ones, so that the optimiser's state is small beside the weights.
         learning_rate: at its peak.
         schedule: how it falls after the warm-up; to 0 unless "constant".
         warmup_fraction: share of all steps in which it rises.
         weight_decay: on kernels only, never on biases or the temperature.
-        b1, b2, epsilon: Adam's.
+        b1, b2, epsilon: Adam's; Adafactor reads none of them.
         clip_norm: global norm that gradients are cut to; None leaves them.
         accumulation_steps: equal parts that a device's rows are run in, one after the
-            other, their gradients averaged. Each part has its own negatives only.
+            other, their gradients averaged. Each part has its own negatives only, but in
+            the text stage, where the gradient is that of the whole batch.
     """
 
+    name: Optimizer = "adamw"
     learning_rate: float = 3e-4
     schedule: Schedule = "linear"
     warmup_fraction: float = 0.03
@@ -40,6 +46,8 @@ class OptimConfig:
     accumulation_steps: int = 1
 
     def __post_init__(self) -> None:
+        if self.name not in ("adamw", "adafactor"):
+            raise MrlError(f"optim.name is {self.name!r}, expected adamw or adafactor")
         if self.schedule not in ("linear", "cosine", "constant"):
             raise MrlError(
                 f"optim.schedule is {self.schedule!r}, expected linear, cosine or constant"
@@ -85,21 +93,46 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
     return at
 
 
-def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping, AdamW, and the range of a trained temperature."""
+def kernels_by_name(params: Any) -> Any:
+    """True at kernels; where layers are stacked, norms and biases have two axes as well."""
+    return jax.tree.map_with_path(lambda path, _: "kernel" in jax.tree_util.keystr(path), params)
+
+
+def make_optimizer(
+    config: OptimConfig, steps: int, *, decayed: Callable[[Any], Any] | None = None
+) -> optax.GradientTransformation:
+    """Clipping, AdamW or Adafactor, and the range of a trained temperature.
+
+    Args:
+        config: rates and moments.
+        steps: of the whole run.
+        decayed: True at the leaves that weight decay is for; those of two axes or more by
+            default.
+    """
+    decayed = _kernels if decayed is None else decayed
     parts = []
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    parts.append(
-        optax.adamw(
-            learning_rate(config, steps),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            mask=_kernels,
+    rate = learning_rate(config, steps)
+    if config.name == "adamw":
+        parts.append(
+            optax.adamw(
+                rate,
+                b1=config.b1,
+                b2=config.b2,
+                eps=config.epsilon,
+                weight_decay=config.weight_decay,
+                mask=decayed,
+            )
         )
-    )
+    else:
+        # Rates as Adam's: absolute, not a share of each weight's own size.
+        parts += [
+            optax.scale_by_factored_rms(),
+            optax.clip_by_block_rms(1.0),
+            optax.add_decayed_weights(config.weight_decay, decayed),
+            optax.scale_by_learning_rate(rate),
+        ]
     parts.append(_keep_temperature_in_range())
     chained = optax.chain(*parts)
 

@@ -1,8 +1,8 @@
-"""The text stage: a small Qwen3 learns that sentences of two languages mean the same.
+"""A text stage for the small towers of the demo, whose queries are written as if heard.
 
-This is how the text towers of the demo and of the spoken digits come about; the
-published tower has been through it already (arXiv 2602.19991, section 3). Loss: nested
-InfoNCE in both directions, over batches of pairs.
+Tokens come several times, with gaps and noise, as a fusion head will give them. Loss:
+nested InfoNCE in both directions, over batches of pairs. The text stage of a real tower,
+as in the paper (arXiv 2602.19991, section 3), is `text_run`.
 """
 
 import dataclasses
@@ -18,14 +18,15 @@ from tqdm import tqdm
 
 from mrl_jax.array_types import Array, Bool, Float32, HostArray, Int
 from mrl_jax.data.text import pad_tokens
+from mrl_jax.data.text_pairs import alike_batches, identities
 from mrl_jax.errors import MrlError
 from mrl_jax.losses import matryoshka_infonce
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
 from mrl_jax.training.stage import StageConfig, StageState, advance, begin, fill, finite, result
 
 NAME = "the text stage"
-LENGTHS, POOL = 16, 8
-"""Queries are padded to multiples of this; like lengths are found among so many batches."""
+LENGTHS = 16
+"""Queries are padded to multiples of this."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,8 @@ def train_text_tower(
             f"{stage.batch_size} of one batch",
             mend="lower batch_size, or bring more pairs",
         )
-    query_ids, document_ids = (_identities(texts) for texts in (queries, documents))
-    document_size = max(map(len, documents))
+    query_ids, document_ids = (identities(texts) for texts in (queries, documents))
+    lengths, document_size = list(map(len, queries)), max(map(len, documents))
     graphdef, params = nnx.split(initial_tower(config, stage.seed))
     state = begin(params, stage)
     before: tuple[int, Array] | None = None
@@ -92,7 +93,7 @@ def train_text_tower(
     for number in bar:
         rng = np.random.default_rng((stage.seed, number))
         epoch, place = divmod(number, len(queries) // stage.batch_size)
-        rows = _epoch(queries, stage, epoch)[place]
+        rows = alike_batches(lengths, stage.batch_size, stage.seed, epoch)[place]
         asked = [_stretch(queries[row], stage, rng) for row in rows]
         state, loss = _step(
             state,
@@ -165,19 +166,6 @@ def initial_tower(config: Qwen3Config, seed: int) -> Qwen3Encoder:
     return fill(abstract_qwen3(config), draw)
 
 
-def _epoch(queries: Sequence[Sequence[int]], stage: TextStageConfig, epoch: int) -> list[HostArray]:
-    """Rows of every batch: like lengths together, among as many pairs as some batches hold."""
-    rng = np.random.default_rng((stage.seed, epoch))
-    order = rng.permutation(len(queries))
-    batches: list[HostArray] = []
-    for start in range(0, len(order), POOL * stage.batch_size):
-        pool = sorted(order[start : start + POOL * stage.batch_size], key=lambda i: len(queries[i]))
-        whole = len(pool) // stage.batch_size * stage.batch_size
-        rows = np.asarray(pool[:whole], np.int64)
-        batches += list(rows.reshape(-1, stage.batch_size))
-    return [batches[place] for place in rng.permutation(len(batches))]
-
-
 def _stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:
     """Each token some times over, gaps in between, the end token once."""
     most, gap = stage.most_repeats, stage.gap_token
@@ -189,9 +177,3 @@ def _stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generato
             stretched += [gap] * int(rng.integers(0, most))
         stretched += [token] * int(rng.integers(1, most + 1))
     return [*stretched, ids[-1]]
-
-
-def _identities(texts: Sequence[Sequence[int]]) -> HostArray:
-    numbers: dict[tuple[int, ...], int] = {}
-    ids = [numbers.setdefault(tuple(text), len(numbers)) for text in texts]
-    return np.asarray(ids, np.int32)

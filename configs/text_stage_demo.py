@@ -1,0 +1,41 @@
+"""The text stage at demo size: a new tower of characters learns the demo's phrases.
+
+Command:   make demo   (once, for demo/world)
+           python train.py --config configs/text_stage_demo.py
+Hardware:  one CPU core.
+Duration:  DURATION.
+Expected:  EXPECTED.
+"""
+
+from mrl_jax.data.text_pairs import TextBatchConfig
+from mrl_jax.text_experiment import (
+    NewTowerConfig,
+    TextDataConfig,
+    TextModelConfig,
+    TextStageExperiment,
+)
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.step import LossConfig
+
+
+def get_config() -> TextStageExperiment:
+    return TextStageExperiment(
+        name="text_stage_demo",
+        model=TextModelConfig(new=NewTowerConfig(units="characters"), dtype="float32", remat=False),
+        data=TextDataConfig(
+            train="demo/world/text_pairs.jsonl",
+            validation="demo/world/validation",
+            batch=TextBatchConfig(batch_size=64, max_tokens=96, prompts={"translation": ""}),
+        ),
+        loss=LossConfig(dims=(96, 48, 24, 12), symmetric=True),
+        optim=OptimConfig(
+            learning_rate=2e-3,
+            schedule="cosine",
+            warmup_fraction=0.1,
+            weight_decay=0.01,
+            b2=0.98,
+            accumulation_steps=2,
+        ),
+        train=LoopConfig(steps=600, validate_every=200, checkpoint_every=200),
+    )

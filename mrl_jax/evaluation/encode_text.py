@@ -1,0 +1,43 @@
+"""Tokenised texts to vectors, in batches of few shapes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mrl_jax.array_types import Float32, HostArray
+from mrl_jax.data.text import pad_tokens
+from mrl_jax.data.text_pairs import padded_tokens
+
+
+def embed_tokens(
+    embed: Callable[[Any, Any], Any],
+    tokens: Sequence[Sequence[int]],
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+    batch_size: int = 32,
+) -> Float32[HostArray, "R E"]:
+    """Embed texts, longest first.
+
+    Args:
+        embed: (ids [B, L], mask [B, L]) to [B, E], compiled by the caller.
+        tokens: ids of each text, its end token last.
+        sharding: where batches go; rows are shared out over its devices.
+        batch_size: rows in a batch, rounded up to a multiple of the devices.
+    """
+    devices = 1 if sharding is None else len(sharding.device_set)
+    batch_size = -(-batch_size // devices) * devices
+    order = np.argsort([-len(ids) for ids in tokens], kind="stable")
+    found: dict[int, HostArray] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        # The first row stands in for those that are missing: one shape less to compile.
+        filled = np.concatenate((rows, np.full(batch_size - len(rows), rows[0])))
+        size = padded_tokens(len(tokens[rows[0]]))
+        inputs: Any = pad_tokens([tokens[row] for row in filled], size)
+        if sharding is not None:
+            inputs = jax.device_put(inputs, sharding)
+        vectors = np.asarray(embed(*inputs), np.float32)
+        found.update(zip(rows.tolist(), vectors[: len(rows)], strict=True))
+    return np.stack([found[row] for row in range(len(tokens))])

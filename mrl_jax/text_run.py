@@ -1,0 +1,268 @@
+"""A run of the text stage: what `train.py` does with a `TextStageExperiment`."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mrl_jax import param_tree
+from mrl_jax.array_types import HostArray
+from mrl_jax.checkpoint import RunCheckpoints
+from mrl_jax.config_tree import to_json
+from mrl_jax.data.retrieval_set import Query, read_retrieval_set
+from mrl_jax.data.text import TextTokenizer, query_prompt
+from mrl_jax.data.text_pairs import TextPairSource, pairs_digest, prompt_of, read_pairs
+from mrl_jax.errors import MrlError
+from mrl_jax.evaluation.encode_text import embed_tokens
+from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
+from mrl_jax.experiment import DTYPES, check_dims
+from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.run_folder import (
+    CONFIG_FILE,
+    SCORE,
+    check_one_process,
+    make_folder,
+    scores_of,
+    tell_changes,
+    write_json,
+)
+from mrl_jax.text_experiment import TextStageExperiment, prepare_tower
+from mrl_jax.text_tower_files import (
+    appending_end,
+    sentence_files,
+    small_files,
+    write_text_tower,
+)
+from mrl_jax.tower_folder import TowerInfo, load_qwen3, read_checked_weights, read_info
+from mrl_jax.training.loop import RunSummary, run_loop
+from mrl_jax.training.optim import kernels_by_name, learning_rate, make_optimizer
+from mrl_jax.training.parallel import Devices
+from mrl_jax.training.step import TrainState, init_state, trained_leaves
+from mrl_jax.training.text_step import (
+    RebuildText,
+    make_text_step,
+    text_embedder,
+    tower_rebuilder,
+)
+
+TOWER = "tower"
+
+
+@dataclasses.dataclass(frozen=True)
+class TextStageRun:
+    """What `train_text` gives back.
+
+    Attributes:
+        summary: how the loop ended.
+        tower: folder of the trained tower, if the run finished.
+        info: what it holds.
+    """
+
+    summary: RunSummary
+    tower: Path | None
+    info: TowerInfo | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps were done."""
+        return self.summary.finished
+
+
+def train_text(
+    config: TextStageExperiment,
+    workdir: Path,
+    *,
+    devices: Devices | None = None,
+    say: Callable[[str], None] = print,
+) -> TextStageRun:
+    """Train a text tower whole, or resume, and write the best as a tower folder.
+
+    Args:
+        config: the run.
+        workdir: gets checkpoints/, metrics.jsonl, tower/, and initial/ for a new tower.
+        devices: all of JAX's by default.
+        say: told what happens, a line at a time.
+
+    Raises:
+        MrlError: whatever is wrong with the config, the pairs, the tower, a checkpoint.
+    """
+    check_one_process()
+    devices = Devices(config.train.parallel) if devices is None else devices
+    batching, parts = config.data.batch, config.optim.accumulation_steps
+    devices.check_batch(batching.batch_size, parts)
+    pairs = read_pairs(config.data.train)
+    validation = config.data.validation
+    make_folder(workdir)
+    folder = prepare_tower(config, pairs, workdir)
+    begun = read_info(folder, expected=("qwen3",))
+    assert isinstance(begun.config, Qwen3Config)
+    check_dims(config.loss.dims, begun.config.width, folder)
+    tokenizer = TextTokenizer(folder, max_tokens=batching.max_tokens)
+    source = TextPairSource(pairs, tokenizer, batching, seed=config.seed)
+    _check_ids(source.largest_id, begun.config.vocab_size, folder)
+    rebuild = tower_rebuilder(begun.config, DTYPES[config.model.dtype], remat=config.model.remat)
+    validate = None
+    if validation:
+        validate = _validator(config, rebuild, tokenizer, begun.config.vocab_size, devices)
+    steps = config.train.total_steps(source.batches_per_epoch)
+    optimizer = make_optimizer(config.optim, steps, decayed=kernels_by_name)
+    state = devices.replicate(init_state(_weights(folder), optimizer))
+    leaves = trained_leaves(state.trained)
+    identity = {
+        "trained leaves": {path: list(shape) for path, shape in leaves.items()},
+        "first tower": begun.digest,
+        "optimiser": config.optim.name,
+    }
+    say(
+        f"{config.name}: {sum(int(np.prod(x)) for x in leaves.values()):,} parameters, "
+        f"{len(pairs):,} pairs, {steps:,} steps of {batching.batch_size} in {parts} part(s) on "
+        f"{len(devices.everywhere)} device(s) by {devices.parallel}; {source.cut:,} texts fill "
+        f"{batching.max_tokens} tokens or are cut there"
+    )
+    record = {**to_json(config), "data_digest": pairs_digest(pairs)}
+    with RunCheckpoints(
+        workdir / "checkpoints",
+        keep_last=config.train.keep_last,
+        keep_best=config.train.keep_best,
+    ) as checkpoints:
+        if checkpoints.latest_step is not None:
+            state = checkpoints.restore(checkpoints.latest_step, state, identity)
+            say(f"resumed from step {checkpoints.latest_step}")
+            tell_changes(record, workdir, say)
+        write_json(workdir / CONFIG_FILE, record)
+        step = make_text_step(
+            rebuild,
+            optimizer,
+            config.loss,
+            dtype=DTYPES[config.model.dtype],
+            accumulation_steps=parts,
+            axis_name=devices.axis_name,
+        )
+        summary = run_loop(
+            state,
+            devices.compile(step),
+            {},
+            source.from_step,
+            devices.put_batch,
+            config=config.train,
+            total_steps=steps,
+            dims=config.loss.dims,
+            batch_size=batching.batch_size,
+            learning_rate=learning_rate(config.optim, steps),
+            checkpoints=checkpoints,
+            identity=identity,
+            workdir=workdir,
+            validate=validate,
+            score=SCORE,
+        )
+        if not summary.finished:
+            say(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
+            return TextStageRun(summary, None, None)
+        best = checkpoints.best_step or summary.step
+        state = summary.state
+        if best != summary.step:
+            state = checkpoints.restore(best, state, identity)
+        score = checkpoints.best_score
+    report = {
+        "made_by": "the text stage",
+        "run": config.name,
+        "first_tower": begun.digest,
+        "data_digest": record["data_digest"],
+        "step": best,
+        "scores": {} if score is None else {SCORE: score},
+    }
+    info = _export(config, workdir / TOWER, folder, begun, tokenizer.end_id, state, report)
+    say(f"tower of step {best} in {workdir / TOWER}")
+    return TextStageRun(summary, workdir / TOWER, info)
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    tower = load_qwen3(folder, dtype=jnp.float32, trainable=True)
+    return param_tree.split(tower).trained
+
+
+def _check_ids(largest: int, vocab_size: int, where: Path) -> None:
+    if largest >= vocab_size:
+        raise MrlError(
+            f"the tokenizer gives the id {largest}, and the tower has {vocab_size} embeddings",
+            where=where,
+            mend="put the tokenizer.json of its own checkpoint beside it",
+        )
+
+
+def _validator(
+    config: TextStageExperiment,
+    rebuild: RebuildText,
+    tokenizer: TextTokenizer,
+    vocab_size: int,
+    devices: Devices,
+) -> Callable[[TrainState], Mapping[str, float]]:
+    """Scores of the state on a retrieval set; all is encoded anew, as all is trained."""
+    data = read_retrieval_set(config.data.validation).judged_only()
+    where, prompts = config.data.validation, config.data.batch.prompts
+    queries = tokenizer.encode([_asked(query, prompts, where) for query in data.queries])
+    documents = tokenizer.encode([document.text for document in data.corpus])
+    largest = max(max(ids) for ids in (*queries, *documents))
+    _check_ids(largest, vocab_size, Path(where))
+    judgements = judgements_of(data)
+    sharding = jax.sharding.NamedSharding(devices.mesh, jax.sharding.PartitionSpec("batch"))
+    embed = jax.jit(text_embedder(rebuild, DTYPES[config.model.dtype]))
+
+    def validate(state: TrainState) -> Mapping[str, float]:
+        def encode(tokens: Sequence[Sequence[int]]) -> HostArray:
+            return embed_tokens(
+                lambda ids, mask: embed(state.trained, ids, mask), tokens, sharding=sharding
+            )
+
+        asked, held = encode(queries), encode(documents)
+        return scores_of(evaluate_retrieval(asked, held, judgements, dims=config.loss.dims))
+
+    return validate
+
+
+def _asked(query: Query, prompts: Mapping[str, str], where: str) -> str:
+    name = f"{where}, query {query.id!r}"
+    written = query.text or query.transcript
+    if written is None:
+        raise MrlError(
+            "has neither `text` nor `transcript`",
+            where=name,
+            mend="the text stage asks in writing: choose a set with written queries",
+        )
+    return prompt_of(query.task or "", prompts, name) + written
+
+
+def _export(
+    config: TextStageExperiment,
+    out: Path,
+    source: Path,
+    begun: TowerInfo,
+    end_id: int,
+    state: TrainState,
+    report: Mapping[str, Any],
+) -> TowerInfo:
+    """The tower as it was computed with: in its dtype, with its tokenizer and prompts."""
+    assert isinstance(begun.config, Qwen3Config)
+    dtype = np.dtype(DTYPES[config.model.dtype])
+    flat = param_tree.flatten(state.trained)
+    weights = {"encoder": {path: np.asarray(flat.pop(path)).astype(dtype) for path in [*flat]}}
+    if "passengers" in begun.groups:
+        carried = read_checked_weights(source, begun)["passengers"]
+        weights["passengers"] = {path: array.astype(dtype) for path, array in carried.items()}
+    batching = config.data.batch
+    before = {
+        task: query_prompt(sentence) for task, sentence in batching.prompts.items() if sentence
+    }
+    files: dict[str, str | bytes] = {
+        **small_files(source),
+        **sentence_files(begun.config.width, batching.max_tokens, before),
+        "report.json": json.dumps(report, indent=1) + "\n",
+    }
+    tokenizer = (source / "tokenizer.json").read_bytes()
+    files["tokenizer.json"] = appending_end(tokenizer, end_id, where=source / "tokenizer.json")
+    return write_text_tower(out, begun.config, weights, files, naming=begun.naming)
