@@ -11,7 +11,7 @@ from mrl_jax.errors import MrlError
 from mrl_jax.experiment import DTYPES
 from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.text_tower_files import save_text_tower
-from mrl_jax.tower_folder import TOWER_FILE
+from mrl_jax.tower_folder import TOWER_FILE, read_info
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 from mrl_jax.training.step import LossConfig
@@ -142,12 +142,27 @@ class TextStageExperiment:
 
 
 def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdir: Path) -> Path:
-    """Folder of the tower to begin with; a new one is made in the workdir, once."""
+    """Folder of the tower to begin with; a new one is made in the workdir.
+
+    A resumed run keeps the one it began with, whose tokenizer its weights belong to.
+
+    Raises:
+        MrlError: that one has other sizes than the config says.
+    """
     new = config.model.new
     if new is None:
         return Path(config.model.text_tower)
     folder = workdir / "initial"
-    if (folder / TOWER_FILE).is_file():
+    begun = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
+    if begun and (folder / TOWER_FILE).is_file():
+        sizes = read_info(folder, expected=("qwen3",)).config
+        assert isinstance(sizes, Qwen3Config)
+        if new.sizes(sizes.vocab_size) != sizes:
+            raise MrlError(
+                "the run began with a tower of other sizes than model.new has",
+                where=folder,
+                mend="set them back, or choose another --workdir",
+            )
         return folder
     texts = [*prompted(pairs, config.data.batch.prompts), *(pair.document for pair in pairs)]
     files = new_tokenizer(texts, units=new.units, max_pieces=new.max_pieces)

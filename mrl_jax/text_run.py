@@ -1,6 +1,7 @@
 """A run of the text stage: what `train.py` does with a `TextStageExperiment`."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -116,6 +117,7 @@ def train_text(
     identity = {
         "trained leaves": {path: list(shape) for path, shape in leaves.items()},
         "first tower": begun.digest,
+        "tokenizer": hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest(),
         "optimiser": config.optim.name,
     }
     say(

@@ -119,11 +119,15 @@ def test_assignments_that_do_not_fit(text, words):
     assert words in str(caught.value)
 
 
-def test_the_real_configs_fields_can_be_set():
+@pytest.mark.parametrize("stage", ["speech", "text"])
+def test_the_real_configs_fields_can_be_set(stage):
     """Every field of the experiment takes its own default back from text."""
     from mrl_jax.experiment import ExperimentConfig
+    from mrl_jax.text_experiment import NewTowerConfig, TextModelConfig, TextStageExperiment
 
-    config = ExperimentConfig(name="x")
+    config: Any = ExperimentConfig(name="x")
+    if stage == "text":
+        config = TextStageExperiment(name="x", model=TextModelConfig(new=NewTowerConfig()))
 
     def walk(node: Any, prefix: str) -> None:
         for field in dataclasses.fields(node):
@@ -134,6 +138,20 @@ def test_the_real_configs_fields_can_be_set():
                 assert override(config, [f"{name}={value}"]) == config, name
 
     walk(config, "")
+
+
+def test_an_optional_group_can_be_left_out():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Choice:
+        inner: Inner | None = dataclasses.field(default_factory=Inner)
+
+    assert override(Choice(), ["inner=none"]).inner is None
+    changed = override(Choice(), ["inner.steps=5"]).inner
+    assert changed is not None
+    assert changed.steps == 5
+    for config, text in ((Choice(), "inner=3"), (Outer(), "inner=none")):
+        with pytest.raises(MrlError, match="'inner' is a group of fields"):
+            override(config, [text])
 
 
 def write(path, body):

@@ -10,6 +10,7 @@ from mrl_jax.errors import MrlError
 from mrl_jax.training.optim import (
     TEMPERATURE_RANGE,
     OptimConfig,
+    kernels_by_name,
     learning_rate,
     make_optimizer,
 )
@@ -70,6 +71,34 @@ def test_adamw_as_torch_has_it():
         torch.nn.utils.clip_grad_norm_([weight], 1.0)
         theirs.step()
     np.testing.assert_allclose(found["kernel"], weight.detach(), atol=2e-6)
+
+
+def test_adafactor_by_hand_and_its_small_state():
+    rng = np.random.default_rng(0)
+    gradient = rng.normal(size=(128, 160)).astype(np.float32) * np.linspace(0.1, 3, 160)
+    gradient = gradient.astype(np.float32)
+    fixed = {"schedule": "constant", "warmup_fraction": 0.0, "clip_norm": None}
+    config = OptimConfig(name="adafactor", learning_rate=0.1, weight_decay=0.3, **fixed)
+    weights = {"kernel": jnp.ones((128, 160))}
+    found = apply(config, {"kernel": gradient}, weights)["kernel"]
+    # Shazeer and Stern, 2018 (arXiv 1804.04235), section 3: the first step forgets nothing.
+    squares = np.square(gradient.astype(np.float64))
+    second = np.outer(squares.mean(axis=1), squares.mean(axis=0)) / squares.mean()
+    update = gradient / np.sqrt(second)
+    update /= max(1.0, np.sqrt(np.mean(np.square(update))))
+    np.testing.assert_allclose(found, 1 - 0.1 * (update + 0.3), atol=1e-5)
+    adam = apply(OptimConfig(learning_rate=0.1, **fixed), {"kernel": gradient}, weights)["kernel"]
+    assert np.abs(np.asarray(found) - np.asarray(adam)).max() > 0.01
+    states = [
+        make_optimizer(OptimConfig(name=name), 3).init(weights) for name in ("adafactor", "adamw")
+    ]
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(state)) for state in states]
+    assert sizes[0] < 300 < 40_000 < sizes[1]
+
+
+def test_decay_by_name_leaves_stacked_norms_alone():
+    stacked = {"norm": {"scale": jnp.ones((2, 3))}, "proj": {"kernel": jnp.ones((2, 3, 3))}}
+    assert kernels_by_name(stacked) == {"norm": {"scale": False}, "proj": {"kernel": True}}
 
 
 def test_only_kernels_are_decayed():

@@ -351,6 +351,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
     run = train_text(load(world), tmp_path / "run", devices=one_device, say=said.append)
     assert "resumed from step 8" in said
     assert run.info.digest == whole.info.digest
+    for change, told in (
+        ("model.new.mlp_width=16", "the run began with a tower of other sizes"),
+        ("optim.name=adafactor", "another model: its optimiser is adamw, expected adafactor"),
+    ):
+        with pytest.raises(MrlError, match=told):
+            train_text(load(world, change), tmp_path / "run", devices=one_device)
 
 
 @pytest.mark.parametrize(
