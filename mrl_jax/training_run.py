@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from mrl_jax.data.retrieval_set import RetrievalSet, load_queries, read_retrieva
 from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
-from mrl_jax.evaluation.retrieval import RetrievalResult, evaluate_retrieval, judgements_of
+from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
 from mrl_jax.experiment import ExperimentConfig, build_model, prepare_data
 from mrl_jax.head_start import CLIPS, start_at_transcript
 from mrl_jax.model_folder import ModelInfo, save_model, tower_reference
@@ -32,13 +31,20 @@ from mrl_jax.models.clips import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.param_tree import Split
+from mrl_jax.run_folder import (
+    CONFIG_FILE,
+    SCORE,
+    check_one_process,
+    make_folder,
+    scores_of,
+    tell_changes,
+    write_json,
+)
 from mrl_jax.training.loop import RunSummary, run_loop
 from mrl_jax.training.optim import learning_rate, make_optimizer
 from mrl_jax.training.parallel import Devices
 from mrl_jax.training.step import TrainState, init_state, trained_leaves
 
-SCORE = "ndcg@10"
-CONFIG_FILE = "experiment.json"
 CALIBRATION_FILE = "calibration.json"
 CALIBRATION_CLIPS = 16
 
@@ -79,18 +85,13 @@ def train(
     Raises:
         MrlError: whatever is wrong with the config, the data, the towers, a checkpoint.
     """
-    if jax.process_count() > 1:
-        raise MrlError(
-            f"there are {jax.process_count()} processes, and checkpoints, metrics and validation "
-            "are those of one so far",
-            mend="run one process with all devices of one host",
-        )
+    check_one_process()
     devices = Devices(config.train.parallel) if devices is None else devices
     devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
     tokenizer = TextTokenizer(config.model.text_tower, max_tokens=config.data.batch.max_text_tokens)
     model = build_model(config, tokenizer)
     validation = read_retrieval_set(config.data.validation) if config.data.validation else None
-    _make_folder(workdir)
+    make_folder(workdir)
     folder, report = prepare_data(config, workdir)
     if report is not None and report.skipped:
         say(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
@@ -153,8 +154,8 @@ def train(
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(checkpoints.latest_step, state, identity)
             say(f"resumed from step {checkpoints.latest_step}")
-            _tell_changes(record, workdir, say)
-        _write_json(workdir / CONFIG_FILE, record)
+            tell_changes(record, workdir, say)
+        write_json(workdir / CONFIG_FILE, record)
 
         def batches(start: int) -> Generator[Batch, None, None]:
             return read_batches(source, start=start, config=config.data.batch)
@@ -220,7 +221,7 @@ def _calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming
 
     for name, value in fit(arrays, batch.samples, batch.lengths).items():
         head.factors()[name][...] = value
-    _write_json(path, _factors(model))
+    write_json(path, _factors(model))
 
 
 def _factors(model: TwoTowers) -> dict[str, Any]:
@@ -266,15 +267,6 @@ def _validator(
     return validate
 
 
-def scores_of(results: list[RetrievalResult]) -> dict[str, float]:
-    """nDCG@10 at each dimension; that of the widest also by its bare name."""
-    widest = max(results, key=lambda result: result.dim)
-    return {
-        SCORE: widest.means[SCORE],
-        **{f"{SCORE}/{result.dim}": result.means[SCORE] for result in results},
-    }
-
-
 def _export(
     config: ExperimentConfig,
     workdir: Path,
@@ -302,36 +294,6 @@ def _export(
         "dtype": config.model.dtype,
     }
     return save_model(workdir, info, trained)
-
-
-def _tell_changes(record: Mapping[str, Any], workdir: Path, say: Callable[[str], None]) -> None:
-    """A resumed run may have another config or data; what differs is said, never just taken."""
-    path = workdir / CONFIG_FILE
-    if not path.is_file():
-        return
-    try:
-        before = param_tree.flatten(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
-        return
-    now = param_tree.flatten(record)
-    changed = [name for name in now if before.get(name) != now[name]]
-    if changed:
-        told = ", ".join(f"{name} {before.get(name)} → {now[name]}" for name in changed)
-        say(f"note: the config has changed since the run began: {told}")
-
-
-def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _make_folder(workdir: Path) -> None:
-    if workdir.exists() and not workdir.is_dir():
-        raise MrlError(
-            "is a file, expected a folder", where=workdir, mend="choose another --workdir"
-        )
-    workdir.mkdir(parents=True, exist_ok=True)
 
 
 def _as_it_is(clip: HostArray) -> HostArray:

@@ -11,16 +11,16 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from mrl_jax.batch import Batch
 from mrl_jax.checkpoint import RunCheckpoints
 from mrl_jax.errors import MrlError
 from mrl_jax.training.step import Metrics, TrainState
 
 METRICS_FILE = "metrics.jsonl"
-Step = Callable[[TrainState, Mapping[str, Any], Batch], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,8 @@ def run_loop(
     state: TrainState,
     step_function: Step,
     frozen: Mapping[str, Any],
-    batches: Callable[[int], Generator[Batch, None, None]],
-    put_batch: Callable[[Batch], Batch],
+    batches: Callable[[int], Generator[Any, None, None]],
+    put_batch: Callable[[Any], Any],
     *,
     config: LoopConfig,
     total_steps: int,
@@ -121,7 +121,7 @@ def run_loop(
         MrlError: a loss or gradient that is not finite; the last checkpoint is from before.
     """
     start = int(np.asarray(state.step))
-    shapes: set[tuple[int, ...]] = set()
+    shapes: set[tuple[tuple[int, ...], ...]] = set()
     waited = 0.0
     pending: tuple[int, Metrics, float] | None = None
     step = start
@@ -161,7 +161,7 @@ def run_loop(
             asked = time.perf_counter()
             batch = next(iterator)
             waited += time.perf_counter() - asked
-            shapes.add((batch.samples.shape[1], batch.document.shape[1]))
+            shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
             state, metrics = step_function(state, frozen, put_batch(batch))
             if pending is not None:
                 record(pending)

@@ -1,6 +1,7 @@
 """The optimiser and its schedule."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -85,8 +86,18 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
     return at
 
 
-def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping, AdamW, and the range of a trained temperature."""
+def make_optimizer(
+    config: OptimConfig, steps: int, *, decayed: Callable[[Any], Any] | None = None
+) -> optax.GradientTransformation:
+    """Clipping, AdamW, and the range of a trained temperature.
+
+    Args:
+        config: rates and moments.
+        steps: of the whole run.
+        decayed: True at the leaves that weight decay is for; those of two axes or more by
+            default.
+    """
+    decayed = _kernels if decayed is None else decayed
     parts = []
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
@@ -97,7 +108,7 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
             b2=config.b2,
             eps=config.epsilon,
             weight_decay=config.weight_decay,
-            mask=_kernels,
+            mask=decayed,
         )
     )
     parts.append(_keep_temperature_in_range())

@@ -7,19 +7,20 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mrl_jax.batch import Batch
 from mrl_jax.errors import MrlError
 from mrl_jax.training.step import LossConfig, Metrics, Rebuild, TrainState, make_train_step
 
 Parallel = Literal["pmap", "mesh"]
 AXIS = "batch"
+Rows = TypeVar("Rows")
+"""One step's input: a pytree of arrays with a row a pair."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Devices:
         return [d for d in self.everywhere if d.process_index == jax.process_index()]
 
     @property
+    def axis_name(self) -> str | None:
+        """The mapped axis that a step is made with; none where the batch is one array."""
+        return AXIS if self.parallel == "pmap" else None
+
+    @property
     def mesh(self) -> Mesh:
         """One axis, named as pmap's: over this host's devices for pmap, else over all.
 
@@ -72,7 +78,7 @@ class Devices:
         """Put a tree of arrays on every device of the mesh."""
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
-    def put_batch(self, batch: Batch) -> Batch:
+    def put_batch(self, batch: Rows) -> Rows:
         """This host's rows onto its devices: [devices, rows, ...] for pmap, else global."""
         sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         if self.parallel == "pmap":
@@ -92,16 +98,22 @@ class Devices:
         config: LossConfig,
         *,
         accumulation_steps: int = 1,
-    ) -> Callable[[TrainState, Mapping[str, Any], Batch], tuple[TrainState, Metrics]]:
-        """The step, compiled once a batch shape; it consumes the state it is given."""
-        axis_name = AXIS if self.parallel == "pmap" else None
-        step = make_train_step(
-            rebuild,
-            optimizer,
-            config,
-            accumulation_steps=accumulation_steps,
-            axis_name=axis_name,
+    ) -> Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]:
+        """The speech step, compiled."""
+        return self.compile(
+            make_train_step(
+                rebuild,
+                optimizer,
+                config,
+                accumulation_steps=accumulation_steps,
+                axis_name=self.axis_name,
+            )
         )
+
+    def compile(
+        self, step: Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]
+    ) -> Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]:
+        """A step made with `axis_name`, compiled once a batch shape; it consumes its state."""
         if self.parallel == "pmap":
             return jax.pmap(
                 step,
