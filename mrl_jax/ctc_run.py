@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -110,8 +109,10 @@ def train_recogniser(
     _check_spelling(transcripts, vocabulary, config.model.speech_tower)
     source, left_out = _source(config, examples, transcripts, vocabulary, sizes)
     if left_out:
-        say(f"data: {len(left_out)} transcripts are too long for their clips, the first is that "
-            f"of {left_out[0]}; they are left out")
+        say(
+            f"data: {len(left_out)} transcripts are too long for their clips, the first is that "
+            f"of {left_out[0]}; they are left out"
+        )
     steps = config.train.total_steps(source.plan.batches_per_epoch)
     model = build_recogniser(config.model, tower, vocabulary, config.seed)
     split = param_tree.split(model)
@@ -199,9 +200,7 @@ def _as_spelled(text: str, vocabulary: CtcVocabulary) -> str:
     return "".join(x.upper() if x not in letters and x.upper() in letters else x for x in text)
 
 
-def _check_spelling(
-    transcripts: Sequence[str], vocabulary: CtcVocabulary, tower: str
-) -> None:
+def _check_spelling(transcripts: Sequence[str], vocabulary: CtcVocabulary, tower: str) -> None:
     unknown = unspelled(transcripts, vocabulary)
     if unknown:
         raise MrlError(

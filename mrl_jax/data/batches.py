@@ -280,9 +280,7 @@ class BatchSource:
         )
 
 
-def read_batches(
-    source: Steps, *, start: int, config: Reading
-) -> Generator[Any, None, None]:
+def read_batches(source: Steps, *, start: int, config: Reading) -> Generator[Any, None, None]:
     """Batches from step `start` on, made ahead by Grain in threads or processes.
 
     Closing the generator ends them.

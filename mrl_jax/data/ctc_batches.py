@@ -171,6 +171,4 @@ class CtcSource:
         labels = np.zeros((len(rows), self._label_sizes[bucket]), np.int32)
         width = min(labels.shape[1], self._labels.shape[1])
         labels[:, :width] = self._labels[rows, :width]
-        return CtcBatch(
-            samples=samples, lengths=lengths, labels=labels, counts=self._counts[rows]
-        )
+        return CtcBatch(samples=samples, lengths=lengths, labels=labels, counts=self._counts[rows])

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-APOSTROPHES = "'’ʼ"
+APOSTROPHES = "'\u2019\u02bc"
 
 
 def plain_text(text: str) -> str:
@@ -12,7 +12,11 @@ def plain_text(text: str) -> str:
     """
     text = unicodedata.normalize("NFC", text).lower()
     kept = [
-        "'" if letter in APOSTROPHES else " " if unicodedata.category(letter)[0] in "PSC" else letter
+        "'"
+        if letter in APOSTROPHES
+        else " "
+        if unicodedata.category(letter)[0] in "PSC"
+        else letter
         for letter in text
     ]
     words = (word.strip("'") for word in "".join(kept).split())

@@ -83,9 +83,7 @@ class Recogniser:
                     size=longest if self._reference else padded_length(longest),
                     names=[names[row] for row in filled],
                 )
-                ids, mask = map(
-                    np.asarray, self._best(self.trained, self.frozen, samples, lengths)
-                )
+                ids, mask = map(np.asarray, self._best(self.trained, self.frozen, samples, lengths))
                 for place, row in enumerate(rows):
                     found[row] = self.vocabulary.decode(ids[place][mask[place]])
                 bar.update(len(rows))

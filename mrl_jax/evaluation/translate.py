@@ -141,7 +141,9 @@ def _open_tokenizer(path: Path) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise MrlError("translating takes tokenizers, which is not installed", mend=INSTALL) from error
+        raise MrlError(
+            "translating takes tokenizers, which is not installed", mend=INSTALL
+        ) from error
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # The library raises bare Exceptions.
@@ -159,7 +161,9 @@ def _open_model(folder: Path) -> Any:
     try:
         import ctranslate2
     except ImportError as error:
-        raise MrlError("translating takes ctranslate2, which is not installed", mend=INSTALL) from error
+        raise MrlError(
+            "translating takes ctranslate2, which is not installed", mend=INSTALL
+        ) from error
     try:
         return ctranslate2.Translator(str(folder))
     except (RuntimeError, ValueError) as error:

@@ -97,9 +97,7 @@ def compare_transcripts(references: Sequence[str], hypotheses: Sequence[str]) ->
     return Comparison(words=_each(words), characters=_each(characters))
 
 
-def rate_intervals(
-    errors: Sequence[Sequence[Errors]], clusters: Clusters
-) -> list[Interval]:
+def rate_intervals(errors: Sequence[Sequence[Errors]], clusters: Clusters) -> list[Interval]:
     """Each rate with its interval, all from the same resamples; no end is below 0.
 
     Args:
@@ -128,7 +126,11 @@ def error_records(
     )
     rows = [
         Record(
-            metric=name, value=one.mean, n=n, low=_known(one.low), high=_known(one.high),
+            metric=name,
+            value=one.mean,
+            n=n,
+            low=_known(one.low),
+            high=_known(one.high),
             setting=setting,
         )
         for name, one in (("wer", wer), ("cer", cer), ("perfect utterances", right))
