@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from mrl_jax import param_tree
-from mrl_jax.array_types import Array
 from mrl_jax.data.batches import Augment
 from mrl_jax.data.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.ctc_batches import CtcBatchConfig, MaskConfig
@@ -167,7 +167,7 @@ def build_recogniser(
     """The recogniser before the first step; what is to be trained is `nnx.Param`."""
     sizes = config.sizes if tower is None else tower.config
     assert isinstance(sizes, HubertConfig)
-    weights: dict[str, Array] = {}
+    weights: dict[str, Any] = {}
     if tower is None:
         model = initial_recogniser(sizes, vocabulary, seed)
         model = start_as_filterbank(model) if config.filterbank else model
@@ -177,10 +177,10 @@ def build_recogniser(
     else:
         encoder = load_hubert(config.speech_tower, dtype=jnp.float32)
         weights |= {f"encoder.{path}": array for path, array in _arrays(encoder).items()}
-        # The draw of a whole recogniser of one small layer: its output layer is wanted.
-        small = dataclasses.replace(sizes, num_layers=1)
-        drawn = _arrays(initial_recogniser(small, vocabulary, seed))
-        weights |= {path: drawn[path] for path in drawn if path.startswith("lm_head.")}
+        shape = (sizes.width, len(vocabulary.tokens))
+        drawn = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+        weights["lm_head.kernel"] = drawn / np.sqrt(sizes.width, dtype=np.float32)
+        weights["lm_head.bias"] = np.zeros(shape[1], np.float32)
     module = abstract_hubert_ctc(
         sizes,
         len(vocabulary.tokens),
@@ -204,5 +204,5 @@ def prepare_data(config: CtcDataConfig, workdir: Path) -> tuple[Path, BuildRepor
     return report.out, report
 
 
-def _arrays(module: nnx.Module) -> dict[str, Array]:
+def _arrays(module: nnx.Module) -> dict[str, Any]:
     return {path: leaf.get_value() for path, leaf in param_tree.flat_weights(module).items()}

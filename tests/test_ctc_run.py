@@ -147,8 +147,8 @@ def test_stopped_by_sigterm_it_goes_on_to_the_same(world, finished, one_device):
     assert any("resumed from step" in line for line in said)
     assert losses(workdir) == losses(finished[0])
     assert again.info.digest == finished[1].info.digest
+    changed = world.load("data.plain=false", "data.train=" + str(capitals(world)))
     with pytest.raises(MrlError, match="of another model: its vocabulary"):
-        changed = world.load("data.plain=false", "data.train=" + str(capitals(world)))
         train_recogniser(changed, workdir, devices=one_device, say=lambda _: None)
 
 

@@ -15,6 +15,7 @@ from mrl_jax.data.retrieval_set import read_query_column, read_retrieval_set
 from mrl_jax.errors import MrlError, run_command
 from mrl_jax.evaluation.records import read_records
 from mrl_jax.evaluation.retrieval import judgements_of
+from mrl_jax.evaluation.translate import Translator
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.pipeline import answer_ranks, open_text_side, run_pipeline, transcripts_of
 from mrl_jax.pipeline_report import report_pipeline
@@ -178,7 +179,10 @@ def test_a_translator_stands_between(places):
     _, text, data = places
     side, loaded = open_text_side(text, None), read_retrieval_set(data)
 
-    class Backwards:
+    class Backwards(Translator):
+        def __init__(self):
+            pass
+
         def translate(self, texts, *, progress=None):
             return [" ".join(reversed(said.split())) for said in texts]
 
@@ -194,8 +198,7 @@ def test_a_translator_stands_between(places):
 
 
 def test_ranks_are_those_of_a_full_sort(places):
-    _, text, data = places
-    loaded = read_retrieval_set(data)
+    loaded = read_retrieval_set(places[2])
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((QUERIES, 16)).astype(np.float32)
     documents = rng.standard_normal((25, 16)).astype(np.float32)

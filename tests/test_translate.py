@@ -21,18 +21,14 @@ def make_nllb(folder: Path, *, legacy: bool = False):
     transformers = pytest.importorskip("transformers")
     converters = pytest.importorskip("ctranslate2.converters")
 
-    tokens = [
-        "<s>",
-        "<pad>",
-        "</s>",
-        "<unk>",
-        "▁",
-        *(f"▁{w}" for w in ("ba", "ce", "di", "fo", "gu")),
-    ]
-    tokens += list("abcdefgou,")
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "▁", *"abcdefgiou,"]
+    merges = []
+    for word in ("ba", "ce", "di", "fo", "gu"):
+        merges += [("▁", word[0]), (f"▁{word[0]}", word[1])]
+        tokens += [f"▁{word[0]}", f"▁{word}"]
     tokenizer = transformers.NllbTokenizer(
         vocab={token: number for number, token in enumerate(tokens)},
-        merges=[],
+        merges=merges,
         additional_special_tokens=list(CODES),
         src_lang="wol_Latn",
         tgt_lang="fra_Latn",
