@@ -1,6 +1,7 @@
 """Measure a trained model: `python eval.py COMMAND --model DIR --data DIR`.
 
 Or several side by side: `python eval.py compare --models NAME=DIR NAME=DIR --data DIR --out DIR`.
+Or a recogniser (`transcribe`), alone or before a translator and a text tower (`pipeline`).
 """
 
 import argparse
@@ -39,6 +40,15 @@ COMMANDS = {
         "Any number of trained systems on one set, from one encoding each: nDCG at every dimension "
         "with intervals, paired tests between systems, parameters, time and work of a query.",
     ),
+    "transcribe": (
+        "mrl_jax.transcribe_report",
+        "A recogniser's word and character error rates with intervals, and its transcripts.",
+    ),
+    "pipeline": (
+        "mrl_jax.pipeline_report",
+        "The baseline: recogniser, translator and text tower one after the other, every stage's "
+        "output kept beside the rank of the answer.",
+    ),
     "robustness": (
         "mrl_jax.robustness_report",
         "nDCG against noise, reverberation, telephone band, speed and clip length.",
@@ -69,13 +79,21 @@ def add_options(command: argparse.ArgumentParser, name: str) -> None:
     if name == "compare":
         text = "trained models: NAME=DIR, or DIR for one that is called as its folder"
         add("--models", "--model", nargs="+", action="extend", required=True, help=text)
+    elif name == "pipeline":
+        add("--recogniser", type=Path, dest="model", help="tower folder of a recogniser")
     else:
-        add("--model", type=Path, required=True, help="folder of a trained model")
-    add("--data", required=True, help="folder of a set, or a published one by name: fleurs:wo-fr")
-    text = "" if name == "compare" else f"; default: MODEL/{default_name(name, 'DATA')}"
-    add("--out", type=Path, required=name == "compare", help=f"report folder{text}")
+        what = (
+            "tower folder of a recogniser" if name == "transcribe" else "folder of a trained model"
+        )
+        add("--model", type=Path, required=True, help=what)
+    text = ", a manifest or a built data set" if name == "transcribe" else ""
+    add("--data", required=True, help=f"folder of a set, or its name: fleurs:wo-fr{text}")
+    elsewhere = name in ("compare", "transcribe", "pipeline")  # Not beside a model.
+    text = "" if elsewhere else f"; default: MODEL/{default_name(name, 'DATA')}"
+    add("--out", type=Path, required=elsewhere, help=f"report folder{text}")
     add("--overwrite", action="store_true", help="replace an earlier report")
-    add("--dims", type=numbers("--dims"), help="comma-separated; default: those trained")
+    if name != "transcribe":
+        add("--dims", type=numbers("--dims"), help="comma-separated; default: those trained")
     if name == "retrieval":
         add("--ks", type=numbers("--ks"), default=(1, 5, 10), help="ranks to cut at: 1,5,10")
         text = "which of two equal scores is first: trec (descending id, default) or id (ascending)"
@@ -88,6 +106,20 @@ def add_options(command: argparse.ArgumentParser, name: str) -> None:
         add("--prompt", help="put before what is classified, word for word")
         text = "how a label becomes a text: {} is its place; default: {}"
         add("--label-format", default="{}", help=text)
+    elif name == "transcribe":
+        add("--split", default="", help="of a manifest (all) or a built data set (test)")
+        add("--plain", action="store_true", help="compare without case and punctuation")
+    elif name == "pipeline":
+        text = "folder of a text tower, or of a trained model, whose text tower serves"
+        add("--text", type=Path, required=True, help=text)
+        add("--translator", default="none", help="folder of CTranslate2's, or none (default)")
+        add("--source", help="language of the transcripts, as NLLB calls it: wol_Latn")
+        add("--target", help="language to translate to: fra_Latn")
+        add("--beams", type=int, default=1, help="of the translator; default: 1, greedy")
+        text = "column of the queries to take instead of a recogniser: transcript, or any other"
+        add("--transcripts", metavar="COLUMN", help=text)
+        add("--prompt", default="", help="put before each query, word for word")
+        add("--plain", action="store_true", help="count errors without case and punctuation")
     elif name == "tradeoff":
         add("--corpus-size", type=int, help="documents to measure latency at; default: the set's")
         text = (

@@ -19,12 +19,18 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     from mrl_jax.config_tree import load_config, override
+    from mrl_jax.ctc_experiment import CtcExperiment
+    from mrl_jax.ctc_run import train_recogniser
     from mrl_jax.experiment import ExperimentConfig
     from mrl_jax.text_experiment import TextStageExperiment
     from mrl_jax.text_run import train_text
     from mrl_jax.training_run import train
 
-    runs = {ExperimentConfig: train, TextStageExperiment: train_text}
+    runs = {
+        ExperimentConfig: train,
+        TextStageExperiment: train_text,
+        CtcExperiment: train_recogniser,
+    }
     config = override(load_config(args.config, *runs), args.assignments)
     run = runs[type(config)](config, args.workdir or Path("runs") / config.name)
     return 0 if run.finished else 143

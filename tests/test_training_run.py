@@ -19,6 +19,7 @@ import mrl_jax
 from mrl_jax import param_tree
 from mrl_jax.checkpoint import RunCheckpoints
 from mrl_jax.config_tree import load_config, override
+from mrl_jax.ctc_experiment import CtcExperiment
 from mrl_jax.data.retrieval_set import read_retrieval_set
 from mrl_jax.errors import MrlError, run_command
 from mrl_jax.experiment import ExperimentConfig
@@ -418,7 +419,7 @@ def test_every_config_builds():
     found = sorted((ROOT / "configs").glob("*.py"))
     assert len(found) >= 3
     for path in found:
-        config = load_config(path, ExperimentConfig, TextStageExperiment)
+        config = load_config(path, ExperimentConfig, TextStageExperiment, CtcExperiment)
         assert config.name == path.stem
         header = path.read_text(encoding="utf-8")
         for word in ("Command:", "Hardware:", "Duration:", "Expected:"):

@@ -236,6 +236,27 @@ def mask_time(
     return masked
 
 
+def mask_frequency(
+    clip: HostArray, rng: np.random.Generator, *, widest: float, sample_rate: int
+) -> HostArray:
+    """Silence one band, as SpecAugment does (arXiv 1904.08779), in the samples; same length.
+
+    Args:
+        clip: [S] float32.
+        rng: of the band's width and place.
+        widest: share of the mel scale, up to half the sample rate, that a band may take.
+        sample_rate: samples a second.
+    """
+    size = _fft_size(clip.size)
+    hertz = np.linspace(0.0, sample_rate / 2, size // 2 + 1)
+    share = np.log1p(hertz / 700) / np.log1p(sample_rate / 1400)
+    width = rng.uniform(0.0, widest)
+    low = rng.uniform(0.0, 1.0 - width)
+    spectrum = np.fft.rfft(clip, size)
+    spectrum[(share >= low) & (share < low + width)] = 0.0
+    return np.fft.irfft(spectrum, size)[: clip.size].astype(np.float32)
+
+
 def _fft_size(samples: int) -> int:
     """A little more than `samples`, with small factors: a prime length takes ten times as long."""
     block = 1 << max(samples.bit_length() - 5, 0)

@@ -37,6 +37,26 @@ class Examples(Protocol):
     def clip(self, index: int) -> HostArray: ...
 
 
+@runtime_checkable
+class Steps(Protocol):
+    """Batches by step number: a `BatchSource`, or another stage's own."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, step: int) -> Any: ...
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """How batches are read ahead: fields that every stage's batch config has."""
+
+    @property
+    def prefetch(self) -> int: ...
+
+    @property
+    def workers(self) -> int: ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchConfig:
     """How examples become batches.
@@ -260,9 +280,7 @@ class BatchSource:
         )
 
 
-def read_batches(
-    source: BatchSource, *, start: int, config: BatchConfig
-) -> Generator[Batch, None, None]:
+def read_batches(source: Steps, *, start: int, config: Reading) -> Generator[Any, None, None]:
     """Batches from step `start` on, made ahead by Grain in threads or processes.
 
     Closing the generator ends them.

@@ -10,6 +10,7 @@ counts.
 """
 
 import dataclasses
+import difflib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -134,6 +135,41 @@ def write_retrieval_set(
     )
     _write_table(folder / "qrels.jsonl", judged)
     return read_retrieval_set(folder)
+
+
+def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
+    """Another column of the queries, that of another recogniser's transcripts for instance.
+
+    Args:
+        folder: of a retrieval set.
+        name: of the column, in whichever form the table has.
+
+    Returns:
+        query id → text.
+
+    Raises:
+        MrlError: a query without it (the nearest column is named), or whose text is empty.
+    """
+    found: dict[str, str] = {}
+    for where, row in _read_table(Path(folder), "queries"):
+        key = row_id(where, row, "_id")
+        if name not in row:
+            near = difflib.get_close_matches(name, row, n=1, cutoff=0.5)
+            has = ", ".join(row)
+            raise MrlError(
+                f"query {key!r} has no {name!r}",
+                where=where,
+                mend=f"did you mean {near[0]}?" if near else f"its columns are {has}",
+            )
+        value = row[name]
+        if not isinstance(value, str) or not value.strip():
+            raise MrlError(
+                f"the {name!r} of query {key!r} is empty, or no text",
+                where=where,
+                mend="fill it, or leave the query out",
+            )
+        found[key] = value
+    return found
 
 
 def load_query_audio(query: Query, sample_rate: int) -> HostArray:

@@ -254,9 +254,12 @@ def filterbank_kernel(taps: int, channels: int, sample_rate: int) -> HostArray:
 
 def _initial(config: HubertConfig, vocabulary: CtcVocabulary, stage: CtcStageConfig) -> HubertCtc:
     model = initial_recogniser(config, vocabulary, stage.seed)
-    if stage.filterbank:
-        kernel = model.encoder.feature_encoder.blocks[0].conv.kernel
-        kernel[...] = jnp.asarray(
-            filterbank_kernel(kernel.shape[0], kernel.shape[2], config.sample_rate)
-        )
+    return start_as_filterbank(model) if stage.filterbank else model
+
+
+def start_as_filterbank(model: HubertCtc) -> HubertCtc:
+    """Put `filterbank_kernel` into the first convolution, in place; returns `model`."""
+    kernel = model.encoder.feature_encoder.blocks[0].conv.kernel
+    rate = model.encoder.config.sample_rate
+    kernel[...] = jnp.asarray(filterbank_kernel(kernel.shape[0], kernel.shape[2], rate))
     return model

@@ -1,0 +1,22 @@
+"""A recogniser of characters from a HuBERT tower: the first stage of the pipeline baseline.
+
+Command:   python train.py --config configs/ctc.py data.train=YOUR-MANIFEST.jsonl
+Hardware:  one accelerator of 16 GB for HuBERT-base.
+Duration:  not yet measured here.
+Expected:  not yet measured here; the paper does not give the settings of its recogniser.
+"""
+
+from mrl_jax.ctc_experiment import CtcDataConfig, CtcExperiment, CtcModelConfig
+from mrl_jax.data.ctc_batches import CtcBatchConfig
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+
+
+def get_config() -> CtcExperiment:
+    return CtcExperiment(
+        name="ctc",
+        model=CtcModelConfig(speech_tower="towers/speech", dtype="bfloat16"),
+        data=CtcDataConfig(batch=CtcBatchConfig(batch_size=16)),
+        optim=OptimConfig(learning_rate=1e-4, warmup_fraction=0.1),
+        train=LoopConfig(epochs=10, checkpoint_every=500, validate_every=500),
+    )

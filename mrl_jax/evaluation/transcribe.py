@@ -1,0 +1,99 @@
+"""Clips to text by a recogniser, in batches of few shapes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from mrl_jax import param_tree
+from mrl_jax.array_types import HostArray
+from mrl_jax.errors import MrlError
+from mrl_jax.evaluation.encode import padded_length
+from mrl_jax.models.clips import pad_clips
+from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
+
+
+class Recogniser:
+    """Greedy transcripts of clips; what is heard does not depend on the batch.
+
+    Args:
+        model: taken apart once; its arrays may be replaced by those of a training state.
+        batch_size: clips in a batch.
+
+    Attributes:
+        trained, frozen: arrays of the trained leaves, and of all others.
+        vocabulary: what transcripts are spelled with.
+
+    Raises:
+        MrlError: the recogniser has no vocabulary.
+    """
+
+    def __init__(self, model: HubertCtc, *, batch_size: int = 16):
+        if model.vocabulary is None:
+            raise MrlError(
+                "the recogniser has no vocabulary, so nothing can be written down",
+                mend="convert it from a folder with vocab.json",
+            )
+        self.vocabulary: CtcVocabulary = model.vocabulary
+        self.config = model.encoder.config
+        self.batch_size = batch_size
+        self._reference = model.encoder.padding == "reference"
+        split = param_tree.split(model)
+        self.trained: Mapping[str, Any] = split.trained
+        self.frozen: Mapping[str, Any] = split.frozen
+
+        def best(trained: Any, frozen: Any, samples: Any, lengths: Any) -> Any:
+            output = split.rebuild(trained, frozen)(samples, lengths)
+            return jnp.argmax(output.logits, axis=-1), output.frame_mask
+
+        self._best = jax.jit(best)
+
+    def transcribe(
+        self,
+        clips: Sequence[HostArray],
+        *,
+        names: Sequence[object] | None = None,
+        progress: str | None = None,
+    ) -> list[str]:
+        """What is said in each clip: mono, float, at the tower's sample rate.
+
+        Args:
+            clips: one [S] array a clip.
+            names: what errors call each clip.
+            progress: name of a progress bar.
+
+        Raises:
+            MrlError: a clip that is no audio, or shorter than a frame.
+        """
+        names = [f"clip {row}" for row in range(len(clips))] if names is None else names
+        order = np.argsort([-len(clip) for clip in clips], kind="stable")
+        found: dict[int, str] = {}
+        with tqdm(total=len(order), desc=progress, disable=progress is None, leave=False) as bar:
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size].tolist()
+                # The first stands in for those that are missing: one shape less to compile.
+                filled = [*rows, *[rows[0]] * (self.batch_size - len(rows))]
+                longest = len(clips[rows[0]])
+                samples, lengths = pad_clips(
+                    [clips[row] for row in filled],
+                    self.config,
+                    size=longest if self._reference else padded_length(longest),
+                    names=[names[row] for row in filled],
+                )
+                ids, mask = map(np.asarray, self._best(self.trained, self.frozen, samples, lengths))
+                for place, row in enumerate(rows):
+                    found[row] = self.vocabulary.decode(ids[place][mask[place]])
+                bar.update(len(rows))
+        return [found[row] for row in range(len(clips))]
+
+
+def unspelled(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> list[str]:
+    """Characters of the transcripts that no token holds, sorted."""
+    tokens = [t for number, t in enumerate(vocabulary.tokens) if number != vocabulary.blank]
+    known = {letter for token in tokens for letter in token if token != vocabulary.word_delimiter}
+    if vocabulary.word_delimiter is not None:
+        known.add(" ")
+    return sorted({letter for text in transcripts for letter in text} - known)

@@ -1,0 +1,218 @@
+"""Texts from one language to another: NLLB (arXiv 2207.04672) through CTranslate2.
+
+The folder is what `ct2-transformers-converter --copy_files tokenizer.json` makes of a
+published checkpoint; the tokenizer is its own. NLLB reads the code of the source language,
+the tokens and an end token, and writes after the code of the target language.
+"""
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mrl_jax.errors import MrlError, first_line
+
+CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
+"""A language and its script: wol_Latn."""
+MODEL, TOKENIZER, VOCABULARY = "model.bin", "tokenizer.json", "shared_vocabulary.json"
+END = "</s>"
+CONVERT = (
+    "make it with `ct2-transformers-converter --model SOURCE --output_dir FOLDER "
+    f"--copy_files {TOKENIZER}`"
+)
+INSTALL = "install the extra: `pip install 'mrl_jax[translate]'`"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranslatorConfig:
+    """A translator and what it is asked for.
+
+    Attributes:
+        folder: of CTranslate2's, with the tokenizer in it.
+        source, target: NLLB's codes of the languages, wol_Latn and fra_Latn for instance.
+        beams: hypotheses kept at a time; 1 is greedy.
+        max_tokens: of a translation.
+        batch_size: texts in a batch.
+    """
+
+    folder: Path
+    source: str
+    target: str
+    beams: int = 1
+    max_tokens: int = 200
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("beams", "max_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise MrlError(f"{name} is {getattr(self, name)}, expected 1 or more")
+
+
+class Translator:
+    """Translates texts; greedy translation equals that of transformers.
+
+    Args:
+        config: which translator, and between which languages.
+
+    Raises:
+        MrlError: no folder, or not one of CTranslate2's; no tokenizer of NLLB beside the
+            model, or another model's; a language that it does not know; a package that is
+            not installed.
+    """
+
+    def __init__(self, config: TranslatorConfig):
+        self.config = config
+        check_folder(config.folder)
+        self._tokenizer: Any = _open_tokenizer(config.folder / TOKENIZER)
+        known = sorted(token for token in self._tokenizer.get_vocab(True) if CODE.fullmatch(token))
+        if not known or self._tokenizer.token_to_id(END) is None:
+            raise MrlError(
+                f"has no language codes such as wol_Latn, or no token {END}: it is not NLLB's",
+                where=config.folder / TOKENIZER,
+                mend="copy tokenizer.json from the checkpoint that the model was converted from",
+            )
+        for name, code in (("source", config.source), ("target", config.target)):
+            _check_code(code, known, f"--{name}")
+        _check_vocabulary(config.folder, (config.source, config.target, END))
+        self._code_last = _has_code_last(config.folder)
+        self._model: Any = _open_model(config.folder)
+
+    def translate(self, texts: Sequence[str], *, progress: str | None = None) -> list[str]:
+        """The translation of each text; that of an empty one is empty.
+
+        Args:
+            texts: in the source language.
+            progress: name of a progress bar.
+        """
+        config, found = self.config, [""] * len(texts)
+        # Longest first: like lengths together.
+        rows = [row for row in range(len(texts)) if texts[row].strip()]
+        rows.sort(key=lambda row: -len(texts[row]))
+        with tqdm(total=len(rows), desc=progress, disable=progress is None, leave=False) as bar:
+            for start in range(0, len(rows), config.batch_size):
+                batch = rows[start : start + config.batch_size]
+                results = self._model.translate_batch(
+                    [self.tokens(texts[row]) for row in batch],
+                    target_prefix=[[config.target]] * len(batch),
+                    beam_size=config.beams,
+                    max_decoding_length=config.max_tokens,
+                )
+                for row, result in zip(batch, results, strict=True):
+                    found[row] = self.text(result.hypotheses[0])
+                bar.update(len(batch))
+        return found
+
+    def tokens(self, text: str) -> list[str]:
+        """A text as the model reads it, with the source language's code and the end."""
+        inner = self._tokenizer.encode(text, add_special_tokens=False).tokens
+        code = self.config.source
+        return [*inner, END, code] if self._code_last else [code, *inner, END]
+
+    def text(self, tokens: Sequence[str]) -> str:
+        """What the model wrote, without codes and ends."""
+        ids = [self._tokenizer.token_to_id(token) for token in tokens]
+        known = [i for i in ids if i is not None]  # Rows that only fill the embeddings up.
+        return self._tokenizer.decode(known, skip_special_tokens=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises an `MrlError` unless a folder is one of CTranslate2's with a tokenizer."""
+    if not folder.is_dir():
+        kind = "is a file, expected a folder" if folder.exists() else "no such folder"
+        raise MrlError(kind, where=folder, mend=f"check --translator, or {CONVERT}")
+    if not (folder / MODEL).is_file():
+        published = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+        what = "it is a checkpoint of transformers" if published else f"there is no {MODEL}"
+        raise MrlError(f"is no folder of CTranslate2's: {what}", where=folder, mend=CONVERT)
+    if not (folder / TOKENIZER).is_file():
+        raise MrlError(
+            f"has no {TOKENIZER}, so no text can be translated",
+            where=folder,
+            mend="copy it from the checkpoint that the model was converted from",
+        )
+
+
+def _open_tokenizer(path: Path) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MrlError(
+            "translating takes tokenizers, which is not installed", mend=INSTALL
+        ) from error
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises bare Exceptions.
+        raise MrlError(
+            f"cannot be read as a tokenizer ({first_line(error)})",
+            where=path,
+            mend="copy tokenizer.json from the published model again",
+        ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _open_model(folder: Path) -> Any:
+    try:
+        import ctranslate2
+    except ImportError as error:
+        raise MrlError(
+            "translating takes ctranslate2, which is not installed", mend=INSTALL
+        ) from error
+    try:
+        return ctranslate2.Translator(str(folder))
+    except (RuntimeError, ValueError) as error:
+        raise MrlError(
+            f"cannot be opened by CTranslate2 ({first_line(error)})", where=folder, mend=CONVERT
+        ) from error
+
+
+def _check_code(code: str, known: Sequence[str], option: str) -> None:
+    if code in known:
+        return
+    near = difflib.get_close_matches(code, known, n=1, cutoff=0.5)
+    near = near or [other for other in known if other[:2] == code[:2]][:1]
+    told = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
+    raise MrlError(
+        f"the tokenizer does not know the language {code!r}; it knows {len(known)}",
+        where=option,
+        mend=f"did you mean {near[0]}?" if near else f"expected one of {told}",
+    )
+
+
+def _check_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
+    """Whether the model was converted with this tokenizer's tokens, where that can be seen."""
+    path = folder / VOCABULARY
+    if not path.is_file():
+        return
+    try:
+        held = set(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise MrlError("cannot be read as a list of tokens", where=path, mend=CONVERT) from error
+    missing = [token for token in tokens if token not in held]
+    if missing:
+        raise MrlError(
+            f"has no {', '.join(missing)}: the tokenizer beside it is another model's",
+            where=path,
+            mend=CONVERT,
+        )
+
+
+def _has_code_last(folder: Path) -> bool:
+    """Early NLLB tokenizers put the code behind the text, and say so in their description."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return False
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("legacy_behaviour", False))
+    except (ValueError, AttributeError) as error:
+        raise MrlError(
+            f"cannot be read as a tokenizer's description ({first_line(error)})",
+            where=path,
+            mend="copy it from the published model again",
+        ) from error
