@@ -130,7 +130,11 @@ def scores(test: RetrievalSet, tower: Path) -> tuple[dict[str, float], Any]:
 
     tokenizer = TextTokenizer(tower, max_tokens=64)
     graphdef, state = nnx.split(load_qwen3(tower))
-    embed = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state).embed(*inputs))
+
+    @jax.jit
+    def embed(state: Any, ids: Any, mask: Any) -> Any:
+        return nnx.merge(graphdef, state).embed(ids, mask)
+
     texts = [[str(query.text) for query in test.queries], [doc.text for doc in test.corpus]]
     sides = [np.asarray(embed(state, *pad_tokens(tokenizer.encode(side), 64))) for side in texts]
     results = evaluate_retrieval(*sides, judgements_of(test), dims=DIMS)
