@@ -133,7 +133,8 @@ def scores(test: RetrievalSet, tower: Path) -> tuple[dict[str, float], Any]:
 
     @jax.jit
     def embed(state: Any, ids: Any, mask: Any) -> Any:
-        return nnx.merge(graphdef, state).embed(ids, mask)
+        tower: Any = nnx.merge(graphdef, state)
+        return tower.embed(ids, mask)
 
     texts = [[str(query.text) for query in test.queries], [doc.text for doc in test.corpus]]
     sides = [np.asarray(embed(state, *pad_tokens(tokenizer.encode(side), 64))) for side in texts]
