@@ -132,12 +132,11 @@ def scores(test: RetrievalSet, tower: Path) -> tuple[dict[str, float], Any]:
     graphdef, state = nnx.split(load_qwen3(tower))
 
     @jax.jit
-    def embed(state: Any, ids: Any, mask: Any) -> Any:
-        tower: Any = nnx.merge(graphdef, state)
-        return tower.embed(ids, mask)
+    def embed(state: Any, tokens: Any) -> Any:
+        return nnx.merge(graphdef, state).embed(*tokens)
 
     texts = [[str(query.text) for query in test.queries], [doc.text for doc in test.corpus]]
-    sides = [np.asarray(embed(state, *pad_tokens(tokenizer.encode(side), 64))) for side in texts]
+    sides = [np.asarray(embed(state, pad_tokens(tokenizer.encode(side), 64))) for side in texts]
     results = evaluate_retrieval(*sides, judgements_of(test), dims=DIMS)
     return {str(result.dim): round(result.means[METRIC], 4) for result in results}, sides
 
