@@ -137,7 +137,7 @@ def scores(test: RetrievalSet, tower: Path) -> tuple[dict[str, float], Any]:
 
     texts = [[str(query.text) for query in test.queries], [doc.text for doc in test.corpus]]
     sides = [np.asarray(embed(state, pad_tokens(tokenizer.encode(side), 64))) for side in texts]
-    results = evaluate_retrieval(*sides, judgements_of(test), dims=DIMS)
+    results = evaluate_retrieval(sides[0], sides[1], judgements_of(test), dims=DIMS)
     return {str(result.dim): round(result.means[METRIC], 4) for result in results}, sides
 
 
