@@ -130,10 +130,14 @@ def scores(test: RetrievalSet, tower: Path) -> tuple[dict[str, float], Any]:
 
     tokenizer = TextTokenizer(tower, max_tokens=64)
     graphdef, state = nnx.split(load_qwen3(tower))
-    embed = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state).embed(*inputs))
+
+    @jax.jit
+    def embed(state: Any, tokens: Any) -> Any:
+        return nnx.merge(graphdef, state).embed(*tokens)
+
     texts = [[str(query.text) for query in test.queries], [doc.text for doc in test.corpus]]
-    sides = [np.asarray(embed(state, *pad_tokens(tokenizer.encode(side), 64))) for side in texts]
-    results = evaluate_retrieval(*sides, judgements_of(test), dims=DIMS)
+    sides = [np.asarray(embed(state, pad_tokens(tokenizer.encode(side), 64))) for side in texts]
+    results = evaluate_retrieval(sides[0], sides[1], judgements_of(test), dims=DIMS)
     return {str(result.dim): round(result.means[METRIC], 4) for result in results}, sides
 
 

@@ -157,7 +157,7 @@ def appending_end(tokenizer: bytes, end_id: int, *, where: object) -> bytes:
         plain, ended = _with_and_without(Tokenizer.from_str(tokenizer.decode()))
         if ended == [*plain, end_id]:
             return tokenizer
-        end = Tokenizer.from_str(tokenizer.decode()).id_to_token(end_id)
+        end = str(Tokenizer.from_str(tokenizer.decode()).id_to_token(end_id))
         template = _template(end, end_id)
         before = raw.get("post_processor")
         raw["post_processor"] = (

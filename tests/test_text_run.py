@@ -131,7 +131,7 @@ def test_loss_and_gradients_are_those_of_sentence_transformers(tiny, tmp_path):
 
     # Rows come in another order, which a mean over them does not see.
     (ours, _), gradient = _gradient(tiny, 8)
-    assert float(ours) == pytest.approx(float(value), rel=1e-5)
+    assert float(ours) == pytest.approx(value.item(), rel=1e-5)
     flat = {f"encoder.{path}": leaf for path, leaf in param_tree.flatten(gradient).items()}
     names = published_names(qwen3.TABLE, {p: leaf.shape for p, leaf in flat.items()}, NEW_NAMING)
     named = {
@@ -148,7 +148,7 @@ def test_loss_and_gradients_are_those_of_sentence_transformers(tiny, tmp_path):
 def test_eight_parts_are_one_batch_and_micro_batches_are_not(tiny):
     (value, per_dim), whole = _gradient(tiny, 1)
     (in_parts, per_dim_in_parts), gradient = _gradient(tiny, 8)
-    assert float(in_parts) == pytest.approx(float(value), rel=1e-5)
+    assert float(in_parts) == pytest.approx(value.item(), rel=1e-5)
     np.testing.assert_allclose(per_dim_in_parts, per_dim, rtol=1e-5)
     whole, gradient = param_tree.flatten(whole), param_tree.flatten(gradient)
     found = errors(gradient, whole)
