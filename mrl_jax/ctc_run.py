@@ -129,7 +129,7 @@ def train_recogniser(
     say(
         f"{config.name}: {sum(int(np.prod(x)) for x in leaves.values()):,} trained of "
         f"{param_tree.count(param_tree.flat_weights(model)):,} parameters, "
-        f"{len(source.plan.bucket_of):,} clips, {len(vocabulary.tokens)} characters, {steps:,} "
+        f"{len(source.plan.bucket_of):,} clips, {len(vocabulary.tokens)} tokens, {steps:,} "
         f"steps of {config.data.batch.batch_size} on {len(devices.everywhere)} device(s) by "
         f"{devices.parallel}"
     )

@@ -114,9 +114,9 @@ def test_a_run_leaves_metrics_and_a_tower(world, finished):
     assert run.tower == workdir / "tower"
     # The characters of the data, after the blank and the delimiter.
     assert run.info.vocabulary.tokens == ("<pad>", "|", *sorted(set(SPOKEN) - {" "}))
-    assert "24 clips, 11 characters, 6 steps of 8" in said[-2]
+    assert "24 clips, 12 tokens, 6 steps of 8" in said[-2]
     model = load_hubert_ctc(run.tower)
-    assert model.lm_head.kernel.shape[-1] == 11
+    assert model.lm_head.kernel.shape[-1] == 12
     before, after = stored(world.speech), stored(run.tower)
     moved = {path for path in after if not np.array_equal(after[path], before.get(path))}
     frozen = {path for path in after if ".feature_encoder." in path}

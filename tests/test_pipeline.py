@@ -171,7 +171,7 @@ def test_a_column_stands_for_another_recogniser(places, tmp_path):
     assert "| 0 | 4 | 1.0000 | 1.0000 |" in (tmp_path / "out" / "report.md").read_text()
     # The set's own transcripts are what is measured: there is nothing to hold them against.
     own = report_pipeline(None, data, tmp_path / "own", text=text, transcripts="transcript")
-    assert "| 32 | 1.0000 | 1.0000 |" in own
+    assert "| 32 | 1.0000 (1.00 to 1.00) |" in own
     assert "What recognition costs" not in (tmp_path / "own" / "report.md").read_text()
 
 

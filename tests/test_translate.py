@@ -53,6 +53,9 @@ def make_nllb(folder: Path, *, legacy: bool = False):
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.copy_(torch.randn(parameter.shape) * (0.5 if "shared" in name else 0.3))
+        # Codes and ends are seldom the likeliest, so that words are written.
+        rare = tokenizer.convert_tokens_to_ids([*tokens[:4], *CODES])
+        model.model.shared.weight[rare] *= 0.2
     source = folder / "source"
     model.save_pretrained(source)
     tokenizer.save_pretrained(source)
