@@ -1,7 +1,8 @@
 """Measure a trained model: `python eval.py COMMAND --model DIR --data DIR`.
 
-Or several side by side: `python eval.py compare --models NAME=DIR NAME=DIR --data DIR --out DIR`.
-Or a recogniser (`transcribe`), alone or before a translator and a text tower (`pipeline`).
+Or several side by side, pipelines of recogniser, translator and text tower among them:
+`python eval.py compare --models NAME=DIR NAME=DIR --data DIR --out DIR`.
+Or a recogniser alone: `python eval.py transcribe --model DIR --data DIR --out DIR`.
 """
 
 import argparse
@@ -37,17 +38,13 @@ COMMANDS = {
     ),
     "compare": (
         "mrl_jax.compare_report",
-        "Any number of trained systems on one set, from one encoding each: nDCG at every dimension "
-        "with intervals, paired tests between systems, parameters, time and work of a query.",
+        "Any number of trained systems and pipelines on one set, from one encoding each: nDCG at "
+        "every dimension with intervals, paired tests between systems, parameters, time and work "
+        "of a query; of a pipeline each stage's output, and what its recogniser's errors cost.",
     ),
     "transcribe": (
         "mrl_jax.transcribe_report",
         "A recogniser's word and character error rates with intervals, and its transcripts.",
-    ),
-    "pipeline": (
-        "mrl_jax.pipeline_report",
-        "The baseline: recogniser, translator and text tower one after the other, every stage's "
-        "output kept beside the rank of the answer.",
     ),
     "robustness": (
         "mrl_jax.robustness_report",
@@ -77,10 +74,8 @@ def add_options(command: argparse.ArgumentParser, name: str) -> None:
     """Those that all commands have, and those of one; each is an argument of its function."""
     add: Callable[..., Any] = command.add_argument
     if name == "compare":
-        text = "trained models: NAME=DIR, or DIR for one that is called as its folder"
+        text = "trained models or pipelines: NAME=DIR, or DIR for one called as its folder"
         add("--models", "--model", nargs="+", action="extend", required=True, help=text)
-    elif name == "pipeline":
-        add("--recogniser", type=Path, dest="model", help="tower folder of a recogniser")
     else:
         what = (
             "tower folder of a recogniser" if name == "transcribe" else "folder of a trained model"
@@ -88,7 +83,7 @@ def add_options(command: argparse.ArgumentParser, name: str) -> None:
         add("--model", type=Path, required=True, help=what)
     text = ", a manifest or a built data set" if name == "transcribe" else ""
     add("--data", required=True, help=f"folder of a set, or its name: fleurs:wo-fr{text}")
-    elsewhere = name in ("compare", "transcribe", "pipeline")  # Not beside a model.
+    elsewhere = name in ("compare", "transcribe")  # Not beside a model.
     text = "" if elsewhere else f"; default: MODEL/{default_name(name, 'DATA')}"
     add("--out", type=Path, required=elsewhere, help=f"report folder{text}")
     add("--overwrite", action="store_true", help="replace an earlier report")
@@ -109,17 +104,6 @@ def add_options(command: argparse.ArgumentParser, name: str) -> None:
     elif name == "transcribe":
         add("--split", default="", help="of a manifest (all) or a built data set (test)")
         add("--plain", action="store_true", help="compare without case and punctuation")
-    elif name == "pipeline":
-        text = "folder of a text tower, or of a trained model, whose text tower serves"
-        add("--text", type=Path, required=True, help=text)
-        add("--translator", default="none", help="folder of CTranslate2's, or none (default)")
-        add("--source", help="language of the transcripts, as NLLB calls it: wol_Latn")
-        add("--target", help="language to translate to: fra_Latn")
-        add("--beams", type=int, default=1, help="of the translator; default: 1, greedy")
-        text = "column of the queries to take instead of a recogniser: transcript, or any other"
-        add("--transcripts", metavar="COLUMN", help=text)
-        add("--prompt", default="", help="put before each query, word for word")
-        add("--plain", action="store_true", help="count errors without case and punctuation")
     elif name == "tradeoff":
         add("--corpus-size", type=int, help="documents to measure latency at; default: the set's")
         text = (

@@ -1,6 +1,7 @@
 """Train what a config describes: `python train.py --config configs/NAME.py [a.b=c ...]`.
 
-The same command goes on with a run that was stopped. Exit status: 0 finished, 143
+The same command goes on with a run that was stopped. A pipeline, of which nothing is trained,
+is checked and written. Exit status: 0 finished, 143
 stopped by SIGTERM after a checkpoint, 2 wrong input.
 """
 
@@ -22,6 +23,7 @@ def main(argv: Sequence[str]) -> int:
     from mrl_jax.ctc_experiment import CtcExperiment
     from mrl_jax.ctc_run import train_recogniser
     from mrl_jax.experiment import ExperimentConfig
+    from mrl_jax.pipeline_folder import PipelineConfig, write_pipeline
     from mrl_jax.text_experiment import TextStageExperiment
     from mrl_jax.text_run import train_text
     from mrl_jax.training_run import train
@@ -30,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
         ExperimentConfig: train,
         TextStageExperiment: train_text,
         CtcExperiment: train_recogniser,
+        PipelineConfig: write_pipeline,
     }
     config = override(load_config(args.config, *runs), args.assignments)
     run = runs[type(config)](config, args.workdir or Path("runs") / config.name)

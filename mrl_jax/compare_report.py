@@ -1,33 +1,18 @@
-"""`eval.py compare`: any number of trained systems on one retrieval set, side by side."""
+"""`eval.py compare`: trained models and pipelines on one retrieval set, side by side."""
 
-import dataclasses
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
-from mrl_jax import param_tree
-from mrl_jax.array_types import HostArray
 from mrl_jax.data.digests import digest_lines
 from mrl_jax.data.named_sets import load_retrieval_set
-from mrl_jax.data.retrieval_set import Query, RetrievalSet, load_query_audio
 from mrl_jax.data.set_digest import digest_retrieval_set
-from mrl_jax.embedder import Embedder
 from mrl_jax.errors import MrlError
-from mrl_jax.evaluation.comparison import Clusters
 from mrl_jax.evaluation.records import Record, Source, write_jsonl
-from mrl_jax.evaluation.retrieval import (
-    Judgements,
-    check_dims,
-    evaluate_retrieval,
-    judgements_of,
-)
+from mrl_jax.evaluation.retrieval import check_dims, judgements_of
 from mrl_jax.evaluation.systems import (
     METRICS,
-    Cost,
     System,
     cost_table,
     plot_systems,
@@ -37,13 +22,23 @@ from mrl_jax.evaluation.systems import (
     system_means,
     system_records,
 )
-from mrl_jax.measured_set import clusters_of, encode_corpus, encode_queries, set_name
-from mrl_jax.model_folder import ModelInfo, read_model_info
+from mrl_jax.measured_set import clusters_of, set_name
+from mrl_jax.measured_systems import (
+    REPEATS,
+    Info,
+    Measured,
+    Task,
+    columns_of,
+    hearing_rate,
+    measure_systems,
+    median_query,
+    read_system,
+)
+from mrl_jax.pipeline_folder import PipelineInfo
+from mrl_jax.pipeline_stages import STAGES, stage_rows, stage_tables, stages_summary
 from mrl_jax.report_folder import library_commit, report_folder, write_report
 from mrl_jax.staging import check_apart
 
-KS = (5, 10)
-REPEATS = 5
 PICTURE = "systems.png"
 SUMMARY = """{systems} on the same {queries} queries, searched in the same {documents} documents.
 Each system encoded the queries once, and the documents were encoded once for all; every
@@ -60,22 +55,6 @@ the same run as XLA counts them in the program with all layers unrolled. Neither
 among documents, which is the same for all. Parameters are those of both towers and the head."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
-    """What every system of a comparison is measured on.
-
-    Attributes:
-        data: the set, less the queries without a relevant document.
-        judgements, clusters: of it.
-        dims: that all systems are searched at.
-    """
-
-    data: RetrievalSet
-    judgements: Judgements
-    clusters: Clusters
-    dims: tuple[int, ...]
-
-
 def report_compare(
     models: Sequence[str],
     data: Path | str,
@@ -87,47 +66,49 @@ def report_compare(
     """Measure every system, write the report folder, and return its table of nDCG@10.
 
     The folder appears whole: report.md, report.html, results.jsonl (entries of a record
-    name its system), queries.jsonl (every query's values at each dimension) and systems.png.
+    name its system), queries.jsonl (every query's values at each dimension), systems.png and,
+    where there are pipelines, stages.jsonl (every query's words at each stage).
 
     Args:
-        models: NAME=DIR, or DIR for one that is called as its folder.
+        models: of trained models and pipelines: NAME=DIR, or DIR for one that is called as its
+            folder.
         data: folder of a set, or the name of a published one.
         out: folder of the report.
-        dims: prefixes; by default those that all systems were trained on.
+        dims: prefixes; by default those that all systems have.
         overwrite: replace an earlier report.
 
     Raises:
-        MrlError: a name twice; systems of different dims or text towers; a model or a set
-            that cannot be read; `out` exists.
+        MrlError: a name twice; systems of different dims or text towers; a model, a pipeline
+            or a set that cannot be read, or do not go together; `out` exists.
     """
     folders = named_folders(models)
-    infos = {name: read_model_info(folder) for name, folder in folders.items()}
+    infos = {name: read_system(folder) for name, folder in folders.items()}
     dims = check_alike(infos, dims)
     loaded = load_retrieval_set(data)
     for folder in folders.values():
         check_apart(folder, out)
+    judged = loaded.judged_only()
+    judgements = judgements_of(judged)
+    columns = columns_of(infos, judged, data)
     with report_folder(out, overwrite=overwrite) as staging:
-        judged = loaded.judged_only()
-        judgements = judgements_of(judged)
+        rate = hearing_rate(folders, infos)
         task = Task(
             data=judged,
             judgements=judgements,
             clusters=clusters_of(judged, judgements),
             dims=dims,
+            timed=median_query(judged, rate),
+            rate=rate,
         )
-        # Other systems than models of this library join here, as `System`s.
-        systems, length = measure_models(folders, task)
-        digests = [
-            digest_lines((i.speech.digest, i.text.digest, i.head_digest)) for i in infos.values()
-        ]
+        measured = measure_systems(folders, infos, columns, task)
         source = Source(
             data=str(data),
             data_digest=digest_retrieval_set(loaded),
             model=", ".join(f"{name}={folder}" for name, folder in folders.items()),
-            model_digest=digest_lines(digests),
+            model_digest=digest_lines(map(_digest, infos.values())),
             commit=library_commit(),
         )
-        return write_comparison(staging, systems, task, source, set_name(data), length)
+        return write_comparison(staging, measured, task, source, set_name(data))
 
 
 def named_folders(models: Sequence[str]) -> dict[str, Path]:
@@ -153,16 +134,16 @@ def named_folders(models: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def check_alike(infos: dict[str, ModelInfo], dims: Sequence[int] | None) -> tuple[int, ...]:
+def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[int, ...]:
     """The dims of a comparison, the widest first.
 
     Args:
         infos: of the systems by name.
-        dims: asked for; by default those that all were trained on.
+        dims: asked for; by default those that all have.
 
     Raises:
-        MrlError: text towers differ, or trained dims do and none are asked for; a dim that
-            some system was not trained on.
+        MrlError: text towers differ, or dims do and none are asked for; a dim that some
+            system does not have.
     """
     (first, one), *others = infos.items()
     for name, info in others:
@@ -178,7 +159,7 @@ def check_alike(infos: dict[str, ModelInfo], dims: Sequence[int] | None) -> tupl
             common = sorted(set(one.dims) & set(info.dims), reverse=True)
             mend = f"pass --dims {','.join(map(str, common))}" if common else "train one of them"
             raise MrlError(
-                f"{first} was trained on the dimensions {told[0]} and {name} on {told[1]}",
+                f"{first} {_has(one)} the dimensions {told[0]} and {name} on {told[1]}",
                 where="--models",
                 mend=mend if common else f"{mend} on the other's",
             )
@@ -188,7 +169,7 @@ def check_alike(infos: dict[str, ModelInfo], dims: Sequence[int] | None) -> tupl
         for name, info in infos.items():
             if dim not in info.dims:
                 raise MrlError(
-                    f"{name} was not trained on the dimension {dim}, only on "
+                    f"{name} {_has(info, 'not ')} the dimension {dim}, only on "
                     f"{', '.join(map(str, info.dims))}",
                     where="--dims",
                     mend=f"leave {dim} out",
@@ -197,73 +178,19 @@ def check_alike(infos: dict[str, ModelInfo], dims: Sequence[int] | None) -> tupl
     return tuple(dims)
 
 
-def measure_models(folders: dict[str, Path], task: Task) -> tuple[list[System], str]:
-    """Each model on the task, and the length of the query that was timed.
-
-    Queries are encoded once a model. Documents are encoded once in all, and again only where
-    a model computes in another dtype, or cuts texts elsewhere.
-    """
-    systems, timed, length = [], None, ""
-    corpora: dict[tuple[object, ...], HostArray] = {}
-    for name, folder in folders.items():
-        embedder = Embedder.load(folder)
-        info, model = embedder.info, embedder.model
-        corpus = (info.text.digest, str(model.text.dtype), info.max_text_tokens)
-        if corpus not in corpora:
-            corpora[corpus] = encode_corpus(embedder, task.data)
-        results = evaluate_retrieval(
-            encode_queries(embedder, task.data),
-            corpora[corpus],
-            task.judgements,
-            dims=task.dims,
-            ks=KS,
-        )
-        rate = model.speech.config.sample_rate
-        timed = _median_query(task.data, rate) if timed is None else timed
-        seconds, flops, length = _query_cost(embedder, timed)
-        cost = Cost(
-            parameters=param_tree.count(param_tree.flat_weights(model)),
-            trained=param_tree.count(param_tree.flatten(embedder.encoder.trained)),
-            seconds=seconds,
-            flops=flops,
-        )
-        kind = info.kind.replace("_", " ")
-        if info.kind == "dual_encoder" and not model.separate_dims:
-            kind += ", nested"
-        scores = {result.dim: result.per_query for result in results}
-        systems.append(System(name=name, kind=kind, scores=scores, cost=cost))
-    return systems, length
-
-
-def time_query(embed: Callable[[], object]) -> float:
-    """Seconds of the median of some runs, after one that compiles."""
-    embed()
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        embed()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def write_comparison(
-    staging: Path,
-    systems: Sequence[System],
-    task: Task,
-    source: Source,
-    name: str,
-    length: str,
+    staging: Path, measured: Sequence[Measured], task: Task, source: Source, name: str
 ) -> str:
     """Write tables, records and the picture into `staging`; returns the table of nDCG@10.
 
     Args:
         staging: of `report_folder`.
-        systems: with the same dims, and one value a judged query.
+        measured: systems with the same dims, and one value a judged query.
         task: what they were measured on.
         source: of the records.
         name: of the set.
-        length: of the query that was timed.
     """
+    systems = [one.system for one in measured]
     means = system_means(systems, task.clusters)
     pairs = system_differences(systems, task.clusters)
     records = system_records(systems, means, pairs)
@@ -276,6 +203,11 @@ def write_comparison(
     tables["Cost of a query"] = cost_table(systems)
     if pairs:
         tables["Differences in nDCG@10"] = system_differences_table(pairs)
+    more, rows = stage_tables(measured, means, task.clusters)
+    tables |= more
+    records += rows
+    if any(one.run is not None for one in measured):
+        write_jsonl(staging / STAGES, stage_rows(measured, task))
     plot_systems(staging / PICTURE, systems, means, chance=task.judgements.chance())
     write_jsonl(staging / "queries.jsonl", _per_query(systems, task))
     device = jax.devices()[0]
@@ -289,9 +221,10 @@ def write_comparison(
             documents=len(task.data.corpus),
             speakers=" and speakers" if task.clusters.speakers else "",
             repeats=REPEATS,
-            length=length,
+            length=task.length,
             device=kind,
-        ),
+        )
+        + stages_summary(measured, task),
         records=records,
         source=source,
         tables=tables,
@@ -300,20 +233,15 @@ def write_comparison(
     return next(iter(tables.values()))
 
 
-def _median_query(data: RetrievalSet, rate: int) -> Query:
-    """The query of median length."""
-    spoken = data.queries[0].audio is not None
-    lengths = [len(load_query_audio(q, rate) if spoken else q.text or "") for q in data.queries]
-    return data.queries[int(np.argsort(lengths, kind="stable")[len(lengths) // 2])]
+def _has(info: Info, negated: str = "") -> str:
+    """How a system comes by its dims, in words."""
+    return f"is {negated}set to" if isinstance(info, PipelineInfo) else f"was {negated}trained on"
 
 
-def _query_cost(embedder: Embedder, query: Query) -> tuple[float, float, str]:
-    """Seconds and FLOPs of one query alone, and its length in words."""
-    rate, encoder, task = embedder.model.speech.config.sample_rate, embedder.encoder, query.task
-    asked = query.text or "" if query.audio is None else load_query_audio(query, rate)
-    length = f"{len(asked)} characters" if query.audio is None else f"{len(asked) / rate:.1f} s"
-    seconds = time_query(encoder.alone(asked, task=task or ""))
-    return seconds, encoder.flops(asked, task=task or ""), length
+def _digest(info: Info) -> str:
+    if isinstance(info, PipelineInfo):
+        return info.digest
+    return digest_lines((info.speech.digest, info.text.digest, info.head_digest))
 
 
 def _per_query(systems: Sequence[System], task: Task) -> list[dict[str, object]]:

@@ -1,50 +1,24 @@
-"""The pipeline baseline: recogniser, translator, text tower, each stage's output kept."""
+"""The pipeline baseline at work: recogniser, translator, text tower, each stage's output kept."""
 
 import dataclasses
-import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from mrl_jax.array_types import Float32, HostArray, Int
-from mrl_jax.data.retrieval_set import RetrievalSet, load_query_audio, read_query_column
-from mrl_jax.data.text import TextTokenizer
+from mrl_jax.array_types import Float32, HostArray
+from mrl_jax.data.plain_text import plain_text
+from mrl_jax.data.retrieval_set import Query, RetrievalSet, load_query_audio, read_query_column
+from mrl_jax.data.text import TextTokenizer, query_prompt
 from mrl_jax.data.utterances import need_transcripts, of_retrieval_set
 from mrl_jax.errors import MrlError
-from mrl_jax.evaluation.comparison import Clusters
 from mrl_jax.evaluation.embed_texts import TextEmbedder
-from mrl_jax.evaluation.retrieval import (
-    KS,
-    Judgements,
-    RetrievalResult,
-    check_dims,
-    evaluate_retrieval,
-    judgements_of,
-)
-from mrl_jax.evaluation.search import unit_prefix
+from mrl_jax.evaluation.retrieval import Judgements, RetrievalResult, evaluate_retrieval
 from mrl_jax.evaluation.transcribe import Recogniser
 from mrl_jax.evaluation.translate import Translator
-from mrl_jax.measured_set import clusters_of
-from mrl_jax.model_folder import MODEL_FILE, read_model_info
-from mrl_jax.tower_folder import load_qwen3, read_info
-
-
-@dataclasses.dataclass(frozen=True)
-class TextSide:
-    """What embeds texts.
-
-    Attributes:
-        embed: texts to [N, E].
-        width: E.
-        dims: prefixes that were trained, or halves of the width.
-        digest: of the tower's weights.
-    """
-
-    embed: TextEmbedder
-    width: int
-    dims: tuple[int, ...]
-    digest: str
+from mrl_jax.evaluation.translator_size import count_parameters
+from mrl_jax.evaluation.wer import Comparison, compare_transcripts, import_jiwer
+from mrl_jax.pipeline_folder import NONE, PipelineConfig, PipelineInfo, translator_config
+from mrl_jax.tower_folder import load_hubert_ctc, load_qwen3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +30,11 @@ class Stages:
         translated: what was embedded, less the prompt: the transcripts themselves without a
             translator.
         results: at each dim.
-        ranks: [Q] place of each query's best relevant document at the widest dim, from 1.
     """
 
     heard: Sequence[str]
     translated: Sequence[str]
     results: Sequence[RetrievalResult]
-    ranks: Int[HostArray, " Q"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,141 +42,212 @@ class PipelineRun:
     """A pipeline measured on a set.
 
     Attributes:
-        data: the set, less the queries without a relevant document.
-        left_out: how many those are.
         stages: with the recogniser's transcripts, or those of the column.
         true: the same with the set's own transcripts; None where they are not all there,
             or are what was measured.
+        errors: of the recogniser; None where `true` is.
     """
 
-    data: RetrievalSet
-    left_out: int
-    judgements: Judgements
-    clusters: Clusters
     stages: Stages
     true: Stages | None
+    errors: Comparison | None
 
 
-def open_text_side(folder: Path, dims: Sequence[int] | None) -> TextSide:
-    """The text tower of a tower folder, or that of a trained model.
+class Pipeline:
+    """A pipeline with its parts in memory.
+
+    What nothing was heard in is an empty text: nothing is translated, and the text tower
+    embeds the prompt alone.
 
     Args:
-        folder: made by `python -m converters qwen3`, the text stage or `train.py`.
-        dims: prefixes to search at; the folder's own for None.
+        folder: that `info` was read from.
+        info: what stands in it.
+
+    Attributes:
+        rate: samples a second that the recogniser hears; None without one.
+        kind: what it is, in a few words.
+        parameters: of all parts; NaN where a translator's cannot be counted.
+    """
+
+    def __init__(self, folder: Path, info: PipelineInfo):
+        self.config = config = info.config
+        tower = folder / config.text_tower
+        tokenizer = TextTokenizer(tower, max_tokens=config.max_text_tokens)
+        module = load_qwen3(tower, dtype=config.dtype)
+        self.dtype = str(module.dtype)
+        self._text = TextEmbedder(module, tokenizer)
+        self._recogniser: Recogniser | None = None
+        self._translator: Translator | None = None
+        self.parameters = float(self._text.parameters)
+        kinds = [f"column {config.transcripts}"]
+        if config.recogniser:
+            place = folder / config.recogniser
+            heard = load_hubert_ctc(place, padding=config.padding, dtype=config.dtype)
+            self._recogniser, kinds = Recogniser(heard), ["recogniser"]
+            self.parameters += self._recogniser.parameters
+        if config.translator != NONE:
+            asked = translator_config(config, folder)
+            self._translator = Translator(asked)
+            kinds.append(f"translator {asked.source} to {asked.target}")
+            self.parameters += count_parameters(asked.folder)
+        self.rate = None if self._recogniser is None else self._recogniser.config.sample_rate
+        self.kind = f"pipeline: {', '.join(kinds)}"
+
+    def hear(self, queries: Sequence[Query]) -> list[str]:
+        """What the recogniser makes of spoken queries, "" where it hears nothing."""
+        if self._recogniser is None:
+            raise ValueError("a column of transcripts stands for the recogniser")
+        rate, names = self._recogniser.config.sample_rate, [f"query {q.id}" for q in queries]
+        clips = [load_query_audio(query, rate) for query in queries]
+        return self._recogniser.transcribe(clips, names=names, progress="recogniser")
+
+    def translate(self, texts: Sequence[str], *, progress: str | None = None) -> list[str]:
+        """What is embedded, in the order of the texts."""
+        if self._translator is None:
+            return list(texts)
+        return self._translator.translate(texts, progress=progress)
+
+    def embed(
+        self, texts: Sequence[str], *, tasks: Sequence[str] | None = None, progress: str
+    ) -> Float32[HostArray, "N E"]:
+        """Vectors of queries with their tasks' prompts, or of documents without tasks."""
+        if tasks is None:
+            return self._text(texts, progress=progress)
+        pairs = zip(tasks, texts, strict=True)
+        return self._text([self._prompt(t) + text for t, text in pairs], progress=progress)
+
+    def alone(self, asked: HostArray | str, *, task: str = "") -> Callable[[], HostArray]:
+        """What takes one query from samples, or its transcript, to its vector: to be timed."""
+        prompt = self._prompt(task)
+
+        def run() -> HostArray:
+            if isinstance(asked, str):
+                heard = [asked]
+            else:
+                assert self._recogniser is not None
+                heard = self._recogniser.transcribe([asked])
+            return self._text([prompt + self.translate(heard)[0]])
+
+        return run
+
+    def flops(self, asked: HostArray | str, *, task: str = "") -> float:
+        """Floating-point operations of one query; NaN with a translator, which nobody counts."""
+        if self._translator is not None:
+            return math.nan
+        total, heard = 0.0, asked
+        if not isinstance(heard, str):
+            assert self._recogniser is not None
+            total, heard = self._recogniser.flops(heard), self._recogniser.transcribe([heard])[0]
+        return total + self._text.flops(self._prompt(task) + heard)
+
+    def _prompt(self, task: str) -> str:
+        return query_prompt(self.config.prompts.get(task, ""))
+
+
+def check_queries(
+    name: str, config: PipelineConfig, data: RetrievalSet, place: Path | str
+) -> list[str] | None:
+    """What can be told before anything is encoded, and the column of a pipeline that takes one.
+
+    Args:
+        name: of the pipeline.
+        config: of it.
+        data: the set, less the queries without a relevant document.
+        place: the set as the user named it.
+
+    Returns:
+        The column in the order of the queries; None where a recogniser hears them.
 
     Raises:
-        MrlError: neither; a dim above the width.
+        MrlError: a task without a prompt; a written query for a recogniser; no such column,
+            or a query whose transcript is empty, which is named; jiwer is not installed.
     """
-    chosen, tower, max_tokens = None, folder, 512
-    if (folder / MODEL_FILE).is_file():
-        info = read_model_info(folder)
-        chosen, max_tokens = tuple(info.dims), info.max_text_tokens
-        tower = folder / info.text.path
-    digest = read_info(tower, expected=("qwen3",)).digest
-    module = load_qwen3(tower)
-    width = module.config.width
-    halves = tuple(width >> shift for shift in range(4) if width >> shift)
-    chosen = tuple(dims) if dims is not None else chosen or halves
-    check_dims(chosen, width, where="--dims")
-    embed = TextEmbedder(module, TextTokenizer(tower, max_tokens=max_tokens))
-    return TextSide(embed, width, chosen, digest)
+    for query in data.queries:
+        if query.task and config.prompts and query.task not in config.prompts:
+            raise MrlError(
+                f"the task {query.task!r} of query {query.id!r} has no prompt in {name}, "
+                f"expected one of {', '.join(sorted(config.prompts))}",
+                where=place,
+                mend=f"correct the task, or write the pipeline with prompts.{query.task}=",
+            )
+    heard = None
+    if config.recogniser:
+        of_retrieval_set(data)
+    else:
+        heard = transcripts_of(data, place, config.transcripts)
+    known = _known(data)
+    if known is not None and known != heard:
+        import_jiwer()
+        if config.plain_errors:
+            ids = [query.id for query in data.queries]
+            need_transcripts(ids, list(map(plain_text, known)), place, column="plain transcript")
+    return heard
 
 
 def run_pipeline(
+    pipeline: Pipeline,
     data: RetrievalSet,
-    text: TextSide,
+    documents: Float32[HostArray, "N E"],
+    judgements: Judgements,
     *,
-    recogniser: Recogniser | None = None,
-    heard: Sequence[str] | None = None,
-    translator: Translator | None = None,
-    prompt: str = "",
-    ks: Sequence[int] = KS,
+    heard: Sequence[str] | None,
+    dims: Sequence[int],
+    ks: Sequence[int],
 ) -> PipelineRun:
     """Every stage once; the same again from the true transcripts, where they are known.
 
     Args:
-        data: the set.
-        text: embeds queries and documents.
-        recogniser: hears the queries.
-        heard: or transcripts of `data.judged_only()`'s queries, in their order.
-        translator: None where the text tower reads the transcripts' language.
-        prompt: put before each query, word for word.
+        pipeline: to be measured.
+        data: the set, less the queries without a relevant document.
+        documents: the corpus by the pipeline's text tower.
+        judgements: of the set.
+        heard: of `check_queries`.
+        dims: prefixes to search at.
         ks: ranks that metrics are cut at.
 
     Raises:
-        MrlError: a written query, where there is a recogniser; a broken recording.
+        MrlError: a broken recording.
     """
-    if (recogniser is None) == (heard is None):
-        raise ValueError("expected a recogniser or transcripts, and not both")
-    left_out, data = len(data.unjudged), data.judged_only()
-    judgements = judgements_of(data)
-    if recogniser is not None:
-        utterances = of_retrieval_set(data)
-        clips = [load_query_audio(query, recogniser.config.sample_rate) for query in data.queries]
-        names = [f"query {utterance.id}" for utterance in utterances]
-        heard = recogniser.transcribe(clips, names=names, progress="recogniser")
-    assert heard is not None
-    documents = text.embed([document.text for document in data.corpus], progress="corpus")
-    known = [query.transcript for query in data.queries if query.transcript]
+    tasks = [query.task or "" for query in data.queries]
+    heard = pipeline.hear(data.queries) if heard is None else list(heard)
 
     def follow(transcripts: Sequence[str]) -> Stages:
-        translated = (
-            list(transcripts)
-            if translator is None
-            else translator.translate(transcripts, progress="translator")
-        )
-        vectors = text.embed([prompt + said for said in translated], progress="queries")
-        results = evaluate_retrieval(vectors, documents, judgements, dims=text.dims, ks=ks)
-        ranks = answer_ranks(vectors, documents, judgements, max(text.dims))
-        return Stages(list(transcripts), translated, results, ranks)
+        translated = pipeline.translate(transcripts, progress="translator")
+        vectors = pipeline.embed(translated, tasks=tasks, progress="queries")
+        results = evaluate_retrieval(vectors, documents, judgements, dims=dims, ks=ks)
+        return Stages(transcripts, translated, results)
 
-    stages = follow(heard)
-    complete = len(known) == len(data.queries) and known != list(heard)
-    true = follow(known) if complete else None
-    return PipelineRun(data, left_out, judgements, clusters_of(data, judgements), stages, true)
+    stages, known = follow(heard), _known(data)
+    # A column that is the truth leaves nothing to compare.
+    if known is None or (pipeline.config.transcripts and known == heard):
+        return PipelineRun(stages, None, None)
+    spelled = plain_text if pipeline.config.plain_errors else str
+    errors = compare_transcripts(list(map(spelled, known)), list(map(spelled, heard)))
+    return PipelineRun(stages, follow(known), errors)
 
 
-def transcripts_of(data: RetrievalSet, folder: Path | str, column: str) -> list[str]:
-    """A column of the judged queries: `transcript`, `text`, or any other of a set on disk.
+def transcripts_of(data: RetrievalSet, place: Path | str, column: str) -> list[str]:
+    """A column of the queries: `transcript`, `text`, or any other of a set on disk.
 
     Raises:
         MrlError: a query without it, or whose text is empty; another column of a set that
             is not on disk.
     """
-    queries = data.judged_only().queries
-    ids = [query.id for query in queries]
+    ids = [query.id for query in data.queries]
     if column in ("transcript", "text"):
-        values = [getattr(query, column) for query in queries]
-        return need_transcripts(ids, values, folder, column=column)
-    if not Path(folder).is_dir():
+        values = [getattr(query, column) for query in data.queries]
+        return need_transcripts(ids, values, place, column=column)
+    if not Path(place).is_dir():
         raise MrlError(
             f"has no column {column!r} that could be read",
-            where=folder,
+            where=place,
             mend="name `transcript` or `text`, or a folder of a set",
         )
-    found = read_query_column(folder, column)
+    found = read_query_column(place, column)
     return [found[key] for key in ids]
 
 
-def answer_ranks(
-    queries: Float32[HostArray, "Q E"],
-    documents: Float32[HostArray, "N E"],
-    judgements: Judgements,
-    dim: int,
-) -> Int[HostArray, " Q"]:
-    """From 1: one more than the documents that score higher than the best relevant one."""
-    asked = unit_prefix(queries, dim).astype(np.float64)
-    held = unit_prefix(documents, dim).astype(np.float64)
-    place_of = {key: place for place, key in enumerate(judgements.document_ids)}
-    ranks = np.zeros(len(asked), np.int64)
-    for row, key in enumerate(judgements.query_ids):
-        relevant = [place_of[d] for d, grade in judgements.qrels[key].items() if grade > 0]
-        scores = np.sum(held * asked[row], axis=1)  # Equal rows score the same, wherever they lie.
-        ranks[row] = 1 + int(np.sum(scores > scores[relevant].max()))
-    return ranks
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _known(data: RetrievalSet) -> list[str] | None:
+    """The true transcripts, where every query has one."""
+    found = [query.transcript for query in data.queries if query.transcript]
+    return found if len(found) == len(data.queries) else None

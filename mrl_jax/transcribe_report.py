@@ -13,7 +13,13 @@ from mrl_jax.evaluation.comparison import Clusters
 from mrl_jax.evaluation.records import Record, Source, write_jsonl
 from mrl_jax.evaluation.report import figure, markdown_table, save
 from mrl_jax.evaluation.transcribe import Recogniser, unspelled
-from mrl_jax.evaluation.wer import Comparison, compare_transcripts, error_columns, error_records
+from mrl_jax.evaluation.wer import (
+    Comparison,
+    compare_transcripts,
+    error_columns,
+    error_records,
+    error_table,
+)
 from mrl_jax.measured_set import set_name
 from mrl_jax.report_folder import library_commit, report_folder, write_report
 from mrl_jax.staging import check_apart
@@ -90,19 +96,6 @@ def report_transcribe(
             pictures=[(PICTURE, "Utterances by their number of word errors")],
         )
         return table
-
-
-def error_table(records: Sequence[Record]) -> str:
-    """Rates in per cent, with their intervals."""
-    rows = []
-    for record in records:
-        if record.metric in ("wer", "cer", "perfect utterances"):
-            name = record.metric.upper() if len(record.metric) == 3 else record.metric
-            ends = ""
-            if record.low is not None and record.high is not None:
-                ends = f"{100 * record.low:.1f} to {100 * record.high:.1f}"
-            rows.append([name, f"{100 * record.value:.1f} %", ends, str(record.n)])
-    return markdown_table(["", "mean", "95 %", "utterances"], rows)
 
 
 def transcript_rows(

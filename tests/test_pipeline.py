@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_run
+from mrl_jax.pipeline_report import report_pipeline
 
 import mrl_jax
 from mrl_jax.data.audio import load_clip
@@ -18,7 +19,6 @@ from mrl_jax.evaluation.retrieval import judgements_of
 from mrl_jax.evaluation.translate import Translator
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.pipeline import answer_ranks, open_text_side, run_pipeline, transcripts_of
-from mrl_jax.pipeline_report import report_pipeline
 from mrl_jax.speech_tower_files import save_speech_tower
 from mrl_jax.tower_folder import load_hubert_ctc, read_info
 from mrl_jax.training.ctc_stage import initial_recogniser

@@ -197,13 +197,15 @@ def load_queries(
 
 
 def _query(where: str, row: Mapping[str, Any], folder: Path) -> Query:
+    key = row_id(where, row, "_id")
+    named = f"{where}, query {key!r}"
     query = Query(
-        id=row_id(where, row, "_id"),
+        id=key,
         audio=row_audio(where, row.get("audio"), folder),
-        text=row_text(where, row, "text"),
-        task=row_text(where, row, "task"),
+        text=row_text(named, row, "text"),
+        task=row_text(named, row, "task"),
         speaker=row_id(where, row, "speaker") if row.get("speaker") is not None else None,
-        transcript=row_text(where, row, "transcript"),
+        transcript=row_text(named, row, "transcript"),
     )
     if query.audio is None and query.text is None:
         mend = f"give query {query.id!r} one of them"

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from tqdm import tqdm
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import Float32, HostArray
 from mrl_jax.data.text import TextTokenizer, pad_tokens
+from mrl_jax.data.text_pairs import padded_tokens
+from mrl_jax.evaluation.encode_text import embed_tokens
 from mrl_jax.models.qwen3 import Qwen3Encoder
 
 
@@ -20,12 +20,19 @@ class TextEmbedder:
         tower: the text tower.
         tokenizer: its own.
         batch_size: texts in a batch.
+
+    Attributes:
+        width: E, of the vectors.
+        parameters: of the tower.
     """
 
     def __init__(self, tower: Qwen3Encoder, tokenizer: TextTokenizer, *, batch_size: int = 16):
-        self._tokenizer, self.batch_size = tokenizer, batch_size
+        self.width = tower.config.width
+        self.parameters = param_tree.count(param_tree.flat_weights(tower))
+        self._tokenizer, self._batch_size = tokenizer, batch_size
         split = param_tree.split(tower)
         self._arrays = (split.trained, split.frozen)
+        self._rebuild = split.rebuild
 
         def embed(trained: Any, frozen: Any, ids: Any, mask: Any) -> Any:
             return split.rebuild(trained, frozen).embed(ids, mask)
@@ -38,20 +45,25 @@ class TextEmbedder:
         """[N, E]; an empty text is its end token.
 
         Args:
-            texts: at least one.
+            texts: at least one; one alone is a batch of its own.
             progress: name of a progress bar.
         """
-        tokens = self._tokenizer.encode(texts)
-        order = np.argsort([-len(ids) for ids in tokens], kind="stable")
-        found: dict[int, HostArray] = {}
-        with tqdm(total=len(order), desc=progress, disable=progress is None, leave=False) as bar:
-            for start in range(0, len(order), self.batch_size):
-                rows = order[start : start + self.batch_size].tolist()
-                # The first stands in for those that are missing: one shape less to compile.
-                filled = [*rows, *[rows[0]] * (self.batch_size - len(rows))]
-                size = -(-len(tokens[rows[0]]) // 16) * 16
-                inputs = pad_tokens([tokens[row] for row in filled], size)
-                vectors = np.asarray(self._embed(*self._arrays, *inputs), np.float32)
-                found.update(zip(rows, vectors[: len(rows)], strict=True))
-                bar.update(len(rows))
-        return np.stack([found[row] for row in range(len(texts))])
+        return embed_tokens(
+            lambda ids, mask: self._embed(*self._arrays, ids, mask),
+            self._tokenizer.encode(texts),
+            batch_size=min(self._batch_size, len(texts)),
+            progress=progress,
+        )
+
+    def flops(self, text: str) -> float:
+        """Floating-point operations of one text alone, as `Encoder.flops` counts them."""
+
+        def program(trained: Any, frozen: Any, ids: Any, mask: Any) -> Any:
+            tower = self._rebuild(trained, frozen)
+            tower.unroll, tower.remat = True, False
+            return tower.embed(ids, mask)
+
+        tokens = self._tokenizer.encode([text])
+        inputs = pad_tokens(tokens, padded_tokens(len(tokens[0])))
+        counted = jax.jit(program).lower(*self._arrays, *inputs).cost_analysis()
+        return float((counted or {}).get("flops", "nan"))

@@ -35,13 +35,13 @@ class Cost:
     """What a system costs.
 
     Attributes:
-        parameters: of all its parts.
+        parameters: of all its parts; NaN where nobody counted.
         trained: those of them that training changed.
         seconds: to embed one query, see `time_query`.
         flops: floating-point operations to embed one query; NaN where nobody counted.
     """
 
-    parameters: int
+    parameters: float
     trained: int
     seconds: float
     flops: float
@@ -203,16 +203,20 @@ def cost_table(systems: Sequence[System]) -> str:
         [
             system.name,
             system.kind,
-            f"{system.cost.parameters:,}",
+            _counted(system.cost.parameters, ",.0f"),
             f"{system.cost.trained:,}",
             f"{1000 * system.cost.seconds:.1f}",
-            "not counted" if math.isnan(system.cost.flops) else f"{system.cost.flops:.3g}",
+            _counted(system.cost.flops, ".3g"),
         ]
         for system in systems
     ]
     return markdown_table(
         ["system", "kind", "parameters", "trained", "ms a query", "FLOPs a query"], rows
     )
+
+
+def _counted(value: float, layout: str) -> str:
+    return "unknown" if math.isnan(value) else format(value, layout)
 
 
 def system_differences_table(pairs: Sequence[SystemDifference]) -> str:

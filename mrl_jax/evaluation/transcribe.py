@@ -26,6 +26,7 @@ class Recogniser:
     Attributes:
         trained, frozen: arrays of the trained leaves, and of all others.
         vocabulary: what transcripts are spelled with.
+        parameters: of the recogniser, its output layer among them.
 
     Raises:
         MrlError: the recogniser has no vocabulary.
@@ -40,6 +41,7 @@ class Recogniser:
         self.vocabulary: CtcVocabulary = model.vocabulary
         self.config = model.encoder.config
         self.batch_size = batch_size
+        self.parameters = param_tree.count(param_tree.flat_weights(model))
         self._reference = model.encoder.padding == "reference"
         split = param_tree.split(model)
         self.trained: Mapping[str, Any] = split.trained
@@ -49,7 +51,7 @@ class Recogniser:
             output = split.rebuild(trained, frozen)(samples, lengths)
             return jnp.argmax(output.logits, axis=-1), output.frame_mask
 
-        self._best = jax.jit(best)
+        self._best, self._rebuild = jax.jit(best), split.rebuild
 
     def transcribe(
         self,
@@ -61,7 +63,7 @@ class Recogniser:
         """What is said in each clip: mono, float, at the tower's sample rate.
 
         Args:
-            clips: one [S] array a clip.
+            clips: one [S] array a clip; one alone is a batch of its own.
             names: what errors call each clip.
             progress: name of a progress bar.
 
@@ -71,23 +73,39 @@ class Recogniser:
         names = [f"clip {row}" for row in range(len(clips))] if names is None else names
         order = np.argsort([-len(clip) for clip in clips], kind="stable")
         found: dict[int, str] = {}
+        size = min(self.batch_size, len(clips))
         with tqdm(total=len(order), desc=progress, disable=progress is None, leave=False) as bar:
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size].tolist()
                 # The first stands in for those that are missing: one shape less to compile.
-                filled = [*rows, *[rows[0]] * (self.batch_size - len(rows))]
-                longest = len(clips[rows[0]])
-                samples, lengths = pad_clips(
-                    [clips[row] for row in filled],
-                    self.config,
-                    size=longest if self._reference else padded_length(longest),
-                    names=[names[row] for row in filled],
+                filled = [*rows, *[rows[0]] * (size - len(rows))]
+                inputs = self._inputs(
+                    [clips[row] for row in filled], [names[row] for row in filled]
                 )
-                ids, mask = map(np.asarray, self._best(self.trained, self.frozen, samples, lengths))
+                ids, mask = map(np.asarray, self._best(self.trained, self.frozen, *inputs))
                 for place, row in enumerate(rows):
                     found[row] = self.vocabulary.decode(ids[place][mask[place]])
                 bar.update(len(rows))
         return [found[row] for row in range(len(clips))]
+
+    def flops(self, clip: HostArray) -> float:
+        """Floating-point operations of one clip alone, as `Encoder.flops` counts them."""
+
+        def program(trained: Any, frozen: Any, samples: Any, lengths: Any) -> Any:
+            model = self._rebuild(trained, frozen)
+            model.encoder.unroll, model.encoder.remat = True, False
+            return model(samples, lengths).logits
+
+        inputs = self._inputs([clip], ["the clip"])
+        counted = jax.jit(program).lower(self.trained, self.frozen, *inputs).cost_analysis()
+        return float((counted or {}).get("flops", "nan"))
+
+    def _inputs(
+        self, clips: Sequence[HostArray], names: Sequence[object]
+    ) -> tuple[HostArray, HostArray]:
+        longest = max(len(clip) for clip in clips)
+        size = longest if self._reference else padded_length(longest)
+        return pad_clips(clips, self.config, size=size, names=names)
 
 
 def unspelled(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> list[str]:

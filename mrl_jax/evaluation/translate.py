@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mrl_jax.errors import MrlError, first_line
+from mrl_jax.errors import MrlError, existing_file, first_line
 
 CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 """A language and its script: wol_Latn."""
@@ -25,7 +25,7 @@ CONVERT = (
     "make it with `ct2-transformers-converter --model SOURCE --output_dir FOLDER "
     f"--copy_files {TOKENIZER}`"
 )
-INSTALL = "install the extra: `pip install 'mrl_jax[translate]'`"
+INSTALL = "install the extra: `pip install 'mrl_jax[pipeline]'`"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,24 +33,32 @@ class TranslatorConfig:
     """A translator and what it is asked for.
 
     Attributes:
-        folder: of CTranslate2's, with the tokenizer in it.
+        folder: of CTranslate2's.
+        tokenizer: folder of the tokenizer that the model was published with; that of the
+            model for None.
         source, target: NLLB's codes of the languages, wol_Latn and fra_Latn for instance.
-        beams: hypotheses kept at a time; 1 is greedy.
+        beam_size: hypotheses kept at a time; 1 is greedy.
         max_tokens: of a translation.
         batch_size: texts in a batch.
     """
 
     folder: Path
+    tokenizer: Path | None = None
     source: str
     target: str
-    beams: int = 1
+    beam_size: int = 1
     max_tokens: int = 200
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("beams", "max_tokens", "batch_size"):
+        for name in ("beam_size", "max_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise MrlError(f"{name} is {getattr(self, name)}, expected 1 or more")
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer lies."""
+        return self.folder if self.tokenizer is None else self.tokenizer
 
 
 class Translator:
@@ -67,19 +75,8 @@ class Translator:
 
     def __init__(self, config: TranslatorConfig):
         self.config = config
-        check_folder(config.folder)
-        self._tokenizer: Any = _open_tokenizer(config.folder / TOKENIZER)
-        known = sorted(token for token in self._tokenizer.get_vocab(True) if CODE.fullmatch(token))
-        if not known or self._tokenizer.token_to_id(END) is None:
-            raise MrlError(
-                f"has no language codes such as wol_Latn, or no token {END}: it is not NLLB's",
-                where=config.folder / TOKENIZER,
-                mend="copy tokenizer.json from the checkpoint that the model was converted from",
-            )
-        for name, code in (("source", config.source), ("target", config.target)):
-            _check_code(code, known, f"--{name}")
-        _check_vocabulary(config.folder, (config.source, config.target, END))
-        self._code_last = _has_code_last(config.folder)
+        self._tokenizer: Any = check_translator(config)
+        self._code_last = _has_code_last(config.tokenizer_folder)
         self._model: Any = _open_model(config.folder)
 
     def translate(self, texts: Sequence[str], *, progress: str | None = None) -> list[str]:
@@ -99,7 +96,7 @@ class Translator:
                 results = self._model.translate_batch(
                     [self.tokens(texts[row]) for row in batch],
                     target_prefix=[[config.target]] * len(batch),
-                    beam_size=config.beams,
+                    beam_size=config.beam_size,
                     max_decoding_length=config.max_tokens,
                 )
                 for row, result in zip(batch, results, strict=True):
@@ -120,21 +117,41 @@ class Translator:
         return self._tokenizer.decode(known, skip_special_tokens=True)
 
 
-def check_folder(folder: Path) -> None:
-    """Raises an `MrlError` unless a folder is one of CTranslate2's with a tokenizer."""
+def check_translator(config: TranslatorConfig) -> Any:
+    """The tokenizer, once all is checked that can be without reading the model's weights.
+
+    Raises:
+        MrlError: as `Translator`, less a damaged model.
+    """
+    _check_folder(config.folder)
+    path = existing_file(
+        config.tokenizer_folder / TOKENIZER,
+        mend="copy it from the checkpoint that the model was converted from",
+    )
+    tokenizer = _open_tokenizer(path)
+    known = sorted(token for token in tokenizer.get_vocab(True) if CODE.fullmatch(token))
+    if not known or tokenizer.token_to_id(END) is None:
+        raise MrlError(
+            f"has no language codes such as wol_Latn, or no token {END}: it is not NLLB's",
+            where=path,
+            mend="copy tokenizer.json from the checkpoint that the model was converted from",
+        )
+    for name, code in (("source", config.source), ("target", config.target)):
+        _check_code(code, known, f"{name}_language")
+    _check_vocabulary(config.folder, (config.source, config.target, END))
+    _library()
+    return tokenizer
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises an `MrlError` unless a folder is one of CTranslate2's."""
     if not folder.is_dir():
         kind = "is a file, expected a folder" if folder.exists() else "no such folder"
-        raise MrlError(kind, where=folder, mend=f"check --translator, or {CONVERT}")
+        raise MrlError(kind, where=folder, mend=f"correct the path, or {CONVERT}")
     if not (folder / MODEL).is_file():
         published = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
         what = "it is a checkpoint of transformers" if published else f"there is no {MODEL}"
         raise MrlError(f"is no folder of CTranslate2's: {what}", where=folder, mend=CONVERT)
-    if not (folder / TOKENIZER).is_file():
-        raise MrlError(
-            f"has no {TOKENIZER}, so no text can be translated",
-            where=folder,
-            mend="copy it from the checkpoint that the model was converted from",
-        )
 
 
 def _open_tokenizer(path: Path) -> Any:
@@ -157,15 +174,19 @@ def _open_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _open_model(folder: Path) -> Any:
+def _library() -> Any:
     try:
         import ctranslate2
     except ImportError as error:
         raise MrlError(
             "translating takes ctranslate2, which is not installed", mend=INSTALL
         ) from error
+    return ctranslate2
+
+
+def _open_model(folder: Path) -> Any:
     try:
-        return ctranslate2.Translator(str(folder))
+        return _library().Translator(str(folder))
     except (RuntimeError, ValueError) as error:
         raise MrlError(
             f"cannot be opened by CTranslate2 ({first_line(error)})", where=folder, mend=CONVERT

@@ -5,7 +5,7 @@ values (the ratio estimator's; Cochran, Sampling Techniques, 1977, section 6.3).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from mrl_jax.array_types import Float, HostArray
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.comparison import Clusters
 from mrl_jax.evaluation.records import Record
+from mrl_jax.evaluation.report import markdown_table
 from mrl_jax.evaluation.statistics import Interval, cluster_bootstraps
 
 
@@ -85,6 +86,14 @@ def compare_transcripts(references: Sequence[str], hypotheses: Sequence[str]) ->
                 where=f"reference {number}",
                 mend="write down what is said, or leave it out",
             )
+    jiwer = import_jiwer()
+    words = jiwer.process_words(list(references), list(hypotheses))
+    characters = jiwer.process_characters(list(references), list(hypotheses))
+    return Comparison(words=_each(words), characters=_each(characters))
+
+
+def import_jiwer() -> Any:
+    """jiwer; an `MrlError` where it is not installed."""
     try:
         import jiwer
     except ImportError as error:
@@ -92,9 +101,7 @@ def compare_transcripts(references: Sequence[str], hypotheses: Sequence[str]) ->
             "error rates take jiwer, which is not installed",
             mend="install the extra: `pip install 'mrl_jax[train]'`",
         ) from error
-    words = jiwer.process_words(list(references), list(hypotheses))
-    characters = jiwer.process_characters(list(references), list(hypotheses))
-    return Comparison(words=_each(words), characters=_each(characters))
+    return jiwer
 
 
 def rate_intervals(errors: Sequence[Sequence[Errors]], clusters: Clusters) -> list[Interval]:
@@ -116,7 +123,7 @@ def rate_intervals(errors: Sequence[Sequence[Errors]], clusters: Clusters) -> li
 
 
 def error_records(
-    comparison: Comparison, clusters: Clusters, setting: dict[str, str | int | float]
+    comparison: Comparison, clusters: Clusters, setting: Mapping[str, str | int | float]
 ) -> list[Record]:
     """Rates and the share of perfect utterances with intervals, and each kind of error."""
     n = len(comparison.words)
@@ -141,6 +148,19 @@ def error_records(
             count = float(sum(getattr(one, kind) for one in errors))
             rows.append(Record(metric=name, value=count, n=n, setting=setting))
     return rows
+
+
+def error_table(records: Sequence[Record]) -> str:
+    """Rates in per cent, with their intervals."""
+    rows = []
+    for record in records:
+        if record.metric in ("wer", "cer", "perfect utterances"):
+            name = record.metric.upper() if len(record.metric) == 3 else record.metric
+            ends = ""
+            if record.low is not None and record.high is not None:
+                ends = f"{100 * record.low:.1f} to {100 * record.high:.1f}"
+            rows.append([name, f"{100 * record.value:.1f} %", ends, str(record.n)])
+    return markdown_table(["", "mean", "95 %", "utterances"], rows)
 
 
 def error_columns(comparison: Comparison, row: int) -> dict[str, int | float]:
