@@ -1,67 +1,20 @@
 """The translator against transformers: a tiny NLLB of random weights, converted on the spot."""
 
-import importlib
 import json
+import math
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from tiny_nllb import make_nllb
 
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.translate import Translator, TranslatorConfig
+from mrl_jax.evaluation.translator_size import count_parameters
 
-CODES = ("eng_Latn", "fra_Latn", "wol_Latn")
 TEXTS = ["ba ce di", "fo", "gu ba ba ce di fo", "", "di, xyz gu"]
 LONGEST = 24
-
-
-def make_nllb(folder: Path, *, legacy: bool = False):
-    """(model, tokenizer, CTranslate2's folder) of NLLB's architecture."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    converters = pytest.importorskip("ctranslate2.converters")
-
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", "▁", *"abcdefgiou,"]
-    merges = []
-    for word in ("ba", "ce", "di", "fo", "gu"):
-        merges += [("▁", word[0]), (f"▁{word[0]}", word[1])]
-        tokens += [f"▁{word[0]}", f"▁{word}"]
-    tokenizer = transformers.NllbTokenizer(
-        vocab={token: number for number, token in enumerate(tokens)},
-        merges=merges,
-        additional_special_tokens=list(CODES),
-        src_lang="wol_Latn",
-        tgt_lang="fra_Latn",
-        legacy_behaviour=legacy,
-    )
-    config = transformers.M2M100Config(
-        vocab_size=len(tokenizer),
-        d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=48,
-        decoder_ffn_dim=48,
-        max_position_embeddings=64,
-        decoder_start_token_id=2,
-        scale_embedding=True,
-    )
-    torch.manual_seed(0)
-    model = transformers.M2M100ForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape) * (0.5 if "shared" in name else 0.3))
-        # Codes and ends are seldom the likeliest, so that words are written.
-        rare = tokenizer.convert_tokens_to_ids([*tokens[:4], *CODES])
-        model.model.shared.weight[rare] *= 0.2
-    source = folder / "source"
-    model.save_pretrained(source)
-    tokenizer.save_pretrained(source)
-    files = ["tokenizer.json", "tokenizer_config.json"]
-    converters.TransformersConverter(str(source), copy_files=files).convert(str(folder / "ct2"))
-    return model, tokenizer, folder / "ct2"
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +73,10 @@ def test_codes_stand_where_the_tokenizer_puts_them(tmp_path):
     ],
 )
 def test_an_unknown_language_is_named_with_the_nearest(nllb, code, told):
-    with pytest.raises(MrlError, match="--source: the tokenizer does not know") as error:
+    with pytest.raises(MrlError, match="source_language: the tokenizer does not know") as error:
         Translator(asked(nllb[2], source=code))
     assert told.lower() in str(error.value).lower()
-    with pytest.raises(MrlError, match="--target"):
+    with pytest.raises(MrlError, match="target_language"):
         Translator(asked(nllb[2], target=code))
 
 
@@ -151,7 +104,7 @@ BROKEN = [
     ("absent", "no such folder"),
     ("checkpoint", "it is a checkpoint of transformers"),
     ("empty", "there is no model.bin"),
-    ("no tokenizer", "has no tokenizer.json"),
+    ("no tokenizer", "tokenizer.json: no such file"),
     ("damaged", "cannot be opened by CTranslate2"),
     ("other tokenizer", "has no wol_Latn: the tokenizer beside it is another model's"),
 ]
@@ -164,20 +117,45 @@ def test_a_folder_that_is_no_translator(nllb, tmp_path, kind, told):
     assert told in str(error.value)
 
 
-def test_a_wrong_translator_is_one_line_and_status_2(nllb, tmp_path, capsys):
-    from mrl_jax.errors import run_command
+def test_a_tokenizer_of_its_own_folder(nllb, tmp_path):
+    _, _, folder = nllb
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(MrlError, match=r"tokenizer\.json: no such file"):
+        Translator(asked(bare))
+    found = Translator(asked(bare, tokenizer=folder.with_name("source"))).translate(TEXTS[:2])
+    assert found == Translator(asked(folder)).translate(TEXTS[:2])
 
-    words = ["pipeline", "--text", "t", "--data", "d", "--out", str(tmp_path / "out")]
-    words += ["--transcripts", "transcript"]
-    languages = ["--source", "wol_Latn", "--target", "fra_Latn"]
-    for more, told in (
-        (["--translator", str(nllb[2].with_name("source")), *languages], "CTranslate2"),
-        (["--translator", str(nllb[2]), "--source", "wo_Latn", "--target", "fra_Latn"], "wol_Latn"),
-        (["--translator", str(nllb[2])], "--source and --target"),
-        (languages, "there is none"),
-    ):
-        assert run_command(importlib.import_module("eval").main, [*words, *more]) == 2
-        lines = capsys.readouterr().err.strip().splitlines()
-        assert len(lines) == 1
-        assert told in lines[0]
-    assert not (tmp_path / "out").exists()
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_parameters_are_those_of_the_published_model(nllb, tmp_path, quantization):
+    model, _, folder = nllb
+    converters = pytest.importorskip("ctranslate2.converters")
+    converter = converters.TransformersConverter(str(folder.with_name("source")))
+    made = Path(converter.convert(str(tmp_path / "made"), quantization=quantization))
+    assert count_parameters(made) == sum(value.numel() for value in model.parameters())
+    with (made / "model.bin").open("ab") as file:
+        file.write(b"more")
+    assert math.isnan(count_parameters(made))
+    (made / "model.bin").write_bytes(b"\x06\x00")
+    assert math.isnan(count_parameters(made))
+    (made / "model.bin").write_bytes(b"\x05\x00\x00\x00rest")
+    assert math.isnan(count_parameters(made))
+
+
+def test_every_field_is_read(nllb):
+    folder = nllb[2]
+    found = Translator(asked(folder, beam_size=3)).translate(TEXTS[:3])
+    assert found != Translator(asked(folder)).translate(TEXTS[:3])
+    for name in ("beam_size", "max_tokens", "batch_size"):
+        with pytest.raises(MrlError, match=f"{name} is 0, expected 1 or more"):
+            asked(folder, **{name: 0})
+    short = Translator(asked(folder, max_tokens=3)).translate(TEXTS[:1])
+    assert len(short[0]) < len(Translator(asked(folder)).translate(TEXTS[:1])[0])
+
+
+@pytest.mark.parametrize("package", ["ctranslate2", "tokenizers"])
+def test_a_missing_package_is_named(nllb, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MrlError, match=rf"{package}, which is not installed.*mrl_jax\[pipeline\]"):
+        Translator(asked(nllb[2]))

@@ -1,7 +1,7 @@
 """How many weights a folder of CTranslate2's holds, read from the head of its tensors.
 
 CTranslate2 has no call for it. Its file lists variables (name, shape, type, bytes), then
-aliases of tied ones; this was read off what its converter writes, in format 6.
+aliases of equal ones; this was read off what its converter writes, in format 6.
 """
 
 import math
@@ -11,6 +11,8 @@ from pathlib import Path
 from mrl_jax.evaluation.translate import MODEL
 
 FORMAT = 6
+TIED = ("/embeddings", "/projection/")
+"""Aliases that share weights; others are of weights that happen to be equal, zero biases say."""
 
 
 def count_parameters(folder: Path) -> float:
@@ -19,7 +21,7 @@ def count_parameters(folder: Path) -> float:
     Left out, as they are no weights: settings, positions, and the scales of quantised ones.
     """
     path = folder / MODEL
-    size, total = path.stat().st_size, 0
+    size, counts = path.stat().st_size, dict[str, int]()
 
     def numbers(layout: str) -> tuple[int, ...]:
         data = file.read(struct.calcsize(f"<{layout}"))
@@ -40,11 +42,12 @@ def count_parameters(folder: Path) -> float:
                 shape = numbers(f"{rank}I")
                 _, held = numbers("BI")
                 file.seek(held, 1)
-                if rank and not called.endswith("_scale") and "position_encodings" not in called:
-                    total += math.prod(shape)
+                weight = rank and not called.endswith("_scale")
+                weight = weight and "position_encodings" not in called
+                counts[called] = math.prod(shape) if weight else 0
             for _ in range(numbers("I")[0]):
-                for _ in ("alias", "variable"):
-                    name()
-            return float(total) if file.tell() == size else math.nan
-    except (struct.error, UnicodeDecodeError):
+                called, equal = name(), name()
+                counts[called] = 0 if any(part in called for part in TIED) else counts[equal]
+            return float(sum(counts.values())) if file.tell() == size else math.nan
+    except (struct.error, UnicodeDecodeError, KeyError):
         return math.nan
