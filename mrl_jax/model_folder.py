@@ -167,6 +167,12 @@ def read_model_info(folder: Path) -> ModelInfo:
     Raises:
         MrlError: no such file, not a model, or damaged.
     """
+    if (Path(folder) / "pipeline.json").is_file() and not (Path(folder) / MODEL_FILE).exists():
+        raise MrlError(
+            "is a pipeline, expected a trained model",
+            where=folder,
+            mend="measure it by `python eval.py compare`",
+        )
     path = existing_file(
         Path(folder) / MODEL_FILE,
         mend="pass a folder that `train.py` or `python -m converters oolel-embed` made",

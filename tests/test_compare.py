@@ -12,7 +12,7 @@ import tiny_run
 
 import mrl_jax
 from mrl_jax import param_tree
-from mrl_jax.compare_report import REPEATS, report_compare, time_query
+from mrl_jax.compare_report import report_compare
 from mrl_jax.data.retrieval_set import Document, Query, read_retrieval_set, write_retrieval_set
 from mrl_jax.errors import MrlError, run_command
 from mrl_jax.evaluation.comparison import Clusters
@@ -25,6 +25,7 @@ from mrl_jax.evaluation.systems import (
     system_means,
     system_records,
 )
+from mrl_jax.measured_systems import REPEATS, time_query
 from mrl_jax.model_folder import read_model_info
 from mrl_jax.retrieval_report import run_retrieval
 

@@ -24,6 +24,7 @@ from mrl_jax.data.retrieval_set import read_retrieval_set
 from mrl_jax.errors import MrlError, run_command
 from mrl_jax.experiment import ExperimentConfig
 from mrl_jax.orbax_arrays import read_arrays
+from mrl_jax.pipeline_folder import PipelineConfig
 from mrl_jax.retrieval_report import run_retrieval
 from mrl_jax.text_experiment import TextStageExperiment
 from mrl_jax.tower_folder import TOWER_FILE, read_checked_weights, read_info
@@ -419,7 +420,8 @@ def test_every_config_builds():
     found = sorted((ROOT / "configs").glob("*.py"))
     assert len(found) >= 3
     for path in found:
-        config = load_config(path, ExperimentConfig, TextStageExperiment, CtcExperiment)
+        kinds = (ExperimentConfig, TextStageExperiment, CtcExperiment, PipelineConfig)
+        config = load_config(path, *kinds)
         assert config.name == path.stem
         header = path.read_text(encoding="utf-8")
         for word in ("Command:", "Hardware:", "Duration:", "Expected:"):

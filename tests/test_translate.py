@@ -150,6 +150,8 @@ def test_every_field_is_read(nllb):
     for name in ("beam_size", "max_tokens", "batch_size"):
         with pytest.raises(MrlError, match=f"{name} is 0, expected 1 or more"):
             asked(folder, **{name: 0})
+    with pytest.raises(MrlError, match=r"cannot translate \(.* Lower max_translation_tokens"):
+        Translator(asked(folder, max_tokens=65)).translate(TEXTS[:1])
     short = Translator(asked(folder, max_tokens=3)).translate(TEXTS[:1])
     assert len(short[0]) < len(Translator(asked(folder)).translate(TEXTS[:1])[0])
 

@@ -41,7 +41,7 @@ class Cost:
         flops: floating-point operations to embed one query; NaN where nobody counted.
     """
 
-    parameters: float
+    parameters: int | float
     trained: int
     seconds: float
     flops: float
@@ -215,7 +215,7 @@ def cost_table(systems: Sequence[System]) -> str:
     )
 
 
-def _counted(value: float, layout: str) -> str:
+def _counted(value: int | float, layout: str) -> str:
     return "unknown" if math.isnan(value) else format(value, layout)
 
 

@@ -85,6 +85,10 @@ class Translator:
         Args:
             texts: in the source language.
             progress: name of a progress bar.
+
+        Raises:
+            MrlError: CTranslate2 refuses, as where a translation may be longer than the
+                model has positions.
         """
         config, found = self.config, [""] * len(texts)
         # Longest first: like lengths together.
@@ -93,16 +97,27 @@ class Translator:
         with tqdm(total=len(rows), desc=progress, disable=progress is None, leave=False) as bar:
             for start in range(0, len(rows), config.batch_size):
                 batch = rows[start : start + config.batch_size]
-                results = self._model.translate_batch(
-                    [self.tokens(texts[row]) for row in batch],
-                    target_prefix=[[config.target]] * len(batch),
-                    beam_size=config.beam_size,
-                    max_decoding_length=config.max_tokens,
-                )
+                results = self._run([self.tokens(texts[row]) for row in batch])
                 for row, result in zip(batch, results, strict=True):
                     found[row] = self.text(result.hypotheses[0])
                 bar.update(len(batch))
         return found
+
+    def _run(self, batch: Sequence[Sequence[str]]) -> Any:
+        config = self.config
+        try:
+            return self._model.translate_batch(
+                batch,
+                target_prefix=[[config.target]] * len(batch),
+                beam_size=config.beam_size,
+                max_decoding_length=config.max_tokens,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise MrlError(
+                f"CTranslate2 cannot translate ({first_line(error)})",
+                where=config.folder,
+                mend="lower max_translation_tokens if it speaks of positions",
+            ) from error
 
     def tokens(self, text: str) -> list[str]:
         """A text as the model reads it, with the source language's code and the end."""
