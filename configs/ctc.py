@@ -18,5 +18,5 @@ def get_config() -> CtcExperiment:
         model=CtcModelConfig(speech_tower="towers/speech", dtype="bfloat16"),
         data=CtcDataConfig(batch=CtcBatchConfig(batch_size=16)),
         optim=OptimConfig(learning_rate=1e-4, warmup_fraction=0.1),
-        train=LoopConfig(epochs=10, checkpoint_every=500, validate_every=500),
+        train=LoopConfig(epochs=10.0, checkpoint_every=500, validate_every=500),
     )

@@ -26,9 +26,9 @@ def get_config() -> PipelineConfig:
         source_language="wol_Latn",
         target_language="fra_Latn",
         dims=(1024, 512, 256, 128),
-        prompts={
-            "translation": "Given a spoken sentence, retrieve its translation",
-            "transcription": "Given a spoken sentence, retrieve its transcription",
-            "retrieval": "Given a spoken question, retrieve the text that answers it",
+        prompts={  # Those of the text stage: its queries are texts as well.
+            "translation": "Given a sentence, retrieve its translation",
+            "transcription": "Given a sentence, retrieve its transcription",
+            "retrieval": "Given a question, retrieve the text that answers it",
         },
     )

@@ -20,8 +20,8 @@ from mrl_jax.pipeline import PipelineRun
 STAGES = "stages.jsonl"
 TOLD = """A pipeline's milliseconds and parameters are those of recogniser, translator and text
 tower together; one that takes a column of transcripts counts neither for whoever wrote them.
-FLOPs of a translator are counted by nobody. What nothing was heard in is embedded as an empty
-text. {file} has each query's words at every stage."""
+A translator runs on the CPU, and nobody counts its FLOPs. What nothing was heard in is embedded
+as an empty text. {file} has each query's words at every stage."""
 
 
 def stages_summary(measured: Sequence[Measured], task: Task) -> str:

@@ -62,7 +62,7 @@ class TranslatorConfig:
 
 
 class Translator:
-    """Translates texts; greedy translation equals that of transformers.
+    """Translates texts on the CPU; greedy translation equals that of transformers.
 
     Args:
         config: which translator, and between which languages.
