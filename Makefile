@@ -4,10 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint bench clean
+.PHONY: demo compare test test-fast lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/python -m mrl_jax.demo
+
+# After `make demo`: trains three more heads, and compares all with the pipeline.
+compare: $(STAMP)
+	$(BIN)/python -m mrl_jax.demo.compare
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10

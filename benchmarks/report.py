@@ -31,6 +31,7 @@ def main() -> None:
     for name, write in (
         ("demo", demo),
         ("spoken_digits", spoken_digits),
+        ("text_stage", text_stage),
         ("towers", towers),
         ("conversion", conversion),
         ("import_time", import_time),
@@ -145,6 +146,22 @@ def spoken_digits(result: dict[str, Any]) -> list[str]:
         f"nDCG@10 of {some['queries']} unseen strings of three digits, spoken in English, among "
         f"{some['documents']} French wordings. Real recordings (Free Spoken Digit Dataset).",
         _table(*digits_rows(result["figures"])),
+    ]
+
+
+def text_stage(result: dict[str, Any]) -> list[str]:
+    f, scores = result, result["ndcg@10"]
+    rows = [
+        [dim, f"{scores['before'][dim]:.3f}", f"{after:.3f}", f"{scores['chance']:.3f}"]
+        for dim, after in scores["after"].items()
+    ]
+    return [
+        "## Text stage",
+        f"nDCG@10 of Wolof sentences that ask for their French ones: {f['data']}. A tower of "
+        f"{f['parameters']:,} parameters from random weights, {f['tokenizer']}, {f['steps']:,} "
+        f"steps of {f['batch']}, {f['seconds']:.0f} s. sentence-transformers embeds the test with "
+        f"the exported folder the same to {f['export_largest_difference']:.0e}.",
+        _table(["dimension", "before", "after", "chance"], rows),
     ]
 
 

@@ -75,7 +75,14 @@ LAYERS: list[dict[str, set[str]]] = [
         },
         "*_report": {"embedder", "measured_set", "report_folder"},
         "rotate": {"embedder", "measured_set"},
-        "demo.*": {"demo.*", "embedder", "experiment", "retrieval_report", "training_run"},
+        "demo.*": {
+            "demo.*",
+            "embedder",
+            "experiment",
+            "pipeline_folder",
+            "retrieval_report",
+            "training_run",
+        },
     },
 ]
 EXCEPTIONS = {("data.*", "models.*"): "data never imports models"}

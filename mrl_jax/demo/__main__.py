@@ -7,19 +7,17 @@ appear nowhere before the evaluation.
 """
 
 import json
-import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.demo.commands import ROOT, run_python
 from mrl_jax.demo.world import MARKER, write_world
 from mrl_jax.errors import CommandParser, MrlError, run_command
 
-ROOT = Path(__file__).parents[2]
 TOWERS = Path(__file__).parent / "towers_hf"
 SHOWN = 4
 """Test queries that are shown with what they found."""
@@ -37,11 +35,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"Speaking the demo world into {world}", flush=True)
         write_world(world)
     for family, name in (("hubert", "speech"), ("qwen3", "text")):
-        _run("-m", "converters", family, TOWERS / name, out / "towers" / name, "--overwrite")
+        run_python("-m", "converters", family, TOWERS / name, out / "towers" / name, "--overwrite")
     model, report = out / "model", out / "report"
     if (model / "experiment.json").is_file():
         shutil.rmtree(model)  # An earlier demo's.
-    _run(
+    run_python(
         ROOT / "train.py",
         *("--config", ROOT / "configs" / "demo.py", "--workdir", model),
         f"model.speech_tower={out / 'towers' / 'speech'}",
@@ -50,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         f"data.validation={world / 'validation'}",
     )
     test = world / "test"
-    _run(
+    run_python(
         ROOT / "eval.py",
         "retrieval",
         *("--model", model, "--data", test, "--out", report, "--overwrite"),
@@ -59,16 +57,6 @@ def main(argv: Sequence[str]) -> int:
     _show_queries(test, report)
     print(f"\nReport with pictures: {report} ({time.monotonic() - begun:.0f} s in all)")
     return 0
-
-
-def _run(*arguments: object) -> None:
-    words = [str(argument) for argument in arguments]
-    print(f"\n$ python {shlex.join(words)}", flush=True)
-    begun = time.monotonic()
-    done = subprocess.run([sys.executable, *words], check=False)
-    if done.returncode:
-        raise MrlError(f"the command above ended with status {done.returncode}")
-    print(f"({time.monotonic() - begun:.0f} s)", flush=True)
 
 
 def _draw_training(model: Path, report: Path) -> None:
