@@ -46,8 +46,8 @@ dimension is a prefix of those, or has its own query vectors where a dual encode
 Documents are kept in float32, four bytes a coordinate.
 
 Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over their words{speakers}.
-Paired tests flip the signs of whole clusters; p-values are also given as adjusted by Holm, for
-all pairs and dimensions together.
+Paired tests {tests}; p-values are also given
+as adjusted by Holm, for all pairs and dimensions together.
 
 Milliseconds are the median of {repeats} runs of one query alone, that of median length
 ({length}), from samples in memory to its vector, on {device}, once compiled. FLOPs are those of
@@ -220,6 +220,7 @@ def write_comparison(
             queries=len(task.data.queries),
             documents=len(task.data.corpus),
             speakers=" and speakers" if task.clusters.speakers else "",
+            tests=task.clusters.how_tested,
             repeats=REPEATS,
             length=task.length,
             device=kind,

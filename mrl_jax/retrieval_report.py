@@ -181,7 +181,7 @@ def _summary(run: RetrievalRun, embedder: Embedder, chosen: Mapping[str, str]) -
         f"{len(run.data.queries)} queries, {len(run.data.corpus)} documents, model of step "
         f"{embedder.info.step}, {chosen['relevance']} relevance.{without}\n\n"
         f"Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over {ways}."
-        f"{alone} Paired tests flip the signs of whole clusters; p-values are also given as "
+        f"{alone} Paired tests {clusters.how_tested}; p-values are also given as "
         f"adjusted by Holm. Documents of equal score stand {ORDERS[chosen['ties']]}; "
         f"worst, expected and best are over all their orders."
     )

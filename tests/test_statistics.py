@@ -134,10 +134,34 @@ def test_few_clusters_try_every_pattern_of_signs():
     assert found.difference == 3.8
     assert found.low <= 3.8 <= found.high
     assert paired_test(b, b, None).p_value == 1.0
-    # Two speakers can never be significant, whatever the texts say.
+    # All alike: nothing tells how speakers vary, and two of them can never be significant.
     many = paired_test(np.ones(40), np.zeros(40), list(range(40)), crossed=[0, 1] * 20)
     assert many.p_value == 0.5
     assert paired_test(np.ones(40), np.zeros(40), list(range(40))).p_value < 1e-3
+
+
+def crossed_differences(seed, texts, speakers, size):
+    """Differences that vary by text, by speaker and by query, and are none on the whole."""
+    rng = np.random.default_rng(seed)
+    text, speaker = rng.integers(0, texts, size), np.arange(size) % speakers
+    values = rng.normal(size=texts)[text] + rng.normal(size=speakers)[speaker]
+    return values + rng.normal(size=size), text.tolist(), speaker.tolist()
+
+
+@pytest.mark.parametrize(("texts", "speakers"), [(30, 30), (100, 4), (50, 8)])
+def test_a_test_of_two_ways_is_right_as_often_as_it_says(texts, speakers):
+    seen = {"null": 0, "one way": 0, "real": 0}
+    for seed in range(300):
+        values, text, speaker = crossed_differences(seed, texts, speakers, 300)
+        zero = np.zeros_like(values)
+        both = {"crossed": speaker, "resamples": 100}
+        seen["null"] += paired_test(values, zero, text, **both).p_value < 0.05
+        seen["one way"] += paired_test(values, zero, text, resamples=100).p_value < 0.05
+        seen["real"] += paired_test(values + 3, zero, text, **both).p_value < 0.05
+    assert 0.01 <= seen["null"] / 300 <= 0.085
+    assert seen["one way"] / 300 > 0.12  # The control: speakers matter as well.
+    # Sign flips of four speakers never reach below 0.125.
+    assert seen["real"] / 300 > 0.8
 
 
 def test_holm_by_hand():

@@ -33,6 +33,13 @@ class Clusters:
     texts: Sequence[Hashable]
     speakers: Sequence[Hashable] | None = None
 
+    @property
+    def how_tested(self) -> str:
+        """How paired tests are made over them, for a report."""
+        if len(set(self.speakers or ())) > 1 and len(set(self.texts)) > 1:
+            return "take Student's t of the difference over its two-way clustered standard error"
+        return "flip the signs of whole clusters"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Difference:

@@ -124,7 +124,10 @@ def paired_test(
 
     Were they alike, the differences of each cluster could as well have the other sign: the
     p-value is the share of sign patterns whose sum is as far from zero as the one seen, all
-    patterns where they are few. With two ways of clustering the larger p-value counts.
+    patterns where they are few. With two ways of clustering no such pattern keeps both: then
+    it is that of Student's t for the mean over its two-way standard error (Cameron, Gelbach
+    and Miller, 2011, section 2.3), with one degree of freedom less than the way of fewer
+    clusters has clusters.
 
     Args:
         a, b: one value a query, in the same order.
@@ -138,7 +141,9 @@ def paired_test(
     )
     ways = _ways(len(a), clusters, crossed)
     ways = [way for way in ways if way.max() > 0] or ways[:1]
-    p_value = max(_sign_flips(np.bincount(way, differences), resamples, seed) for way in ways)
+    p_value = _two_way_p(differences, ways) if len(ways) == 2 else None
+    if p_value is None:
+        p_value = max(_sign_flips(np.bincount(way, differences), resamples, seed) for way in ways)
     return PairedTest(
         difference=interval.mean, low=interval.low, high=interval.high, p_value=p_value
     )
@@ -179,6 +184,25 @@ def _reach(
     squares = np.sum(sums[:, :-1] ** 2, axis=0) / len(centred) ** 2
     least = float(quantile) * np.sqrt(squares)  # The quantile holds the factor G / (G - 1).
     return np.stack((np.maximum(-low, least), np.maximum(high, least)))
+
+
+def _two_way_p(
+    differences: Float[HostArray, " Q"], ways: Sequence[Int[HostArray, " Q"]]
+) -> float | None:
+    """Two-sided p-value of the mean; None where clusters are all alike, and none can be told."""
+    mean = differences.mean()
+
+    def variance(way: Int[HostArray, " Q"]) -> float:
+        sums = np.bincount(way, differences - mean)
+        return len(sums) / (len(sums) - 1) * float(np.sum(sums**2)) / len(differences) ** 2
+
+    first, second = map(variance, ways)
+    shared = variance(_codes(list(zip(*(way.tolist() for way in ways), strict=True))))
+    error = np.sqrt(max(first, second, first + second - shared))
+    if error <= 1e-12 * abs(mean) or not error:
+        return None
+    freedom = min(int(way.max()) for way in ways)
+    return float(2 * student.sf(abs(mean) / error, freedom))
 
 
 def _sign_flips(sums: Float[HostArray, " G"], resamples: int, seed: int) -> float:
