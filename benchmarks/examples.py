@@ -2,6 +2,8 @@
 
 python benchmarks/examples.py demo     after `make demo`
 python benchmarks/examples.py digits   after `python -m mrl_jax.demo.spoken_digits`
+
+Each also compares the systems (`python -m mrl_jax.demo.compare`), which trains what is missing.
 """
 
 import argparse
@@ -35,6 +37,8 @@ def main() -> None:
             run("eval.py", command, "--model", model, "--data", data, "--out", out)
             patterns = (*KEPT, RECORDS) if command == "retrieval" else KEPT
             keep(out, EXAMPLES / args.what / command, patterns)
+    run("-m", "mrl_jax.demo.compare", args.what)
+    keep(run_folder / "compare", EXAMPLES / args.what / "compare", KEPT)
 
 
 def run(*words: object) -> None:

@@ -3,8 +3,9 @@
 Command:   make demo   (once, for demo/world)
            python train.py --config configs/text_stage_demo.py
 Hardware:  one CPU core.
-Duration:  DURATION.
-Expected:  EXPECTED.
+Duration:  two and a half minutes.
+Expected:  nDCG@10 on the validation sentences, written, of 0.97, 0.97, 0.96 and 0.96 at 96, 48,
+           24 and 12 coordinates (chance is 0.03).
 """
 
 from mrl_jax.data.text_pairs import TextBatchConfig
