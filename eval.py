@@ -87,6 +87,9 @@ def add_options(command: argparse.ArgumentParser, name: str) -> None:
     text = "" if elsewhere else f"; default: MODEL/{default_name(name, 'DATA')}"
     add("--out", type=Path, required=elsewhere, help=f"report folder{text}")
     add("--overwrite", action="store_true", help="replace an earlier report")
+    if name not in ("transcribe", "intent"):
+        add("--task", help="ask every query as one of the model's tasks; default: as the set says")
+        add("--prompt", help="or put this before every query, word for word")
     if name != "transcribe":
         add("--dims", type=numbers("--dims"), help="comma-separated; default: those trained")
     if name == "retrieval":
@@ -106,6 +109,8 @@ def add_options(command: argparse.ArgumentParser, name: str) -> None:
         add("--plain", action="store_true", help="compare without case and punctuation")
     elif name == "tradeoff":
         add("--corpus-size", type=int, help="documents to measure latency at; default: the set's")
+        text = "documents that funnels look at again; default: a tenth of the set's, 10 to 100"
+        add("--shortlist", type=int, help=text)
         text = (
             "write the best setting within it into the model: bytes=128 or latency_ms=5,flops=1e6"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from mrl_jax.data.digests import digest_lines
-from mrl_jax.data.named_sets import load_retrieval_set
+from mrl_jax.data.retrieval_set import Query
 from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.records import Record, Source, write_jsonl
@@ -22,16 +22,21 @@ from mrl_jax.evaluation.systems import (
     system_means,
     system_records,
 )
-from mrl_jax.measured_set import clusters_of, set_name
-from mrl_jax.measured_systems import (
+from mrl_jax.measured_set import (
     REPEATS,
+    check_task,
+    clusters_of,
+    load_asked,
+    median_query,
+    set_name,
+)
+from mrl_jax.measured_systems import (
     Info,
     Measured,
     Task,
     columns_of,
     hearing_rate,
     measure_systems,
-    median_query,
     read_system,
 )
 from mrl_jax.pipeline_folder import PipelineInfo
@@ -43,7 +48,7 @@ PICTURE = "systems.png"
 SUMMARY = """{systems} on the same {queries} queries, searched in the same {documents} documents.
 Each system encoded the queries once, and the documents were encoded once for all; every
 dimension is a prefix of those, or has its own query vectors where a dual encoder makes them.
-Documents are kept in float32, four bytes a coordinate.
+Documents are kept in float32, four bytes a coordinate. {asked}
 
 Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over their words{speakers}.
 Paired tests {tests}; p-values are also given
@@ -61,6 +66,8 @@ def report_compare(
     out: Path,
     *,
     dims: Sequence[int] | None = None,
+    task: str | None = None,
+    prompt: str | None = None,
     overwrite: bool = False,
 ) -> str:
     """Measure every system, write the report folder, and return its table of nDCG@10.
@@ -75,6 +82,8 @@ def report_compare(
         data: folder of a set, or the name of a published one.
         out: folder of the report.
         dims: prefixes; by default those that all systems have.
+        task: of all queries, instead of those in the set.
+        prompt: or what stands before all queries, word for word.
         overwrite: replace an earlier report.
 
     Raises:
@@ -84,7 +93,10 @@ def report_compare(
     folders = named_folders(models)
     infos = {name: read_system(folder) for name, folder in folders.items()}
     dims = check_alike(infos, dims)
-    loaded = load_retrieval_set(data)
+    loaded = load_asked(data, task=task, prompt=prompt)
+    for name, info in infos.items():
+        prompts = info.config.prompts if isinstance(info, PipelineInfo) else info.prompts
+        check_task(task, prompts, folders[name])
     for folder in folders.values():
         check_apart(folder, out)
     judged = loaded.judged_only()
@@ -92,7 +104,7 @@ def report_compare(
     columns = columns_of(infos, judged, data)
     with report_folder(out, overwrite=overwrite) as staging:
         rate = hearing_rate(folders, infos)
-        task = Task(
+        measured_on = Task(
             data=judged,
             judgements=judgements,
             clusters=clusters_of(judged, judgements),
@@ -100,7 +112,7 @@ def report_compare(
             timed=median_query(judged, rate),
             rate=rate,
         )
-        measured = measure_systems(folders, infos, columns, task)
+        measured = measure_systems(folders, infos, columns, measured_on)
         source = Source(
             data=str(data),
             data_digest=digest_retrieval_set(loaded),
@@ -108,7 +120,7 @@ def report_compare(
             model_digest=digest_lines(map(_digest, infos.values())),
             commit=library_commit(),
         )
-        return write_comparison(staging, measured, task, source, set_name(data))
+        return write_comparison(staging, measured, measured_on, source, set_name(data))
 
 
 def named_folders(models: Sequence[str]) -> dict[str, Path]:
@@ -216,6 +228,7 @@ def write_comparison(
         staging,
         title=f"Systems: {name}",
         summary=SUMMARY.format(
+            asked=_asked(task.data.queries),
             systems=f"{len(systems)} system{'s' if len(systems) > 1 else ''}",
             queries=len(task.data.queries),
             documents=len(task.data.corpus),
@@ -232,6 +245,18 @@ def write_comparison(
         pictures=[(PICTURE, "nDCG@10 against dimension, with 95 % intervals")],
     )
     return next(iter(tables.values()))
+
+
+def _asked(queries: Sequence[Query]) -> str:
+    """What was asked for in words or by a task, whose prompt each system has of its own."""
+    prompts = sorted({query.prompt for query in queries if query.prompt is not None})
+    tasks = sorted({query.task for query in queries if query.task and query.prompt is None})
+    told = []
+    if prompts:
+        told.append(f"Before queries stands {' or '.join(map(repr, prompts))}.")
+    if tasks:
+        told.append(f"Each system puts its own prompt before queries of {' and '.join(tasks)}.")
+    return " ".join(told) or "No prompt stands before the queries."
 
 
 def _has(info: Info, negated: str = "") -> str:

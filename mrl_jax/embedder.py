@@ -13,8 +13,9 @@ from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
 from mrl_jax.evaluation.funnel import Funnel, make_funnel
+from mrl_jax.evaluation.rotation import Rotation, apply_rotation, read_rotation
 from mrl_jax.evaluation.search import unit_prefix
-from mrl_jax.evaluation.vectors import Vectors, check_separate
+from mrl_jax.evaluation.vectors import Vectors, check_separate, numbers_of
 from mrl_jax.model_folder import ModelInfo, Setting, load_model, read_model_info, read_setting
 from mrl_jax.models.two_towers import TwoTowers
 
@@ -30,6 +31,7 @@ class Embedder:
         model: the Flax module.
         width: of the full embedding; where dims are separate, the widest of them.
         setting: how vectors are cut, kept and searched by default; None for full width.
+        rotation: what vectors are turned by before they are cut; None where they are not.
     """
 
     def __init__(
@@ -40,10 +42,12 @@ class Embedder:
         *,
         setting: Setting | None = None,
         directions: Float32[HostArray, "dim rank"] | None = None,
+        rotation: Rotation | None = None,
     ):
         self.model = model
         self.info = info
         self.setting = setting
+        self.rotation = rotation
         self._directions = directions
         self.width = max(model.separate_dims, default=model.text.config.width)
         split = param_tree.split(model)
@@ -58,7 +62,12 @@ class Embedder:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, dtype: DTypeLike | None = None, setting: bool = False
+        cls,
+        folder: str | Path,
+        *,
+        dtype: DTypeLike | None = None,
+        setting: bool = False,
+        rotation: bool = False,
     ) -> "Embedder":
         """Load a folder that `train.py` or `python -m converters oolel-embed` made.
 
@@ -66,17 +75,28 @@ class Embedder:
             folder: the model.
             dtype: dtype of the towers; the one trained with by default.
             setting: embed as the setting says that `eval.py tradeoff --budget` chose.
+            rotation: turn vectors by the rotation that `python -m mrl_jax.rotate` fitted, so
+                that short prefixes hold more. Both sides must be embedded so: queries
+                and documents of one index.
 
         Raises:
-            MrlError: no model, or its towers are gone or were changed; no setting, or one
-                that was chosen for another head.
+            MrlError: no model, or its towers are gone or were changed; no setting or
+                rotation, or one that belongs to another head; both.
         """
         folder = Path(folder)
         info = read_model_info(folder)
+        if setting and rotation:
+            raise MrlError(
+                "both the setting and the rotation are asked for, and settings are measured "
+                "without a rotation",
+                where=folder,
+                mend="pass one of them",
+            )
         chosen, directions = read_setting(folder, info) if setting else (None, None)
+        turn = _need_rotation(folder, info) if rotation else None
         model = load_model(folder, info, dtype=dtype)
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
-        return cls(model, info, tokenizer, setting=chosen, directions=directions)
+        return cls(model, info, tokenizer, setting=chosen, directions=directions, rotation=turn)
 
     def embed_speech(
         self,
@@ -125,12 +145,20 @@ class Embedder:
         return self._cut(vectors, dim)
 
     def embed_text(
-        self, texts: Sequence[str], *, dim: int | None = None, progress: bool = False
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        task: str | None = None,
+        dim: int | None = None,
+        progress: bool = False,
     ) -> Float32[HostArray, "N E"]:
-        """Unit vectors of texts, as documents are embedded.
+        """Unit vectors of texts: documents as they are, written queries with a prompt.
 
         Args:
             texts: any number.
+            prompt: put before each text, word for word.
+            task: or a task of the training config, whose prompt is put there.
             dim: length of the prefix to keep; by default that of the setting, and the full
                 width without one.
             progress: show a progress bar.
@@ -138,7 +166,15 @@ class Embedder:
         self._check_dim(dim)
         if isinstance(texts, str):
             raise MrlError("texts is one string, expected a list of them", mend="put it in a list")
-        return self._cut(self.encoder.text(texts, progress="texts" if progress else None), dim)
+        if prompt is not None and task is not None:
+            raise MrlError("both prompt and task are given", mend="pass one of them")
+        vectors = self.encoder.text(
+            texts,
+            tasks=None if task is None else [task] * len(texts),
+            prompts=None if prompt is None else [prompt] * len(texts),
+            progress="texts" if progress else None,
+        )
+        return self._cut(vectors, dim)
 
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:
         """Documents kept as the setting says, to be searched: `.search(queries, k)`.
@@ -154,6 +190,8 @@ class Embedder:
         )
 
     def _cut(self, vectors: Vectors, dim: int | None) -> HostArray:
+        if self.rotation is not None:
+            vectors = apply_rotation(numbers_of(vectors), self.rotation)
         if dim is not None or self.setting is None:
             return unit_prefix(vectors, self.width if dim is None else dim)
         cut = unit_prefix(vectors, self.setting.dim)
@@ -166,6 +204,14 @@ class Embedder:
             raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
         check_separate(dim, self.model.separate_dims)
         warn_untrained(dim, self.info.dims, stacklevel=4)
+
+
+def _need_rotation(folder: Path, info: ModelInfo) -> Rotation:
+    """The rotation of a model's folder."""
+    found = read_rotation(folder, head_digest=info.head_digest)
+    if found is None:
+        raise MrlError("has no rotation", where=folder, mend="fit one: `python -m mrl_jax.rotate`")
+    return found
 
 
 def warn_untrained(dim: int, trained: Sequence[int], *, stacklevel: int) -> None:

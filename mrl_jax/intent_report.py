@@ -13,12 +13,14 @@ from mrl_jax.data.set_digest import digest_intent_set
 from mrl_jax.data.text import query_prompt
 from mrl_jax.embedder import Embedder
 from mrl_jax.errors import MrlError
+from mrl_jax.evaluation.comparison import Clusters
 from mrl_jax.evaluation.intent import (
     PENALTY,
     SHOTS,
     IntentResult,
     check_shots,
     draw_shots,
+    import_classifier,
     label_text,
     measure_intents,
 )
@@ -42,7 +44,7 @@ once. Prompt of the examples: {prompt}.
 "{example}".{learnt}
 
 F1 is a mean over the labels that are true or predicted somewhere, as in scikit-learn. The
-interval of the accuracy is from resampling test examples."""
+interval of the accuracy is from resampling test examples{clusters}."""
 
 LEARNT = """ More shots: logistic regression of scikit-learn (C = {penalty:g}) on frozen unit
 prefixes, with exactly so many training examples of every label, drawn {seeds} times; ± is the
@@ -124,6 +126,8 @@ def report_intent(
         )
     classes = labels_of([*test, *train])
     check_shots([example.label for example in train], classes, shots)
+    if max(shots):
+        import_classifier()
     if label_texts is None:
         label_texts = {e.label: e.label_text for e in examples if e.label_text is not None}
     words = [label_format.replace("{}", label_text(name, label_texts)) for name in classes]
@@ -146,7 +150,8 @@ def report_intent(
             penalty=penalty,
         )
         pictures, tables = _shown(staging, results)
-        table = intent_table(results)
+        clusters = _clusters(test)
+        table = intent_table(results, clusters)
         write_jsonl(staging / "predictions.jsonl", _predictions(test, results))
         learnt = LEARNT.format(penalty=penalty, seeds=seeds) if max(shots) else ""
         write_report(
@@ -160,8 +165,9 @@ def report_intent(
                 prompt="none" if prompt is None else f'"{prompt}"',
                 example=words[0],
                 learnt=learnt,
+                clusters=" by their words and speakers" if clusters.speakers else " by their words",
             ),
-            records=intent_records(results, penalty),
+            records=intent_records(results, penalty, clusters),
             source=source_of(embedder, model, data, digest_intent_set(examples)),
             tables={"Scores": table, **tables},
             pictures=pictures,
@@ -242,6 +248,15 @@ def _kind(examples: Sequence[IntentExample], data: Path | str) -> str:
         f"{spoken} of {len(examples)} examples are spoken, and the others only written",
         where=data,
         mend="measure them as two sets",
+    )
+
+
+def _clusters(test: Sequence[IntentExample]) -> Clusters:
+    """Words and speakers of the test; an example without words, or a name, is like no other."""
+    named = any(example.speaker for example in test)
+    return Clusters(
+        texts=[(e.text, None) if e.text else e.id for e in test],
+        speakers=[(e.speaker, None) if e.speaker else e.id for e in test] if named else None,
     )
 
 

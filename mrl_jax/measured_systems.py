@@ -1,12 +1,8 @@
 """Trained models and pipelines measured on one set: scores, costs, each encoded once."""
 
 import dataclasses
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import HostArray
@@ -15,14 +11,13 @@ from mrl_jax.embedder import Embedder
 from mrl_jax.evaluation.comparison import Clusters
 from mrl_jax.evaluation.retrieval import Judgements, evaluate_retrieval
 from mrl_jax.evaluation.systems import Cost, System
-from mrl_jax.measured_set import encode_corpus, encode_queries
+from mrl_jax.measured_set import encode_corpus, encode_queries, time_query
 from mrl_jax.model_folder import MODEL_FILE, ModelInfo, read_model_info
 from mrl_jax.pipeline import Pipeline, PipelineRun, check_queries, run_pipeline
 from mrl_jax.pipeline_folder import PIPELINE_FILE, PipelineInfo, read_pipeline
 from mrl_jax.tower_folder import read_info
 
 KS = (5, 10)
-REPEATS = 5
 Info = ModelInfo | PipelineInfo
 
 
@@ -87,15 +82,6 @@ def hearing_rate(folders: Mapping[str, Path], infos: Mapping[str, Info]) -> int 
     return None
 
 
-def median_query(data: RetrievalSet, rate: int | None) -> int:
-    """Row of the query of median length: of its recording, or of its words."""
-    if rate is None or data.queries[0].audio is None:
-        lengths = [len(query.text or query.transcript or "") for query in data.queries]
-    else:
-        lengths = [len(load_query_audio(query, rate)) for query in data.queries]
-    return int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
-
-
 def columns_of(
     infos: Mapping[str, Info], data: RetrievalSet, place: Path | str
 ) -> dict[str, list[str] | None]:
@@ -138,17 +124,6 @@ def measure_systems(
     return found
 
 
-def time_query(embed: Callable[[], object]) -> float:
-    """Seconds of the median of some runs, after one that compiles."""
-    embed()
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        embed()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def _measure_model(
     name: str, folder: Path, task: Task, corpora: dict[tuple[str, str, int], HostArray]
 ) -> Measured:
@@ -167,8 +142,8 @@ def _measure_model(
     cost = Cost(
         parameters=param_tree.count(param_tree.flat_weights(model)),
         trained=param_tree.count(param_tree.flatten(encoder.trained)),
-        seconds=time_query(encoder.alone(asked, task=query.task or "")),
-        flops=encoder.flops(asked, task=query.task or ""),
+        seconds=time_query(encoder.alone(asked, task=query.task or "", prompt=query.prompt)),
+        flops=encoder.flops(asked, task=query.task or "", prompt=query.prompt),
     )
     scores = {result.dim: result.per_query for result in results}
     return Measured(system=System(name=name, kind=kind, scores=scores, cost=cost))
@@ -204,8 +179,8 @@ def _measure_pipeline(
     cost = Cost(
         parameters=pipeline.parameters,
         trained=0,
-        seconds=time_query(pipeline.alone(asked, task=query.task or "")),
-        flops=pipeline.flops(asked, task=query.task or ""),
+        seconds=time_query(pipeline.alone(asked, prompt=pipeline.prompt_of(query))),
+        flops=pipeline.flops(asked, prompt=pipeline.prompt_of(query)),
     )
     scores = {result.dim: result.per_query for result in run.stages.results}
     system = System(name=name, kind=pipeline.kind, scores=scores, cost=cost)

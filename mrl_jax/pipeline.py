@@ -108,17 +108,15 @@ class Pipeline:
         return self._translator.translate(texts, progress=progress)
 
     def embed(
-        self, texts: Sequence[str], *, tasks: Sequence[str] | None = None, progress: str
+        self, texts: Sequence[str], *, prompts: Sequence[str] | None = None, progress: str
     ) -> Float32[HostArray, "N E"]:
-        """Vectors of queries with their tasks' prompts, or of documents without tasks."""
-        if tasks is None:
-            return self._text(texts, progress=progress)
-        pairs = zip(tasks, texts, strict=True)
-        return self._text([self._prompt(t) + text for t, text in pairs], progress=progress)
+        """Vectors of queries with what stands before each, or of documents alone."""
+        if prompts is not None:
+            texts = [words + text for words, text in zip(prompts, texts, strict=True)]
+        return self._text(texts, progress=progress)
 
-    def alone(self, asked: HostArray | str, *, task: str = "") -> Callable[[], HostArray]:
+    def alone(self, asked: HostArray | str, *, prompt: str = "") -> Callable[[], HostArray]:
         """What takes one query from samples, or its transcript, to its vector: to be timed."""
-        prompt = self._prompt(task)
 
         def run() -> HostArray:
             if isinstance(asked, str):
@@ -130,7 +128,7 @@ class Pipeline:
 
         return run
 
-    def flops(self, asked: HostArray | str, *, task: str = "") -> float:
+    def flops(self, asked: HostArray | str, *, prompt: str = "") -> float:
         """Floating-point operations of one query; NaN with a translator, which nobody counts."""
         if self._translator is not None:
             return math.nan
@@ -138,10 +136,13 @@ class Pipeline:
         if not isinstance(heard, str):
             assert self._recogniser is not None
             total, heard = self._recogniser.flops(heard), self._recogniser.transcribe([heard])[0]
-        return total + self._text.flops(self._prompt(task) + heard)
+        return total + self._text.flops(prompt + heard)
 
-    def _prompt(self, task: str) -> str:
-        return query_prompt(self.config.prompts.get(task, ""))
+    def prompt_of(self, query: Query) -> str:
+        """What stands before a query: its own prompt, or that of its task."""
+        if query.prompt is not None:
+            return query.prompt
+        return query_prompt(self.config.prompts.get(query.task or "", ""))
 
 
 def check_queries(
@@ -208,12 +209,12 @@ def run_pipeline(
     Raises:
         MrlError: a broken recording.
     """
-    tasks = [query.task or "" for query in data.queries]
+    prompts = [pipeline.prompt_of(query) for query in data.queries]
     heard = pipeline.hear(data.queries) if heard is None else list(heard)
 
     def follow(transcripts: Sequence[str]) -> Stages:
         translated = pipeline.translate(transcripts, progress="translator")
-        vectors = pipeline.embed(translated, tasks=tasks, progress="queries")
+        vectors = pipeline.embed(translated, prompts=prompts, progress="queries")
         results = evaluate_retrieval(vectors, documents, judgements, dims=dims, ks=ks)
         return Stages(transcripts, translated, results)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mrl_jax.data.digests import digest_lines
 from mrl_jax.embedder import Embedder
 from mrl_jax.evaluation.records import Record, Source, write_records
-from mrl_jax.evaluation.report import html_page
+from mrl_jax.evaluation.report import html_page, import_figure
 from mrl_jax.staging import staged_folder
 
 RECORDS = "results.jsonl"
@@ -22,8 +22,9 @@ def report_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         MrlError: `out` exists and `overwrite` is not given, or it is no report; the place
-            cannot be written to.
+            cannot be written to; matplotlib is absent.
     """
+    import_figure()
     with staged_folder(out, marker=RECORDS, overwrite=overwrite) as staging:
         yield staging
 

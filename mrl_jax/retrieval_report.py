@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mrl_jax.data.named_sets import load_retrieval_set
 from mrl_jax.data.retrieval_set import RetrievalSet
 from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.embedder import Embedder
@@ -20,10 +19,13 @@ from mrl_jax.evaluation.retrieval import (
     judgements_of,
 )
 from mrl_jax.measured_set import (
+    check_task,
     chosen_dims,
     clusters_of,
     encode_set,
+    load_asked,
     set_name,
+    told_prompts,
 )
 from mrl_jax.report_folder import report_folder, source_of, write_report
 from mrl_jax.staging import check_apart
@@ -92,6 +94,8 @@ def report_retrieval(
     ks: Sequence[int] = KS,
     ties: Ties = "trec",
     binary: bool = False,
+    task: str | None = None,
+    prompt: str | None = None,
     overwrite: bool = False,
 ) -> str:
     """Measure, write the report folder, and return its table.
@@ -103,9 +107,12 @@ def report_retrieval(
     Args:
         model, data, out: folders; `data` may also be the name of a published set.
         dims, ks, ties, binary: see `run_retrieval`.
+        task: of all queries, instead of those in the set.
+        prompt: or what stands before all queries, word for word.
         overwrite: replace an earlier report.
     """
-    embedder, loaded = Embedder.load(model), load_retrieval_set(data)
+    embedder, loaded = Embedder.load(model), load_asked(data, task=task, prompt=prompt)
+    check_task(task, embedder.info.prompts, model)
     check_apart(model, out)
     with report_folder(out, overwrite=overwrite) as staging:
         run = run_retrieval(embedder, loaded, dims=dims, ks=ks, ties=ties, binary=binary)
@@ -169,7 +176,9 @@ def _write(
 
 def _summary(run: RetrievalRun, embedder: Embedder, chosen: Mapping[str, str]) -> str:
     clusters = run.clusters
-    ways, alone = f"{len(set(clusters.texts))} query texts", ""
+    worded = any(query.transcript or query.text for query in run.data.queries)
+    kind = "query texts" if worded else "queries, whose words are not known,"
+    ways, alone = f"{len(set(clusters.texts))} {kind}", ""
     speakers = set(clusters.speakers or ())
     if len(speakers) > 1:
         ways += f" and {len(speakers)} speakers"
@@ -179,7 +188,8 @@ def _summary(run: RetrievalRun, embedder: Embedder, chosen: Mapping[str, str]) -
     without = f" {left_out} more without a relevant document are left out." if left_out else ""
     return (
         f"{len(run.data.queries)} queries, {len(run.data.corpus)} documents, model of step "
-        f"{embedder.info.step}, {chosen['relevance']} relevance.{without}\n\n"
+        f"{embedder.info.step}, {chosen['relevance']} relevance.{without} "
+        f"{told_prompts(embedder, run.data)}\n\n"
         f"Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over {ways}."
         f"{alone} Paired tests {clusters.how_tested}; p-values are also given as "
         f"adjusted by Holm. Documents of equal score stand {ORDERS[chosen['ties']]}; "

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrl_jax.data.degrade import Condition
-from mrl_jax.data.named_sets import load_retrieval_set
 from mrl_jax.data.retrieval_set import Query, RetrievalSet, load_query_audio
 from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.embedder import Embedder
@@ -16,6 +15,7 @@ from mrl_jax.evaluation.robustness import (
     CONDITIONS,
     RobustnessResult,
     change_table,
+    check_babble,
     degrade_all,
     measure_robustness,
     plot_conditions,
@@ -24,13 +24,21 @@ from mrl_jax.evaluation.robustness import (
     robustness_table,
 )
 from mrl_jax.evaluation.vectors import Vectors
-from mrl_jax.measured_set import chosen_dims, clusters_of, set_name
+from mrl_jax.measured_set import (
+    check_task,
+    chosen_dims,
+    clusters_of,
+    encode_corpus,
+    load_asked,
+    set_name,
+    told_prompts,
+)
 from mrl_jax.report_folder import report_folder, source_of, write_report
 from mrl_jax.staging import check_apart
 
 SUMMARY = """nDCG@10 of the same {queries} spoken queries in each condition, searched in
-{documents} documents that were encoded once. In brackets the 95 % interval, from resampling
-queries by their words{speakers}.
+{documents} documents that were encoded once. {prompts} In brackets
+the 95 % interval, from resampling queries by their words{speakers}.
 
 A signal-to-noise ratio is that of mean powers over the whole recording. Babble is mixed from
 up to six other recordings of the set that ask for something else. Noise depends on the seed
@@ -62,11 +70,13 @@ def run_robustness(
         )
     data = data.judged_only()
     queries, judgements = data.queries, judgements_of(data)
+    answers = [_answers(data, query) for query in queries]
+    if any(condition.kind == "babble" for condition in conditions):
+        check_babble([query.id for query in queries], answers)
     rate = embedder.model.speech.config.sample_rate
     clips = [load_query_audio(query, rate) for query in queries]
     names = [query.id for query in queries]
-    answers = [_answers(data, query) for query in queries]
-    documents = embedder.encoder.text([doc.text for doc in data.corpus], progress="corpus")
+    documents = encode_corpus(embedder, data)
 
     def encode(condition: Condition) -> Vectors:
         worse = degrade_all(
@@ -81,6 +91,7 @@ def run_robustness(
         return embedder.encoder.speech(
             worse,
             tasks=[query.task or "" for query in queries],
+            prompts=[query.prompt for query in queries],
             names=[f"query {name}" for name in names],
             progress=condition.title,
         )
@@ -104,6 +115,8 @@ def report_robustness(
     out: Path,
     *,
     dims: Sequence[int] | None = None,
+    task: str | None = None,
+    prompt: str | None = None,
     overwrite: bool = False,
     conditions: Sequence[Condition] = CONDITIONS,
     seed: int = 0,
@@ -117,7 +130,8 @@ def report_robustness(
     Raises:
         MrlError: as `run_robustness`; the set or the model cannot be read; `out` exists.
     """
-    embedder, found = Embedder.load(model), load_retrieval_set(data)
+    embedder, found = Embedder.load(model), load_asked(data, task=task, prompt=prompt)
+    check_task(task, embedder.info.prompts, model)
     check_apart(model, out)
     with report_folder(out, overwrite=overwrite) as staging:
         results, judgements = run_robustness(
@@ -142,6 +156,7 @@ def report_robustness(
             summary=SUMMARY.format(
                 queries=len(judgements.query_ids),
                 documents=len(found.corpus),
+                prompts=told_prompts(embedder, found),
                 speakers=" and by speaker" if any(q.speaker for q in found.queries) else "",
                 seed=seed,
             ),

@@ -23,7 +23,13 @@ from mrl_jax.data.named_sets import load_retrieval_set
 from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.embedder import Embedder
 from mrl_jax.errors import CommandParser, MrlError, run_command
-from mrl_jax.evaluation.rotation import Rotation, check_absent, fit_rotation, save_rotation
+from mrl_jax.evaluation.rotation import (
+    Rotation,
+    check_absent,
+    fit_rotation,
+    save_rotation,
+    text_keys,
+)
 from mrl_jax.evaluation.vectors import numbers_of
 from mrl_jax.measured_set import encode_corpus, encode_queries, need_prefixes
 
@@ -33,11 +39,12 @@ EXAMPLES = 5000
 
 @dataclasses.dataclass(frozen=True)
 class FitData:
-    """What a rotation may be fitted on: vectors of both sides, and the digest of their source."""
+    """What a rotation may be fitted on: vectors of both sides, and their source: digest, texts."""
 
     speech: Float32[HostArray, "Q E"]
     documents: Float32[HostArray, "N E"]
     digest: str
+    texts: Sequence[str]
 
     def vectors(self, fit: str) -> Float32[HostArray, "R E"]:
         """Those of one side, or of both."""
@@ -86,6 +93,7 @@ def fit_model_rotation(
         fitted_on=fit,
         centred=centred,
         rows=len(vectors),
+        texts=text_keys(dict.fromkeys(found.texts)),
     )
     path = save_rotation(model, rotation, overwrite=overwrite)
     lines = [f"rotation: {path}, fitted on {len(vectors)} vectors ({fit}) of {data}"]
@@ -128,7 +136,8 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
         found = load_retrieval_set(data)
         queries = none if fit == "documents" else numbers_of(encode_queries(embedder, found))
         documents = none if fit == "speech" else encode_corpus(embedder, found)
-        return FitData(queries, documents, digest_retrieval_set(found))
+        corpus = [document.text for document in found.corpus]
+        return FitData(queries, documents, digest_retrieval_set(found), corpus)
     speech, documents = none, none
     if fit != "documents":
         encoded = embedder.encoder.speech(clips, tasks=tasks, names=names, progress="speech")
@@ -136,7 +145,7 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
     if fit != "speech":
         unique = list(dict.fromkeys(texts))
         documents = embedder.encoder.text(unique, progress="documents")
-    return FitData(speech, documents, digest)
+    return FitData(speech, documents, digest, texts)
 
 
 def _spread(count: int, wanted: int) -> list[int]:

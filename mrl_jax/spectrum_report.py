@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mrl_jax.data.named_sets import load_retrieval_set
 from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.embedder import Embedder
-from mrl_jax.evaluation.records import Record
+from mrl_jax.evaluation.records import Record, write_jsonl
 from mrl_jax.evaluation.retrieval import Judgements
 from mrl_jax.evaluation.rotation import Rotation, apply_rotation, read_rotation
 from mrl_jax.evaluation.search import unit_prefix
@@ -35,14 +34,26 @@ from mrl_jax.evaluation.spectrum_pictures import (
     size_records,
     size_table,
     spectrum_records,
+    spectrum_rows,
     spectrum_table,
 )
 from mrl_jax.evaluation.vectors import numbers_of
-from mrl_jax.measured_set import chosen_dims, clusters_of, encode_set, need_prefixes, set_name
+from mrl_jax.measured_set import (
+    check_task,
+    chosen_dims,
+    clusters_of,
+    encode_set,
+    load_asked,
+    need_prefixes,
+    set_name,
+    told_prompts,
+)
 from mrl_jax.report_folder import report_folder, source_of, write_report
 from mrl_jax.staging import check_apart
 
+SPECTRA = "spectra.jsonl"
 SUMMARY = """{queries} {asked} and {documents} documents, model of step {step}, encoded once.
+{prompts}
 
 Effective rank is exp(entropy) of the singular values over their sum (Roy and Vetterli, 2007);
 energy rank is the same of their squares; stable rank is the sum of squares over the largest;
@@ -65,10 +76,15 @@ def report_spectrum(
     out: Path,
     *,
     dims: Sequence[int] | None = None,
+    task: str | None = None,
+    prompt: str | None = None,
     overwrite: bool = False,
     seeds: int = 5,
 ) -> str:
     """Measure, write the report folder, and return its table of nDCG against size.
+
+    The folder appears whole: report.md, report.html, results.jsonl, spectra.jsonl (every
+    singular value, and the share of the energy up to it) and pictures.
 
     Where the model's folder has a rotation (`python -m mrl_jax.rotate`), its prefixes stand
     beside the plain ones.
@@ -76,6 +92,8 @@ def report_spectrum(
     Args:
         model, data, out: folders; `data` may also be the name of a published set.
         dims: sizes to measure beside the powers of two; those trained by default.
+        task: of all queries, instead of those in the set.
+        prompt: or what stands before all queries, word for word.
         overwrite: replace an earlier report.
         seeds: draws of random coordinates.
 
@@ -83,7 +101,8 @@ def report_spectrum(
         MrlError: the model, its rotation or the set cannot be used; a dim above the width;
             `out` exists.
     """
-    embedder, found = Embedder.load(model), load_retrieval_set(data)
+    embedder, found = Embedder.load(model), load_asked(data, task=task, prompt=prompt)
+    check_task(task, embedder.info.prompts, model)
     need_prefixes(embedder, model)
     dims = chosen_dims(embedder, dims)
     rotation = read_rotation(model, head_digest=embedder.info.head_digest)
@@ -122,6 +141,7 @@ def report_spectrum(
         plot_spectra(staging / "spectra.png", spectra)
         plot_sizes(staging / "sizes.png", sizes, chance=chance, trained=embedder.info.dims)
         plot_blocks(staging / "blocks.png", blocks, clusters)
+        write_jsonl(staging / SPECTRA, spectrum_rows(spectra))
         records = spectrum_records(spectra, {kind: len(some) for kind, some in vectors.items()})
         for dim, (distance, cosine) in gaps.items():
             records.append(Record(metric="distance of means", value=distance, dim=dim))
@@ -145,8 +165,9 @@ def report_spectrum(
                 asked="spoken queries" if spoken else "written queries",
                 documents=len(found.corpus),
                 step=embedder.info.step,
+                prompts=told_prompts(embedder, found),
                 seeds=seeds,
-                rotation=_about(rotation, digest),
+                rotation=_about(rotation, [document.text for document in found.corpus]),
             ),
             records=records,
             source=source_of(embedder, model, data, digest),
@@ -160,15 +181,14 @@ def report_spectrum(
     return tables["nDCG@10 against size"]
 
 
-def _about(rotation: Rotation | None, digest: str) -> str:
+def _about(rotation: Rotation | None, texts: Sequence[str]) -> str:
     if rotation is None:
         return ""
-    seen = (
-        "THIS VERY SET, which is therefore not unseen"
-        if rotation.data_digest == digest
-        else "other data"
+    seen = rotation.seen(texts)
+    told = f"; {seen} of this set's {len(texts)} documents were among what it was fitted on" + (
+        ", so they are not unseen" if seen else ""
     )
     return (
         f" The rotated prefix is that of a rotation without centring at use, fitted on "
-        f"{rotation.rows} vectors ({rotation.fitted_on}) of {seen}: {rotation.data}."
+        f"{rotation.rows} vectors ({rotation.fitted_on}) of {rotation.data}{told}."
     )

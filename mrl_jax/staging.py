@@ -61,6 +61,12 @@ def staged_folder(
         else:
             os.rename(staging, final)
     except OSError as error:
+        if (read := _elsewhere(error, staging, final)) is not None:
+            raise MrlError(
+                f"could not be read: {describe_os_error(error)}",
+                where=read,
+                mend="check that it exists and may be read",
+            ) from error
         raise MrlError(
             f"could not be written: {describe_os_error(error)}",
             where=named,
@@ -83,6 +89,18 @@ def check_apart(source: Path, out: Path) -> None:
             where=out,
             mend="choose another folder",
         )
+
+
+def _elsewhere(error: OSError, staging: Path, final: Path) -> Path | None:
+    """The file that an error is about, where that is no part of the output."""
+    if not isinstance(error.filename, str):
+        return None
+    path = Path(error.filename)
+    whole = path.resolve()
+    if any(whole.is_relative_to(place) for place in (staging, final)) or whole in final.parents:
+        return None
+    # Leftovers of the output beside it.
+    return None if whole.name.startswith(f".{final.name}.partial-") else path
 
 
 def _check_replaceable(final: Path, named: Path, marker: str, overwrite: bool) -> None:

@@ -9,16 +9,19 @@ import numpy as np
 from tqdm import tqdm
 
 from mrl_jax.array_types import HostArray
-from mrl_jax.data.named_sets import load_retrieval_set
+from mrl_jax.data.retrieval_set import RetrievalSet, load_query_audio
 from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.embedder import Embedder
+from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.quantize import PRECISIONS
 from mrl_jax.evaluation.records import Record
 from mrl_jax.evaluation.report import figure, markdown_table, save
 from mrl_jax.evaluation.retrieval import judgements_of
 from mrl_jax.evaluation.statistics import Interval, cluster_bootstraps
 from mrl_jax.evaluation.tradeoff import (
+    K,
     Measured,
+    check_budget,
     check_size,
     choose,
     costs_of,
@@ -27,9 +30,21 @@ from mrl_jax.evaluation.tradeoff import (
     pareto,
     parse_budget,
     title,
+    usual_shortlist,
 )
 from mrl_jax.evaluation.vectors import numbers_of
-from mrl_jax.measured_set import chosen_dims, clusters_of, encode_set, need_prefixes, set_name
+from mrl_jax.measured_set import (
+    check_task,
+    chosen_dims,
+    clusters_of,
+    encode_set,
+    load_asked,
+    median_query,
+    need_prefixes,
+    set_name,
+    time_query,
+    told_prompts,
+)
 from mrl_jax.model_folder import Setting, write_setting
 from mrl_jax.report_folder import report_folder, source_of, write_report
 from mrl_jax.staging import check_apart
@@ -37,8 +52,8 @@ from mrl_jax.staging import check_apart
 PICTURE = "tradeoff.png"
 COLOURS = dict(zip(PRECISIONS, ("#1f77b4", "#e08214", "#2a9d4b", "#7b3fa0"), strict=True))
 SUMMARY = """nDCG@10 and recall are measured on the set's own {documents} documents with {queries}
-queries, all from one encoding. Recall is the share of the first ten of exact search, at full
-width in float32, that is found.
+queries, all from one encoding. {prompts}
+Recall is the share of the first ten of exact search, at full width in float32, that is found.
 
 Latency is the median of one query at a time, settings in turn, encoding not counted, on this
 machine in {size} documents{grown}. Work counts two operations an entry and document scored in
@@ -46,9 +61,13 @@ float32 or int8, three a 64-bit word of a Hamming distance, and two an entry of 
 that a query is projected on. Bytes are those of all that is kept: a funnel keeps its prefix
 apart.
 
+{encoding}
+
 "D on R directions" projects the first D coordinates on the R directions in which the corpus has
 most energy. "binary" scores a short list of {shortlist} again with float32 queries against signs,
 "binary+int8" against int8; a funnel looks at its first coordinates and scores as many again.
+That list is {share} of the documents here; among more documents the same list is a smaller
+part, and finds less than is told here: give it with --shortlist.
 
 Intervals of nDCG are 95 %, from resampling queries. A setting is chosen on the set that its
 figures are of, so what it reaches elsewhere is likely somewhat less."""
@@ -61,7 +80,10 @@ def report_tradeoff(
     *,
     dims: Sequence[int] | None = None,
     corpus_size: int | None = None,
+    shortlist: int | None = None,
     budget: str | None = None,
+    task: str | None = None,
+    prompt: str | None = None,
     overwrite: bool = False,
 ) -> str:
     """Measure every setting, write the report folder, and return its table.
@@ -74,7 +96,11 @@ def report_tradeoff(
         model, data, out: folders; `data` may also be the name of a published set.
         dims: prefixes, and ranks; those trained by default.
         corpus_size: documents that latency and work are told at; the set's by default.
+        shortlist: documents that funnels and searches by signs look at again; by default
+            a tenth of the set's, 10 to 100, whatever `corpus_size` is.
         budget: as `parse_budget` reads it.
+        task: of all queries, instead of those in the set.
+        prompt: or what stands before all queries, word for word.
         overwrite: replace an earlier report.
 
     Raises:
@@ -82,18 +108,33 @@ def report_tradeoff(
             budget that is none or that no setting is within, a vector that is not finite.
     """
     limits = None if budget is None else parse_budget(budget)
-    embedder, loaded = Embedder.load(model), load_retrieval_set(data)
+    embedder, loaded = Embedder.load(model), load_asked(data, task=task, prompt=prompt)
+    check_task(task, embedder.info.prompts, model)
     need_prefixes(embedder, model)
     dims = chosen_dims(embedder, dims)
     check_apart(model, out)
     digest, loaded = digest_retrieval_set(loaded), loaded.judged_only()
     judgements, documents = judgements_of(loaded), len(loaded.corpus)
     size = documents if corpus_size is None else corpus_size
-    check_size(size, documents)
+    check_size(size, documents, embedder.width)
+    again = usual_shortlist(documents) if shortlist is None else shortlist
+    if again < K:
+        raise MrlError(f"{again}, expected {K} or more", where="--shortlist", mend=f"pass {K}")
+    if limits is not None:
+        check_budget(limits, dims, shortlist=again, size=size, width=embedder.width)
     with report_folder(out, overwrite=overwrite) as staging:
         encoded, held = encode_set(embedder, loaded)
         asked = numbers_of(encoded)
-        results = measure(asked, held, judgements, dims=dims, corpus_size=size, progress=_progress)
+        results = measure(
+            asked,
+            held,
+            judgements,
+            dims=dims,
+            corpus_size=size,
+            shortlist=again,
+            progress=_progress,
+        )
+        encoding = _encoding(embedder, loaded)
         picked = None if limits is None else choose(results, limits)
         clusters = clusters_of(loaded, judgements)
         scores = np.stack([r.ndcg for r in results], axis=1)
@@ -111,9 +152,12 @@ def report_tradeoff(
         summary = SUMMARY.format(
             documents=documents,
             queries=len(loaded.queries),
+            prompts=told_prompts(embedder, loaded),
             size=size,
             grown=copies if more else "",
-            shortlist=results[0].setting.shortlist,
+            shortlist=again,
+            share=f"{again / documents:.0%}",
+            encoding=encoding,
         )
         caption = (
             "nDCG@10 against bytes a document and against latency; lines join the settings that "
@@ -138,6 +182,21 @@ def report_tradeoff(
     told |= {"documents": size, "ndcg@10": picked.mean, **_costs(picked)}
     write_setting(model, embedder.info, setting, directions, told)
     return f"{table}\n\n{chosen} It was written into {model}."
+
+
+def _encoding(embedder: Embedder, data: RetrievalSet) -> str:
+    """What embedding one query costs, which all settings share, in words."""
+    spoken = data.queries[0].audio is not None
+    rate = embedder.model.speech.config.sample_rate if spoken else None
+    query = data.queries[median_query(data, rate)]
+    asked = query.text or "" if rate is None else load_query_audio(query, rate)
+    said = {"task": query.task or "", "prompt": query.prompt}
+    seconds = time_query(embedder.encoder.alone(asked, **said))
+    work = embedder.encoder.flops(asked, **said)
+    return (
+        f"Before that a query has to be embedded: {1000 * seconds:.1f} ms alone and {work:.3g} "
+        "operations by XLA's count, for the query of median length, whatever the setting."
+    )
 
 
 def records(

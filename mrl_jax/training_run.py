@@ -240,7 +240,7 @@ def _validator(
 ) -> Callable[[TrainState], Mapping[str, float]]:
     """Scores of the state on a retrieval set; documents are encoded once, as they never move."""
     data = data.judged_only()
-    clips, tasks, names = load_queries(data.queries, model.speech.config.sample_rate)
+    clips, tasks, prompts, names = load_queries(data.queries, model.speech.config.sample_rate)
     judgements = judgements_of(data)
     sharding = jax.sharding.NamedSharding(devices.mesh, jax.sharding.PartitionSpec("batch"))
     encoder = Encoder(
@@ -260,7 +260,7 @@ def _validator(
         encoder.trained = state.trained
         if not documents:
             documents.append(encoder.text([document.text for document in data.corpus]))
-        queries = encoder.speech(clips, tasks=tasks, names=names)
+        queries = encoder.speech(clips, tasks=tasks, prompts=prompts, names=names)
         results = evaluate_retrieval(queries, documents[0], judgements, dims=config.loss.dims)
         return scores_of(results)
 

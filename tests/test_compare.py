@@ -25,7 +25,7 @@ from mrl_jax.evaluation.systems import (
     system_means,
     system_records,
 )
-from mrl_jax.measured_systems import REPEATS, time_query
+from mrl_jax.measured_set import REPEATS, time_query
 from mrl_jax.model_folder import read_model_info
 from mrl_jax.retrieval_report import run_retrieval
 

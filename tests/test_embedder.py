@@ -13,6 +13,7 @@ import tiny_run
 import mrl_jax
 from mrl_jax.errors import MrlError
 from mrl_jax.model_folder import read_model_info, save_model, tower_reference
+from mrl_jax.rotate import fit_model_rotation
 
 RATE = tiny_run.RATE
 
@@ -88,6 +89,43 @@ def test_prompts_change_queries_and_tasks_name_them(embedder):
         embedder.embed_speech(CLIPS[:1], task="sing")
     with pytest.raises(MrlError, match="both prompt and task"):
         embedder.embed_speech(CLIPS[:1], task="find", prompt="ba")
+
+
+def test_written_queries_have_prompts_too(embedder):
+    plain = embedder.embed_text(["di fo"])
+    told = embedder.embed_text(["di fo"], prompt="ba ce\nQuery:")
+    assert np.abs(plain - told).max() > 1e-3
+    np.testing.assert_array_equal(told, embedder.embed_text(["di fo"], task="find"))
+    np.testing.assert_array_equal(told, embedder.embed_text(["ba ce\nQuery:di fo"]))
+    np.testing.assert_array_equal(plain, embedder.embed_text(["di fo"], prompt=""))
+    with pytest.raises(MrlError, match="the task 'sing' has no prompt"):
+        embedder.embed_text(["di"], task="sing")
+    with pytest.raises(MrlError, match="both prompt and task"):
+        embedder.embed_text(["di"], task="find", prompt="ba")
+
+
+def test_a_rotation_turns_both_sides_alike(folder, embedder, tmp_path):
+    copy = tmp_path / "models"
+    shutil.copytree(folder.parent, copy)
+    with pytest.raises(MrlError, match=r"has no rotation.*mrl_jax\.rotate"):
+        mrl_jax.Embedder.load(copy / "model", rotation=True)
+    data = tiny_run.make_retrieval_set(tmp_path / "set")
+    fit_model_rotation(copy / "model", data)
+    turned = mrl_jax.Embedder.load(copy / "model", rotation=True)
+    assert turned.rotation is not None
+    texts = ["ba ce", "di fo", "gu"]
+    whole = [embedder.embed_speech(CLIPS), embedder.embed_text(texts)]
+    rotated = [turned.embed_speech(CLIPS), turned.embed_text(texts)]
+    np.testing.assert_allclose(rotated[0] @ rotated[1].T, whole[0] @ whole[1].T, atol=1e-5)
+    expected = whole[1] @ turned.rotation.matrix[:, :8]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(turned.embed_text(texts, dim=8), expected, atol=1e-5)
+    assert np.abs(expected - embedder.embed_text(texts, dim=8)).max() > 0.05
+    # Without the flag the rotation that lies there does nothing.
+    again = mrl_jax.Embedder.load(copy / "model")
+    np.testing.assert_array_equal(again.embed_text(texts), whole[1])
+    with pytest.raises(MrlError, match="both the setting and the rotation"):
+        mrl_jax.Embedder.load(copy / "model", setting=True, rotation=True)
 
 
 @pytest.mark.parametrize(

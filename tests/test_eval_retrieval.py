@@ -1,5 +1,6 @@
 """`eval.py retrieval`, end to end on a tiny model whose head is random."""
 
+import dataclasses
 import importlib
 import json
 import shutil
@@ -11,10 +12,11 @@ import tiny_run
 
 import mrl_jax
 from mrl_jax.data.retrieval_set import Document, Query, read_retrieval_set, write_retrieval_set
+from mrl_jax.data.set_digest import digest_retrieval_set
 from mrl_jax.errors import MrlError, run_command
 from mrl_jax.evaluation.encode import Encoder
 from mrl_jax.evaluation.records import read_records, read_source
-from mrl_jax.evaluation.retrieval import judgements_of
+from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
 from mrl_jax.measured_set import chosen_dims, clusters_of
 from mrl_jax.retrieval_report import report_retrieval, run_retrieval
 
@@ -169,6 +171,65 @@ def test_written_queries_are_clustered_by_words_and_speakers(embedder, tmp_path)
     run = run_retrieval(embedder, data)
     assert run.clusters == clusters
     assert len(run.results[0].per_query["map@5"]) == 4
+
+
+def scores_of(report: Path) -> dict[int, float]:
+    rows = read_records(report / "results.jsonl")
+    return {r.dim: r.value for r in rows if r.metric == "ndcg@10" and r.dim}
+
+
+@pytest.mark.parametrize("spoken", [True, False])
+def test_a_prompt_stands_before_every_query(folder, embedder, tmp_path, spoken, capsys):
+    data = read_retrieval_set(folder.parent / "test")
+    if not spoken:
+        texts = {document.id: document.text for document in data.corpus}
+        found = [next(iter(data.qrels[query.id])) for query in data.queries]
+        queries = [Query(id=f"q{i}", text=texts[key]) for i, key in enumerate(found)]
+        qrels = {f"q{i}": {key: 1} for i, key in enumerate(found)}
+        data = write_retrieval_set(tmp_path / "written", queries, data.corpus, qrels)
+    place = folder.parent / "test" if spoken else tmp_path / "written"
+
+    def vectors(**said: str) -> np.ndarray:
+        if spoken:
+            return embedder.embed_speech([q.audio for q in data.queries], **said)
+        return embedder.embed_text([q.text for q in data.queries], **said)
+
+    documents = embedder.embed_text([document.text for document in data.corpus])
+    command = ("retrieval", "--model", folder, "--data", place, "--dims", 32, "--out")
+    found = {}
+    for name, words, told in (
+        ("plain", (), "No prompt stands before the queries."),
+        ("task", ("--task", "find"), 'Before the queries stands "ba ce\\nQuery:".'),
+        ("prompt", ("--prompt", "gu gu gu"), 'Before the queries stands "gu gu gu".'),
+    ):
+        assert evaluate(*command, tmp_path / name, *words) == 0
+        assert told in (tmp_path / name / "report.md").read_text()
+        said = dict(zip((w.strip("-") for w in words[::2]), words[1::2], strict=True))
+        (expected,) = evaluate_retrieval(vectors(**said), documents, judgements_of(data), dims=[32])
+        found[name] = scores_of(tmp_path / name)[32]
+        assert found[name] == pytest.approx(expected.means["ndcg@10"])
+    assert len(set(found.values())) == 3
+    capsys.readouterr()
+    for words, told in (
+        (("--task", "sing"), "no prompt for 'sing', only for find"),
+        (("--task", "find", "--prompt", "ba"), "a task brings its own prompt"),
+    ):
+        assert evaluate(*command, tmp_path / "none", *words) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_a_set_may_bring_its_own_prompts(folder, tmp_path):
+    data = read_retrieval_set(folder.parent / "test")
+    queries = [dataclasses.replace(query, prompt="gu gu gu") for query in data.queries]
+    own = write_retrieval_set(tmp_path / "own", queries, data.corpus, data.qrels)
+    assert own.queries[3].prompt == "gu gu gu"
+    assert digest_retrieval_set(own) != digest_retrieval_set(data)
+    report_retrieval(folder, tmp_path / "own", tmp_path / "a")
+    report_retrieval(folder, folder.parent / "test", tmp_path / "b", prompt="gu gu gu")
+    report_retrieval(folder, tmp_path / "own", tmp_path / "c", prompt="")
+    report_retrieval(folder, folder.parent / "test", tmp_path / "d")
+    assert scores_of(tmp_path / "a") == scores_of(tmp_path / "b")
+    assert scores_of(tmp_path / "c") == scores_of(tmp_path / "d") != scores_of(tmp_path / "a")
 
 
 def damaged(data: Path, tmp_path: Path, table: str, line: str) -> Path:

@@ -68,6 +68,20 @@ def read(name: str, left_out: tuple[int, int]):
         return load_retrieval_set(name)
 
 
+def test_a_split_may_be_named(tmp_path):
+    make_fleurs(tmp_path, "folders")
+    whole = read(f"fleurs:wo-fr:test@{tmp_path}", (1, 1))
+    assert whole == read(f"fleurs:wo-fr@{tmp_path}", (1, 1))
+    train = load_retrieval_set(f"fleurs:wo-fr:train@{tmp_path}")
+    assert 0 < len(train.queries) < len(whole.queries)
+    written = load_retrieval_set(f"fleurs:wo-fr:text:train@{tmp_path}")
+    assert [q.text for q in written.queries] == [q.transcript for q in train.queries]
+    with pytest.raises(MrlError, match="has no validation split of wo_sn"):
+        load_retrieval_set(f"fleurs:wo-fr:validation@{tmp_path}")
+    with pytest.raises(MrlError, match="neither a folder nor the name of a set"):
+        load_retrieval_set(f"fleurs:wo-fr:train:test@{tmp_path}")
+
+
 @pytest.mark.parametrize("form", ["folders", "shards"])
 def test_fleurs_speech_to_text(form, tmp_path):
     make_fleurs(tmp_path, form)

@@ -1,6 +1,7 @@
 """Intents against scikit-learn, and the report from end to end on a random head."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -312,6 +313,47 @@ def test_a_report_of_written_intents_with_a_prompt(model, embedder, tmp_path, ca
     data.write_text("".join(json.dumps(row) + "\n" for row in named))
     with pytest.raises(MrlError, match="the label 'ce_ce' is 'gu fo' here and 'fo' before"):
         report_intent(model, data, tmp_path / "d", shots=(0,))
+
+
+def test_the_accuracy_is_as_sure_as_there_are_speakers(model, tmp_path, calls, compiled):
+    data = write_set(tmp_path / "set", spoken=False)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+
+    def interval(report: str, lines) -> tuple[float, float]:
+        data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        report_intent(model, data, tmp_path / report, shots=(0,), dims=[8])
+        records = read_records(tmp_path / report / "results.jsonl")
+        (found,) = (r for r in records if r.metric == "accuracy")
+        return found.low, found.high
+
+    plain = interval("plain", rows)
+    # One who says what is understood, and one who does not, are two and not nine.
+    table = [json.loads(x) for x in (tmp_path / "plain/predictions.jsonl").read_text().splitlines()]
+    right = {row["id"]: row["label"] == row["said"][0] for row in table}
+    assert len(set(right.values())) == 2
+    test = [row for row in rows if row["split"] == "test"]
+    named = [
+        {**row, "id": f"test-{i}", "speaker": f"s{right[f'test-{i}']}"}
+        for i, row in enumerate(test)
+    ]
+    wide = interval("named", [row for row in rows if row["split"] != "test"] + named)
+    assert wide[1] - wide[0] > plain[1] - plain[0]
+    told = "resampling test examples by their words and speakers."
+    assert told in (tmp_path / "named" / "report.md").read_text().replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"), [("matplotlib.figure", "pictures take"), ("sklearn.linear_model", "0")]
+)
+def test_a_missing_library_is_told_before_anything_is_embedded(
+    missing, told, model, tmp_path, calls, compiled, monkeypatch
+):
+    data = write_set(tmp_path / "set", spoken=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MrlError, match=f"{told}.*which is not installed|pass --shots {told}"):
+        report_intent(model, data, tmp_path / "out", shots=(0, 1))
+    assert not calls["items"]
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_sets_and_options(model, tmp_path, calls, compiled):

@@ -236,7 +236,9 @@ def test_a_column_is_as_written_queries(root, tmp_path):
     # A prompt before the queries is read: must differ.
     prompted = written(root, tmp_path / "prompted", transcripts="text", prompts={"": "di fo"})
     pipelines = [Pipeline(f, read_pipeline(f)) for f in (folder, prompted)]
-    vectors = [p.embed(["ba"], tasks=[""], progress="queries") for p in pipelines]
+    vectors = [
+        p.embed(["ba"], prompts=[p.prompt_of(Query(id="q"))], progress="queries") for p in pipelines
+    ]
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
     np.testing.assert_allclose(vectors[0], embedder.embed_text(["ba"]), atol=1e-6)
     np.testing.assert_allclose(vectors[1], embedder.embed_text(["di fo\nQuery:ba"]), atol=1e-6)

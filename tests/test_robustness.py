@@ -258,6 +258,17 @@ def test_bad_sets(mistake, model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_babble_of_one_answer_is_refused_before_anything_is_heard(model, tmp_path, monkeypatch):
+    folder = tiny_run.make_retrieval_set(tmp_path / "set", queries=3)
+    rows = [f'{{"query-id": "q{i}", "corpus-id": "d0"}}\n' for i in range(3)]
+    (folder / "qrels.jsonl").write_text("".join(rows))
+    report_robustness(model, folder, tmp_path / "white", conditions=FEW[:1])
+    monkeypatch.setattr(Encoder, "text", None)
+    babble = [condition for condition in FEW if condition.kind == "babble"]
+    with pytest.raises(MrlError, match="all 3 queries ask for the same"):
+        report_robustness(model, folder, tmp_path / "babble", conditions=babble)
+
+
 def test_bad_names_and_dims(model, data, tmp_path):
     with pytest.raises(MrlError, match="Did you mean `fleurs:wo-fr`"):
         report_robustness(model, "fleur:wo-fr", tmp_path / "out")

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation import search as module
-from mrl_jax.evaluation.search import BLOCK, exact_scores, rank, search
+from mrl_jax.evaluation.funnel import make_funnel
+from mrl_jax.evaluation.quantize import PRECISIONS
+from mrl_jax.evaluation.search import BLOCK, exact_scores, rank, rough_search, search
 
 RNG = np.random.default_rng(0)
 # Small whole numbers: products are exact, and many are equal.
@@ -99,6 +101,11 @@ def test_nothing_to_search():
         search(QUERIES, DOCUMENTS[:0], 10)
     scores, places = search(QUERIES[:0], DOCUMENTS, 10)
     assert scores.shape == places.shape == (0, 10)
+    scores, places = rough_search(QUERIES[:0], DOCUMENTS, 10)
+    assert scores.shape == places.shape == (0, 10)
+    for precision in PRECISIONS:
+        funnel = make_funnel(DOCUMENTS, precision, prefix=4, shortlist=20)
+        assert funnel.search(QUERIES[:0], 10).shape == (0, 10)
     with pytest.raises(ValueError, match="k is 0"):
         search(QUERIES, DOCUMENTS, 0)
 

@@ -15,6 +15,7 @@ from mrl_jax.evaluation.rotation import (
     fit_rotation,
     read_rotation,
     save_rotation,
+    text_keys,
 )
 from mrl_jax.evaluation.search import unit_prefix
 from mrl_jax.evaluation.spectrum import (
@@ -223,6 +224,7 @@ def stored(matrix, **fields) -> Rotation:
         fitted_on="documents",
         centred=True,
         rows=7,
+        texts=text_keys(["ba", "ce"]),
     )
     return dataclasses.replace(rotation, **fields)
 
@@ -236,8 +238,10 @@ def test_a_rotation_is_stored_whole_and_for_one_head(tmp_path):
     assert found is not None
     np.testing.assert_array_equal(found.matrix, rotation.matrix)
     for field in dataclasses.fields(Rotation):
-        if field.name != "matrix":
+        if field.name not in ("matrix", "texts"):
             assert getattr(found, field.name) == getattr(rotation, field.name)
+    assert found.seen(["ce", "di", "ce ", "ba"]) == 2
+    assert found.seen([]) == 0
     with pytest.raises(MrlError, match="another model: it was fitted for the head aaaaaaaaaaaa"):
         read_rotation(tmp_path, head_digest="c" * 64)
     with pytest.raises(MrlError, match="exists already"):

@@ -67,6 +67,7 @@ def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, c
         "report.md",
         "results.jsonl",
         "sizes.png",
+        "spectra.jsonl",
         "spectra.png",
     ]
     assert "rotated prefix" not in table
@@ -101,7 +102,14 @@ def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, c
     both = tmp_path / "both"
     table = report_spectrum(model, data, both, seeds=2)
     assert "| prefix | rotated prefix |" in table
-    assert "THIS VERY SET" in (both / "report.md").read_text("utf-8")
+    told = (both / "report.md").read_text("utf-8")
+    assert "25 of this set's 25 documents were among what it was fitted on" in told
+    rows = [json.loads(line) for line in (both / "spectra.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * (6 + 25 + 31)
+    kept = [row for row in rows if row["vectors"] == "text" and row["centred"]]
+    np.testing.assert_allclose([row["singular_value"] for row in kept], singular, atol=1e-4)
+    energy = np.cumsum(singular**2) / (singular**2).sum()
+    np.testing.assert_allclose([row["cumulative_energy"] for row in kept], energy, atol=1e-5)
     records = read_records(both / "results.jsonl")
     clips = [query.audio for query in found.queries]
     turned = [apply_rotation(x, rotation) for x in (embedder.embed_speech(clips), documents)]

@@ -111,6 +111,22 @@ def test_a_failed_write_names_the_final_folder(place):
     assert os.listdir(place) == []
 
 
+def test_a_failed_read_names_what_was_read(place, tmp_path):
+    source = tmp_path / "gone.wav"
+    with (
+        pytest.raises(MrlError, match=r"gone\.wav: could not be read") as error,
+        staged_folder(place, marker="m"),
+    ):
+        source.read_bytes()
+    assert str(place) not in str(error.value)
+    with (
+        pytest.raises(MrlError, match="could not be written") as error,
+        staged_folder(place, marker="m") as staging,
+    ):
+        (staging / "none" / "a").write_text("")
+    assert str(place) in str(error.value)
+
+
 def test_an_occupied_name_is_refused(place):
     (place / "out").mkdir()
     (place / "out" / "file").write_text("old")

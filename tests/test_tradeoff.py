@@ -55,7 +55,7 @@ def test_pareto(rows):
 
 def test_the_grid_measured():
     results = measure(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4), corpus_size=90)
-    assert [r.setting for r in results] == grid((16, 4), 60)
+    assert [r.setting for r in results] == grid((16, 4), tradeoff.usual_shortlist(60))
     by = {dataclasses.replace(r.setting, shortlist=0): r for r in results}
     assert len(by) == len(results) == 4 * (2 + 1 + 1)
     for dim, expected in zip(
@@ -73,6 +73,30 @@ def test_the_grid_measured():
     funnel = by[Setting(dim=16, prefix=4, precision="binary", shortlist=0)]
     assert funnel.bytes == 1 + 2
     assert all(r.setting.shortlist == 10 for r in results)
+
+
+def test_a_longer_short_list_finds_more_and_works_more():
+    def found(shortlist: int) -> Measured:
+        results = measure(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4), shortlist=shortlist)
+        wanted = Setting(dim=16, prefix=4, shortlist=shortlist)
+        return next(r for r in results if r.setting == wanted)
+
+    short, whole = found(10), found(60)
+    assert short.recall < whole.recall == 1
+    assert whole.flops - short.flops == 2 * 16 * 50
+
+
+@pytest.mark.parametrize("limits", ["bytes=4", "flops=300", "bytes=3,flops=4000", "bytes=1"])
+def test_a_budget_is_refused_early_where_it_would_be_later(limits):
+    budget = parse_budget(limits)
+    results = measure(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4), shortlist=10)
+    fits = any(budget.excess(r) <= 1 for r in results)
+    try:
+        tradeoff.check_budget(budget, (16, 4), shortlist=10, size=60, width=16)
+    except MrlError:
+        assert not fits
+    else:
+        assert fits
 
 
 def test_a_projection_on_all_directions_changes_nothing():
@@ -187,7 +211,11 @@ def test_eval_tradeoff_writes_a_report_and_the_setting(model, data, tmp_path, ca
         (("--corpus-size", "24"), "the corpus size is 24, and the set has 25"),
         (("--budget", "byts=3"), "'bytes'"),
         (("--dims", "64"), "64 is not of this model"),
-        (("--dims", "8", "--budget", "bytes=0.5"), "the nearest, 8 coordinates, binary, has"),
+        (("--dims", "8", "--budget", "bytes=0.5"), "the least of each is bytes=1"),
+        (("--dims", "8", "--budget", "bytes=99,flops=1"), "the least of each is bytes=1, flops="),
+        (("--dims", "8", "--budget", "latency_ms=1e-9"), "the nearest, 8 coordinates,"),
+        (("--shortlist", "9"), "9, expected 10 or more"),
+        (("--corpus-size", "999999999999"), "and this machine has"),
     ):
         assert evaluate(*other, *words) == 2
         assert told in capsys.readouterr().err

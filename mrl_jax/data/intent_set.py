@@ -1,7 +1,7 @@
 """Intent sets on disk: one table of recordings or texts, each with the name of its class.
 
-A row has `label` and `audio`, `text` or both, and optionally `split`, `id` and `label_text`,
-the label in words that a model can read. The table is
+A row has `label` and `audio`, `text` or both, and optionally `split`, `id`, `speaker` and
+`label_text`, the label in words that a model can read. The table is
 one .jsonl, .csv or .parquet file, or a folder: of parquet files as the Hugging Face hub has
 them, or with .csv or .jsonl files whose names are splits. Where a row tells no split, the
 name of its file does, as for all parquet; a single .jsonl or .csv file must tell it. Labels
@@ -21,7 +21,7 @@ from mrl_jax.data.tables import read_rows, refuse, row_audio, row_id, row_text
 from mrl_jax.errors import MrlError
 
 COLUMNS: Mapping[str, str] = MappingProxyType(
-    {key: key for key in ("audio", "text", "label", "label_text", "split", "id")}
+    {key: key for key in ("audio", "text", "label", "label_text", "split", "id", "speaker")}
 )
 """Which column of a table holds which field; `read_intent_set` takes others."""
 
@@ -37,6 +37,7 @@ class IntentExample:
         split: "train", "test" or another.
         id: unique in its set.
         label_text: the label in words; None where the table has none.
+        speaker: who says it; None where nobody is named.
     """
 
     audio: Path | bytes | None
@@ -45,6 +46,7 @@ class IntentExample:
     split: str
     id: str
     label_text: str | None = None
+    speaker: str | None = None
 
 
 def read_intent_set(
@@ -136,8 +138,15 @@ def _example(
     counts[split] = number + 1
     name = row_id(where, held, columns["id"]) if columns["id"] in held else f"{split}-{number}"
     words = row_text(where, held, columns["label_text"])
+    speaker = row_id(where, held, columns["speaker"]) if columns["speaker"] in held else None
     return IntentExample(
-        audio=audio, text=text, label=label, split=split, id=name, label_text=words
+        audio=audio,
+        text=text,
+        label=label,
+        split=split,
+        id=name,
+        label_text=words,
+        speaker=speaker,
     )
 
 

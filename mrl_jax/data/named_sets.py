@@ -1,7 +1,8 @@
 """Published sets by name: where they lie, or how they are fetched, and in which form.
 
 `kallaama`, `fleurs:wo-fr` (recordings of Wolof, answered in French), `fleurs:fr-wo`,
-`fleurs:wo-fr:text` (written questions) and any other pair of FLEURS are retrieval sets;
+`fleurs:wo-fr:text` (written questions), `fleurs:wo-fr:train` (its training split, to fit a
+rotation on for instance) and any other pair of FLEURS are retrieval sets;
 `wolbanking77:text`, `wolbanking77:text:5k` and `wolbanking77:audio` are intent sets.
 `NAME@FOLDER` reads a folder that holds the published files; without it they are downloaded
 from the Hugging Face hub. WolBanking77 is published on Kaggle and must be fetched by hand:
@@ -25,6 +26,7 @@ from mrl_jax.errors import MrlError
 KALLAAMA_HUB_ID = "soynade-research/Kallaama-retrieval-eval"
 RETRIEVAL_NAMES = ("kallaama", "fleurs:wo-fr", "fleurs:fr-wo", "fleurs:wo-fr:text")
 INTENT_NAMES = ("wolbanking77:text", "wolbanking77:text:5k", "wolbanking77:audio")
+FLEURS_SPLITS = ("train", "validation", "test")
 WOLBANKING77_PAGE = "kaggle.com/datasets/abdoukarimkandji/wolbanking77"
 LABEL_COLUMNS = ("label", "intent", "intent_class", "class")
 """What the column of classes may be called in the recordings of WolBanking77."""
@@ -49,8 +51,15 @@ def load_retrieval_set(data: str | Path) -> RetrievalSet:
         return read_retrieval_set(folder)
     if name == "fleurs" and arguments:
         languages = arguments[0].split("-")
-        if len(languages) == 2 and arguments[1:] in ([], ["text"], ["speech"]):
-            found = load_fleurs(*languages, folder=folder, speech=arguments[1:] != ["text"])
+        splits = [word for word in arguments[1:] if word in FLEURS_SPLITS]
+        kinds = [word for word in arguments[1:] if word not in FLEURS_SPLITS]
+        if len(languages) == 2 and kinds in ([], ["text"], ["speech"]) and len(splits) < 2:
+            found = load_fleurs(
+                *languages,
+                folder=folder,
+                speech=kinds != ["text"],
+                split=splits[0] if splits else "test",
+            )
             if found.dropped_queries or found.dropped_documents:
                 warnings.warn(
                     f"{data}: left out {found.dropped_queries} queries and "

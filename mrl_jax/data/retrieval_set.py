@@ -1,12 +1,12 @@
 """Retrieval sets on disk: queries, corpus and relevance judgements, checked as they are read.
 
 A set is a folder with three tables: `queries` (`_id`, `audio` or `text`, and optionally
-`task`, `speaker`, `transcript`), `corpus` (`_id`, `text`, and optionally `title`, which is
-then put before the text, as BEIR's own code does) and `qrels` (`query-id`, `corpus-id`,
-optionally `score`). Each is NAME.jsonl, NAME.parquet or a folder NAME/ of parquet files as
-the Hugging Face hub has them; qrels may also be qrels.tsv, qrels/test.tsv as in BEIR, or
-data/ where they are the hub's default table. Of qrels in several splits the test split
-counts.
+`task`, `prompt`, `speaker`, `transcript`), `corpus` (`_id`, `text`, and optionally `title`,
+which is then put before the text, as BEIR's own code does) and `qrels` (`query-id`,
+`corpus-id`, optionally `score`). Each is NAME.jsonl, NAME.parquet or a folder NAME/ of
+parquet files as the Hugging Face hub has them; qrels may also be qrels.tsv, qrels/test.tsv
+as in BEIR, or data/ where they are the hub's default table. Of qrels in several splits the
+test split counts.
 """
 
 import dataclasses
@@ -34,6 +34,8 @@ class Query:
 
     Attributes:
         audio: a recording on disk, or the bytes of one; None where the query is written.
+        task: a task of the model, whose prompt stands before the query.
+        prompt: or what stands there itself, word for word.
         transcript: the words that are spoken, where they are known.
     """
 
@@ -41,6 +43,7 @@ class Query:
     audio: Path | bytes | None = None
     text: str | None = None
     task: str | None = None
+    prompt: str | None = None
     speaker: str | None = None
     transcript: str | None = None
 
@@ -107,6 +110,24 @@ def read_retrieval_set(folder: str | Path) -> RetrievalSet:
     refuse(missing, "queries name recordings that do not exist", folder)
     qrels = _qrels(folder, {q.id for q in queries}, {d.id for d in corpus})
     return RetrievalSet(queries=queries, corpus=corpus, qrels=qrels)
+
+
+def asked_as(
+    data: RetrievalSet, *, task: str | None = None, prompt: str | None = None
+) -> RetrievalSet:
+    """The same set, with one task or one prompt for all of its queries.
+
+    Raises:
+        MrlError: both are given.
+    """
+    if task is not None and prompt is not None:
+        raise MrlError(
+            "a task brings its own prompt", where="--task and --prompt", mend="pass one of them"
+        )
+    if task is None and prompt is None:
+        return data
+    queries = tuple(dataclasses.replace(q, task=task, prompt=prompt) for q in data.queries)
+    return dataclasses.replace(data, queries=queries)
 
 
 def write_retrieval_set(
@@ -189,11 +210,11 @@ def load_query_audio(query: Query, sample_rate: int) -> HostArray:
 
 def load_queries(
     queries: Sequence[Query], sample_rate: int
-) -> tuple[list[HostArray], list[str], list[str]]:
-    """Clips, tasks and names of spoken queries; a broken recording is fatal."""
+) -> tuple[list[HostArray], list[str], list[str | None], list[str]]:
+    """Clips, tasks, prompts and names of spoken queries; a broken recording is fatal."""
     clips = [load_query_audio(query, sample_rate) for query in queries]
-    tasks = [query.task or "" for query in queries]
-    return clips, tasks, [f"query {query.id}" for query in queries]
+    tasks, prompts = [query.task or "" for query in queries], [query.prompt for query in queries]
+    return clips, tasks, prompts, [f"query {query.id}" for query in queries]
 
 
 def _query(where: str, row: Mapping[str, Any], folder: Path) -> Query:
@@ -204,6 +225,7 @@ def _query(where: str, row: Mapping[str, Any], folder: Path) -> Query:
         audio=row_audio(where, row.get("audio"), folder),
         text=row_text(named, row, "text"),
         task=row_text(named, row, "task"),
+        prompt=row_text(named, row, "prompt"),
         speaker=row_id(where, row, "speaker") if row.get("speaker") is not None else None,
         transcript=row_text(named, row, "transcript"),
     )

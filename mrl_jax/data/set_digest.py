@@ -12,7 +12,10 @@ from mrl_jax.data.retrieval_set import RetrievalSet
 def digest_retrieval_set(data: RetrievalSet) -> str:
     """SHA-256 of queries, corpus and judgements; the same for every form on disk."""
     queries = (
-        ["query", q.id, _recording(q.audio), q.text, q.task, q.speaker, q.transcript]
+        [
+            *("query", q.id, _recording(q.audio), q.text, q.task, q.speaker, q.transcript),
+            *(() if q.prompt is None else (q.prompt,)),
+        ]
         for q in data.queries
     )
     documents = (["document", document.id, document.text] for document in data.corpus)
@@ -23,7 +26,10 @@ def digest_retrieval_set(data: RetrievalSet) -> str:
 def digest_intent_set(examples: Iterable[IntentExample]) -> str:
     """SHA-256 of every example; the same for every form on disk."""
     return digest_lines(
-        ["intent", e.id, _recording(e.audio), e.text, e.label, e.split, e.label_text]
+        [
+            *("intent", e.id, _recording(e.audio), e.text, e.label, e.split, e.label_text),
+            *(() if e.speaker is None else (e.speaker,)),
+        ]
         for e in examples
     )
 

@@ -76,7 +76,7 @@ class Encoder:
         clips: Sequence[HostArray],
         *,
         tasks: Sequence[str] | None = None,
-        prompts: Sequence[str] | None = None,
+        prompts: Sequence[str | None] | None = None,
         names: Sequence[object] | None = None,
         progress: str | None = None,
     ) -> Vectors:
@@ -85,7 +85,7 @@ class Encoder:
         Args:
             clips: one [S] array a clip.
             tasks: task of each clip, whose prompt from the config is used.
-            prompts: or the prompt itself of each clip, word for word.
+            prompts: or the prompt itself of each clip, word for word; None for its task's.
             names: what errors call each clip.
             progress: name of a progress bar.
 
@@ -97,10 +97,8 @@ class Encoder:
         """
         names = [f"clip {i}" for i in range(len(clips))] if names is None else names
         self.check_speech(clips, tasks=tasks, names=names)
-        if prompts is None:
-            prompts = [self._prompt(task) for task in tasks or [""] * len(clips)]
         lengths = np.asarray([len(clip) for clip in clips], np.int64)
-        tokens = self._tokenizer.encode_prompts(prompts)
+        tokens = self._tokenizer.encode_prompts(self.prompts_of(tasks, prompts, len(clips)))
         prompt_size = max((len(ids) for ids in tokens), default=0)
 
         def run(rows: HostArray) -> HostArray:
@@ -136,10 +134,39 @@ class Encoder:
         for task in set(tasks or ()):
             self._prompt(task)
 
+    def prompts_of(
+        self,
+        tasks: Sequence[str] | None,
+        prompts: Sequence[str | None] | None,
+        count: int,
+    ) -> list[str]:
+        """What stands before each of `count` queries, word for word.
+
+        Raises:
+            MrlError: an unknown task.
+        """
+        tasks, given = tasks or [""] * count, prompts or [None] * count
+        pairs = zip(tasks, given, strict=True)
+        return [self._prompt(task) if words is None else words for task, words in pairs]
+
     def text(
-        self, texts: Sequence[str], *, progress: str | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        tasks: Sequence[str] | None = None,
+        prompts: Sequence[str | None] | None = None,
+        progress: str | None = None,
     ) -> Float32[HostArray, "N E"]:
-        """Embed texts; documents carry no prompt."""
+        """Embed texts: documents, which carry no prompt, or queries with theirs.
+
+        Args:
+            texts: any number.
+            tasks, prompts: of written queries, as in `speech`.
+            progress: name of a progress bar.
+        """
+        if tasks is not None or prompts is not None:
+            before = self.prompts_of(tasks, prompts, len(texts))
+            texts = [words + text for words, text in zip(before, texts, strict=True)]
         tokens = self._tokenizer.encode(texts)
         lengths = np.asarray([len(ids) for ids in tokens], np.int64)
 
@@ -149,25 +176,28 @@ class Encoder:
 
         return self._in_batches(lengths, run, progress)
 
-    def alone(self, query: HostArray | str, *, task: str = "") -> Callable[[], HostArray]:
+    def alone(
+        self, query: HostArray | str, *, task: str = "", prompt: str | None = None
+    ) -> Callable[[], HostArray]:
         """What embeds one query and nothing else, from samples or text on: to be timed.
 
         Args:
             query: a clip as `speech` takes it, or a text.
-            task: of a clip.
+            task, prompt: of it.
         """
+        before = self.prompts_of([task], [prompt], 1)[0]
 
         def spoken() -> HostArray:
-            inputs = self._inputs_alone(query, task)
+            inputs = self._inputs_alone(query, before)
             return np.asarray(self._embed_speech(self.trained, self.frozen, *inputs))
 
         def written() -> HostArray:
-            inputs = self._inputs_alone(query, task)
+            inputs = self._inputs_alone(query, before)
             return np.asarray(self._embed_text(self.trained, self.frozen, *inputs))
 
         return written if isinstance(query, str) else spoken
 
-    def flops(self, query: HostArray | str, *, task: str = "") -> float:
+    def flops(self, query: HostArray | str, *, task: str = "", prompt: str | None = None) -> float:
         """Floating-point operations of embedding one query alone, by XLA's count.
 
         It counts the body of a loop once, so the layers are counted unrolled; nothing is
@@ -181,15 +211,15 @@ class Encoder:
             embed = model.embed_text if isinstance(query, str) else model.embed_speech
             return embed(*inputs)
 
-        inputs = self._inputs_alone(query, task)
+        inputs = self._inputs_alone(query, self.prompts_of([task], [prompt], 1)[0])
         counted = jax.jit(program).lower(self.trained, self.frozen, *inputs).cost_analysis()
         return float((counted or {}).get("flops", "nan"))
 
-    def _inputs_alone(self, query: HostArray | str, task: str) -> tuple[Any, ...]:
+    def _inputs_alone(self, query: HostArray | str, before: str) -> tuple[Any, ...]:
         copies = self._devices
         if isinstance(query, str):
-            return self._text_inputs(self._tokenizer.encode([query]) * copies)
-        tokens = self._tokenizer.encode_prompts([self._prompt(task)])
+            return self._text_inputs(self._tokenizer.encode([before + query]) * copies)
+        tokens = self._tokenizer.encode_prompts([before])
         names = ["the query"] * copies
         return self._speech_inputs([query] * copies, tokens * copies, names, len(tokens[0]))
 

@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -132,6 +133,22 @@ def nearest_label(
     return places[:, 0].astype(np.int64)
 
 
+def import_classifier() -> Any:
+    """scikit-learn's logistic regression.
+
+    Raises:
+        MrlError: it is not installed.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise MrlError(
+            "few-shot classification takes scikit-learn, which is not installed",
+            mend="install the extra: `pip install 'mrl_jax[train]'`, or pass --shots 0",
+        ) from error
+    return LogisticRegression
+
+
 def learnt_label(
     train: Float32[HostArray, "M E"] | SeparateVectors,
     labels: Int[HostArray, " M"],
@@ -152,13 +169,7 @@ def learnt_label(
     Raises:
         MrlError: a vector that is not finite; scikit-learn is absent.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise MrlError(
-            "few-shot classification takes scikit-learn, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[train]'`, or pass --shots 0",
-        ) from error
+    learn = import_classifier()
     for kind, some in (("training", train), ("test", vectors)):
         finite = np.isfinite(numbers_of(some)).all(axis=1)
         if not finite.all():
@@ -171,7 +182,7 @@ def learnt_label(
     if len(present) == 1:
         return np.full(len(vectors), present[0])
     # float64, so that the solver's path does not hang on the last digits of float32.
-    learner = LogisticRegression(C=penalty, max_iter=1000)
+    learner = learn(C=penalty, max_iter=1000)
     with warnings.catch_warnings():
         # Single shots look to scikit-learn as if they were no classes.
         warnings.filterwarnings("ignore", message="The number of unique classes")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mrl_jax.evaluation.comparison import Clusters
 from mrl_jax.evaluation.intent import IntentResult
 from mrl_jax.evaluation.records import Record
 from mrl_jax.evaluation.report import figure, markdown_table, save
@@ -16,15 +17,17 @@ NUMBERED = 16
 """Labels up to which the cells of a confusion matrix hold their numbers."""
 
 
-def intent_records(results: Sequence[IntentResult], penalty: float) -> list[Record]:
+def intent_records(
+    results: Sequence[IntentResult], penalty: float, clusters: Clusters | None = None
+) -> list[Record]:
     """Each score: its mean over seeds, their spread, and for accuracy its interval.
 
-    The interval is from resampling test examples, of their mean over seeds.
+    The interval is from resampling test examples by their clusters, of their mean over seeds.
     """
     rows = []
     for result in results:
         for name, values in result.scores().items():
-            interval = accuracy_interval(result) if name == "accuracy" else None
+            interval = accuracy_interval(result, clusters) if name == "accuracy" else None
             setting: dict[str, str | int | float] = {"shots": result.shots}
             if result.shots:
                 setting |= {
@@ -48,9 +51,10 @@ def intent_records(results: Sequence[IntentResult], penalty: float) -> list[Reco
     return rows
 
 
-def accuracy_interval(result: IntentResult) -> Interval:
+def accuracy_interval(result: IntentResult, clusters: Clusters | None = None) -> Interval:
     """The accuracy, and its 95 % interval over test examples."""
-    return cluster_bootstrap(result.right.mean(axis=0), None)
+    texts, speakers = (clusters.texts, clusters.speakers) if clusters else (None, None)
+    return cluster_bootstrap(result.right.mean(axis=0), texts, crossed=speakers)
 
 
 def spread(values: Sequence[float]) -> float:
@@ -58,7 +62,7 @@ def spread(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def intent_table(results: Sequence[IntentResult]) -> str:
+def intent_table(results: Sequence[IntentResult], clusters: Clusters | None = None) -> str:
     """One row a dimension and number of shots: mean ± standard deviation over seeds."""
     rows = []
     for result in results:
@@ -66,7 +70,7 @@ def intent_table(results: Sequence[IntentResult]) -> str:
         for values in result.scores().values():
             told = f" ± {spread(values):.4f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.4f}{told}")
-        found = accuracy_interval(result)
+        found = accuracy_interval(result, clusters)
         cells.append(f"{found.low:.3f} to {found.high:.3f}")
         rows.append([str(result.dim), str(result.shots), *cells])
     header = ["dimension", "shots", *SCORES, "95 % of accuracy"]

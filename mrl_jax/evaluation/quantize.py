@@ -161,7 +161,10 @@ class BinaryStore:
 
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         k = min(k, len(self.bits))
-        return np.stack([_lowest(self.distances(query), k) for query in queries])
+        found = np.empty((len(queries), k), np.int64)
+        for row, query in enumerate(queries):
+            found[row] = _lowest(self.distances(query), k)
+        return found
 
     def shortlist(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         return self.scan(queries, k)

@@ -70,6 +70,20 @@ def figure(panels: int = 1, *, width: float = 5.2, height: float = 3.6) -> tuple
         panels: axes in a row.
         width, height: of one panel, in inches.
     """
+    made = import_figure()(figsize=(width * panels, height), layout="constrained")
+    axes = made.subplots(1, panels)
+    for one in axes if panels > 1 else [axes]:
+        one.grid(alpha=0.3)
+        one.spines[["top", "right"]].set_visible(False)
+    return made, axes
+
+
+def import_figure() -> Any:
+    """matplotlib's Figure.
+
+    Raises:
+        MrlError: it is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -77,12 +91,7 @@ def figure(panels: int = 1, *, width: float = 5.2, height: float = 3.6) -> tuple
             "pictures take matplotlib, which is not installed",
             mend="install the extra: `pip install 'mrl_jax[train]'`",
         ) from error
-    made = Figure(figsize=(width * panels, height), layout="constrained")
-    axes = made.subplots(1, panels)
-    for one in axes if panels > 1 else [axes]:
-        one.grid(alpha=0.3)
-        one.spines[["top", "right"]].set_visible(False)
-    return made, axes
+    return Figure
 
 
 def save(made: Any, path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mrl_jax.array_types import Float, Float32, HostArray
 from mrl_jax.data.degrade import AMOUNTS, Condition, degrade, generator_of
+from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.records import Record
 from mrl_jax.evaluation.report import figure, markdown_table, save
 from mrl_jax.evaluation.retrieval import Judgements, evaluate_retrieval
@@ -54,6 +55,24 @@ class RobustnessResult:
     interval: Interval
     change: Interval
     per_query: Float[HostArray, " judged"]
+
+
+def check_babble(names: Sequence[str], apart: Sequence[Hashable]) -> None:
+    """Refuse babble where a query has no other clip that it may be mixed from.
+
+    Args:
+        names: ids of the queries.
+        apart: as in `degrade_all`.
+
+    Raises:
+        MrlError: all queries ask for the same.
+    """
+    if len(set(apart)) < 2:
+        raise MrlError(
+            f"babble takes at least one other clip, and all {len(names)} queries ask for the same",
+            where="queries",
+            mend="measure a set whose queries have different answers",
+        )
 
 
 def degrade_all(

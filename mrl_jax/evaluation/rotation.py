@@ -6,19 +6,21 @@ digest it carries.
 """
 
 import dataclasses
+import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mrl_jax.array_types import Float, Float32, HostArray
+from mrl_jax.array_types import Float, Float32, HostArray, Shaped
 from mrl_jax.errors import MrlError, describe_os_error
 from mrl_jax.evaluation.spectrum import leading_directions
 
 ROTATION_FILE = "rotation.safetensors"
-FORMAT = "mrl_jax rotation 1"
+FORMAT = "mrl_jax rotation 2"
 ROTATE_AGAIN = "fit it again: `python -m mrl_jax.rotate --overwrite`"
 
 
@@ -33,6 +35,7 @@ class Rotation:
         fitted_on: which vectors of it, as "documents".
         centred: whether their mean was subtracted while fitting.
         rows: how many there were.
+        texts: of every text among them, or that stood beside them, `text_keys`.
     """
 
     matrix: Float32[HostArray, "E E"]
@@ -42,6 +45,17 @@ class Rotation:
     fitted_on: str
     centred: bool
     rows: int
+    texts: Shaped[HostArray, " T"]
+
+    def seen(self, texts: Iterable[str]) -> int:
+        """How many of some texts it was fitted on."""
+        return int(np.isin(text_keys(texts), self.texts).sum())
+
+
+def text_keys(texts: Iterable[str]) -> Shaped[HostArray, " T"]:
+    """The first eight bytes of each text's SHA-256."""
+    found = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
+    return np.frombuffer(b"".join(found), "<u8").astype(np.uint64)
 
 
 def fit_rotation(
@@ -87,11 +101,11 @@ def save_rotation(folder: Path, rotation: Rotation, *, overwrite: bool = False) 
     path = folder / ROTATION_FILE
     check_absent(folder, overwrite=overwrite)
     told = dataclasses.asdict(rotation)
-    matrix = told.pop("matrix")
+    arrays = {name: np.ascontiguousarray(told.pop(name)) for name in ("matrix", "texts")}
     metadata = {"format": FORMAT, **{name: str(value) for name, value in told.items()}}
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_bytes(save({"matrix": np.ascontiguousarray(matrix)}, metadata))
+        partial.write_bytes(save(arrays, metadata))
         os.replace(partial, path)
     except OSError as error:
         raise MrlError(
@@ -130,9 +144,11 @@ def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
     try:
         with safe_open(path, framework="numpy") as file:
             told = dict(file.metadata() or {})
-            matrix = file.get_tensor("matrix")
-        if told.pop("format", None) != FORMAT:
-            raise ValueError(f"its format is not {FORMAT!r}")
+            if told.pop("format", None) != FORMAT:
+                raise ValueError(f"its format is not {FORMAT!r}")
+            matrix, texts = (file.get_tensor(name) for name in ("matrix", "texts"))
+        if texts.ndim != 1 or texts.dtype != np.uint64:
+            raise ValueError(f"its texts are {texts.dtype} of shape {texts.shape}")
         square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
         if not square or matrix.dtype != np.float32:
             raise ValueError(f"its matrix is {matrix.dtype} of shape {matrix.shape}")
@@ -147,6 +163,7 @@ def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
             fitted_on=told["fitted_on"],
             centred={"True": True, "False": False}[told["centred"]],
             rows=int(told["rows"]),
+            texts=texts,
         )
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         problem = f"cannot be read as a rotation ({error})"

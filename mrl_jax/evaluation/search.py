@@ -122,6 +122,8 @@ def rough_search(
         _candidates(queries[start : start + ROWS], documents, k, chunk, devices)[:2]
         for start in range(0, len(queries), ROWS)
     ]
+    none = np.zeros((0, k), np.float32)
+    found.append((none, none.astype(np.int64)))  # There may be no queries.
     scores, indices = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return scores, indices
 

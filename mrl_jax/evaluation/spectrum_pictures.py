@@ -41,6 +41,21 @@ def spectrum_records(spectra: Spectra, rows: Mapping[str, int]) -> list[Record]:
     ]
 
 
+def spectrum_rows(spectra: Spectra) -> list[dict[str, object]]:
+    """Every singular value, and the share of the energy of it and all before it."""
+    return [
+        {
+            "vectors": kind,
+            "centred": centred,
+            "direction": place,
+            "singular_value": float(value),
+            "cumulative_energy": float(kept),
+        }
+        for (kind, centred), one in spectra.items()
+        for place, (value, kept) in enumerate(zip(one.values, one.cumulative, strict=True), 1)
+    ]
+
+
 def size_records(results: Sequence[SizeResult], clusters: Clusters) -> list[Record]:
     """nDCG of each view at each size with its interval; one record a seed of random ones."""
     intervals = _intervals([result.per_query for result in results], clusters)

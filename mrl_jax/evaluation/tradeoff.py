@@ -5,6 +5,7 @@ import difflib
 import functools
 import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -66,15 +67,24 @@ class Budget:
         return max(getattr(measured, key) / x for key, x in self.limits.items())
 
 
-def grid(dims: Sequence[int], documents: int) -> list[Setting]:
+def usual_shortlist(documents: int) -> int:
+    """Documents that a funnel looks at again: a tenth, 10 to 100.
+
+    Were it the whole of a small corpus, funnels would look as good as exact search.
+    """
+    return min(100, max(K, documents // 10))
+
+
+def grid(dims: Sequence[int], shortlist: int) -> list[Setting]:
     """Every dim, rank, precision and funnel.
 
     Ranks of a dim are the smaller dims, so that a projection stands beside a prefix of its
-    size. A funnel first looks at as many coordinates as the smallest dim has. The short list
-    is a tenth of the documents, 10 to 100: were it the whole of a small corpus, funnels would
-    look as good as exact search.
+    size. A funnel first looks at as many coordinates as the smallest dim has.
+
+    Args:
+        dims: prefixes; also the ranks.
+        shortlist: documents that a funnel, or a search by signs, looks at again.
     """
-    shortlist = min(100, max(K, documents // 10))
     return [
         Setting(dim=dim, rank=rank, precision=precision, prefix=prefix, shortlist=shortlist)
         for dim in dims
@@ -112,7 +122,7 @@ def grow(
     Raises:
         MrlError: fewer than there are.
     """
-    check_size(size, len(documents))
+    check_size(size, len(documents), documents.shape[1])
     rng, width = np.random.default_rng(seed), documents.shape[1]
     grown = np.empty((size, width), np.float32)
     grown[: len(documents)] = documents
@@ -124,14 +134,55 @@ def grow(
     return grown
 
 
-def check_size(size: int, documents: int) -> None:
-    """Raises an `MrlError` for a corpus size below that of the set."""
+def check_size(size: int, documents: int, width: int) -> None:
+    """Raises an `MrlError` for a corpus size below that of the set, or beyond this machine."""
     if size < documents:
         raise MrlError(
             f"the corpus size is {size}, and the set has {documents} documents",
             where="--corpus-size",
             mend=f"pass {documents} or more",
         )
+    # The grown corpus, a prefix of it, and what a search makes of that.
+    needed, held = 3 * 4 * size * width, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > held:
+        raise MrlError(
+            f"{size:,} documents of {width} coordinates take about {needed / 1e9:,.0f} GB while "
+            f"they are measured, and this machine has {held / 1e9:,.0f}",
+            where="--corpus-size",
+            mend=f"pass {held // (12 * width):,} or fewer",
+        )
+
+
+def check_budget(
+    budget: "Budget", dims: Sequence[int], *, shortlist: int, size: int, width: int
+) -> None:
+    """Refuse a budget of bytes or work that no setting is within, before anything is encoded.
+
+    Neither hangs on what the vectors are, so they are told of a few random ones.
+
+    Raises:
+        MrlError: naming the least there is.
+    """
+    known = {key: limit for key, limit in budget.limits.items() if key != "latency_ms"}
+    if not known:
+        return
+    some = unit_prefix(np.random.default_rng(0).standard_normal((16, width), np.float32), None)
+    costs = []
+    for setting in grid(dims, shortlist):
+        kept = unit_prefix(some[:, : setting.rank or setting.dim], None)
+        funnel = make_funnel(
+            kept, setting.precision, prefix=setting.prefix, shortlist=setting.shortlist
+        )
+        work = funnel.flops(size) + 2 * setting.dim * (setting.rank or 0)
+        costs.append({"bytes": funnel.bytes_per_document, "flops": work})
+    if any(all(cost[key] <= limit for key, limit in known.items()) for cost in costs):
+        return
+    least = ", ".join(f"{key}={min(cost[key] for cost in costs):.4g}" for key in known)
+    raise MrlError(
+        f"no setting is within the budget; the least of each is {least}",
+        where="--budget",
+        mend="allow more, or measure smaller dims with --dims",
+    )
 
 
 def measure(
@@ -141,6 +192,7 @@ def measure(
     *,
     dims: Sequence[int],
     corpus_size: int | None = None,
+    shortlist: int | None = None,
     progress: Callable[[Sequence[Setting]], Iterable[Setting]] = list,
 ) -> list[Measured]:
     """Measure every setting of `grid`.
@@ -153,6 +205,7 @@ def measure(
         dims: prefixes; also the ranks.
         corpus_size: documents to time at, `grow`n where there are fewer; as many as there
             are by default.
+        shortlist: documents that are looked at again; `usual_shortlist` by default.
         progress: wraps the settings as they are gone through.
 
     Raises:
@@ -168,7 +221,8 @@ def measure(
     size = len(documents) if corpus_size is None else corpus_size
     grown = grow(documents, size)
     results: list[Measured] = []
-    settings = progress(grid(dims, len(documents)))
+    again = usual_shortlist(len(documents)) if shortlist is None else shortlist
+    settings = progress(grid(dims, again))
     for (dim, rank), same in itertools.groupby(settings, lambda s: (s.dim, s.rank)):
         directions = None if rank is None else directions_of(documents, dim, rank)
         asked, held, large = (project(x, dim, directions) for x in (queries, documents, grown))
