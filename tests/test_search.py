@@ -34,7 +34,7 @@ def test_it_is_a_stable_sort(chunk, k):
     assert places.shape == (9, min(k, 53))
 
 
-# Few sizes, so that few shapes are compiled; blocks of 64 are left partly filled.
+# Few sizes, so that few shapes are compiled; blocks are left partly filled.
 @given(
     seed=st.integers(0, 2**32 - 1),
     spread=st.integers(1, 4),
@@ -55,6 +55,63 @@ def test_ties_in_many_blocks_are_told_by_index(seed, spread, k, chunk):
     np.testing.assert_array_equal(
         found.tied, (every == last).sum(axis=1) - (found.scores == last).sum(axis=1)
     )
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    noise=st.sampled_from([0.0, 1e-7, 1e-3, 0.3]),
+    span=st.sampled_from([1, 500, 1 << 20]),
+    half=st.booleans(),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_a_look_in_bfloat16_changes_no_result(seed, noise, span, half):
+    """Documents as near to each other as bfloat16 sees, or nearer, or not at all."""
+    rng = np.random.default_rng(seed)
+    queries, kinds = unit(40, 16, seed % 1000), unit(60, 16, 7)
+    documents = kinds[rng.integers(0, 60, 900)]
+    documents += (noise * rng.normal(size=documents.shape)).astype(np.float32)
+    every = module._exact_sums(
+        np.broadcast_to(queries[:, None], (40, 900, 16)), np.broadcast_to(documents, (40, 900, 16))
+    ).astype(np.float32)
+    expected = np.argsort(-every, axis=1, kind="stable")[:, :10]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SPAN", span)
+        patch.setattr(module, "HALF", 1 if half else 99)
+        found = rank(queries, documents, 10, chunk=300)
+    np.testing.assert_array_equal(found.indices, expected)
+    np.testing.assert_array_equal(found.scores, np.take_along_axis(every, expected, axis=1))
+    last = found.scores[:, -1:]
+    tied = (every == last).sum(axis=1) - (found.scores == last).sum(axis=1)
+    np.testing.assert_array_equal(found.tied, tied)
+
+
+def test_a_doubt_is_settled_by_a_closer_look(monkeypatch):
+    looks = []
+    inner = module._candidates
+
+    def candidates(queries, *rest, half):
+        looks.append((len(queries), half))
+        return inner(queries, *rest, half=half)
+
+    monkeypatch.setattr(module, "_candidates", candidates)
+    monkeypatch.setattr(module, "_every_score", lambda *_: pytest.fail("every document scored"))
+    queries, documents = unit(40, 16), unit(900, 16, 1)
+    rank(queries, documents, 10)
+    # The wide gaps of 16 coordinates leave few doubts, or none.
+    assert looks[0] == (40, True)
+    assert all(rows < 20 and not half for rows, half in looks[1:])
+    # 900 documents about one direction: bfloat16 cannot tell them apart, float32 can.
+    looks.clear()
+    near = documents[:1] + np.float32(1e-3) * unit(900, 16, 2)
+    found = rank(queries, near, 10)
+    assert looks[0] == (40, True)
+    assert looks[1][0] > 20
+    assert not looks[1][1]
+    every = exact_scores(
+        np.broadcast_to(queries[:, None], (40, 900, 16)), np.broadcast_to(near, (40, 900, 16))
+    )
+    expected = np.argsort(-every, axis=1, kind="stable")[:, :10]
+    np.testing.assert_array_equal(found.indices, expected)
 
 
 def test_there_are_ties_to_break():

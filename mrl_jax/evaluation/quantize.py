@@ -50,11 +50,11 @@ class Float32Store:
 
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         """The k best of all documents, best first, the lowest index first of equals."""
-        return search(queries, self.vectors, k, chunk=CHUNK)[1]
+        return search(queries, self.vectors, k)[1]
 
     def shortlist(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         """`scan` to within the device's rounding: for what is scored again."""
-        return rough_search(queries, self.vectors, k, chunk=CHUNK)[1]
+        return rough_search(queries, self.vectors, k)[1]
 
     def score(
         self, queries: Float32[HostArray, "Q E"], places: Int[HostArray, "Q S"]
