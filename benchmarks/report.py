@@ -37,6 +37,7 @@ def main() -> None:
         ("import_time", import_time),
         ("search", search),
         ("funnel", funnel),
+        ("nested_loss", nested_loss),
     ):
         path = RESULTS / f"{name}.json"
         if path.is_file():
@@ -241,6 +242,28 @@ def search(result: dict[str, Any]) -> list[str]:
         f"from float64). faiss {faiss['version']} on {faiss['threads']} threads; its index holds "
         f"a copy of the vectors, which is in its memory.",
         _table(["search", "seconds", "/ faiss", "peak memory beside the vectors, GB"], rows),
+    ]
+
+
+def nested_loss(result: dict[str, Any]) -> list[str]:
+    figures, inputs = result["figures"], result["inputs"]
+    ratios, memory = figures["over_plain"], figures["bytes_beside_the_vectors"]
+    rows = [
+        [kind, f"{figures[kind]['median']:.2f}", f"{ratio:.2f}"] for kind, ratio in ratios.items()
+    ]
+    names = {"plain": "full width, plain", "kept": "nested", "blockwise": "nested, blockwise"}
+    large = [[name, f"{memory[kind] / 1e9:.2f}"] for kind, name in names.items()]
+    dims = ", ".join(map(str, inputs["dims"]))
+    return [
+        "## Nested loss",
+        f"Loss and both gradients of InfoNCE, batch {inputs['batch']:,}, on {result['device']}. "
+        f"Nested: at {dims} coordinates. Plain: unit vectors, one product, logsumexp, "
+        "differentiated by JAX; one by one: that, once a dim. Median of "
+        f"{figures['nested']['repeats']}, in turn.",
+        _table(["loss", "seconds", "/ full width, plain"], rows),
+        f"Peak memory beside the vectors at batch {inputs['large']:,}, each in its own process:",
+        _table(["loss", "GB"], large),
+        _footer(result),
     ]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from mrl_jax.array_types import Array, Bool, Float, Float32, Int
+from mrl_jax.nested_softmax import Candidates, nested_cross_entropy
 from mrl_jax.nn.pooling import truncate
 
 Dims = Sequence[int]
@@ -50,12 +51,12 @@ def matryoshka_infonce(
     hard_negative_ids: Int[Array, "B M"] | None = None,
     where: Bool[Array, " B"] | None = None,
     axis_name: str | None = None,
+    blockwise: bool | None = None,
 ) -> NestedLoss:
     """Cross-entropy of each query's own document among all documents, on every prefix.
 
-    Similarities are cosines of re-normalised prefixes over `temperature`. Prefix
-    products are running sums over blocks of coordinates, so that all dims together take
-    one full-width product.
+    Similarities are cosines of re-normalised prefixes over `temperature`. All dims together
+    take one full-width product, forward and backward (`nested_softmax`).
 
     Args:
         queries: one row a query; their length does not matter.
@@ -73,6 +74,8 @@ def matryoshka_infonce(
         axis_name: mapped axis of devices; candidates then come from all of them, and
             `total` and `per_dim` are the full batch's on every device. Average the
             gradients over the axis (`lax.pmean`) to get the full batch's.
+        blockwise: keep no array of rows by candidates, and make products again in the
+            backward pass; by default where keeping them takes more than 1 GiB.
 
     Raises:
         ValueError: dims or weights that do not fit the vectors; ids of hard negatives with
@@ -83,43 +86,44 @@ def matryoshka_infonce(
     if hard_negative_ids is not None and (hard_negatives is None or document_ids is None):
         raise ValueError("hard_negative_ids go with hard_negatives and document_ids")
     rows = queries.shape[0]
-    index = jnp.arange(rows)
+    told = where is not None or query_ids is not None or document_ids is not None
     where = jnp.ones(rows, jnp.bool_) if where is None else where
     # Without ids every row is its own: the global row number.
     first = 0 if axis_name is None else lax.axis_index(axis_name) * rows
-    own = (first + index).astype(jnp.int32)
+    own = (first + jnp.arange(rows)).astype(jnp.int32)
     query_ids = own if query_ids is None else query_ids
     document_ids = own if document_ids is None else document_ids
 
     def gather(x: Array) -> Array:
         return x if axis_name is None else lax.all_gather(x, axis_name, tiled=True)
 
-    def direction(
-        anchors: Float[Array, "B E"],
-        candidates: Float[Array, "G E"],
-        candidate: Bool[Array, "B G"],
-    ) -> Float32[Array, "dims B"]:
-        return _cross_entropy(anchors, candidates, candidate, own, blocks, temperature)
+    def direction(anchors: Array, candidates: Array, allowed: Candidates | None) -> Array:
+        return nested_cross_entropy(
+            anchors, candidates, own, blocks, temperature, allowed, blockwise=blockwise
+        )
 
-    all_where, all_own = gather(where), gather(own)
-    same = (document_ids[:, None] == gather(document_ids)[None, :]) | (
-        query_ids[:, None] == gather(query_ids)[None, :]
-    )
-    # Both relations are symmetric, so one mask serves both directions.
-    candidate = all_where[None, :] & (~same | (own[:, None] == all_own[None, :]))
-    candidates, of_documents = gather(documents), candidate
+    candidates, allowed, of_documents = gather(documents), None, None
+    if told:
+        everywhere = gather(jnp.ones(rows, jnp.bool_))
+        # Both relations are symmetric, so the same holds in both directions.
+        allowed = of_documents = Candidates(
+            row_query=query_ids,
+            row_document=document_ids,
+            row_own=own,
+            counts=gather(where),
+            query=gather(query_ids),
+            document=gather(document_ids),
+            own=gather(own),
+            has_query=everywhere,
+            has_document=everywhere,
+        )
     if hard_negatives is not None:
-        extra = gather(hard_negatives.reshape(-1, hard_negatives.shape[-1]))
-        valid = jnp.repeat(all_where, hard_negatives.shape[1])[None, :]
-        if hard_negative_ids is not None:
-            valid &= document_ids[:, None] != gather(hard_negative_ids.reshape(-1))[None, :]
-        candidates = jnp.concatenate((candidates, extra))
-        of_documents = jnp.concatenate(
-            (candidate, jnp.broadcast_to(valid, (rows, extra.shape[0]))), axis=1
+        candidates, of_documents = _with_hard_negatives(
+            candidates, allowed, hard_negatives, hard_negative_ids, own, where, gather
         )
     per_row = direction(queries, candidates, of_documents)
     if symmetric:
-        per_row = (per_row + direction(documents, gather(queries), candidate)) / 2
+        per_row = (per_row + direction(documents, gather(queries), allowed)) / 2
     return _reduce(per_row[np.asarray(order)], where, shares, axis_name)
 
 
@@ -201,37 +205,45 @@ def over_separate(
     )
 
 
-def _cross_entropy(
-    anchors: Float[Array, "B E"],
-    candidates: Float[Array, "G E"],
-    candidate: Bool[Array, "B G"],
-    positive: Int[Array, " B"],
-    blocks: Sequence[tuple[int, int]],
-    temperature: float | Float32[Array, ""],
-) -> Float32[Array, "blocks B"]:
-    """−log softmax of the positive, per prefix; prefixes grow by one block at a time."""
-    a32, c32 = anchors.astype(jnp.float32), candidates.astype(jnp.float32)
-    products = jnp.zeros((a32.shape[0], c32.shape[0]), jnp.float32)
-    a_squares, c_squares = (jnp.zeros(x.shape[0], jnp.float32) for x in (a32, c32))
-    losses = []
-    for start, stop in blocks:
-        a, c = a32[:, start:stop], c32[:, start:stop]
-        # The default is TF32 on a GPU, and bfloat16 on a TPU.
-        products = products + jnp.matmul(a, c.T, precision=lax.Precision.HIGHEST)
-        a_squares = a_squares + jnp.sum(jnp.square(a), axis=-1)
-        c_squares = c_squares + jnp.sum(jnp.square(c), axis=-1)
-        # As in l2_normalize: finite gradients at a zero vector.
-        a_scale, c_scale = (
-            lax.rsqrt(jnp.maximum(x, jnp.float32(1e-24))) for x in (a_squares, c_squares)
+def _with_hard_negatives(
+    candidates: Array,
+    allowed: Candidates | None,
+    hard_negatives: Float[Array, "B M E"],
+    ids: Int[Array, "B M"] | None,
+    own: Int[Array, " B"],
+    where: Bool[Array, " B"],
+    gather: Callable[[Array], Array],
+) -> tuple[Array, Candidates]:
+    """Candidates for every row, which no row owns, behind those that some row owns."""
+    each, width = hard_negatives.shape[1:]
+    extra = gather(hard_negatives.reshape(-1, width))
+    none = jnp.zeros(len(extra), jnp.bool_)
+    fields = {
+        "counts": jnp.repeat(gather(where), each),
+        "query": jnp.zeros(len(extra), jnp.int32),
+        "document": jnp.zeros(len(extra), jnp.int32) if ids is None else gather(ids.reshape(-1)),
+        "own": jnp.full(len(extra), -1, jnp.int32),
+        "has_query": none,
+        "has_document": none if ids is None else ~none,
+    }
+    if allowed is None:
+        all_own, there = gather(own), gather(jnp.ones(len(own), jnp.bool_))
+        allowed = Candidates(
+            row_query=own,
+            row_document=own,
+            row_own=own,
+            counts=there,
+            query=all_own,
+            document=all_own,
+            own=all_own,
+            has_query=there,
+            has_document=there,
         )
-        logits = products * (a_scale / temperature)[:, None] * c_scale[None, :]
-        own = jnp.take_along_axis(logits, positive[:, None], axis=1)[:, 0]
-        # Filled before the maximum, so that no masked candidate leaves a trace.
-        filled = jnp.where(candidate, logits, -jnp.inf)
-        keep = candidate.any(axis=1)
-        filled = jnp.where(keep[:, None], filled, jnp.zeros((), jnp.float32))
-        losses.append(jax.nn.logsumexp(filled, axis=1) - own)
-    return jnp.stack(losses)
+    joined = {
+        name: jnp.concatenate((getattr(allowed, name), more.astype(getattr(allowed, name).dtype)))
+        for name, more in fields.items()
+    }
+    return jnp.concatenate((candidates, extra)), allowed._replace(**joined)
 
 
 def _reduce(

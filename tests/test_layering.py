@@ -20,7 +20,8 @@ LAYERS: list[dict[str, set[str]]] = [
     {
         "nn.*": {"nn.*"},
         "param_tree": set(),
-        "losses": {"nn.*"},
+        "nested_softmax": set(),
+        "losses": {"nn.*", "nested_softmax"},
         "metrics": set(),
         "tied_metrics": {"metrics"},
     },

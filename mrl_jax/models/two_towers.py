@@ -107,10 +107,10 @@ class TwoTowers(nnx.Module):
         """Unit-length embeddings of texts; the ids must carry the end token."""
         return self.text.embed(tokens, mask)
 
-    def temperature(self, fixed: float) -> Float32[Array, ""]:
-        """The trained temperature, or `fixed` where none is trained."""
+    def temperature(self, fixed: float) -> float | Float32[Array, ""]:
+        """The trained temperature, or `fixed` itself, a number, where none is trained."""
         if self.log_temperature is None:
-            return jnp.float32(fixed)
+            return fixed
         return jnp.exp(self.log_temperature[...])
 
 

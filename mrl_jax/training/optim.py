@@ -30,8 +30,8 @@ class OptimConfig:
         b1, b2, epsilon: Adam's; Adafactor reads none of them.
         clip_norm: global norm that gradients are cut to; None leaves them.
         accumulation_steps: equal parts that a device's rows are run in, one after the
-            other, their gradients averaged. Each part has its own negatives only, but in
-            the text stage, where the gradient is that of the whole batch.
+            other. The gradient is that of the whole batch, all of whose rows are each
+            other's negatives; memory is that of a part, and a forward pass comes on top.
     """
 
     name: Optimizer = "adamw"

@@ -16,6 +16,7 @@ from mrl_jax.errors import MrlError
 from mrl_jax.losses import NestedLoss, l1_cosine, matryoshka_infonce, over_separate
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.param_tree import flatten
+from mrl_jax.training.cached import cached_value_and_grad
 
 LossName = Literal["matryoshka_infonce", "l1_cosine"]
 Rebuild = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
@@ -81,13 +82,23 @@ def init_state(trained: Any, optimizer: optax.GradientTransformation) -> TrainSt
     return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained))
 
 
-def batch_loss(
-    model: TwoTowers, batch: Batch, config: LossConfig, axis_name: str | None = None
-) -> NestedLoss:
-    """The loss of one batch, of the full one over `axis_name` if given."""
+def embed_pairs(model: TwoTowers, batch: Batch) -> tuple[Array, Array]:
+    """Vectors of a batch's queries [B, W] and documents [B, E]."""
     queries = model.embed_speech(batch.samples, batch.lengths, batch.prompt, batch.prompt_mask)
     # No gradient reaches the documents of a frozen tower; saying so saves its trace.
     documents = lax.stop_gradient(model.embed_text(batch.document, batch.document_mask))
+    return queries, documents
+
+
+def pair_loss(
+    model: TwoTowers,
+    queries: Array,
+    documents: Array,
+    batch: Batch,
+    config: LossConfig,
+    axis_name: str | None = None,
+) -> NestedLoss:
+    """The loss of embedded pairs, of the full batch over `axis_name` if given."""
     rows = jnp.asarray(batch.rows)
     loss = functools.partial(l1_cosine, where=rows, axis_name=axis_name)
     if config.name == "matryoshka_infonce":
@@ -106,6 +117,13 @@ def batch_loss(
     return loss(queries, documents, dims=config.dims, weights=weights)
 
 
+def batch_loss(
+    model: TwoTowers, batch: Batch, config: LossConfig, axis_name: str | None = None
+) -> NestedLoss:
+    """The loss of one batch, of the full one over `axis_name` if given."""
+    return pair_loss(model, *embed_pairs(model, batch), batch, config, axis_name)
+
+
 def make_train_step(
     rebuild: Rebuild,
     optimizer: optax.GradientTransformation,
@@ -120,38 +138,27 @@ def make_train_step(
         rebuild: a module from (trained, frozen), see `param_tree.split`.
         optimizer: its state is in `TrainState`.
         config: the loss.
-        accumulation_steps: equal parts of the rows, run one after the other.
+        accumulation_steps: equal parts of the rows, run one after the other; the gradient is
+            that of all rows together (`cached`).
         axis_name: mapped axis of devices; None where the batch is one global array.
     """
-
-    def loss_of(
-        trained: Any, frozen: Mapping[str, Any], batch: Batch
-    ) -> tuple[Float32[Array, ""], tuple[Float32[Array, " dims"], Float32[Array, ""]]]:
-        model = rebuild(trained, frozen)
-        loss = batch_loss(model, batch, config, axis_name)
-        return loss.total, (loss.per_dim, model.temperature(config.temperature))
 
     def step(
         state: TrainState, frozen: Mapping[str, Any], batch: Batch
     ) -> tuple[TrainState, Metrics]:
-        value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+        def embed(trained: Any, rows: Batch) -> tuple[Array, Array]:
+            return embed_pairs(rebuild(trained, frozen), rows)
 
-        def part(rows: Batch) -> Any:
-            return value_and_grad(state.trained, frozen, rows)
+        def loss(
+            trained: Any, embeddings: tuple[Array, Array], batch: Batch
+        ) -> tuple[Float32[Array, ""], tuple[Float32[Array, " dims"], Float32[Array, ""]]]:
+            model = rebuild(trained, frozen)
+            found = pair_loss(model, *embeddings, batch, config, axis_name)
+            temperature = jnp.asarray(model.temperature(config.temperature), jnp.float32)
+            return found.total, (found.per_dim, temperature)
 
-        if accumulation_steps == 1:
-            (total, (per_dim, temperature)), gradients = part(batch)
-        else:
-            # Every accumulation_steps-th row, so that a part is made of the same rows on any
-            # number of devices, and of rows of all devices where the batch is one array.
-            parts = jax.tree.map(
-                lambda x: jnp.reshape(x, (-1, accumulation_steps, *x.shape[1:])).swapaxes(0, 1),
-                batch,
-            )
-            results = lax.map(part, parts)
-            (total, (per_dim, temperature)), gradients = jax.tree.map(
-                lambda x: jnp.mean(x, axis=0), results
-            )
+        value_and_grad = cached_value_and_grad(embed, loss, parts=accumulation_steps)
+        (total, (per_dim, temperature)), gradients = value_and_grad(state.trained, batch)
         if axis_name is not None:
             # The loss is the full batch's on every device: the mean, not the sum, of the
             # devices' gradients is the full batch's (tests/test_parallel.py has the table).
