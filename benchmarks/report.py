@@ -263,7 +263,6 @@ def nested_loss(result: dict[str, Any]) -> list[str]:
         _table(["loss", "seconds", "/ full width, plain"], rows),
         f"Peak memory beside the vectors at batch {inputs['large']:,}, each in its own process:",
         _table(["loss", "GB"], large),
-        _footer(result),
     ]
 
 
