@@ -25,6 +25,8 @@ class Batch:
         query_ids: [B] int32, equal for two rows that ask the same thing.
         document_ids: [B] int32, equal for two rows with the same document.
         rows: [B] bool, False at rows that only fill the batch up.
+        document_vectors: [B, E] float32, of the documents where they were computed before;
+            `document` is then empty.
     """
 
     samples: Any
@@ -36,3 +38,4 @@ class Batch:
     query_ids: Any
     document_ids: Any
     rows: Any
+    document_vectors: Any = None

@@ -89,6 +89,8 @@ class DataConfig:
         validation: a retrieval set; none if empty.
         batch: how examples become batches.
         build: how a manifest is built into a data set, inside the workdir.
+        store: folder of the documents' vectors, which a run makes where it is not there and
+            later ones read: the text tower then embeds each document once. None if empty.
     """
 
     train: str = "data/train.jsonl"
@@ -96,6 +98,7 @@ class DataConfig:
     validation: str = ""
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     build: BuildOptions = dataclasses.field(default_factory=BuildOptions)
+    store: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

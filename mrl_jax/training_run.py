@@ -1,8 +1,9 @@
 """A training run: what `train.py` does, all parts put together."""
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mrl_jax.config_tree import to_json
 from mrl_jax.data.batches import BatchSource, read_batches
 from mrl_jax.data.builder import BUILD_FILE
 from mrl_jax.data.dataset import open_dataset
+from mrl_jax.data.document_store import open_store, store_key, write_store
 from mrl_jax.data.retrieval_set import RetrievalSet, load_queries, read_retrieval_set
 from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
@@ -40,6 +42,7 @@ from mrl_jax.run_folder import (
     tell_changes,
     write_json,
 )
+from mrl_jax.tower_folder import read_info
 from mrl_jax.training.loop import RunSummary, run_loop
 from mrl_jax.training.optim import learning_rate, make_optimizer
 from mrl_jax.training.parallel import Devices
@@ -103,6 +106,7 @@ def train(
             where=folder,
             mend=f"set data.build.sample_rate={rate}, or build the data set again at that rate",
         )
+    vectors = _stored_documents(config, model, tokenizer, examples.texts, say)
     source = BatchSource(
         examples,
         tokenizer,
@@ -113,6 +117,7 @@ def train(
         augment=config.augment,
         stretch=config.stretch,
         shard=(jax.process_index(), jax.process_count()),
+        vectors=vectors,
     )
     steps = config.train.total_steps(source.plan.batches_per_epoch)
     resuming = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
@@ -193,6 +198,39 @@ def train(
     info = _export(config, workdir, model, split, state, best, score)
     say(f"model of step {best} in {workdir}; input wait {summary.input_wait:.1%} of the time")
     return TrainingRun(summary, info)
+
+
+def _stored_documents(
+    config: ExperimentConfig,
+    model: TwoTowers,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    say: Callable[[str], None],
+) -> tuple[HostArray, HostArray] | None:
+    """Vectors of all documents and the place of each example's, where a store is asked for."""
+    if not config.data.store:
+        return None
+    folder, unique = Path(config.data.store), list(dict.fromkeys(texts))
+    tower = Path(config.model.text_tower)
+    key = store_key(
+        unique,
+        tower=read_info(tower, expected=("qwen3",)).digest,
+        tokenizer=hashlib.sha256((tower / "tokenizer.json").read_bytes()).hexdigest(),
+        max_tokens=config.data.batch.max_text_tokens,
+        dtype=config.model.dtype,
+    )
+    vectors = open_store(folder, key, len(unique))
+    if vectors is None:
+        split = param_tree.split(model)
+        encoder = Encoder(
+            split.rebuild, split.trained, split.frozen, model, tokenizer, prompts={}, batch_size=32
+        )
+        write_store(folder, key, encoder.text(unique, progress="documents"))
+        say(f"documents: {len(unique):,} vectors computed once, kept in {folder}")
+        vectors = open_store(folder, key, len(unique))
+        assert vectors is not None
+    place = {text: row for row, text in enumerate(unique)}
+    return vectors, np.asarray([place[text] for text in texts], np.int64)
 
 
 def _calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming: bool) -> None:

@@ -181,6 +181,8 @@ class BatchSource:
             row), so that a resumed run hears the same.
         stretch: the most that `augment` makes a clip longer by.
         shard: (this host's number, number of hosts).
+        vectors: of the documents, computed before: one of each text, and the place of every
+            example's among them. Batches then hold vectors instead of tokens.
 
     Raises:
         MrlError: too few examples, a clip too short, a task without a prompt, rows that
@@ -199,6 +201,7 @@ class BatchSource:
         augment: Augment | None = None,
         stretch: float = 1.0,
         shard: tuple[int, int] = (0, 1),
+        vectors: tuple[HostArray, HostArray] | None = None,
     ):
         if config.batch_size % shard[1]:
             raise MrlError(
@@ -219,8 +222,12 @@ class BatchSource:
             num_buckets=config.num_buckets,
             seed=seed,
         )
-        self._documents = tokenizer.encode(examples.texts)
-        self._document_size = _sizes_by_bucket(self._documents, self.plan)
+        self._vectors = vectors
+        self._documents: list[list[int]] = []
+        self._document_size = [0] * len(self.plan.sizes)
+        if vectors is None:
+            self._documents = tokenizer.encode(examples.texts)
+            self._document_size = _sizes_by_bucket(self._documents, self.plan)
         prompts = tokenizer.encode_prompts([_prompt(task, config.prompts) for task in tasks])
         self._prompt, self._prompt_mask = pad_tokens(prompts)
         self._task_of = task_of
@@ -263,9 +270,13 @@ class BatchSource:
                     clip = np.pad(clip, (0, self._min_samples - len(clip)))
             clip = self._prepare(clip)
             samples[row, : len(clip)], lengths[row] = clip, len(clip)
-        document, document_mask = pad_tokens(
-            [self._documents[index] for index in mine], self._document_size[bucket]
-        )
+        vectors, tokens = None, [[] for _ in mine]
+        if self._vectors is None:
+            tokens = [self._documents[index] for index in mine]
+        else:
+            held, place = self._vectors
+            vectors = np.asarray(held[place[mine]], np.float32)
+        document, document_mask = pad_tokens(tokens, self._document_size[bucket])
         tasks = self._task_of[mine]
         return Batch(
             samples=samples,
@@ -277,6 +288,7 @@ class BatchSource:
             query_ids=self._query_ids[mine],
             document_ids=self._document_ids[mine],
             rows=np.ones(share, np.bool_),
+            document_vectors=vectors,
         )
 
 

@@ -76,11 +76,13 @@ def split_rows(tree: Any, parts: int) -> Any:
     So each part has rows of all devices where the batch is one array over a mesh.
     """
     return jax.tree.map(
-        lambda x: jnp.reshape(x, (-1, parts, *x.shape[1:])).swapaxes(0, 1),
+        lambda x: jnp.reshape(x, (x.shape[0] // parts, parts, *x.shape[1:])).swapaxes(0, 1),
         tree,
     )
 
 
 def merge_rows(tree: Any) -> Any:
     """[parts, rows, ...] as [B, ...]: the inverse of `split_rows`."""
-    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree)
+    return jax.tree.map(
+        lambda x: x.swapaxes(0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree
+    )
