@@ -16,9 +16,21 @@ def main(argv: Sequence[str]) -> int:
     parser = CommandParser(prog="python train.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True, help="a file of configs/")
     parser.add_argument("--workdir", type=Path, help="folder of the run; default: runs/NAME")
+    text = "join a run of several hosts that the cluster tells of (TPU pod, SLURM, Kubernetes)"
+    parser.add_argument("--distributed", action="store_true", help=text)
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="or where process 0 listens")
+    parser.add_argument("--process", type=int, help="this process' number, from 0")
+    parser.add_argument("--processes", type=int, help="how many there are")
+    text = "seconds to wait for the coordinator; default: %(default)s"
+    parser.add_argument("--wait", type=int, default=300, help=text)
     parser.add_argument("assignments", nargs="*", metavar="a.b=c", help="changed fields")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # Fields may stand between options.
 
+    numbers = (args.coordinator, args.process, args.processes)
+    if args.distributed or any(value is not None for value in numbers):
+        from mrl_jax.hosts import start_hosts
+
+        start_hosts(*numbers, timeout=args.wait)
     from mrl_jax.config_tree import load_config, override
     from mrl_jax.ctc_experiment import CtcExperiment
     from mrl_jax.ctc_run import train_recogniser

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 
 from mrl_jax.errors import MrlError, as_os_error, describe_os_error, first_line
 
@@ -98,6 +99,9 @@ class RunCheckpoints:
 
         if step in self._manager.all_steps():
             return
+        if jax.process_count() > 1:
+            # Each host has the whole of it, which as arrays of its own Orbax would refuse.
+            state = jax.tree.map(np.asarray, state)
         args = ocp.args.Composite(
             **{
                 STATE: ocp.args.StandardSave(state),
@@ -122,12 +126,20 @@ class RunCheckpoints:
                 step, args=ocp.args.Composite(**{IDENTITY: ocp.args.JsonRestore()})
             )[IDENTITY]
         _check_identity(stored, json.loads(json.dumps(dict(identity))), where)
-        target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-        )
+        several = jax.process_count() > 1
+
+        def target_of(x: Any) -> Any:
+            if several:
+                return np.zeros(x.shape, x.dtype)
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+        target = jax.tree.map(target_of, like)
         args = ocp.args.Composite(**{STATE: ocp.args.StandardRestore(target)})
         with _told(where, "read"):
-            return self._manager.restore(step, args=args)[STATE]
+            found = self._manager.restore(step, args=args)[STATE]
+        if several:
+            found = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), found, like)
+        return found
 
 
 def _check_identity(stored: Mapping[str, Any], expected: Mapping[str, Any], where: Path) -> None:

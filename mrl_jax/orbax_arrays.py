@@ -31,7 +31,7 @@ def save_arrays(folder: Path, arrays: Mapping[str, HostArray]) -> None:
     import orbax.checkpoint as ocp
 
     def save() -> None:
-        with ocp.Checkpointer(_handler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             args = ocp.args.PyTreeSave(param_tree.nest(arrays))
             checkpointer.save(folder.absolute(), args=args)
 
@@ -71,7 +71,7 @@ def read_arrays(folder: Path, restore_args: Mapping[str, Any]) -> dict[str, Any]
     tree = param_tree.nest(restore_args)
 
     def restore() -> Any:
-        with ocp.Checkpointer(_handler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             item = jax.tree.map(lambda _: 0, tree)
             args = ocp.args.PyTreeRestore(item=item, restore_args=tree)
             return checkpointer.restore(folder.absolute(), args=args)
@@ -79,7 +79,19 @@ def read_arrays(folder: Path, restore_args: Mapping[str, Any]) -> dict[str, Any]
     return param_tree.flatten(_quietly(restore))
 
 
-def _handler() -> "ocp.PyTreeCheckpointHandler":
+def _checkpointer() -> "ocp.Checkpointer":
+    """One that waits for no other process: each reads alone, and whoever writes is alone."""
+    import orbax.checkpoint as ocp
+
+    mine = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"process {mine}"
+    )
+    options = alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
+    return ocp.Checkpointer(_handler(options), multiprocessing_options=options)
+
+
+def _handler(options: "ocp.options.MultiprocessingOptions") -> "ocp.PyTreeCheckpointHandler":
     # Orbax copies host arrays before it writes and compresses blocks side by side,
     # which together take 3x the weights' memory; trained weights hardly compress.
     import orbax.checkpoint as ocp
@@ -90,7 +102,10 @@ def _handler() -> "ocp.PyTreeCheckpointHandler":
         (jax.Array, type_handlers.ArrayHandler()),
     )
     return ocp.PyTreeCheckpointHandler(
-        save_concurrent_gb=1, use_compression=False, type_handler_registry=registry
+        save_concurrent_gb=1,
+        use_compression=False,
+        type_handler_registry=registry,
+        multiprocessing_options=options,
     )
 
 

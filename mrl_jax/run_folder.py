@@ -20,8 +20,8 @@ def check_one_process() -> None:
     """Raises an `MrlError` where there are several."""
     if jax.process_count() > 1:
         raise MrlError(
-            f"there are {jax.process_count()} processes, and checkpoints, metrics and validation "
-            "are those of one so far",
+            f"there are {jax.process_count()} processes, and this stage is trained by "
+            "one so far; speech runs take several",
             mend="run one process with all devices of one host",
         )
 

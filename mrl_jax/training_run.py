@@ -28,7 +28,8 @@ from mrl_jax.evaluation.encode import Encoder
 from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
 from mrl_jax.experiment import ExperimentConfig, build_model, prepare_data
 from mrl_jax.head_start import CLIPS, start_at_transcript
-from mrl_jax.model_folder import ModelInfo, save_model, tower_reference
+from mrl_jax.hosts import agree, is_first, wait_for_all
+from mrl_jax.model_folder import ModelInfo, read_model_info, save_model, tower_reference
 from mrl_jax.models.clips import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.models.two_towers import TwoTowers
@@ -36,7 +37,6 @@ from mrl_jax.param_tree import Split
 from mrl_jax.run_folder import (
     CONFIG_FILE,
     SCORE,
-    check_one_process,
     make_folder,
     scores_of,
     tell_changes,
@@ -88,17 +88,23 @@ def train(
     Raises:
         MrlError: whatever is wrong with the config, the data, the towers, a checkpoint.
     """
-    check_one_process()
+    agree({"config": json.dumps(to_json(config), sort_keys=True, default=str)})
     devices = Devices(config.train.parallel) if devices is None else devices
     devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
     tokenizer = TextTokenizer(config.model.text_tower, max_tokens=config.data.batch.max_text_tokens)
     model = build_model(config, tokenizer)
     validation = read_retrieval_set(config.data.validation) if config.data.validation else None
     make_folder(workdir)
+    if not is_first():
+        say = _silent
+        wait_for_all("data")  # The first host builds, where something is to be built.
     folder, report = prepare_data(config, workdir)
+    if is_first():
+        wait_for_all("data")
     if report is not None and report.skipped:
         say(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
     examples = open_dataset(folder, config.data.split)
+    agree({"data": examples.digest, "towers": _tower_digests(config)})
     rate = model.speech.config.sample_rate
     if examples.sample_rate != rate:
         raise MrlError(
@@ -160,7 +166,8 @@ def train(
             state = checkpoints.restore(checkpoints.latest_step, state, identity)
             say(f"resumed from step {checkpoints.latest_step}")
             tell_changes(record, workdir, say)
-        write_json(workdir / CONFIG_FILE, record)
+        if is_first():
+            write_json(workdir / CONFIG_FILE, record)
 
         def batches(start: int) -> Generator[Batch, None, None]:
             return read_batches(source, start=start, config=config.data.batch)
@@ -195,7 +202,10 @@ def train(
         if best != summary.step:
             state = checkpoints.restore(best, state, identity)
         score = checkpoints.best_score
-    info = _export(config, workdir, model, split, state, best, score)
+    if is_first():
+        _export(config, workdir, model, split, state, best, score)
+    wait_for_all("model")
+    info = read_model_info(workdir)
     say(f"model of step {best} in {workdir}; input wait {summary.input_wait:.1%} of the time")
     return TrainingRun(summary, info)
 
@@ -219,6 +229,8 @@ def _stored_documents(
         max_tokens=config.data.batch.max_text_tokens,
         dtype=config.model.dtype,
     )
+    if not is_first():
+        wait_for_all("documents")  # The first host makes it.
     vectors = open_store(folder, key, len(unique))
     if vectors is None:
         split = param_tree.split(model)
@@ -229,6 +241,8 @@ def _stored_documents(
         say(f"documents: {len(unique):,} vectors computed once, kept in {folder}")
         vectors = open_store(folder, key, len(unique))
         assert vectors is not None
+    if is_first():
+        wait_for_all("documents")
     place = {text: row for row, text in enumerate(unique)}
     return vectors, np.asarray([place[text] for text in texts], np.int64)
 
@@ -259,7 +273,8 @@ def _calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming
 
     for name, value in fit(arrays, batch.samples, batch.lengths).items():
         head.factors()[name][...] = value
-    write_json(path, _factors(model))
+    if is_first():
+        write_json(path, _factors(model))
 
 
 def _factors(model: TwoTowers) -> dict[str, Any]:
@@ -332,6 +347,16 @@ def _export(
         "dtype": config.model.dtype,
     }
     return save_model(workdir, info, trained)
+
+
+def _tower_digests(config: ExperimentConfig) -> str:
+    towers = (config.model.speech_tower, config.model.text_tower)
+    return " ".join(read_info(Path(tower)).digest for tower in towers)
+
+
+def _silent(line: str) -> None:
+    """What the first host says is enough."""
+    del line
 
 
 def _as_it_is(clip: HostArray) -> HostArray:

@@ -70,6 +70,9 @@ def read(name: str, left_out: tuple[int, int]):
 
 def test_a_split_may_be_named(tmp_path):
     make_fleurs(tmp_path, "folders")
+    for code, sentence in (("wo_sn", WOLOF[1]), ("fr_fr", FRENCH[1])):
+        row = fleurs_row(code, 0, 0, sentence[1])
+        write_hub(tmp_path / code / "train" / "0000.parquet", [row], CLASSES)
     whole = read(f"fleurs:wo-fr:test@{tmp_path}", (1, 1))
     assert whole == read(f"fleurs:wo-fr@{tmp_path}", (1, 1))
     train = load_retrieval_set(f"fleurs:wo-fr:train@{tmp_path}")

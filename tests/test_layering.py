@@ -15,6 +15,7 @@ LAYERS: list[dict[str, set[str]]] = [
         "batch": {"array_types"},
         "errors": set(),
         "staging": {"errors"},
+        "hosts": {"errors"},
         "config_tree": {"errors"},
     },
     {

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from mrl_jax.checkpoint import RunCheckpoints
 from mrl_jax.errors import MrlError
+from mrl_jax.hosts import is_first, should_stop
 from mrl_jax.training.step import Metrics, TrainState
 
 METRICS_FILE = "metrics.jsonl"
@@ -128,7 +130,15 @@ def run_loop(
     with (
         MetricsLog(workdir, start=start, tensorboard=config.tensorboard) as log,
         _sigterm() as stopped,
-        tqdm(total=total_steps, initial=start, desc="training", unit="step") as bar,
+        tqdm(
+            total=total_steps,
+            initial=start,
+            desc="training",
+            unit="step",
+            disable=not is_first(),
+            # A log is no terminal: a line in ten seconds is enough there.
+            mininterval=0.1 if sys.stderr.isatty() else 10.0,
+        ) as bar,
         contextlib.closing(batches(start)) as iterator,
     ):
 
@@ -156,8 +166,9 @@ def run_loop(
             value = None if scores is None else scores[score]
             checkpoints.save(step, state, identity, value)
 
+        ending = should_stop(step, stopped)
         begun = last_time = time.perf_counter()
-        while step < total_steps and not stopped.is_set():
+        while step < total_steps and not ending:
             asked = time.perf_counter()
             batch = next(iterator)
             waited += time.perf_counter() - asked
@@ -173,7 +184,8 @@ def run_loop(
                 step == total_steps or _is_due(step, config.validate_every)
             )
             saving = step == total_steps or _is_due(step, config.checkpoint_every)
-            if validating or saving or stopped.is_set():
+            ending = should_stop(step, stopped)
+            if validating or saving or ending:
                 record(pending)  # Nothing that is not finite is ever saved.
                 pending = None
             if validating and validate is not None:
@@ -183,14 +195,15 @@ def run_loop(
                     save()  # What was trained is not lost with a validation that fails.
                     raise
                 log.write("validation", step, scores)
-                bar.write(f"step {step}: {score} {scores[score]:.4f}")
+                if is_first():
+                    bar.write(f"step {step}: {score} {scores[score]:.4f}")
                 save(scores)
             elif saving:
                 save()
             if pending is None:
                 last_time = time.perf_counter()
         elapsed = time.perf_counter() - begun
-        if stopped.is_set() and step < total_steps:
+        if ending and step < total_steps:
             if pending is not None:
                 record(pending)
             if step > start:
@@ -205,7 +218,7 @@ def run_loop(
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard events; a context manager.
+    """metrics.jsonl and TensorBoard events, by the first host; a context manager.
 
     Args:
         workdir: folder of the run.
@@ -214,6 +227,9 @@ class MetricsLog:
     """
 
     def __init__(self, workdir: Path, *, start: int, tensorboard: bool):
+        self._file, self._events = None, None
+        if not is_first():
+            return
         path = workdir / METRICS_FILE
         kept = [row for row in read_metrics(path) if row["step"] <= start]
         partial = path.with_name(f".{METRICS_FILE}")
@@ -227,12 +243,15 @@ class MetricsLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._events is not None:
             self._events.close()
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """One line, in the file before this returns."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
         if self._events is not None:
@@ -278,7 +297,8 @@ def _event_writer(folder: Path, start: int) -> Any:
 def _sigterm() -> Iterator[threading.Event]:
     """An event that SIGTERM sets: what a cluster sends before it takes the machine away."""
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    # Of several hosts JAX's own handler hears it, and tells the others (`should_stop`).
+    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
         yield event
         return
     previous = signal.signal(signal.SIGTERM, lambda *_: event.set())

@@ -1,0 +1,132 @@
+"""Several processes, one run: how they start, agree, take turns and stop together.
+
+Each host of a pod runs the same command and reads its own rows; files are written by the first
+host, into a folder that all of them see.
+"""
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from mrl_jax.errors import MrlError, describe_os_error, first_line
+
+TIMEOUT = 300
+"""Seconds to wait for the coordinator."""
+
+
+def start_hosts(
+    coordinator: str | None, process: int | None, processes: int | None, *, timeout: int = TIMEOUT
+) -> None:
+    """Join the run of several hosts; before anything else of JAX.
+
+    Args:
+        coordinator: HOST:PORT of the first process; None where the cluster tells (TPU pods,
+            SLURM, Open MPI, Kubernetes).
+        process: number of this one, from 0; None where the cluster tells.
+        processes: how many there are; None where the cluster tells.
+        timeout: seconds to wait for the coordinator.
+
+    Raises:
+        MrlError: some of the three are given and not all; the coordinator does not answer, or
+            the cluster is none that is known.
+    """
+    given = {"--coordinator": coordinator, "--process": process, "--processes": processes}
+    missing = [name for name, value in given.items() if value is None]
+    if missing and len(missing) < 3:
+        raise MrlError(
+            f"{' and '.join(missing)} missing", mend="give all three, or --distributed alone"
+        )
+    if processes is not None and process is not None and not 0 <= process < processes:
+        raise MrlError(
+            f"{process}, expected 0 to {processes - 1}, as there are {processes} processes",
+            where="--process",
+        )
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
+        raise MrlError(f"{coordinator!r}, expected HOST:PORT", where="--coordinator")
+    if coordinator is not None and process:
+        _wait_for(coordinator, timeout)
+    try:
+        jax.distributed.initialize(coordinator, processes, process, initialization_timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise MrlError(
+            f"the hosts could not be joined ({first_line(error)})",
+            where="--coordinator" if coordinator else "--distributed",
+            mend="pass --coordinator, --process and --processes",
+        ) from error
+
+
+def _wait_for(coordinator: str, timeout: int) -> None:
+    """JAX aborts the process where nobody answers, so that is found out before it is asked."""
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise MrlError(
+                    f"{coordinator} did not answer within {timeout} s ({describe_os_error(error)})",
+                    where="--coordinator",
+                    mend="check the address, and that process 0 was started there",
+                ) from error
+            time.sleep(0.5)
+
+
+def is_first() -> bool:
+    """Whether this host writes the files."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Go on when every host has come here; at once where there is one."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def agree(facts: Mapping[str, str]) -> None:
+    """Refuse hosts that would not train the same.
+
+    Args:
+        facts: what must be equal on all hosts, the same names on each.
+
+    Raises:
+        MrlError: on every host, naming what differs and on which.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    mine = [hashlib.sha256(value.encode()).digest()[:16] for value in facts.values()]
+    table = np.frombuffer(b"".join(mine), np.int32).reshape(len(facts), 4)
+    everywhere = np.asarray(multihost_utils.process_allgather(table))
+    for place, name in enumerate(facts):
+        differing = np.flatnonzero((everywhere[:, place] != everywhere[0, place]).any(axis=1))
+        if len(differing):
+            hosts = ", ".join(map(str, differing))
+            raise MrlError(
+                f"hosts disagree on the {name}: process {hosts} of {len(everywhere)} differs from "
+                "process 0",
+                mend="give every host the same command, the same code and the same files",
+            )
+
+
+def should_stop(step: int, stopped: threading.Event) -> bool:
+    """Whether the run ends here: this process was told to, or any host, and all have heard.
+
+    Args:
+        step: the same on every host.
+        stopped: set by SIGTERM.
+    """
+    if jax.process_count() == 1:
+        return stopped.is_set()
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.reached_preemption_sync_point(step))

@@ -1,0 +1,163 @@
+"""Several processes, one run: `train.py` itself, two of it, against one; and what they refuse."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+from test_training_run import head
+
+import mrl_jax
+from mrl_jax.errors import MrlError, run_command
+from mrl_jax.hosts import agree, should_stop, start_hosts, wait_for_all
+from mrl_jax.training.loop import read_metrics
+
+ROOT = Path(__file__).parents[1]
+CHANGES = ("train.steps=6", "train.validate_every=6", "train.checkpoint_every=3")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    speech, text = tiny_run.make_towers(root / "towers")
+    manifest = tiny_run.make_manifest(root / "data", examples=30)
+    validation = tiny_run.make_retrieval_set(root / "validation", queries=4)
+    tiny_run.make_config(root, speech, text, manifest, validation)
+    return root
+
+
+def start(world: Path, workdir: str, *words: object, devices: int = 1, config: str = "tiny.py"):
+    command = [
+        *(sys.executable, ROOT / "train.py", "--config", world / config),
+        *("--workdir", world / workdir, *CHANGES, *words),
+    ]
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        list(map(str, command)),
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def pair(world: Path, workdir: str, *words: object, second: tuple[object, ...] = ()):
+    """Two processes of one device each; their output."""
+    port = free_port()
+    hosts = ("--coordinator", f"localhost:{port}", "--processes", 2, "--process")
+    return [
+        start(world, workdir, *hosts, 0, *words),
+        start(world, workdir, *hosts, 1, *words, *second),
+    ]
+
+
+def ended(process, status: int = 0) -> tuple[str, str]:
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == status, err[-3000:]
+    return out, err
+
+
+@pytest.mark.slow
+def test_two_hosts_are_one_run(world):
+    one = start(world, "one", f"data.store={world / 'store one'}", devices=2)
+    ended(one)
+    both = pair(world, "two", f"data.store={world / 'store two'}")
+    (first, _), (second, _) = map(ended, both)
+    assert "on 2 device(s)" in first
+    # Gloo's own line aside, the second has nothing to say.
+    assert all("Gloo" in line for line in second.splitlines())
+    expected, found = (
+        [row["loss"] for row in read_metrics(world / name / "metrics.jsonl") if "loss" in row]
+        for name in ("one", "two")
+    )
+    assert len(found) == 6
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for name, value in head(world / "one").items():
+        np.testing.assert_allclose(head(world / "two")[name], value, atol=1e-5)
+    scores = [mrl_jax.Embedder.load(world / name).info.scores for name in ("one", "two")]
+    assert scores[0] == pytest.approx(scores[1])
+    # The same command goes on with it, on either number of hosts.
+    for process in pair(world, "two", "train.steps=8", "train.validate_every=0"):
+        ended(process)
+    ended(start(world, "two", "train.steps=9", "train.validate_every=0", devices=2))
+    rows = read_metrics(world / "two" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 10))
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_host_stops_both_at_one_step(world):
+    longer = ("train.steps=100000", "train.checkpoint_every=0", "train.validate_every=0")
+    processes = pair(world, "stopped", *longer)
+    metrics = world / "stopped" / "metrics.jsonl"
+    for _ in range(600):
+        if metrics.is_file() and len(read_metrics(metrics)) > 3:
+            break
+        time.sleep(0.2)
+    processes[1].send_signal(signal.SIGTERM)
+    (first, _), _ = (ended(process, 143) for process in processes)
+    assert "stopped by SIGTERM after step" in first
+    steps = [int(path.name) for path in (world / "stopped" / "checkpoints").glob("[0-9]*")]
+    assert steps == [read_metrics(metrics)[-1]["step"]]
+
+
+@pytest.mark.slow
+def test_hosts_that_disagree_are_named(world):
+    for process in pair(world, "none", second=("optim.learning_rate=1e-2",)):
+        _, err = ended(process, 2)
+        lines = [line for line in err.splitlines() if line.startswith("error:")]
+        assert len(lines) == 1
+        assert "hosts disagree on the config: process 1 of 2 differs from process 0" in lines[0]
+    assert not (world / "none" / "checkpoints").exists()
+
+
+def test_a_coordinator_that_never_answers_is_named():
+    port = free_port()
+    begun = time.monotonic()
+    with pytest.raises(MrlError, match=f"localhost:{port} did not answer within 1 s"):
+        start_hosts(f"localhost:{port}", 1, 2, timeout=1)
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--process", "0"], "--coordinator and --processes missing"),
+        (["--coordinator", "a:1", "--process", "2", "--processes", "2"], "2, expected 0 to 1"),
+        (["--coordinator", "a", "--process", "0", "--processes", "2"], "'a', expected HOST:PORT"),
+    ],
+)
+def test_wrong_numbers_are_refused(world, words, told, capsys):
+    import importlib
+
+    train = importlib.import_module("train")
+    assert run_command(train.main, ["--config", str(world / "tiny.py"), *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_one_process_needs_nobody():
+    agree({"config": json.dumps({})})
+    wait_for_all("anything")
+    stopped = threading.Event()
+    assert jax.process_count() == 1
+    assert not should_stop(3, stopped)
+    stopped.set()
+    assert should_stop(3, stopped)
