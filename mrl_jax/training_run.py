@@ -89,10 +89,14 @@ def train(
         MrlError: whatever is wrong with the config, the data, the towers, a checkpoint.
     """
     agree({"config": json.dumps(to_json(config), sort_keys=True, default=str)})
-    devices = Devices(config.train.parallel) if devices is None else devices
+    if devices is None:
+        devices = Devices(config.train.parallel, fsdp=config.train.fsdp)
     devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
     tokenizer = TextTokenizer(config.model.text_tower, max_tokens=config.data.batch.max_text_tokens)
-    model = build_model(config, tokenizer)
+    # What no device could hold alone is put together on the host.
+    host = jax.local_devices(backend="cpu")[0] if devices.fsdp > 1 else None
+    with jax.default_device(host):
+        model = build_model(config, tokenizer)
     validation = read_retrieval_set(config.data.validation) if config.data.validation else None
     make_folder(workdir)
     if not is_first():
@@ -135,7 +139,7 @@ def train(
         start_at_transcript(model, Path(config.model.speech_tower), tokenizer, heard)
     split = param_tree.split(model)
     optimizer = make_optimizer(config.optim, steps)
-    frozen = devices.replicate(split.frozen)
+    frozen = devices.place_frozen(split.frozen)
     state = devices.replicate(init_state(split.trained, optimizer))
     identity = {
         "trained leaves": {k: list(v) for k, v in trained_leaves(split.trained).items()},
@@ -295,7 +299,6 @@ def _validator(
     data = data.judged_only()
     clips, tasks, prompts, names = load_queries(data.queries, model.speech.config.sample_rate)
     judgements = judgements_of(data)
-    sharding = jax.sharding.NamedSharding(devices.mesh, jax.sharding.PartitionSpec("batch"))
     encoder = Encoder(
         split.rebuild,
         split.trained,
@@ -303,7 +306,7 @@ def _validator(
         model,
         tokenizer,
         prompts=config.data.batch.prompts,
-        sharding=sharding,
+        sharding=devices.rows,
         batch_size=32,
     )
     encoder.check_speech(clips, tasks=tasks, names=names)  # Before the run, not after it.

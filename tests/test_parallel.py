@@ -138,13 +138,17 @@ def plain(model, config, accumulation_steps=1):
     return observe(first, state, {"loss_per_dim": sum(losses) / len(losses)})
 
 
-def parallel_run(model, config, parallel, devices, accumulation_steps=1):
+def parallel_run(model, config, parallel, devices, accumulation_steps=1, fsdp=1):
     """The same two steps through `Devices`, each process with its own rows."""
     rebuild, trained, frozen = model(config)
     optimizer = recording()
-    place = Devices(parallel, devices)
+    place = Devices(parallel, devices, fsdp)
     state = place.replicate(init_state(trained, optimizer))
-    frozen = place.replicate(frozen)
+    whole = sum(x.nbytes for x in jax.tree.leaves(frozen))
+    frozen = place.place_frozen(frozen, least=1)
+    # What one device holds of the frozen weights: its part, and what cannot be cut.
+    held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(frozen))
+    assert held == whole if fsdp == 1 else held < 1.2 * whole / fsdp
     step = place.compile_step(rebuild, optimizer, config, accumulation_steps=accumulation_steps)
     first = None
     for batch in full_batches(model):
@@ -168,6 +172,9 @@ def all_cases(counts, more):
             yield f"{name}, {kind} {most}", linear, LOSSES[name], kind, most, 1
         yield f"towers, pmap {most}", late_fusion, LOSSES["mild"], "pmap", most, 1
         yield "towers, accumulated, mesh 1", late_fusion, LOSSES["mild"], "mesh", 1, 8
+        for share in (2, most):
+            kind = f"mesh, fsdp {share}"
+            yield f"towers, {kind}", late_fusion, LOSSES["mild"], kind, most, 1
 
 
 def compare(counts, more):
@@ -176,7 +183,9 @@ def compare(counts, more):
         key = model, config
         if key not in expected:
             expected[key] = plain(model, config)
-        found = parallel_run(model, config, parallel, jax.devices()[:count], parts)
+        kind, _, share = parallel.partition(", fsdp ")
+        devices = jax.devices()[:count]
+        found = parallel_run(model, config, kind, devices, parts, int(share or 1))
         errors[name] = furthest(found, expected[key])
     return errors
 
@@ -213,7 +222,7 @@ def check(errors, number):
 
 @pytest.mark.slow
 def test_one_two_and_four_devices_equal_one_full_batch():
-    check(answer(start("devices", 4, 1, 2, 4)), 12)
+    check(answer(start("devices", 4, 1, 2, 4)), 14)
 
 
 @pytest.mark.slow
@@ -351,6 +360,20 @@ def test_a_batch_is_shared_out_in_order():
         assert put.samples.shape == shape
         np.testing.assert_array_equal(np.reshape(put.samples, (8, -1)), batch.samples)
         assert len(put.samples.sharding.device_set) == 2
+
+
+@pytest.mark.parametrize(
+    ("parallel", "fsdp", "told"),
+    [
+        ("mesh", 3, "train.fsdp is 3, and there are 2 devices. Set it to a divisor of 2"),
+        ("mesh", 4, "train.fsdp is 4, and there are 2 devices"),
+        ("pmap", 2, "pmap replicates its weights. Set train.parallel=mesh"),
+        ("mesh", 0, "train.fsdp is 0, expected 1 or more"),
+    ],
+)
+def test_weights_that_cannot_be_shared_out_so(parallel, fsdp, told):
+    with pytest.raises(MrlError, match=told):
+        Devices(parallel, jax.devices()[:2], fsdp)
 
 
 def test_batches_that_cannot_be_shared_out():

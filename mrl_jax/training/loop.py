@@ -33,6 +33,8 @@ class LoopConfig:
         steps: optimiser steps; 0 lets `epochs` decide.
         epochs: passes over the data, if `steps` is 0.
         parallel: "pmap" or "mesh".
+        fsdp: of "mesh": devices that one copy of the frozen weights is shared out over, for
+            towers that one device cannot hold.
         validate_every: steps between validations; 0 validates at the end only.
         checkpoint_every: steps between checkpoints; one is also written with every
             validation, at the end, and on SIGTERM.
@@ -44,6 +46,7 @@ class LoopConfig:
     steps: int = 0
     epochs: float = 1.0
     parallel: Literal["pmap", "mesh"] = "pmap"
+    fsdp: int = 1
     validate_every: int = 0
     checkpoint_every: int = 500
     keep_last: int = 1

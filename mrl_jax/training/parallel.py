@@ -2,7 +2,9 @@
 
 "pmap"  replicated weights; each device runs the step on its rows, negatives are
         gathered, gradients averaged.
-"mesh"  jit over a mesh; the batch is one global array and XLA places the collectives.
+"mesh"  jit over a mesh; the batch is one global array and XLA places the collectives. With
+        `fsdp` the frozen weights are shared out over that many devices, each of which
+        holds a part and gathers a layer's when it comes to it.
 """
 
 import dataclasses
@@ -18,7 +20,9 @@ from mrl_jax.errors import MrlError
 from mrl_jax.training.step import LossConfig, Metrics, Rebuild, TrainState, make_train_step
 
 Parallel = Literal["pmap", "mesh"]
-AXIS = "batch"
+AXIS, FSDP = "batch", "fsdp"
+SHARED_FROM = 1 << 14
+"""Entries from which on a frozen array is shared out: smaller ones cost more to gather."""
 Rows = TypeVar("Rows")
 """One step's input: a pytree of arrays with a row a pair."""
 
@@ -30,14 +34,29 @@ class Devices:
     Args:
         parallel: "pmap" or "mesh".
         devices: all devices of all hosts; JAX's by default.
+        fsdp: devices that one copy of the frozen weights is shared out over; "mesh" only.
     """
 
     parallel: Parallel = "pmap"
     devices: Sequence[Any] | None = None
+    fsdp: int = 1
 
     def __post_init__(self) -> None:
         if self.parallel not in ("pmap", "mesh"):
             raise MrlError(f"train.parallel is {self.parallel!r}, expected pmap or mesh")
+        if self.fsdp < 1:
+            raise MrlError(f"train.fsdp is {self.fsdp}, expected 1 or more")
+        if self.fsdp > 1 and self.parallel != "mesh":
+            raise MrlError(
+                f"train.fsdp is {self.fsdp}, and pmap replicates its weights",
+                mend="set train.parallel=mesh",
+            )
+        count = len(self.everywhere)
+        if count % self.fsdp:
+            raise MrlError(
+                f"train.fsdp is {self.fsdp}, and there are {count} devices",
+                mend=f"set it to a divisor of {count}",
+            )
 
     @property
     def everywhere(self) -> list[Any]:
@@ -58,10 +77,20 @@ class Devices:
         """One axis, named as pmap's: over this host's devices for pmap, else over all.
 
         Arrays on it go into a pmapped function without a copy and without compiling
-        it a second time.
+        it a second time. With `fsdp` there are two, and rows are shared out over both.
         """
-        chosen = self.local if self.parallel == "pmap" else self.everywhere
-        return Mesh(np.asarray(chosen), (AXIS,), axis_types=(AxisType.Auto,))
+        chosen = np.asarray(self.local if self.parallel == "pmap" else self.everywhere)
+        if self.fsdp == 1:
+            return Mesh(chosen, (AXIS,), axis_types=(AxisType.Auto,))
+        return Mesh(
+            chosen.reshape(-1, self.fsdp), (AXIS, FSDP), axis_types=(AxisType.Auto, AxisType.Auto)
+        )
+
+    @property
+    def rows(self) -> NamedSharding:
+        """Where the rows of a batch go."""
+        axes = self.mesh.axis_names
+        return NamedSharding(self.mesh, PartitionSpec(axes if len(axes) > 1 else AXIS))
 
     def check_batch(self, batch_size: int, accumulation_steps: int = 1) -> None:
         """Raises an `MrlError` unless rows can be shared out evenly."""
@@ -78,9 +107,27 @@ class Devices:
         """Put a tree of arrays on every device of the mesh."""
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
+    def place_frozen(self, tree: Any, *, least: int = SHARED_FROM) -> Any:
+        """Put frozen arrays on every device, or a part of each on every one of `fsdp`."""
+        place = self.frozen_sharding
+        return jax.tree.map(lambda x: jax.device_put(x, place(x, least=least)), tree)
+
+    def frozen_sharding(self, array: Any, *, least: int = SHARED_FROM) -> NamedSharding:
+        """Where a frozen array goes: cut along the longest of its axes that can be.
+
+        Args:
+            array: or its shape, as `jax.ShapeDtypeStruct` has it.
+            least: entries from which on an array is cut; whole where none of its axes can be.
+        """
+        spec: list[str | None] = [None] * len(array.shape)
+        even = [axis for axis, size in enumerate(array.shape) if size % self.fsdp == 0]
+        if self.fsdp > 1 and even and array.size >= least:
+            spec[max(even, key=lambda axis: array.shape[axis])] = FSDP
+        return NamedSharding(self.mesh, PartitionSpec(*spec))
+
     def put_batch(self, batch: Rows) -> Rows:
         """This host's rows onto its devices: [devices, rows, ...] for pmap, else global."""
-        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        sharding = self.rows
         if self.parallel == "pmap":
             count = len(self.local)
             return jax.tree.map(

@@ -1,0 +1,115 @@
+"""What one of several devices holds of a large tower: replicated, and shared out by `fsdp`.
+
+    python benchmarks/fsdp.py [--devices 4]
+
+The training step over a Qwen3-Embedding-4B or 8B architecture in bfloat16 is compiled for simulated
+devices from shapes alone; bytes are those of the compiled program: arguments, and temporaries
+on top of them. Nothing is run. Collectives are counted in the program, a loop's body once.
+"""
+
+import argparse
+import collections
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from common import record
+
+TOWERS = ("embedding_0_6b", "embedding_4b", "embedding_8b")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--devices", type=int, default=4)
+    parser.add_argument("--worker", nargs=2, metavar=("TOWER", "FSDP"))
+    args = parser.parse_args()
+    if args.worker:
+        print(json.dumps(compiled(args.worker[0], int(args.worker[1]), args.devices)))
+        return
+    figures: dict[str, Any] = {}
+    for tower in TOWERS:
+        for fsdp in (1, args.devices):
+            flags = f"--xla_force_host_platform_device_count={args.devices}"
+            command = [sys.executable, str(Path(__file__)), "--devices", str(args.devices)]
+            done = subprocess.run(
+                [*command, "--worker", tower, str(fsdp)],
+                check=True,
+                capture_output=True,
+                text=True,
+                env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            )
+            name = "replicated" if fsdp == 1 else f"fsdp {fsdp}"
+            figures[f"{tower}, {name}"] = json.loads(done.stdout.splitlines()[-1])
+            print(f"{tower}, {name}", figures[f"{tower}, {name}"], flush=True)
+    record("fsdp", {"inputs": {"devices": args.devices, "rows": 8}, "figures": figures})
+
+
+def compiled(tower: str, fsdp: int, devices: int) -> dict[str, Any]:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from flax import nnx
+
+    from mrl_jax import param_tree
+    from mrl_jax.batch import Batch
+    from mrl_jax.models.hubert import HubertConfig, HubertEncoder
+    from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+    from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+    from mrl_jax.training.optim import OptimConfig, make_optimizer
+    from mrl_jax.training.parallel import Devices
+    from mrl_jax.training.step import LossConfig, init_state
+
+    place = Devices("mesh", jax.devices()[:devices], fsdp=fsdp)
+    low = jnp.bfloat16
+
+    def model() -> LateFusion:
+        rngs = nnx.Rngs(0)
+        config = getattr(Qwen3Config, tower)()
+        text = Qwen3Encoder(config, dtype=low, param_dtype=low, remat=True, rngs=rngs)
+        speech = HubertEncoder(HubertConfig.base(), dtype=low, param_dtype=low, rngs=rngs)
+        towers = param_tree.freeze(speech), param_tree.freeze(text)
+        return LateFusion(*towers, config=LateFusionConfig(), rngs=rngs)
+
+    split = param_tree.split(nnx.eval_shape(model))
+    optimizer = make_optimizer(OptimConfig(), 100)
+    whole = jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
+
+    def shaped(x: Any, sharding: Any) -> Any:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    frozen = jax.tree.map(lambda x: shaped(x, place.frozen_sharding(x)), split.frozen)
+    state = jax.eval_shape(lambda t: init_state(t, optimizer), split.trained)
+    state = jax.tree.map(lambda x: shaped(x, whole), state)
+    rows, seconds, tokens = 8, 4, 32
+    batch = Batch(
+        samples=np.zeros((rows, 16_000 * seconds), np.float32),
+        lengths=np.zeros(rows, np.int32),
+        prompt=np.zeros((rows, 0), np.int32),
+        prompt_mask=np.zeros((rows, 0), bool),
+        document=np.zeros((rows, tokens), np.int32),
+        document_mask=np.zeros((rows, tokens), bool),
+        query_ids=np.zeros(rows, np.int32),
+        document_ids=np.zeros(rows, np.int32),
+        rows=np.zeros(rows, bool),
+    )
+    batch = jax.tree.map(lambda x: shaped(x, place.rows), batch)
+    step: Any = place.compile_step(split.rebuild, optimizer, LossConfig())
+    program = step.lower(state, frozen, batch).compile()
+    memory = program.memory_analysis()
+    kinds = re.findall(
+        r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\(",
+        program.as_text(),
+    )
+    return {
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "collectives": dict(collections.Counter(kinds)),
+    }
+
+
+if __name__ == "__main__":
+    main()
