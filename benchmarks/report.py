@@ -38,6 +38,7 @@ def main() -> None:
         ("search", search),
         ("funnel", funnel),
         ("nested_loss", nested_loss),
+        ("train_step", train_step),
     ):
         path = RESULTS / f"{name}.json"
         if path.is_file():
@@ -263,6 +264,29 @@ def nested_loss(result: dict[str, Any]) -> list[str]:
         _table(["loss", "seconds", "/ full width, plain"], rows),
         f"Peak memory beside the vectors at batch {inputs['large']:,}, each in its own process:",
         _table(["loss", "GB"], large),
+    ]
+
+
+def train_step(result: dict[str, Any]) -> list[str]:
+    figures, inputs = result["figures"], result["inputs"]
+    names = {"torch": "PyTorch, eager", "ours": "ours", "stored": "ours, documents stored"}
+    rows = [
+        [
+            name,
+            f"{figures[side]['median']:.2f}",
+            f"{figures['torch']['median'] / figures[side]['median']:.2f}",
+            f"{figures[side]['peak_bytes'] / 1e9:.1f}",
+        ]
+        for side, name in names.items()
+    ]
+    work = result["flops_by_formula"]["all"] / 1e9
+    return [
+        "## Training step",
+        f"Late fusion over HuBERT-base and Qwen3-0.6B, random weights, {inputs['clips']} clips of "
+        f"{inputs['seconds']:g} s, documents of {inputs['document_tokens']} tokens, "
+        f"{inputs['dtype']}, on {result['device']}; {work:.0f} GFLOP by formula. Each side in "
+        f"processes of its own, in turn; median of {figures['ours']['repeats']}.",
+        _table(["step", "seconds", "PyTorch's time /", "peak memory, GB"], rows),
     ]
 
 
