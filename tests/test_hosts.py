@@ -95,12 +95,10 @@ def test_two_hosts_are_one_run(world):
         np.testing.assert_allclose(head(world / "two")[name], value, atol=1e-5)
     scores = [mrl_jax.Embedder.load(world / name).info.scores for name in ("one", "two")]
     assert scores[0] == pytest.approx(scores[1])
-    # The same command goes on with it, on either number of hosts.
-    for process in pair(world, "two", "train.steps=8", "train.validate_every=0"):
-        ended(process)
-    ended(start(world, "two", "train.steps=9", "train.validate_every=0", devices=2))
+    # The same command goes on with it, on another number of hosts.
+    ended(start(world, "two", "train.steps=8", "train.validate_every=0", devices=2))
     rows = read_metrics(world / "two" / "metrics.jsonl")
-    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 10))
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 9))
 
 
 @pytest.mark.slow
