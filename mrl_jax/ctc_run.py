@@ -89,7 +89,7 @@ def train_recogniser(
     Raises:
         MrlError: whatever is wrong with the config, the data, the tower, a checkpoint.
     """
-    check_one_process()
+    check_one_process(config.train.fsdp)
     devices = Devices(config.train.parallel) if devices is None else devices
     parts = config.optim.accumulation_steps
     devices.check_batch(config.data.batch.batch_size, parts)

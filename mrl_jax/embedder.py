@@ -123,8 +123,7 @@ class Embedder:
         self._check_dim(dim)
         if isinstance(clips, str | Path):
             raise MrlError("clips is one path, expected a list of them", mend="put it in a list")
-        if prompt is not None and task is not None:
-            raise MrlError("both prompt and task are given", mend="pass one of them")
+        _check_asked(prompt, task)
         rate = self.model.speech.config.sample_rate
         names: list[object] = [
             clip if isinstance(clip, str | Path) else f"clip {i}" for i, clip in enumerate(clips)
@@ -166,8 +165,7 @@ class Embedder:
         self._check_dim(dim)
         if isinstance(texts, str):
             raise MrlError("texts is one string, expected a list of them", mend="put it in a list")
-        if prompt is not None and task is not None:
-            raise MrlError("both prompt and task are given", mend="pass one of them")
+        _check_asked(prompt, task)
         vectors = self.encoder.text(
             texts,
             tasks=None if task is None else [task] * len(texts),
@@ -204,6 +202,11 @@ class Embedder:
             raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
         check_separate(dim, self.model.separate_dims)
         warn_untrained(dim, self.info.dims, stacklevel=4)
+
+
+def _check_asked(prompt: str | None, task: str | None) -> None:
+    if prompt is not None and task is not None:
+        raise MrlError("both prompt and task are given", mend="pass one of them")
 
 
 def _need_rotation(folder: Path, info: ModelInfo) -> Rotation:

@@ -4,11 +4,12 @@ Each host of a pod runs the same command and reads its own rows; files are writt
 host, into a folder that all of them see.
 """
 
+import contextlib
 import hashlib
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -89,6 +90,18 @@ def wait_for_all(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def first_host_first(name: str) -> Iterator[None]:
+    """The block on the first host, and then, whether it failed or not, on all others."""
+    if not is_first():
+        wait_for_all(name)
+    try:
+        yield
+    finally:
+        if is_first():
+            wait_for_all(name)
 
 
 def agree(facts: Mapping[str, str]) -> None:

@@ -121,15 +121,8 @@ def nested_cross_entropy(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _losses(
-    plan: _Plan,
-    anchors: Array,
-    candidates: Array,
-    temperature: Array,
-    positive: Array,
-    allowed: Candidates | None,
-) -> Array:
-    return _forward(plan, anchors, candidates, temperature, positive, allowed)[0]
+def _losses(plan: _Plan, *arrays: Any) -> Array:
+    return _forward(plan, *arrays)[0]
 
 
 def _forward(

@@ -16,8 +16,17 @@ SCORE = "ndcg@10"
 CONFIG_FILE = "experiment.json"
 
 
-def check_one_process() -> None:
-    """Raises an `MrlError` where there are several."""
+def check_one_process(fsdp: int) -> None:
+    """Raises an `MrlError` where there are several, or weights to be shared out.
+
+    Args:
+        fsdp: of the run's config: it shares out frozen weights, and these runs train theirs.
+    """
+    if fsdp != 1:
+        raise MrlError(
+            f"train.fsdp is {fsdp}, and shares out frozen weights: this stage trains its own",
+            mend="leave train.fsdp out",
+        )
     if jax.process_count() > 1:
         raise MrlError(
             f"there are {jax.process_count()} processes, and this stage is trained by "

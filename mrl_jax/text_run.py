@@ -1,7 +1,6 @@
 """A run of the text stage: what `train.py` does with a `TextStageExperiment`."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from mrl_jax.array_types import HostArray
 from mrl_jax.checkpoint import RunCheckpoints
 from mrl_jax.config_tree import to_json
 from mrl_jax.data.retrieval_set import Query, read_retrieval_set
-from mrl_jax.data.text import TextTokenizer, query_prompt
+from mrl_jax.data.text import TextTokenizer, query_prompt, tokenizer_digest
 from mrl_jax.data.text_pairs import TextPairSource, pairs_digest, prompt_of, read_pairs
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode_text import embed_tokens
@@ -92,7 +91,7 @@ def train_text(
     Raises:
         MrlError: whatever is wrong with the config, the pairs, the tower, a checkpoint.
     """
-    check_one_process()
+    check_one_process(config.train.fsdp)
     devices = Devices(config.train.parallel) if devices is None else devices
     batching, parts = config.data.batch, config.optim.accumulation_steps
     devices.check_batch(batching.batch_size, parts)
@@ -117,7 +116,7 @@ def train_text(
     identity = {
         "trained leaves": {path: list(shape) for path, shape in leaves.items()},
         "first tower": begun.digest,
-        "tokenizer": hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest(),
+        "tokenizer": tokenizer_digest(folder),
         "optimiser": config.optim.name,
     }
     say(
@@ -212,7 +211,7 @@ def _validator(
     largest = max(max(ids) for ids in (*queries, *documents))
     _check_ids(largest, vocab_size, Path(where))
     judgements = judgements_of(data)
-    sharding = jax.sharding.NamedSharding(devices.mesh, jax.sharding.PartitionSpec("batch"))
+    sharding = devices.rows
     embed = jax.jit(text_embedder(rebuild, DTYPES[config.model.dtype]))
 
     def validate(state: TrainState) -> Mapping[str, float]:

@@ -1,7 +1,6 @@
 """A training run: what `train.py` does, all parts put together."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -22,13 +21,13 @@ from mrl_jax.data.builder import BUILD_FILE
 from mrl_jax.data.dataset import open_dataset
 from mrl_jax.data.document_store import open_store, store_key, write_store
 from mrl_jax.data.retrieval_set import RetrievalSet, load_queries, read_retrieval_set
-from mrl_jax.data.text import TextTokenizer
+from mrl_jax.data.text import TextTokenizer, tokenizer_digest
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
 from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
 from mrl_jax.experiment import ExperimentConfig, build_model, prepare_data
 from mrl_jax.head_start import CLIPS, start_at_transcript
-from mrl_jax.hosts import agree, is_first, wait_for_all
+from mrl_jax.hosts import agree, first_host_first, is_first, wait_for_all
 from mrl_jax.model_folder import ModelInfo, read_model_info, save_model, tower_reference
 from mrl_jax.models.clips import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
@@ -99,12 +98,9 @@ def train(
         model = build_model(config, tokenizer)
     validation = read_retrieval_set(config.data.validation) if config.data.validation else None
     make_folder(workdir)
-    if not is_first():
-        say = _silent
-        wait_for_all("data")  # The first host builds, where something is to be built.
-    folder, report = prepare_data(config, workdir)
-    if is_first():
-        wait_for_all("data")
+    say = say if is_first() else _silent
+    with first_host_first("data"):  # It builds, where something is to be built.
+        folder, report = prepare_data(config, workdir)
     if report is not None and report.skipped:
         say(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
     examples = open_dataset(folder, config.data.split)
@@ -229,24 +225,20 @@ def _stored_documents(
     key = store_key(
         unique,
         tower=read_info(tower, expected=("qwen3",)).digest,
-        tokenizer=hashlib.sha256((tower / "tokenizer.json").read_bytes()).hexdigest(),
+        tokenizer=tokenizer_digest(tower),
         max_tokens=config.data.batch.max_text_tokens,
         dtype=config.model.dtype,
     )
-    if not is_first():
-        wait_for_all("documents")  # The first host makes it.
-    vectors = open_store(folder, key, len(unique))
-    if vectors is None:
-        split = param_tree.split(model)
-        encoder = Encoder(
-            split.rebuild, split.trained, split.frozen, model, tokenizer, prompts={}, batch_size=32
-        )
-        write_store(folder, key, encoder.text(unique, progress="documents"))
-        say(f"documents: {len(unique):,} vectors computed once, kept in {folder}")
+    with first_host_first("documents"):  # It makes them, and the others find them there.
         vectors = open_store(folder, key, len(unique))
-        assert vectors is not None
-    if is_first():
-        wait_for_all("documents")
+        if vectors is None:
+            split = param_tree.split(model)
+            arrays = (split.rebuild, split.trained, split.frozen)
+            encoder = Encoder(*arrays, model, tokenizer, prompts={}, batch_size=32)
+            write_store(folder, key, encoder.text(unique, progress="documents"))
+            say(f"documents: {len(unique):,} vectors computed once, kept in {folder}")
+            vectors = open_store(folder, key, len(unique))
+            assert vectors is not None
     place = {text: row for row, text in enumerate(unique)}
     return vectors, np.asarray([place[text] for text in texts], np.int64)
 

@@ -202,6 +202,7 @@ def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_pat
     ("changes", "told"),
     [
         (["model.vocabulary=tower"], "the vocabulary has no 'b', 'c', 'd', 'e'"),
+        (["train.fsdp=2"], "train.fsdp is 2, and shares out frozen weights"),
         (["data.transcripts=transcript"], "24 of 24 recordings have no transcript"),
         (["data.train={empty}"], "24 recordings have an empty text, the first is 'e0'"),
         (["data.train=nowhere.jsonl"], "nowhere.jsonl"),

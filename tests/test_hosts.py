@@ -127,6 +127,13 @@ def test_hosts_that_disagree_are_named(world):
     assert not (world / "none" / "checkpoints").exists()
 
 
+@pytest.mark.slow
+def test_where_the_first_host_fails_the_others_do_not_wait(world):
+    for process in pair(world, "broken", "data.train=nowhere.jsonl"):
+        _, err = ended(process, 2)
+        assert sum("nowhere.jsonl: no such" in line for line in err.splitlines()) == 1
+
+
 def test_a_coordinator_that_never_answers_is_named():
     port = free_port()
     begun = time.monotonic()

@@ -364,6 +364,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
     [
         (["data.train={root}/empty.jsonl"], "line 2: `query` is empty"),
         (["data.train={root}/column.jsonl"], "line 1: has no `document`"),
+        (["train.fsdp=2"], "train.fsdp is 2, and shares out frozen weights"),
         (["loss.dims=[64,8]"], "loss.dims has 64, expected 1 to 32"),
         (["data.batch.batch_size=32"], "there are 24 pairs of texts, expected at least the 32"),
         (["data.batch.batch_size=9"], "expected a multiple of"),

@@ -1,5 +1,6 @@
 """Texts to token ids, with the tokenizer that a text tower's folder carries."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,6 +83,11 @@ class TextTokenizer:
         # the end token, and two of them would change what is pooled.
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [item.ids for item in encoded]
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """SHA-256 of the tokenizer that a text tower's folder carries."""
+    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
 
 
 def pad_tokens(

@@ -178,23 +178,20 @@ def _rank_rows(
     wanted = min(k + SPARE, len(documents))
     half = len(queries) >= HALF
     found = _candidates(queries, documents, wanted, chunk, devices, half=half)
-    *settled, doubtful = _settle(queries, documents, k, found)
+    scores, places, tied, doubtful = _settle(queries, documents, k, found)
     if half and len(doubtful):
         found = _candidates(queries[doubtful], documents, wanted, chunk, devices, half=False)
-        *again, still = _settle(queries[doubtful], documents, k, found)
-        for all_rows, rows in zip(settled, again, strict=True):
-            all_rows[doubtful] = rows
+        closer = _settle(queries[doubtful], documents, k, found)
+        scores[doubtful], places[doubtful], tied[doubtful], still = closer
         doubtful = doubtful[still]
     for row in doubtful:
         every = _every_score(queries[row], documents)
         kth = -np.partition(-every, k - 1)[k - 1]
         above, equal = np.flatnonzero(every > kth), np.flatnonzero(every == kth)
         above = above[np.argsort(-every[above], kind="stable")]
-        scores, places, tied = settled
         places[row] = np.concatenate((above, equal))[:k]
         scores[row] = every[places[row]]
         tied[row] = len(above) + len(equal) - k
-    scores, places, tied = settled
     return scores, places, tied
 
 

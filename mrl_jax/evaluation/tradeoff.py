@@ -173,7 +173,7 @@ def check_budget(
         funnel = make_funnel(
             kept, setting.precision, prefix=setting.prefix, shortlist=setting.shortlist
         )
-        work = funnel.flops(size) + 2 * setting.dim * (setting.rank or 0)
+        work = _work(funnel, setting, size)
         costs.append({"bytes": funnel.bytes_per_document, "flops": work})
     if any(all(cost[key] <= limit for key, limit in known.items()) for cost in costs):
         return
@@ -239,7 +239,7 @@ def measure(
                 ndcg=grades_of.ndcg(found),
                 recall=recall_of(found, exact),
                 bytes=funnel.bytes_per_document,
-                flops=funnel.flops(size) + 2 * dim * (rank or 0),
+                flops=_work(funnel, setting, size),
                 latency_ms=latency,
             )
             for (setting, funnel, found), latency in zip(kept, took, strict=True)
@@ -314,6 +314,11 @@ def title(setting: Setting) -> str:
     of += "" if setting.rank is None else f" on {setting.rank} directions"
     first = "" if setting.prefix is None else f", {setting.prefix} first"
     return f"{of}, {setting.precision}{first}"
+
+
+def _work(funnel: Funnel, setting: Setting, size: int) -> int:
+    """Operations of a query: its projection, where there is one, and the search."""
+    return funnel.flops(size) + 2 * setting.dim * (setting.rank or 0)
 
 
 class _Grades:
