@@ -45,7 +45,8 @@ class CtcModelConfig:
             transcripts; "tower": the output layer and characters that the tower has.
         freeze_convolutions: leave the tower's convolutions as they are.
         dtype: of the computation, "float32" or "bfloat16"; weights and loss are float32.
-        remat: recompute layers in the backward pass, to save memory.
+        remat: recompute layers whole in the backward pass: slower by a fifth, for the memory of
+            long clips or large towers.
     """
 
     speech_tower: str = "towers/speech"
@@ -54,7 +55,7 @@ class CtcModelConfig:
     vocabulary: Spelling = "data"
     freeze_convolutions: bool = True
     dtype: str = "float32"
-    remat: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         if self.vocabulary not in get_args(Spelling):

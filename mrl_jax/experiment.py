@@ -39,7 +39,8 @@ class ModelConfig:
             published head pools the last speech token.
         padding: "masked", or "reference" to read padding as speech.
         dtype: of the towers, "bfloat16" or "float32"; head and loss are float32.
-        remat: recompute layers in the backward pass, to save memory.
+        remat: recompute layers whole in the backward pass: slower by a fifth, for the memory of
+            long clips or large towers.
         calibrate: scale what goes into and out of a new head to the towers' own sizes,
             by fixed factors that are multiplied into its weights at the end.
         start: the new head's weights: "random", or (late fusion only) "ctc": such that it
@@ -53,7 +54,7 @@ class ModelConfig:
     end_token: bool = True
     padding: Padding = "masked"
     dtype: str = "bfloat16"
-    remat: bool = True
+    remat: bool = False
     calibrate: bool = True
     start: Literal["random", "ctc"] = "random"
 

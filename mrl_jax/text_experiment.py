@@ -77,13 +77,14 @@ class TextModelConfig:
         new: a tower of random weights instead.
         dtype: of the computation, and of the tower that is written; weights and moments
             are kept in float32 while it is trained.
-        remat: recompute layers in the backward pass, to save memory.
+        remat: recompute layers whole in the backward pass: slower by a fifth, for the memory of
+            long clips or large towers.
     """
 
     text_tower: str = "towers/text"
     new: NewTowerConfig | None = None
     dtype: str = "bfloat16"
-    remat: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

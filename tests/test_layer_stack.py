@@ -111,9 +111,8 @@ def test_remat_and_unroll_leave_value_and_gradient(stack, x, options):
     # The two must be different programs, or the comparison proves nothing.
     program, other_program = (str(jax.make_jaxpr(jax.grad(f))(*arguments)) for f in (plain, other))
     assert program != other_program
-    if options.get("remat"):
-        assert "remat" not in program
-        assert "remat" in other_program
+    if options.get("remat"):  # Products with weights are made again, not kept.
+        assert other_program.count("dot_general") > program.count("dot_general")
 
 
 def test_a_changed_layer_changes_value_and_gradient(stack, x):

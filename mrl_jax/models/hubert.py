@@ -356,7 +356,7 @@ class HubertEncoder(nnx.Module):
             speech.
         dtype: dtype of the computation; norms and softmax run in float32 anyway.
         param_dtype: dtype in which the weights are held.
-        remat: recompute each layer in the backward pass.
+        remat: recompute each layer whole in the backward pass, see `run_layers`.
         unroll: compile every layer on its own; slower to compile, see docs/benchmarks.md.
         rngs: source of the initial weights; the stream `params` is read.
     """

@@ -180,8 +180,8 @@ class Qwen3Encoder(nnx.Module):
         config: sizes.
         dtype: dtype of the computation; norms, angles and softmax run in float32 anyway.
         param_dtype: dtype in which the weights are held.
-        remat: recompute each layer in the backward pass, to hold one layer's
-            activations instead of all.
+        remat: recompute each layer whole in the backward pass, to hold one layer's
+            activations instead of all, see `run_layers`.
         unroll: compile every layer on its own; slower to compile, see docs/benchmarks.md.
         rngs: source of the initial weights; the stream `params` is read.
     """

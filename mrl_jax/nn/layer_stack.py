@@ -1,7 +1,7 @@
 """A stack of equal layers: parameters stacked on a leading axis, run by a scan.
 
-One layer is compiled instead of all of them, which cuts compile time, and with
-rematerialisation the backward pass keeps one layer's activations at a time.
+One layer is compiled instead of all of them, which cuts compile time; the backward pass keeps
+of each layer what is dear to compute again, or nothing.
 """
 
 import functools
@@ -41,7 +41,9 @@ def run_layers(
         layers: the stack; called as `layer(x, *context)` for each layer in turn.
         x: input of the first layer.
         context: what every layer gets beside its input (masks, angles).
-        remat: recompute activations in the backward pass instead of keeping them.
+        remat: recompute all of a layer in the backward pass, and keep its input only; otherwise
+            its products with weights are kept, and what is cheap (norms, softmax, attention's
+            own products) is recomputed.
         unroll: compile every layer on its own instead of one body for all.
         keep_states: also return the output of every layer.
 
@@ -72,5 +74,7 @@ def _scan(
         output = layer(carry, *context)  # pyright: ignore[reportCallIssue]
         return output, output if keep_states else None
 
-    step = jax.checkpoint(body, prevent_cse=unroll) if remat else body
+    # Keeping all that autodiff would is slower than this as well: the scan copies it.
+    keep = None if remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    step = jax.checkpoint(body, prevent_cse=unroll, policy=keep)
     return jax.lax.scan(step, x, state, unroll=unroll)
