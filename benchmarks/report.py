@@ -269,7 +269,12 @@ def nested_loss(result: dict[str, Any]) -> list[str]:
 
 def train_step(result: dict[str, Any]) -> list[str]:
     figures, inputs = result["figures"], result["inputs"]
-    names = {"torch": "PyTorch, eager", "ours": "ours", "stored": "ours, documents stored"}
+    names = {
+        "torch": "PyTorch, eager",
+        "ours": "ours",
+        "stored": "ours, documents stored",
+        "both": "ours, documents and speech stored",
+    }
     rows = [
         [
             name,

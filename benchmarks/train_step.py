@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from common import HUBERT_BASE, QWEN3_06B, record, spread, timed
 
+OURS = ("ours", "stored", "both")
+"""All of the step; with the documents stored; with the speech stored as well, in bfloat16."""
 DIMS = (1024, 512, 256, 128)
 RUNS = 3
 RATE = 16_000
@@ -34,12 +36,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--bf16", action="store_true", help="towers in bfloat16, on both sides")
     parser.add_argument("--compile", action="store_true", help="torch.compile as a third rival")
-    parser.add_argument("--worker", choices=("torch", "compiled", "ours", "stored"))
+    parser.add_argument("--worker", choices=("torch", "compiled", *OURS))
     args = parser.parse_args()
     if args.worker:
         print(json.dumps(run(args)))
         return
-    sides = ["torch", *(["compiled"] if args.compile else []), "ours", "stored"]
+    sides = ["torch", *(["compiled"] if args.compile else []), *OURS]
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for _ in range(args.rounds):
         for side in sides:
@@ -194,10 +196,11 @@ def run_ours(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
     """The project's own step, compiled as `train.py` compiles it."""
     import jax
     import jax.numpy as jnp
+    import ml_dtypes
     from flax import nnx
 
     from mrl_jax import param_tree
-    from mrl_jax.batch import Batch
+    from mrl_jax.batch import Batch, StoredSpeech
     from mrl_jax.models.hubert import HubertConfig, HubertEncoder
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
@@ -219,17 +222,25 @@ def run_ours(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
     frozen = place.replicate(split.frozen)
     samples, ids = inputs(args)
     rows = np.arange(args.batch, dtype=np.int32)
-    stored = args.worker == "stored"
-    tokens = np.zeros((args.batch, 0 if stored else args.tokens), np.int32)
-    vectors = None
-    if stored:
-        vectors = np.random.default_rng(1).standard_normal((args.batch, 1024), np.float32)
-    else:
-        tokens = ids.astype(np.int32)
+    lengths = np.full(args.batch, samples.shape[1], np.int32)
+    rng = np.random.default_rng(1)
+    tokens, vectors, speech = ids.astype(np.int32), None, None
+    if args.worker in ("stored", "both"):
+        tokens = tokens[:, :0]
+        vectors = rng.standard_normal((args.batch, 1024), np.float32)
+    if args.worker == "both":
+        frames = HubertConfig.base().frame_count(samples.shape[1])
+        states = rng.standard_normal((args.batch, frames, 12, 768), np.float32)
+        speech = StoredSpeech(
+            states=states.astype(ml_dtypes.bfloat16),
+            scales=None,
+            frames=np.full(args.batch, frames, np.int32),
+        )
+        samples = samples[:, :0]
     batch = place.put_batch(
         Batch(
             samples=samples,
-            lengths=np.full(args.batch, samples.shape[1], np.int32),
+            lengths=lengths,
             prompt=np.zeros((args.batch, 0), np.int32),
             prompt_mask=np.zeros((args.batch, 0), bool),
             document=tokens,
@@ -238,6 +249,7 @@ def run_ours(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
             document_ids=rows,
             rows=np.ones(args.batch, bool),
             document_vectors=vectors,
+            speech=speech,
         )
     )
     compiled = place.compile_step(split.rebuild, optimizer, LossConfig(dims=DIMS))

@@ -8,6 +8,22 @@ import jax
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredSpeech:
+    """What the speech tower said of a batch's clips, computed before.
+
+    Attributes:
+        states: [B, T, Y, D] float32, bfloat16 or int8, all layers of each frame, padded with zeros.
+        scales: [B, Y, D] float32, what int8 is to be multiplied by; else None.
+        frames: [B] int32, of each clip.
+    """
+
+    states: Any
+    scales: Any
+    frames: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
     """Clips beside the documents that answer them, row by row.
 
@@ -27,6 +43,8 @@ class Batch:
         rows: [B] bool, False at rows that only fill the batch up.
         document_vectors: [B, E] float32, of the documents where they were computed before;
             `document` is then empty.
+        speech: what the speech tower said of the clips where that was computed before;
+            `samples` is then empty.
     """
 
     samples: Any
@@ -39,3 +57,4 @@ class Batch:
     document_ids: Any
     rows: Any
     document_vectors: Any = None
+    speech: StoredSpeech | None = None

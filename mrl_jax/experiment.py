@@ -9,6 +9,7 @@ from flax import nnx
 
 from mrl_jax.data.batches import Augment, BatchConfig
 from mrl_jax.data.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
+from mrl_jax.data.speech_store import KEPT, Kept
 from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
 from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -92,6 +93,9 @@ class DataConfig:
         build: how a manifest is built into a data set, inside the workdir.
         store: folder of the documents' vectors, which a run makes where it is not there and
             later ones read: the text tower then embeds each document once. None if empty.
+        speech_store: the same of what the speech tower says of the clips; large, see
+            `data.speech_store`.
+        speech_store_dtype: "bfloat16", "int8" for half of the space, or "float32".
     """
 
     train: str = "data/train.jsonl"
@@ -100,6 +104,15 @@ class DataConfig:
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     build: BuildOptions = dataclasses.field(default_factory=BuildOptions)
     store: str = ""
+    speech_store: str = ""
+    speech_store_dtype: Kept = "bfloat16"
+
+    def __post_init__(self) -> None:
+        if self.speech_store_dtype not in KEPT:
+            raise MrlError(
+                f"data.speech_store_dtype is {self.speech_store_dtype!r}, expected one of "
+                f"{', '.join(KEPT)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +139,17 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
+        if self.data.speech_store and self.augment is not None:
+            raise MrlError(
+                "data.speech_store keeps what is heard of a clip, and augment would change that",
+                mend="leave one of the two out",
+            )
+        if self.data.speech_store and self.model.padding != "masked":
+            raise MrlError(
+                "data.speech_store keeps each clip by itself, and "
+                f"model.padding={self.model.padding} makes it depend on its batch",
+                mend="set model.padding=masked, or leave data.speech_store out",
+            )
 
 
 def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers:

@@ -1,4 +1,4 @@
-"""Several processes, one run: how they start, agree, take turns and stop together.
+"""Several processes, one run: how they start, agree, share work, take turns and stop together.
 
 Each host of a pod runs the same command and reads its own rows; files are written by the first
 host, into a folder that all of them see.
@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -90,6 +91,15 @@ def wait_for_all(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def put_shared(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Arrays that every host holds whole, onto the devices of all of them."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(np.shape(x), sharding, lambda place: x[place]), tree
+    )
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """A training run: what `train.py` does, all parts put together."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from mrl_jax.config_tree import to_json
 from mrl_jax.data.batches import BatchSource, read_batches
 from mrl_jax.data.builder import BUILD_FILE
 from mrl_jax.data.dataset import open_dataset
-from mrl_jax.data.document_store import open_store, store_key, write_store
 from mrl_jax.data.retrieval_set import RetrievalSet, load_queries, read_retrieval_set
-from mrl_jax.data.text import TextTokenizer, tokenizer_digest
+from mrl_jax.data.text import TextTokenizer
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
 from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
 from mrl_jax.experiment import ExperimentConfig, build_model, prepare_data
+from mrl_jax.frozen_stores import stored_documents, stored_speech
 from mrl_jax.head_start import CLIPS, start_at_transcript
 from mrl_jax.hosts import agree, first_host_first, is_first, wait_for_all
 from mrl_jax.model_folder import ModelInfo, read_model_info, save_model, tower_reference
@@ -112,8 +113,8 @@ def train(
             where=folder,
             mend=f"set data.build.sample_rate={rate}, or build the data set again at that rate",
         )
-    vectors = _stored_documents(config, model, tokenizer, examples.texts, say)
-    source = BatchSource(
+    source_of = functools.partial(
+        BatchSource,
         examples,
         tokenizer,
         config.data.batch,
@@ -123,8 +124,8 @@ def train(
         augment=config.augment,
         stretch=config.stretch,
         shard=(jax.process_index(), jax.process_count()),
-        vectors=vectors,
     )
+    source = source_of()
     steps = config.train.total_steps(source.plan.batches_per_epoch)
     resuming = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
     if config.model.calibrate:
@@ -137,6 +138,23 @@ def train(
     optimizer = make_optimizer(config.optim, steps)
     frozen = devices.place_frozen(split.frozen)
     state = devices.replicate(init_state(split.trained, optimizer))
+    encoder = Encoder(
+        split.rebuild,
+        devices.spread(state.trained),
+        devices.spread(frozen),
+        model,
+        tokenizer,
+        prompts=config.data.batch.prompts,
+        sharding=devices.all_rows,
+        batch_size=32,
+    )
+    vectors, speech = None, None
+    if config.data.store:
+        vectors = stored_documents(config, encoder, examples.texts, say)
+    if config.data.speech_store:
+        speech = stored_speech(config, encoder, examples, say)
+    if vectors is not None or speech is not None:
+        source = source_of(vectors=vectors, speech=speech)
     identity = {
         "trained leaves": {k: list(v) for k, v in trained_leaves(split.trained).items()},
         "speech tower": tower_reference(Path(config.model.speech_tower), workdir).digest,
@@ -155,7 +173,7 @@ def train(
     )
     validate = None
     if validation is not None:
-        validate = _validator(config, model, split, frozen, tokenizer, validation, devices)
+        validate = _validator(config, encoder, validation, rate, devices)
     record = {**to_json(config), "data_digest": examples.digest}
     with RunCheckpoints(
         workdir / "checkpoints",
@@ -210,39 +228,6 @@ def train(
     return TrainingRun(summary, info)
 
 
-def _stored_documents(
-    config: ExperimentConfig,
-    model: TwoTowers,
-    tokenizer: TextTokenizer,
-    texts: Sequence[str],
-    say: Callable[[str], None],
-) -> tuple[HostArray, HostArray] | None:
-    """Vectors of all documents and the place of each example's, where a store is asked for."""
-    if not config.data.store:
-        return None
-    folder, unique = Path(config.data.store), list(dict.fromkeys(texts))
-    tower = Path(config.model.text_tower)
-    key = store_key(
-        unique,
-        tower=read_info(tower, expected=("qwen3",)).digest,
-        tokenizer=tokenizer_digest(tower),
-        max_tokens=config.data.batch.max_text_tokens,
-        dtype=config.model.dtype,
-    )
-    with first_host_first("documents"):  # It makes them, and the others find them there.
-        vectors = open_store(folder, key, len(unique))
-        if vectors is None:
-            split = param_tree.split(model)
-            arrays = (split.rebuild, split.trained, split.frozen)
-            encoder = Encoder(*arrays, model, tokenizer, prompts={}, batch_size=32)
-            write_store(folder, key, encoder.text(unique, progress="documents"))
-            say(f"documents: {len(unique):,} vectors computed once, kept in {folder}")
-            vectors = open_store(folder, key, len(unique))
-            assert vectors is not None
-    place = {text: row for row, text in enumerate(unique)}
-    return vectors, np.asarray([place[text] for text in texts], np.int64)
-
-
 def _calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming: bool) -> None:
     """Fit the head's fixed factors to the first clips; a resumed run reads them back."""
     path, head = workdir / CALIBRATION_FILE, model.head
@@ -279,33 +264,17 @@ def _factors(model: TwoTowers) -> dict[str, Any]:
 
 
 def _validator(
-    config: ExperimentConfig,
-    model: TwoTowers,
-    split: Split,
-    frozen: Mapping[str, Any],
-    tokenizer: TextTokenizer,
-    data: RetrievalSet,
-    devices: Devices,
+    config: ExperimentConfig, encoder: Encoder, data: RetrievalSet, rate: int, devices: Devices
 ) -> Callable[[TrainState], Mapping[str, float]]:
     """Scores of the state on a retrieval set; documents are encoded once, as they never move."""
     data = data.judged_only()
-    clips, tasks, prompts, names = load_queries(data.queries, model.speech.config.sample_rate)
+    clips, tasks, prompts, names = load_queries(data.queries, rate)
     judgements = judgements_of(data)
-    encoder = Encoder(
-        split.rebuild,
-        split.trained,
-        frozen,
-        model,
-        tokenizer,
-        prompts=config.data.batch.prompts,
-        sharding=devices.rows,
-        batch_size=32,
-    )
     encoder.check_speech(clips, tasks=tasks, names=names)  # Before the run, not after it.
     documents: list[HostArray] = []
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        encoder.trained = state.trained
+        encoder.trained = devices.spread(state.trained)
         if not documents:
             documents.append(encoder.text([document.text for document in data.corpus]))
         queries = encoder.speech(clips, tasks=tasks, prompts=prompts, names=names)

@@ -78,9 +78,12 @@ def ended(process, status: int = 0) -> tuple[str, str]:
 
 @pytest.mark.slow
 def test_two_hosts_are_one_run(world):
-    one = start(world, "one", f"data.store={world / 'store one'}", devices=2)
-    ended(one)
-    both = pair(world, "two", f"data.store={world / 'store two'}")
+    def stores(name: str) -> tuple[str, ...]:
+        speech = f"data.speech_store={world / f'speech {name}'}"
+        return f"data.store={world / f'store {name}'}", speech, "data.speech_store_dtype=float32"
+
+    ended(start(world, "one", *stores("one"), devices=2))
+    both = pair(world, "two", *stores("two"))
     (first, _), (second, _) = map(ended, both)
     assert "on 2 device(s)" in first
     # Gloo's own line aside, the second has nothing to say.

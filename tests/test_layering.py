@@ -54,9 +54,10 @@ LAYERS: list[dict[str, set[str]]] = [
     {"training.*": {"training.*"}, "evaluation.*": {"evaluation.*"}},
     {
         "experiment": set(),
+        "frozen_stores": {"experiment"},
         "head_start": set(),
         "run_folder": set(),
-        "training_run": {"experiment", "head_start", "run_folder"},
+        "training_run": {"experiment", "frozen_stores", "head_start", "run_folder"},
         "text_experiment": {"experiment"},
         "text_run": {"experiment", "run_folder", "text_experiment"},
         "ctc_experiment": set(),

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from mrl_jax.array_types import HostArray
-from mrl_jax.batch import Batch
+from mrl_jax.batch import Batch, StoredSpeech
 from mrl_jax.data.text import TextTokenizer, pad_tokens, query_prompt
 from mrl_jax.errors import MrlError
 
@@ -35,6 +35,15 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def clip(self, index: int) -> HostArray: ...
+
+
+@runtime_checkable
+class SpeechRows(Protocol):
+    """What the speech tower said of every clip, computed before: a `SpeechStore`."""
+
+    frames: HostArray
+
+    def rows(self, clips: HostArray, size: int) -> StoredSpeech: ...
 
 
 @runtime_checkable
@@ -183,6 +192,7 @@ class BatchSource:
         shard: (this host's number, number of hosts).
         vectors: of the documents, computed before: one of each text, and the place of every
             example's among them. Batches then hold vectors instead of tokens.
+        speech: of the clips, computed before. Batches then hold it instead of samples.
 
     Raises:
         MrlError: too few examples, a clip too short, a task without a prompt, rows that
@@ -202,6 +212,7 @@ class BatchSource:
         stretch: float = 1.0,
         shard: tuple[int, int] = (0, 1),
         vectors: tuple[HostArray, HostArray] | None = None,
+        speech: SpeechRows | None = None,
     ):
         if config.batch_size % shard[1]:
             raise MrlError(
@@ -222,12 +233,17 @@ class BatchSource:
             num_buckets=config.num_buckets,
             seed=seed,
         )
+        self._speech = speech
+        self._frames = [0] * len(self.plan.sizes)
+        if speech is not None:
+            self._frames = _sizes_by_bucket(speech.frames, self.plan)
         self._vectors = vectors
         self._documents: list[list[int]] = []
         self._document_size = [0] * len(self.plan.sizes)
         if vectors is None:
             self._documents = tokenizer.encode(examples.texts)
-            self._document_size = _sizes_by_bucket(self._documents, self.plan)
+            lengths = np.asarray([len(document) for document in self._documents], np.int64)
+            self._document_size = _sizes_by_bucket(lengths, self.plan)
         prompts = tokenizer.encode_prompts([_prompt(task, config.prompts) for task in tasks])
         self._prompt, self._prompt_mask = pad_tokens(prompts)
         self._task_of = task_of
@@ -257,19 +273,13 @@ class BatchSource:
         """Rows `start` to `stop` of batch `step`, whichever host's they are."""
         bucket, everyone = self.plan(int(step))
         mine = everyone[start:stop]
-        share = len(mine)
-        size = int(self.plan.sizes[bucket])
-        samples = np.zeros((share, size), np.float32)
-        lengths = np.zeros(share, np.int32)
-        for row, index in enumerate(mine):
-            clip = self._examples.clip(int(index))
-            if self._augment is not None:
-                rng = np.random.default_rng((self._seed, int(step), start + row))
-                clip = self._augment(clip, rng)[:size]
-                if len(clip) < self._min_samples:  # Cut too short to be heard.
-                    clip = np.pad(clip, (0, self._min_samples - len(clip)))
-            clip = self._prepare(clip)
-            samples[row, : len(clip)], lengths[row] = clip, len(clip)
+        speech = None
+        if self._speech is None:
+            samples, lengths = self._clips(mine, int(self.plan.sizes[bucket]), int(step), start)
+        else:
+            speech = self._speech.rows(mine, self._frames[bucket])
+            samples = np.zeros((len(mine), 0), np.float32)
+            lengths = np.asarray(self._examples.num_samples)[mine].astype(np.int32)
         vectors, tokens = None, [[] for _ in mine]
         if self._vectors is None:
             tokens = [self._documents[index] for index in mine]
@@ -287,9 +297,27 @@ class BatchSource:
             document_mask=document_mask,
             query_ids=self._query_ids[mine],
             document_ids=self._document_ids[mine],
-            rows=np.ones(share, np.bool_),
+            rows=np.ones(len(mine), np.bool_),
             document_vectors=vectors,
+            speech=speech,
         )
+
+    def _clips(
+        self, mine: HostArray, size: int, step: int, start: int
+    ) -> tuple[HostArray, HostArray]:
+        """Clips [B, size], changed, prepared and padded, and the length of each."""
+        samples = np.zeros((len(mine), size), np.float32)
+        lengths = np.zeros(len(mine), np.int32)
+        for row, index in enumerate(mine):
+            clip = self._examples.clip(int(index))
+            if self._augment is not None:
+                rng = np.random.default_rng((self._seed, step, start + row))
+                clip = self._augment(clip, rng)[:size]
+                if len(clip) < self._min_samples:  # Cut too short to be heard.
+                    clip = np.pad(clip, (0, self._min_samples - len(clip)))
+            clip = self._prepare(clip)
+            samples[row, : len(clip)], lengths[row] = clip, len(clip)
+        return samples, lengths
 
 
 def read_batches(source: Steps, *, start: int, config: Reading) -> Generator[Any, None, None]:
@@ -331,10 +359,9 @@ def _check_lengths(examples: Examples, min_samples: int) -> None:
         )
 
 
-def _sizes_by_bucket(documents: Sequence[Sequence[int]], plan: BatchPlan) -> list[int]:
-    """Tokens to pad documents to: eights, and enough for every shorter bucket's as well."""
+def _sizes_by_bucket(lengths: HostArray, plan: BatchPlan) -> list[int]:
+    """Tokens or frames to pad to: eights, and enough for every shorter bucket's as well."""
     longest = np.zeros(len(plan.sizes), np.int64)
-    lengths = np.asarray([len(document) for document in documents], np.int64)
     np.maximum.at(longest, plan.bucket_of, lengths)
     return [int(-(-size // 8) * 8) for size in np.maximum.accumulate(longest)]
 

@@ -1,10 +1,9 @@
 """Vectors of documents, computed once by a frozen tower and read back by every run after it.
 
 A store belongs to what it was made of: the texts, the weights, and how texts become tokens.
-Each has its digest in `store.json`, and a run that differs in one of them is refused.
+Each has its digest in `store.json` (see `store_file`), and a run that differs in one is refused.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import numpy as np
 
 from mrl_jax.array_types import Float32, HostArray
 from mrl_jax.data.digests import digest_lines
-from mrl_jax.errors import MrlError, first_line
+from mrl_jax.data.store_file import open_array, read_store_file, write_store_file
+from mrl_jax.errors import MrlError
 from mrl_jax.staging import staged_folder
 
 STORE_FILE, VECTORS_FILE = "store.json", "vectors.npy"
@@ -52,32 +52,9 @@ def open_store(folder: Path, key: Mapping[str, str], rows: int) -> Float32[HostA
     Raises:
         MrlError: it was made of something else, or is damaged.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if read_store_file(folder, STORE_FILE, key, format=FORMAT, mend=MAKE_AGAIN) is None:
         return None
-    try:
-        told = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
-        if told["format"] != FORMAT:
-            raise ValueError(f"its format is {told['format']!r}")
-        made_of = dict(told["made_of"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MrlError(
-            f"cannot be read as a store of documents ({first_line(error)})",
-            where=folder,
-            mend=MAKE_AGAIN,
-        ) from error
-    for name, value in key.items():
-        if made_of.get(name) != value:
-            raise MrlError(
-                f"was made with another {name} ({str(made_of.get(name))[:12]}, and this run has "
-                f"{value[:12]})",
-                where=folder,
-                mend=MAKE_AGAIN,
-            )
-    try:
-        vectors = np.load(folder / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        problem = f"cannot be read ({first_line(error)})"
-        raise MrlError(problem, where=folder / VECTORS_FILE, mend=MAKE_AGAIN) from error
+    vectors = open_array(folder / VECTORS_FILE, mend=MAKE_AGAIN)
     if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != rows:
         raise MrlError(
             f"holds {vectors.dtype} of shape {vectors.shape}, expected {rows} rows of float32",
@@ -95,6 +72,5 @@ def write_store(folder: Path, key: Mapping[str, str], vectors: Float32[HostArray
     """
     with staged_folder(folder, marker=STORE_FILE, needs_bytes=vectors.nbytes) as staging:
         np.save(staging / VECTORS_FILE, vectors, allow_pickle=False)
-        told = {"format": FORMAT, "made_of": dict(key), "documents": len(vectors)}
-        text = json.dumps({**told, "width": vectors.shape[1]}, indent=1) + "\n"
-        (staging / STORE_FILE).write_text(text, encoding="utf-8")
+        shape = {"documents": len(vectors), "width": vectors.shape[1]}
+        write_store_file(staging / STORE_FILE, key, format=FORMAT, more=shape)

@@ -1,16 +1,19 @@
 """Clips and texts to unit vectors, in batches of few shapes."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from mrl_jax.array_types import Float32, HostArray
 from mrl_jax.data.text import TextTokenizer, pad_tokens, query_prompt
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.vectors import SeparateVectors, Vectors
+from mrl_jax.hosts import put_shared
 from mrl_jax.models.clips import pad_clips
 from mrl_jax.models.two_towers import TwoTowers
 
@@ -34,7 +37,8 @@ class Encoder:
         config_model: any module of the same structure; its sizes are read.
         tokenizer: the text tower's.
         prompts: sentence of each task.
-        sharding: where batches go; rows are shared out over its devices.
+        sharding: where batches go; rows are shared out over its devices, of all hosts if it
+            has them, which then all call with the same and all get the whole.
         batch_size: rows in a batch, rounded up to a multiple of the devices.
     """
 
@@ -47,7 +51,7 @@ class Encoder:
         tokenizer: TextTokenizer,
         *,
         prompts: Mapping[str, str],
-        sharding: jax.sharding.Sharding | None = None,
+        sharding: NamedSharding | None = None,
         batch_size: int = 16,
     ):
         devices = 1 if sharding is None else len(sharding.device_set)
@@ -56,20 +60,30 @@ class Encoder:
         self._rebuild = rebuild
         self.trained, self.frozen = trained, frozen
         self.prompts = prompts
-        self._speech_config = config_model.speech.config
+        self.speech_config = config_model.speech.config
         self._min_samples = config_model.min_samples
         self._separate_dims = config_model.separate_dims
         self._reference = config_model.speech.padding == "reference"
         self._tokenizer = tokenizer
         self._sharding = sharding
 
-        def speech(trained: Any, frozen: Any, *inputs: Any) -> Any:
-            return rebuild(trained, frozen).embed_speech(*inputs)
+        self._embed_speech = self.compile(lambda model, *inputs: model.embed_speech(*inputs))
+        self._embed_text = self.compile(lambda model, *inputs: model.embed_text(*inputs))
 
-        def text(trained: Any, frozen: Any, *inputs: Any) -> Any:
-            return rebuild(trained, frozen).embed_text(*inputs)
+    def compile(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of the model as it is at each call, and of host arrays with a row a clip.
 
-        self._embed_speech, self._embed_text = jax.jit(speech), jax.jit(text)
+        Args:
+            run: of (model, *arrays); gives arrays with a row a clip.
+        """
+        rebuild, rows = self._rebuild, self._sharding
+        whole = None if rows is None else NamedSharding(rows.mesh, PartitionSpec())
+
+        @functools.partial(jax.jit, out_shardings=whole)
+        def compiled(trained: Any, frozen: Any, *arrays: Any) -> Any:
+            return run(rebuild(trained, frozen), *arrays)
+
+        return lambda *arrays: compiled(self.trained, self.frozen, *self._put(arrays))
 
     def speech(
         self,
@@ -109,7 +123,7 @@ class Encoder:
                 [names[i] for i in filled],
                 prompt_size,
             )
-            return np.asarray(self._embed_speech(self.trained, self.frozen, *inputs))
+            return np.asarray(self._embed_speech(*inputs))
 
         numbers = self._in_batches(lengths, run, progress)
         dims = self._separate_dims
@@ -172,7 +186,7 @@ class Encoder:
 
         def run(rows: HostArray) -> HostArray:
             inputs = self._text_inputs([tokens[i] for i in self._fill(rows)])
-            return np.asarray(self._embed_text(self.trained, self.frozen, *inputs))
+            return np.asarray(self._embed_text(*inputs))
 
         return self._in_batches(lengths, run, progress)
 
@@ -189,11 +203,11 @@ class Encoder:
 
         def spoken() -> HostArray:
             inputs = self._inputs_alone(query, before)
-            return np.asarray(self._embed_speech(self.trained, self.frozen, *inputs))
+            return np.asarray(self._embed_speech(*inputs))
 
         def written() -> HostArray:
             inputs = self._inputs_alone(query, before)
-            return np.asarray(self._embed_text(self.trained, self.frozen, *inputs))
+            return np.asarray(self._embed_text(*inputs))
 
         return written if isinstance(query, str) else spoken
 
@@ -233,12 +247,12 @@ class Encoder:
         # The reference reads padding as speech: nothing is padded beyond the longest.
         longest = max(len(clip) for clip in clips)
         size = longest if self._reference else padded_length(longest)
-        samples, counts = pad_clips(clips, self._speech_config, size=size, names=names)
-        return self._put((samples, counts, *pad_tokens(tokens, prompt_size)))
+        samples, counts = pad_clips(clips, self.speech_config, size=size, names=names)
+        return samples, counts, *pad_tokens(tokens, prompt_size)
 
     def _text_inputs(self, tokens: Sequence[Sequence[int]]) -> tuple[Any, ...]:
         size = -(-max(map(len, tokens)) // 16) * 16
-        return self._put(pad_tokens(tokens, size))
+        return pad_tokens(tokens, size)
 
     def _prompt(self, task: str) -> str:
         if task and self.prompts and task not in self.prompts:
@@ -278,7 +292,7 @@ class Encoder:
         return np.concatenate((rows, np.full(min(size, self.batch_size) - len(rows), rows[0])))
 
     def _put(self, arrays: Any) -> Any:
-        return arrays if self._sharding is None else jax.device_put(arrays, self._sharding)
+        return arrays if self._sharding is None else put_shared(arrays, self._sharding)
 
 
 def padded_length(samples: int) -> int:

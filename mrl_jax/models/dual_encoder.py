@@ -137,24 +137,22 @@ class DualEncoder(TwoTowers):
         output = self.speech(samples, lengths)
         self.head.calibrate(output.layer_states, output.frame_mask)
 
-    def embed_speech(
+    def embed_states(
         self,
-        samples: Float[AnyArray, "B S"],
-        lengths: Int[AnyArray, " B"],
+        layer_states: Float[Array, "Y B T D"],
+        frame_mask: Bool[Array, "B T"],
         prompt: Int[AnyArray, "B P"] | None = None,
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
     ) -> Float32[Array, "B E"]:
-        """Embeddings of clips as `pad_clips` makes them: one of unit length, or one a dim.
+        """Embeddings of what the speech tower said: one of unit length, or one a dim.
 
         Args:
-            samples: clips, padded.
-            lengths: samples of each clip.
+            layer_states, frame_mask: of all clips.
             prompt, prompt_mask: taken so that both kinds of model are called alike, and not
                 read: there is no text that speech could follow.
 
         Returns:
             With `nested` [B, E]; otherwise [B, sum of dims], unit vectors side by side.
         """
-        output = self.speech(samples, lengths)
-        vectors = self.head(output.layer_states, output.frame_mask)
+        vectors = self.head(layer_states, frame_mask)
         return jnp.concatenate([l2_normalize(one) for one in vectors], axis=1)

@@ -81,24 +81,16 @@ class LateFusion(TwoTowers):
         token_size = jnp.sqrt(jnp.mean(jnp.square(embeddings)))
         self.head.calibrate(output.layer_states, output.frame_mask, token_size)
 
-    def embed_speech(
+    def embed_states(
         self,
-        samples: Float[AnyArray, "B S"],
-        lengths: Int[AnyArray, " B"],
+        layer_states: Float[Array, "Y B T D"],
+        frame_mask: Bool[Array, "B T"],
         prompt: Int[AnyArray, "B P"] | None = None,
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
     ) -> Float32[Array, "B E"]:
-        """Unit-length embeddings of clips as `pad_clips` makes them.
-
-        Args:
-            samples: clips, padded.
-            lengths: samples of each clip.
-            prompt: token ids before the speech.
-            prompt_mask: True at tokens of the prompt; all of them by default.
-        """
-        output = self.speech(samples, lengths)
-        speech = self.head(output.layer_states).astype(self.text.dtype)
-        valid = _token_counts(jnp.sum(output.frame_mask.astype(jnp.int32), axis=1))
+        """Unit-length embeddings of what the speech tower said, see `TwoTowers`."""
+        speech = self.head(layer_states).astype(self.text.dtype)
+        valid = _token_counts(jnp.sum(frame_mask.astype(jnp.int32), axis=1))
         vectors, masks = [speech], [length_mask(valid, speech.shape[1])]
         rows = speech.shape[0]
         if prompt is not None and prompt.shape[1] > 0:

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mrl_jax.array_types import AnyArray, Array, Bool, Float, Float32, HostArray, Int
+from mrl_jax.batch import StoredSpeech
 from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Encoder
+from mrl_jax.nn.masking import length_mask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,8 +100,48 @@ class TwoTowers(nnx.Module):
         prompt: Int[AnyArray, "B P"] | None = None,
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
     ) -> Float32[Array, "B E"]:
-        """Unit-length embeddings of clips as `pad_clips` makes them."""
+        """Embeddings of clips as `pad_clips` makes them, each vector of unit length.
+
+        Args:
+            samples: clips, padded.
+            lengths: samples of each clip.
+            prompt, prompt_mask: as in `embed_states`.
+
+        Returns:
+            [B, E], or [B, sum of separate dims] where there are any.
+        """
+        output = self.speech(samples, lengths)
+        return self.embed_states(output.layer_states, output.frame_mask, prompt, prompt_mask)
+
+    def embed_states(
+        self,
+        layer_states: Float[Array, "Y B T D"],
+        frame_mask: Bool[Array, "B T"],
+        prompt: Int[AnyArray, "B P"] | None = None,
+        prompt_mask: Bool[AnyArray, "B P"] | None = None,
+    ) -> Float32[Array, "B E"]:
+        """Embeddings of what the speech tower said of some clips.
+
+        Args:
+            layer_states: of all its layers.
+            frame_mask: True at frames of speech.
+            prompt: token ids before the speech.
+            prompt_mask: True at tokens of the prompt; all of them by default.
+        """
         raise NotImplementedError
+
+    def embed_stored(
+        self,
+        speech: StoredSpeech,
+        prompt: Int[AnyArray, "B P"] | None = None,
+        prompt_mask: Bool[AnyArray, "B P"] | None = None,
+    ) -> Float32[Array, "B E"]:
+        """The same of states that were computed before and kept."""
+        states = jnp.asarray(speech.states)
+        if speech.scales is not None:
+            states = states.astype(jnp.float32) * jnp.asarray(speech.scales)[:, None]
+        mask = length_mask(jnp.asarray(speech.frames), states.shape[1])
+        return self.embed_states(jnp.moveaxis(states, 2, 0), mask, prompt, prompt_mask)
 
     def embed_text(
         self, tokens: Int[AnyArray, "B L"], mask: Bool[AnyArray, "B L"]

@@ -92,6 +92,29 @@ class Devices:
         axes = self.mesh.axis_names
         return NamedSharding(self.mesh, PartitionSpec(axes if len(axes) > 1 else AXIS))
 
+    @property
+    def all_rows(self) -> NamedSharding:
+        """Where rows go that all devices of all hosts share: for what is encoded, not trained."""
+        if self.parallel == "mesh":
+            return self.rows
+        mesh = Mesh(np.asarray(self.everywhere), (AXIS,), axis_types=(AxisType.Auto,))
+        return NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def spread(self, tree: Any) -> Any:
+        """Arrays of this host's devices as arrays of all hosts', where `all_rows` go: no copy.
+
+        Every host must hold the same.
+        """
+        whole = NamedSharding(self.all_rows.mesh, PartitionSpec())
+        if self.parallel == "mesh":
+            return tree
+
+        def one(x: jax.Array) -> jax.Array:
+            parts = [shard.data for shard in x.addressable_shards]
+            return jax.make_array_from_single_device_arrays(x.shape, whole, parts)
+
+        return jax.tree.map(one, tree)
+
     def check_batch(self, batch_size: int, accumulation_steps: int = 1) -> None:
         """Raises an `MrlError` unless rows can be shared out evenly."""
         parts = len(self.everywhere) * accumulation_steps

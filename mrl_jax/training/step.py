@@ -84,7 +84,11 @@ def init_state(trained: Any, optimizer: optax.GradientTransformation) -> TrainSt
 
 def embed_pairs(model: TwoTowers, batch: Batch) -> tuple[Array, Array]:
     """Vectors of a batch's queries [B, W] and documents [B, E]."""
-    queries = model.embed_speech(batch.samples, batch.lengths, batch.prompt, batch.prompt_mask)
+    prompt = batch.prompt, batch.prompt_mask
+    if batch.speech is None:
+        queries = model.embed_speech(batch.samples, batch.lengths, *prompt)
+    else:
+        queries = model.embed_stored(batch.speech, *prompt)
     if batch.document_vectors is not None:
         return queries, jnp.asarray(batch.document_vectors)
     # No gradient reaches the documents of a frozen tower; saying so saves its trace.

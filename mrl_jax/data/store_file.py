@@ -1,0 +1,68 @@
+"""What a store of frozen outputs was made of, beside its arrays; another run's is refused."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_jax.array_types import HostArray
+from mrl_jax.errors import MrlError, first_line
+
+
+def read_store_file(
+    folder: Path, name: str, key: Mapping[str, str], *, format: int, mend: str
+) -> dict[str, Any] | None:
+    """What the file of a store tells; None where there is no store.
+
+    Args:
+        folder: of the store.
+        name: of its file.
+        key: what the store must have been made of.
+        format: that it must have.
+        mend: what a user does about a store that cannot be read.
+
+    Raises:
+        MrlError: it was made of something else, or is damaged.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        told = dict(json.loads((folder / name).read_text(encoding="utf-8")))
+        if told["format"] != format:
+            raise ValueError(f"its format is {told['format']!r}")
+        made_of = dict(told["made_of"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"cannot be read as a store ({first_line(error)})"
+        raise MrlError(problem, where=folder, mend=mend) from error
+    for part, value in key.items():
+        if made_of.get(part) != value:
+            raise MrlError(
+                f"was made with another {part} ({str(made_of.get(part))[:12]}, and this run has "
+                f"{value[:12]})",
+                where=folder,
+                mend=mend,
+            )
+    return told
+
+
+def write_store_file(
+    path: Path, key: Mapping[str, str], *, format: int, more: Mapping[str, Any]
+) -> None:
+    """Say what a store was made of, and `more` for whoever looks at it."""
+    told = {"format": format, "made_of": dict(key), **more}
+    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def open_array(path: Path, *, mend: str) -> HostArray:
+    """An array of a store, left on the disk until it is read.
+
+    Raises:
+        MrlError: it is damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        problem = f"cannot be read ({first_line(error)})"
+        raise MrlError(problem, where=path, mend=mend) from error
