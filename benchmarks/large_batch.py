@@ -57,7 +57,10 @@ def step(batch_size: int, parts: int, steps: int) -> dict[str, Any]:
 
     rngs = nnx.Rngs(0)
     speech = HubertEncoder(
-        HubertConfig(width=256, num_layers=4, num_heads=4, mlp_width=1024), rngs=rngs
+        HubertConfig(
+            width=256, num_layers=4, num_heads=4, mlp_width=1024, conv_channels=(256,) * 7
+        ),
+        rngs=rngs,
     )
     sizes = {"num_heads": 4, "num_kv_heads": 2, "head_width": 64, "mlp_width": 1024}
     text = Qwen3Encoder(

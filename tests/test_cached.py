@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrl_jax.losses import matryoshka_infonce
-from mrl_jax.training.cached import cached_value_and_grad, merge_rows, split_rows
+from mrl_jax.training.cached import cached_value_and_grad, merge_rows, rows_of
 
 ROWS, WIDTH = 16, 12
 
@@ -74,8 +74,7 @@ def test_parts_give_the_whole_batchs_loss_and_gradient(parts):
 
 def test_averaged_gradients_of_micro_batches_are_another_losss():
     _, whole = plain(params(), batch())
-    pieces = split_rows(batch(), 8)
-    naive = [plain(params(), jax.tree.map(lambda x, i=i: x[i], pieces))[1] for i in range(8)]
+    naive = [plain(params(), rows_of(batch(), jnp.asarray(part), 8))[1] for part in range(8)]
     averaged = jax.tree.map(lambda *leaves: sum(leaves) / 8, *naive)
     for name, leaf in whole.items():
         assert worst(averaged[name], leaf) > 0.1, name
@@ -118,9 +117,9 @@ def test_gradients_of_low_precision_weights_are_summed_in_float32():
     assert worst(gradient, whole) < 1e-2
 
 
-def test_rows_are_split_and_merged_back():
+def test_rows_are_taken_and_merged_back():
     tree = {"a": jnp.arange(12).reshape(6, 2), "b": jnp.arange(6)}
-    pieces = split_rows(tree, 3)
+    pieces = jax.vmap(lambda part: rows_of(tree, part, 3))(jnp.arange(3))
     np.testing.assert_array_equal(pieces["b"], [[0, 3], [1, 4], [2, 5]])
     assert pieces["a"].shape == (3, 2, 2)
     back = merge_rows(pieces)

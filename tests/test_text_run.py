@@ -34,7 +34,7 @@ from mrl_jax.text_experiment import TextStageExperiment
 from mrl_jax.text_run import train_text
 from mrl_jax.text_tower_files import NEW_NAMING, appending_end, sentence_files
 from mrl_jax.tower_folder import read_info
-from mrl_jax.training.cached import cached_value_and_grad, split_rows
+from mrl_jax.training.cached import cached_value_and_grad, rows_of
 from mrl_jax.training.loop import read_metrics
 from mrl_jax.training.optim import OptimConfig, kernels_by_name, make_optimizer
 from mrl_jax.training.parallel import Devices
@@ -155,8 +155,7 @@ def test_eight_parts_are_one_batch_and_micro_batches_are_not(tiny):
     assert max(found.values()) < 1e-5, found
     embed, loss, weights, batch = pieces_of(tiny)
     micro = jax.jit(cached_value_and_grad(embed, loss, parts=1))
-    pieces = split_rows(jax.tree.map(jnp.asarray, batch), 8)
-    each = [micro(weights, jax.tree.map(lambda x, i=i: x[i], pieces))[1] for i in range(8)]
+    each = [micro(weights, rows_of(batch, jnp.asarray(part), 8))[1] for part in range(8)]
     naive = param_tree.flatten(jax.tree.map(lambda *leaves: sum(leaves) / 8, *each))
     assert min(errors(naive, whole).values()) > 0.1
 

@@ -51,38 +51,43 @@ def cached_value_and_grad(
         return jax.value_and_grad(whole, has_aux=True)
 
     def value_and_grad(params: Any, batch: Any) -> tuple[tuple[Array, Any], Any]:
-        pieces = split_rows(batch, parts)
-        embeddings = merge_rows(lax.map(lambda piece: embed(params, piece), pieces))
+        numbers = jnp.arange(parts)
+        embeddings = merge_rows(
+            lax.map(lambda part: embed(params, rows_of(batch, part, parts)), numbers)
+        )
         (value, more), (direct, at_embeddings) = jax.value_and_grad(
             loss, argnums=(0, 1), has_aux=True
         )(params, embeddings, batch)
 
-        def add(total: Any, part: tuple[Any, Any]) -> tuple[Any, None]:
-            piece, cotangents = part
+        def add(total: Any, part: Array) -> tuple[Any, None]:
+            piece = rows_of(batch, part, parts)
             _, pull = jax.vjp(lambda params: embed(params, piece), params)
-            (gradient,) = pull(cotangents)
+            (gradient,) = pull(rows_of(at_embeddings, part, parts))
             return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, gradient), None
 
         start = jax.tree.map(lambda x: x.astype(jnp.float32), direct)
-        gradient, _ = lax.scan(add, start, (pieces, split_rows(at_embeddings, parts)))
+        gradient, _ = lax.scan(add, start, numbers)
         return (value, more), gradient
 
     return value_and_grad
 
 
-def split_rows(tree: Any, parts: int) -> Any:
-    """[B, ...] as [parts, B / parts, ...]: every parts-th row.
+def rows_of(tree: Any, part: Array, parts: int) -> Any:
+    """Every `parts`-th row of [B, ...], from row `part` on: [B / parts, ...].
 
-    So each part has rows of all devices where the batch is one array over a mesh.
+    So each part has rows of all devices where the batch is one array over a mesh. Taken when
+    it is needed: the batch is not held a second time, in order of parts.
     """
     return jax.tree.map(
-        lambda x: jnp.reshape(x, (x.shape[0] // parts, parts, *x.shape[1:])).swapaxes(0, 1),
+        lambda x: lax.dynamic_index_in_dim(
+            jnp.reshape(x, (x.shape[0] // parts, parts, *x.shape[1:])), part, 1, keepdims=False
+        ),
         tree,
     )
 
 
 def merge_rows(tree: Any) -> Any:
-    """[parts, rows, ...] as [B, ...]: the inverse of `split_rows`."""
+    """[parts, B / parts, ...] as [B, ...], in the order of the batch."""
     return jax.tree.map(
         lambda x: x.swapaxes(0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree
     )
