@@ -29,7 +29,7 @@ from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.parallel import AXIS, Devices
 from mrl_jax.training.step import LossConfig, TrainState, init_state, make_train_step
 
-WIDTH, SAMPLES = 16, 24
+WIDTH, SAMPLES, STEPS = 16, 24, 20
 LOSSES = {
     "infonce": LossConfig(dims=DIMS),
     "symmetric, learned": LossConfig(
@@ -84,7 +84,7 @@ def recording():
         return updates, updates
 
     record = optax.GradientTransformation(lambda p: jax.tree.map(jnp.zeros_like, p), update)
-    adamw = make_optimizer(OptimConfig(learning_rate=1e-3, weight_decay=0.1), 10)
+    adamw = make_optimizer(OptimConfig(learning_rate=1e-3, weight_decay=0.1), STEPS)
     return optax.chain(record, adamw)
 
 
@@ -112,11 +112,11 @@ def furthest(found, expected):
 
 def full_batches(model):
     samples = SAMPLES if model is linear else 480
-    return [tiny_batch(8, samples=samples, seed=seed) for seed in range(2)]
+    return [tiny_batch(8, samples=samples, seed=seed) for seed in range(STEPS)]
 
 
 def plain(model, config, accumulation_steps=1):
-    """Two steps on one device, with nothing of parallel.py; parts are spelt out."""
+    """All steps on one device, with nothing of parallel.py; parts are spelt out."""
     rebuild, trained, frozen = model(config)
     optimizer = recording()
     state = init_state(trained, optimizer)
@@ -139,7 +139,7 @@ def plain(model, config, accumulation_steps=1):
 
 
 def parallel_run(model, config, parallel, devices, accumulation_steps=1, fsdp=1):
-    """The same two steps through `Devices`, each process with its own rows."""
+    """The same steps through `Devices`, each process with its own rows."""
     rebuild, trained, frozen = model(config)
     optimizer = recording()
     place = Devices(parallel, devices, fsdp)
