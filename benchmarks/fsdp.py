@@ -4,19 +4,18 @@
 
 The training step over a Qwen3-Embedding-4B or 8B architecture in bfloat16 is compiled for simulated
 devices from shapes alone; bytes are those of the compiled program: arguments, and temporaries
-on top of them. Nothing is run. Collectives are counted in the program, a loop's body once.
+on top of them; collectives as the program runs them. Nothing is run.
 """
 
 import argparse
-import collections
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from collectives import collectives
 from common import record
 
 TOWERS = ("embedding_0_6b", "embedding_4b", "embedding_8b")
@@ -49,6 +48,29 @@ def main() -> None:
 
 
 def compiled(tower: str, fsdp: int, devices: int) -> dict[str, Any]:
+    """Bytes of one device, and collectives, of a step whose weights `fsdp` devices share."""
+    sizes = {"rows": 8, "seconds": 4, "tokens": 32}
+    program, _ = compile_step(tower, "mesh", devices, fsdp=fsdp, remat=True, **sizes)
+    memory = program.memory_analysis()
+    return {
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "collectives": collectives(program.as_text()),
+    }
+
+
+def compile_step(
+    tower: str,
+    parallel: Any,
+    devices: int,
+    *,
+    rows: int,
+    seconds: int,
+    tokens: int,
+    fsdp: int = 1,
+    remat: bool = False,
+) -> tuple[Any, int]:
+    """The compiled step of late fusion in bfloat16 from shapes alone, and its trained bytes."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -63,13 +85,13 @@ def compiled(tower: str, fsdp: int, devices: int) -> dict[str, Any]:
     from mrl_jax.training.parallel import Devices
     from mrl_jax.training.step import LossConfig, init_state
 
-    place = Devices("mesh", jax.devices()[:devices], fsdp=fsdp)
+    place = Devices(parallel, jax.devices()[:devices], fsdp=fsdp)
     low = jnp.bfloat16
 
     def model() -> LateFusion:
         rngs = nnx.Rngs(0)
         config = getattr(Qwen3Config, tower)()
-        text = Qwen3Encoder(config, dtype=low, param_dtype=low, remat=True, rngs=rngs)
+        text = Qwen3Encoder(config, dtype=low, param_dtype=low, remat=remat, rngs=rngs)
         speech = HubertEncoder(HubertConfig.base(), dtype=low, param_dtype=low, rngs=rngs)
         towers = param_tree.freeze(speech), param_tree.freeze(text)
         return LateFusion(*towers, config=LateFusionConfig(), rngs=rngs)
@@ -84,7 +106,6 @@ def compiled(tower: str, fsdp: int, devices: int) -> dict[str, Any]:
     frozen = jax.tree.map(lambda x: shaped(x, place.frozen_sharding(x)), split.frozen)
     state = jax.eval_shape(lambda t: init_state(t, optimizer), split.trained)
     state = jax.tree.map(lambda x: shaped(x, whole), state)
-    rows, seconds, tokens = 8, 4, 32
     batch = Batch(
         samples=np.zeros((rows, 16_000 * seconds), np.float32),
         lengths=np.zeros(rows, np.int32),
@@ -96,19 +117,13 @@ def compiled(tower: str, fsdp: int, devices: int) -> dict[str, Any]:
         document_ids=np.zeros(rows, np.int32),
         rows=np.zeros(rows, bool),
     )
-    batch = jax.tree.map(lambda x: shaped(x, place.rows), batch)
+    if parallel == "pmap":
+        batch = place.put_batch(batch)
+    else:
+        batch = jax.tree.map(lambda x: shaped(x, place.rows), batch)
     step: Any = place.compile_step(split.rebuild, optimizer, LossConfig())
-    program = step.lower(state, frozen, batch).compile()
-    memory = program.memory_analysis()
-    kinds = re.findall(
-        r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\(",
-        program.as_text(),
-    )
-    return {
-        "argument_bytes": memory.argument_size_in_bytes,
-        "temporary_bytes": memory.temp_size_in_bytes,
-        "collectives": dict(collections.Counter(kinds)),
-    }
+    trained = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(split.trained))
+    return step.lower(state, frozen, batch).compile(), trained
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ is one process of such a run, as the number of devices is fixed when JAX starts.
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -338,6 +339,22 @@ class TestWhichReductionIsRight:
         np.testing.assert_allclose(right, full, atol=1e-5)
         unchecked = self.by_shard_map(mean_of_local, check_vma=False)
         np.testing.assert_allclose(unchecked, full, atol=1e-5)
+
+
+@pytest.mark.parametrize("parallel", ["pmap", "mesh"])
+def test_devices_exchange_vectors_and_gradients_and_nothing_longer(parallel):
+    """No frames, no tokens: what is gathered has a row a clip at most, whatever XLA chooses."""
+    rebuild, trained, frozen = late_fusion(LOSSES["infonce"])
+    place, optimizer = Devices(parallel, jax.devices()[:2]), make_optimizer(OptimConfig(), 5)
+    state, frozen = place.replicate((init_state(trained, optimizer), frozen))
+    step = place.compile_step(rebuild, optimizer, LOSSES["infonce"])
+    batch = place.put_batch(tiny_batch(8, samples=480))
+    program = step.lower(state, frozen, batch).compile().as_text()
+    gathered = re.findall(r" = \w+\[([\d,]*)\]\S* all-gather\(", program)
+    assert gathered
+    most = 8 * tiny_model().text.config.width
+    assert all(np.prod([int(size) for size in shape.split(",")]) <= most for shape in gathered)
+    assert not re.search(r" (all-to-all|collective-permute)\(", program)
 
 
 @pytest.mark.parametrize("parallel", ["pmap", "mesh"])

@@ -241,14 +241,23 @@ class WeightNormConv(nnx.Module):
         taps = self.direction.shape[0]
         # An even kernel would give one frame too many: the published models drop the last.
         padding = (taps // 2, taps // 2 - (taps % 2 == 0))
-        y = lax.conv_general_dilated(
-            x,
-            self.kernel().astype(self.dtype),
-            window_strides=(1,),
-            padding=(padding,),
-            dimension_numbers=("NWC", "WIO", "NWC"),
-            feature_group_count=self.groups,
-        )
+        kernel = self.kernel().astype(self.dtype)
+        # A convolution a group: XLA gathers all rows of a sharded batch for a grouped one.
+        groups = [
+            lax.conv_general_dilated(
+                part,
+                weights,
+                window_strides=(1,),
+                padding=(padding,),
+                dimension_numbers=("NWC", "WIO", "NWC"),
+            )
+            for part, weights in zip(
+                jnp.split(x, self.groups, axis=2),
+                jnp.split(kernel, self.groups, axis=2),
+                strict=True,
+            )
+        ]
+        y = jnp.concatenate(groups, axis=2)
         return y + self.bias[...].astype(self.dtype)[None, None, :]
 
 
