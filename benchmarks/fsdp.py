@@ -18,6 +18,7 @@ from typing import Any
 from collectives import collectives
 from common import record
 
+ROWS, SECONDS, TOKENS = 16, 10, 64
 TOWERS = ("embedding_0_6b", "embedding_4b", "embedding_8b")
 
 
@@ -44,12 +45,14 @@ def main() -> None:
             name = "replicated" if fsdp == 1 else f"fsdp {fsdp}"
             figures[f"{tower}, {name}"] = json.loads(done.stdout.splitlines()[-1])
             print(f"{tower}, {name}", figures[f"{tower}, {name}"], flush=True)
-    record("fsdp", {"inputs": {"devices": args.devices, "rows": 8}, "figures": figures})
+    inputs = {"devices": args.devices, "rows_a_device": ROWS, "seconds": SECONDS, "tokens": TOKENS}
+    target = "weights of one device: a share of them, the same collectives at any batch"
+    record("fsdp", {"target": target, "inputs": inputs, "figures": figures})
 
 
 def compiled(tower: str, fsdp: int, devices: int) -> dict[str, Any]:
     """Bytes of one device, and collectives, of a step whose weights `fsdp` devices share."""
-    sizes = {"rows": 8, "seconds": 4, "tokens": 32}
+    sizes = {"rows": ROWS * devices, "seconds": SECONDS, "tokens": TOKENS}
     program, _ = compile_step(tower, "mesh", devices, fsdp=fsdp, remat=True, **sizes)
     memory = program.memory_analysis()
     return {

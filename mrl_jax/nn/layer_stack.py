@@ -14,6 +14,8 @@ from flax import nnx
 from mrl_jax.array_types import Array, Float
 
 Layer = TypeVar("Layer", bound=nnx.Module)
+FSDP = "fsdp"
+"""Name of the mesh axis that frozen weights are shared out over."""
 
 
 def stack_layers(make_layer: Callable[[nnx.Rngs], Layer], num_layers: int, rngs: nnx.Rngs) -> Layer:
@@ -70,7 +72,7 @@ def _scan(
     def body(
         carry: Float[Array, "B L D"], layer_state: Any
     ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"] | None]:
-        layer = nnx.merge(graphdef, layer_state)
+        layer = nnx.merge(graphdef, _whole(layer_state))
         output = layer(carry, *context)  # pyright: ignore[reportCallIssue]
         return output, output if keep_states else None
 
@@ -78,3 +80,16 @@ def _scan(
     keep = None if remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     step = jax.checkpoint(body, prevent_cse=unroll, policy=keep)
     return jax.lax.scan(step, x, state, unroll=unroll)
+
+
+def _whole(layer_state: Any) -> Any:
+    """One layer's weights on every device, where a mesh in context shares them out over `fsdp`.
+
+    Said here, as XLA would otherwise move activations to the weights, which costs more the more
+    rows there are.
+    """
+    if FSDP not in jax.sharding.get_abstract_mesh().axis_names:
+        return layer_state
+    return jax.tree.map(
+        lambda x: jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec()), layer_state
+    )

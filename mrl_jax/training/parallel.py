@@ -17,10 +17,11 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax.errors import MrlError
+from mrl_jax.nn.layer_stack import FSDP
 from mrl_jax.training.step import LossConfig, Metrics, Rebuild, TrainState, make_train_step
 
 Parallel = Literal["pmap", "mesh"]
-AXIS, FSDP = "batch", "fsdp"
+AXIS = "batch"
 SHARED_FROM = 1 << 14
 """Entries from which on a frozen array is shared out: smaller ones cost more to gather."""
 Rows = TypeVar("Rows")
@@ -194,4 +195,21 @@ class Devices:
                 donate_argnums=(0,),
             )
         replicated = NamedSharding(self.mesh, PartitionSpec())
-        return jax.jit(step, donate_argnums=(0,), out_shardings=replicated)
+        compiled = jax.jit(step, donate_argnums=(0,), out_shardings=replicated)
+        return compiled if self.fsdp == 1 else InMesh(compiled, self.mesh)
+
+
+@dataclasses.dataclass(frozen=True)
+class InMesh:
+    """A compiled function that is traced with a mesh in context, which its layers look at."""
+
+    function: Any
+    mesh: Mesh
+
+    def __call__(self, *arguments: Any) -> Any:
+        with jax.set_mesh(self.mesh):
+            return self.function(*arguments)
+
+    def lower(self, *arguments: Any) -> Any:
+        with jax.set_mesh(self.mesh):
+            return self.function.lower(*arguments)
