@@ -11,7 +11,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import report_scale
 from common import RESULTS
+from report_scale import markdown_table
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -25,8 +27,8 @@ def main() -> None:
     parts = [
         "# Benchmarks",
         "Every table is written by `python benchmarks/report.py` from `benchmarks/results/`; "
-        "`make bench` runs all of it again. Ratios compare two sides of one run on one machine; "
-        "absolute times are that machine's.",
+        "`make bench` runs again what needs no data. Ratios compare two sides of one run on one "
+        "machine; absolute times are that machine's.",
     ]
     for name, write in (
         ("demo", demo),
@@ -37,8 +39,7 @@ def main() -> None:
         ("import_time", import_time),
         ("search", search),
         ("funnel", funnel),
-        ("nested_loss", nested_loss),
-        ("train_step", train_step),
+        *report_scale.TABLES.items(),
     ):
         path = RESULTS / f"{name}.json"
         if path.is_file():
@@ -53,7 +54,7 @@ def main() -> None:
         path = RESULTS / f"{name}.json"
         if path.is_file():
             marks = f"<!-- {name}: benchmarks/report.py -->", f"<!-- end of {name} -->"
-            fill(marks, _table(*rows(json.loads(path.read_text())["figures"])))
+            fill(marks, markdown_table(*rows(json.loads(path.read_text())["figures"])))
     print(*(f"wrote {path.relative_to(ROOT)}" for path in (DOCUMENT, PICTURE, README)), sep="\n")
 
 
@@ -97,7 +98,7 @@ def fill_readme(result: dict[str, Any]) -> None:
         "PyTorch's time / ours",
         "compile: scanned, unrolled",
     ]
-    fill(TABLE_MARKS, _table(header, rows))
+    fill(TABLE_MARKS, markdown_table(header, rows))
 
 
 def fill(marks: tuple[str, str], table: str) -> None:
@@ -137,7 +138,7 @@ def demo(result: dict[str, Any]) -> list[str]:
         "## The demo",
         f"nDCG@10 of {f['queries']} spoken queries, unseen sentences in unseen voices, among "
         f"{f['documents']} French sentences; a head trained for {result['steps']} steps.{took}",
-        _table(*demo_rows(f)),
+        markdown_table(*demo_rows(f)),
     ]
 
 
@@ -147,7 +148,7 @@ def spoken_digits(result: dict[str, Any]) -> list[str]:
         "## Spoken digits",
         f"nDCG@10 of {some['queries']} unseen strings of three digits, spoken in English, among "
         f"{some['documents']} French wordings. Real recordings (Free Spoken Digit Dataset).",
-        _table(*digits_rows(result["figures"])),
+        markdown_table(*digits_rows(result["figures"])),
     ]
 
 
@@ -163,7 +164,7 @@ def text_stage(result: dict[str, Any]) -> list[str]:
         f"{f['parameters']:,} parameters from random weights, {f['tokenizer']}, {f['steps']:,} "
         f"steps of {f['batch']}, {f['seconds']:.0f} s. sentence-transformers embeds the test with "
         f"the exported folder the same to {f['export_largest_difference']:.0e}.",
-        _table(["dimension", "before", "after", "chance"], rows),
+        markdown_table(["dimension", "before", "after", "chance"], rows),
     ]
 
 
@@ -186,7 +187,7 @@ def towers(result: dict[str, Any]) -> list[str]:
         "Random weights at the published sizes. *Error* is the largest ‖ours - theirs‖ / ‖theirs‖ "
         f"over every layer and the output. Forward pass in {inputs['dtype']}: {inputs['qwen3']}; "
         f"{inputs['hubert']}. PyTorch runs eager with its default attention.",
-        _table(
+        markdown_table(
             ["tower", "error", "PyTorch, s", "ours, s", "PyTorch / ours", "compile scanned, s",
              "compile unrolled, s"],
             rows,
@@ -206,7 +207,7 @@ def conversion(result: dict[str, Any]) -> list[str]:
         "## Converting the 0.6B-size checkpoint",
         f"{result['file_bytes'] / 1e9:.2f} GB of bfloat16, 310 tensors. After convert and export "
         f"the tensors are {equal}. Whole processes, start-up included.",
-        _table(["step", "seconds", "peak memory, GB", "peak / file"], rows),
+        markdown_table(["step", "seconds", "peak memory, GB", "peak / file"], rows),
     ]
 
 
@@ -217,7 +218,7 @@ def import_time(result: dict[str, Any]) -> list[str]:
     return [
         "## Import time",
         "Fresh processes in turn; the interpreter's own start is included.",
-        _table(["imported", "seconds", "/ jax and flax"], rows),
+        markdown_table(["imported", "seconds", "/ jax and flax"], rows),
     ]
 
 
@@ -242,56 +243,9 @@ def search(result: dict[str, Any]) -> list[str]:
         f"scores apart by at most {figures['largest_difference']:.0e} (ours are rounded once, "
         f"from float64). faiss {faiss['version']} on {faiss['threads']} threads; its index holds "
         f"a copy of the vectors, which is in its memory.",
-        _table(["search", "seconds", "/ faiss", "peak memory beside the vectors, GB"], rows),
-    ]
-
-
-def nested_loss(result: dict[str, Any]) -> list[str]:
-    figures, inputs = result["figures"], result["inputs"]
-    ratios, memory = figures["over_plain"], figures["bytes_beside_the_vectors"]
-    rows = [
-        [kind, f"{figures[kind]['median']:.2f}", f"{ratio:.2f}"] for kind, ratio in ratios.items()
-    ]
-    names = {"plain": "full width, plain", "kept": "nested", "blockwise": "nested, blockwise"}
-    large = [[name, f"{memory[kind] / 1e9:.2f}"] for kind, name in names.items()]
-    dims = ", ".join(map(str, inputs["dims"]))
-    return [
-        "## Nested loss",
-        f"Loss and both gradients of InfoNCE, batch {inputs['batch']:,}, on {result['device']}. "
-        f"Nested: at {dims} coordinates. Plain: unit vectors, one product, logsumexp, "
-        "differentiated by JAX; one by one: that, once a dim. Median of "
-        f"{figures['nested']['repeats']}, in turn.",
-        _table(["loss", "seconds", "/ full width, plain"], rows),
-        f"Peak memory beside the vectors at batch {inputs['large']:,}, each in its own process:",
-        _table(["loss", "GB"], large),
-    ]
-
-
-def train_step(result: dict[str, Any]) -> list[str]:
-    figures, inputs = result["figures"], result["inputs"]
-    names = {
-        "torch": "PyTorch, eager",
-        "ours": "ours",
-        "stored": "ours, documents stored",
-        "both": "ours, documents and speech stored",
-    }
-    rows = [
-        [
-            name,
-            f"{figures[side]['median']:.2f}",
-            f"{figures['torch']['median'] / figures[side]['median']:.2f}",
-            f"{figures[side]['peak_bytes'] / 1e9:.1f}",
-        ]
-        for side, name in names.items()
-    ]
-    work = result["flops_by_formula"]["all"] / 1e9
-    return [
-        "## Training step",
-        f"Late fusion over HuBERT-base and Qwen3-0.6B, random weights, {inputs['clips']} clips of "
-        f"{inputs['seconds']:g} s, documents of {inputs['document_tokens']} tokens, "
-        f"{inputs['dtype']}, on {result['device']}; {work:.0f} GFLOP by formula. Each side in "
-        f"processes of its own, in turn; median of {figures['ours']['repeats']}.",
-        _table(["step", "seconds", "PyTorch's time /", "peak memory, GB"], rows),
+        markdown_table(
+            ["search", "seconds", "/ faiss", "peak memory beside the vectors, GB"], rows
+        ),
     ]
 
 
@@ -318,7 +272,7 @@ def funnel(result: dict[str, Any]) -> list[str]:
         f"{inputs['queries']} queries at once, float32: a prefix over all of them, then full width "
         f"over its short list; all in turn in one process. Recall is against exact search. "
         f"Vectors: {inputs['vectors']}.{noise if 'copies' in inputs['vectors'] else ''}",
-        _table(["search", "short list", "recall@10", "seconds", "/ full width"], rows),
+        markdown_table(["search", "short list", "recall@10", "seconds", "/ full width"], rows),
     ]
 
 
@@ -330,11 +284,6 @@ def _footer(result: dict[str, Any]) -> str:
         f"{machine['memory_gib']} GiB; Python {machine['python']}, {versions}. "
         f"Target: {result['target']}."
     )
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 if __name__ == "__main__":

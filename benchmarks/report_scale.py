@@ -1,0 +1,206 @@
+"""The tables of scale and speed in docs/benchmarks.md; `report.py` calls them."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def nested_loss(result: dict[str, Any]) -> list[str]:
+    figures, inputs = result["figures"], result["inputs"]
+    ratios, memory = figures["over_plain"], figures["bytes_beside_the_vectors"]
+    rows = [
+        [kind, f"{figures[kind]['median']:.2f}", f"{ratio:.2f}"] for kind, ratio in ratios.items()
+    ]
+    names = {"plain": "full width, plain", "kept": "nested", "blockwise": "nested, blockwise"}
+    large = [[name, f"{memory[kind] / 1e9:.2f}"] for kind, name in names.items()]
+    dims = ", ".join(map(str, inputs["dims"]))
+    return [
+        "## Nested loss",
+        f"Loss and both gradients of InfoNCE, batch {inputs['batch']:,}, on {result['device']}. "
+        f"Nested: at {dims} coordinates. Plain: unit vectors, one product, logsumexp, "
+        "differentiated by JAX; one by one: that, once a dim. Median of "
+        f"{figures['nested']['repeats']}, in turn.",
+        markdown_table(["loss", "seconds", "/ full width, plain"], rows),
+        f"Peak memory beside the vectors at batch {inputs['large']:,}, each in its own process:",
+        markdown_table(["loss", "GB"], large),
+    ]
+
+
+def train_step(result: dict[str, Any]) -> list[str]:
+    figures, inputs = result["figures"], result["inputs"]
+    names = {
+        "torch": "PyTorch, eager",
+        "ours": "ours",
+        "stored": "ours, documents stored",
+        "both": "ours, documents and speech stored",
+    }
+    rows = [
+        [
+            name,
+            f"{figures[side]['median']:.2f}",
+            f"{figures['torch']['median'] / figures[side]['median']:.2f}",
+            f"{figures[side]['peak_bytes'] / 1e9:.1f}",
+        ]
+        for side, name in names.items()
+    ]
+    work = result["flops_by_formula"]["all"] / 1e9
+    return [
+        "## Training step",
+        f"Late fusion over HuBERT-base and Qwen3-0.6B, random weights, {inputs['clips']} clips of "
+        f"{inputs['seconds']:g} s, documents of {inputs['document_tokens']} tokens, "
+        f"{inputs['dtype']}, on {result['device']}; {work:.0f} GFLOP by formula. Each side in "
+        f"processes of its own, in turn; median of {figures['ours']['repeats']}.",
+        markdown_table(["step", "seconds", "PyTorch's time /", "peak memory, GB"], rows),
+    ]
+
+
+def large_batch(result: dict[str, Any]) -> list[str]:
+    figures, inputs = result["figures"], result["inputs"]
+    base = figures["8"]["bytes"]
+    rows = [
+        [name, f"{figures[name]['bytes'] / 1e9:.2f}", f"{figures[name]['bytes'] / base:.2f}"]
+        for name in inputs["cases"]
+    ]
+    return [
+        "## Large batches in parts",
+        "Peak memory that two training steps of late fusion add to a process that holds the same "
+        f"model and batch and takes none; clips of {inputs['samples'] / 16000:g} s, towers of "
+        "middling size. In parts the gradient is that of the whole batch "
+        "(`optim.accumulation_steps`).",
+        markdown_table(["batch", "GB", "/ batch of 8"], rows),
+    ]
+
+
+def scaling(result: dict[str, Any]) -> list[str]:
+    inputs, estimate = result["inputs"], result["estimate"]
+    rows = []
+    for name, found in result["figures"].items():
+        kinds = found["collectives"]
+        sent = sum(kind["bytes"] for kind in kinds.values())
+        needed = found["needed_bytes"]
+        rows.append(
+            [
+                name,
+                ", ".join(f"{kind['times']} {what}" for what, kind in sorted(kinds.items())),
+                f"{sent / 1e6:.2f}",
+                f"{needed / 1e6:.2f}",
+                f"{sent / needed:.3f}" if needed else "",
+            ]
+        )
+    chip, pod = estimate["chip"], estimate["pod"]
+    paper = [
+        [
+            chips,
+            f"{1e3 * f['compute_seconds']:.0f}",
+            f"{1e3 * f['network_seconds']:.1f}",
+            f"{f['pairs_per_second']:,.0f}",
+            f"{f['efficiency']:.1%}",
+        ]
+        for chips, f in estimate["chips"].items()
+    ]
+    return [
+        "## Collectives of a training step",
+        "Late fusion over HuBERT-base and Qwen3-0.6B in bfloat16, "
+        f"{inputs['rows_a_device']} clips of {inputs['seconds']} s a device, compiled for "
+        "simulated devices and not run. Bytes of the results of all collectives, as the program says them; "
+        "needed are the gradients of the trained weights once, and the document vectors of all "
+        "rows. (The one device of pmap exchanges with itself.)",
+        markdown_table(["by, devices", "collectives", "MB", "needed, MB", "/ needed"], rows),
+        f"On paper, for {chip['name']} and {pod['rows']} clips of {pod['seconds']:g} s a chip with "
+        f"documents of {pod['tokens']} tokens. Assumed: {chip['utilisation']:.0%} of the published "
+        f"{chip['flops'] / 1e12:.0f} TFLOP/s, {chip['link_bytes'] / 1e9:.0f} GB/s round a ring, "
+        f"{chip['latency'] * 1e6:.0f} µs a hop, nothing overlapped, input on time: one chip takes "
+        f"in {pod['rows'] * pod['seconds'] / 3600:.3f} hours of audio a step. Nothing of this was "
+        "measured.",
+        markdown_table(
+            ["chips", "compute, ms", "network, ms", "pairs a second", "efficiency"], paper
+        ),
+    ]
+
+
+def fsdp(result: dict[str, Any]) -> list[str]:
+    inputs = result["inputs"]
+    rows = []
+    for name, found in result["figures"].items():
+        kinds = found["collectives"]
+        gathered, reduced = (
+            kinds.get(kind, {"bytes": 0})["bytes"] for kind in ("all-gather", "all-reduce")
+        )
+        sizes = (found["argument_bytes"], found["temporary_bytes"], gathered, reduced)
+        rows.append([name.replace("_", "-"), *(f"{size / 1e9:.2f}" for size in sizes)])
+    header = ["text tower", "held, GB", "temporary, GB", "gathered, GB", "reduced, GB"]
+    return [
+        "## Frozen weights shared out",
+        f"What one of {inputs['devices']} devices holds and sends in a step with "
+        f"{inputs['rows_a_device']} clips of {inputs['seconds']} s each and documents of "
+        f"{inputs['tokens']} tokens, in bfloat16, layers recomputed (`train.parallel=mesh "
+        "train.fsdp=4 model.remat=true`); compiled from shapes for simulated devices, and not run. "
+        "XLA's CPU backend widens bfloat16 weights to float32 before products: temporaries and "
+        "gathered bytes hold them so, and are about half of that where bfloat16 is multiplied "
+        "as it is.",
+        markdown_table(header, rows),
+    ]
+
+
+def host_overhead(result: dict[str, Any]) -> list[str]:
+    figures = result["figures"]
+    names = {
+        "step alone": "steps alone",
+        "loop": "training loop, batches made before",
+        "loop, grain": "training loop, Grain",
+    }
+    rows = [
+        [
+            names[name],
+            f"{f['median']:.2f} ({f['min']:.2f} to {f['max']:.2f})",
+            f"{figures['added'][name]:.2f}" if name in figures["added"] else "",
+        ]
+        for name, f in figures["milliseconds_a_step"].items()
+    ]
+    return [
+        "## What the loop adds to a step",
+        f"An epoch of {figures['steps']} steps at toy size, clips of 0.2 to 2 s in "
+        f"{figures['shapes']} shapes; metrics to file and TensorBoard in every step, a checkpoint "
+        f"at the end. Compiled after the first epoch: {len(figures['compiled_again'])} programs.",
+        markdown_table(["", "ms a step", "added"], rows),
+    ]
+
+
+def audio_input(result: dict[str, Any]) -> list[str]:
+    figures, inputs = result["figures"], result["inputs"]
+    names = {
+        "datasets": "soundfile and librosa in a torch DataLoader, every epoch",
+        "torchaudio": "soundfile and torchaudio in a torch DataLoader, every epoch",
+        "build": "ours, built once",
+        "ours": "ours, every epoch after",
+    }
+    rows = [
+        [names[side], f"{f['median']:.2f} ({f['min']:.2f} to {f['max']:.2f})", f"{over:.2f}"]
+        for side, f in figures["hours_a_second"].items()
+        for over in (figures["over_datasets"][side],)
+    ]
+    return [
+        "## Audio input",
+        f"Hours of audio a second of one core: {inputs['hours'] * 60:.0f} minutes of speech in "
+        f"FLAC at {inputs['written_at'] / 1000:g} kHz to normalised, padded batches of "
+        f"{inputs['batch']} at 16 kHz. The data set has paid for itself after "
+        f"{figures['epochs_until_even']:.1f} epochs.",
+        markdown_table(["loading", "hours a second", "/ DataLoader"], rows),
+    ]
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown; all columns but the first are numbers."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "nested_loss": nested_loss,
+    "train_step": train_step,
+    "large_batch": large_batch,
+    "host_overhead": host_overhead,
+    "input": audio_input,
+    "scaling": scaling,
+    "fsdp": fsdp,
+}
+"""By the name of the result that each one tells of."""
