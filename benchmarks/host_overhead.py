@@ -138,7 +138,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
 
     compiled: list[str] = []
 
-    def listen(event: str, _: float, **details: Any) -> None:
+    def listen(event: str, duration_secs: float, **details: Any) -> None:
         if event.endswith("backend_compile_duration"):
             compiled.append(str(details.get("fun_name")))
 

@@ -11,6 +11,7 @@ Every side runs in a process of its own, held to one core; start-up is not count
 """
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -103,7 +104,7 @@ def run_torch(side: str, folder: Path) -> float:
     torch.set_num_threads(1)
     resample: Any = None
     if side == "torchaudio":
-        import torchaudio
+        torchaudio = importlib.import_module("torchaudio")
 
         resample = torchaudio.transforms.Resample(WRITTEN, RATE)
     paths = sorted(folder.glob("*.flac"))

@@ -101,9 +101,9 @@ def scaling(result: dict[str, Any]) -> list[str]:
         "## Collectives of a training step",
         "Late fusion over HuBERT-base and Qwen3-0.6B in bfloat16, "
         f"{inputs['rows_a_device']} clips of {inputs['seconds']} s a device, compiled for "
-        "simulated devices and not run. Bytes of the results of all collectives, as the program says them; "
-        "needed are the gradients of the trained weights once, and the document vectors of all "
-        "rows. (The one device of pmap exchanges with itself.)",
+        "simulated devices and not run. Bytes of the results of all collectives, as the program "
+        "says them; needed are the gradients of the trained weights once, and the document "
+        "vectors of all rows. (The one device of pmap exchanges with itself.)",
         markdown_table(["by, devices", "collectives", "MB", "needed, MB", "/ needed"], rows),
         f"On paper, for {chip['name']} and {pod['rows']} clips of {pod['seconds']:g} s a chip with "
         f"documents of {pod['tokens']} tokens. Assumed: {chip['utilisation']:.0%} of the published "

@@ -5,12 +5,11 @@ import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import HostArray
-from mrl_jax.checkpoint import RunCheckpoints
-from mrl_jax.config_tree import to_json
 from mrl_jax.ctc_experiment import (
     CtcExperiment,
     build_recogniser,
@@ -27,22 +26,21 @@ from mrl_jax.data.utterances import need_transcripts, read_utterances
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.transcribe import Recogniser, unspelled
 from mrl_jax.evaluation.wer import compare_transcripts
+from mrl_jax.hosts import agree, first_host_first, is_first, wait_for_all
 from mrl_jax.models.clips import normalize_clip
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.run_folder import (
-    CONFIG_FILE,
-    check_one_process,
+    check_whole,
     make_folder,
-    tell_changes,
-    write_json,
 )
 from mrl_jax.speech_tower_files import save_speech_tower
-from mrl_jax.tower_folder import TowerInfo
+from mrl_jax.stage_run import begin, run_steps, this_host
+from mrl_jax.tower_folder import TowerInfo, read_info
 from mrl_jax.training.ctc_stage import encode_transcripts
 from mrl_jax.training.ctc_step import kernels, make_ctc_step
-from mrl_jax.training.loop import RunSummary, run_loop
-from mrl_jax.training.optim import learning_rate, make_optimizer
+from mrl_jax.training.loop import RunSummary
+from mrl_jax.training.optim import make_optimizer
 from mrl_jax.training.parallel import Devices
 from mrl_jax.training.step import TrainState, init_state, trained_leaves
 
@@ -89,18 +87,19 @@ def train_recogniser(
     Raises:
         MrlError: whatever is wrong with the config, the data, the tower, a checkpoint.
     """
-    check_one_process(config.train.fsdp)
-    devices = Devices(config.train.parallel) if devices is None else devices
-    parts = config.optim.accumulation_steps
-    devices.check_batch(config.data.batch.batch_size, parts)
+    check_whole(config.train.fsdp)
+    devices, say = begin(config, devices, say)
     tower = read_tower(config.model)
     sizes = config.model.sizes if tower is None else tower.config
     assert isinstance(sizes, HubertConfig)
     make_folder(workdir)
-    folder, report = prepare_data(config.data, workdir)
+    with first_host_first("data"):  # It builds, where something is to be built.
+        folder, report = prepare_data(config.data, workdir)
     if report is not None and report.skipped:
         say(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
     examples = open_dataset(folder, config.data.split)
+    first = "random" if tower is None else tower.digest
+    agree({"data": examples.digest, "tower": first})
     _check_rate(examples, sizes)
     transcripts = _transcripts(config, examples)
     vocabulary = choose_vocabulary(config.model, tower, transcripts)
@@ -123,7 +122,7 @@ def train_recogniser(
     leaves = trained_leaves(split.trained)
     identity = {
         "trained leaves": {path: list(shape) for path, shape in leaves.items()},
-        "first tower": "random" if tower is None else tower.digest,
+        "first tower": first,
         "vocabulary": list(vocabulary.tokens),
     }
     say(
@@ -133,55 +132,42 @@ def train_recogniser(
         f"steps of {config.data.batch.batch_size} on {len(devices.everywhere)} device(s) by "
         f"{devices.parallel}"
     )
-    record = {**to_json(config), "data_digest": examples.digest}
-    with RunCheckpoints(
-        workdir / "checkpoints",
-        keep_last=config.train.keep_last,
-        keep_best=config.train.keep_best,
-    ) as checkpoints:
-        if checkpoints.latest_step is not None:
-            state = checkpoints.restore(checkpoints.latest_step, state, identity)
-            say(f"resumed from step {checkpoints.latest_step}")
-            tell_changes(record, workdir, say)
-        write_json(workdir / CONFIG_FILE, record)
 
-        def batches(start: int) -> Generator[CtcBatch, None, None]:
-            return read_batches(source, start=start, config=config.data.batch)
+    def batches(start: int) -> Generator[CtcBatch, None, None]:
+        return read_batches(source, start=start, config=config.data.batch)
 
-        step = make_ctc_step(
-            split.rebuild,
-            optimizer,
-            blank=vocabulary.blank,
-            accumulation_steps=parts,
-            axis_name=devices.axis_name,
-        )
-        summary = run_loop(
-            state,
-            devices.compile(step),
-            frozen,
-            batches,
-            devices.put_batch,
-            config=config.train,
-            total_steps=steps,
-            dims=(),
-            batch_size=config.data.batch.batch_size,
-            learning_rate=learning_rate(config.optim, steps),
-            checkpoints=checkpoints,
-            identity=identity,
-            workdir=workdir,
-            validate=validate,
-            score=SCORE,
-        )
-        if not summary.finished:
-            say(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
-            return CtcRun(summary, None, None)
-        best = checkpoints.best_step or summary.step
-        state = summary.state
-        if best != summary.step:
-            state = checkpoints.restore(best, state, identity)
-    info = save_speech_tower(workdir / TOWER, split.rebuild(state.trained, split.frozen))
-    say(f"recogniser of step {best} in {workdir / TOWER}")
-    return CtcRun(summary, workdir / TOWER, info)
+    step = make_ctc_step(
+        split.rebuild,
+        optimizer,
+        blank=vocabulary.blank,
+        accumulation_steps=config.optim.accumulation_steps,
+        axis_name=devices.axis_name,
+    )
+    found = run_steps(
+        config,
+        workdir,
+        devices,
+        devices.compile(step),
+        state,
+        frozen,
+        batches,
+        steps=steps,
+        dims=(),
+        identity=identity,
+        data_digest=examples.digest,
+        validate=validate,
+        score=SCORE,
+        say=say,
+    )
+    if not found.summary.finished:
+        return CtcRun(found.summary, None, None)
+    out = workdir / TOWER
+    if is_first():
+        trained = jax.tree.map(np.asarray, found.state.trained)
+        save_speech_tower(out, split.rebuild(trained, split.frozen))
+    wait_for_all("tower written")
+    say(f"recogniser of step {found.step} in {out}")
+    return CtcRun(found.summary, out, read_info(out, expected=("hubert_ctc",)))
 
 
 def _transcripts(config: CtcExperiment, examples: SpeechDataset) -> list[str]:
@@ -248,6 +234,7 @@ def _source(
         augment=change,
         stretch=config.stretch,
         min_samples=sizes.min_samples,
+        shard=this_host(),
     )
     return source, left_out
 
@@ -266,7 +253,8 @@ def _validator(
     clips = [utterance.load(recogniser.config.sample_rate) for utterance in utterances]
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        recogniser.trained = state.trained
+        # Each host for itself: every one of them holds the whole state.
+        recogniser.trained = jax.tree.map(lambda x: x.addressable_data(0), state.trained)
         heard = recogniser.transcribe(clips, names=ids)
         pair = (said, heard)
         if data.plain:

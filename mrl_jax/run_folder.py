@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from mrl_jax import param_tree
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.retrieval import RetrievalResult
@@ -16,22 +14,12 @@ SCORE = "ndcg@10"
 CONFIG_FILE = "experiment.json"
 
 
-def check_one_process(fsdp: int) -> None:
-    """Raises an `MrlError` where there are several, or weights to be shared out.
-
-    Args:
-        fsdp: of the run's config: it shares out frozen weights, and these runs train theirs.
-    """
+def check_whole(fsdp: int) -> None:
+    """Raises an `MrlError` where weights are to be shared out: frozen ones only can be."""
     if fsdp != 1:
         raise MrlError(
             f"train.fsdp is {fsdp}, and shares out frozen weights: this stage trains its own",
             mend="leave train.fsdp out",
-        )
-    if jax.process_count() > 1:
-        raise MrlError(
-            f"there are {jax.process_count()} processes, and this stage is trained by "
-            "one so far; speech runs take several",
-            mend="run one process with all devices of one host",
         )
 
 

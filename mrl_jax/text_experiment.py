@@ -17,6 +17,9 @@ from mrl_jax.training.optim import OptimConfig
 from mrl_jax.training.step import LossConfig
 from mrl_jax.training.text_stage import initial_tower
 
+INITIAL = "initial"
+"""Folder of a new tower, in that of its run."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NewTowerConfig:
@@ -153,7 +156,7 @@ def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdi
     new = config.model.new
     if new is None:
         return Path(config.model.text_tower)
-    folder = workdir / "initial"
+    folder = workdir / INITIAL
     begun = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
     if begun and (folder / TOWER_FILE).is_file():
         sizes = read_info(folder, expected=("qwen3",)).config

@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import HostArray
-from mrl_jax.checkpoint import RunCheckpoints
-from mrl_jax.config_tree import to_json
 from mrl_jax.data.retrieval_set import Query, read_retrieval_set
 from mrl_jax.data.text import TextTokenizer, query_prompt, tokenizer_digest
 from mrl_jax.data.text_pairs import TextPairSource, pairs_digest, prompt_of, read_pairs
@@ -21,17 +20,16 @@ from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode_text import embed_tokens
 from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
 from mrl_jax.experiment import DTYPES, check_dims
+from mrl_jax.hosts import agree, first_host_first, is_first, wait_for_all
 from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.run_folder import (
-    CONFIG_FILE,
     SCORE,
-    check_one_process,
+    check_whole,
     make_folder,
     scores_of,
-    tell_changes,
-    write_json,
 )
-from mrl_jax.text_experiment import TextStageExperiment, prepare_tower
+from mrl_jax.stage_run import begin, run_steps, this_host
+from mrl_jax.text_experiment import INITIAL, TextStageExperiment, prepare_tower
 from mrl_jax.text_tower_files import (
     appending_end,
     sentence_files,
@@ -39,8 +37,8 @@ from mrl_jax.text_tower_files import (
     write_text_tower,
 )
 from mrl_jax.tower_folder import TowerInfo, load_qwen3, read_checked_weights, read_info
-from mrl_jax.training.loop import RunSummary, run_loop
-from mrl_jax.training.optim import kernels_by_name, learning_rate, make_optimizer
+from mrl_jax.training.loop import RunSummary
+from mrl_jax.training.optim import kernels_by_name, make_optimizer
 from mrl_jax.training.parallel import Devices
 from mrl_jax.training.step import TrainState, init_state, trained_leaves
 from mrl_jax.training.text_step import (
@@ -91,19 +89,22 @@ def train_text(
     Raises:
         MrlError: whatever is wrong with the config, the pairs, the tower, a checkpoint.
     """
-    check_one_process(config.train.fsdp)
-    devices = Devices(config.train.parallel) if devices is None else devices
+    check_whole(config.train.fsdp)
+    devices, say = begin(config, devices, say)
     batching, parts = config.data.batch, config.optim.accumulation_steps
-    devices.check_batch(batching.batch_size, parts)
     pairs = read_pairs(config.data.train)
     validation = config.data.validation
     make_folder(workdir)
-    folder = prepare_tower(config, pairs, workdir)
+    with first_host_first("tower"):  # A new one is made by the first, and found by the others.
+        made = config.model.new is None or is_first()
+        folder = prepare_tower(config, pairs, workdir) if made else workdir / INITIAL
     begun = read_info(folder, expected=("qwen3",))
     assert isinstance(begun.config, Qwen3Config)
     check_dims(config.loss.dims, begun.config.width, folder)
     tokenizer = TextTokenizer(folder, max_tokens=batching.max_tokens)
-    source = TextPairSource(pairs, tokenizer, batching, seed=config.seed)
+    digest = pairs_digest(pairs)
+    agree({"data": digest, "tower": begun.digest, "tokenizer": tokenizer_digest(folder)})
+    source = TextPairSource(pairs, tokenizer, batching, seed=config.seed, shard=this_host())
     _check_ids(source.largest_id, begun.config.vocab_size, folder)
     rebuild = tower_rebuilder(begun.config, DTYPES[config.model.dtype], remat=config.model.remat)
     validate = None
@@ -125,61 +126,46 @@ def train_text(
         f"{len(devices.everywhere)} device(s) by {devices.parallel}; {source.cut:,} texts fill "
         f"{batching.max_tokens} tokens or are cut there"
     )
-    record = {**to_json(config), "data_digest": pairs_digest(pairs)}
-    with RunCheckpoints(
-        workdir / "checkpoints",
-        keep_last=config.train.keep_last,
-        keep_best=config.train.keep_best,
-    ) as checkpoints:
-        if checkpoints.latest_step is not None:
-            state = checkpoints.restore(checkpoints.latest_step, state, identity)
-            say(f"resumed from step {checkpoints.latest_step}")
-            tell_changes(record, workdir, say)
-        write_json(workdir / CONFIG_FILE, record)
-        step = make_text_step(
-            rebuild,
-            optimizer,
-            config.loss,
-            dtype=DTYPES[config.model.dtype],
-            accumulation_steps=parts,
-            axis_name=devices.axis_name,
-        )
-        summary = run_loop(
-            state,
-            devices.compile(step),
-            {},
-            source.from_step,
-            devices.put_batch,
-            config=config.train,
-            total_steps=steps,
-            dims=config.loss.dims,
-            batch_size=batching.batch_size,
-            learning_rate=learning_rate(config.optim, steps),
-            checkpoints=checkpoints,
-            identity=identity,
-            workdir=workdir,
-            validate=validate,
-            score=SCORE,
-        )
-        if not summary.finished:
-            say(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
-            return TextStageRun(summary, None, None)
-        best = checkpoints.best_step or summary.step
-        state = summary.state
-        if best != summary.step:
-            state = checkpoints.restore(best, state, identity)
-        score = checkpoints.best_score
+    step = make_text_step(
+        rebuild,
+        optimizer,
+        config.loss,
+        dtype=DTYPES[config.model.dtype],
+        accumulation_steps=parts,
+        axis_name=devices.axis_name,
+    )
+    found = run_steps(
+        config,
+        workdir,
+        devices,
+        devices.compile(step),
+        state,
+        {},
+        source.from_step,
+        steps=steps,
+        dims=config.loss.dims,
+        identity=identity,
+        data_digest=digest,
+        validate=validate,
+        score=SCORE,
+        say=say,
+    )
+    if not found.summary.finished:
+        return TextStageRun(found.summary, None, None)
     report = {
         "made_by": "the text stage",
         "run": config.name,
         "first_tower": begun.digest,
-        "data_digest": record["data_digest"],
-        "step": best,
-        "scores": {} if score is None else {SCORE: score},
+        "data_digest": digest,
+        "step": found.step,
+        "scores": {} if found.score is None else {SCORE: found.score},
     }
-    info = _export(config, workdir / TOWER, folder, begun, tokenizer.end_id, state, report)
-    say(f"tower of step {best} in {workdir / TOWER}")
-    return TextStageRun(summary, workdir / TOWER, info)
+    tower = workdir / TOWER
+    if is_first():
+        _export(config, tower, folder, begun, tokenizer.end_id, found.state, report)
+    wait_for_all("tower written")
+    say(f"tower of step {found.step} in {tower}")
+    return TextStageRun(found.summary, tower, read_info(tower, expected=("qwen3",)))
 
 
 def _weights(folder: Path) -> dict[str, Any]:
@@ -211,14 +197,15 @@ def _validator(
     largest = max(max(ids) for ids in (*queries, *documents))
     _check_ids(largest, vocab_size, Path(where))
     judgements = judgements_of(data)
-    sharding = devices.rows
-    embed = jax.jit(text_embedder(rebuild, DTYPES[config.model.dtype]))
+    rows = devices.all_rows
+    whole = NamedSharding(rows.mesh, PartitionSpec())
+    embed = jax.jit(text_embedder(rebuild, DTYPES[config.model.dtype]), out_shardings=whole)
 
     def validate(state: TrainState) -> Mapping[str, float]:
+        trained = devices.spread(state.trained)
+
         def encode(tokens: Sequence[Sequence[int]]) -> HostArray:
-            return embed_tokens(
-                lambda ids, mask: embed(state.trained, ids, mask), tokens, sharding=sharding
-            )
+            return embed_tokens(lambda ids, mask: embed(trained, ids, mask), tokens, sharding=rows)
 
         asked, held = encode(queries), encode(documents)
         return scores_of(evaluate_retrieval(asked, held, judgements, dims=config.loss.dims))

@@ -15,8 +15,6 @@ from flax import nnx
 from mrl_jax import param_tree
 from mrl_jax.array_types import HostArray
 from mrl_jax.batch import Batch
-from mrl_jax.checkpoint import RunCheckpoints
-from mrl_jax.config_tree import to_json
 from mrl_jax.data.batches import BatchSource, read_batches
 from mrl_jax.data.builder import BUILD_FILE
 from mrl_jax.data.dataset import open_dataset
@@ -35,16 +33,15 @@ from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.param_tree import Split
 from mrl_jax.run_folder import (
-    CONFIG_FILE,
     SCORE,
     make_folder,
     scores_of,
-    tell_changes,
     write_json,
 )
+from mrl_jax.stage_run import Trained, begin, run_steps, this_host
 from mrl_jax.tower_folder import read_info
-from mrl_jax.training.loop import RunSummary, run_loop
-from mrl_jax.training.optim import learning_rate, make_optimizer
+from mrl_jax.training.loop import RunSummary
+from mrl_jax.training.optim import make_optimizer
 from mrl_jax.training.parallel import Devices
 from mrl_jax.training.step import TrainState, init_state, trained_leaves
 
@@ -88,10 +85,7 @@ def train(
     Raises:
         MrlError: whatever is wrong with the config, the data, the towers, a checkpoint.
     """
-    agree({"config": json.dumps(to_json(config), sort_keys=True, default=str)})
-    if devices is None:
-        devices = Devices(config.train.parallel, fsdp=config.train.fsdp)
-    devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
+    devices, say = begin(config, devices, say)
     tokenizer = TextTokenizer(config.model.text_tower, max_tokens=config.data.batch.max_text_tokens)
     # What no device could hold alone is put together on the host.
     host = jax.local_devices(backend="cpu")[0] if devices.fsdp > 1 else None
@@ -99,7 +93,6 @@ def train(
         model = build_model(config, tokenizer)
     validation = read_retrieval_set(config.data.validation) if config.data.validation else None
     make_folder(workdir)
-    say = say if is_first() else _silent
     with first_host_first("data"):  # It builds, where something is to be built.
         folder, report = prepare_data(config, workdir)
     if report is not None and report.skipped:
@@ -123,7 +116,7 @@ def train(
         min_samples=model.min_samples,
         augment=config.augment,
         stretch=config.stretch,
-        shard=(jax.process_index(), jax.process_count()),
+        shard=this_host(),
     )
     source = source_of()
     steps = config.train.total_steps(source.plan.batches_per_epoch)
@@ -174,58 +167,40 @@ def train(
     validate = None
     if validation is not None:
         validate = _validator(config, encoder, validation, rate, devices)
-    record = {**to_json(config), "data_digest": examples.digest}
-    with RunCheckpoints(
-        workdir / "checkpoints",
-        keep_last=config.train.keep_last,
-        keep_best=config.train.keep_best,
-    ) as checkpoints:
-        if checkpoints.latest_step is not None:
-            state = checkpoints.restore(checkpoints.latest_step, state, identity)
-            say(f"resumed from step {checkpoints.latest_step}")
-            tell_changes(record, workdir, say)
-        if is_first():
-            write_json(workdir / CONFIG_FILE, record)
 
-        def batches(start: int) -> Generator[Batch, None, None]:
-            return read_batches(source, start=start, config=config.data.batch)
+    def batches(start: int) -> Generator[Batch, None, None]:
+        return read_batches(source, start=start, config=config.data.batch)
 
-        summary = run_loop(
-            state,
-            devices.compile_step(
-                split.rebuild,
-                optimizer,
-                config.loss,
-                accumulation_steps=config.optim.accumulation_steps,
-            ),
-            frozen,
-            batches,
-            devices.put_batch,
-            config=config.train,
-            total_steps=steps,
-            dims=config.loss.dims,
-            batch_size=config.data.batch.batch_size,
-            learning_rate=learning_rate(config.optim, steps),
-            checkpoints=checkpoints,
-            identity=identity,
-            workdir=workdir,
-            validate=validate,
-            score=SCORE,
-        )
-        if not summary.finished:
-            say(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
-            return TrainingRun(summary, None)
-        best = checkpoints.best_step or summary.step
-        state = summary.state
-        if best != summary.step:
-            state = checkpoints.restore(best, state, identity)
-        score = checkpoints.best_score
+    found = run_steps(
+        config,
+        workdir,
+        devices,
+        devices.compile_step(
+            split.rebuild,
+            optimizer,
+            config.loss,
+            accumulation_steps=config.optim.accumulation_steps,
+        ),
+        state,
+        frozen,
+        batches,
+        steps=steps,
+        dims=config.loss.dims,
+        identity=identity,
+        data_digest=examples.digest,
+        validate=validate,
+        score=SCORE,
+        say=say,
+    )
+    if not found.summary.finished:
+        return TrainingRun(found.summary, None)
     if is_first():
-        _export(config, workdir, model, split, state, best, score)
+        _export(config, workdir, model, split, found)
     wait_for_all("model")
     info = read_model_info(workdir)
-    say(f"model of step {best} in {workdir}; input wait {summary.input_wait:.1%} of the time")
-    return TrainingRun(summary, info)
+    wait = found.summary.input_wait
+    say(f"model of step {found.step} in {workdir}; input wait {wait:.1%} of the time")
+    return TrainingRun(found.summary, info)
 
 
 def _calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming: bool) -> None:
@@ -289,13 +264,11 @@ def _export(
     workdir: Path,
     model: TwoTowers,
     split: Split,
-    state: TrainState,
-    step: int,
-    score: float | None,
+    found: Trained,
 ) -> ModelInfo:
     # Later lines win: the head's weights with its fixed factors multiplied in.
-    trained = {path: np.asarray(x) for path, x in param_tree.flatten(state.trained).items()}
-    head = split.rebuild(state.trained, split.frozen).head
+    trained = {path: np.asarray(x) for path, x in param_tree.flatten(found.state.trained).items()}
+    head = split.rebuild(found.state.trained, split.frozen).head
     trained.update({f"head.{path}": array for path, array in head.fold().items()})
     info = {
         "kind": config.model.kind,
@@ -306,8 +279,8 @@ def _export(
         "dims": config.loss.dims,
         "prompts": dict(config.data.batch.prompts),
         "max_text_tokens": config.data.batch.max_text_tokens,
-        "step": step,
-        "scores": {} if score is None else {SCORE: score},
+        "step": found.step,
+        "scores": {} if found.score is None else {SCORE: found.score},
         "dtype": config.model.dtype,
     }
     return save_model(workdir, info, trained)
@@ -316,11 +289,6 @@ def _export(
 def _tower_digests(config: ExperimentConfig) -> str:
     towers = (config.model.speech_tower, config.model.text_tower)
     return " ".join(read_info(Path(tower)).digest for tower in towers)
-
-
-def _silent(line: str) -> None:
-    """What the first host says is enough."""
-    del line
 
 
 def _as_it_is(clip: HostArray) -> HostArray:

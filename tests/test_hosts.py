@@ -1,5 +1,6 @@
 """Several processes, one run: `train.py` itself, two of it, against one; and what they refuse."""
 
+import itertools
 import json
 import os
 import signal
@@ -13,12 +14,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import test_ctc_run
 import tiny_run
 from test_training_run import head
 
 import mrl_jax
+from mrl_jax.data.retrieval_set import Document, Query, write_retrieval_set
 from mrl_jax.errors import MrlError, run_command
 from mrl_jax.hosts import agree, should_stop, start_hosts, wait_for_all
+from mrl_jax.tower_folder import read_checked_weights, read_info
 from mrl_jax.training.loop import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -57,13 +61,19 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def pair(world: Path, workdir: str, *words: object, second: tuple[object, ...] = ()):
+def pair(
+    world: Path,
+    workdir: str,
+    *words: object,
+    second: tuple[object, ...] = (),
+    config: str = "tiny.py",
+):
     """Two processes of one device each; their output."""
     port = free_port()
     hosts = ("--coordinator", f"localhost:{port}", "--processes", 2, "--process")
     return [
-        start(world, workdir, *hosts, 0, *words),
-        start(world, workdir, *hosts, 1, *words, *second),
+        start(world, workdir, *hosts, 0, *words, config=config),
+        start(world, workdir, *hosts, 1, *words, *second, config=config),
     ]
 
 
@@ -102,6 +112,66 @@ def test_two_hosts_are_one_run(world):
     ended(start(world, "two", "train.steps=8", "train.validate_every=0", devices=2))
     rows = read_metrics(world / "two" / "metrics.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 9))
+
+
+TEXT_STAGE = """
+from mrl_jax.data.text_pairs import TextBatchConfig
+from mrl_jax.text_experiment import *
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.step import LossConfig
+
+
+def get_config():
+    new = NewTowerConfig(units="characters", width=32, num_layers=1, head_width=8, mlp_width=32)
+    return TextStageExperiment(
+        name="text",
+        model=TextModelConfig(new=new, dtype="float32"),
+        data=TextDataConfig(
+            train=PAIRS, validation=VALIDATION, batch=TextBatchConfig(batch_size=8, max_tokens=64)
+        ),
+        loss=LossConfig(dims=(32, 8)),
+        optim=OptimConfig(learning_rate=1e-2, accumulation_steps=2),
+        train=LoopConfig(tensorboard=False),
+    )
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["text", "ctc"])
+def test_the_other_stages_run_on_two_hosts_too(world, stage):
+    """Rows of a batch, its loss and the exported tower are those of one process."""
+    changes = ("train.steps=3", "train.validate_every=0")
+    if stage == "ctc":
+        manifest = world / "data" / "train.jsonl"
+        config = test_ctc_run.make_config(world, world / "towers" / "speech", manifest)
+    else:
+        config = world / "text.py"
+        pairs = itertools.product("bcdf", "eiou")
+        rows = [{"query": a + b, "document": b + a} for a, b in pairs]
+        (world / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        written = [Query(id=f"q{i}", text=row["query"]) for i, row in enumerate(rows[:4])]
+        corpus = [Document(id=f"d{i}", text=row["document"]) for i, row in enumerate(rows)]
+        asked = world / "asked in writing"
+        write_retrieval_set(asked, written, corpus, {f"q{i}": {f"d{i}": 1} for i in range(4)})
+        places = {"PAIRS": world / "pairs.jsonl", "VALIDATION": asked}
+        text = TEXT_STAGE
+        for name, place in places.items():
+            text = text.replace(name, repr(str(place)))
+        config.write_text(text)
+    one = start(world, f"{stage} one", *changes, devices=2, config=config.name)
+    both = pair(world, f"{stage} two", *changes, config=config.name)
+    for process in (one, *both):
+        ended(process)
+    found, expected = (
+        [row["loss"] for row in read_metrics(world / name / "metrics.jsonl") if "loss" in row]
+        for name in (f"{stage} two", f"{stage} one")
+    )
+    assert len(found) == 3
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    towers = [world / f"{stage} {name}" / "tower" for name in ("one", "two")]
+    weights = [read_checked_weights(tower, read_info(tower)) for tower in towers]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *weights)
 
 
 @pytest.mark.slow

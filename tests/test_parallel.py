@@ -393,6 +393,15 @@ def test_weights_that_cannot_be_shared_out_so(parallel, fsdp, told):
         Devices(parallel, jax.devices()[:2], fsdp)
 
 
+def test_more_devices_than_there_are():
+    assert Devices.named("pmap").everywhere == jax.devices()
+    assert Devices.named("mesh", count=1).everywhere == jax.devices()[:1]
+    for count in (3, -1):
+        told = rf"train.devices is {count}, and there are 2 \(cpu\)\. Set it to 1 to 2"
+        with pytest.raises(MrlError, match=told):
+            Devices.named("pmap", count=count)
+
+
 def test_batches_that_cannot_be_shared_out():
     place = Devices("pmap")
     place.check_batch(8)

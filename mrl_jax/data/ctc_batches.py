@@ -113,6 +113,7 @@ class CtcSource:
             row), so that a resumed run hears the same.
         stretch: the most that `augment` makes a clip longer by.
         min_samples: a clip that `augment` makes shorter is padded to it.
+        shard: (this host's number, number of hosts): whose rows of each batch are given.
 
     Attributes:
         plan: which examples stand in which batch.
@@ -134,7 +135,9 @@ class CtcSource:
         augment: Augment | None = None,
         stretch: float = 1.0,
         min_samples: int = 1,
+        shard: tuple[int, int] = (0, 1),
     ):
+        self._shard = shard
         self._clip, self._labels, self._counts = clip, labels, counts
         self._seed, self._prepare, self._augment = seed, prepare, augment
         self._min_samples = min_samples
@@ -156,14 +159,17 @@ class CtcSource:
         return 1 << 40  # Epochs follow one another without end.
 
     def __getitem__(self, step: int) -> CtcBatch:
-        bucket, rows = self.plan(int(step))
+        bucket, everyone = self.plan(int(step))
+        host, hosts = self._shard
+        start, stop = (len(everyone) * number // hosts for number in (host, host + 1))
+        rows = everyone[start:stop]
         size = int(self.plan.sizes[bucket])
         samples = np.zeros((len(rows), size), np.float32)
         lengths = np.zeros(len(rows), np.int32)
         for row, index in enumerate(rows):
             clip = self._clip(int(index))
             if self._augment is not None:
-                rng = np.random.default_rng((self._seed, int(step), row))
+                rng = np.random.default_rng((self._seed, int(step), start + row))
                 clip = self._augment(clip, rng)[:size]
                 clip = np.pad(clip, (0, max(self._min_samples - len(clip), 0)))
             clip = self._prepare(clip)

@@ -149,6 +149,7 @@ class TextPairSource:
         tokenizer: the tower's; it cuts texts to its own `max_tokens`.
         config: sizes and prompts.
         seed: of the order.
+        shard: (this host's number, number of hosts): whose rows of each batch are given.
 
     Raises:
         MrlError: fewer pairs than a batch; a task without a prompt.
@@ -161,6 +162,7 @@ class TextPairSource:
         config: TextBatchConfig,
         *,
         seed: int,
+        shard: tuple[int, int] = (0, 1),
     ):
         if len(pairs) < config.batch_size:
             raise MrlError(
@@ -169,7 +171,7 @@ class TextPairSource:
                 mend=f"lower data.batch.batch_size (with optim.accumulation_steps) to "
                 f"{len(pairs)} or less, or bring more pairs",
             )
-        self.config, self.seed = config, seed
+        self.config, self.seed, self._shard = config, seed, shard
         self._queries = tokenizer.encode(prompted(pairs, config.prompts))
         self._documents = tokenizer.encode([pair.document for pair in pairs])
         self._ids = identities(self._queries), identities(self._documents)
@@ -190,7 +192,7 @@ class TextPairSource:
         return max(max(ids) for ids in (*self._queries, *self._documents))
 
     def __call__(self, step: int) -> TextBatch:
-        """The batch of step `step`, counted from 0."""
+        """This host's rows of the batch of step `step`, counted from 0."""
         epoch, place = divmod(step, self.batches_per_epoch)
         if self._epoch[0] != epoch:
             found = alike_batches(self._lengths, self.config.batch_size, self.seed, epoch)
@@ -198,13 +200,15 @@ class TextPairSource:
         rows = self._epoch[1][place]
         query, query_mask = _padded([self._queries[row] for row in rows])
         document, document_mask = _padded([self._documents[row] for row in rows])
+        host, hosts = self._shard  # All are padded alike, as shapes are the same on every host.
+        mine = slice(host * len(rows) // hosts, (host + 1) * len(rows) // hosts)
         return TextBatch(
-            query=query,
-            query_mask=query_mask,
-            document=document,
-            document_mask=document_mask,
-            query_ids=self._ids[0][rows],
-            document_ids=self._ids[1][rows],
+            query=query[mine],
+            query_mask=query_mask[mine],
+            document=document[mine],
+            document_mask=document_mask[mine],
+            query_ids=self._ids[0][rows][mine],
+            document_ids=self._ids[1][rows][mine],
         )
 
     def from_step(self, start: int) -> Generator[TextBatch, None, None]:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from mrl_jax.array_types import Float32, HostArray
 from mrl_jax.data.text import pad_tokens
 from mrl_jax.data.text_pairs import padded_tokens
+from mrl_jax.hosts import put_shared
 
 
 def embed_tokens(
@@ -25,7 +26,8 @@ def embed_tokens(
     Args:
         embed: (ids [B, L], mask [B, L]) to [B, E], compiled by the caller.
         tokens: ids of each text, its end token last.
-        sharding: where batches go; rows are shared out over its devices.
+        sharding: where batches go; rows are shared out over its devices, of all hosts if it
+            has them; `embed` then gives every host the whole.
         batch_size: rows in a batch, rounded up to a multiple of the devices.
         progress: name of a progress bar.
     """
@@ -41,7 +43,7 @@ def embed_tokens(
             size = padded_tokens(len(tokens[rows[0]]))
             inputs: Any = pad_tokens([tokens[row] for row in filled], size)
             if sharding is not None:
-                inputs = jax.device_put(inputs, sharding)
+                inputs = put_shared(inputs, sharding)
             vectors = np.asarray(embed(*inputs), np.float32)
             found.update(zip(rows.tolist(), vectors[: len(rows)], strict=True))
             bar.update(len(rows))

@@ -33,6 +33,7 @@ class LoopConfig:
         steps: optimiser steps; 0 lets `epochs` decide.
         epochs: passes over the data, if `steps` is 0.
         parallel: "pmap" or "mesh".
+        devices: how many of a machine's devices to train on; 0 for all.
         fsdp: of "mesh": devices that one copy of the frozen weights is shared out over, for
             towers that one device cannot hold.
         validate_every: steps between validations; 0 validates at the end only.
@@ -46,6 +47,7 @@ class LoopConfig:
     steps: int = 0
     epochs: float = 1.0
     parallel: Literal["pmap", "mesh"] = "pmap"
+    devices: int = 0
     fsdp: int = 1
     validate_every: int = 0
     checkpoint_every: int = 500

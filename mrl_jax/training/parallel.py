@@ -59,6 +59,26 @@ class Devices:
                 mend=f"set it to a divisor of {count}",
             )
 
+    @classmethod
+    def named(cls, parallel: Parallel, *, count: int = 0, fsdp: int = 1) -> "Devices":
+        """The first `count` devices, all of them by default.
+
+        Raises:
+            MrlError: there are fewer; some of several hosts' devices are asked for.
+        """
+        found = jax.devices()
+        if not 0 <= count <= len(found):
+            raise MrlError(
+                f"train.devices is {count}, and there are {len(found)} ({found[0].platform})",
+                mend=f"set it to 1 to {len(found)}, or to 0 for all of them",
+            )
+        if count and jax.process_count() > 1:
+            raise MrlError(
+                f"train.devices is {count}, and {jax.process_count()} hosts bring all of theirs",
+                mend="leave train.devices out",
+            )
+        return cls(parallel, found[:count] or None, fsdp)
+
     @property
     def everywhere(self) -> list[Any]:
         return list(jax.devices() if self.devices is None else self.devices)
