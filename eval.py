@@ -62,6 +62,9 @@ def main(argv: Sequence[str]) -> int:
     options = vars(parser.parse_args(argv))
     name, data, out = (options.pop(key) for key in ("command", "data", "out"))
     model = options.pop("models" if name == "compare" else "model")
+    from mrl_jax.compilation_cache import keep_compiled
+
+    keep_compiled()
     report = importlib.import_module(COMMANDS[name][0])
     data = Path(data) if Path(data).exists() else data
     out = out or model / default_name(name, str(data))

@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
         from mrl_jax.hosts import start_hosts
 
         start_hosts(*numbers, timeout=args.wait)
+    from mrl_jax.compilation_cache import keep_compiled
     from mrl_jax.config_tree import load_config, override
     from mrl_jax.ctc_experiment import CtcExperiment
     from mrl_jax.ctc_run import train_recogniser
@@ -40,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     from mrl_jax.text_run import train_text
     from mrl_jax.training_run import train
 
+    keep_compiled()
     runs = {
         ExperimentConfig: train,
         TextStageExperiment: train_text,

@@ -4,7 +4,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import DTypeLike, Float32, HostArray
@@ -51,13 +53,16 @@ class Embedder:
         self._directions = directions
         self.width = max(model.separate_dims, default=model.text.config.width)
         split = param_tree.split(model)
+        trained, frozen, rows = split.trained, split.frozen, None
+        if len(jax.local_devices()) > 1:  # A machine's devices share the rows of a batch.
+            mesh = Mesh(np.asarray(jax.local_devices()), ("rows",), axis_types=(AxisType.Auto,))
+            whole, rows = (
+                NamedSharding(mesh, PartitionSpec()),
+                NamedSharding(mesh, PartitionSpec("rows")),
+            )
+            trained, frozen = jax.device_put((trained, frozen), whole)
         self.encoder = Encoder(
-            split.rebuild,
-            split.trained,
-            split.frozen,
-            model,
-            tokenizer,
-            prompts=info.prompts,
+            split.rebuild, trained, frozen, model, tokenizer, prompts=info.prompts, sharding=rows
         )
 
     @classmethod

@@ -17,6 +17,7 @@ LAYERS: list[dict[str, set[str]]] = [
         "staging": {"errors"},
         "hosts": {"errors"},
         "config_tree": {"errors"},
+        "compilation_cache": set(),
     },
     {
         "nn.*": {"nn.*"},

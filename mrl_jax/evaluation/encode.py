@@ -202,11 +202,11 @@ class Encoder:
         before = self.prompts_of([task], [prompt], 1)[0]
 
         def spoken() -> HostArray:
-            inputs = self._inputs_alone(query, before)
+            inputs = self._inputs_alone(query, before, copies=self._devices)
             return np.asarray(self._embed_speech(*inputs))
 
         def written() -> HostArray:
-            inputs = self._inputs_alone(query, before)
+            inputs = self._inputs_alone(query, before, copies=self._devices)
             return np.asarray(self._embed_text(*inputs))
 
         return written if isinstance(query, str) else spoken
@@ -225,12 +225,11 @@ class Encoder:
             embed = model.embed_text if isinstance(query, str) else model.embed_speech
             return embed(*inputs)
 
-        inputs = self._inputs_alone(query, self.prompts_of([task], [prompt], 1)[0])
+        inputs = self._inputs_alone(query, self.prompts_of([task], [prompt], 1)[0], copies=1)
         counted = jax.jit(program).lower(self.trained, self.frozen, *inputs).cost_analysis()
         return float((counted or {}).get("flops", "nan"))
 
-    def _inputs_alone(self, query: HostArray | str, before: str) -> tuple[Any, ...]:
-        copies = self._devices
+    def _inputs_alone(self, query: HostArray | str, before: str, *, copies: int) -> tuple[Any, ...]:
         if isinstance(query, str):
             return self._text_inputs(self._tokenizer.encode([before + query]) * copies)
         tokens = self._tokenizer.encode_prompts([before])
