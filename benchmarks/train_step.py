@@ -1,11 +1,13 @@
 """One training step of late fusion at full size, beside an honest PyTorch construction.
 
     python benchmarks/train_step.py [--rounds 2] [--seconds 4 --batch 4 --tokens 32] [--bf16]
+    python benchmarks/train_step.py --bf16 --compile --batch 64 --seconds 10 --profile    # on a GPU
 
 HuBERT-base and Qwen3-0.6B architectures of random weights, frozen; the head, nested InfoNCE at
 four dims and AdamW. PyTorch: transformers' towers (SDPA attention, no gradients of weights), the
 same head, eager; with --compile also torch.compile. Each side runs in processes of its own, in
-turn; peak memory is that of the process, or of the accelerator's allocator.
+turn; peak memory is that of the process, or of the accelerator's allocator. On an accelerator that
+is known, also model-FLOPs utilisation; with --profile what one more step spends its time on.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +27,8 @@ from common import HUBERT_BASE, QWEN3_06B, record, spread, timed
 OURS = ("ours", "stored", "both")
 """All of the step; with the documents stored; with the speech stored as well, in bfloat16."""
 DIMS = (1024, 512, 256, 128)
+PEAKS = {"NVIDIA H100": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100": 312e12, "TPU v5 lite": 197e12}
+"""Published FLOP/s in bfloat16, dense, by the beginning of a device's name."""
 RUNS = 3
 RATE = 16_000
 
@@ -36,6 +41,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--bf16", action="store_true", help="towers in bfloat16, on both sides")
     parser.add_argument("--compile", action="store_true", help="torch.compile as a third rival")
+    parser.add_argument("--profile", action="store_true", help="name the ten largest kernels")
     parser.add_argument("--worker", choices=("torch", "compiled", *OURS))
     args = parser.parse_args()
     if args.worker:
@@ -59,6 +65,11 @@ def main() -> None:
     for side in sides[1:]:
         figures[f"torch_over_{side}"] = figures["torch"]["median"] / figures[side]["median"]
     device = found["ours"][0]["device"]
+    peak = next((flop for name, flop in PEAKS.items() if device.startswith(name)), None)
+    if peak is not None and args.bf16:
+        figures["utilisation"] = flops(args)["all"] / figures["ours"]["median"] / peak
+    if args.profile:
+        figures["kernels"] = found["ours"][-1]["kernels"]
     result = {
         "device": device,
         "target": "PyTorch's time over ours at least 1.1, and 1.5 with the store; memory no higher",
@@ -115,13 +126,34 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     losses: list[float] = []
     first = timed(lambda: losses.append(step()))
     seconds = [timed(lambda: losses.append(step())) for _ in range(RUNS)]
+    kernels = profiled(step) if args.profile and args.worker in OURS else None
     return {
         "device": device,
+        "kernels": kernels,
         "seconds": seconds,
         "first_call": first,
         "loss": losses[0],
         "peak_bytes": peak(args.worker),
     }
+
+
+def profiled(step: Callable[[], float]) -> list[dict[str, Any]]:
+    """The ten names that most of a step's time is spent under, in seconds."""
+    import jax
+
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            step()
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
+    devices = [plane for plane in planes if plane.name.startswith("/device:")]
+    spent: dict[str, float] = {}
+    for plane in devices or [plane for plane in planes if plane.name == "/host:CPU"]:
+        for line in plane.lines:
+            for event in line.events:
+                spent[event.name] = spent.get(event.name, 0.0) + event.duration_ns / 1e9
+    largest = sorted(spent.items(), key=lambda item: -item[1])[:10]
+    return [{"name": name, "seconds": seconds} for name, seconds in largest]
 
 
 def peak(side: str) -> int:
@@ -268,7 +300,7 @@ def worker(side: str, args: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, str(Path(__file__)), "--worker", side]
     for name in ("batch", "seconds", "tokens"):
         command += [f"--{name}", str(getattr(args, name))]
-    command += ["--bf16"] if args.bf16 else []
+    command += [f"--{name}" for name in ("bf16", "profile") if getattr(args, name)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

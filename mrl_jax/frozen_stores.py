@@ -30,7 +30,7 @@ from mrl_jax.experiment import ExperimentConfig
 from mrl_jax.hosts import first_host_first, is_first
 from mrl_jax.models.clips import pad_clips
 from mrl_jax.models.two_towers import TwoTowers
-from mrl_jax.staging import staged_folder
+from mrl_jax.staging import check_room, staged_folder
 from mrl_jax.tower_folder import read_info
 
 Say = Callable[[str], None]
@@ -100,9 +100,10 @@ def stored_speech(
     shape = (frames, sizes.num_layers, sizes.width)
     store = open_speech_store(folder, key, *shape)
     if store is None:
+        needed = store_bytes(*shape, kept)
+        check_room(folder, needed)  # On every host: none is left to wait for one that failed.
         heard = _heard(encoder, examples, kept)
         if is_first():
-            needed = store_bytes(*shape, kept)
             with staged_folder(folder, marker=STORE_FILE, needs_bytes=needed) as staging:
                 making = create_speech_store(staging, key, *shape)
                 for clip, states, scales in heard:

@@ -8,6 +8,8 @@ import pytest
 from mrl_jax.losses import matryoshka_infonce
 from mrl_jax.training.cached import cached_value_and_grad, merge_rows, rows_of
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 ROWS, WIDTH = 16, 12
 
 

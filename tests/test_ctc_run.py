@@ -31,6 +31,8 @@ from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.parallel import Devices
 from mrl_jax.training.step import init_state
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SPOKEN = "badiceofgu "
 
 

@@ -29,6 +29,8 @@ from mrl_jax.training.ctc_stage import (
 )
 from mrl_jax.training.stage import _is_kernel
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 TINY = HubertConfig(
     width=16,
     num_layers=1,

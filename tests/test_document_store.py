@@ -16,6 +16,8 @@ from mrl_jax.training.loop import read_metrics
 from mrl_jax.training.parallel import Devices
 from mrl_jax.training_run import train
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 KEY = store_key(["ba", "ce"], tower="a" * 64, tokenizer="b" * 64, max_tokens=9, dtype="float32")
 VECTORS = np.arange(8, dtype=np.float32).reshape(2, 4)
 

@@ -29,6 +29,8 @@ from mrl_jax.param_tree import freeze
 from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.step import LossConfig, init_state, make_train_step, trained_leaves
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SIZES = (800, 417)
 QUICK = {"xla_backend_optimization_level": 0}
 

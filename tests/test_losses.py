@@ -9,16 +9,11 @@ from hypothesis import strategies as st
 
 from mrl_jax.losses import l1_cosine, matryoshka_infonce
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 ROWS, WIDTH = 6, 16
 DIMS = (16, 8, 4)
 SHARES = (3.0, 1.0, 2.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def draw(*shape, seed=0):

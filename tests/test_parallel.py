@@ -30,6 +30,8 @@ from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.parallel import AXIS, Devices
 from mrl_jax.training.step import LossConfig, TrainState, init_state, make_train_step
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 WIDTH, SAMPLES, STEPS = 16, 24, 20
 LOSSES = {
     "infonce": LossConfig(dims=DIMS),
@@ -189,13 +191,6 @@ def compare(counts, more):
         found = parallel_run(model, config, kind, devices, parts, int(share or 1))
         errors[name] = furthest(found, expected[key])
     return errors
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def start(*arguments):

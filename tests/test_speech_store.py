@@ -22,6 +22,8 @@ from mrl_jax.training.loop import read_metrics
 from mrl_jax.training.parallel import Devices
 from mrl_jax.training_run import train
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 FRAMES = np.asarray([3, 1, 2])
 LAYERS, WIDTH = 2, 4
 STATES = np.random.default_rng(0).normal(size=(6, LAYERS, WIDTH)).astype(np.float32)

@@ -12,14 +12,9 @@ from mrl_jax.training.optim import TEMPERATURE_RANGE, OptimConfig, make_optimize
 from mrl_jax.training.parallel import Devices
 from mrl_jax.training.step import LossConfig, init_state, trained_leaves
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 LOSS = LossConfig(dims=DIMS, learn_temperature=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,8 @@ from mrl_jax.training.text_step import (
     working_copy,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 DIMS = (32, 16, 8)
 WORDS = ("ba", "ce", "di", "fo", "gu", "hy")
 PAIRS = [(f"{a} {b}", f"{b.upper()}, {a}?") for a, b in itertools.product(WORDS[:4], WORDS)]
