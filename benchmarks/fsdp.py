@@ -19,6 +19,7 @@ from collectives import collectives
 from common import record
 
 ROWS, SECONDS, TOKENS = 16, 10, 64
+MORE_ROWS, MORE_TOKENS = 64, 256
 TOWERS = ("embedding_0_6b", "embedding_4b", "embedding_8b")
 
 
@@ -46,7 +47,7 @@ def main() -> None:
             figures[f"{tower}, {name}"] = json.loads(done.stdout.splitlines()[-1])
             print(f"{tower}, {name}", figures[f"{tower}, {name}"], flush=True)
     inputs = {"devices": args.devices, "rows_a_device": ROWS, "seconds": SECONDS, "tokens": TOKENS}
-    target = "weights of one device: a share of them, the same collectives at any batch"
+    target = "weights of one device: a share of them; what is sent the same at any batch"
     record("fsdp", {"target": target, "inputs": inputs, "figures": figures})
 
 
@@ -55,7 +56,10 @@ def compiled(tower: str, fsdp: int, devices: int) -> dict[str, Any]:
     sizes = {"rows": ROWS * devices, "seconds": SECONDS, "tokens": TOKENS}
     program, _ = compile_step(tower, "mesh", devices, fsdp=fsdp, remat=True, **sizes)
     memory = program.memory_analysis()
+    sizes = {"rows": MORE_ROWS * devices, "seconds": SECONDS, "tokens": MORE_TOKENS}
+    larger, _ = compile_step(tower, "mesh", devices, fsdp=fsdp, remat=True, **sizes)
     return {
+        "collectives_of_larger_batch": collectives(larger.as_text()),
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
         "collectives": collectives(program.as_text()),

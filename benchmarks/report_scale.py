@@ -125,15 +125,24 @@ def fsdp(result: dict[str, Any]) -> list[str]:
         gathered, reduced = (
             kinds.get(kind, {"bytes": 0})["bytes"] for kind in ("all-gather", "all-reduce")
         )
-        sizes = (found["argument_bytes"], found["temporary_bytes"], gathered, reduced)
+        larger = found["collectives_of_larger_batch"]["all-gather"]["bytes"]
+        sizes = (found["argument_bytes"], found["temporary_bytes"], gathered, larger, reduced)
         rows.append([name.replace("_", "-"), *(f"{size / 1e9:.2f}" for size in sizes)])
-    header = ["text tower", "held, GB", "temporary, GB", "gathered, GB", "reduced, GB"]
+    header = [
+        "text tower",
+        "held, GB",
+        "temporary, GB",
+        "gathered, GB",
+        "of 64 clips",
+        "reduced, GB",
+    ]
     return [
         "## Frozen weights shared out",
         f"What one of {inputs['devices']} devices holds and sends in a step with "
         f"{inputs['rows_a_device']} clips of {inputs['seconds']} s each and documents of "
         f"{inputs['tokens']} tokens, in bfloat16, layers recomputed (`train.parallel=mesh "
-        "train.fsdp=4 model.remat=true`); compiled from shapes for simulated devices, and not run. "
+        "train.fsdp=4 model.remat=true`), and what it gathers with 64 clips and documents of 256; "
+        "compiled from shapes for simulated devices, and not run. "
         "XLA's CPU backend widens bfloat16 weights to float32 before products: temporaries and "
         "gathered bytes hold them so, and are about half of that where bfloat16 is multiplied "
         "as it is.",

@@ -11,6 +11,7 @@ is known, also model-FLOPs utilisation; with --profile what one more step spends
 """
 
 import argparse
+import dataclasses
 import json
 import resource
 import subprocess
@@ -228,11 +229,10 @@ def run_ours(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
     """The project's own step, compiled as `train.py` compiles it."""
     import jax
     import jax.numpy as jnp
-    import ml_dtypes
     from flax import nnx
 
     from mrl_jax import param_tree
-    from mrl_jax.batch import Batch, StoredSpeech
+    from mrl_jax.batch import Batch
     from mrl_jax.models.hubert import HubertConfig, HubertEncoder
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
@@ -256,42 +256,53 @@ def run_ours(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
     rows = np.arange(args.batch, dtype=np.int32)
     lengths = np.full(args.batch, samples.shape[1], np.int32)
     rng = np.random.default_rng(1)
-    tokens, vectors, speech = ids.astype(np.int32), None, None
+    tokens, vectors, store = ids.astype(np.int32), None, None
     if args.worker in ("stored", "both"):
         tokens = tokens[:, :0]
         vectors = rng.standard_normal((args.batch, 1024), np.float32)
     if args.worker == "both":
-        frames = HubertConfig.base().frame_count(samples.shape[1])
-        states = rng.standard_normal((args.batch, frames, 12, 768), np.float32)
-        speech = StoredSpeech(
-            states=states.astype(ml_dtypes.bfloat16),
-            scales=None,
-            frames=np.full(args.batch, frames, np.int32),
-        )
+        store = speech_store(rng, args.batch, HubertConfig.base().frame_count(samples.shape[1]))
         samples = samples[:, :0]
-    batch = place.put_batch(
-        Batch(
-            samples=samples,
-            lengths=lengths,
-            prompt=np.zeros((args.batch, 0), np.int32),
-            prompt_mask=np.zeros((args.batch, 0), bool),
-            document=tokens,
-            document_mask=np.ones(tokens.shape, bool),
-            query_ids=rows,
-            document_ids=rows,
-            rows=np.ones(args.batch, bool),
-            document_vectors=vectors,
-            speech=speech,
-        )
+    host = Batch(
+        samples=samples,
+        lengths=lengths,
+        prompt=np.zeros((args.batch, 0), np.int32),
+        prompt_mask=np.zeros((args.batch, 0), bool),
+        document=tokens,
+        document_mask=np.ones(tokens.shape, bool),
+        query_ids=rows,
+        document_ids=rows,
+        rows=np.ones(args.batch, bool),
+        document_vectors=vectors,
     )
+    batch = place.put_batch(host)
     compiled = place.compile_step(split.rebuild, optimizer, LossConfig(dims=DIMS))
 
     def step() -> float:
         nonlocal state
-        state, metrics = compiled(state, frozen, batch)
+        # States are far larger than samples, so reading and moving them is timed.
+        given = batch
+        if store is not None:
+            speech = store.rows(np.arange(args.batch), store.frames[0])
+            given = place.put_batch(dataclasses.replace(host, speech=speech))
+        state, metrics = compiled(state, frozen, given)
         return float(metrics["loss"])
 
     return step, jax.devices()[0].device_kind
+
+
+def speech_store(rng: np.random.Generator, clips: int, frames: int) -> Any:
+    """A store of random states in bfloat16, as `data.speech_store` makes it."""
+    import ml_dtypes
+
+    from mrl_jax.data.speech_store import open_speech_store, speech_store_key, write_speech_store
+
+    key = speech_store_key(clips="", split="", tower="", dtype="", kept="bfloat16")
+    shape = (np.full(clips, frames, np.int64), 12, 768)
+    heard = rng.standard_normal((frames, 12, 768), np.float32).astype(ml_dtypes.bfloat16)
+    with tempfile.TemporaryDirectory() as name:  # What is open stays.
+        write_speech_store(Path(name), key, *shape, ((clip, heard, None) for clip in range(clips)))
+        return open_speech_store(Path(name), key, *shape)
 
 
 def worker(side: str, args: argparse.Namespace) -> dict[str, Any]:

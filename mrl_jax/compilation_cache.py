@@ -13,5 +13,8 @@ def keep_compiled() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # A user without a home.
+        return
     jax.config.update("jax_compilation_cache_dir", str(Path(home) / "mrl_jax" / "programs"))

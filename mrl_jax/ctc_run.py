@@ -26,7 +26,7 @@ from mrl_jax.data.utterances import need_transcripts, read_utterances
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.transcribe import Recogniser, unspelled
 from mrl_jax.evaluation.wer import compare_transcripts
-from mrl_jax.hosts import agree, first_host_first, is_first, wait_for_all
+from mrl_jax.hosts import agree, first_does, first_host_first
 from mrl_jax.models.clips import normalize_clip
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.hubert import HubertConfig
@@ -162,10 +162,12 @@ def train_recogniser(
     if not found.summary.finished:
         return CtcRun(found.summary, None, None)
     out = workdir / TOWER
-    if is_first():
-        trained = jax.tree.map(np.asarray, found.state.trained)
+    trained = jax.tree.map(np.asarray, found.state.trained)
+
+    def write() -> None:
         save_speech_tower(out, split.rebuild(trained, split.frozen))
-    wait_for_all("tower written")
+
+    first_does(write)
     say(f"recogniser of step {found.step} in {out}")
     return CtcRun(found.summary, out, read_info(out, expected=("hubert_ctc",)))
 

@@ -9,7 +9,7 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ from mrl_jax.errors import MrlError, describe_os_error, first_line
 
 TIMEOUT = 300
 """Seconds to wait for the coordinator."""
+LINE = 1024
+"""Bytes of a message that hosts exchange."""
 
 
 def start_hosts(
@@ -112,6 +114,35 @@ def first_host_first(name: str) -> Iterator[None]:
     finally:
         if is_first():
             wait_for_all(name)
+
+
+def first_does(work: Callable[[], None]) -> None:
+    """What one host does for all, and all then go on; where it fails, all fail with its line.
+
+    Args:
+        work: done by the first host, of files that all of them see.
+
+    Raises:
+        MrlError: on every host, as the first one's work raised it.
+    """
+    problem = ""
+    if is_first():
+        try:
+            work()
+        except MrlError as error:
+            if jax.process_count() == 1:
+                raise
+            problem = str(error)
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    line = np.zeros(LINE, np.uint8)
+    said = problem.encode()[:LINE]
+    line[: len(said)] = np.frombuffer(said, np.uint8)
+    heard = bytes(np.asarray(multihost_utils.broadcast_one_to_all(line))).rstrip(b"\0")
+    if heard:
+        raise MrlError(f"the first host failed: {heard.decode(errors='replace')}")
 
 
 def agree(facts: Mapping[str, str]) -> None:

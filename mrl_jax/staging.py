@@ -40,7 +40,13 @@ def staged_folder(
         _remove_leftovers(final, host)
         if _occupied(final):
             _check_replaceable(final, named, marker, overwrite)
-        check_room(named, needs_bytes)
+        free = shutil.disk_usage(final.parent).free
+        if needs_bytes > free:
+            raise MrlError(
+                f"the output needs {needs_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+                where=named,
+                mend="free some space, or write elsewhere",
+            )
         staging.mkdir()
         yield staging
         if _occupied(final):
@@ -68,24 +74,6 @@ def staged_folder(
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def check_room(out: Path, needs_bytes: int) -> None:
-    """Refuse an output that its disk has no room for.
-
-    Raises:
-        MrlError: there is less.
-    """
-    place = out.resolve().parent
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needs_bytes > free:
-        raise MrlError(
-            f"the output needs {needs_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
-            where=out,
-            mend="free some space, or write elsewhere",
-        )
 
 
 def check_apart(source: Path, out: Path) -> None:

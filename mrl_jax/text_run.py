@@ -20,7 +20,7 @@ from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode_text import embed_tokens
 from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
 from mrl_jax.experiment import DTYPES, check_dims
-from mrl_jax.hosts import agree, first_host_first, is_first, wait_for_all
+from mrl_jax.hosts import agree, first_does, first_host_first, is_first
 from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.run_folder import (
     SCORE,
@@ -161,9 +161,7 @@ def train_text(
         "scores": {} if found.score is None else {SCORE: found.score},
     }
     tower = workdir / TOWER
-    if is_first():
-        _export(config, tower, folder, begun, tokenizer.end_id, found.state, report)
-    wait_for_all("tower written")
+    first_does(lambda: _export(config, tower, folder, begun, tokenizer.end_id, found.state, report))
     say(f"tower of step {found.step} in {tower}")
     return TextStageRun(found.summary, tower, read_info(tower, expected=("qwen3",)))
 
@@ -233,7 +231,7 @@ def _export(
     end_id: int,
     state: TrainState,
     report: Mapping[str, Any],
-) -> TowerInfo:
+) -> None:
     """The tower as it was computed with: in its dtype, with its tokenizer and prompts."""
     assert isinstance(begun.config, Qwen3Config)
     dtype = np.dtype(DTYPES[config.model.dtype])
@@ -253,4 +251,4 @@ def _export(
     }
     tokenizer = (source / "tokenizer.json").read_bytes()
     files["tokenizer.json"] = appending_end(tokenizer, end_id, where=source / "tokenizer.json")
-    return write_text_tower(out, begun.config, weights, files, naming=begun.naming)
+    write_text_tower(out, begun.config, weights, files, naming=begun.naming)

@@ -26,7 +26,7 @@ from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
 from mrl_jax.experiment import ExperimentConfig, build_model, prepare_data
 from mrl_jax.frozen_stores import stored_documents, stored_speech
 from mrl_jax.head_start import CLIPS, start_at_transcript
-from mrl_jax.hosts import agree, first_host_first, is_first, wait_for_all
+from mrl_jax.hosts import agree, first_does, first_host_first, is_first
 from mrl_jax.model_folder import ModelInfo, read_model_info, save_model, tower_reference
 from mrl_jax.models.clips import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
@@ -145,7 +145,7 @@ def train(
     if config.data.store:
         vectors = stored_documents(config, encoder, examples.texts, say)
     if config.data.speech_store:
-        speech = stored_speech(config, encoder, examples, say)
+        speech = stored_speech(config, model.speech, examples, say)
     if vectors is not None or speech is not None:
         source = source_of(vectors=vectors, speech=speech)
     identity = {
@@ -194,9 +194,7 @@ def train(
     )
     if not found.summary.finished:
         return TrainingRun(found.summary, None)
-    if is_first():
-        _export(config, workdir, model, split, found)
-    wait_for_all("model")
+    first_does(lambda: _export(config, workdir, model, split, found))
     info = read_model_info(workdir)
     wait = found.summary.input_wait
     say(f"model of step {found.step} in {workdir}; input wait {wait:.1%} of the time")
@@ -265,7 +263,7 @@ def _export(
     model: TwoTowers,
     split: Split,
     found: Trained,
-) -> ModelInfo:
+) -> None:
     # Later lines win: the head's weights with its fixed factors multiplied in.
     trained = {path: np.asarray(x) for path, x in param_tree.flatten(found.state.trained).items()}
     head = split.rebuild(found.state.trained, split.frozen).head
@@ -283,7 +281,7 @@ def _export(
         "scores": {} if found.score is None else {SCORE: found.score},
         "dtype": config.model.dtype,
     }
-    return save_model(workdir, info, trained)
+    save_model(workdir, info, trained)
 
 
 def _tower_digests(config: ExperimentConfig) -> str:

@@ -352,6 +352,23 @@ def test_devices_exchange_vectors_and_gradients_and_nothing_longer(parallel):
     assert not re.search(r" (all-to-all|collective-permute)\(", program)
 
 
+def test_shared_out_weights_come_to_the_rows():
+    """No activation is gathered or reduced over devices: what is sent does not grow with rows."""
+    rows = 22  # No size of the towers.
+    rebuild, trained, frozen = late_fusion(LOSSES["infonce"])
+    place, optimizer = Devices("mesh", jax.devices()[:2], 2), make_optimizer(OptimConfig(), 5)
+    state = place.replicate(init_state(trained, optimizer))
+    step = place.compile_step(rebuild, optimizer, LOSSES["infonce"])
+    batch = place.put_batch(tiny_batch(rows, samples=480))
+    frozen = place.place_frozen(frozen, least=1)
+    program = step.lower(state, frozen, batch).compile().as_text()
+    pattern = r" = \w+\[([\d,]+)\]\S* (?:all-gather|all-reduce)\("
+    sent = [tuple(map(int, shape.split(","))) for shape in re.findall(pattern, program)]
+    assert any(len(shape) > 2 for shape in sent)  # Weights.
+    a_vector_a_row = rows * tiny_model().text.config.width
+    assert not [shape for shape in sent if rows in shape and np.prod(shape) > a_vector_a_row]
+
+
 @pytest.mark.parametrize("parallel", ["pmap", "mesh"])
 def test_the_old_state_is_consumed_and_frozen_arrays_are_not(parallel):
     rebuild, trained, frozen = linear(LOSSES["infonce"])

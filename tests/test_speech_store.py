@@ -1,6 +1,7 @@
 """Speech heard once: the run is that without a store; a store of others is refused."""
 
 import json
+import pickle
 
 import jax
 import ml_dtypes
@@ -10,10 +11,10 @@ import tiny_run
 
 from mrl_jax.config_tree import load_config, override
 from mrl_jax.data.speech_store import (
-    create_speech_store,
     open_speech_store,
     speech_store_key,
     store_bytes,
+    write_speech_store,
 )
 from mrl_jax.errors import MrlError
 from mrl_jax.experiment import ExperimentConfig
@@ -36,12 +37,15 @@ def key_of(kept: str) -> dict[str, str]:
 
 def make(folder, kept: str):
     folder.mkdir()
-    store = create_speech_store(folder, key_of(kept), FRAMES, LAYERS, WIDTH)
     dtype = ml_dtypes.bfloat16 if kept == "bfloat16" else np.dtype(kept)
     values = (STATES * (20 if kept == "int8" else 1)).astype(dtype)
-    for clip, start in enumerate((0, 3, 4)):
-        padded = np.concatenate((values[start : start + FRAMES[clip]], np.ones_like(values)))
-        store.put(clip, padded, SCALES[clip] if kept == "int8" else None)
+
+    def clips():
+        for clip, start in ((2, 4), (0, 0), (1, 3)):
+            padded = np.concatenate((values[start : start + FRAMES[clip]], np.ones_like(values)))
+            yield clip, padded, SCALES[clip] if kept == "int8" else None
+
+    write_speech_store(folder, key_of(kept), FRAMES, LAYERS, WIDTH, clips())
     return values
 
 
@@ -64,6 +68,16 @@ def test_a_store_is_read_back_as_it_was_written(tmp_path, kept):
     told = store_bytes(FRAMES, LAYERS, WIDTH, kept)
     assert told < held < told + 512  # numpy's headers.
     assert open_speech_store(tmp_path / "none", key_of(kept), FRAMES, LAYERS, WIDTH) is None
+    # A process that makes batches is sent the place, and not what is there.
+    sent = pickle.dumps(store)
+    assert len(sent) < 2000
+    again = pickle.loads(sent).rows(np.asarray([2, 0]), 4)
+    np.testing.assert_array_equal(again.states, found.states)
+
+
+def zipped(path):
+    with path.open("wb") as file:
+        np.savez(file, STATES)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +85,10 @@ def test_a_store_is_read_back_as_it_was_written(tmp_path, kept):
     [
         (lambda f: (f / "store.json").write_text("{"), "cannot be read as a store"),
         (lambda f: (f / "states.npy").write_bytes(b"\x93NUMPY"), "states.npy: cannot be read"),
+        (lambda f: (f / "states.npy").write_bytes(b""), "states.npy: cannot be read"),
+        (lambda f: (f / "states.npy").write_bytes(b"PK\x03\x04"), "states.npy: cannot be read"),
+        (lambda f: zipped(f / "states.npy"), "states.npy: cannot be read"),
+        (lambda f: (f / "store.json").write_text("[" * 100_000), "cannot be read as a store"),
         (lambda f: (f / "scales.npy").unlink(), "scales.npy: cannot be read"),
         (lambda f: np.save(f / "states.npy", STATES), "states.npy: holds float32 of shape"),
         (lambda f: np.save(f / "scales.npy", SCALES[:2]), r"scales.npy: holds .* of \(3, 2, 4\)"),
@@ -106,6 +124,7 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
     exact = (f"data.speech_store={root / 'exact'}", "data.speech_store_dtype=float32")
     first, said = run(root, "first", *exact)
     np.testing.assert_allclose(first, plain, rtol=1e-5)
+    assert json.loads((root / "exact" / "store.json").read_text())["clips"] == 30
     assert any("hours heard once" in line and "GB of float32" in line for line in said)
     # Both stores together, and in parts: the exact cached step reads them as well.
     both = (*exact, f"data.store={root / 'documents'}", "optim.accumulation_steps=2")
@@ -176,4 +195,31 @@ def test_a_store_and_changed_clips_are_refused(root):
             override(config, ["data.speech_store=anywhere"])
     finally:
         sys.path.remove(str(root))
-    assert json.loads((root / "exact" / "store.json").read_text())["clips"] == 30
+
+
+def test_a_store_that_another_run_made_meanwhile_serves(root, monkeypatch):
+    """Two runs of a sweep begin together: the second finds what the first has left."""
+    from mrl_jax import frozen_stores
+
+    place = f"data.speech_store={root / 'raced'}"
+    inner = frozen_stores.write_speech_store
+
+    def raced(*arguments):
+        monkeypatch.setattr(frozen_stores, "write_speech_store", inner)
+        first, _ = run(root, "first of two", place)
+        inner(*arguments)
+        assert first
+
+    monkeypatch.setattr(frozen_stores, "write_speech_store", raced)
+    losses, _ = run(root, "second of two", place)
+    assert len(losses) == 4
+    # Of something else it does not: the error stands.
+
+    def spoiled(*arguments):
+        (root / "other").mkdir()
+        (root / "other" / "store.json").write_text(json.dumps({"format": 1, "made_of": {}}))
+        inner(*arguments)
+
+    monkeypatch.setattr(frozen_stores, "write_speech_store", spoiled)
+    with pytest.raises(MrlError, match="made with another data"):
+        run(root, "third", f"data.speech_store={root / 'other'}")

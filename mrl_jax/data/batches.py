@@ -38,6 +38,13 @@ class Examples(Protocol):
 
 
 @runtime_checkable
+class Rows(Protocol):
+    """Vectors by number, wherever they are."""
+
+    def __getitem__(self, rows: Any, /) -> HostArray: ...
+
+
+@runtime_checkable
 class SpeechRows(Protocol):
     """What the speech tower said of every clip, computed before: a `SpeechStore`."""
 
@@ -211,7 +218,7 @@ class BatchSource:
         augment: Augment | None = None,
         stretch: float = 1.0,
         shard: tuple[int, int] = (0, 1),
-        vectors: tuple[HostArray, HostArray] | None = None,
+        vectors: tuple[Rows, HostArray] | None = None,
         speech: SpeechRows | None = None,
     ):
         if config.batch_size % shard[1]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mrl_jax.array_types import Float32, HostArray
 from mrl_jax.data.digests import digest_lines
-from mrl_jax.data.store_file import open_array, read_store_file, write_store_file
+from mrl_jax.data.store_file import StoredArray, read_store_file, write_store_file
 from mrl_jax.errors import MrlError
 from mrl_jax.staging import staged_folder
 
@@ -41,8 +41,8 @@ def store_key(
     }
 
 
-def open_store(folder: Path, key: Mapping[str, str], rows: int) -> Float32[HostArray, "N E"] | None:
-    """The vectors of a store, left on the disk until they are read; None where none is.
+def open_store(folder: Path, key: Mapping[str, str], rows: int) -> StoredArray | None:
+    """The vectors of a store, [N, E] float32; None where none is.
 
     Args:
         folder: of the store.
@@ -54,8 +54,8 @@ def open_store(folder: Path, key: Mapping[str, str], rows: int) -> Float32[HostA
     """
     if read_store_file(folder, STORE_FILE, key, format=FORMAT, mend=MAKE_AGAIN) is None:
         return None
-    vectors = open_array(folder / VECTORS_FILE, mend=MAKE_AGAIN)
-    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != rows:
+    vectors = StoredArray(folder / VECTORS_FILE, mend=MAKE_AGAIN)
+    if vectors.dtype != np.float32 or len(vectors.shape) != 2 or vectors.shape[0] != rows:
         raise MrlError(
             f"holds {vectors.dtype} of shape {vectors.shape}, expected {rows} rows of float32",
             where=folder / VECTORS_FILE,

@@ -6,16 +6,17 @@ large; twice that in float32, half in int8. It belongs to the clips, weights and
 of, and a run that differs in one is refused.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import ml_dtypes
 import numpy as np
 
 from mrl_jax.array_types import HostArray
 from mrl_jax.batch import StoredSpeech
-from mrl_jax.data.store_file import open_array, read_store_file, write_store_file
+from mrl_jax.data.store_file import StoredArray, read_store_file, write_store_file
 from mrl_jax.errors import MrlError
 
 Kept = Literal["float32", "bfloat16", "int8"]
@@ -43,10 +44,10 @@ def speech_store_key(
 
 
 class SpeechStore:
-    """States of N clips, left on the disk until they are read; the writer's view as well.
+    """States of N clips, left on the disk until they are read.
 
-    Reading is safe from several threads and processes. All frames of all clips follow one
-    another, in the order of the data set.
+    May be read by several threads and processes. All frames of all clips follow one another, in
+    the order of the data set.
 
     Args:
         states: [all frames, Y, D], as it is stored.
@@ -55,32 +56,29 @@ class SpeechStore:
         kept: dtype of the states.
     """
 
-    def __init__(self, states: HostArray, scales: HostArray | None, frames: HostArray, kept: str):
+    def __init__(
+        self, states: StoredArray, scales: StoredArray | None, frames: HostArray, kept: str
+    ):
         self._states, self._scales = states, scales
         self.frames, self._kept = frames, kept
-        self._starts = np.concatenate(([0], np.cumsum(frames)))
+        self._starts = starts_of(frames)
 
     def rows(self, clips: HostArray, size: int) -> StoredSpeech:
         """The states of some clips, padded to `size` frames."""
         wide = np.zeros((len(clips), size, *self._states.shape[1:]), self._states.dtype)
         for row, clip in enumerate(clips.tolist()):
-            wide[row, : self.frames[clip]] = self._states[self._place(clip)]
+            start, stop = self._starts[clip : clip + 2]
+            wide[row, : stop - start] = self._states[start:stop]
         return StoredSpeech(
             states=wide.view(ml_dtypes.bfloat16) if self._kept == "bfloat16" else wide,
-            scales=None if self._scales is None else np.asarray(self._scales[clips]),
+            scales=None if self._scales is None else self._scales[clips],
             frames=self.frames[clips].astype(np.int32),
         )
 
-    def put(self, clip: int, states: HostArray, scales: HostArray | None) -> None:
-        """Write one clip's states [frames or more, Y, D], and its scales [Y, D] of int8."""
-        place = self._place(clip)
-        stored = states[: place.stop - place.start]
-        self._states[place] = stored.view(self._states.dtype)
-        if self._scales is not None:
-            self._scales[clip] = scales
 
-    def _place(self, clip: int) -> slice:
-        return slice(int(self._starts[clip]), int(self._starts[clip + 1]))
+def starts_of(frames: HostArray) -> HostArray:
+    """[N + 1], where each clip's frames begin, and where the last one's end."""
+    return np.concatenate(([0], np.cumsum(frames)))
 
 
 def store_bytes(frames: HostArray, layers: int, width: int, kept: str) -> int:
@@ -89,26 +87,52 @@ def store_bytes(frames: HostArray, layers: int, width: int, kept: str) -> int:
     return int(frames.sum()) * layers * width * np.dtype(STORED_AS[kept]).itemsize + scales
 
 
-def create_speech_store(
-    folder: Path, key: Mapping[str, str], frames: HostArray, layers: int, width: int
-) -> SpeechStore:
-    """An empty store in `folder`, which is there; its clips are then `put`."""
-    kept = key["kept"]
-    shapes = {STATES_FILE: (int(frames.sum()), layers, width)}
-    if kept == "int8":
-        shapes[SCALES_FILE] = (len(frames), layers, width)
-    arrays = [
-        np.lib.format.open_memmap(
-            folder / name,
-            mode="w+",
-            dtype=STORED_AS[kept] if name == STATES_FILE else np.float32,
-            shape=shape,
-        )
-        for name, shape in shapes.items()
-    ]
+def write_speech_store(
+    folder: Path,
+    key: Mapping[str, str],
+    frames: HostArray,
+    layers: int,
+    width: int,
+    clips: Iterable[tuple[int, HostArray, HostArray | None]],
+) -> None:
+    """Write a store into a folder that is there.
+
+    Args:
+        folder: empty.
+        key: what it is made of.
+        frames: [N], of each clip.
+        layers: Y.
+        width: D.
+        clips: number of every clip, in any order, its states [its frames or more, Y, D] in the
+            store's dtype, and its scales [Y, D] of int8.
+    """
+    expected, arrays = _arrays(key, frames, layers, width), []
+    for name, (shape, dtype) in expected.items():
+        path = folder / name
+        arrays.append(np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape))
+        with path.open("r+b") as file:  # A disk that fills up is told now, and not by a signal.
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    starts = starts_of(frames)
+    for clip, states, scales in clips:
+        start, stop = starts[clip : clip + 2]
+        arrays[0][start:stop] = states[: stop - start].view(arrays[0].dtype)
+        if scales is not None:
+            arrays[1][clip] = scales
+    for array in arrays:
+        array.flush()
     more = {"clips": len(frames), "frames": int(frames.sum()), "layers": layers, "width": width}
     write_store_file(folder / STORE_FILE, key, format=FORMAT, more=more)
-    return SpeechStore(arrays[0], arrays[1] if len(arrays) > 1 else None, frames, kept)
+
+
+def _arrays(
+    key: Mapping[str, str], frames: HostArray, layers: int, width: int
+) -> dict[str, tuple[tuple[int, int, int], Any]]:
+    """Shape and dtype of every file."""
+    kept = key["kept"]
+    expected = {STATES_FILE: ((int(frames.sum()), layers, width), STORED_AS[kept])}
+    if kept == "int8":
+        expected[SCALES_FILE] = ((len(frames), layers, width), np.float32)
+    return expected
 
 
 def open_speech_store(
@@ -128,13 +152,9 @@ def open_speech_store(
     """
     if read_store_file(folder, STORE_FILE, key, format=FORMAT, mend=MAKE_AGAIN) is None:
         return None
-    kept = key["kept"]
-    expected = {STATES_FILE: ((int(frames.sum()), layers, width), STORED_AS[kept])}
-    if kept == "int8":
-        expected[SCALES_FILE] = ((len(frames), layers, width), np.float32)
-    arrays: list[HostArray] = []
-    for name, (shape, dtype) in expected.items():
-        array = open_array(folder / name, mend=MAKE_AGAIN)
+    arrays: list[StoredArray] = []
+    for name, (shape, dtype) in _arrays(key, frames, layers, width).items():
+        array = StoredArray(folder / name, mend=MAKE_AGAIN)
         if array.shape != shape or array.dtype != dtype:
             raise MrlError(
                 f"holds {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} of "
@@ -143,4 +163,5 @@ def open_speech_store(
                 mend=MAKE_AGAIN,
             )
         arrays.append(array)
-    return SpeechStore(arrays[0], arrays[1] if len(arrays) > 1 else None, frames, kept)
+    scales = arrays[1] if len(arrays) > 1 else None
+    return SpeechStore(arrays[0], scales, frames, key["kept"])

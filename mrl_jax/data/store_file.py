@@ -33,7 +33,7 @@ def read_store_file(
         if told["format"] != format:
             raise ValueError(f"its format is {told['format']!r}")
         made_of = dict(told["made_of"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"cannot be read as a store ({first_line(error)})"
         raise MrlError(problem, where=folder, mend=mend) from error
     for part, value in key.items():
@@ -55,14 +55,42 @@ def write_store_file(
     path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-def open_array(path: Path, *, mend: str) -> HostArray:
-    """An array of a store, left on the disk until it is read.
+class StoredArray:
+    """An array of a store, left on the disk until rows of it are read.
+
+    May be read by several threads; a copy in another process opens the file by itself.
+
+    Args:
+        path: an .npy file.
+        mend: what a user does about one that cannot be read.
 
     Raises:
         MrlError: it is damaged.
     """
+
+    def __init__(self, path: Path, *, mend: str):
+        self.path, self._mend = path, mend
+        self._array = _opened(path, mend)
+        self.shape, self.dtype = self._array.shape, self._array.dtype
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, rows: Any) -> HostArray:
+        return np.asarray(self._array[rows])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_array"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._array = _opened(self.path, self._mend)
+
+
+def _opened(path: Path, mend: str) -> HostArray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        # Not np.load, which also reads archives and, where told to, pickles.
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError) as error:
         problem = f"cannot be read ({first_line(error)})"
         raise MrlError(problem, where=path, mend=mend) from error

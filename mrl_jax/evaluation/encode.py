@@ -1,12 +1,11 @@
 """Clips and texts to unit vectors, in batches of few shapes."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from mrl_jax.array_types import Float32, HostArray
@@ -16,6 +15,7 @@ from mrl_jax.evaluation.vectors import SeparateVectors, Vectors
 from mrl_jax.hosts import put_shared
 from mrl_jax.models.clips import pad_clips
 from mrl_jax.models.two_towers import TwoTowers
+from mrl_jax.nn.layer_stack import FSDP, InMesh
 
 Rebuild = Callable[[Mapping[str, Any], Mapping[str, Any]], TwoTowers]
 SECOND = 16_000
@@ -67,23 +67,29 @@ class Encoder:
         self._tokenizer = tokenizer
         self._sharding = sharding
 
-        self._embed_speech = self.compile(lambda model, *inputs: model.embed_speech(*inputs))
-        self._embed_text = self.compile(lambda model, *inputs: model.embed_text(*inputs))
+        self._programs_alone: dict[str, Callable[..., Any]] = {}
+        self._programs = {
+            "speech": self._compiled(lambda model, *inputs: model.embed_speech(*inputs)),
+            "text": self._compiled(lambda model, *inputs: model.embed_text(*inputs)),
+        }
 
-    def compile(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of the model as it is at each call, and of host arrays with a row a clip.
-
-        Args:
-            run: of (model, *arrays); gives arrays with a row a clip.
-        """
-        rebuild, rows = self._rebuild, self._sharding
+    def _compiled(self, run: Callable[..., Any], *, alone: bool = False) -> Callable[..., Any]:
+        """`run` as a program of (trained, frozen, *inputs), which holds none of them."""
+        rebuild, rows = self._rebuild, None if alone else self._sharding
         whole = None if rows is None else NamedSharding(rows.mesh, PartitionSpec())
 
-        @functools.partial(jax.jit, out_shardings=whole)
-        def compiled(trained: Any, frozen: Any, *arrays: Any) -> Any:
-            return run(rebuild(trained, frozen), *arrays)
+        def program(trained: Any, frozen: Any, *inputs: Any) -> Any:
+            return run(rebuild(trained, frozen), *inputs)
 
-        return lambda *arrays: compiled(self.trained, self.frozen, *self._put(arrays))
+        compiled = jax.jit(program, out_shardings=whole)
+        if rows is None or FSDP not in rows.mesh.axis_names:
+            return compiled
+        assert isinstance(rows.mesh, Mesh)
+        return InMesh(compiled, rows.mesh)
+
+    def _run(self, kind: str, inputs: tuple[Any, ...]) -> HostArray:
+        program = self._programs[kind]
+        return np.asarray(program(self.trained, self.frozen, *self._put(inputs)))
 
     def speech(
         self,
@@ -123,7 +129,7 @@ class Encoder:
                 [names[i] for i in filled],
                 prompt_size,
             )
-            return np.asarray(self._embed_speech(*inputs))
+            return self._run("speech", inputs)
 
         numbers = self._in_batches(lengths, run, progress)
         dims = self._separate_dims
@@ -186,7 +192,7 @@ class Encoder:
 
         def run(rows: HostArray) -> HostArray:
             inputs = self._text_inputs([tokens[i] for i in self._fill(rows)])
-            return np.asarray(self._embed_text(*inputs))
+            return self._run("text", inputs)
 
         return self._in_batches(lengths, run, progress)
 
@@ -200,16 +206,23 @@ class Encoder:
             task, prompt: of it.
         """
         before = self.prompts_of([task], [prompt], 1)[0]
+        kind = "text" if isinstance(query, str) else "speech"
+        # On one device, however many share a batch.
+        arrays = jax.tree.map(
+            lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x,
+            (self.trained, self.frozen),
+        )
+        if kind not in self._programs_alone:
+            embed = f"embed_{kind}"
+            self._programs_alone[kind] = self._compiled(
+                lambda model, *inputs: getattr(model, embed)(*inputs), alone=True
+            )
+        program = self._programs_alone[kind]
 
-        def spoken() -> HostArray:
-            inputs = self._inputs_alone(query, before, copies=self._devices)
-            return np.asarray(self._embed_speech(*inputs))
+        def run() -> HostArray:
+            return np.asarray(program(*arrays, *self._inputs_alone(query, before)))
 
-        def written() -> HostArray:
-            inputs = self._inputs_alone(query, before, copies=self._devices)
-            return np.asarray(self._embed_text(*inputs))
-
-        return written if isinstance(query, str) else spoken
+        return run
 
     def flops(self, query: HostArray | str, *, task: str = "", prompt: str | None = None) -> float:
         """Floating-point operations of embedding one query alone, by XLA's count.
@@ -225,16 +238,15 @@ class Encoder:
             embed = model.embed_text if isinstance(query, str) else model.embed_speech
             return embed(*inputs)
 
-        inputs = self._inputs_alone(query, self.prompts_of([task], [prompt], 1)[0], copies=1)
+        inputs = self._inputs_alone(query, self.prompts_of([task], [prompt], 1)[0])
         counted = jax.jit(program).lower(self.trained, self.frozen, *inputs).cost_analysis()
         return float((counted or {}).get("flops", "nan"))
 
-    def _inputs_alone(self, query: HostArray | str, before: str, *, copies: int) -> tuple[Any, ...]:
+    def _inputs_alone(self, query: HostArray | str, before: str) -> tuple[Any, ...]:
         if isinstance(query, str):
-            return self._text_inputs(self._tokenizer.encode([before + query]) * copies)
+            return self._text_inputs(self._tokenizer.encode([before + query]))
         tokens = self._tokenizer.encode_prompts([before])
-        names = ["the query"] * copies
-        return self._speech_inputs([query] * copies, tokens * copies, names, len(tokens[0]))
+        return self._speech_inputs([query], tokens, ["the query"], len(tokens[0]))
 
     def _speech_inputs(
         self,

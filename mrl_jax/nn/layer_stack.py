@@ -4,12 +4,14 @@ One layer is compiled instead of all of them, which cuts compile time; the backw
 of each layer what is dear to compute again, or nothing.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
 
 from mrl_jax.array_types import Array, Float
 
@@ -53,7 +55,9 @@ def run_layers(
         The output of the last layer, and the outputs of all layers or None.
     """
     graphdef, state = nnx.split(layers)
-    return _scan(graphdef, state, x, context, remat=remat, unroll=unroll, keep_states=keep_states)
+    return _scan(
+        graphdef, state, _by_rows(x), context, remat=remat, unroll=unroll, keep_states=keep_states
+    )
 
 
 # Jitted here, with the graph as a static argument, so that a call outside of jit compiles
@@ -82,14 +86,44 @@ def _scan(
     return jax.lax.scan(step, x, state, unroll=unroll)
 
 
+def _shared_out() -> bool:
+    """Whether a mesh is in context that shares weights out."""
+    return FSDP in jax.sharding.get_abstract_mesh().axis_names
+
+
 def _whole(layer_state: Any) -> Any:
-    """One layer's weights on every device, where a mesh in context shares them out over `fsdp`.
+    """One layer's weights on every device, where they are shared out.
 
     Said here, as XLA would otherwise move activations to the weights, which costs more the more
     rows there are.
     """
-    if FSDP not in jax.sharding.get_abstract_mesh().axis_names:
+    if not _shared_out():
         return layer_state
-    return jax.tree.map(
-        lambda x: jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec()), layer_state
-    )
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), layer_state)
+
+
+def _by_rows(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    """Activations with their rows, where weights are shared out.
+
+    An embedding table that is cut along its width would have them cut so as well.
+    """
+    if not _shared_out():
+        return x
+    axes = jax.sharding.get_abstract_mesh().axis_names
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+
+
+@dataclasses.dataclass(frozen=True)
+class InMesh:
+    """A compiled function that is traced with a mesh in context, which its layers look at."""
+
+    function: Any
+    mesh: Mesh
+
+    def __call__(self, *arguments: Any) -> Any:
+        with jax.set_mesh(self.mesh):
+            return self.function(*arguments)
+
+    def lower(self, *arguments: Any) -> Any:
+        with jax.set_mesh(self.mesh):
+            return self.function.lower(*arguments)

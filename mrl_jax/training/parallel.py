@@ -17,7 +17,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax.errors import MrlError
-from mrl_jax.nn.layer_stack import FSDP
+from mrl_jax.nn.layer_stack import FSDP, InMesh
 from mrl_jax.training.step import LossConfig, Metrics, Rebuild, TrainState, make_train_step
 
 Parallel = Literal["pmap", "mesh"]
@@ -217,19 +217,3 @@ class Devices:
         replicated = NamedSharding(self.mesh, PartitionSpec())
         compiled = jax.jit(step, donate_argnums=(0,), out_shardings=replicated)
         return compiled if self.fsdp == 1 else InMesh(compiled, self.mesh)
-
-
-@dataclasses.dataclass(frozen=True)
-class InMesh:
-    """A compiled function that is traced with a mesh in context, which its layers look at."""
-
-    function: Any
-    mesh: Mesh
-
-    def __call__(self, *arguments: Any) -> Any:
-        with jax.set_mesh(self.mesh):
-            return self.function(*arguments)
-
-    def lower(self, *arguments: Any) -> Any:
-        with jax.set_mesh(self.mesh):
-            return self.function.lower(*arguments)
