@@ -39,7 +39,14 @@ def world(tmp_path_factory):
     return root
 
 
-def start(world: Path, workdir: str, *words: object, devices: int = 1, config: str = "tiny.py"):
+def start(
+    world: Path,
+    workdir: str,
+    *words: object,
+    devices: int = 1,
+    config: str = "tiny.py",
+    cwd: Path = ROOT,
+):
     command = [
         *(sys.executable, ROOT / "train.py", "--config", world / config),
         *("--workdir", world / workdir, *CHANGES, *words),
@@ -53,7 +60,7 @@ def start(world: Path, workdir: str, *words: object, devices: int = 1, config: s
             "XLA_FLAGS": flags,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # Compiles in a third of the time.
         },
-        cwd=ROOT,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -72,13 +79,14 @@ def pair(
     *words: object,
     second: tuple[object, ...] = (),
     config: str = "tiny.py",
+    cwd: tuple[Path, Path] = (ROOT, ROOT),
 ):
     """Two processes of one device each; their output."""
     port = free_port()
     hosts = ("--coordinator", f"localhost:{port}", "--processes", 2, "--process")
     return [
-        start(world, workdir, *hosts, 0, *words, config=config),
-        start(world, workdir, *hosts, 1, *words, *second, config=config),
+        start(world, workdir, *hosts, 0, *words, config=config, cwd=cwd[0]),
+        start(world, workdir, *hosts, 1, *words, *second, config=config, cwd=cwd[1]),
     ]
 
 
@@ -210,6 +218,24 @@ def test_where_the_first_host_fails_the_others_do_not_wait(world):
     for process in pair(world, "broken", "data.train=nowhere.jsonl"):
         _, err = ended(process, 2)
         assert sum("nowhere.jsonl: no such" in line for line in err.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("store", "told"),
+    [
+        ("own", "hosts disagree on the store in own: process 1 of 2 differs from process 0"),
+        ("/dev/null/store", "store: could not be written: Not a directory"),
+    ],
+)
+def test_a_store_that_not_all_hosts_see(world, tmp_path, store, told):
+    """Each host in a folder of its own, or a place where the first cannot write: nobody waits."""
+    places = (tmp_path / "a", tmp_path / "b")
+    for place in places:
+        place.mkdir()
+    for process in pair(world, f"with {places[0].name}", f"data.speech_store={store}", cwd=places):
+        _, err = ended(process, 2)
+        assert sum(told in line for line in err.splitlines()) == 1, err
 
 
 def test_a_coordinator_that_never_answers_is_named():

@@ -37,7 +37,9 @@ def attend(
         scores = scores + (bias if bias.shape[2] == 1 else jnp.tile(bias, (1, 1, groups, 1)))
     peak = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - peak)
-    weights = (weights / jnp.sum(weights, axis=-1, keepdims=True)).astype(value.dtype)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights = weights.astype(value.dtype)
     mixed = jnp.einsum("bkql,bklh->bkqh", weights, value, preferred_element_type=jnp.float32)
+    mixed = mixed / total  # After the product, which is H wide where the weights are L.
     mixed = mixed.reshape(B, K, groups, L, H).transpose(0, 3, 1, 2, 4)
     return mixed.reshape(B, L, N, H).astype(query.dtype)
