@@ -29,6 +29,8 @@ from mrl_jax.measured_set import REPEATS, time_query
 from mrl_jax.model_folder import read_model_info
 from mrl_jax.retrieval_report import run_retrieval
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 CLIPS = [(tiny_run.clip_of((i, (i + 2) % 5), i), tiny_run.RATE) for i in range(3)]
 
 

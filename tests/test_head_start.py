@@ -17,6 +17,8 @@ from mrl_jax.head_start import RIDGE, character_vectors, ridge, start_at_transcr
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.fixture(scope="module")
 def towers(tmp_path_factory):

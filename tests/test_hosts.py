@@ -54,12 +54,7 @@ def start(
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         list(map(str, command)),
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": flags,
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # Compiles in a third of the time.
-        },
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -225,7 +220,7 @@ def test_where_the_first_host_fails_the_others_do_not_wait(world):
     ("store", "told"),
     [
         ("own", "hosts disagree on the store in own: process 1 of 2 differs from process 0"),
-        ("/dev/null/store", "store: could not be written: Not a directory"),
+        ("/dev/null/store", "/dev/null/store: could not be written: "),
     ],
 )
 def test_a_store_that_not_all_hosts_see(world, tmp_path, store, told):
@@ -233,8 +228,8 @@ def test_a_store_that_not_all_hosts_see(world, tmp_path, store, told):
     places = (tmp_path / "a", tmp_path / "b")
     for place in places:
         place.mkdir()
-    for process in pair(world, f"with {places[0].name}", f"data.speech_store={store}", cwd=places):
-        _, err = ended(process, 2)
+    both = pair(world, f"with {len(store)}", f"data.speech_store={store}", cwd=places)
+    for _, err in [ended(process, 2) for process in both]:
         assert sum(told in line for line in err.splitlines()) == 1, err
 
 

@@ -38,6 +38,8 @@ from mrl_jax.tower_folder import load_hubert_ctc, read_info
 from mrl_jax.training.ctc_stage import initial_recogniser
 from mrl_jax.transcribe_report import report_transcribe
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 QUERIES = 8
 DIMS = (32, 16, 8)
 

@@ -33,6 +33,7 @@ from mrl_jax.training.parallel import Devices
 from mrl_jax.training_run import train
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @dataclasses.dataclass(frozen=True)
