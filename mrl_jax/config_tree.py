@@ -117,9 +117,10 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
     if any(typing.get_origin(option) is typing.Literal for option in options):
         if text in literals:
             return text
+        close = difflib.get_close_matches(text, map(str, literals), n=1, cutoff=0.5)
         raise MrlError(
             f"{dotted} is {text!r}, expected one of {', '.join(map(str, literals))}",
-            mend=_nearest(text, [str(value) for value in literals]),
+            mend=f"did you mean {close[0]}?" if close else "choose one of these",
         )
     if str in options:
         return text

@@ -409,7 +409,7 @@ def test_more_devices_than_there_are():
     assert Devices.named("pmap").everywhere == jax.devices()
     assert Devices.named("mesh", count=1).everywhere == jax.devices()[:1]
     for count in (3, -1):
-        told = rf"train.devices is {count}, and there are 2 \(cpu\)\. Set it to 1 to 2"
+        told = rf"train.devices is {count}, and there are 2 \(cpu\)\. Set it to 2 at most"
         with pytest.raises(MrlError, match=told):
             Devices.named("pmap", count=count)
 

@@ -148,7 +148,9 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
     wrong, _ = run(root, "wrong", *exact)
     assert abs(wrong[0] - plain[0]) > 1e-3
     np.save(path, kept_states)
-    with pytest.raises(MrlError, match=r"exact: was made with another kept \(float32"):
+    with pytest.raises(
+        MrlError, match=r"exact: was made with another speech_store_dtype \(float32"
+    ):
         run(root, "none", exact[0])
     with pytest.raises(MrlError, match="made with another data"):
         run(root, "none", *exact, "data.build.max_seconds=0.3")

@@ -21,6 +21,7 @@ from mrl_jax.errors import MrlError
 
 Kept = Literal["float32", "bfloat16", "int8"]
 KEPT: tuple[str, ...] = get_args(Kept)
+KEPT_AS = "speech_store_dtype"
 STORE_FILE, STATES_FILE, SCALES_FILE = "store.json", "states.npy", "scales.npy"
 FORMAT = 1
 MAKE_AGAIN = "name another folder in data.speech_store, or remove this one to have it made again"
@@ -40,7 +41,7 @@ def speech_store_key(
         dtype: that the tower computes in.
         kept: dtype of the store.
     """
-    return {"data": clips, "split": split, "speech tower": tower, "dtype": dtype, "kept": kept}
+    return {"data": clips, "split": split, "speech tower": tower, "dtype": dtype, KEPT_AS: kept}
 
 
 class SpeechStore:
@@ -128,7 +129,7 @@ def _arrays(
     key: Mapping[str, str], frames: HostArray, layers: int, width: int
 ) -> dict[str, tuple[tuple[int, int, int], Any]]:
     """Shape and dtype of every file."""
-    kept = key["kept"]
+    kept = key[KEPT_AS]
     expected = {STATES_FILE: ((int(frames.sum()), layers, width), STORED_AS[kept])}
     if kept == "int8":
         expected[SCALES_FILE] = ((len(frames), layers, width), np.float32)
@@ -164,4 +165,4 @@ def open_speech_store(
             )
         arrays.append(array)
     scales = arrays[1] if len(arrays) > 1 else None
-    return SpeechStore(arrays[0], scales, frames, key["kept"])
+    return SpeechStore(arrays[0], scales, frames, key[KEPT_AS])

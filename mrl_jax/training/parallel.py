@@ -70,7 +70,7 @@ class Devices:
         if not 0 <= count <= len(found):
             raise MrlError(
                 f"train.devices is {count}, and there are {len(found)} ({found[0].platform})",
-                mend=f"set it to 1 to {len(found)}, or to 0 for all of them",
+                mend=f"set it to {len(found)} at most, or to 0 for all of them",
             )
         if count and jax.process_count() > 1:
             raise MrlError(
