@@ -117,10 +117,10 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
     if any(typing.get_origin(option) is typing.Literal for option in options):
         if text in literals:
             return text
-        close = difflib.get_close_matches(text, map(str, literals), n=1, cutoff=0.5)
+        known = [str(value) for value in literals]
         raise MrlError(
-            f"{dotted} is {text!r}, expected one of {', '.join(map(str, literals))}",
-            mend=f"did you mean {close[0]}?" if close else "choose one of these",
+            f"{dotted} is {text!r}, expected one of {', '.join(known)}",
+            mend=_nearest(text, known, otherwise="choose one of these"),
         )
     if str in options:
         return text
@@ -165,8 +165,10 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def _nearest(name: str, known: Sequence[str], *, otherwise: str = "") -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]}?"
+    if otherwise:
+        return otherwise
     return f"expected one of {', '.join(known)}" if known else "check the name"

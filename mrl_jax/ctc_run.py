@@ -26,7 +26,7 @@ from mrl_jax.data.utterances import need_transcripts, read_utterances
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.transcribe import Recogniser, unspelled
 from mrl_jax.evaluation.wer import compare_transcripts
-from mrl_jax.hosts import agree, first_does, first_host_first
+from mrl_jax.hosts import agree, first_does, first_host_first, this_host
 from mrl_jax.models.clips import normalize_clip
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.hubert import HubertConfig
@@ -35,7 +35,7 @@ from mrl_jax.run_folder import (
     make_folder,
 )
 from mrl_jax.speech_tower_files import save_speech_tower
-from mrl_jax.stage_run import begin, run_steps, this_host
+from mrl_jax.stage_run import begin, run_steps
 from mrl_jax.tower_folder import TowerInfo, read_info
 from mrl_jax.training.ctc_stage import encode_transcripts
 from mrl_jax.training.ctc_step import kernels, make_ctc_step

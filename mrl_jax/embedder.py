@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import DTypeLike, Float32, HostArray
@@ -18,6 +17,7 @@ from mrl_jax.evaluation.funnel import Funnel, make_funnel
 from mrl_jax.evaluation.rotation import Rotation, apply_rotation, read_rotation
 from mrl_jax.evaluation.search import unit_prefix
 from mrl_jax.evaluation.vectors import Vectors, check_separate, numbers_of
+from mrl_jax.hosts import rows_over, whole_over
 from mrl_jax.model_folder import ModelInfo, Setting, load_model, read_model_info, read_setting
 from mrl_jax.models.two_towers import TwoTowers
 
@@ -55,12 +55,8 @@ class Embedder:
         split = param_tree.split(model)
         trained, frozen, rows = split.trained, split.frozen, None
         if len(jax.local_devices()) > 1:  # A machine's devices share the rows of a batch.
-            mesh = Mesh(np.asarray(jax.local_devices()), ("rows",), axis_types=(AxisType.Auto,))
-            whole, rows = (
-                NamedSharding(mesh, PartitionSpec()),
-                NamedSharding(mesh, PartitionSpec("rows")),
-            )
-            trained, frozen = jax.device_put((trained, frozen), whole)
+            rows = rows_over(jax.local_devices())
+            trained, frozen = jax.device_put((trained, frozen), whole_over(rows))
         self.encoder = Encoder(
             split.rebuild, trained, frozen, model, tokenizer, prompts=info.prompts, sharding=rows
         )

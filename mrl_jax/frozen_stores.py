@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from mrl_jax.array_types import HostArray
@@ -29,7 +28,7 @@ from mrl_jax.data.text import tokenizer_digest
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder, padded_length
 from mrl_jax.experiment import ExperimentConfig
-from mrl_jax.hosts import agree, first_does, is_first
+from mrl_jax.hosts import agree, first_does, is_first, rows_over, whole_over
 from mrl_jax.models.clips import pad_clips
 from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.staging import staged_folder
@@ -155,10 +154,9 @@ def _heard(
 ) -> Iterator[tuple[int, HostArray, HostArray | None]]:
     """Number, states and scales of every clip, longest first."""
     devices = jax.local_devices()
-    mesh = Mesh(np.asarray(devices), ("rows",), axis_types=(AxisType.Auto,))
-    rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("rows",), ()))
+    rows = rows_over(devices)
     graphdef, arrays = nnx.split(tower)
-    arrays = jax.device_put(arrays, whole)
+    arrays = jax.device_put(arrays, whole_over(rows))
 
     @jax.jit
     def hear(arrays: Any, samples: Any, lengths: Any) -> Any:

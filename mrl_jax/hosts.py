@@ -9,11 +9,12 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax.errors import MrlError, describe_os_error, first_line
 
@@ -93,6 +94,28 @@ def wait_for_all(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def this_host() -> tuple[int, int]:
+    """(number of this host, number of hosts): whose rows of a batch it reads."""
+    return jax.process_index(), jax.process_count()
+
+
+def rows_of_host(count: int, shard: tuple[int, int]) -> slice:
+    """A host's share of `count` rows; `shard` is its number and that of all, as `this_host`."""
+    host, hosts = shard
+    return slice(count * host // hosts, count * (host + 1) // hosts)
+
+
+def rows_over(devices: Sequence[Any], axis: str = "rows") -> NamedSharding:
+    """Where arrays go whose rows some devices share."""
+    mesh = Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec(axis))
+
+
+def whole_over(rows: NamedSharding) -> NamedSharding:
+    """Where arrays go that each of those devices has whole."""
+    return NamedSharding(rows.mesh, PartitionSpec())
 
 
 def put_shared(tree: Any, sharding: jax.sharding.Sharding) -> Any:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import jax
-
 from mrl_jax.checkpoint import RunCheckpoints
 from mrl_jax.config_tree import to_json
 from mrl_jax.hosts import agree, is_first
@@ -68,11 +66,6 @@ def begin(config: RunConfig, devices: Devices | None, say: Say) -> tuple[Devices
         devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
     devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
     return devices, say if is_first() else _silent
-
-
-def this_host() -> tuple[int, int]:
-    """(number of this host, number of hosts): whose rows of a batch it reads."""
-    return jax.process_index(), jax.process_count()
 
 
 def run_steps(

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from mrl_jax import param_tree
 from mrl_jax.array_types import HostArray
@@ -20,7 +19,7 @@ from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode_text import embed_tokens
 from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
 from mrl_jax.experiment import DTYPES, check_dims
-from mrl_jax.hosts import agree, first_does, first_host_first, is_first
+from mrl_jax.hosts import agree, first_does, first_host_first, is_first, this_host, whole_over
 from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.run_folder import (
     SCORE,
@@ -28,7 +27,7 @@ from mrl_jax.run_folder import (
     make_folder,
     scores_of,
 )
-from mrl_jax.stage_run import begin, run_steps, this_host
+from mrl_jax.stage_run import begin, run_steps
 from mrl_jax.text_experiment import INITIAL, TextStageExperiment, prepare_tower
 from mrl_jax.text_tower_files import (
     appending_end,
@@ -196,8 +195,9 @@ def _validator(
     _check_ids(largest, vocab_size, Path(where))
     judgements = judgements_of(data)
     rows = devices.all_rows
-    whole = NamedSharding(rows.mesh, PartitionSpec())
-    embed = jax.jit(text_embedder(rebuild, DTYPES[config.model.dtype]), out_shardings=whole)
+    embed = jax.jit(
+        text_embedder(rebuild, DTYPES[config.model.dtype]), out_shardings=whole_over(rows)
+    )
 
     def validate(state: TrainState) -> Mapping[str, float]:
         trained = devices.spread(state.trained)

@@ -26,7 +26,7 @@ from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
 from mrl_jax.experiment import ExperimentConfig, build_model, prepare_data
 from mrl_jax.frozen_stores import stored_documents, stored_speech
 from mrl_jax.head_start import CLIPS, start_at_transcript
-from mrl_jax.hosts import agree, first_does, first_host_first, is_first
+from mrl_jax.hosts import agree, first_does, first_host_first, is_first, this_host
 from mrl_jax.model_folder import ModelInfo, read_model_info, save_model, tower_reference
 from mrl_jax.models.clips import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
@@ -38,7 +38,7 @@ from mrl_jax.run_folder import (
     scores_of,
     write_json,
 )
-from mrl_jax.stage_run import Trained, begin, run_steps, this_host
+from mrl_jax.stage_run import Trained, begin, run_steps
 from mrl_jax.tower_folder import read_info
 from mrl_jax.training.loop import RunSummary
 from mrl_jax.training.optim import make_optimizer

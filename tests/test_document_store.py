@@ -3,19 +3,14 @@
 import json
 import pickle
 
-import jax
 import numpy as np
 import pytest
 import tiny_run
+from tiny_run import four_steps
 
-from mrl_jax.config_tree import load_config, override
 from mrl_jax.data.document_store import open_store, store_key, write_store
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.encode import Encoder
-from mrl_jax.experiment import ExperimentConfig
-from mrl_jax.training.loop import read_metrics
-from mrl_jax.training.parallel import Devices
-from mrl_jax.training_run import train
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -25,24 +20,11 @@ VECTORS = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    speech, text = tiny_run.make_towers(root / "towers")
-    tiny_run.make_config(root, speech, text, tiny_run.make_manifest(root / "data", examples=30))
-    return root
-
-
-def run(root, name: str, *changes: str) -> tuple[list[float], list[str]]:
-    """Losses of four steps, and what was said."""
-    said: list[str] = []
-    changes = ("train.steps=4", "train.validate_every=0", *changes)
-    config = override(load_config(root / "tiny.py", ExperimentConfig), changes)
-    train(config, root / name, devices=Devices("pmap", jax.devices()[:1]), say=said.append)
-    rows = read_metrics(root / name / "metrics.jsonl")
-    return [row["loss"] for row in rows if row["kind"] == "train"], said
+    return tiny_run.make_world(tmp_path_factory.mktemp("world"), examples=30)
 
 
 def test_a_run_with_a_store_is_that_without(root, monkeypatch):
-    plain, _ = run(root, "plain")
+    plain, _ = four_steps(root, "plain")
     texts = []
     inner = Encoder.text
 
@@ -52,13 +34,13 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
 
     monkeypatch.setattr(Encoder, "text", counted)
     store = f"data.store={root / 'store'}"
-    first, said = run(root, "first", store)
+    first, said = four_steps(root, "first", store)
     np.testing.assert_allclose(first, plain, rtol=1e-5)
     # Each text once, whatever its examples; and the next run embeds none.
     assert len(texts) == 1
     assert len(set(texts[0])) == len(texts[0]) < 30
     assert any("vectors computed once" in line for line in said)
-    again, said = run(root, "again", store, "optim.accumulation_steps=2")
+    again, said = four_steps(root, "again", store, "optim.accumulation_steps=2")
     assert len(texts) == 1
     assert not any("vectors computed once" in line for line in said)
     np.testing.assert_allclose(again, plain, rtol=1e-4)
@@ -66,7 +48,7 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
     path = root / "store" / "vectors.npy"
     kept = np.load(path)
     np.save(path, kept[::-1])
-    wrong, _ = run(root, "wrong", store)
+    wrong, _ = four_steps(root, "wrong", store)
     assert abs(wrong[0] - plain[0]) > 1e-3
     np.save(path, kept)
     for change, told in (
@@ -74,7 +56,7 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
         ("model.dtype=bfloat16", "was made with another dtype"),
     ):
         with pytest.raises(MrlError, match=f"{told}.*data.store"):
-            run(root, "none", store, change)
+            four_steps(root, "none", store, change)
 
 
 def test_a_store_is_read_back_as_it_was_written(tmp_path):

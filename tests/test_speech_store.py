@@ -3,11 +3,11 @@
 import json
 import pickle
 
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import tiny_run
+from tiny_run import four_steps
 
 from mrl_jax.config_tree import load_config, override
 from mrl_jax.data.speech_store import (
@@ -19,9 +19,6 @@ from mrl_jax.data.speech_store import (
 from mrl_jax.errors import MrlError
 from mrl_jax.experiment import ExperimentConfig
 from mrl_jax.models.hubert import HubertEncoder
-from mrl_jax.training.loop import read_metrics
-from mrl_jax.training.parallel import Devices
-from mrl_jax.training_run import train
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -103,37 +100,24 @@ def test_a_damaged_store_is_refused(tmp_path, spoil, told):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    speech, text = tiny_run.make_towers(root / "towers")
-    tiny_run.make_config(root, speech, text, tiny_run.make_manifest(root / "data", examples=30))
-    return root
-
-
-def run(root, name: str, *changes: str) -> tuple[list[float], list[str]]:
-    """Losses of four steps, and what was said."""
-    said: list[str] = []
-    changes = ("train.steps=4", "train.validate_every=0", *changes)
-    config = override(load_config(root / "tiny.py", ExperimentConfig), changes)
-    train(config, root / name, devices=Devices("pmap", jax.devices()[:1]), say=said.append)
-    rows = read_metrics(root / name / "metrics.jsonl")
-    return [row["loss"] for row in rows if row["kind"] == "train"], said
+    return tiny_run.make_world(tmp_path_factory.mktemp("world"), examples=30)
 
 
 def test_a_run_with_a_store_is_that_without(root, monkeypatch):
-    plain, _ = run(root, "plain")
+    plain, _ = four_steps(root, "plain")
     exact = (f"data.speech_store={root / 'exact'}", "data.speech_store_dtype=float32")
-    first, said = run(root, "first", *exact)
+    first, said = four_steps(root, "first", *exact)
     np.testing.assert_allclose(first, plain, rtol=1e-5)
     assert json.loads((root / "exact" / "store.json").read_text())["clips"] == 30
     assert any("hours heard once" in line and "GB of float32" in line for line in said)
     # Both stores together, and in parts: the exact cached step reads them as well.
     both = (*exact, f"data.store={root / 'documents'}", "optim.accumulation_steps=2")
-    again, said = run(root, "again", *both)
+    again, said = four_steps(root, "again", *both)
     np.testing.assert_allclose(again, plain, rtol=1e-4)
     assert not any("heard once" in line for line in said)
     # Fewer bits: near, not equal.
     for kept, near in (("bfloat16", 0.02), ("int8", 0.02)):
-        other, _ = run(
+        other, _ = four_steps(
             root,
             kept,
             f"data.speech_store={root / f'in {kept}'}",
@@ -145,28 +129,28 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
     path = root / "exact" / "states.npy"
     kept_states = np.load(path)
     np.save(path, kept_states[::-1].copy())
-    wrong, _ = run(root, "wrong", *exact)
+    wrong, _ = four_steps(root, "wrong", *exact)
     assert abs(wrong[0] - plain[0]) > 1e-3
     np.save(path, kept_states)
     with pytest.raises(
         MrlError, match=r"exact: was made with another speech_store_dtype \(float32"
     ):
-        run(root, "none", exact[0])
+        four_steps(root, "none", exact[0])
     with pytest.raises(MrlError, match="made with another data"):
-        run(root, "none", *exact, "data.build.max_seconds=0.3")
+        four_steps(root, "none", *exact, "data.build.max_seconds=0.3")
 
 
 def test_training_from_a_store_runs_no_speech_tower(root, monkeypatch):
     store = f"data.speech_store={root / 'quiet'}"
     no_validation = "data.validation="
-    run(root, "loud", store, no_validation)
+    four_steps(root, "loud", store, no_validation)
 
     def never(*_: object):
         raise AssertionError("the speech tower ran")
 
     monkeypatch.setattr(HubertEncoder, "__call__", never)
     monkeypatch.setattr("mrl_jax.training_run._calibrate", lambda *_, **__: None)
-    losses, _ = run(root, "quiet run", store, no_validation)
+    losses, _ = four_steps(root, "quiet run", store, no_validation)
     assert len(losses) == 4
 
 
@@ -179,7 +163,7 @@ def test_training_from_a_store_runs_no_speech_tower(root, monkeypatch):
 )
 def test_what_a_store_cannot_serve_is_refused(root, changes, told):
     with pytest.raises(MrlError, match=told):
-        run(root, "none", "data.speech_store=anywhere", *changes)
+        four_steps(root, "none", "data.speech_store=anywhere", *changes)
 
 
 def test_a_store_and_changed_clips_are_refused(root):
@@ -208,12 +192,12 @@ def test_a_store_that_another_run_made_meanwhile_serves(root, monkeypatch):
 
     def raced(*arguments):
         monkeypatch.setattr(frozen_stores, "write_speech_store", inner)
-        first, _ = run(root, "first of two", place)
+        first, _ = four_steps(root, "first of two", place)
         inner(*arguments)
         assert first
 
     monkeypatch.setattr(frozen_stores, "write_speech_store", raced)
-    losses, _ = run(root, "second of two", place)
+    losses, _ = four_steps(root, "second of two", place)
     assert len(losses) == 4
     # Of something else it does not: the error stands.
 
@@ -224,4 +208,4 @@ def test_a_store_that_another_run_made_meanwhile_serves(root, monkeypatch):
 
     monkeypatch.setattr(frozen_stores, "write_speech_store", spoiled)
     with pytest.raises(MrlError, match="made with another data"):
-        run(root, "third", f"data.speech_store={root / 'other'}")
+        four_steps(root, "third", f"data.speech_store={root / 'other'}")

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import jax
 import numpy as np
 import soundfile
 from flax import nnx
 
 from mrl_jax import param_tree
+from mrl_jax.config_tree import load_config, override
 from mrl_jax.data.retrieval_set import Document, Query, write_retrieval_set
 from mrl_jax.demo.towers import (
     make_tokenizer,
@@ -23,6 +25,7 @@ from mrl_jax.demo.towers import (
     speech_config,
     text_config,
 )
+from mrl_jax.experiment import ExperimentConfig
 from mrl_jax.model_folder import save_model, tower_reference
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -30,7 +33,10 @@ from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.tower_folder import load_hubert, load_qwen3
 from mrl_jax.training.ctc_stage import initial_recogniser
+from mrl_jax.training.loop import read_metrics
+from mrl_jax.training.parallel import Devices
 from mrl_jax.training.text_stage import initial_tower
+from mrl_jax.training_run import train
 
 WORDS = ("ba", "ce", "di", "fo", "gu")
 RATE = 16_000
@@ -179,3 +185,20 @@ def get_config():
         encoding="utf-8",
     )
     return path
+
+
+def make_world(root: Path, *, examples: int) -> Path:
+    """Towers, recordings and root/tiny.py, a config without validation; gives `root`."""
+    speech, text = make_towers(root / "towers")
+    make_config(root, speech, text, make_manifest(root / "data", examples=examples))
+    return root
+
+
+def four_steps(root: Path, name: str, *changes: str) -> tuple[list[float], list[str]]:
+    """Losses of four steps in a world, on one device, and what was said."""
+    said: list[str] = []
+    changes = ("train.steps=4", "train.validate_every=0", *changes)
+    config = override(load_config(root / "tiny.py", ExperimentConfig), changes)
+    train(config, root / name, devices=Devices("pmap", jax.devices()[:1]), say=said.append)
+    rows = read_metrics(root / name / "metrics.jsonl")
+    return [row["loss"] for row in rows if row["kind"] == "train"], said

@@ -15,6 +15,7 @@ from mrl_jax.array_types import HostArray
 from mrl_jax.batch import Batch, StoredSpeech
 from mrl_jax.data.text import TextTokenizer, pad_tokens, query_prompt
 from mrl_jax.errors import MrlError
+from mrl_jax.hosts import rows_of_host
 
 Augment = Callable[[HostArray, np.random.Generator], HostArray]
 GRID = 1600
@@ -272,9 +273,8 @@ class BatchSource:
 
     def __getitem__(self, step: int) -> Batch:
         """This host's rows of batch `step`."""
-        host, hosts = self._shard
-        share = self.plan.batch_size // hosts
-        return self.rows(step, host * share, (host + 1) * share)
+        mine = rows_of_host(self.plan.batch_size, self._shard)
+        return self.rows(step, mine.start, mine.stop)
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """Rows `start` to `stop` of batch `step`, whichever host's they are."""

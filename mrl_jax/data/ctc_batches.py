@@ -11,6 +11,7 @@ from mrl_jax.array_types import HostArray
 from mrl_jax.data.augment import AugmentConfig, mask_frequency, mask_time
 from mrl_jax.data.batches import Augment, BatchPlan
 from mrl_jax.errors import MrlError
+from mrl_jax.hosts import rows_of_host
 
 
 @jax.tree_util.register_dataclass
@@ -160,16 +161,15 @@ class CtcSource:
 
     def __getitem__(self, step: int) -> CtcBatch:
         bucket, everyone = self.plan(int(step))
-        host, hosts = self._shard
-        start, stop = (len(everyone) * number // hosts for number in (host, host + 1))
-        rows = everyone[start:stop]
+        mine = rows_of_host(len(everyone), self._shard)
+        rows = everyone[mine]
         size = int(self.plan.sizes[bucket])
         samples = np.zeros((len(rows), size), np.float32)
         lengths = np.zeros(len(rows), np.int32)
         for row, index in enumerate(rows):
             clip = self._clip(int(index))
             if self._augment is not None:
-                rng = np.random.default_rng((self._seed, int(step), start + row))
+                rng = np.random.default_rng((self._seed, int(step), mine.start + row))
                 clip = self._augment(clip, rng)[:size]
                 clip = np.pad(clip, (0, max(self._min_samples - len(clip), 0)))
             clip = self._prepare(clip)

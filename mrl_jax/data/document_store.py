@@ -11,7 +11,7 @@ import numpy as np
 
 from mrl_jax.array_types import Float32, HostArray
 from mrl_jax.data.digests import digest_lines
-from mrl_jax.data.store_file import StoredArray, read_store_file, write_store_file
+from mrl_jax.data.store_file import StoredArray, is_store_of, write_store_file
 from mrl_jax.errors import MrlError
 from mrl_jax.staging import staged_folder
 
@@ -52,7 +52,7 @@ def open_store(folder: Path, key: Mapping[str, str], rows: int) -> StoredArray |
     Raises:
         MrlError: it was made of something else, or is damaged.
     """
-    if read_store_file(folder, STORE_FILE, key, format=FORMAT, mend=MAKE_AGAIN) is None:
+    if not is_store_of(folder, STORE_FILE, key, format=FORMAT, mend=MAKE_AGAIN):
         return None
     vectors = StoredArray(folder / VECTORS_FILE, mend=MAKE_AGAIN)
     if vectors.dtype != np.float32 or len(vectors.shape) != 2 or vectors.shape[0] != rows:

@@ -16,7 +16,7 @@ import numpy as np
 
 from mrl_jax.array_types import HostArray
 from mrl_jax.batch import StoredSpeech
-from mrl_jax.data.store_file import StoredArray, read_store_file, write_store_file
+from mrl_jax.data.store_file import StoredArray, is_store_of, write_store_file
 from mrl_jax.errors import MrlError
 
 Kept = Literal["float32", "bfloat16", "int8"]
@@ -151,7 +151,7 @@ def open_speech_store(
     Raises:
         MrlError: it was made of something else, or is damaged.
     """
-    if read_store_file(folder, STORE_FILE, key, format=FORMAT, mend=MAKE_AGAIN) is None:
+    if not is_store_of(folder, STORE_FILE, key, format=FORMAT, mend=MAKE_AGAIN):
         return None
     arrays: list[StoredArray] = []
     for name, (shape, dtype) in _arrays(key, frames, layers, width).items():

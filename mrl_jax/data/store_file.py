@@ -11,10 +11,8 @@ from mrl_jax.array_types import HostArray
 from mrl_jax.errors import MrlError, first_line
 
 
-def read_store_file(
-    folder: Path, name: str, key: Mapping[str, str], *, format: int, mend: str
-) -> dict[str, Any] | None:
-    """What the file of a store tells; None where there is no store.
+def is_store_of(folder: Path, name: str, key: Mapping[str, str], *, format: int, mend: str) -> bool:
+    """Whether a store made of this is there; one made of something else is an error.
 
     Args:
         folder: of the store.
@@ -27,9 +25,9 @@ def read_store_file(
         MrlError: it was made of something else, or is damaged.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
+        return False
     try:
-        told = dict(json.loads((folder / name).read_text(encoding="utf-8")))
+        told = json.loads((folder / name).read_text(encoding="utf-8"))
         if told["format"] != format:
             raise ValueError(f"its format is {told['format']!r}")
         made_of = dict(told["made_of"])
@@ -44,7 +42,7 @@ def read_store_file(
                 where=folder,
                 mend=mend,
             )
-    return told
+    return True
 
 
 def write_store_file(

@@ -19,6 +19,7 @@ from mrl_jax.data.parquet import split_of
 from mrl_jax.data.tables import read_rows, row_text
 from mrl_jax.data.text import TextTokenizer, pad_tokens, query_prompt
 from mrl_jax.errors import MrlError
+from mrl_jax.hosts import rows_of_host
 
 COLUMNS = ("query", "document", "task_type")
 POOL = 8
@@ -200,8 +201,8 @@ class TextPairSource:
         rows = self._epoch[1][place]
         query, query_mask = _padded([self._queries[row] for row in rows])
         document, document_mask = _padded([self._documents[row] for row in rows])
-        host, hosts = self._shard  # All are padded alike, as shapes are the same on every host.
-        mine = slice(host * len(rows) // hosts, (host + 1) * len(rows) // hosts)
+        # All are padded alike, as shapes are the same on every host.
+        mine = rows_of_host(len(rows), self._shard)
         return TextBatch(
             query=query[mine],
             query_mask=query_mask[mine],

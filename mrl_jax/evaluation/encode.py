@@ -5,14 +5,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
 
 from mrl_jax.array_types import Float32, HostArray
 from mrl_jax.data.text import TextTokenizer, pad_tokens, query_prompt
 from mrl_jax.errors import MrlError
 from mrl_jax.evaluation.vectors import SeparateVectors, Vectors
-from mrl_jax.hosts import put_shared
+from mrl_jax.hosts import put_shared, whole_over
 from mrl_jax.models.clips import pad_clips
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn.layer_stack import FSDP, InMesh
@@ -60,7 +60,7 @@ class Encoder:
         self._rebuild = rebuild
         self.trained, self.frozen = trained, frozen
         self.prompts = prompts
-        self.speech_config = config_model.speech.config
+        self._speech_config = config_model.speech.config
         self._min_samples = config_model.min_samples
         self._separate_dims = config_model.separate_dims
         self._reference = config_model.speech.padding == "reference"
@@ -76,7 +76,7 @@ class Encoder:
     def _compiled(self, run: Callable[..., Any], *, alone: bool = False) -> Callable[..., Any]:
         """`run` as a program of (trained, frozen, *inputs), which holds none of them."""
         rebuild, rows = self._rebuild, None if alone else self._sharding
-        whole = None if rows is None else NamedSharding(rows.mesh, PartitionSpec())
+        whole = None if rows is None else whole_over(rows)
 
         def program(trained: Any, frozen: Any, *inputs: Any) -> Any:
             return run(rebuild(trained, frozen), *inputs)
@@ -258,7 +258,7 @@ class Encoder:
         # The reference reads padding as speech: nothing is padded beyond the longest.
         longest = max(len(clip) for clip in clips)
         size = longest if self._reference else padded_length(longest)
-        samples, counts = pad_clips(clips, self.speech_config, size=size, names=names)
+        samples, counts = pad_clips(clips, self._speech_config, size=size, names=names)
         return samples, counts, *pad_tokens(tokens, prompt_size)
 
     def _text_inputs(self, tokens: Sequence[Sequence[int]]) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax.errors import MrlError
+from mrl_jax.hosts import rows_over, whole_over
 from mrl_jax.nn.layer_stack import FSDP, InMesh
 from mrl_jax.training.step import LossConfig, Metrics, Rebuild, TrainState, make_train_step
 
@@ -118,17 +119,16 @@ class Devices:
         """Where rows go that all devices of all hosts share: for what is encoded, not trained."""
         if self.parallel == "mesh":
             return self.rows
-        mesh = Mesh(np.asarray(self.everywhere), (AXIS,), axis_types=(AxisType.Auto,))
-        return NamedSharding(mesh, PartitionSpec(AXIS))
+        return rows_over(self.everywhere, AXIS)
 
     def spread(self, tree: Any) -> Any:
         """Arrays of this host's devices as arrays of all hosts', where `all_rows` go: no copy.
 
         Every host must hold the same.
         """
-        whole = NamedSharding(self.all_rows.mesh, PartitionSpec())
         if self.parallel == "mesh":
             return tree
+        whole = whole_over(self.all_rows)
 
         def one(x: jax.Array) -> jax.Array:
             parts = [shard.data for shard in x.addressable_shards]
