@@ -12,42 +12,43 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.errors import CommandParser, MrlError, run_command
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.errors import MrlError
 
 # Command: the module of `report_COMMAND`, and what it tells.
 COMMANDS = {
     "retrieval": (
-        "mrl_jax.retrieval_report",
+        "mrl_jax.evaluation.retrieval.report",
         "How good, and how sure: nDCG, MRR, MAP, recall and hit rate of speech (or text) "
         "queries at every dimension, from one encoding, with intervals and paired tests.",
     ),
     "intent": (
-        "mrl_jax.intent_report",
+        "mrl_jax.evaluation.intent.report",
         "Accuracy and F1 of intents at every dimension: the nearest label text, and a classifier "
         "of a few examples.",
     ),
     "spectrum": (
-        "mrl_jax.spectrum_report",
+        "mrl_jax.evaluation.spectrum.report",
         "How much of the vector is used: singular values, ranks, nDCG against rank and against "
         "prefix with controls, the gap between speech and text.",
     ),
     "tradeoff": (
-        "mrl_jax.tradeoff_report",
+        "mrl_jax.evaluation.tradeoff.report",
         "At what cost: dimension, precision and funnel search against bytes, work and time; "
         "--budget picks a setting and writes it into the model folder.",
     ),
     "compare": (
-        "mrl_jax.compare_report",
+        "mrl_jax.evaluation.compare.report",
         "Any number of trained systems and pipelines on one set, from one encoding each: nDCG at "
         "every dimension with intervals, paired tests between systems, parameters, time and work "
         "of a query; of a pipeline each stage's output, and what its recogniser's errors cost.",
     ),
     "transcribe": (
-        "mrl_jax.transcribe_report",
+        "mrl_jax.evaluation.transcribe.report",
         "A recogniser's word and character error rates with intervals, and its transcripts.",
     ),
     "robustness": (
-        "mrl_jax.robustness_report",
+        "mrl_jax.evaluation.robustness.report",
         "nDCG against noise, reverberation, telephone band, speed and clip length.",
     ),
 }
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     options = vars(parser.parse_args(argv))
     name, data, out = (options.pop(key) for key in ("command", "data", "out"))
     model = options.pop("models" if name == "compare" else "model")
-    from mrl_jax.compilation_cache import keep_compiled
+    from mrl_jax.core.compilation_cache import keep_compiled
 
     keep_compiled()
     report = importlib.import_module(COMMANDS[name][0])

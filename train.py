@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrl_jax.errors import CommandParser, run_command
+from mrl_jax.core.cli import CommandParser, run_command
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,18 +28,18 @@ def main(argv: Sequence[str]) -> int:
 
     numbers = (args.coordinator, args.process, args.processes)
     if args.distributed or any(value is not None for value in numbers):
-        from mrl_jax.hosts import start_hosts
+        from mrl_jax.core.distributed import start_hosts
 
         start_hosts(*numbers, timeout=args.wait)
-    from mrl_jax.compilation_cache import keep_compiled
-    from mrl_jax.config_tree import load_config, override
-    from mrl_jax.ctc_experiment import CtcExperiment
-    from mrl_jax.ctc_run import train_recogniser
-    from mrl_jax.experiment import ExperimentConfig
-    from mrl_jax.pipeline_folder import PipelineConfig, write_pipeline
-    from mrl_jax.text_experiment import TextStageExperiment
-    from mrl_jax.text_run import train_text
-    from mrl_jax.training_run import train
+    from mrl_jax.core.compilation_cache import keep_compiled
+    from mrl_jax.core.config import load_config, override
+    from mrl_jax.inference.cascade_config import PipelineConfig, write_pipeline
+    from mrl_jax.training.contrastive.config import ExperimentConfig
+    from mrl_jax.training.contrastive.run import train
+    from mrl_jax.training.ctc.config import CtcExperiment
+    from mrl_jax.training.ctc.run import train_recogniser
+    from mrl_jax.training.text_tower.config import TextStageExperiment
+    from mrl_jax.training.text_tower.run import train_text
 
     keep_compiled()
     runs = {

@@ -31,7 +31,15 @@ def main() -> None:
     data = run_folder / ("world/test" if args.what == "demo" else "test")
     with tempfile.TemporaryDirectory() as folder:
         # What spectrum then shows beside the plain prefixes.
-        run("-m", "mrl_jax.rotate", "--model", model, "--data", model / "data", "--overwrite")
+        run(
+            "-m",
+            "mrl_jax.evaluation.spectrum.fit_rotation",
+            "--model",
+            model,
+            "--data",
+            model / "data",
+            "--overwrite",
+        )
         for command in ("retrieval", "spectrum", "tradeoff", "robustness"):
             out = Path(folder) / command
             run("eval.py", command, "--model", model, "--data", data, "--out", out)

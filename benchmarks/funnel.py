@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from common import record, spread, timed
 
-from mrl_jax.evaluation.funnel import exact_places, make_funnel, recall_of
-from mrl_jax.evaluation.search import unit_prefix
-from mrl_jax.evaluation.tradeoff import NOISE, grow
+from mrl_jax.evaluation.tradeoff.measure import NOISE, grow
+from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.funnel import exact_places, make_funnel, recall_of
 
 K = 10
 CLUSTERS, DECAY = 2000, 0.5
@@ -74,10 +74,10 @@ def main() -> None:
 
 def embeddings(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """A model's queries and corpus, grown; queries as well, where the set has fewer."""
-    from mrl_jax.data.named_sets import load_retrieval_set
-    from mrl_jax.embedder import Embedder
-    from mrl_jax.evaluation.vectors import numbers_of
-    from mrl_jax.measured_set import encode_set, need_prefixes
+    from mrl_jax.data.sets.named_sets import load_retrieval_set
+    from mrl_jax.evaluation.encoded_set import encode_set, need_prefixes
+    from mrl_jax.inference.embedder import Embedder
+    from mrl_jax.inference.search.vectors import numbers_of
 
     embedder = Embedder.load(args.model)
     need_prefixes(embedder, args.model)

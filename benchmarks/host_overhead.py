@@ -21,20 +21,23 @@ import numpy as np
 from common import record, spread
 from flax import nnx
 
-from mrl_jax import param_tree
-from mrl_jax.array_types import HostArray
-from mrl_jax.checkpoint import RunCheckpoints
-from mrl_jax.data.batches import BatchConfig, BatchSource, read_batches
-from mrl_jax.data.text import TextTokenizer
-from mrl_jax.demo.towers import make_tokenizer, save_text_tower, speech_config, text_config
-from mrl_jax.models.clips import normalize_clip
+from mrl_jax.checkpoints.new_towers import save_text_tower
+from mrl_jax.checkpoints.train_state import RunCheckpoints
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.data.batches.plan import read_batches
+from mrl_jax.data.batches.speech import BatchConfig, BatchSource
+from mrl_jax.data.text.tokenizer import TextTokenizer
+from mrl_jax.demo.towers import make_tokenizer, speech_config, text_config
+from mrl_jax.losses.config import LossConfig
 from mrl_jax.models.hubert import HubertEncoder
+from mrl_jax.models.init import initial_tower
+from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.nn import param_tree
+from mrl_jax.training.devices import Devices
 from mrl_jax.training.loop import LoopConfig, run_loop
 from mrl_jax.training.optim import OptimConfig, make_optimizer
-from mrl_jax.training.parallel import Devices
-from mrl_jax.training.step import LossConfig, TrainState, init_state
-from mrl_jax.training.text_stage import initial_tower
+from mrl_jax.training.state import TrainState, init_state
 
 EXAMPLES, BATCH, WORDS, RATE = 1024, 8, ("ba", "ce", "di", "fo", "gu"), 16_000
 

@@ -135,8 +135,8 @@ def run_torch(side: str, folder: Path) -> float:
 
 
 def run_build(side: str, folder: Path) -> float:
-    from mrl_jax.data.audio import load_clip
-    from mrl_jax.data.build import build_dataset
+    from mrl_jax.data.audio.decode import load_clip
+    from mrl_jax.data.build.builder import build_dataset
 
     load_clip(next(folder.glob("*.flac")), RATE)  # Imports.
     import tensorflow_datasets  # noqa: F401
@@ -148,10 +148,11 @@ def run_build(side: str, folder: Path) -> float:
 
 
 def run_ours(side: str, folder: Path) -> float:
-    from mrl_jax.data.batches import BatchConfig, BatchSource, read_batches
-    from mrl_jax.data.dataset import open_dataset
-    from mrl_jax.data.text import TextTokenizer
-    from mrl_jax.models.clips import normalize_clip
+    from mrl_jax.data.batches.plan import read_batches
+    from mrl_jax.data.batches.speech import BatchConfig, BatchSource
+    from mrl_jax.data.build.dataset import open_dataset
+    from mrl_jax.data.text.tokenizer import TextTokenizer
+    from mrl_jax.models.inputs import normalize_clip
 
     config = BatchConfig(batch_size=BATCH, num_buckets=4)
     source = BatchSource(
@@ -176,8 +177,9 @@ def run_ours(side: str, folder: Path) -> float:
 
 def text_folder(folder: Path) -> Path:
     """A text tower's small files: documents are tokenised, if only once."""
-    from mrl_jax.demo.towers import make_tokenizer, save_text_tower, text_config
-    from mrl_jax.training.text_stage import initial_tower
+    from mrl_jax.checkpoints.new_towers import save_text_tower
+    from mrl_jax.demo.towers import make_tokenizer, text_config
+    from mrl_jax.models.init import initial_tower
 
     place = folder / "text"
     if not place.exists():

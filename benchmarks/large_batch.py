@@ -46,14 +46,15 @@ def step(batch_size: int, parts: int, steps: int) -> dict[str, Any]:
     import jax
     from flax import nnx
 
-    from mrl_jax import param_tree
-    from mrl_jax.batch import Batch
+    from mrl_jax.core.batch import Batch
+    from mrl_jax.losses.config import LossConfig
     from mrl_jax.models.hubert import HubertConfig, HubertEncoder
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+    from mrl_jax.nn import param_tree
+    from mrl_jax.training.devices import Devices
     from mrl_jax.training.optim import OptimConfig, make_optimizer
-    from mrl_jax.training.parallel import Devices
-    from mrl_jax.training.step import LossConfig, init_state
+    from mrl_jax.training.state import init_state
 
     rngs = nnx.Rngs(0)
     speech = HubertEncoder(

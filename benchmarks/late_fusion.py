@@ -16,7 +16,7 @@ from typing import Any
 
 from common import record
 
-from mrl_jax.training.loop import METRICS_FILE, read_metrics
+from mrl_jax.training.metrics_log import METRICS_FILE, read_metrics
 
 ROOT = Path(__file__).parent.parent
 

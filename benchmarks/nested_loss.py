@@ -86,7 +86,7 @@ def compiled(kind: str, arrays: tuple[Any, Any, Any], **options: Any) -> Callabl
     """Loss and both gradients, compiled and run once."""
     import jax
 
-    from mrl_jax.losses import matryoshka_infonce
+    from mrl_jax.losses.matryoshka import matryoshka_infonce
 
     q, d, ids = arrays
 

@@ -83,7 +83,7 @@ def vectors(queries: int, documents: int, width: int) -> tuple[np.ndarray, np.nd
 def finder(side: str, queries: np.ndarray, documents: np.ndarray) -> Find:
     """A search of either side; faiss's index holds its own copy of the documents."""
     if side == "ours":
-        from mrl_jax.evaluation.search import search
+        from mrl_jax.inference.search.exact import search
 
         return lambda: search(queries, documents, K)
     import faiss  # pyright: ignore[reportMissingImports]

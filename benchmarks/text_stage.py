@@ -18,21 +18,22 @@ import numpy as np
 from common import record
 
 from converters.export import export
-from mrl_jax.data.retrieval_set import Document, Query, RetrievalSet, write_retrieval_set
-from mrl_jax.data.text import TextTokenizer, pad_tokens
-from mrl_jax.data.text_pairs import TextBatchConfig
-from mrl_jax.evaluation.retrieval import evaluate_retrieval, judgements_of
-from mrl_jax.text_experiment import (
+from mrl_jax.checkpoints.towers import load_qwen3
+from mrl_jax.data.batches.text import TextBatchConfig
+from mrl_jax.data.sets.retrieval_set import Document, Query, RetrievalSet, write_retrieval_set
+from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
+from mrl_jax.evaluation.scoring import evaluate_retrieval, judgements_of
+from mrl_jax.losses.config import LossConfig
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.metrics_log import METRICS_FILE, read_metrics
+from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.text_tower.config import (
     NewTowerConfig,
     TextDataConfig,
     TextModelConfig,
     TextStageExperiment,
 )
-from mrl_jax.text_run import train_text
-from mrl_jax.tower_folder import load_qwen3
-from mrl_jax.training.loop import METRICS_FILE, LoopConfig, read_metrics
-from mrl_jax.training.optim import OptimConfig
-from mrl_jax.training.step import LossConfig
+from mrl_jax.training.text_tower.run import train_text
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data" / "ntrex"
 TRAIN, TEST = 1400, 200
@@ -155,7 +156,7 @@ def difference(tower: Path, out: Path, test: RetrievalSet, ours: Any) -> float |
 
 
 def _parameters(tower: Path) -> int:
-    from mrl_jax.tower_folder import read_info
+    from mrl_jax.checkpoints.towers import read_info
 
     shapes = read_info(tower).groups["encoder"].values()
     return sum(int(np.prod(shape)) for shape in shapes)

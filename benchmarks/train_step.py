@@ -231,14 +231,15 @@ def run_ours(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
     import jax.numpy as jnp
     from flax import nnx
 
-    from mrl_jax import param_tree
-    from mrl_jax.batch import Batch
+    from mrl_jax.core.batch import Batch
+    from mrl_jax.losses.config import LossConfig
     from mrl_jax.models.hubert import HubertConfig, HubertEncoder
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+    from mrl_jax.nn import param_tree
+    from mrl_jax.training.devices import Devices
     from mrl_jax.training.optim import OptimConfig, make_optimizer
-    from mrl_jax.training.parallel import Devices
-    from mrl_jax.training.step import LossConfig, init_state
+    from mrl_jax.training.state import init_state
 
     dtype = jnp.bfloat16 if args.bf16 else jnp.float32
     rngs = nnx.Rngs(0)
@@ -295,7 +296,7 @@ def speech_store(rng: np.random.Generator, clips: int, frames: int) -> Any:
     """A store of random states in bfloat16, as `data.speech_store` makes it."""
     import ml_dtypes
 
-    from mrl_jax.data.speech_store import open_speech_store, speech_store_key, write_speech_store
+    from mrl_jax.data.cache.speech import open_speech_store, speech_store_key, write_speech_store
 
     key = speech_store_key(clips="", split="", tower="", dtype="", kept="bfloat16")
     shape = (np.full(clips, frames, np.int64), 12, 768)

@@ -6,8 +6,8 @@ Duration:  not yet measured here.
 Expected:  not yet measured here; the paper does not give the settings of its recogniser.
 """
 
-from mrl_jax.ctc_experiment import CtcDataConfig, CtcExperiment, CtcModelConfig
-from mrl_jax.data.ctc_batches import CtcBatchConfig
+from mrl_jax.data.batches.ctc import CtcBatchConfig
+from mrl_jax.training.ctc.config import CtcDataConfig, CtcExperiment, CtcModelConfig
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 

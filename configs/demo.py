@@ -6,13 +6,13 @@ Duration:  four minutes, all stages.
 Expected:  nDCG@10 of 0.89 at full width, chance 0.0076.
 """
 
-from mrl_jax.data.batches import BatchConfig
-from mrl_jax.data.builder import BuildOptions
+from mrl_jax.data.batches.speech import BatchConfig
+from mrl_jax.data.build.builder import BuildOptions
 from mrl_jax.demo.make_towers import SPEEDS, vary
-from mrl_jax.experiment import DataConfig, ExperimentConfig, ModelConfig
+from mrl_jax.losses.config import LossConfig
+from mrl_jax.training.contrastive.config import DataConfig, ExperimentConfig, ModelConfig
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
-from mrl_jax.training.step import LossConfig
 
 
 def get_config() -> ExperimentConfig:

@@ -8,11 +8,11 @@ Expected:  a word error rate of 43 % on the validation set. The tower of the dem
            python eval.py transcribe --model demo/towers/speech --data demo/world/test --out OUT
 """
 
-from mrl_jax.ctc_experiment import CtcDataConfig, CtcExperiment, CtcModelConfig
-from mrl_jax.data.builder import BuildOptions
-from mrl_jax.data.ctc_batches import CtcBatchConfig
+from mrl_jax.data.batches.ctc import CtcBatchConfig
+from mrl_jax.data.build.builder import BuildOptions
 from mrl_jax.demo.make_towers import SPEEDS, vary
 from mrl_jax.demo.towers import speech_config
+from mrl_jax.training.ctc.config import CtcDataConfig, CtcExperiment, CtcModelConfig
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 

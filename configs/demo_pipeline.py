@@ -9,7 +9,7 @@ Expected:  nDCG@10 of 0.95 at full width, 0.99 from the true transcripts (transc
            the recogniser's WER on unseen voices is 17 %.
 """
 
-from mrl_jax.pipeline_folder import PipelineConfig
+from mrl_jax.inference.cascade_config import PipelineConfig
 
 
 def get_config() -> PipelineConfig:

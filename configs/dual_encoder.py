@@ -11,7 +11,7 @@ import dataclasses
 import runpy
 from pathlib import Path
 
-from mrl_jax.experiment import ExperimentConfig
+from mrl_jax.training.contrastive.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:

@@ -9,8 +9,8 @@ Duration:  one epoch; not yet measured at this size.
 Expected:  not yet measured here; the paper's own set is not public.
 """
 
-from mrl_jax.data.batches import BatchConfig
-from mrl_jax.experiment import DataConfig, ExperimentConfig, ModelConfig
+from mrl_jax.data.batches.speech import BatchConfig
+from mrl_jax.training.contrastive.config import DataConfig, ExperimentConfig, ModelConfig
 from mrl_jax.training.loop import LoopConfig
 
 

@@ -14,7 +14,7 @@ Others:    another recogniser by its transcripts, in a column of the set's queri
            python train.py --config configs/pipeline.py transcripts=COLUMN
 """
 
-from mrl_jax.pipeline_folder import PipelineConfig
+from mrl_jax.inference.cascade_config import PipelineConfig
 
 
 def get_config() -> PipelineConfig:

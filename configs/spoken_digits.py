@@ -8,12 +8,12 @@ Expected:  nDCG@10 of 0.95 among 1,000 wordings for known speakers, 0.53 to 0.61
            left out in turn (mean 0.58); chance is 0.0045.
 """
 
-from mrl_jax.data.batches import BatchConfig
-from mrl_jax.data.builder import BuildOptions
-from mrl_jax.experiment import DataConfig, ExperimentConfig, ModelConfig
+from mrl_jax.data.batches.speech import BatchConfig
+from mrl_jax.data.build.builder import BuildOptions
+from mrl_jax.losses.config import LossConfig
+from mrl_jax.training.contrastive.config import DataConfig, ExperimentConfig, ModelConfig
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
-from mrl_jax.training.step import LossConfig
 
 
 def get_config() -> ExperimentConfig:

@@ -11,10 +11,10 @@ Duration:  two epochs; not yet measured at this size.
 Expected:  not yet measured here; the paper's own pairs are not public.
 """
 
-from mrl_jax.data.text_pairs import TextBatchConfig
-from mrl_jax.text_experiment import TextDataConfig, TextModelConfig, TextStageExperiment
+from mrl_jax.data.batches.text import TextBatchConfig
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.text_tower.config import TextDataConfig, TextModelConfig, TextStageExperiment
 
 
 def get_config() -> TextStageExperiment:

@@ -8,16 +8,16 @@ Expected:  nDCG@10 on the validation sentences, written, of 0.97, 0.97, 0.96 and
            24 and 12 coordinates (chance is 0.03).
 """
 
-from mrl_jax.data.text_pairs import TextBatchConfig
-from mrl_jax.text_experiment import (
+from mrl_jax.data.batches.text import TextBatchConfig
+from mrl_jax.losses.config import LossConfig
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.text_tower.config import (
     NewTowerConfig,
     TextDataConfig,
     TextModelConfig,
     TextStageExperiment,
 )
-from mrl_jax.training.loop import LoopConfig
-from mrl_jax.training.optim import OptimConfig
-from mrl_jax.training.step import LossConfig
 
 
 def get_config() -> TextStageExperiment:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converters.checkpoints import DTYPES
-from mrl_jax.errors import CommandParser, MrlError, run_command, unwind_on_sigterm
+from mrl_jax.core.cli import CommandParser, run_command, unwind_on_sigterm
+from mrl_jax.core.errors import MrlError
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,8 +15,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from mrl_jax.array_types import HostArray
-from mrl_jax.errors import MrlError, describe_os_error, existing_file, first_line
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError, describe_os_error, existing_file, first_line
 
 FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from mrl_jax.errors import MrlError
+from mrl_jax.core.errors import MrlError
 
 Choice = TypeVar("Choice")
 Config = TypeVar("Config")

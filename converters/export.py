@@ -12,10 +12,10 @@ from converters.checkpoints import copy_small_files, read_json
 from converters.convert import TABLES
 from converters.published_folder import SHARD_BYTES, save_shards
 from converters.rules import published_names
-from mrl_jax.array_types import HostArray
-from mrl_jax.errors import existing_file
-from mrl_jax.staging import check_apart, staged_folder
-from mrl_jax.tower_folder import CONVERT_AGAIN, TowerInfo, read_checked_weights, read_info
+from mrl_jax.checkpoints.towers import CONVERT_AGAIN, TowerInfo, read_checked_weights, read_info
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import existing_file
+from mrl_jax.core.files import check_apart, staged_folder
 
 
 def export(

@@ -7,7 +7,7 @@ from typing import Any
 from converters.checkpoints import read_json
 from converters.config_fields import Fields
 from converters.rules import PASSENGERS, Layout, Rule, RuleTable
-from mrl_jax.errors import MrlError
+from mrl_jax.core.errors import MrlError
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.hubert import HubertConfig
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from mrl_jax.array_types import HostArray
-from mrl_jax.errors import as_os_error
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import as_os_error
 
 SHARD_BYTES = 2 * 10**9
 """Size above which weights are split: a shard is held in memory while it is written."""

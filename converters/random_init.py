@@ -16,12 +16,12 @@ from converters.checkpoints import DTYPES, read_json
 from converters.convert import TABLES
 from converters.published_folder import SHARD_BYTES, save_shards
 from converters.rules import published_names
-from mrl_jax import param_tree
-from mrl_jax.array_types import HostArray
-from mrl_jax.errors import existing_file
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import existing_file
+from mrl_jax.core.files import staged_folder
 from mrl_jax.models.hubert import abstract_hubert
 from mrl_jax.models.qwen3 import abstract_qwen3
-from mrl_jax.staging import staged_folder
+from mrl_jax.nn import param_tree
 
 
 def random_init(

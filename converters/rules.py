@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.array_types import HostArray
-from mrl_jax.errors import MrlError
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
 
 Shape = tuple[int, ...]
 PASSENGERS = "passengers"

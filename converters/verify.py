@@ -15,12 +15,7 @@ from flax import nnx
 
 from converters.checkpoints import DTYPES, Checkpoint, find_checkpoint, open_checkpoint
 from converters.convert import read_hubert, read_qwen3
-from mrl_jax.array_types import HostArray
-from mrl_jax.errors import MrlError, first_line
-from mrl_jax.models.clips import pad_clips
-from mrl_jax.models.hubert import HubertConfig, HubertEncoder
-from mrl_jax.models.qwen3 import Qwen3Config
-from mrl_jax.tower_folder import (
+from mrl_jax.checkpoints.towers import (
     TowerInfo,
     load_hubert,
     load_hubert_ctc,
@@ -28,6 +23,11 @@ from mrl_jax.tower_folder import (
     read_checked_weights,
     read_info,
 )
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.models.hubert import HubertConfig, HubertEncoder
+from mrl_jax.models.inputs import pad_clips
+from mrl_jax.models.qwen3 import Qwen3Config
 
 TOLERANCE = 1e-5
 """Relative error that float32 arithmetic in another order may cause."""
@@ -174,7 +174,7 @@ def _noise(config: HubertConfig) -> list[HostArray]:
 
 
 def _read_audio(paths: Sequence[Path], config: HubertConfig) -> list[HostArray]:
-    from mrl_jax.data.audio import load_clip
+    from mrl_jax.data.audio.decode import load_clip
 
     clips = [load_clip(path, config.sample_rate) for path in paths]
     if clips:

@@ -7,16 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mrl_jax.embedder import Embedder
-    from mrl_jax.errors import MrlError
-    from mrl_jax.linen import to_linen
-    from mrl_jax.models.clips import pad_clips
+    from mrl_jax.checkpoints.towers import load_hubert, load_hubert_ctc, load_qwen3
+    from mrl_jax.core.errors import MrlError
+    from mrl_jax.inference.embedder import Embedder
     from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
     from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
     from mrl_jax.models.hubert import HubertConfig, HubertEncoder
+    from mrl_jax.models.inputs import pad_clips
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+    from mrl_jax.models.linen import to_linen
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
-    from mrl_jax.tower_folder import load_hubert, load_hubert_ctc, load_qwen3
 
 __version__ = "0.1.0"
 
@@ -24,20 +24,20 @@ _HOMES = {
     "CtcVocabulary": "mrl_jax.models.ctc",
     "DualEncoder": "mrl_jax.models.dual_encoder",
     "DualEncoderConfig": "mrl_jax.models.dual_encoder",
-    "Embedder": "mrl_jax.embedder",
+    "Embedder": "mrl_jax.inference.embedder",
     "HubertConfig": "mrl_jax.models.hubert",
     "HubertCtc": "mrl_jax.models.ctc",
     "HubertEncoder": "mrl_jax.models.hubert",
     "LateFusion": "mrl_jax.models.late_fusion",
     "LateFusionConfig": "mrl_jax.models.late_fusion",
-    "MrlError": "mrl_jax.errors",
+    "MrlError": "mrl_jax.core.errors",
     "Qwen3Config": "mrl_jax.models.qwen3",
     "Qwen3Encoder": "mrl_jax.models.qwen3",
-    "load_hubert": "mrl_jax.tower_folder",
-    "load_hubert_ctc": "mrl_jax.tower_folder",
-    "load_qwen3": "mrl_jax.tower_folder",
-    "pad_clips": "mrl_jax.models.clips",
-    "to_linen": "mrl_jax.linen",
+    "load_hubert": "mrl_jax.checkpoints.towers",
+    "load_hubert_ctc": "mrl_jax.checkpoints.towers",
+    "load_qwen3": "mrl_jax.checkpoints.towers",
+    "pad_clips": "mrl_jax.models.inputs",
+    "to_linen": "mrl_jax.models.linen",
 }
 
 __all__ = [

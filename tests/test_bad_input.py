@@ -18,7 +18,8 @@ from converters.__main__ import main
 from converters.convert import convert
 from converters.random_init import random_init
 from mrl_jax import load_hubert, load_hubert_ctc, load_qwen3
-from mrl_jax.errors import MrlError, run_command
+from mrl_jax.core.cli import run_command
+from mrl_jax.core.errors import MrlError
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": {

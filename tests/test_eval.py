@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mrl_jax.errors import MrlError, run_command
+from mrl_jax.core.cli import run_command
+from mrl_jax.core.errors import MrlError
 
 evaluate = importlib.import_module("eval")
 

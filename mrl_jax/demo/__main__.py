@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.errors import MrlError
 from mrl_jax.demo.commands import ROOT, run_python
 from mrl_jax.demo.world import MARKER, write_world
-from mrl_jax.errors import CommandParser, MrlError, run_command
 
 TOWERS = Path(__file__).parent / "towers_hf"
+
+
 SHOWN = 4
 """Test queries that are shown with what they found."""
 
@@ -60,8 +63,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _draw_training(model: Path, report: Path) -> None:
-    from mrl_jax.evaluation.report import plot_training
-    from mrl_jax.training.loop import METRICS_FILE, read_metrics
+    from mrl_jax.evaluation.report.page import plot_training
+    from mrl_jax.training.metrics_log import METRICS_FILE, read_metrics
 
     plot_training(report / "training.png", read_metrics(model / METRICS_FILE))
     with (report / "report.md").open("a", encoding="utf-8") as file:

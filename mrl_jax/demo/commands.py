@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from mrl_jax.errors import MrlError
+from mrl_jax.core.errors import MrlError
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,13 +13,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from mrl_jax.checkpoints.models import MODEL_FILE
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.errors import MrlError
 from mrl_jax.demo.commands import ROOT, run_python
-from mrl_jax.errors import CommandParser, MrlError, run_command
-from mrl_jax.model_folder import MODEL_FILE
-from mrl_jax.pipeline_folder import PIPELINE_FILE
+from mrl_jax.inference.cascade_config import PIPELINE_FILE
 
 CONFIGS = ROOT / "configs"
+
+
 REGRESSION = "loss.name=l1_cosine"
+
+
 DUAL = "model.kind=dual_encoder"
 
 

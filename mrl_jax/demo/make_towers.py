@@ -14,36 +14,44 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mrl_jax.array_types import HostArray
-from mrl_jax.data.audio import load_clip
-from mrl_jax.data.augment import (
+from mrl_jax.checkpoints.new_towers import save_speech_tower, save_text_tower
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.data.audio.augment import (
     AugmentConfig,
     augment_channel,
     augment_voice,
     change_speed,
     draw_factor,
 )
-from mrl_jax.data.batches import BatchPlan
-from mrl_jax.data.manifest import read_manifest
+from mrl_jax.data.audio.decode import load_clip
+from mrl_jax.data.batches.plan import BatchPlan
+from mrl_jax.data.sets.manifest import read_manifest
 from mrl_jax.demo.towers import (
     GAP_TOKEN,
     make_tokenizer,
     open_tokenizer,
-    save_speech_tower,
-    save_text_tower,
     speech_config,
     text_config,
 )
+from mrl_jax.demo.train_ctc import CtcStageConfig, train_ctc
+from mrl_jax.demo.train_text import TextStageConfig, train_text_tower
 from mrl_jax.demo.world import write_world
-from mrl_jax.errors import CommandParser, run_command
-from mrl_jax.training.ctc_stage import CtcStageConfig, character_vocabulary, train_ctc
-from mrl_jax.training.text_stage import TextStageConfig, train_text_tower
+from mrl_jax.models.ctc import character_vocabulary
 
 RATE = 16_000
+
+
 SPEEDS = (0.85, 1.2)
+
+
 THROATS = AugmentConfig(formants=(0.8, 1.25), gain_db=(0.0, 0.0))
+
+
 CHANGED = 3
 """Copies of every clip in changed voices: thirty voices alone are learnt by heart."""
+
+
 VOICES = AugmentConfig(reverb_probability=0.1, mask_probability=0.2, noise_probability=0.5)
 
 

@@ -17,10 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mrl_jax.array_types import HostArray
-from mrl_jax.config_tree import load_config
-from mrl_jax.data.augment import AugmentConfig, augment_channel, augment_voice
-from mrl_jax.data.retrieval_set import Document, Query, write_retrieval_set
+from mrl_jax.checkpoints.new_towers import save_speech_tower, save_text_tower
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.config import load_config
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.augment import AugmentConfig, augment_channel, augment_voice
+from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
 from mrl_jax.demo.digits import (
     SAMPLE_RATE,
     DigitVoices,
@@ -30,22 +33,15 @@ from mrl_jax.demo.digits import (
     load_takes,
     split_strings,
 )
-from mrl_jax.demo.towers import (
-    GAP_TOKEN,
-    make_tokenizer,
-    open_tokenizer,
-    save_speech_tower,
-    save_text_tower,
-    text_config,
-)
-from mrl_jax.errors import CommandParser, MrlError, run_command
-from mrl_jax.evaluation.records import write_jsonl
-from mrl_jax.experiment import ExperimentConfig
+from mrl_jax.demo.towers import GAP_TOKEN, make_tokenizer, open_tokenizer, text_config
+from mrl_jax.demo.train_ctc import CtcStageConfig, train_ctc
+from mrl_jax.demo.train_text import TextStageConfig, train_text_tower
+from mrl_jax.evaluation.report.records import write_jsonl
+from mrl_jax.evaluation.retrieval.report import report_retrieval
+from mrl_jax.models.ctc import word_vocabulary
 from mrl_jax.models.hubert import HubertConfig
-from mrl_jax.retrieval_report import report_retrieval
-from mrl_jax.training.ctc_stage import CtcStageConfig, train_ctc, word_vocabulary
-from mrl_jax.training.text_stage import TextStageConfig, train_text_tower
-from mrl_jax.training_run import train
+from mrl_jax.training.contrastive.config import ExperimentConfig
+from mrl_jax.training.contrastive.run import train
 
 SPEECH = HubertConfig(
     width=128,
@@ -63,9 +59,15 @@ SPEECH = HubertConfig(
     sample_rate=SAMPLE_RATE,
 )
 """A small HuBERT at the recordings' own rate, with frames of 40 ms: digits are slow."""
+
+
 TEST_TAKES = 5
 """Takes 0 to 4 of every digit and speaker are the test's, as in the data set's own split."""
+
+
 CONFIG = Path(__file__).parents[2] / "configs" / "spoken_digits.py"
+
+
 ARCHIVE = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.zip"
 
 

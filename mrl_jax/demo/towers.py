@@ -9,13 +9,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mrl_jax.data.new_tokenizer import new_tokenizer
-from mrl_jax.data.text import TextTokenizer
+from mrl_jax.checkpoints.new_towers import write_files
+from mrl_jax.data.text.tokenizer import TextTokenizer
+from mrl_jax.data.text.train_tokenizer import new_tokenizer
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.qwen3 import Qwen3Config
-from mrl_jax.speech_tower_files import save_speech_tower as save_speech_tower
-from mrl_jax.speech_tower_files import write_files
-from mrl_jax.text_tower_files import save_text_tower as save_text_tower
 
 
 def speech_config(*, width: int = 128, num_layers: int = 3) -> HubertConfig:

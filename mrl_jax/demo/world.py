@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import staged_folder
 from mrl_jax.demo.grammar import Phrase, phrases
 from mrl_jax.demo.voices import (
     TEST_VOICES,
@@ -17,10 +19,10 @@ from mrl_jax.demo.voices import (
     Voice,
     speak,
 )
-from mrl_jax.errors import MrlError
-from mrl_jax.staging import staged_folder
 
 MARKER = "world.json"
+
+
 TASK = "translation"
 
 
@@ -169,7 +171,7 @@ def _write_manifest(folder: Path, said: Sequence[Said]) -> None:
 
 def _write_set(folder: Path, said: Sequence[Said]) -> None:
     # Here, as arrays and thus JAX come with it: no process that speaks should load them.
-    from mrl_jax.data.retrieval_set import Document, Query, write_retrieval_set
+    from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
 
     write_retrieval_set(
         folder,

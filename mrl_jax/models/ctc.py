@@ -5,6 +5,7 @@ the published HuBERT CTC checkpoints.
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.array_types import AnyArray, Array, Bool, DTypeLike, Float, Float32, HostArray, Int
+from mrl_jax.core.array_types import AnyArray, HostArray
+from mrl_jax.core.errors import MrlError
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder, Padding
 
 
@@ -129,3 +133,57 @@ class HubertCtc(nnx.Module):
 def abstract_hubert_ctc(config: HubertConfig, vocab_size: int, **options: Any) -> HubertCtc:
     """A `HubertCtc` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: HubertCtc(config, vocab_size, **options, rngs=nnx.Rngs(0)))
+
+
+def character_vocabulary(transcripts: Sequence[str]) -> CtcVocabulary:
+    """The characters of `transcripts`, sorted, after the blank and the word delimiter."""
+    characters = sorted(set("".join(transcripts)) - {" "})
+    return CtcVocabulary(tokens=("<pad>", "|", *characters), blank=0, word_delimiter="|")
+
+
+def word_vocabulary(transcripts: Sequence[str]) -> CtcVocabulary:
+    """The words of `transcripts`, sorted, after the blank: for a small closed set of words.
+
+    Every token ends in a space, so that decoding joins words as it joins characters.
+    """
+    words = sorted({word for text in transcripts for word in text.split()})
+    return CtcVocabulary(tokens=("<pad>", *(f"{word} " for word in words)), word_delimiter=None)
+
+
+def encode_transcripts(
+    transcripts: Sequence[str], vocabulary: CtcVocabulary, size: int
+) -> tuple[HostArray, HostArray]:
+    """Ids of each transcript's tokens, the longest that fits first, padded with the blank.
+
+    Returns:
+        labels [B, size] int32 and their counts [B] int32.
+
+    Raises:
+        MrlError: something that no token spells, or a transcript of more tokens than `size`.
+    """
+    ids = {token: number for number, token in enumerate(vocabulary.tokens)}
+    ids.pop(vocabulary.tokens[vocabulary.blank])
+    longest_first = re.compile("|".join(map(re.escape, sorted(ids, key=len, reverse=True))))
+    space = vocabulary.word_delimiter or " "
+    ending = " " if any(token.endswith(" ") for token in ids) else ""
+    labels = np.full((len(transcripts), size), vocabulary.blank, np.int32)
+    counts = np.zeros(len(transcripts), np.int32)
+    for row, text in enumerate(transcripts):
+        spelled = text.replace(" ", space) + (ending if text else "")
+        unknown = longest_first.sub("", spelled)
+        if unknown:
+            raise MrlError(
+                f"the vocabulary has no {', '.join(map(repr, sorted(set(unknown))))}",
+                where=f"transcript {text!r}",
+                mend="make the vocabulary from all transcripts",
+            )
+        tokens = longest_first.findall(spelled)
+        if len(tokens) > size:
+            raise MrlError(
+                f"has {len(tokens)} tokens, more than the {size} there is room for",
+                where=f"transcript {text!r}",
+                mend="raise CtcStageConfig.max_labels",
+            )
+        labels[row, : len(tokens)] = [ids[token] for token in tokens]
+        counts[row] = len(tokens)
+    return labels, counts

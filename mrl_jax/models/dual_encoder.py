@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.array_types import AnyArray, Array, Bool, Float, Float32, HostArray, Int
+from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.two_towers import Calibration, Head, HeadConfig, TwoTowers, layer_scales

@@ -17,14 +17,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
-from mrl_jax.array_types import AnyArray, Array, Bool, DTypeLike, Float, Int
+from mrl_jax.core.array_types import AnyArray
 from mrl_jax.nn.attention import attend
 from mrl_jax.nn.layer_stack import run_layers, stack_layers
 from mrl_jax.nn.masking import length_mask
 from mrl_jax.nn.norms import LayerNorm, TimeGroupNorm
 
 Padding = Literal["masked", "reference"]
+
+
 Count = TypeVar("Count", int, Array)
 
 

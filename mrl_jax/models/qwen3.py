@@ -10,8 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.array_types import AnyArray, Array, Bool, DTypeLike, Float, Float32, Int
+from mrl_jax.core.array_types import AnyArray
 from mrl_jax.nn.attention import attend
 from mrl_jax.nn.layer_stack import run_layers, stack_layers
 from mrl_jax.nn.masking import causal_mask, token_positions

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.array_types import AnyArray, Array, Bool, Float, Float32, HostArray, Int
-from mrl_jax.batch import StoredSpeech
+from mrl_jax.core.array_types import AnyArray, HostArray
+from mrl_jax.core.batch import StoredSpeech
 from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.nn.masking import length_mask

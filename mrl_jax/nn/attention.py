@@ -2,8 +2,7 @@
 
 import jax.numpy as jnp
 from jax import lax
-
-from mrl_jax.array_types import Array, Bool, Float
+from jaxtyping import Array, Bool, Float
 
 MASKED = -1e30
 """Added to the score of a hidden key: far below any score, and still finite."""

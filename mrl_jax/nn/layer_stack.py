@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
-
-from mrl_jax.array_types import Array, Float
+from jaxtyping import Array, Float
 
 Layer = TypeVar("Layer", bound=nnx.Module)
+
+
 FSDP = "fsdp"
 """Name of the mesh axis that frozen weights are shared out over."""
 

@@ -1,8 +1,7 @@
 """Masks from lengths, and positions from masks."""
 
 import jax.numpy as jnp
-
-from mrl_jax.array_types import Array, Bool, Int
+from jaxtyping import Array, Bool, Int
 
 
 def length_mask(lengths: Int[Array, " B"], size: int) -> Bool[Array, "B T"]:

@@ -7,8 +7,8 @@ flax's own layers differ from the published models in three ways that show at
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-
-from mrl_jax.array_types import Array, Bool, DTypeLike, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
 
 
 class RMSNorm(nnx.Module):

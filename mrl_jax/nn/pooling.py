@@ -2,8 +2,7 @@
 
 import jax.numpy as jnp
 from jax import lax
-
-from mrl_jax.array_types import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32
 
 
 def pool_last(vectors: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:

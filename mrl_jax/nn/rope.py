@@ -5,8 +5,7 @@ models, where coordinate i of a head is paired with coordinate i + H/2.
 """
 
 import jax.numpy as jnp
-
-from mrl_jax.array_types import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int
 
 
 def rope_angles(

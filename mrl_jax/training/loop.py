@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
-import os
 import signal
 import sys
 import threading
@@ -16,12 +14,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mrl_jax.checkpoint import RunCheckpoints
-from mrl_jax.errors import MrlError
-from mrl_jax.hosts import is_first, should_stop
-from mrl_jax.training.step import Metrics, TrainState
+from mrl_jax.checkpoints.train_state import RunCheckpoints
+from mrl_jax.core.distributed import is_first, should_stop
+from mrl_jax.core.errors import MrlError
+from mrl_jax.training.metrics_log import MetricsLog, _metrics_row
+from mrl_jax.training.state import Metrics, TrainState
 
-METRICS_FILE = "metrics.jsonl"
 Step = Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]
 
 
@@ -222,80 +220,8 @@ def run_loop(
     )
 
 
-class MetricsLog:
-    """metrics.jsonl and TensorBoard events, by the first host; a context manager.
-
-    Args:
-        workdir: folder of the run.
-        start: the step resumed from; later lines of an earlier attempt are dropped.
-        tensorboard: also write events.
-    """
-
-    def __init__(self, workdir: Path, *, start: int, tensorboard: bool):
-        self._file, self._events = None, None
-        if not is_first():
-            return
-        path = workdir / METRICS_FILE
-        kept = [row for row in read_metrics(path) if row["step"] <= start]
-        partial = path.with_name(f".{METRICS_FILE}")
-        lines = [json.dumps(row) + "\n" for row in kept]
-        partial.write_text("".join(lines), encoding="utf-8")
-        os.replace(partial, path)
-        self._file = path.open("a", encoding="utf-8")
-        self._events = _event_writer(workdir / "tensorboard", start) if tensorboard else None
-
-    def __enter__(self) -> "MetricsLog":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._events is not None:
-            self._events.close()
-
-    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """One line, in the file before this returns."""
-        if self._file is None:
-            return
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(f"{kind}/{name}", value, step)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last one that a killed run left half-written is dropped."""
-    rows: list[dict[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
-    return rows
-
-
 def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _metrics_row(metrics: Metrics, dims: tuple[int, ...]) -> dict[str, float]:
-    values = {name: np.asarray(value) for name, value in metrics.items()}
-    per_dim = values.pop("loss_per_dim")
-    row = {name: float(value) for name, value in values.items()}
-    row.update({f"loss/{dim}": float(value) for dim, value in zip(dims, per_dim, strict=True)})
-    return row
-
-
-def _event_writer(folder: Path, start: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise MrlError(
-            "TensorBoard events take tensorboardX, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[train]'`, or set "
-            "train.tensorboard=false",
-        ) from error
-    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Weights on disk: towers, trained models, the state of a run."""

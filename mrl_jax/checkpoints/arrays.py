@@ -1,0 +1,145 @@
+"""Arrays in an Orbax checkpoint: without copies on the way, and with failures told once."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import jax
+import numpy as np
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import as_os_error
+from mrl_jax.nn import param_tree
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+
+
+Result = TypeVar("Result")
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, HostArray]) -> None:
+    """Write arrays, by dotted path, as one checkpoint.
+
+    Raises:
+        OSError: the write failed.
+    """
+    import orbax.checkpoint as ocp
+
+    def save() -> None:
+        with _checkpointer() as checkpointer:
+            args = ocp.args.PyTreeSave(param_tree.nest(arrays))
+            checkpointer.save(folder.absolute(), args=args)
+
+    # In a thread, which an interrupt does not tear: it waits until the write has ended,
+    # where Orbax's own threads would write on into a folder that is being removed.
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            _quietly(lambda: pool.submit(save).result())
+        except OSError:
+            _await_stillness(folder.parent)
+            raise
+
+
+def _await_stillness(folder: Path, *, seconds: float = 0.3, at_most: float = 30.0) -> None:
+    """Wait for the writes that were under way when one failed.
+
+    Nothing else tells when they end, and until then they would make their folders anew
+    after the caller removed them.
+    """
+    end = time.monotonic() + at_most
+    seen, since = None, time.monotonic()
+    while time.monotonic() < min(end, since + seconds):
+        found = [(root, sorted(files)) for root, _, files in os.walk(folder)]
+        if found != seen:
+            seen, since = found, time.monotonic()
+        time.sleep(0.02)
+
+
+def read_arrays(folder: Path, restore_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the arrays that `restore_args` names, by dotted path, each as it says.
+
+    Raises:
+        OSError: the read failed, or the checkpoint lacks one of them.
+    """
+    import orbax.checkpoint as ocp
+
+    tree = param_tree.nest(restore_args)
+
+    def restore() -> Any:
+        with _checkpointer() as checkpointer:
+            item = jax.tree.map(lambda _: 0, tree)
+            args = ocp.args.PyTreeRestore(item=item, restore_args=tree)
+            return checkpointer.restore(folder.absolute(), args=args)
+
+    return param_tree.flatten(_quietly(restore))
+
+
+def _checkpointer() -> "ocp.Checkpointer":
+    """One that waits for no other process: each reads alone, and whoever writes is alone."""
+    import orbax.checkpoint as ocp
+
+    mine = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"process {mine}"
+    )
+    options = alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
+    return ocp.Checkpointer(_handler(options), multiprocessing_options=options)
+
+
+def _handler(options: "ocp.options.MultiprocessingOptions") -> "ocp.PyTreeCheckpointHandler":
+    # Orbax copies host arrays before it writes and compresses blocks side by side,
+    # which together take 3x the weights' memory; trained weights hardly compress.
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint import type_handlers
+
+    registry = type_handlers.create_type_handler_registry(
+        (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
+        (jax.Array, type_handlers.ArrayHandler()),
+    )
+    return ocp.PyTreeCheckpointHandler(
+        save_concurrent_gb=1,
+        use_compression=False,
+        type_handler_registry=registry,
+        multiprocessing_options=options,
+    )
+
+
+def _quietly(action: Callable[[], Result]) -> Result:
+    """Run Orbax so that its failure is one `OSError`, with nothing printed beside it.
+
+    Reads and writes that were under way when one failed tell, each from its own thread
+    or when it is collected, that nobody waits for it any more. What keeps that off stderr
+    therefore stays in place after a failure.
+    """
+    threads, tasks = logging.getLogger("absl"), logging.getLogger("asyncio")
+    usual, disabled = sys.unraisablehook, threads.disabled
+
+    def hook(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        of_orbax = code is not None and "orbax" in code.co_filename
+        if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    threads.disabled = True
+    tasks.addFilter(_not_of_orbax)
+    sys.unraisablehook = hook
+    try:
+        result = action()
+    except Exception as error:  # Orbax and TensorStore raise whatever their storage raised.
+        raise as_os_error(error) from None
+    finally:
+        threads.disabled = disabled
+    tasks.removeFilter(_not_of_orbax)
+    sys.unraisablehook = usual
+    return result
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    return "orbax" not in text and "OCDBT" not in text

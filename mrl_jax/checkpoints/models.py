@@ -1,0 +1,248 @@
+"""A trained model on disk: what `Embedder.load` and `eval.py` read.
+
+model.json     the model: towers by place and digest, dims, prompts, head
+head-STEP/     the trained arrays, in Orbax
+setting.json   the setting that `eval.py tradeoff --budget` chose, where it did
+setting-*.npy  the directions that it projects on, where it does
+
+model.json is replaced in one rename, so a folder always names a whole head. Towers stay
+where they are; a path inside the folder or beside it is stored relative to it.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
+from mrl_jax.checkpoints.towers import load_hubert, load_qwen3, read_info
+from mrl_jax.core.array_types import AnyArray
+from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mrl_jax.models.hubert import Padding
+from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.models.two_towers import TwoTowers
+from mrl_jax.nn import param_tree
+
+FORMAT = 1
+
+
+MODEL_FILE = "model.json"
+
+
+TRAIN_AGAIN = "train the model again, or convert it again with `python -m converters`"
+
+
+KINDS = {
+    "late_fusion": (LateFusion, LateFusionConfig),
+    "dual_encoder": (DualEncoder, DualEncoderConfig),
+}
+"""What may stand between two towers: the module, and the config of its head."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TowerReference:
+    """A tower by place, and by what its weights are.
+
+    Attributes:
+        path: of its folder, relative to the model's.
+        digest: `tower_folder.weights_digest` of its weights.
+    """
+
+    path: str
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """The contents of model.json.
+
+    Attributes:
+        kind: one of `KINDS`.
+        speech, text: the frozen towers.
+        fusion: what the head adds to them.
+        padding: how the speech tower treats padding.
+        dims: the prefixes that were trained.
+        prompts: sentence of each task.
+        max_text_tokens: longer texts lose their tail.
+        head: folder of the trained arrays, inside this one.
+        head_digest: `param_tree.digest` of them.
+        step: training steps behind them.
+        scores: validation scores at that step.
+        dtype: that the towers computed in; None for that of their weights.
+    """
+
+    kind: str
+    speech: TowerReference
+    text: TowerReference
+    fusion: LateFusionConfig | DualEncoderConfig
+    padding: Padding
+    dims: tuple[int, ...]
+    prompts: Mapping[str, str]
+    max_text_tokens: int
+    head: str
+    head_digest: str
+    step: int
+    scores: Mapping[str, float]
+    dtype: str | None = None
+
+
+def tower_reference(tower: Path, model_folder: Path) -> TowerReference:
+    """Reference to a tower folder, from a model's folder."""
+    relative = os.path.relpath(tower.resolve(), model_folder.resolve())
+    return TowerReference(path=Path(relative).as_posix(), digest=read_info(tower).digest)
+
+
+def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyArray]) -> ModelInfo:
+    """Write the trained arrays, then model.json, then remove older heads.
+
+    Args:
+        folder: the model's folder.
+        info: fields of `ModelInfo` other than `head` and `head_digest`.
+        trained: arrays by dotted path.
+    """
+    arrays = {path: np.asarray(array) for path, array in trained.items()}
+    digest = param_tree.digest(arrays)
+    head = f"head-{info['step']:08d}-{digest[:8]}"
+    full = ModelInfo(**info, head=head, head_digest=digest)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / head).is_dir():
+            partial = folder / f".{head}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            save_arrays(partial, arrays)
+            os.rename(partial, folder / head)
+        text = json.dumps({"format": FORMAT, **dataclasses.asdict(full)}, indent=1)
+        partial = folder / f".{MODEL_FILE}.partial"
+        partial.write_text(text + "\n", encoding="utf-8")
+        os.replace(partial, folder / MODEL_FILE)
+    except OSError as error:
+        raise MrlError(
+            f"the model could not be written: {error.strerror or error}",
+            where=folder,
+            mend="check that the place exists, may be written to, and has room",
+        ) from error
+    for old in folder.glob("head-*"):
+        if old.name != head:
+            shutil.rmtree(old, ignore_errors=True)
+    return full
+
+
+def read_model_info(folder: Path) -> ModelInfo:
+    """model.json, checked.
+
+    Raises:
+        MrlError: no such file, not a model, or damaged.
+    """
+    if (Path(folder) / "pipeline.json").is_file() and not (Path(folder) / MODEL_FILE).exists():
+        raise MrlError(
+            "is a pipeline, expected a trained model",
+            where=folder,
+            mend="measure it by `python eval.py compare`",
+        )
+    path = existing_file(
+        Path(folder) / MODEL_FILE,
+        mend="pass a folder that `train.py` or `python -m converters oolel-embed` made",
+    )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw.pop("format") != FORMAT:
+            raise ValueError(f"the format is not {FORMAT}")
+        if raw["kind"] not in KINDS:
+            told = " or ".join(map(repr, KINDS))
+            raise ValueError(f"the kind is {raw['kind']!r}, expected {told}")
+        for tower in ("speech", "text"):
+            raw[tower] = TowerReference(**raw[tower])
+        # JSON has no tuples.
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["fusion"].items()}
+        raw["fusion"] = KINDS[raw["kind"]][1](**fields)
+        raw["dims"] = tuple(int(dim) for dim in raw["dims"])
+        return ModelInfo(**raw)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MrlError(
+            f"cannot be read as a model description ({error})", where=path, mend=TRAIN_AGAIN
+        ) from error
+
+
+def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None) -> TwoTowers:
+    """The model with its towers and its trained head.
+
+    Args:
+        folder: the model's folder.
+        info: its model.json.
+        dtype: dtype of the towers; the one trained with by default.
+
+    Raises:
+        MrlError: a tower is missing or is not the one trained with (both digests are
+            named), or the head cannot be read.
+    """
+    for name, tower in (("speech", info.speech), ("text", info.text)):
+        check_digest(folder / tower.path, tower.digest, name)
+    dtype = info.dtype if dtype is None else dtype
+    speech = load_hubert(folder / info.speech.path, padding=info.padding, dtype=dtype)
+    text = load_qwen3(folder / info.text.path, dtype=dtype)
+    kind: Any = KINDS[info.kind][0]
+    model = kind(speech, text, config=info.fusion, rngs=nnx.Rngs(0))
+    _fill_head(model, folder / info.head, info.head_digest)
+    return model
+
+
+def check_digest(tower: Path, digest: str, name: str) -> None:
+    """Refuse a tower other than the one named.
+
+    Raises:
+        MrlError: another digest; both are named.
+    """
+    found = read_info(tower).digest
+    if found != digest:
+        raise MrlError(
+            f"is not the {name} tower that the model was trained with: its digest is "
+            f"{found[:12]}, expected {digest[:12]}",
+            where=tower,
+            mend="bring the tower of the training run back",
+        )
+
+
+def _fill_head(model: TwoTowers, folder: Path, digest: str) -> None:
+    import orbax.checkpoint as ocp
+
+    leaves = {
+        path: variable
+        for path, variable in param_tree.flat_weights(model).items()
+        if isinstance(variable, nnx.Param)
+    }
+    arguments = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in leaves}
+    if not folder.is_dir():
+        raise MrlError("the trained head is missing", where=folder, mend=TRAIN_AGAIN)
+    try:
+        arrays = read_arrays(folder, arguments)
+    except OSError as error:
+        raise MrlError(
+            f"the trained head cannot be read ({error.strerror or error})",
+            where=folder,
+            mend=TRAIN_AGAIN,
+        ) from error
+    for path, variable in leaves.items():
+        if arrays[path].shape != variable.shape:
+            raise MrlError(
+                f"the trained head is of another architecture: {path} is {arrays[path].shape}, "
+                f"expected {variable.shape}",
+                where=folder,
+                mend=TRAIN_AGAIN,
+            )
+    if param_tree.digest(arrays) != digest:
+        raise MrlError(
+            "the trained head is not the one that model.json names (its digest differs)",
+            where=folder,
+            mend=TRAIN_AGAIN,
+        )
+    for path, variable in leaves.items():
+        variable.set_value(jax.numpy.asarray(arrays[path]))

@@ -1,0 +1,278 @@
+"""The small files of a text tower, so that what was trained here loads elsewhere.
+
+Of one made from nothing: its config.json. Of any: what sentence-transformers reads
+beside it, and a tokenizer that appends the end token by itself.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import DTypeLike
+
+from mrl_jax.checkpoints.towers import TOWER_FILE, TowerInfo, Weights, save_tower
+from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.files import staged_folder
+from mrl_jax.models.ctc import HubertCtc
+from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+from mrl_jax.nn import param_tree
+
+OWN_FILES = (TOWER_FILE, "report.json", "verification.json")
+
+
+NEW_NAMING: Mapping[str, Any] = {"prefix": "", "spellings": [], "tied_output": False}
+"""Tensor names of a tower that came from no checkpoint: those of Qwen3-Embedding."""
+
+
+def published_config(config: Qwen3Config, dtype: DTypeLike) -> dict[str, Any]:
+    """The config.json of a published model of these sizes."""
+    return {
+        "architectures": ["Qwen3Model"],
+        "model_type": "qwen3",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "intermediate_size": config.mlp_width,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_width,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rope_theta,
+        "tie_word_embeddings": True,
+        "dtype": str(np.dtype(dtype)),
+    }
+
+
+def save_text_tower(
+    folder: Path,
+    tower: Qwen3Encoder,
+    tokenizer: Mapping[str, str],
+    *,
+    dtype: DTypeLike = "float32",
+) -> TowerInfo:
+    """Write a text tower that came from no checkpoint as a tower folder.
+
+    Args:
+        folder: to be made, or replaced.
+        tower: the weights.
+        tokenizer: files of its tokenizer by name.
+        dtype: in which the weights are stored.
+    """
+    config = published_config(tower.config, dtype)
+    files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer}
+    arrays = {
+        path: np.asarray(jax.device_get(leaf.get_value())).astype(dtype)
+        for path, leaf in param_tree.flat_weights(tower).items()
+    }
+    return write_text_tower(folder, tower.config, {"encoder": arrays}, files, naming=NEW_NAMING)
+
+
+def write_text_tower(
+    folder: Path,
+    config: Qwen3Config,
+    weights: Weights,
+    files: Mapping[str, str | bytes],
+    *,
+    naming: Mapping[str, Any],
+) -> TowerInfo:
+    """A tower folder of these arrays and small files, whole or not at all."""
+    needed = sum(array.nbytes for arrays in weights.values() for array in arrays.values())
+    with staged_folder(folder, marker=TOWER_FILE, overwrite=True, needs_bytes=needed) as staging:
+        for name, contents in files.items():
+            raw = contents.encode() if isinstance(contents, str) else contents
+            (staging / name).parent.mkdir(exist_ok=True)
+            (staging / name).write_bytes(raw)
+        return save_tower(staging, "qwen3", config, weights, naming=naming)
+
+
+def small_files(folder: Path) -> dict[str, bytes]:
+    """The published files that a tower folder carries, by their relative names."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted([*folder.glob("*"), *folder.glob("[0-9]_*/config.json")])
+        if path.is_file() and path.name not in OWN_FILES and not path.name.startswith(".")
+    }
+
+
+def sentence_files(width: int, max_tokens: int, prompts: Mapping[str, str]) -> dict[str, str]:
+    """What sentence-transformers reads: pool the last token, then unit length.
+
+    In the format of Qwen3-Embedding's own folder, which its old and new versions read.
+
+    Args:
+        width: of the tower.
+        max_tokens: longer texts are cut there.
+        prompts: what stands before a query, word for word, by task.
+    """
+    kinds = ("Transformer", "Pooling", "Normalize")
+    modules = [
+        {
+            "idx": number,
+            "name": str(number),
+            "path": f"{number}_{kind}" if number else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for number, kind in enumerate(kinds)
+    ]
+    pooling = {
+        "word_embedding_dimension": width,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": False,
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+        "pooling_mode_weightedmean_tokens": False,
+        "pooling_mode_lasttoken": True,
+        "include_prompt": True,
+    }
+    asked = {
+        "prompts": dict(prompts),
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
+    files = {
+        "modules.json": modules,
+        "1_Pooling/config.json": pooling,
+        "config_sentence_transformers.json": asked,
+        "sentence_bert_config.json": {"max_seq_length": max_tokens, "do_lower_case": False},
+    }
+    return {
+        name: json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        for name, value in files.items()
+    }
+
+
+def appending_end(tokenizer: bytes, end_id: int, *, where: object) -> bytes:
+    """A tokenizer.json that puts the end token behind every text, as this library does.
+
+    Whatever else it puts around a text goes: this library leaves it out.
+
+    Raises:
+        MrlError: it cannot be read, or puts something around texts in an unknown way.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        raw = json.loads(tokenizer)
+        plain, ended = _with_and_without(Tokenizer.from_str(tokenizer.decode()))
+        if ended == [*plain, end_id]:
+            return tokenizer
+        end = str(Tokenizer.from_str(tokenizer.decode()).id_to_token(end_id))
+        template = _template(end, end_id)
+        before = raw.get("post_processor")
+        raw["post_processor"] = (
+            template
+            if before is None or ended != plain
+            else {"type": "Sequence", "processors": [before, template]}
+        )
+        changed = json.dumps(raw, indent=1, ensure_ascii=False).encode() + b"\n"
+        plain, ended = _with_and_without(Tokenizer.from_str(changed.decode()))
+    except Exception as error:  # The library raises bare Exceptions.
+        raise MrlError(
+            f"cannot be given an end token ({first_line(error)})",
+            where=where,
+            mend="copy tokenizer.json from the published model again",
+        ) from error
+    if ended != [*plain, end_id]:
+        raise MrlError(
+            f"puts {ended} around the tokens {plain}, expected the end token {end_id} behind them",
+            where=where,
+            mend="copy tokenizer.json from the published model again",
+        )
+    return changed
+
+
+def _with_and_without(tokenizer: Any) -> tuple[list[int], list[int]]:
+    return tuple(tokenizer.encode("a b", add_special_tokens=put).ids for put in (False, True))
+
+
+def _template(end: str, end_id: int) -> dict[str, Any]:
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    closing = {"SpecialToken": {"id": end, "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [first, closing],
+        "pair": [first, closing, second, closing],
+        "special_tokens": {end: {"id": end, "ids": [end_id], "tokens": [end]}},
+    }
+
+
+def save_speech_tower(
+    folder: Path, recogniser: HubertCtc, *, dtype: DTypeLike = "float32"
+) -> TowerInfo:
+    """Write a trained recogniser as a tower folder; it loads as a speech tower as well."""
+    c, vocabulary = recogniser.encoder.config, recogniser.vocabulary
+    if vocabulary is None:
+        raise MrlError("the recogniser has no vocabulary", mend="train it with one")
+    published = {
+        "architectures": ["HubertForCTC"],
+        "model_type": "hubert",
+        "vocab_size": len(vocabulary.tokens),
+        "hidden_size": c.width,
+        "num_hidden_layers": c.num_layers,
+        "num_attention_heads": c.num_heads,
+        "intermediate_size": c.mlp_width,
+        "hidden_act": "gelu",
+        "feat_extract_activation": "gelu",
+        "layer_norm_eps": c.norm_epsilon,
+        "conv_dim": list(c.conv_channels),
+        "conv_kernel": list(c.conv_kernels),
+        "conv_stride": list(c.conv_strides),
+        "num_feat_extract_layers": len(c.conv_channels),
+        "conv_bias": c.conv_bias,
+        "feat_extract_norm": c.feature_norm,
+        "feat_proj_layer_norm": c.projection_norm,
+        "do_stable_layer_norm": c.pre_norm,
+        "num_conv_pos_embeddings": c.position_kernel,
+        "num_conv_pos_embedding_groups": c.position_groups,
+        "pad_token_id": vocabulary.blank,
+        "dtype": str(np.dtype(dtype)),
+    }
+    preprocessor = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "do_normalize": c.normalize_clips,
+        "feature_size": 1,
+        "sampling_rate": c.sample_rate,
+        "padding_value": 0.0,
+    }
+    tokenizer = {
+        "pad_token": vocabulary.tokens[vocabulary.blank],
+        "word_delimiter_token": vocabulary.word_delimiter,
+        "do_lower_case": vocabulary.lower_case,
+    }
+    ids = {token: number for number, token in enumerate(vocabulary.tokens)}
+    files = {
+        "config.json": published,
+        "preprocessor_config.json": preprocessor,
+        "vocab.json": ids,
+        "tokenizer_config.json": tokenizer,
+    }
+    texts = {
+        name: json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        for name, value in files.items()
+    }
+    weights = {
+        "encoder": tower_arrays(recogniser.encoder, dtype),
+        "lm_head": tower_arrays(recogniser.lm_head, dtype),
+    }
+    naming = {"prefix": "hubert.", "spellings": ["parametrizations"], "tied_output": False}
+    with staged_folder(folder, marker=TOWER_FILE, overwrite=True) as staging:
+        write_files(staging, texts)
+        return save_tower(staging, "hubert_ctc", c, weights, naming=naming, vocabulary=vocabulary)
+
+
+def tower_arrays(module: Any, dtype: DTypeLike) -> dict[str, Any]:
+    """A module's weights in host memory, by dotted path."""
+    return {
+        path: np.asarray(jax.device_get(leaf.get_value())).astype(dtype)
+        for path, leaf in param_tree.flat_weights(module).items()
+    }
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Texts by file name, into a folder that is there."""
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,193 @@
+"""Checkpoints of a run: what is trained, the optimiser, the step; never the frozen towers.
+
+Each holds an identity beside the arrays, so that a run is only ever resumed by the model
+it belongs to. Orbax writes a checkpoint under a temporary name and renames it.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+
+from mrl_jax.core.errors import MrlError, as_os_error, describe_os_error, first_line
+
+STATE, IDENTITY = "state", "identity"
+
+
+class RunCheckpoints:
+    """The checkpoints of one run, in one folder; a context manager.
+
+    Args:
+        folder: made if it does not exist.
+        keep_last: newest checkpoints to keep.
+        keep_best: checkpoints to keep by their score, highest first.
+    """
+
+    def __init__(self, folder: Path, *, keep_last: int = 1, keep_best: int = 1):
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+        self.folder = folder.absolute()
+        policy = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(max(keep_last, 1)),
+                preservation_policy.BestN(
+                    get_metric_fn=lambda metrics: metrics["score"],
+                    n=keep_best,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        with _told(self.folder, "opened"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    best_fn=lambda metrics: metrics["score"],
+                    best_mode="max",
+                    preservation_policy=policy,
+                    enable_async_checkpointing=False,
+                    cleanup_tmp_directories=True,  # What a killed run left.
+                ),
+            )
+
+    def __enter__(self) -> "RunCheckpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._manager.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the highest score; the latest where none has one."""
+        best = self._manager.best_step()
+        return self.latest_step if best is None else best
+
+    @property
+    def best_score(self) -> float | None:
+        step = self._manager.best_step()
+        metrics = None if step is None else self._manager.metrics(step)
+        return None if metrics is None else float(metrics["score"])
+
+    def save(
+        self, step: int, state: Any, identity: Mapping[str, Any], score: float | None = None
+    ) -> None:
+        """Write a checkpoint; a step that is there already is left alone.
+
+        Args:
+            step: its number.
+            state: pytree of arrays.
+            identity: what a resumed run must agree on; JSON values.
+            score: what "best" is decided by.
+        """
+        import orbax.checkpoint as ocp
+
+        if step in self._manager.all_steps():
+            return
+        if jax.process_count() > 1:
+            # Each host has the whole of it, which as arrays of its own Orbax would refuse.
+            state = jax.tree.map(np.asarray, state)
+        args = ocp.args.Composite(
+            **{
+                STATE: ocp.args.StandardSave(state),
+                IDENTITY: ocp.args.JsonSave(dict(identity)),
+            }
+        )
+        with _told(self.folder / str(step), "written"), _quiet():
+            metrics = None if score is None else {"score": score}
+            self._manager.save(step, args=args, metrics=metrics, force=True)
+
+    def restore(self, step: int, like: Any, identity: Mapping[str, Any]) -> Any:
+        """The state at `step`, placed as the arrays of `like` are.
+
+        Raises:
+            MrlError: the checkpoint belongs to another model, or cannot be read.
+        """
+        import orbax.checkpoint as ocp
+
+        where = self.folder / str(step)
+        with _told(where, "read"):
+            stored = self._manager.restore(
+                step, args=ocp.args.Composite(**{IDENTITY: ocp.args.JsonRestore()})
+            )[IDENTITY]
+        _check_identity(stored, json.loads(json.dumps(dict(identity))), where)
+        several = jax.process_count() > 1
+
+        def target_of(x: Any) -> Any:
+            if several:
+                return np.zeros(x.shape, x.dtype)
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+        target = jax.tree.map(target_of, like)
+        args = ocp.args.Composite(**{STATE: ocp.args.StandardRestore(target)})
+        with _told(where, "read"):
+            found = self._manager.restore(step, args=args)[STATE]
+        if several:
+            found = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), found, like)
+        return found
+
+
+def _check_identity(stored: Mapping[str, Any], expected: Mapping[str, Any], where: Path) -> None:
+    """Name the first difference, both sides of it."""
+    for key, value in expected.items():
+        if stored.get(key) == value:
+            continue
+        ours, theirs = value, stored.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            inner = next(k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k))
+            key, ours, theirs = f"{key} {inner}", ours.get(inner), theirs.get(inner)
+        raise MrlError(
+            f"the checkpoint is of another model: its {key} is {theirs}, expected {ours}",
+            where=where,
+            mend="resume with the config and the towers it was trained with, or choose another "
+            "--workdir",
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax warns of every checkpoint without a score; most have none."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _told(where: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except MrlError:
+        raise
+    except OSError as error:
+        raise MrlError(
+            f"could not be {what}: {describe_os_error(error)}",
+            where=where,
+            mend="check that the place exists, may be written to, and has room",
+        ) from error
+    except Exception as error:  # Orbax and TensorStore raise whatever their storage raised.
+        told = as_os_error(error)
+        detail = describe_os_error(told) if told.errno else first_line(error)
+        raise MrlError(
+            f"the checkpoint could not be {what} ({detail})",
+            where=where,
+            mend="if it is damaged, remove its folder: an older one will serve",
+        ) from error

@@ -1,0 +1,1 @@
+"""What everything else stands on: array types, configs, files, errors, processes."""

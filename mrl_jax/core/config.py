@@ -1,0 +1,174 @@
+"""Frozen dataclasses as configs: from a Python file, changed by dotted names, to JSON."""
+
+import ast
+import dataclasses
+import difflib
+import runpy
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mrl_jax.core.errors import MrlError, first_line
+
+Config = TypeVar("Config")
+
+
+def load_config(path: Path, *kinds: type[Config]) -> Config:
+    """What `get_config()` of a Python file returns.
+
+    Args:
+        path: a file of configs/; code that is run, so only ever the user's own.
+        kinds: the dataclasses of which it must return one.
+
+    Raises:
+        MrlError: no such file (the nearest is named), no `get_config`, another result, or
+            an error in the file.
+    """
+    expected = " or ".join(kind.__name__ for kind in kinds)
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path("configs")
+        there = sorted(str(found) for found in folder.glob("*.py"))
+        raise MrlError("no such config", where=path, mend=_nearest(str(path), there))
+    try:
+        found = runpy.run_path(str(path))
+        if "get_config" not in found:
+            raise MrlError(
+                "has no get_config()", where=path, mend=f"define one that returns {expected}"
+            )
+        config = found["get_config"]()
+    except MrlError:
+        raise
+    except Exception as error:  # Whatever the user's file raises.
+        raise MrlError(
+            f"the config fails: {type(error).__name__}: {first_line(error)}",
+            where=path,
+            mend="mend the file",
+        ) from error
+    if not isinstance(config, kinds):
+        raise MrlError(
+            f"get_config() returns {type(config).__name__}, expected {expected}", where=path
+        )
+    return config
+
+
+def override(config: Config, assignments: Sequence[str]) -> Config:
+    """A config with some fields changed, each `dotted.name=value`.
+
+    Values are read as Python literals (`3e-4`, `true`, `none`, `[64,32]`), and as plain
+    text for fields that hold text.
+
+    Raises:
+        MrlError: no such field (the nearest is named), or a value of another type.
+    """
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise MrlError(
+                f"{assignment!r} is no option and no assignment",
+                mend="write dotted.name=value, for instance optim.learning_rate=1e-4",
+            )
+        config = _replace(config, name.split("."), text, name)
+    return config
+
+
+def to_json(config: Any) -> Any:
+    """A config as JSON values."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {
+            field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)
+        }
+    if isinstance(config, Mapping):
+        return {str(key): to_json(value) for key, value in config.items()}
+    if isinstance(config, tuple | list):
+        return [to_json(value) for value in config]
+    if callable(config):  # By name: an address would differ in each process.
+        return f"{config.__module__}.{getattr(config, '__qualname__', type(config).__name__)}"
+    return config if isinstance(config, str | int | float | bool | None) else str(config)
+
+
+def _replace(config: Any, names: Sequence[str], text: str, dotted: str) -> Any:
+    head, *rest = names
+    if isinstance(config, Mapping):
+        key = ".".join(names)
+        return {**config, key: text}
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise MrlError(f"{dotted!r} goes deeper than the config does", mend="drop its last part")
+    known = [field.name for field in dataclasses.fields(config)]
+    if head not in known:
+        raise MrlError(f"the config has no field {dotted!r}", mend=_nearest(head, known))
+    hint = typing.get_type_hints(type(config))[head]
+    if rest:
+        value = _replace(getattr(config, head), rest, text, dotted)
+    elif dataclasses.is_dataclass(getattr(config, head)) and not _is_none(text, hint):
+        inner = ", ".join(field.name for field in dataclasses.fields(getattr(config, head)))
+        raise MrlError(f"{dotted!r} is a group of fields", mend=f"name one of {inner}")
+    else:
+        value = _parse(text, hint, dotted)
+    return dataclasses.replace(config, **{head: value})
+
+
+def _parse(text: str, hint: Any, dotted: str) -> Any:
+    options = _options(hint)
+    if _is_none(text, hint):
+        return None
+    literals = [value for option in options for value in typing.get_args(option)]
+    if any(typing.get_origin(option) is typing.Literal for option in options):
+        if text in literals:
+            return text
+        known = [str(value) for value in literals]
+        raise MrlError(
+            f"{dotted} is {text!r}, expected one of {', '.join(known)}",
+            mend=_nearest(text, known, otherwise="choose one of these"),
+        )
+    if str in options:
+        return text
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        value = text
+    for option in options:
+        fitted = _fit(value, option)
+        if fitted is not None:
+            return fitted
+    names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    raise MrlError(f"{dotted} is {text!r}, expected {names}", mend="correct the value")
+
+
+def _is_none(text: str, hint: Any) -> bool:
+    return text.lower() in ("none", "null") and type(None) in _options(hint)
+
+
+def _fit(value: Any, option: Any) -> Any:
+    """The value as an `option`, or None where it is none."""
+    origin = typing.get_origin(option) or option
+    if origin is bool or isinstance(value, bool):
+        return value if origin is bool and isinstance(value, bool) else None
+    if origin is float and isinstance(value, int | float):
+        return float(value)
+    if origin is int and isinstance(value, int):
+        return value
+    if origin is tuple:
+        values = value if isinstance(value, tuple | list) else (value,)
+        inner, *rest = typing.get_args(option) or (str, ...)
+        if rest != [...] and len(values) != 1 + len(rest):
+            return None
+        fitted = [_fit(item, inner) for item in values]
+        return None if any(item is None for item in fitted) else tuple(fitted)
+    return value if origin is str and isinstance(value, str) else None
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _nearest(name: str, known: Sequence[str], *, otherwise: str = "") -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]}?"
+    if otherwise:
+        return otherwise
+    return f"expected one of {', '.join(known)}" if known else "check the name"

@@ -1,0 +1,211 @@
+"""Several processes, one run: how they start, agree, share work, take turns and stop together.
+
+Each host of a pod runs the same command and reads its own rows; files are written by the first
+host, into a folder that all of them see.
+"""
+
+import contextlib
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mrl_jax.core.errors import MrlError, describe_os_error, first_line
+
+TIMEOUT = 300
+"""Seconds to wait for the coordinator."""
+
+
+LINE = 1024
+"""Bytes of a message that hosts exchange."""
+
+
+def start_hosts(
+    coordinator: str | None, process: int | None, processes: int | None, *, timeout: int = TIMEOUT
+) -> None:
+    """Join the run of several hosts; before anything else of JAX.
+
+    Args:
+        coordinator: HOST:PORT of the first process; None where the cluster tells (TPU pods,
+            SLURM, Open MPI, Kubernetes).
+        process: number of this one, from 0; None where the cluster tells.
+        processes: how many there are; None where the cluster tells.
+        timeout: seconds to wait for the coordinator.
+
+    Raises:
+        MrlError: some of the three are given and not all; the coordinator does not answer, or
+            the cluster is none that is known.
+    """
+    given = {"--coordinator": coordinator, "--process": process, "--processes": processes}
+    missing = [name for name, value in given.items() if value is None]
+    if missing and len(missing) < 3:
+        raise MrlError(
+            f"{' and '.join(missing)} missing", mend="give all three, or --distributed alone"
+        )
+    if processes is not None and process is not None and not 0 <= process < processes:
+        raise MrlError(
+            f"{process}, expected 0 to {processes - 1}, as there are {processes} processes",
+            where="--process",
+        )
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
+        raise MrlError(f"{coordinator!r}, expected HOST:PORT", where="--coordinator")
+    if coordinator is not None and process:
+        _wait_for(coordinator, timeout)
+    try:
+        jax.distributed.initialize(coordinator, processes, process, initialization_timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise MrlError(
+            f"the hosts could not be joined ({first_line(error)})",
+            where="--coordinator" if coordinator else "--distributed",
+            mend="pass --coordinator, --process and --processes",
+        ) from error
+
+
+def _wait_for(coordinator: str, timeout: int) -> None:
+    """JAX aborts the process where nobody answers, so that is found out before it is asked."""
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise MrlError(
+                    f"{coordinator} did not answer within {timeout} s ({describe_os_error(error)})",
+                    where="--coordinator",
+                    mend="check the address, and that process 0 was started there",
+                ) from error
+            time.sleep(0.5)
+
+
+def is_first() -> bool:
+    """Whether this host writes the files."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Go on when every host has come here; at once where there is one."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def this_host() -> tuple[int, int]:
+    """(number of this host, number of hosts): whose rows of a batch it reads."""
+    return jax.process_index(), jax.process_count()
+
+
+def rows_of_host(count: int, shard: tuple[int, int]) -> slice:
+    """A host's share of `count` rows; `shard` is its number and that of all, as `this_host`."""
+    host, hosts = shard
+    return slice(count * host // hosts, count * (host + 1) // hosts)
+
+
+def rows_over(devices: Sequence[Any], axis: str = "rows") -> NamedSharding:
+    """Where arrays go whose rows some devices share."""
+    mesh = Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec(axis))
+
+
+def whole_over(rows: NamedSharding) -> NamedSharding:
+    """Where arrays go that each of those devices has whole."""
+    return NamedSharding(rows.mesh, PartitionSpec())
+
+
+def put_shared(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Arrays that every host holds whole, onto the devices of all of them."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(np.shape(x), sharding, lambda place: x[place]), tree
+    )
+
+
+@contextlib.contextmanager
+def first_host_first(name: str) -> Iterator[None]:
+    """The block on the first host, and then, whether it failed or not, on all others."""
+    if not is_first():
+        wait_for_all(name)
+    try:
+        yield
+    finally:
+        if is_first():
+            wait_for_all(name)
+
+
+def first_does(work: Callable[[], None]) -> None:
+    """What one host does for all, and all then go on; where it fails, all fail with its line.
+
+    Args:
+        work: done by the first host, of files that all of them see.
+
+    Raises:
+        MrlError: on every host, as the first one's work raised it.
+    """
+    problem = ""
+    if is_first():
+        try:
+            work()
+        except MrlError as error:
+            if jax.process_count() == 1:
+                raise
+            problem = str(error)
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    line = np.zeros(LINE, np.uint8)
+    said = problem.encode()[:LINE]
+    line[: len(said)] = np.frombuffer(said, np.uint8)
+    heard = bytes(np.asarray(multihost_utils.broadcast_one_to_all(line))).rstrip(b"\0")
+    if heard:
+        raise MrlError(f"the first host failed: {heard.decode(errors='replace')}")
+
+
+def agree(facts: Mapping[str, str]) -> None:
+    """Refuse hosts that would not train the same.
+
+    Args:
+        facts: what must be equal on all hosts, the same names on each.
+
+    Raises:
+        MrlError: on every host, naming what differs and on which.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    mine = [hashlib.sha256(value.encode()).digest()[:16] for value in facts.values()]
+    table = np.frombuffer(b"".join(mine), np.int32).reshape(len(facts), 4)
+    everywhere = np.asarray(multihost_utils.process_allgather(table))
+    for place, name in enumerate(facts):
+        differing = np.flatnonzero((everywhere[:, place] != everywhere[0, place]).any(axis=1))
+        if len(differing):
+            hosts = ", ".join(map(str, differing))
+            raise MrlError(
+                f"hosts disagree on the {name}: process {hosts} of {len(everywhere)} differs from "
+                "process 0",
+                mend="give every host the same command, the same code and the same files",
+            )
+
+
+def should_stop(step: int, stopped: threading.Event) -> bool:
+    """Whether the run ends here: this process was told to, or any host, and all have heard.
+
+    Args:
+        step: the same on every host.
+        stopped: set by SIGTERM.
+    """
+    if jax.process_count() == 1:
+        return stopped.is_set()
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.reached_preemption_sync_point(step))

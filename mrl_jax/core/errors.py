@@ -1,0 +1,55 @@
+"""What a user did wrong, where, and how to mend it: one line, and exit status 2."""
+
+import os
+import re
+from pathlib import Path
+
+
+class MrlError(Exception):
+    """A problem that the user can mend, told in one line.
+
+    Args:
+        problem: what was found and what was expected.
+        where: the file, folder, key or option at fault.
+        mend: what to do about it.
+    """
+
+    def __init__(self, problem: str, *, where: object = None, mend: str | None = None):
+        self.problem = problem
+        self.where = where
+        self.mend = mend
+        line = problem if where is None else f"{where}: {problem}"
+        if mend:
+            line = f"{line}. {mend[0].upper()}{mend[1:]}"
+        super().__init__(" ".join(line.split()))
+
+
+def describe_os_error(error: OSError) -> str:
+    """The operating system's words for a failed read or write, without numbers or paths."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def as_os_error(error: Exception) -> OSError:
+    """A failed write as the operating system tells it, where a library raised its own kind.
+
+    TensorStore and safetensors leave the number of the system's error in their text.
+    """
+    found = re.search(r"os_error_code='(\d+)'|\(os error (\d+)\)", str(error))
+    if not found:
+        return OSError(first_line(error))
+    number = int(found[1] or found[2])
+    return OSError(number, os.strerror(number))
+
+
+def first_line(error: Exception) -> str:
+    """The start of what a library's error says, short enough to quote."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def existing_file(path: Path, *, mend: str) -> Path:
+    """`path` itself where it is a file; an `MrlError` that says how to mend it otherwise."""
+    if not path.is_file():
+        kind = "is a folder, expected a file" if path.is_dir() else "no such file"
+        raise MrlError(kind, where=path, mend=mend)
+    return path

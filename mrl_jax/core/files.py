@@ -1,0 +1,184 @@
+"""Folders that appear whole or not at all."""
+
+import contextlib
+import glob
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mrl_jax.core.errors import MrlError, describe_os_error
+
+
+@contextlib.contextmanager
+def staged_folder(
+    final: Path, *, marker: str, overwrite: bool = False, needs_bytes: int = 0
+) -> Iterator[Path]:
+    """Give a hidden folder to write into; rename it to `final` if the block succeeds.
+
+    After an error the hidden folder is removed. What a killed process left behind is
+    removed by the next one that writes to the same `final` on this host.
+
+    Args:
+        final: the folder to make.
+        marker: a file that every folder of this kind has; a folder without it is never
+            replaced.
+        overwrite: replace a folder that is there already, at the moment of renaming.
+        needs_bytes: what will be written, to fail before the work rather than after it.
+
+    Raises:
+        MrlError: `final` exists, or is no folder of this kind; the disk has no room or
+            refuses a write.
+    """
+    named, final = final, final.resolve()
+    host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
+    staging = final.parent / f".{final.name}.partial-{host}-{os.getpid()}"
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(final, host)
+        if _occupied(final):
+            _check_replaceable(final, named, marker, overwrite)
+        free = shutil.disk_usage(final.parent).free
+        if needs_bytes > free:
+            raise MrlError(
+                f"the output needs {needs_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+                where=named,
+                mend="free some space, or write elsewhere",
+            )
+        staging.mkdir()
+        yield staging
+        if _occupied(final):
+            if not overwrite:
+                raise MrlError(
+                    "the output appeared while it was being made",
+                    where=named,
+                    mend="choose another name",
+                )
+            _check_replaceable(final, named, marker, overwrite)
+            _replace(staging, final)
+        else:
+            os.rename(staging, final)
+    except OSError as error:
+        if (read := _elsewhere(error, staging, final)) is not None:
+            raise MrlError(
+                f"could not be read: {describe_os_error(error)}",
+                where=read,
+                mend="check that it exists and may be read",
+            ) from error
+        raise MrlError(
+            f"could not be written: {describe_os_error(error)}",
+            where=named,
+            mend="check that the place exists, may be written to, and has room",
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_apart(source: Path, out: Path) -> None:
+    """Refuse an output that holds its own source, which replacing it would delete.
+
+    Raises:
+        MrlError: `out` is `source`, or one of the folders around it.
+    """
+    inner, outer = source.resolve(), out.resolve()
+    if inner == outer or outer in inner.parents:
+        raise MrlError(
+            f"the output would replace its own source, {source}",
+            where=out,
+            mend="choose another folder",
+        )
+
+
+def _elsewhere(error: OSError, staging: Path, final: Path) -> Path | None:
+    """The file that an error is about, where that is no part of the output."""
+    if not isinstance(error.filename, str):
+        return None
+    path = Path(error.filename)
+    whole = path.resolve()
+    if any(whole.is_relative_to(place) for place in (staging, final)) or whole in final.parents:
+        return None
+    # Leftovers of the output beside it.
+    return None if whole.name.startswith(f".{final.name}.partial-") else path
+
+
+def _check_replaceable(final: Path, named: Path, marker: str, overwrite: bool) -> None:
+    if not overwrite:
+        raise MrlError(
+            "the output exists already",
+            where=named,
+            mend="choose another name, or pass --overwrite",
+        )
+    if not (final / marker).is_file():
+        raise MrlError(
+            f"holds something else (there is no {marker}), so --overwrite does not replace it",
+            where=named,
+            mend="choose another name, or remove it yourself",
+        )
+
+
+def _occupied(folder: Path) -> bool:
+    if folder.is_dir():
+        return any(folder.iterdir())
+    return folder.exists() or folder.is_symlink()
+
+
+def _replace(staging: Path, final: Path) -> None:
+    """Swap `staging` in, and put the old folder back if that fails."""
+    old = staging.with_name(f"{staging.name}-old")
+    os.rename(final, old)
+    try:
+        os.rename(staging, final)
+    except BaseException:  # An interrupt as well.
+        os.rename(old, final)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_leftovers(final: Path, host: str) -> None:
+    prefix = f".{final.name}.partial-{host}-"
+    for leftover in final.parent.glob(f"{glob.escape(prefix)}*"):
+        found = re.fullmatch(r"(\d+)(-old)?", leftover.name.removeprefix(prefix))
+        # Our own number: that of a process which is gone, as containers reuse them.
+        if not found or (int(found[1]) != os.getpid() and _alive(int(found[1]))):
+            continue
+        if found[2] and not final.exists():
+            os.rename(leftover, final)  # Killed after the first of two renames.
+        else:
+            _remove(leftover)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def make_folder(workdir: Path) -> None:
+    """The run's folder, made if it is not there."""
+    if workdir.exists() and not workdir.is_dir():
+        raise MrlError(
+            "is a file, expected a folder", where=workdir, mend="choose another --workdir"
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

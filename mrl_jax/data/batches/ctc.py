@@ -1,0 +1,180 @@
+"""Batches of clips and what is said in them, as a pure function of (seed, step)."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.distributed import rows_of_host
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.augment import AugmentConfig, mask_frequency, mask_time
+from mrl_jax.data.batches.plan import Augment, BatchPlan
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CtcBatch:
+    """Clips beside their transcripts, row by row. As in `Batch`, fields carry no shapes.
+
+    Attributes:
+        samples: [B, S] float32, clips padded with zeros, normalised as the tower wants.
+        lengths: [B] int32, samples of each clip.
+        labels: [B, L] int32, token ids of the transcripts, padded with the blank.
+        counts: [B] int32, ids that count in each row.
+    """
+
+    samples: Any
+    lengths: Any
+    labels: Any
+    counts: Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CtcBatchConfig:
+    """How recordings become batches.
+
+    Attributes:
+        batch_size: clips in a step, over all devices.
+        num_buckets: clip lengths to pad to, and so shapes to compile.
+        prefetch: batches made ahead by threads.
+        workers: processes that make batches; 0 makes them in this one.
+    """
+
+    batch_size: int = 16
+    num_buckets: int = 4
+    prefetch: int = 4
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prefetch < 1 or self.workers < 0:
+            raise MrlError(
+                f"data.batch.prefetch is {self.prefetch} and data.batch.workers {self.workers}, "
+                "expected 1 or more, and 0 or more"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """What a training clip is silenced in, after SpecAugment (arXiv 1904.08779).
+
+    Attributes:
+        time_masks: stretches of time.
+        time_seconds: the longest of them.
+        frequency_masks: bands of frequency.
+        frequency_share: of the mel scale, the widest of them.
+    """
+
+    time_masks: int = 2
+    time_seconds: float = 0.1
+    frequency_masks: int = 2
+    frequency_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.time_masks < 0 or self.frequency_masks < 0:
+            raise MrlError(
+                f"masks.time_masks is {self.time_masks} and masks.frequency_masks "
+                f"{self.frequency_masks}, expected 0 or more"
+            )
+        if self.time_seconds < 0 or not 0 <= self.frequency_share < 1:
+            raise MrlError(
+                f"masks.time_seconds is {self.time_seconds:g} and masks.frequency_share "
+                f"{self.frequency_share:g}, expected 0 or more, and 0 up to 1"
+            )
+
+
+def mask_clip(
+    clip: HostArray, rng: np.random.Generator, config: MaskConfig, sample_rate: int
+) -> HostArray:
+    """A clip [S] with some stretches and bands silenced; same length."""
+    for _ in range(config.frequency_masks):
+        clip = mask_frequency(clip, rng, widest=config.frequency_share, sample_rate=sample_rate)
+    stretches = AugmentConfig(
+        mask_probability=1.0,
+        num_masks=config.time_masks,
+        mask_seconds=(0.0, config.time_seconds),
+    )
+    return mask_time(clip, rng, stretches, sample_rate)
+
+
+class CtcSource:
+    """Batches by step number; safe to read from several threads and processes.
+
+    Args:
+        clip: samples [S] of an example by its number.
+        num_samples: [examples], length of each clip.
+        labels: [examples, L] ids of each transcript, padded with `blank`.
+        counts: [examples], ids that count.
+        config: how to batch.
+        seed: order of the examples, and augmentation.
+        prepare: applied to each clip last, `normalize_clip` where the tower wants it.
+        augment: changes a training clip; its randomness is a function of (seed, step,
+            row), so that a resumed run hears the same.
+        stretch: the most that `augment` makes a clip longer by.
+        min_samples: a clip that `augment` makes shorter is padded to it.
+        shard: (this host's number, number of hosts): whose rows of each batch are given.
+
+    Attributes:
+        plan: which examples stand in which batch.
+
+    Raises:
+        MrlError: fewer examples than a batch.
+    """
+
+    def __init__(
+        self,
+        clip: Callable[[int], HostArray],
+        num_samples: HostArray,
+        labels: HostArray,
+        counts: HostArray,
+        config: CtcBatchConfig,
+        *,
+        seed: int,
+        prepare: Callable[[HostArray], HostArray],
+        augment: Augment | None = None,
+        stretch: float = 1.0,
+        min_samples: int = 1,
+        shard: tuple[int, int] = (0, 1),
+    ):
+        self._shard = shard
+        self._clip, self._labels, self._counts = clip, labels, counts
+        self._seed, self._prepare, self._augment = seed, prepare, augment
+        self._min_samples = min_samples
+        self.plan = BatchPlan(
+            np.ceil(num_samples * stretch).astype(np.int64),
+            np.zeros(len(num_samples), np.int64),
+            batch_size=config.batch_size,
+            num_buckets=config.num_buckets,
+            seed=seed,
+        )
+        longest = np.zeros(len(self.plan.sizes), np.int64)
+        np.maximum.at(longest, self.plan.bucket_of, counts)
+        # Eights, and enough for every shorter bucket's, whose leftovers move up.
+        self._label_sizes: Sequence[int] = (
+            -(-np.maximum(np.maximum.accumulate(longest), 1) // 8) * 8
+        ).tolist()
+
+    def __len__(self) -> int:
+        return 1 << 40  # Epochs follow one another without end.
+
+    def __getitem__(self, step: int) -> CtcBatch:
+        bucket, everyone = self.plan(int(step))
+        mine = rows_of_host(len(everyone), self._shard)
+        rows = everyone[mine]
+        size = int(self.plan.sizes[bucket])
+        samples = np.zeros((len(rows), size), np.float32)
+        lengths = np.zeros(len(rows), np.int32)
+        for row, index in enumerate(rows):
+            clip = self._clip(int(index))
+            if self._augment is not None:
+                rng = np.random.default_rng((self._seed, int(step), mine.start + row))
+                clip = self._augment(clip, rng)[:size]
+                clip = np.pad(clip, (0, max(self._min_samples - len(clip), 0)))
+            clip = self._prepare(clip)
+            samples[row, : len(clip)], lengths[row] = clip, len(clip)
+        labels = np.zeros((len(rows), self._label_sizes[bucket]), np.int32)
+        width = min(labels.shape[1], self._labels.shape[1])
+        labels[:, :width] = self._labels[rows, :width]
+        return CtcBatch(samples=samples, lengths=lengths, labels=labels, counts=self._counts[rows])

@@ -1,0 +1,149 @@
+"""Which rows make up each batch: a pure function of seed and step."""
+
+import contextlib
+from collections.abc import Callable, Generator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+
+Augment = Callable[[HostArray, np.random.Generator], HostArray]
+
+
+GRID = 1600
+"""Bucket sizes are whole tenths of a second at 16 kHz."""
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """Batches by step number: a `BatchSource`, or another stage's own."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, step: int) -> Any: ...
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """How batches are read ahead: fields that every stage's batch config has."""
+
+    @property
+    def prefetch(self) -> int: ...
+
+    @property
+    def workers(self) -> int: ...
+
+
+class BatchPlan:
+    """Which examples stand in which batch.
+
+    In an epoch each example is used at most once: those left over in a bucket move to
+    the next longer one, and fewer than a batch (of each task, where batches keep to
+    one) are left out, others in each epoch.
+
+    Args:
+        num_samples: [examples], length of each clip.
+        groups: [examples], the task's number where batches keep to one; else zeros.
+        batch_size: examples in a batch.
+        num_buckets: lengths to pad to.
+        seed: another seed, another order.
+
+    Attributes:
+        sizes: samples that the clips of each bucket are padded to, ascending.
+        bucket_of: [examples], the shortest bucket that holds each example.
+        batches_per_epoch: the same in every epoch.
+
+    Raises:
+        MrlError: fewer examples than a batch.
+    """
+
+    def __init__(
+        self,
+        num_samples: HostArray,
+        groups: HostArray,
+        *,
+        batch_size: int,
+        num_buckets: int,
+        seed: int,
+    ):
+        for name, value in (("batch_size", batch_size), ("num_buckets", num_buckets)):
+            if value < 1:
+                raise MrlError(f"{name} is {value}, expected 1 or more")
+        self.batch_size = batch_size
+        self.seed = seed
+        self._groups = groups
+        counts = np.bincount(groups)
+        self.batches_per_epoch = int((counts // batch_size).sum())
+        if not self.batches_per_epoch:
+            raise MrlError(
+                f"there are {len(num_samples)} examples, expected at least the "
+                f"{batch_size} of one batch" + (" in one task" if len(counts) > 1 else ""),
+                mend="lower data.batch.batch_size, or bring more examples",
+            )
+        shares = np.arange(1, num_buckets + 1) / num_buckets
+        quantiles = np.quantile(num_samples, shares, method="higher")
+        self.sizes = np.unique(-(-quantiles // GRID) * GRID).astype(np.int64)
+        self.bucket_of = np.searchsorted(self.sizes, num_samples)
+        self._epoch: tuple[int, list[tuple[int, HostArray]]] | None = None
+
+    def __call__(self, step: int) -> tuple[int, HostArray]:
+        """The bucket of batch `step`, and its examples [batch_size]."""
+        epoch, place = divmod(step, self.batches_per_epoch)
+        # Threads at the turn of an epoch may overwrite the cache: read it once.
+        cached = self._epoch
+        if cached is None or cached[0] != epoch:
+            cached = self._epoch = epoch, self._batches(epoch)
+        return cached[1][place]
+
+    def _batches(self, epoch: int) -> list[tuple[int, HostArray]]:
+        rng = np.random.default_rng((self.seed, epoch))
+        batches: list[tuple[int, HostArray]] = []
+        for group in range(int(self._groups.max()) + 1):
+            left = np.zeros(0, np.int64)
+            for bucket in range(len(self.sizes)):
+                here = np.flatnonzero((self._groups == group) & (self.bucket_of == bucket))
+                pool = np.concatenate((left, rng.permutation(here)))
+                whole = len(pool) // self.batch_size * self.batch_size
+                # What came from a shorter bucket goes first: nothing waits for long.
+                batches += [
+                    (bucket, pool[start : start + self.batch_size])
+                    for start in range(0, whole, self.batch_size)
+                ]
+                left = pool[whole:]
+        order = rng.permutation(len(batches))
+        return [batches[place] for place in order]
+
+
+def read_batches(source: Steps, *, start: int, config: Reading) -> Generator[Any, None, None]:
+    """Batches from step `start` on, made ahead by Grain in threads or processes.
+
+    Closing the generator ends them.
+    """
+    try:
+        import absl.flags
+        import grain
+    except ImportError as error:
+        raise MrlError(
+            f"reading batches takes {error.name}, which is not installed",
+            mend="install the extra: `pip install 'mrl_jax[train]'`",
+        ) from error
+    if not absl.flags.FLAGS.is_parsed():
+        absl.flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags.
+    options = grain.ReadOptions(
+        num_threads=min(2, config.prefetch), prefetch_buffer_size=config.prefetch
+    )
+    source_any: Any = source
+    batches = grain.MapDataset.source(source_any)[start:].to_iter_dataset(options)
+    if config.workers:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
+    with contextlib.closing(iter(batches)) as iterator:
+        yield from iterator
+
+
+def _sizes_by_bucket(lengths: HostArray, plan: BatchPlan) -> list[int]:
+    """Tokens or frames to pad to: eights, and enough for every shorter bucket's as well."""
+    longest = np.zeros(len(plan.sizes), np.int64)
+    np.maximum.at(longest, plan.bucket_of, lengths)
+    return [int(-(-size // 8) * 8) for size in np.maximum.accumulate(longest)]

@@ -1,0 +1,113 @@
+"""`python -m mrl_jax.data.build`: make the data set that training reads."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from mrl_jax.core.cli import CommandParser
+from mrl_jax.core.cli import run_command
+from mrl_jax.core.cli import unwind_on_sigterm
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.build.builder import BuildOptions
+from mrl_jax.data.build.builder import BuildReport
+from mrl_jax.data.build.builder import build_dataset
+from mrl_jax.data.sets.parquet import ParquetColumns
+from pathlib import Path
+import argparse
+import sys
+
+
+_TOLD = 10
+
+
+
+def build_parser() -> argparse.ArgumentParser:
+    default = BuildOptions()
+    parser = CommandParser(
+        prog="python -m mrl_jax.data.build", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("source", type=Path, help="manifest, or Parquet file or folder")
+    parser.add_argument("out", type=Path, help="data set folder to make")
+    shown = "default: %(default)s"
+    parser.add_argument("--min-seconds", type=float, default=default.min_seconds, help=shown)
+    parser.add_argument("--max-seconds", type=float, default=default.max_seconds, help=shown)
+    parser.add_argument(
+        "--long",
+        choices=("skip", "cut"),
+        default=default.long,
+        help="leave longer recordings out, or keep their beginning; " + shown,
+    )
+    parser.add_argument("--sample-rate", type=int, default=default.sample_rate, help=shown)
+    parser.add_argument(
+        "--max-broken-fraction", type=float, default=default.max_broken_fraction, help=shown
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="FIELD=NAME",
+        help="the column of a Parquet table that is the audio, text, id, ...; may be repeated",
+    )
+    parser.add_argument("--workers", type=int, help="threads that decode; default: one a core")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it has changed")
+    return parser
+
+
+
+def main(argv: Sequence[str]) -> int:
+    args = build_parser().parse_args(argv)
+    unwind_on_sigterm()
+    if args.workers is not None and args.workers < 1:
+        raise MrlError(f"{args.workers}, expected 1 or more", where="--workers")
+    options = BuildOptions(
+        min_seconds=args.min_seconds,
+        max_seconds=args.max_seconds,
+        long=args.long,
+        sample_rate=args.sample_rate,
+        max_broken_fraction=args.max_broken_fraction,
+        columns=parse_columns(args.column),
+    )
+    report = build_dataset(
+        args.source, args.out, options=options, overwrite=args.overwrite, workers=args.workers
+    )
+    print(summary(report))
+    for skipped in report.skipped[:_TOLD]:
+        print(f"  left out, {skipped.kind}: {skipped.audio} ({skipped.id}): {skipped.reason}")
+    if len(report.skipped) > _TOLD:
+        print(f"  and {len(report.skipped) - _TOLD} more, in {report.out}/build.json")
+    return 0
+
+
+
+def parse_columns(texts: Sequence[str]) -> ParquetColumns:
+    """`FIELD=NAME` texts as `ParquetColumns`; an empty name uses no column."""
+    known = [field.name for field in fields(ParquetColumns)]
+    names: dict[str, str | None] = {}
+    for text in texts:
+        name, equals, column = text.partition("=")
+        needed = name in ("audio", "text") and not column
+        if name not in known or not equals or needed:
+            raise MrlError(
+                f"{text!r}, expected FIELD=NAME",
+                where="--column",
+                mend=f"the fields are {', '.join(known)}",
+            )
+        names[name] = column or None
+    return ParquetColumns(**names)  # pyright: ignore[reportArgumentType]
+
+
+
+def summary(report: BuildReport) -> str:
+    """One line: what there is in each split, and how much was left out."""
+    splits = ", ".join(
+        f"{split} {count} clips of {report.seconds[split] / 3600:.2f} h"
+        for split, count in report.examples.items()
+    )
+    kinds = Counter(skipped.kind for skipped in report.skipped)
+    left_out = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
+    state = "unchanged, kept" if report.reused else "built"
+    return f"{report.out}: {state}: {splits}; left out: {left_out}"
+
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

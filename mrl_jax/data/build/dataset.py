@@ -1,0 +1,205 @@
+"""A built data set, read back: columns in memory, clips decoded when they are asked for."""
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import first_line
+from mrl_jax.data.audio.encode import FULL_SCALE
+from mrl_jax.data.build.builder import BUILD_FILE
+from mrl_jax.data.build.builder import FORMAT
+from mrl_jax.data.build.builder import INDEX_COLUMNS
+from mrl_jax.data.build.builder import index_path
+from pathlib import Path
+from typing import Any
+import io
+import json
+import numpy as np
+import os
+import threading
+
+
+_REBUILD = "build it again: `python -m mrl_jax.data.build SOURCE OUT --overwrite`"
+
+
+
+def open_dataset(folder: str | Path, split: str = "train") -> "SpeechDataset":
+    """Open one split of a folder that `build_dataset` made.
+
+    Raises:
+        MrlError: no such folder, no built data set, no such split (those there are are
+            named), made by another version, or damaged.
+    """
+    return SpeechDataset(Path(folder), split)
+
+
+
+class SpeechDataset:
+    """One split: N clips and their texts, in the order of the manifest.
+
+    Indexing may be done by several threads, and a copy in another process (pickled or
+    forked) opens the files by itself.
+
+    Attributes:
+        ids: N strings.
+        num_samples: [N] int64, the length of each clip.
+        texts, tasks: N strings.
+        transcripts, languages, speakers: N strings or None.
+        document_ids: N strings; a document without an id has its text for one.
+        sample_rate: samples a second.
+        digest: of everything that the data set was built from.
+        folder, split: what was opened.
+    """
+
+    def __init__(self, folder: Path, split: str):
+        build = _read_build(folder)
+        if split not in build["splits"]:
+            raise MrlError(
+                f"no split {split!r}; there are: {', '.join(build['splits'])}",
+                where=folder,
+                mend="name one of these, or give examples this `split` in the manifest",
+            )
+        self.folder = folder
+        self.split = split
+        self.sample_rate: int = build["options"]["sample_rate"]
+        self.digest: str = build["digest"]
+        columns = _read_index(index_path(folder, split))
+        self.ids: list[str] = columns["id"]
+        self.num_samples: HostArray = np.asarray(columns["num_samples"], np.int64)
+        self.texts: list[str] = columns["text"]
+        self.tasks: list[str] = columns["task"]
+        self.transcripts: list[str | None] = columns["transcript"]
+        self.languages: list[str | None] = columns["language"]
+        self.speakers: list[str | None] = columns["speaker"]
+        self.document_ids: list[str] = [
+            text if name is None else name
+            for name, text in zip(columns["document_id"], self.texts, strict=True)
+        ]
+        self._lock = threading.Lock()
+        self._opened: tuple[int, Any] | None = None
+        records, expected = len(self._records()), build["splits"][split]["examples"]
+        if not len(self.ids) == records == expected:
+            raise MrlError(
+                f"the split {split!r} has {records} records and {len(self.ids)} rows in its "
+                f"index, expected {expected}: the data set is damaged",
+                where=folder,
+                mend=_REBUILD,
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def clip(self, index: int) -> HostArray:
+        """The samples of one clip: [S] float32, multiples of 1/32768.
+
+        Raises:
+            IndexError: there is no such clip.
+            MrlError: the record is damaged, or another's.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        import soundfile
+
+        try:
+            record = self._records()[index]
+            samples, _ = soundfile.read(io.BytesIO(record["flac"]), dtype="int16")
+            name = record["id"].decode()
+        except Exception as error:  # ArrayRecord's, protobuf's, libsndfile's.
+            raise self._damaged(index, first_line(error)) from error
+        if name != self.ids[index] or samples.shape != (self.num_samples[index],):
+            raise self._damaged(
+                index,
+                f"found {samples.shape} samples of {name!r}, expected "
+                f"({self.num_samples[index]},) of {self.ids[index]!r}",
+            )
+        return samples.astype(np.float32) / np.float32(FULL_SCALE)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_opened")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+        self._opened = None
+
+    def _damaged(self, index: int, problem: str) -> MrlError:
+        return MrlError(
+            f"the record {index} of split {self.split!r} is damaged ({problem})",
+            where=self.folder,
+            mend=_REBUILD,
+        )
+
+    def _records(self) -> Any:
+        """TFDS's random access to the records, opened once a process."""
+        opened = self._opened
+        if opened is None or opened[0] != os.getpid():  # A fork's copy of open files is no good.
+            with self._lock:
+                if self._opened is opened:
+                    self._opened = os.getpid(), self._open()
+                opened = self._opened
+        assert opened is not None
+        return opened[1]
+
+    def _open(self) -> Any:
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise MrlError(
+                f"reading a data set takes {error.name}, which is not installed",
+                where=self.folder,
+                mend="install the extra: `pip install 'mrl_jax[train]'`",
+            ) from error
+        try:
+            place = self.folder / "speech_data" / "1.0.0"
+            return tfds.builder_from_directory(place).as_data_source(
+                split=self.split  # pyright: ignore[reportCallIssue]  (TFDS hides its parameters.)
+            )
+        except Exception as error:  # ArrayRecord's and TFDS's own kinds.
+            raise MrlError(
+                f"the records of split {self.split!r} cannot be opened ({first_line(error)})",
+                where=self.folder,
+                mend=_REBUILD,
+            ) from error
+
+
+
+def _read_build(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise MrlError(
+            "no such folder",
+            where=folder,
+            mend="build it: `python -m mrl_jax.data.build SOURCE OUT`",
+        )
+    try:
+        build = json.loads((folder / BUILD_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MrlError(
+            f"is not a built data set: there is no {BUILD_FILE}",
+            where=folder,
+            mend="build one: `python -m mrl_jax.data.build SOURCE OUT`",
+        ) from error
+    except ValueError as error:
+        raise MrlError("damaged: not JSON", where=folder / BUILD_FILE, mend=_REBUILD) from error
+    if not isinstance(build, dict) or build.get("format") != FORMAT:
+        found = build.get("format") if isinstance(build, dict) else None
+        raise MrlError(
+            f"has format {found}, expected {FORMAT}", where=folder / BUILD_FILE, mend=_REBUILD
+        )
+    return build
+
+
+
+def _read_index(path: Path) -> dict[str, list[Any]]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MrlError(
+            "reading a data set takes pyarrow, which is not installed",
+            where=path,
+            mend="install the extra: `pip install 'mrl_jax[train]'`",
+        ) from error
+    try:
+        table = parquet.ParquetFile(path).read(columns=list(INDEX_COLUMNS))
+    except (OSError, ValueError, KeyError) as error:
+        raise MrlError(
+            f"the index cannot be read ({first_line(error)})", where=path, mend=_REBUILD
+        ) from error
+    return {name: table[name].to_pylist() for name in INDEX_COLUMNS}

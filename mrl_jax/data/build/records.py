@@ -1,0 +1,212 @@
+"""From examples to records: decoded by threads, given in order, what is unfit left out."""
+
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.decode import clip_seconds
+from mrl_jax.data.audio.decode import decode_clip
+from mrl_jax.data.audio.encode import FULL_SCALE
+from mrl_jax.data.audio.encode import flac_bytes
+from mrl_jax.data.audio.encode import quantize
+from mrl_jax.data.sets.manifest import EmbeddedAudio
+from mrl_jax.data.sets.manifest import Example
+from mrl_jax.data.sets.parquet import EmbeddedReader
+from pathlib import Path
+from typing import Any
+import numpy as np
+
+
+_LOUDEST = 4.0
+
+
+
+_TOLD = 5
+
+
+
+_GATHERED = 10
+
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """An example that was left out: its recording is "broken", "short" or "long"."""
+
+    id: str
+    split: str
+    audio: str
+    kind: str
+    reason: str
+
+
+
+class RecordStream:
+    """Makes the records of one split after the other, and keeps their index rows.
+
+    Args:
+        pool: the threads that decode.
+        ahead: recordings held in memory at once, at most.
+        min_seconds: shorter recordings are left out.
+        max_seconds: longer recordings are left out, or with `cut` lose their end.
+        cut: see there.
+        sample_rate: of the records.
+        max_broken: how many broken recordings to bear.
+        total: examples in all splits, for the error.
+        column: of the recordings in a Parquet table.
+        progress: called with 1 after each example.
+
+    Attributes:
+        index: by split, the row of each record.
+        skipped: what was left out.
+    """
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        *,
+        ahead: int,
+        min_seconds: float,
+        max_seconds: float,
+        cut: bool,
+        sample_rate: int,
+        max_broken: int,
+        total: int,
+        column: str,
+        progress: Callable[[int], Any],
+    ):
+        self._pool = pool
+        self._ahead = ahead
+        self._min_seconds = min_seconds
+        self._max_seconds = max_seconds
+        self._cut = cut
+        self._sample_rate = sample_rate
+        self._max_broken = max_broken
+        self._total = total
+        self._embedded = EmbeddedReader(column)
+        self._progress = progress
+        self.index: dict[str, list[dict[str, Any]]] = {}
+        self.skipped: list[Skipped] = []
+
+    def records(self, split: str, examples: Iterable[Example]) -> Iterator[tuple[str, bytes]]:
+        """The id and FLAC bytes of each example that is fit, in their order.
+
+        Raises:
+            MrlError: as `check_broken`, ten recordings later; a split has nothing left.
+        """
+        rows = self.index.setdefault(split, [])
+        for example, made in self._in_order(examples):
+            self._progress(1)
+            if isinstance(made, Skipped):
+                self.skipped.append(made)
+                self.check_broken(slack=_GATHERED)
+                continue
+            flac, num_samples = made
+            rows.append({**vars(example), "num_samples": num_samples})
+            del rows[-1]["audio"]
+            yield example.id, flac
+        if not rows:
+            self.check_broken()
+            reasons = [f"{s.audio}: {s.reason}" for s in self.skipped if s.split == split]
+            raise MrlError(
+                f"the split {split!r} has no recording left: {'; '.join(reasons[:_TOLD])}",
+                mend="mend the recordings, or change the limits of length",
+            )
+
+    def check_broken(self, slack: int = 0) -> None:
+        """Give up where more recordings are broken than may be.
+
+        Args:
+            slack: bear so many more for now, so that the error can name several.
+
+        Raises:
+            MrlError: with their number, and the first few and what is wrong with them.
+        """
+        broken = [skipped for skipped in self.skipped if skipped.kind == "broken"]
+        if len(broken) <= self._max_broken + slack:
+            return
+        told = "; ".join(f"{s.audio} ({s.id}): {s.reason}" for s in broken[:_TOLD])
+        raise MrlError(
+            f"{len(broken)} recordings{' or more' if slack else ''} of {self._total} are broken, "
+            f"and {self._max_broken} may be: {told}{'; ...' if len(broken) > _TOLD else ''}",
+            mend="mend them, leave them out, or raise --max-broken-fraction",
+        )
+
+    def _in_order(
+        self, examples: Iterable[Example]
+    ) -> Iterator[tuple[Example, Skipped | tuple[bytes, int]]]:
+        pending: deque[tuple[Example, Future[Skipped | tuple[bytes, int]]]] = deque()
+        try:
+            for example in examples:
+                # Tables are read here, a few rows at a time, and not by several threads.
+                source = example.audio
+                if isinstance(source, EmbeddedAudio):
+                    source = self._embedded.read(source)
+                pending.append((example, self._pool.submit(self._make, example, source)))
+                if len(pending) >= self._ahead:
+                    first, made = pending.popleft()
+                    yield first, made.result()
+            while pending:
+                first, made = pending.popleft()
+                yield first, made.result()
+        finally:
+            for _, made in pending:
+                made.cancel()
+
+    def _make(self, example: Example, source: Path | bytes) -> Skipped | tuple[bytes, int]:
+        def skipped(kind: str, reason: str) -> Skipped:
+            return Skipped(
+                id=example.id,
+                split=example.split,
+                audio=str(example.audio),
+                kind=kind,
+                reason=reason,
+            )
+
+        if isinstance(source, Path) and not source.is_file():
+            return skipped("broken", "is a folder" if source.is_dir() else "no such file")
+        try:
+            seconds = clip_seconds(source, name=example.audio)
+            if self._max_seconds < seconds < float("inf") and not self._cut:
+                return skipped("long", f"{seconds:.2f} s, longer than {self._max_seconds:g} s")
+            # A second more, to see the length of streams that do not tell it.
+            clip = decode_clip(
+                source,
+                self._sample_rate,
+                name=example.audio,
+                max_seconds=self._max_seconds + 1,
+            )
+        except MrlError as error:
+            return skipped("broken", error.problem)
+        longest = int(self._max_seconds * self._sample_rate)
+        if clip.size > longest + 1 and not self._cut:
+            return skipped("long", f"longer than {self._max_seconds:g} s")
+        clip = clip[:longest]
+        problem = unfit(clip)
+        if problem:
+            return skipped("broken", problem)
+        if clip.size < self._min_seconds * self._sample_rate:
+            seconds = clip.size / self._sample_rate
+            return skipped("short", f"{seconds:.2f} s, shorter than {self._min_seconds:g} s")
+        return flac_bytes(quantize(clip), self._sample_rate), clip.size
+
+
+
+def unfit(clip: HostArray) -> str | None:
+    """What is wrong with decoded samples, if anything."""
+    if not clip.size:
+        return "holds no samples"
+    if not np.isfinite(clip).all():
+        bad = np.flatnonzero(~np.isfinite(clip))
+        return f"{bad.size} of {clip.size} samples are NaN or infinite, the first is {bad[0]}"
+    peak = float(np.abs(clip).max())
+    if peak > _LOUDEST:
+        return f"samples reach {peak:g}, expected floats from -1 to 1"
+    if peak * FULL_SCALE <= 0.5:
+        return "is silent: all samples are zero" + (" in 16 bits" if peak else "")
+    return None

@@ -1,0 +1,1 @@
+"""Feature cache: outputs of frozen towers on disk."""

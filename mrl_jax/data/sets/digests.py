@@ -1,0 +1,132 @@
+"""SHA-256 of files, remembered by size and time so that unchanged ones are not read again."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from mrl_jax.data.sets.intent_set import IntentExample
+from mrl_jax.data.sets.retrieval_set import RetrievalSet
+
+ABSENT = "absent"
+"""The digest of what is no readable file."""
+
+
+_SETTLED_NS = 2_000_000_000
+
+
+class FileDigest(NamedTuple):
+    """What a file held when it had this size and this time of change."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+def digest_files(
+    paths: Iterable[Path], known: dict[str, FileDigest], *, workers: int
+) -> tuple[dict[Path, str], dict[str, FileDigest]]:
+    """The SHA-256 of each file, and what to remember for the next time.
+
+    Args:
+        paths: the files; those that cannot be read are `ABSENT`.
+        known: what was remembered, by absolute path.
+        workers: threads.
+    """
+    paths = list(dict.fromkeys(paths))
+
+    def digest(path: Path) -> tuple[str, FileDigest | None]:
+        try:
+            stat = path.stat()
+            old = known.get(os.path.abspath(path))
+            if old is not None and old[:2] == (stat.st_size, stat.st_mtime_ns):
+                return old.sha256, old
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, ValueError):  # ValueError: a path with a zero byte.
+            return ABSENT, None
+        # A file changed a moment ago may change again within one tick of the clock.
+        settled = time.time_ns() - stat.st_mtime_ns > _SETTLED_NS
+        return sha256, FileDigest(stat.st_size, stat.st_mtime_ns, sha256) if settled else None
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = list(
+            tqdm(
+                pool.map(digest, paths),
+                total=len(paths),
+                desc="hashing",
+                unit=" files",
+                disable=None,
+            )
+        )
+    digests = {path: sha256 for path, (sha256, _) in zip(paths, found, strict=True)}
+    remembered = {
+        os.path.abspath(path): entry
+        for path, (_, entry) in zip(paths, found, strict=True)
+        if entry is not None
+    }
+    return digests, remembered
+
+
+def digest_lines(values: Iterable[object]) -> str:
+    """The SHA-256 of values as JSON lines."""
+    sha256 = hashlib.sha256()
+    for value in values:
+        sha256.update(json.dumps(value, sort_keys=True).encode() + b"\n")
+    return sha256.hexdigest()
+
+
+def save_digests(path: Path, digests: dict[str, FileDigest]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for name, digest in digests.items():
+            file.write(json.dumps([name, *digest]) + "\n")
+
+
+def load_digests(path: Path) -> dict[str, FileDigest]:
+    """What `save_digests` wrote; nothing where it cannot be read, as it is only a memory."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {name: FileDigest(*digest) for name, *digest in rows}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def digest_retrieval_set(data: RetrievalSet) -> str:
+    """SHA-256 of queries, corpus and judgements; the same for every form on disk."""
+    queries = (
+        [
+            *("query", q.id, _recording(q.audio), q.text, q.task, q.speaker, q.transcript),
+            *(() if q.prompt is None else (q.prompt,)),
+        ]
+        for q in data.queries
+    )
+    documents = (["document", document.id, document.text] for document in data.corpus)
+    judged = (["qrels", query, dict(scores)] for query, scores in sorted(data.qrels.items()))
+    return digest_lines([*queries, *documents, *judged])
+
+
+def digest_intent_set(examples: Iterable[IntentExample]) -> str:
+    """SHA-256 of every example; the same for every form on disk."""
+    return digest_lines(
+        [
+            *("intent", e.id, _recording(e.audio), e.text, e.label, e.split, e.label_text),
+            *(() if e.speaker is None else (e.speaker,)),
+        ]
+        for e in examples
+    )
+
+
+def _recording(audio: Path | bytes | None) -> str | None:
+    """The digest of a recording's bytes: what it says, not where it lies."""
+    if audio is None:
+        return None
+    if isinstance(audio, bytes):
+        return hashlib.sha256(audio).hexdigest()
+    with audio.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

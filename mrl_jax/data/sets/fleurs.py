@@ -1,0 +1,215 @@
+"""FLEURS as a retrieval set: recordings or sentences of one language, answered in another.
+
+Two published forms are read. Parquet of the hub's `google/fleurs`, whose branch
+refs/convert/parquet has a folder a language with `test/0000.parquet` and so on; earlier
+`fleurs-test.parquet` or `fleurs-test-00000-of-00002.parquet`. And TFDS's `xtreme_s`
+(`fleurs.wo_sn`, version 2.0.0), which decodes audio to whole numbers. Both have the columns
+`id`, `audio`, `raw_transcription`, `transcription`, `num_samples`, `gender` and others
+(huggingface.co/datasets/google/fleurs; tensorflow.org/datasets/catalog/xtreme_s). `id` is
+the number of a sentence: the same in all languages, and repeated within one, as a sentence
+is read by up to three speakers.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.data.audio.encode import flac_bytes
+from mrl_jax.data.sets.hub import download_dataset
+from mrl_jax.data.sets.retrieval_set import Document, Query, RetrievalSet
+from mrl_jax.data.sets.tables import Row, read_rows, row_audio, row_id, row_text
+
+HUB_ID, HUB_REVISION = "google/fleurs", "refs/convert/parquet"
+
+
+SAMPLE_RATE = 16_000
+
+
+_CODES = (
+    "af_za am_et ar_eg as_in ast_es az_az be_by bg_bg bn_in bs_ba ca_es ceb_ph ckb_iq "
+    "cmn_hans_cn cs_cz cy_gb da_dk de_de el_gr en_us es_419 et_ee fa_ir ff_sn fi_fi fil_ph "
+    "fr_fr ga_ie gl_es gu_in ha_ng he_il hi_in hr_hr hu_hu hy_am id_id ig_ng is_is it_it "
+    "ja_jp jv_id ka_ge kam_ke kea_cv kk_kz km_kh kn_in ko_kr ky_kg lb_lu lg_ug ln_cd lo_la "
+    "lt_lt luo_ke lv_lv mi_nz mk_mk ml_in mn_mn mr_in ms_my mt_mt my_mm nb_no ne_np nl_nl "
+    "nso_za ny_mw oc_fr om_et or_in pa_in pl_pl ps_af pt_br ro_ro ru_ru sd_in sk_sk sl_si "
+    "sn_zw so_so sr_rs sv_se sw_ke ta_in te_in tg_tj th_th tr_tr uk_ua umb_ao ur_pk uz_uz "
+    "vi_vn wo_sn xh_za yo_ng yue_hant_hk zu_za"
+)
+
+
+LANGUAGES: Mapping[str, str] = {code.rpartition("_")[0]: code for code in _CODES.split()}
+"""The short name of each language, and its code in FLEURS."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FleursPairs:
+    """A retrieval set, and what of the two languages is not in it.
+
+    Attributes:
+        data: the set.
+        dropped_queries: recordings (or sentences) of the source without a counterpart.
+        dropped_documents: sentences of the target without one.
+    """
+
+    data: RetrievalSet
+    dropped_queries: int
+    dropped_documents: int
+
+
+def load_fleurs(
+    source: str, target: str, *, folder: Path | None, speech: bool = True, split: str = "test"
+) -> FleursPairs:
+    """Join two languages by their sentences' numbers.
+
+    Every recording of the source is a query, the documents are the distinct sentences of
+    the target as they were written (`raw_transcription`), and the one that a recording's
+    sentence is a translation of is relevant. Sentences of the target with the same words
+    are one document.
+
+    Args:
+        source: language asked in, such as `wo`.
+        target: language answered in, such as `fr`.
+        folder: parquet of the hub or TFDS's data folder; None downloads from the hub.
+        speech: ask by recordings; otherwise by the distinct sentences of the source.
+        split: of both languages.
+
+    Raises:
+        MrlError: a language has no tables there, or tables of another format; no sentence
+            is in both; what TFDS or pyarrow take is not installed.
+    """
+    spoken = [_code(source), _code(target)]
+    if folder is None:
+        patterns = [
+            f"{code}/{form}" for code in spoken for form in (f"{split}/*", f"fleurs-{split}*")
+        ]
+        mend = "check the network, or name a folder that holds it: `fleurs:wo-fr@FOLDER`"
+        folder = download_dataset(HUB_ID, patterns=patterns, revision=HUB_REVISION, mend=mend)
+    asked = list(_rows(folder, spoken[0], split, speech=speech))
+    answers: dict[str, str] = {}
+    for where, row in _rows(folder, spoken[1], split, speech=False):
+        answers.setdefault(_sentence(where, row), _raw(where, row))
+    queries: list[Query] = []
+    numbers: dict[str, str] = {}
+    known: dict[str, int] = {}
+    dropped = 0
+    for where, row in asked:
+        number = _sentence(where, row)
+        taken = known.get(number, 0)
+        if not speech and taken:
+            continue
+        known[number] = taken + 1
+        if number not in answers:
+            dropped += 1
+            continue
+        name = f"{spoken[0]}-{number}-{taken}" if speech else f"{spoken[0]}-{number}"
+        numbers[name] = number
+        queries.append(_query(name, where, row, folder, speech=speech))
+    if not queries:
+        raise MrlError(
+            f"no sentence of {spoken[0]} has a counterpart in {spoken[1]}",
+            where=folder,
+            mend="take both languages from one release of FLEURS",
+        )
+    first: dict[str, str] = {}
+    for number, text in answers.items():
+        if number in known:
+            first.setdefault(text, f"{spoken[1]}-{number}")
+    data = RetrievalSet(
+        queries=tuple(queries),
+        corpus=tuple(Document(id=name, text=text) for text, name in first.items()),
+        qrels={name: {first[answers[number]]: 1} for name, number in numbers.items()},
+    )
+    unasked = sum(number not in known for number in answers)
+    return FleursPairs(data=data, dropped_queries=dropped, dropped_documents=unasked)
+
+
+def _code(language: str) -> str:
+    if language in LANGUAGES.values():
+        return language
+    if language not in LANGUAGES:
+        near = difflib.get_close_matches(language, (*LANGUAGES, *LANGUAGES.values()), 3, 0.6)
+        mend = f"did you mean {' or '.join(near)}" if near else "name it as in `fleurs:wo-fr`"
+        raise MrlError(f"has no language {language!r}", where="FLEURS", mend=mend)
+    return LANGUAGES[language]
+
+
+def _sentence(where: str, row: Mapping[str, Any]) -> str:
+    return row_id(where, row, "id")
+
+
+def _raw(where: str, row: Mapping[str, Any]) -> str:
+    return row_text(where, row, "raw_transcription", required=True).strip()
+
+
+def _query(name: str, where: str, row: Mapping[str, Any], folder: Path, *, speech: bool) -> Query:
+    if not speech:
+        return Query(id=name, text=_raw(where, row))
+    audio = row_audio(where, row.get("audio"), folder)
+    if audio is None:
+        problem = f"has no `audio` for sentence {row['id']}"
+        raise MrlError(problem, where=where, mend="download the table again")
+    return Query(id=name, audio=audio, transcript=_raw(where, row))
+
+
+def _rows(folder: Path, code: str, split: str, *, speech: bool) -> Iterator[Row]:
+    """The rows of a language, in whichever form the folder has it."""
+    columns = ("id", "raw_transcription", *(("audio",) if speech else ()))
+    for place in (folder / code, folder / "data" / code, folder / "parquet-data" / code):
+        for pattern in (f"{split}/*.parquet", f"fleurs-{split}*.parquet", f"{split}-*.parquet"):
+            if files := sorted(place.glob(pattern)):
+                for file in files:
+                    yield from read_rows(file, columns=columns)
+                return
+    for place in (folder / "xtreme_s", folder):
+        if versions := sorted((place / f"fleurs.{code}").glob("*/features.json")):
+            yield from _tfds_rows(versions[-1].parent, split)
+            return
+    raise MrlError(
+        f"has no {split} split of {code}: neither {code}/{split}/*.parquet nor "
+        f"{code}/fleurs-{split}*.parquet as on the hub, nor xtreme_s/fleurs.{code} of TFDS",
+        where=folder,
+        mend=f"download both languages of {HUB_ID}, or prepare them with TFDS",
+    )
+
+
+def _tfds_rows(folder: Path, split: str) -> Iterator[Row]:
+    """Rows of a prepared TFDS builder, with audio as FLAC and text as text."""
+    try:
+        import tensorflow_datasets as tfds
+
+        builder: Any = tfds.builder_from_directory(str(folder))
+        source: Sequence[Any] = builder.as_data_source(split=split)
+    except ImportError as error:
+        raise MrlError(
+            f"reading audio of TFDS takes {error.name}, which is not installed",
+            where=folder,
+            mend=f"install it, or use the parquet files of {HUB_ID}",
+        ) from error
+    except Exception as error:  # TFDS raises many kinds.
+        raise MrlError(
+            f"cannot be read by TFDS ({type(error).__name__}: {first_line(error)})",
+            where=folder,
+            mend='prepare it with `file_format="array_record"`',
+        ) from error
+    for number, example in enumerate(source):
+        where = f"{folder}, {split} example {number}"
+        row = {key: _plain(value) for key, value in example.items()}
+        audio = row.get("audio")
+        if not isinstance(audio, np.ndarray) or audio.ndim != 1 or audio.dtype.kind not in "iu":
+            problem = "`audio` is not one row of whole numbers, as xtreme_s has it"
+            raise MrlError(problem, where=where, mend="prepare tfds's xtreme_s again")
+        # Recordings of 16 bits, or of 32 where the values do not fit.
+        wide = audio.size and max(int(audio.max()), -int(audio.min())) > 1 << 15
+        samples = np.clip(audio >> 16 if wide else audio, -(1 << 15), (1 << 15) - 1)
+        yield where, row | {"audio": flac_bytes(samples.astype(np.int16), SAMPLE_RATE)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value

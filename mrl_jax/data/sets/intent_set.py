@@ -1,0 +1,170 @@
+"""Intent sets on disk: one table of recordings or texts, each with the name of its class.
+
+A row has `label` and `audio`, `text` or both, and optionally `split`, `id`, `speaker` and
+`label_text`, the label in words that a model can read. The table is
+one .jsonl, .csv or .parquet file, or a folder: of parquet files as the Hugging Face hub has
+them, or with .csv or .jsonl files whose names are splits. Where a row tells no split, the
+name of its file does, as for all parquet; a single .jsonl or .csv file must tell it. Labels
+that are numbers get the names that the hub's parquet keeps in its metadata.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.decode import load_audio_of
+from mrl_jax.data.sets.parquet import SPLITS, split_of
+from mrl_jax.data.sets.tables import read_rows, refuse, row_audio, row_id, row_text
+
+COLUMNS: Mapping[str, str] = MappingProxyType(
+    {key: key for key in ("audio", "text", "label", "label_text", "split", "id", "speaker")}
+)
+"""Which column of a table holds which field; `read_intent_set` takes others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntentExample:
+    """What someone said or wrote, and what they want.
+
+    Attributes:
+        audio: a recording on disk, or the bytes of one; None where there is only text.
+        text: the words; None where there is only a recording.
+        label: the name of the class.
+        split: "train", "test" or another.
+        id: unique in its set.
+        label_text: the label in words; None where the table has none.
+        speaker: who says it; None where nobody is named.
+    """
+
+    audio: Path | bytes | None
+    text: str | None
+    label: str
+    split: str
+    id: str
+    label_text: str | None = None
+    speaker: str | None = None
+
+
+def read_intent_set(
+    path: str | Path, *, columns: Mapping[str, str] = COLUMNS
+) -> tuple[IntentExample, ...]:
+    """Read a set whole; recordings are looked for, but not decoded.
+
+    Args:
+        path: a table, or a folder of tables; paths of recordings are relative to the table.
+        columns: names of columns that are not those of `COLUMNS`.
+
+    Raises:
+        MrlError: no such table, or an empty one; a row without `label`, without `split` or
+            with neither `audio` nor `text`; an empty field; an id that is there twice; a
+            label with two `label_text`s; a recording that does not exist; pyarrow is absent.
+    """
+    path = Path(path)
+    columns = {**COLUMNS, **columns}
+    examples: list[IntentExample] = []
+    places: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    words: dict[str, str] = {}
+    for file in _files(path):
+        default = split_of(file) if path.is_dir() or file.suffix == ".parquet" else None
+        for where, row in read_rows(file, header=(columns["label"],)):
+            example = _example(where, row, file.parent, columns, default, counts)
+            first = places.setdefault(example.id, where)
+            if first != where:
+                problem = f"the id {example.id!r} is that of {first} as well"
+                raise MrlError(problem, where=where, mend="give each example its own id")
+            said = example.label_text and words.setdefault(example.label, example.label_text)
+            if said != example.label_text:
+                raise MrlError(
+                    f"the label {example.label!r} is {example.label_text!r} here and {said!r} "
+                    "before",
+                    where=where,
+                    mend=f"give every label one `{columns['label_text']}`",
+                )
+            examples.append(example)
+    if not examples:
+        raise MrlError("the intent set has no rows", where=path, mend="add rows to its table")
+    files = (example.audio for example in examples if isinstance(example.audio, Path))
+    missing = [str(file) for file in files if not file.is_file()]
+    refuse(missing, "the table names recordings that do not exist", path)
+    return tuple(examples)
+
+
+def load_intent_audio(example: IntentExample, sample_rate: int) -> HostArray:
+    """The recording of an example, mono.
+
+    Args:
+        sample_rate: samples a second of the result.
+
+    Returns:
+        [S] float32.
+
+    Raises:
+        MrlError: the example is only written; its recording cannot be decoded.
+    """
+    return load_audio_of(f"example {example.id!r}", example.audio, sample_rate)
+
+
+def labels_of(examples: Iterable[IntentExample]) -> tuple[str, ...]:
+    """The names of all classes, sorted."""
+    return tuple(sorted({example.label for example in examples}))
+
+
+def _example(
+    where: str,
+    row: Mapping[str, Any],
+    folder: Path,
+    columns: Mapping[str, str],
+    default: str | None,
+    counts: dict[str, int],
+) -> IntentExample:
+    # An empty cell of a CSV file is one that is not there.
+    held = {key: value for key, value in row.items() if value not in ("", None)}
+    label = row_id(where, row, columns["label"])
+    if columns["split"] not in held and default is not None:
+        split = default
+    else:
+        split = row_text(where, held, columns["split"], required=True)
+    audio = row_audio(where, held.get(columns["audio"]), folder)
+    text = row_text(where, held, columns["text"])
+    if audio is None and text is None:
+        problem = f"has neither `{columns['audio']}` nor `{columns['text']}`"
+        raise MrlError(problem, where=where, mend="give it one of them")
+    number = counts.get(split, 0)
+    counts[split] = number + 1
+    name = row_id(where, held, columns["id"]) if columns["id"] in held else f"{split}-{number}"
+    words = row_text(where, held, columns["label_text"])
+    speaker = row_id(where, held, columns["speaker"]) if columns["speaker"] in held else None
+    return IntentExample(
+        audio=audio,
+        text=text,
+        label=label,
+        split=split,
+        id=name,
+        label_text=words,
+        speaker=speaker,
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise MrlError("no such file or folder", where=path, mend="check the path")
+    for ending in ("parquet", "csv", "jsonl"):
+        here = sorted(path.glob(f"*.{ending}"))
+        if ending == "parquet" and (here := here or sorted(path.glob("data/*.parquet"))):
+            return here
+        inside = [file for file in sorted(path.glob(f"*/*.{ending}")) if file.parent.name in SPLITS]
+        if files := [file for file in here if file.stem in SPLITS] or inside:
+            return files
+    raise MrlError(
+        "holds no table of an intent set (no .parquet file here, in data/ or in a folder a split, "
+        f"and no .csv or .jsonl that is named {', '.join(SPLITS)})",
+        where=path,
+        mend="pass the table itself, or the folder that holds it",
+    )

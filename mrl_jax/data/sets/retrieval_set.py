@@ -1,0 +1,338 @@
+"""Retrieval sets on disk: queries, corpus and relevance judgements, checked as they are read.
+
+A set is a folder with three tables: `queries` (`_id`, `audio` or `text`, and optionally
+`task`, `prompt`, `speaker`, `transcript`), `corpus` (`_id`, `text`, and optionally `title`,
+which is then put before the text, as BEIR's own code does) and `qrels` (`query-id`,
+`corpus-id`, optionally `score`). Each is NAME.jsonl, NAME.parquet or a folder NAME/ of
+parquet files as the Hugging Face hub has them; qrels may also be qrels.tsv, qrels/test.tsv
+as in BEIR, or data/ where they are the hub's default table. Of qrels in several splits the
+test split counts.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.decode import load_audio_of
+from mrl_jax.data.sets.parquet import split_of
+from mrl_jax.data.sets.tables import Row, read_rows, refuse, row_audio, row_id, row_text
+
+MAX_SCORE = 1_000_000
+"""The highest grade of a judgement: far above any in use, far below what counts overflow at."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Query:
+    """What is asked, aloud or in writing.
+
+    Attributes:
+        audio: a recording on disk, or the bytes of one; None where the query is written.
+        task: a task of the model, whose prompt stands before the query.
+        prompt: or what stands there itself, word for word.
+        transcript: the words that are spoken, where they are known.
+    """
+
+    id: str
+    audio: Path | bytes | None = None
+    text: str | None = None
+    task: str | None = None
+    prompt: str | None = None
+    speaker: str | None = None
+    transcript: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Document:
+    """One text of the corpus."""
+
+    id: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrievalSet:
+    """Queries, the corpus they are asked of, and which documents answer which.
+
+    Attributes:
+        qrels: query id → document id → score; 0 is not relevant, more is better. Only
+            queries with at least one judgement are in it.
+    """
+
+    queries: tuple[Query, ...]
+    corpus: tuple[Document, ...]
+    qrels: Mapping[str, Mapping[str, int]]
+
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """The ids of the queries without any relevant document: no metric counts them."""
+        return tuple(q.id for q in self.queries if not any(self.qrels.get(q.id, {}).values()))
+
+    def judged_only(self) -> "RetrievalSet":
+        """The set without those queries, whose recordings then need not be read."""
+        left_out = set(self.unjudged)
+        judged = tuple(query for query in self.queries if query.id not in left_out)
+        return dataclasses.replace(self, queries=judged)
+
+
+def read_retrieval_set(folder: str | Path) -> RetrievalSet:
+    """Read a retrieval set and hold its three tables against each other.
+
+    Args:
+        folder: where the tables are; paths of recordings are absolute or relative to it.
+
+    Raises:
+        MrlError: a table is missing, empty, there twice or malformed; an id is repeated; a
+            text is empty; a recording is missing; a judgement names an unknown id, or is
+            not a whole number from 0 to `MAX_SCORE`; no query has a relevant document;
+            pyarrow is absent.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        kind = "is a file, expected the folder of" if folder.exists() else "no such folder, for"
+        raise MrlError(f"{kind} a retrieval set", where=folder, mend="check the path")
+    queries = tuple(_query(where, row, folder) for where, row in _read_table(folder, "queries"))
+    corpus = tuple(
+        Document(id=row_id(where, row, "_id"), text=_document_text(where, row))
+        for where, row in _read_table(folder, "corpus")
+    )
+    for name, ids in (("queries", [q.id for q in queries]), ("corpus", [d.id for d in corpus])):
+        seen: set[str] = set()
+        repeated = [i for i in ids if i in seen or seen.add(i)]
+        refuse(repeated, f"{name} repeats `_id`s", folder)
+    missing = [str(q.audio) for q in queries if isinstance(q.audio, Path) and not q.audio.is_file()]
+    refuse(missing, "queries name recordings that do not exist", folder)
+    qrels = _qrels(folder, {q.id for q in queries}, {d.id for d in corpus})
+    return RetrievalSet(queries=queries, corpus=corpus, qrels=qrels)
+
+
+def asked_as(
+    data: RetrievalSet, *, task: str | None = None, prompt: str | None = None
+) -> RetrievalSet:
+    """The same set, with one task or one prompt for all of its queries.
+
+    Raises:
+        MrlError: both are given.
+    """
+    if task is not None and prompt is not None:
+        raise MrlError(
+            "a task brings its own prompt", where="--task and --prompt", mend="pass one of them"
+        )
+    if task is None and prompt is None:
+        return data
+    queries = tuple(dataclasses.replace(q, task=task, prompt=prompt) for q in data.queries)
+    return dataclasses.replace(data, queries=queries)
+
+
+def write_retrieval_set(
+    folder: str | Path,
+    queries: Iterable[Query],
+    corpus: Iterable[Document],
+    qrels: Mapping[str, Mapping[str, int]],
+) -> RetrievalSet:
+    """Write the three tables as JSON Lines, and read them back.
+
+    Recordings stay where they are: a path inside `folder` is written relative to it, any
+    other as absolute.
+
+    Raises:
+        MrlError: the tables contradict each other (see `read_retrieval_set`), or a query
+            holds the bytes of a recording, for which a table of JSON has no place.
+    """
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_table(folder / "queries.jsonl", (_query_row(query, folder) for query in queries))
+    _write_table(folder / "corpus.jsonl", ({"_id": d.id, "text": d.text} for d in corpus))
+    judged = (
+        {"query-id": query, "corpus-id": document, "score": score}
+        for query, scores in qrels.items()
+        for document, score in scores.items()
+    )
+    _write_table(folder / "qrels.jsonl", judged)
+    return read_retrieval_set(folder)
+
+
+def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
+    """Another column of the queries, that of another recogniser's transcripts for instance.
+
+    Args:
+        folder: of a retrieval set.
+        name: of the column, in whichever form the table has.
+
+    Returns:
+        query id → text.
+
+    Raises:
+        MrlError: a query without it (the nearest column is named), or whose text is empty.
+    """
+    found: dict[str, str] = {}
+    for where, row in _read_table(Path(folder), "queries"):
+        key = row_id(where, row, "_id")
+        if name not in row:
+            near = difflib.get_close_matches(name, row, n=1, cutoff=0.5)
+            has = ", ".join(row)
+            raise MrlError(
+                f"query {key!r} has no {name!r}",
+                where=where,
+                mend=f"did you mean {near[0]}?" if near else f"its columns are {has}",
+            )
+        value = row[name]
+        if not isinstance(value, str) or not value.strip():
+            raise MrlError(
+                f"the {name!r} of query {key!r} is empty, or no text",
+                where=where,
+                mend="fill it, or leave the query out",
+            )
+        found[key] = value
+    return found
+
+
+def load_query_audio(query: Query, sample_rate: int) -> HostArray:
+    """The recording of a spoken query, mono.
+
+    Args:
+        sample_rate: samples a second of the result.
+
+    Returns:
+        [S] float32.
+
+    Raises:
+        MrlError: the query is written, not spoken; its recording cannot be decoded.
+    """
+    return load_audio_of(f"query {query.id!r}", query.audio, sample_rate)
+
+
+def load_queries(
+    queries: Sequence[Query], sample_rate: int
+) -> tuple[list[HostArray], list[str], list[str | None], list[str]]:
+    """Clips, tasks, prompts and names of spoken queries; a broken recording is fatal."""
+    clips = [load_query_audio(query, sample_rate) for query in queries]
+    tasks, prompts = [query.task or "" for query in queries], [query.prompt for query in queries]
+    return clips, tasks, prompts, [f"query {query.id}" for query in queries]
+
+
+def _query(where: str, row: Mapping[str, Any], folder: Path) -> Query:
+    key = row_id(where, row, "_id")
+    named = f"{where}, query {key!r}"
+    query = Query(
+        id=key,
+        audio=row_audio(where, row.get("audio"), folder),
+        text=row_text(named, row, "text"),
+        task=row_text(named, row, "task"),
+        prompt=row_text(named, row, "prompt"),
+        speaker=row_id(where, row, "speaker") if row.get("speaker") is not None else None,
+        transcript=row_text(named, row, "transcript"),
+    )
+    if query.audio is None and query.text is None:
+        mend = f"give query {query.id!r} one of them"
+        raise MrlError("has neither `audio` nor `text`", where=where, mend=mend)
+    return query
+
+
+def _query_row(query: Query, folder: Path) -> dict[str, str]:
+    row = {k: v for k, v in dataclasses.asdict(query).items() if v is not None}
+    row = {"_id": row.pop("id"), **row}
+    if isinstance(query.audio, bytes):
+        problem, mend = "holds bytes of audio, expected a path", "write them to a file first"
+        raise MrlError(problem, where=f"query {query.id!r}", mend=mend)
+    if query.audio is not None:
+        audio = query.audio.resolve()
+        inside = audio.is_relative_to(folder)
+        row["audio"] = audio.relative_to(folder).as_posix() if inside else str(audio)
+    return row
+
+
+def _qrels(folder: Path, queries: set[str], documents: set[str]) -> Mapping[str, Mapping[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    unknown: dict[str, dict[str, None]] = {"query": {}, "corpus": {}}  # Ordered, without repeats.
+    for where, row in _read_table(folder, "qrels"):
+        query, document = row_id(where, row, "query-id"), row_id(where, row, "corpus-id")
+        if query not in queries:
+            unknown["query"][query] = None
+        if document not in documents:
+            unknown["corpus"][document] = None
+        scores = qrels.setdefault(query, {})
+        if document in scores:
+            problem = f"judges query {query!r} and document {document!r} a second time"
+            raise MrlError(problem, where=where, mend="keep one of the two lines")
+        scores[document] = _score(where, row.get("score", 1))
+    for kind, ids in unknown.items():
+        table = "queries" if kind == "query" else "corpus"
+        refuse(list(ids), f"qrels names {kind}-ids that {table} does not have", folder)
+    if not any(score for scores in qrels.values() for score in scores.values()):
+        problem, mend = "no query has a relevant document", "give some judgement a score above 0"
+        raise MrlError(problem, where=folder / "qrels", mend=mend)
+    return MappingProxyType({query: MappingProxyType(scores) for query, scores in qrels.items()})
+
+
+def _score(where: str, value: Any) -> int:
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not (0 <= number <= MAX_SCORE and number.is_integer()):
+        mend = "0 is not relevant, 1 relevant, and more is better"
+        raise MrlError(
+            f"`score` is {value!r}, expected a whole number from 0 to {MAX_SCORE:,}",
+            where=where,
+            mend=mend,
+        )
+    return int(number)
+
+
+def _document_text(where: str, row: Mapping[str, Any]) -> str:
+    """Title and text with a space between, either alone where the other is empty."""
+    title = row.get("title")
+    if title is None or title == "":
+        return row_text(where, row, "text", required=True)
+    title = row_text(where, row, "title", required=True)
+    if "text" in row and row["text"] in (None, ""):
+        return title
+    return f"{title} {row_text(where, row, 'text', required=True)}"
+
+
+def _read_table(folder: Path, name: str) -> Iterator[Row]:
+    """Every row of a table, from whichever of its forms is there."""
+    forms = [folder / f"{name}.jsonl", folder / f"{name}.parquet"]
+    if name == "qrels":
+        forms += [folder / "qrels.tsv", folder / "qrels" / "test.tsv"]
+    found = [[form] for form in forms if form.is_file()]
+    names = [str(form.relative_to(folder)) for form in forms] + [f"{name}/*.parquet"]
+    shards = _shards(folder / name, tested=name == "qrels")
+    if not found and not shards and name == "qrels":
+        shards = _shards(folder / "data", tested=True)
+    if shards:
+        found.append(shards)
+    if not found:
+        problem = f"has no table `{name}` (none of {', '.join(names)})"
+        raise MrlError(problem, where=folder, mend="a set has queries, corpus and qrels")
+    if len(found) > 1:
+        both = " and ".join(str(files[0].relative_to(folder)) for files in found)
+        raise MrlError(f"has the table `{name}` twice: {both}", where=folder, mend="keep one")
+    header = ("query-id", "corpus-id") if name == "qrels" else ()
+    empty = True
+    for file in found[0]:
+        for row in read_rows(file, header=header):
+            empty = False
+            yield row
+    if empty:
+        raise MrlError(f"the table `{name}` is empty", where=found[0][0], mend="add rows to it")
+
+
+def _shards(folder: Path, *, tested: bool) -> list[Path]:
+    """Parquet files in a folder; only those of the test split where there are such, if told."""
+    shards = sorted(folder.glob("*.parquet"))
+    return (tested and [shard for shard in shards if split_of(shard) == "test"]) or shards
+
+
+def _write_table(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as lines:
+        lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+    os.replace(partial, file)

@@ -1,0 +1,83 @@
+"""Pairs of texts, read from JSON Lines or Parquet."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.sets.parquet import split_of
+from mrl_jax.data.sets.tables import read_rows, row_text
+
+COLUMNS = ("query", "document", "task_type")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextPair:
+    """What is asked, and the text that answers it.
+
+    Attributes:
+        task: whose prompt stands before the query; "" is no task.
+        where: the line of the file, for messages.
+    """
+
+    query: str
+    document: str
+    task: str = ""
+    where: str = ""
+
+
+def read_pairs(path: str | Path) -> list[TextPair]:
+    """Every pair of a table, in its order.
+
+    Args:
+        path: a .jsonl, .csv, .tsv or .parquet file, or a folder of Parquet files, of which
+            those of the train split count where there are others.
+
+    Raises:
+        MrlError: no such file, or nothing in it; a row without `query` or `document`, or
+            with one that is empty, no text, or not UTF-8; each is named by its line.
+    """
+    pairs: list[TextPair] = []
+    for file in _files(Path(path)):
+        for where, row in read_rows(file, header=COLUMNS[:2], columns=COLUMNS):
+            pairs.append(
+                TextPair(
+                    query=_text(where, row, "query"),
+                    document=_text(where, row, "document"),
+                    task=row_text(where, row, "task_type") or "",
+                    where=where,
+                )
+            )
+    if not pairs:
+        raise MrlError(
+            "has no pairs", where=path, mend="write a row a pair: `query`, `document`, `task_type`"
+        )
+    return pairs
+
+
+def pairs_digest(pairs: Sequence[TextPair]) -> str:
+    """SHA-256 of what is trained on."""
+    total = hashlib.sha256()
+    for pair in pairs:
+        total.update("\0".join((pair.query, pair.document, pair.task, "")).encode())
+    return total.hexdigest()
+
+
+def _text(where: str, row: Mapping[str, Any], key: str) -> str:
+    text = row_text(where, row, key, required=True)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise MrlError(f"`{key}` holds half a surrogate pair", where=where, mend="write UTF-8")
+    return text
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        if not path.is_file():
+            raise MrlError("no such file", where=path, mend="check data.train")
+        return [path]
+    shards = sorted(path.glob("*.parquet"))
+    if not shards:
+        raise MrlError("has no Parquet files", where=path, mend="name a file, or another folder")
+    return [shard for shard in shards if split_of(shard) == "train"] or shards

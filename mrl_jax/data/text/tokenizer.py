@@ -1,0 +1,123 @@
+"""Texts to token ids, with the tokenizer that a text tower's folder carries."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError, existing_file, first_line
+
+DEFAULT_END = "<|endoftext|>"
+"""What Qwen3-Embedding appends and pools: its padding token, not its `eos_token`."""
+
+
+class TextTokenizer:
+    """The published tokenizer of a text tower.
+
+    Args:
+        folder: a tower folder, or a Hugging Face one: `tokenizer.json` is read, and
+            `tokenizer_config.json` for the name of the end token (`pad_token`).
+        max_tokens: longer texts lose their tail; the end token always stays.
+
+    Attributes:
+        end_id: id of the token that closes every text.
+        unknown_id: id of the token for what no other spells; None where there is none.
+
+    Raises:
+        MrlError: no tokenizer, not one of the `tokenizers` library, no end token; the
+            library is not installed.
+    """
+
+    def __init__(self, folder: str | Path, *, max_tokens: int = 512):
+        if max_tokens < 2:
+            raise MrlError(f"max_tokens is {max_tokens}, expected 2 or more")
+        path = existing_file(
+            Path(folder) / "tokenizer.json",
+            mend="convert the tower from a folder that has its tokenizer.json",
+        )
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MrlError(
+                "reading texts takes tokenizers, which is not installed",
+                where=path,
+                mend="install the extra: `pip install 'mrl_jax[text]'`",
+            ) from error
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # The library raises bare Exceptions.
+            raise MrlError(
+                f"cannot be read as a tokenizer ({first_line(error)})",
+                where=path,
+                mend="copy tokenizer.json from the published model again",
+            ) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.max_tokens = max_tokens
+        end = _end_token(path.with_name("tokenizer_config.json"))
+        end_id = self._tokenizer.token_to_id(end)
+        if end_id is None:
+            raise MrlError(
+                f"has no token {end!r}, which closes every text",
+                where=path,
+                mend='name the end token as "pad_token" in tokenizer_config.json',
+            )
+        self.end_id: int = end_id
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        self.unknown_id: int | None = unknown and self._tokenizer.token_to_id(unknown)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut to `max_tokens`, the end token last."""
+        return [[*ids[: self.max_tokens - 1], self.end_id] for ids in self._ids(texts)]
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of prompts: what stands before a query, so without an end token."""
+        return self._ids(prompts)
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        # Special tokens are left out: published tokenizers differ in whether they append
+        # the end token, and two of them would change what is pooled.
+        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [item.ids for item in encoded]
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """SHA-256 of the tokenizer that a text tower's folder carries."""
+    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+
+
+def pad_tokens(
+    ids: Sequence[Sequence[int]], size: int | None = None
+) -> tuple[HostArray, HostArray]:
+    """Right-padded ids [B, L] int32 and their mask [B, L] bool; L is `size` or the longest."""
+    size = max((len(row) for row in ids), default=0) if size is None else size
+    tokens = np.zeros((len(ids), size), np.int32)
+    mask = np.zeros((len(ids), size), np.bool_)
+    for row, values in enumerate(ids):
+        tokens[row, : len(values)] = values
+        mask[row, : len(values)] = True
+    return tokens, mask
+
+
+def query_prompt(sentence: str) -> str:
+    """A task's sentence as it stands before a query; nothing for an empty one."""
+    return f"{sentence}\nQuery:" if sentence else ""
+
+
+def _end_token(path: Path) -> str:
+    if not path.is_file():
+        return DEFAULT_END
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        token = raw.get("pad_token") or DEFAULT_END
+        return str(token["content"] if isinstance(token, dict) else token)
+    except (ValueError, AttributeError, KeyError) as error:
+        raise MrlError(
+            f"cannot be read as a tokenizer's description ({first_line(error)})",
+            where=path,
+            mend="copy it from the published model again",
+        ) from error

@@ -1,0 +1,140 @@
+"""The CTC stage: a small HuBERT learns, from nothing, to write down what it hears.
+
+This is how the towers of the demo and of the spoken digits come about; published
+towers have been through it already. Loss: connectionist temporal classification
+(Graves et al., 2006).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float32, Int
+from tqdm import tqdm
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.demo.small_stage import StageConfig, StageState, advance, begin, finite, result
+from mrl_jax.losses.ctc import ctc_losses
+from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, encode_transcripts
+from mrl_jax.models.hubert import HubertConfig
+from mrl_jax.models.init import initial_recogniser, start_as_filterbank
+from mrl_jax.models.inputs import pad_clips
+
+NAME = "the CTC stage"
+
+
+ClipBatch = tuple[Sequence[HostArray], Sequence[str]]
+"""Clips [S] at the config's sample rate, and the transcript of each."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CtcStageConfig(StageConfig):
+    """How the recogniser is trained.
+
+    Attributes:
+        batch_sizes: samples that a batch is padded to: the smallest of these that holds
+            its longest clip.
+        max_labels: tokens that transcripts are padded to.
+        filterbank: whether the first convolution starts as a bank of filters
+            (`filterbank_kernel`) instead of at random. It takes a kernel that is long
+            enough (16 ms or so) to tell frequencies apart.
+    """
+
+    batch_sizes: tuple[int, ...]
+    max_labels: int
+    filterbank: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.batch_sizes or self.max_labels < 1:
+            raise MrlError(
+                f"steps is {self.steps}, batch_sizes {self.batch_sizes} and max_labels "
+                f"{self.max_labels}, expected one or more of each",
+                where="CtcStageConfig",
+                mend="set all three",
+            )
+
+
+def train_ctc(
+    config: HubertConfig,
+    vocabulary: CtcVocabulary,
+    batches: Callable[[int], ClipBatch] | Sequence[ClipBatch],
+    stage: CtcStageConfig,
+    *,
+    progress: bool = True,
+) -> HubertCtc:
+    """Train a recogniser from random weights.
+
+    Args:
+        config: sizes of the encoder.
+        vocabulary: the tokens that transcripts are written in.
+        batches: clips and transcripts of step i, as a function of i or a sequence that
+            is gone through again and again. Each pair of clips in a batch and padded
+            size costs one compilation.
+        stage: steps, sizes and rates.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The trained model; its weights are `nnx.Param`, to be frozen by the caller.
+
+    Raises:
+        MrlError: an unknown character, a clip or transcript too long, a clip that is no
+            audio; a loss that is not finite.
+    """
+
+    def batch_of(number: int) -> tuple[HostArray, ...]:
+        clips, texts = batches(number) if callable(batches) else batches[number % len(batches)]
+        longest = max((np.size(clip) for clip in clips), default=0)
+        size = min((size for size in stage.batch_sizes if size >= longest), default=None)
+        samples, lengths = pad_clips(clips, config, size=size or max(stage.batch_sizes))
+        return samples, lengths, *encode_transcripts(texts, vocabulary, stage.max_labels)
+
+    batch = batch_of(0)  # Before the slow part, so that a mistake in it shows at once.
+    graphdef, params = nnx.split(_initial(config, vocabulary, stage))
+    state = begin(params, stage)
+    bar = tqdm(range(stage.steps), desc="ctc", unit="step", disable=not progress)
+    before: tuple[int, Any] | None = None
+    for number in bar:
+        state, loss = _step(state, *batch, graphdef=graphdef, stage=stage, blank=vocabulary.blank)
+        if number + 1 < stage.steps:
+            batch = batch_of(number + 1)  # While the step is computed.
+        if before is not None:  # One step late, for the same reason.
+            bar.set_postfix(loss=f"{finite(*before, NAME):.3f}", refresh=False)
+        before = number, loss
+    if before is not None:
+        finite(*before, NAME)
+    return nnx.merge(graphdef, result(state))
+
+
+# Static arguments, so that several trainings in one process compile once.
+@functools.partial(jax.jit, static_argnames=("graphdef", "stage", "blank"))
+def _step(
+    state: StageState,
+    samples: Float32[Array, "B S"],
+    lengths: Int[Array, " B"],
+    labels: Int[Array, "B L"],
+    counts: Int[Array, " B"],
+    *,
+    graphdef: nnx.GraphDef[HubertCtc],
+    stage: CtcStageConfig,
+    blank: int,
+) -> tuple[StageState, Float32[Array, ""]]:
+    """One step: the new state, and the loss."""
+
+    def loss_of(params: Any) -> Float32[Array, ""]:
+        output = nnx.merge(graphdef, params)(samples, lengths)
+        losses = ctc_losses(output, labels, counts, blank=blank)
+        return jnp.mean(losses / jnp.maximum(counts, 1).astype(jnp.float32))
+
+    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    return advance(state, gradients, stage), loss
+
+
+def _initial(config: HubertConfig, vocabulary: CtcVocabulary, stage: CtcStageConfig) -> HubertCtc:
+    model = initial_recogniser(config, vocabulary, stage.seed)
+    return start_as_filterbank(model) if stage.filterbank else model

@@ -1,0 +1,165 @@
+"""A text stage for the small towers of the demo, whose queries are written as if heard.
+
+Tokens come several times, with gaps and noise, as a fusion head will give them. Loss:
+nested InfoNCE in both directions, over batches of pairs. The text stage of a real tower,
+as in the paper (arXiv 2602.19991, section 3), is `text_run`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float32, Int
+from tqdm import tqdm
+
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.text import alike_batches, identities
+from mrl_jax.data.text.tokenizer import pad_tokens
+from mrl_jax.demo.small_stage import StageConfig, StageState, advance, begin, finite, result
+from mrl_jax.losses.matryoshka import matryoshka_infonce
+from mrl_jax.models.init import initial_tower
+from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+
+NAME = "the text stage"
+
+
+LENGTHS = 16
+"""Queries are padded to multiples of this."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextStageConfig(StageConfig):
+    """How the text tower is trained.
+
+    Attributes:
+        batch_size: pairs in a step.
+        dims: widths of the nested prefixes.
+        temperature: of InfoNCE.
+        most_repeats: each token of a query comes once to this many times, drawn anew at
+            each step: what a recogniser's frames look like, and so what the tower will
+            read from the fusion head. 1 leaves queries as they are written.
+        gap_token: put up to `most_repeats` - 1 times before and between the tokens of a
+            query, for frames in which nothing is said; none by default.
+        noise: normal noise on the vectors of a query's tokens, as a share of their root mean
+            square over the vocabulary: what a fusion head hits, it hits roughly.
+    """
+
+    batch_size: int
+    dims: tuple[int, ...]
+    temperature: float = 0.05
+    most_repeats: int = 1
+    gap_token: int | None = None
+    noise: float = 0.0
+
+
+def train_text_tower(
+    config: Qwen3Config,
+    queries: Sequence[Sequence[int]],
+    documents: Sequence[Sequence[int]],
+    stage: TextStageConfig,
+    *,
+    progress: bool = True,
+) -> Qwen3Encoder:
+    """Train a text tower from random weights on pairs of token ids.
+
+    Args:
+        config: sizes of the tower.
+        queries: ids of each query, its end token last.
+        documents: ids of the document of each query, its end token last. Equal documents,
+            and equal queries, are never each other's negatives.
+        stage: steps, sizes and rates.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The trained tower; its weights are `nnx.Param`, to be frozen by the caller.
+
+    Raises:
+        MrlError: fewer pairs than a batch; a loss that is not finite.
+    """
+    if len(queries) < stage.batch_size:
+        raise MrlError(
+            f"there are {len(queries)} pairs of texts, expected at least the "
+            f"{stage.batch_size} of one batch",
+            mend="lower batch_size, or bring more pairs",
+        )
+    query_ids, document_ids = (identities(texts) for texts in (queries, documents))
+    lengths, document_size = list(map(len, queries)), max(map(len, documents))
+    graphdef, params = nnx.split(initial_tower(config, stage.seed))
+    state = begin(params, stage)
+    before: tuple[int, Array] | None = None
+    bar = tqdm(range(stage.steps), desc="text", unit="step", disable=not progress)
+    for number in bar:
+        rng = np.random.default_rng((stage.seed, number))
+        epoch, place = divmod(number, len(queries) // stage.batch_size)
+        rows = alike_batches(lengths, stage.batch_size, stage.seed, epoch)[place]
+        asked = [_stretch(queries[row], stage, rng) for row in rows]
+        state, loss = _step(
+            state,
+            *pad_tokens(asked, -(-max(map(len, asked)) // LENGTHS) * LENGTHS),
+            *pad_tokens([documents[row] for row in rows], document_size),
+            query_ids[rows],
+            document_ids[rows],
+            jax.random.key(number),
+            graphdef=graphdef,
+            stage=stage,
+        )
+        if before is not None:
+            bar.set_postfix(loss=f"{finite(*before, NAME):.3f}", refresh=False)
+        before = number, loss
+    if before is not None:
+        finite(*before, NAME)
+    return nnx.merge(graphdef, result(state))
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "stage"))
+def _step(
+    state: StageState,
+    query: Int[Array, "B L"],
+    query_mask: Bool[Array, "B L"],
+    document: Int[Array, "B M"],
+    document_mask: Bool[Array, "B M"],
+    query_ids: Int[Array, " B"],
+    document_ids: Int[Array, " B"],
+    key: Array,
+    *,
+    graphdef: nnx.GraphDef[Qwen3Encoder],
+    stage: TextStageConfig,
+) -> tuple[StageState, Float32[Array, ""]]:
+    """One step: the new state, and the loss."""
+
+    def loss_of(params: Any) -> Float32[Array, ""]:
+        tower = nnx.merge(graphdef, params)
+        vectors = tower.embed_tokens(query)
+        if stage.noise:
+            size = jnp.sqrt(jnp.mean(jnp.square(tower.embed_tokens.embedding[...])))
+            vectors += stage.noise * size * jax.random.normal(key, vectors.shape)
+        return matryoshka_infonce(
+            tower.embed(vectors, query_mask),
+            tower.embed(document, document_mask),
+            dims=stage.dims,
+            temperature=stage.temperature,
+            symmetric=True,
+            query_ids=query_ids,
+            document_ids=document_ids,
+        ).total
+
+    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    return advance(state, gradients, stage), loss
+
+
+def _stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:
+    """Each token some times over, gaps in between, the end token once."""
+    most, gap = stage.most_repeats, stage.gap_token
+    if most == 1:
+        return list(ids)
+    stretched: list[int] = []
+    for token in ids[:-1]:
+        if gap is not None:
+            stretched += [gap] * int(rng.integers(0, most))
+        stretched += [token] * int(rng.integers(1, most + 1))
+    return [*stretched, ids[-1]]

@@ -1,0 +1,158 @@
+"""Cascades measured on a retrieval set, stage by stage."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Float32
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.build.utterances import need_transcripts, of_retrieval_set
+from mrl_jax.data.sets.retrieval_set import RetrievalSet, read_query_column
+from mrl_jax.data.text.normalize import plain_text
+from mrl_jax.evaluation.scoring import Judgements, RetrievalResult, evaluate_retrieval
+from mrl_jax.inference.cascade import Pipeline
+from mrl_jax.inference.cascade_config import PipelineConfig
+from mrl_jax.metrics.error_rates import Comparison, compare_transcripts, import_jiwer
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """One way from queries to results, each stage's output in the order of the queries.
+
+    Attributes:
+        heard: transcripts.
+        translated: what was embedded, less the prompt: the transcripts themselves without a
+            translator.
+        results: at each dim.
+    """
+
+    heard: Sequence[str]
+    translated: Sequence[str]
+    results: Sequence[RetrievalResult]
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineRun:
+    """A pipeline measured on a set.
+
+    Attributes:
+        stages: with the recogniser's transcripts, or those of the column.
+        true: the same with the set's own transcripts; None where they are not all there,
+            or are what was measured.
+        errors: of the recogniser; None where `true` is.
+    """
+
+    stages: Stages
+    true: Stages | None
+    errors: Comparison | None
+
+
+def check_queries(
+    name: str, config: PipelineConfig, data: RetrievalSet, place: Path | str
+) -> list[str] | None:
+    """What can be told before anything is encoded, and the column of a pipeline that takes one.
+
+    Args:
+        name: of the pipeline.
+        config: of it.
+        data: the set, less the queries without a relevant document.
+        place: the set as the user named it.
+
+    Returns:
+        The column in the order of the queries; None where a recogniser hears them.
+
+    Raises:
+        MrlError: a task without a prompt; a written query for a recogniser; no such column,
+            or a query whose transcript is empty, which is named; jiwer is not installed.
+    """
+    for query in data.queries:
+        if query.task and config.prompts and query.task not in config.prompts:
+            raise MrlError(
+                f"the task {query.task!r} of query {query.id!r} has no prompt in {name}, "
+                f"expected one of {', '.join(sorted(config.prompts))}",
+                where=place,
+                mend=f"correct the task, or write the pipeline with prompts.{query.task}=",
+            )
+    heard = None
+    if config.recogniser:
+        of_retrieval_set(data)
+    else:
+        heard = transcripts_of(data, place, config.transcripts)
+    known = _known(data)
+    if known is not None and known != heard:
+        import_jiwer()
+        if config.plain_errors:
+            ids = [query.id for query in data.queries]
+            need_transcripts(ids, list(map(plain_text, known)), place, column="plain transcript")
+    return heard
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    data: RetrievalSet,
+    documents: Float32[HostArray, "N E"],
+    judgements: Judgements,
+    *,
+    heard: Sequence[str] | None,
+    dims: Sequence[int],
+    ks: Sequence[int],
+) -> PipelineRun:
+    """Every stage once; the same again from the true transcripts, where they are known.
+
+    Args:
+        pipeline: to be measured.
+        data: the set, less the queries without a relevant document.
+        documents: the corpus by the pipeline's text tower.
+        judgements: of the set.
+        heard: of `check_queries`.
+        dims: prefixes to search at.
+        ks: ranks that metrics are cut at.
+
+    Raises:
+        MrlError: a broken recording.
+    """
+    prompts = [pipeline.prompt_of(query) for query in data.queries]
+    heard = pipeline.hear(data.queries) if heard is None else list(heard)
+
+    def follow(transcripts: Sequence[str]) -> Stages:
+        translated = pipeline.translate(transcripts, progress="translator")
+        vectors = pipeline.embed(translated, prompts=prompts, progress="queries")
+        results = evaluate_retrieval(vectors, documents, judgements, dims=dims, ks=ks)
+        return Stages(transcripts, translated, results)
+
+    stages, known = follow(heard), _known(data)
+    # A column that is the truth leaves nothing to compare.
+    if known is None or (pipeline.config.transcripts and known == heard):
+        return PipelineRun(stages, None, None)
+    spelled = plain_text if pipeline.config.plain_errors else str
+    errors = compare_transcripts(list(map(spelled, known)), list(map(spelled, heard)))
+    return PipelineRun(stages, follow(known), errors)
+
+
+def transcripts_of(data: RetrievalSet, place: Path | str, column: str) -> list[str]:
+    """A column of the queries: `transcript`, `text`, or any other of a set on disk.
+
+    Raises:
+        MrlError: a query without it, or whose text is empty; another column of a set that
+            is not on disk.
+    """
+    ids = [query.id for query in data.queries]
+    if column in ("transcript", "text"):
+        values = [getattr(query, column) for query in data.queries]
+        return need_transcripts(ids, values, place, column=column)
+    if not Path(place).is_dir():
+        raise MrlError(
+            f"has no column {column!r} that could be read",
+            where=place,
+            mend="name `transcript` or `text`, or a folder of a set",
+        )
+    found = read_query_column(place, column)
+    return [found[key] for key in ids]
+
+
+def _known(data: RetrievalSet) -> list[str] | None:
+    """The true transcripts, where every query has one."""
+    found = [query.transcript for query in data.queries if query.transcript]
+    return found if len(found) == len(data.queries) else None

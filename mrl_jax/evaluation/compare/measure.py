@@ -1,0 +1,190 @@
+"""Trained models and pipelines measured on one set: scores, costs, each encoded once."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mrl_jax.checkpoints.models import MODEL_FILE, ModelInfo, read_model_info
+from mrl_jax.checkpoints.towers import read_info
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_audio
+from mrl_jax.evaluation.compare.cascades import PipelineRun, check_queries, run_pipeline
+from mrl_jax.evaluation.compare.systems import Cost, System
+from mrl_jax.evaluation.encoded_set import encode_corpus, encode_queries, time_query
+from mrl_jax.evaluation.scoring import Judgements, evaluate_retrieval
+from mrl_jax.inference.cascade import Pipeline
+from mrl_jax.inference.cascade_config import PIPELINE_FILE, PipelineInfo, read_pipeline
+from mrl_jax.inference.embedder import Embedder
+from mrl_jax.metrics.intervals import Clusters
+from mrl_jax.nn import param_tree
+
+KS = (5, 10)
+
+
+Info = ModelInfo | PipelineInfo
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every system of a comparison is measured on.
+
+    Attributes:
+        data: the set, less the queries without a relevant document.
+        judgements, clusters: of it.
+        dims: that all systems are searched at.
+        timed: row of the query that is timed, that of median length.
+        rate: samples a second that its recording is read at; None where no system hears it.
+    """
+
+    data: RetrievalSet
+    judgements: Judgements
+    clusters: Clusters
+    dims: tuple[int, ...]
+    timed: int
+    rate: int | None
+
+    @property
+    def length(self) -> str:
+        """Of the timed query, in words."""
+        query = self.data.queries[self.timed]
+        if query.audio is None or self.rate is None:
+            return f"{len(query.text or query.transcript or '')} characters"
+        return f"{len(load_query_audio(query, self.rate)) / self.rate:.1f} s"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A system as it was measured.
+
+    Attributes:
+        system: its scores and costs.
+        run: each stage's output, of a pipeline.
+    """
+
+    system: System
+    run: PipelineRun | None = None
+
+
+def read_system(folder: Path) -> Info:
+    """What a folder holds: a trained model, or a pipeline.
+
+    Raises:
+        MrlError: neither, or damaged.
+    """
+    if (folder / PIPELINE_FILE).is_file() and not (folder / MODEL_FILE).is_file():
+        return read_pipeline(folder)
+    return read_model_info(folder)
+
+
+def hearing_rate(folders: Mapping[str, Path], infos: Mapping[str, Info]) -> int | None:
+    """Samples a second of the first system that hears; None where none does."""
+    for name, info in infos.items():
+        tower = info.recogniser if isinstance(info, PipelineInfo) else info.speech
+        if tower is not None:
+            return getattr(read_info(folders[name] / tower.path).config, "sample_rate", None)
+    return None
+
+
+def columns_of(
+    infos: Mapping[str, Info], data: RetrievalSet, place: Path | str
+) -> dict[str, list[str] | None]:
+    """The transcripts of each pipeline that takes a column; all pipelines are checked.
+
+    Raises:
+        MrlError: a pipeline that cannot take the set's queries, see `check_queries`.
+    """
+    return {
+        name: check_queries(name, info.config, data, place)
+        for name, info in infos.items()
+        if isinstance(info, PipelineInfo)
+    }
+
+
+def measure_systems(
+    folders: Mapping[str, Path],
+    infos: Mapping[str, Info],
+    columns: Mapping[str, Sequence[str] | None],
+    task: Task,
+) -> list[Measured]:
+    """Each system on the task.
+
+    Queries are encoded once a system. Documents are encoded once in all, and again only where
+    a system computes in another dtype, or cuts texts elsewhere.
+
+    Args:
+        folders, infos: of the systems by name.
+        columns: of `columns_of`.
+        task: what they are measured on.
+    """
+    corpora: dict[tuple[str, str, int], HostArray] = {}
+    found = []
+    for name, folder in folders.items():
+        info = infos[name]
+        if isinstance(info, PipelineInfo):
+            found.append(_measure_pipeline(name, folder, info, columns[name], task, corpora))
+        else:
+            found.append(_measure_model(name, folder, task, corpora))
+    return found
+
+
+def _measure_model(
+    name: str, folder: Path, task: Task, corpora: dict[tuple[str, str, int], HostArray]
+) -> Measured:
+    embedder = Embedder.load(folder)
+    info, model, encoder = embedder.info, embedder.model, embedder.encoder
+    corpus = (info.text.digest, str(model.text.dtype), info.max_text_tokens)
+    if corpus not in corpora:
+        corpora[corpus] = encode_corpus(embedder, task.data)
+    queries = encode_queries(embedder, task.data)
+    results = evaluate_retrieval(queries, corpora[corpus], task.judgements, dims=task.dims, ks=KS)
+    query = task.data.queries[task.timed]
+    rate, kind = model.speech.config.sample_rate, info.kind.replace("_", " ")
+    asked = query.text or "" if query.audio is None else load_query_audio(query, rate)
+    if info.kind == "dual_encoder" and not model.separate_dims:
+        kind += ", nested"
+    cost = Cost(
+        parameters=param_tree.count(param_tree.flat_weights(model)),
+        trained=param_tree.count(param_tree.flatten(encoder.trained)),
+        seconds=time_query(encoder.alone(asked, task=query.task or "", prompt=query.prompt)),
+        flops=encoder.flops(asked, task=query.task or "", prompt=query.prompt),
+    )
+    scores = {result.dim: result.per_query for result in results}
+    return Measured(system=System(name=name, kind=kind, scores=scores, cost=cost))
+
+
+def _measure_pipeline(
+    name: str,
+    folder: Path,
+    info: PipelineInfo,
+    heard: Sequence[str] | None,
+    task: Task,
+    corpora: dict[tuple[str, str, int], HostArray],
+) -> Measured:
+    pipeline = Pipeline(folder, info)
+    corpus = (info.text.digest, pipeline.dtype, info.config.max_text_tokens)
+    if corpus not in corpora:
+        texts = [document.text for document in task.data.corpus]
+        corpora[corpus] = pipeline.embed(texts, progress="corpus")
+    run = run_pipeline(
+        pipeline,
+        task.data,
+        corpora[corpus],
+        task.judgements,
+        heard=heard,
+        dims=task.dims,
+        ks=KS,
+    )
+    query = task.data.queries[task.timed]
+    if pipeline.rate is None:
+        asked = run.stages.heard[task.timed]
+    else:
+        asked = load_query_audio(query, pipeline.rate)
+    cost = Cost(
+        parameters=pipeline.parameters,
+        trained=0,
+        seconds=time_query(pipeline.alone(asked, prompt=pipeline.prompt_of(query))),
+        flops=pipeline.flops(asked, prompt=pipeline.prompt_of(query)),
+    )
+    scores = {result.dim: result.per_query for result in run.stages.results}
+    system = System(name=name, kind=pipeline.kind, scores=scores, cost=cost)
+    return Measured(system=system, run=run)

@@ -1,0 +1,290 @@
+"""`eval.py compare`: trained models and pipelines on one retrieval set, side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import check_apart
+from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
+from mrl_jax.data.sets.retrieval_set import Query
+from mrl_jax.evaluation.compare.measure import (
+    Info,
+    Measured,
+    Task,
+    columns_of,
+    hearing_rate,
+    measure_systems,
+    read_system,
+)
+from mrl_jax.evaluation.compare.stages import STAGES, stage_rows, stage_tables, stages_summary
+from mrl_jax.evaluation.compare.systems import (
+    METRICS,
+    System,
+    cost_table,
+    plot_systems,
+    score_table,
+    system_differences,
+    system_differences_table,
+    system_means,
+    system_records,
+)
+from mrl_jax.evaluation.encoded_set import (
+    REPEATS,
+    check_task,
+    clusters_of,
+    load_asked,
+    median_query,
+    set_name,
+)
+from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
+from mrl_jax.evaluation.report.records import Record, Source, write_jsonl
+from mrl_jax.evaluation.scoring import check_dims, judgements_of
+from mrl_jax.inference.cascade_config import PipelineInfo
+
+PICTURE = "systems.png"
+
+
+SUMMARY = """{systems} on the same {queries} queries, searched in the same {documents} documents.
+Each system encoded the queries once, and the documents were encoded once for all; every
+dimension is a prefix of those, or has its own query vectors where a dual encoder makes them.
+Documents are kept in float32, four bytes a coordinate. {asked}
+
+Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over their words{speakers}.
+Paired tests {tests}; p-values are also given
+as adjusted by Holm, for all pairs and dimensions together.
+
+Milliseconds are the median of {repeats} runs of one query alone, that of median length
+({length}), from samples in memory to its vector, on {device}, once compiled. FLOPs are those of
+the same run as XLA counts them in the program with all layers unrolled. Neither holds the search
+among documents, which is the same for all. Parameters are those of both towers and the head."""
+
+
+def report_compare(
+    models: Sequence[str],
+    data: Path | str,
+    out: Path,
+    *,
+    dims: Sequence[int] | None = None,
+    task: str | None = None,
+    prompt: str | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Measure every system, write the report folder, and return its table of nDCG@10.
+
+    The folder appears whole: report.md, report.html, results.jsonl (entries of a record
+    name its system), queries.jsonl (every query's values at each dimension), systems.png and,
+    where there are pipelines, stages.jsonl (every query's words at each stage).
+
+    Args:
+        models: of trained models and pipelines: NAME=DIR, or DIR for one that is called as its
+            folder.
+        data: folder of a set, or the name of a published one.
+        out: folder of the report.
+        dims: prefixes; by default those that all systems have.
+        task: of all queries, instead of those in the set.
+        prompt: or what stands before all queries, word for word.
+        overwrite: replace an earlier report.
+
+    Raises:
+        MrlError: a name twice; systems of different dims or text towers; a model, a pipeline
+            or a set that cannot be read, or do not go together; `out` exists.
+    """
+    folders = named_folders(models)
+    infos = {name: read_system(folder) for name, folder in folders.items()}
+    dims = check_alike(infos, dims)
+    loaded = load_asked(data, task=task, prompt=prompt)
+    for name, info in infos.items():
+        prompts = info.config.prompts if isinstance(info, PipelineInfo) else info.prompts
+        check_task(task, prompts, folders[name])
+    for folder in folders.values():
+        check_apart(folder, out)
+    judged = loaded.judged_only()
+    judgements = judgements_of(judged)
+    columns = columns_of(infos, judged, data)
+    with report_folder(out, overwrite=overwrite) as staging:
+        rate = hearing_rate(folders, infos)
+        measured_on = Task(
+            data=judged,
+            judgements=judgements,
+            clusters=clusters_of(judged, judgements),
+            dims=dims,
+            timed=median_query(judged, rate),
+            rate=rate,
+        )
+        measured = measure_systems(folders, infos, columns, measured_on)
+        source = Source(
+            data=str(data),
+            data_digest=digest_retrieval_set(loaded),
+            model=", ".join(f"{name}={folder}" for name, folder in folders.items()),
+            model_digest=digest_lines(map(_digest, infos.values())),
+            commit=library_commit(),
+        )
+        return write_comparison(staging, measured, measured_on, source, set_name(data))
+
+
+def named_folders(models: Sequence[str]) -> dict[str, Path]:
+    """Name to folder, of NAME=DIR or DIR.
+
+    Raises:
+        MrlError: an empty name or folder, a name twice.
+    """
+    found: dict[str, Path] = {}
+    for model in models:
+        name, equals, folder = str(model).partition("=")
+        if not equals or Path(model).is_dir():
+            name, folder = Path(model).resolve().name, str(model)
+        if not name or not folder:
+            raise MrlError(f"{model!r} names no model", where="--models", mend="write NAME=DIR")
+        if name in found:
+            raise MrlError(
+                f"two systems are called {name!r}: {found[name]} and {folder}",
+                where="--models",
+                mend="give each a name of its own: NAME=DIR",
+            )
+        found[name] = Path(folder)
+    return found
+
+
+def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[int, ...]:
+    """The dims of a comparison, the widest first.
+
+    Args:
+        infos: of the systems by name.
+        dims: asked for; by default those that all have.
+
+    Raises:
+        MrlError: text towers differ, or dims do and none are asked for; a dim that some
+            system does not have.
+    """
+    (first, one), *others = infos.items()
+    for name, info in others:
+        if info.text.digest != one.text.digest:
+            raise MrlError(
+                f"{first} and {name} have different text towers (digests {one.text.digest[:12]} "
+                f"and {info.text.digest[:12]}), so they do not search the same documents",
+                where="--models",
+                mend="compare systems over one text tower",
+            )
+        if dims is None and set(info.dims) != set(one.dims):
+            told = [",".join(map(str, sorted(i.dims, reverse=True))) for i in (one, info)]
+            common = sorted(set(one.dims) & set(info.dims), reverse=True)
+            mend = f"pass --dims {','.join(map(str, common))}" if common else "train one of them"
+            raise MrlError(
+                f"{first} {_has(one)} the dimensions {told[0]} and {name} on {told[1]}",
+                where="--models",
+                mend=mend if common else f"{mend} on the other's",
+            )
+    if dims is None:
+        return tuple(sorted(one.dims, reverse=True))
+    for dim in dims:
+        for name, info in infos.items():
+            if dim not in info.dims:
+                raise MrlError(
+                    f"{name} {_has(info, 'not ')} the dimension {dim}, only on "
+                    f"{', '.join(map(str, info.dims))}",
+                    where="--dims",
+                    mend=f"leave {dim} out",
+                )
+    check_dims(dims, max(one.dims), where="--dims")
+    return tuple(dims)
+
+
+def write_comparison(
+    staging: Path, measured: Sequence[Measured], task: Task, source: Source, name: str
+) -> str:
+    """Write tables, records and the picture into `staging`; returns the table of nDCG@10.
+
+    Args:
+        staging: of `report_folder`.
+        measured: systems with the same dims, and one value a judged query.
+        task: what they were measured on.
+        source: of the records.
+        name: of the set.
+    """
+    systems = [one.system for one in measured]
+    means = system_means(systems, task.clusters)
+    pairs = system_differences(systems, task.clusters)
+    records = system_records(systems, means, pairs)
+    tables = {}
+    for metric in reversed(METRICS):
+        chance = task.judgements.chance(int(metric.partition("@")[2]))
+        records.append(Record(metric=f"{metric} of chance", value=chance))
+        table = score_table(systems, means, metric, chance=chance)
+        tables[f"nDCG@{metric.partition('@')[2]} at each dimension"] = table
+    tables["Cost of a query"] = cost_table(systems)
+    if pairs:
+        tables["Differences in nDCG@10"] = system_differences_table(pairs)
+    more, rows = stage_tables(measured, means, task.clusters)
+    tables |= more
+    records += rows
+    if any(one.run is not None for one in measured):
+        write_jsonl(staging / STAGES, stage_rows(measured, task))
+    plot_systems(staging / PICTURE, systems, means, chance=task.judgements.chance())
+    write_jsonl(staging / "queries.jsonl", _per_query(systems, task))
+    device = jax.devices()[0]
+    kind = device.device_kind if device.platform != "cpu" else "the CPU"
+    write_report(
+        staging,
+        title=f"Systems: {name}",
+        summary=SUMMARY.format(
+            asked=_asked(task.data.queries),
+            systems=f"{len(systems)} system{'s' if len(systems) > 1 else ''}",
+            queries=len(task.data.queries),
+            documents=len(task.data.corpus),
+            speakers=" and speakers" if task.clusters.speakers else "",
+            tests=task.clusters.how_tested,
+            repeats=REPEATS,
+            length=task.length,
+            device=kind,
+        )
+        + stages_summary(measured, task),
+        records=records,
+        source=source,
+        tables=tables,
+        pictures=[(PICTURE, "nDCG@10 against dimension, with 95 % intervals")],
+    )
+    return next(iter(tables.values()))
+
+
+def _asked(queries: Sequence[Query]) -> str:
+    """What was asked for in words or by a task, whose prompt each system has of its own."""
+    prompts = sorted({query.prompt for query in queries if query.prompt is not None})
+    tasks = sorted({query.task for query in queries if query.task and query.prompt is None})
+    told = []
+    if prompts:
+        told.append(f"Before queries stands {' or '.join(map(repr, prompts))}.")
+    if tasks:
+        told.append(f"Each system puts its own prompt before queries of {' and '.join(tasks)}.")
+    return " ".join(told) or "No prompt stands before the queries."
+
+
+def _has(info: Info, negated: str = "") -> str:
+    """How a system comes by its dims, in words."""
+    return f"is {negated}set to" if isinstance(info, PipelineInfo) else f"was {negated}trained on"
+
+
+def _digest(info: Info) -> str:
+    if isinstance(info, PipelineInfo):
+        return info.digest
+    return digest_lines((info.speech.digest, info.text.digest, info.head_digest))
+
+
+def _per_query(systems: Sequence[System], task: Task) -> list[dict[str, object]]:
+    rows = []
+    for system in systems:
+        for dim, values in system.scores.items():
+            for place, row in enumerate(task.judgements.judged):
+                query = task.data.queries[row]
+                rows.append(
+                    {
+                        "system": system.name,
+                        "query": query.id,
+                        "dim": dim,
+                        "transcript": query.transcript or query.text,
+                        "speaker": query.speaker,
+                        **{metric: float(values[metric][place]) for metric in values},
+                    }
+                )
+    return rows

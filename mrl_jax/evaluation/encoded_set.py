@@ -1,0 +1,164 @@
+"""A retrieval set as a model sees it: encoded once, with its dims and clusters."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.sets.named_sets import load_retrieval_set
+from mrl_jax.data.sets.retrieval_set import RetrievalSet, asked_as, load_queries, load_query_audio
+from mrl_jax.evaluation.scoring import Judgements, check_dims
+from mrl_jax.inference.embedder import Embedder, warn_untrained
+from mrl_jax.inference.search.vectors import Vectors, check_separate
+from mrl_jax.metrics.intervals import Clusters
+
+REPEATS = 5
+"""Runs of one query that are timed."""
+
+
+def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[Vectors, HostArray]:
+    """Vectors of queries, and [N, E] of the corpus, the model run once over each.
+
+    Raises:
+        MrlError: a broken recording; queries both spoken and written.
+    """
+    return encode_queries(embedder, data), encode_corpus(embedder, data)
+
+
+def encode_queries(embedder: Embedder, data: RetrievalSet) -> Vectors:
+    """Vectors of the queries, which are all spoken or all written.
+
+    Raises:
+        MrlError: a broken recording; queries both spoken and written.
+    """
+    rate = embedder.model.speech.config.sample_rate
+    spoken = [query for query in data.queries if query.audio is not None]
+    if spoken and len(spoken) < len(data.queries):
+        raise MrlError(
+            f"{len(spoken)} of {len(data.queries)} queries are spoken and the others written",
+            where="queries",
+            mend="measure them as two sets",
+        )
+    if spoken:
+        clips, tasks, prompts, names = load_queries(spoken, rate)
+        return embedder.encoder.speech(
+            clips, tasks=tasks, prompts=prompts, names=names, progress="queries"
+        )
+    return embedder.encoder.text(
+        [query.text or "" for query in data.queries],
+        tasks=[query.task or "" for query in data.queries],
+        prompts=[query.prompt for query in data.queries],
+        progress="queries",
+    )
+
+
+def encode_corpus(embedder: Embedder, data: RetrievalSet) -> HostArray:
+    """[N, E] vectors of the documents."""
+    return embedder.encoder.text([doc.text for doc in data.corpus], progress="corpus")
+
+
+def load_asked(data: Path | str, *, task: str | None, prompt: str | None) -> RetrievalSet:
+    """A set by its folder or name, asked under one task or after one prompt where one is given.
+
+    Raises:
+        MrlError: as `load_retrieval_set`; a task and a prompt.
+    """
+    return asked_as(load_retrieval_set(data), task=task, prompt=prompt)
+
+
+def check_task(task: str | None, prompts: Mapping[str, str], where: Path | str) -> None:
+    """Refuse a task, asked for by name, that a model has no prompt for.
+
+    Raises:
+        MrlError: naming the tasks that there are.
+    """
+    if task is not None and task not in prompts:
+        tasks = sorted(filter(None, prompts))
+        known = f"only for {', '.join(tasks)}" if tasks else "nor for any other"
+        raise MrlError(
+            f"the model in {where} has no prompt for {task!r}, {known}",
+            where="--task",
+            mend="correct it, or pass the words themselves with --prompt",
+        )
+
+
+def told_prompts(embedder: Embedder, data: RetrievalSet) -> str:
+    """What stands before the queries, in words."""
+    before = embedder.encoder.prompts_of(
+        [query.task or "" for query in data.queries],
+        [query.prompt for query in data.queries],
+        len(data.queries),
+    )
+    found = [
+        json.dumps(words.strip(), ensure_ascii=False) for words in sorted(set(before)) if words
+    ]
+    if not found:
+        return "No prompt stands before the queries."
+    some = "Some stand alone. " if "" in before else ""
+    return f"{some}Before the queries stands {' or '.join(found)}."
+
+
+def median_query(data: RetrievalSet, rate: int | None) -> int:
+    """Row of the query of median length: of its recording, or of its words."""
+    if rate is None or data.queries[0].audio is None:
+        lengths = [len(query.text or query.transcript or "") for query in data.queries]
+    else:
+        lengths = [len(load_query_audio(query, rate)) for query in data.queries]
+    return int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
+
+
+def time_query(embed: Callable[[], object]) -> float:
+    """Seconds of the median of some runs, after one that compiles."""
+    embed()
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        embed()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def need_prefixes(embedder: Embedder, model: Path) -> None:
+    """Refuse a model whose query vectors of one dim are no prefixes of another's.
+
+    Raises:
+        MrlError: naming what such a model can be measured with.
+    """
+    if embedder.model.separate_dims:
+        raise MrlError(
+            "has separate query vectors for each dimension, and only prefixes of one vector can "
+            "be measured so",
+            where=model,
+            mend="use retrieval, robustness, intent or compare, or train with model.nested=true",
+        )
+
+
+def clusters_of(data: RetrievalSet, judgements: Judgements) -> Clusters:
+    """Texts and speakers of the judged queries; one without words, or a name, is like no other."""
+    asked = [data.queries[row] for row in judgements.judged]
+    words = [query.transcript or query.text for query in asked]
+    texts = [(said, None) if said else query.id for said, query in zip(words, asked, strict=True)]
+    speakers = [(query.speaker, None) if query.speaker else query.id for query in asked]
+    named = any(query.speaker for query in asked)
+    return Clusters(texts=texts, speakers=speakers if named else None)
+
+
+def chosen_dims(embedder: Embedder, dims: Sequence[int] | None) -> tuple[int, ...]:
+    """The dims to measure: those trained for None. Warns of others, refuses impossible ones."""
+    if dims is None:
+        return tuple(embedder.info.dims)
+    check_dims(dims, embedder.width, where="--dims")
+    for dim in dims:
+        check_separate(dim, embedder.model.separate_dims, where="--dims")
+        warn_untrained(dim, embedder.info.dims, stacklevel=3)
+    return tuple(dims)
+
+
+def set_name(data: Path | str) -> str:
+    """What a set is called: its name, or that of its folder."""
+    return Path(data).resolve().name if Path(data).exists() else str(data).partition("@")[0]

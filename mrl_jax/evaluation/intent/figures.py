@@ -1,0 +1,153 @@
+"""Intent scores as records, tables and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mrl_jax.evaluation.intent.measure import IntentResult
+from mrl_jax.evaluation.report.page import figure, markdown_table, save
+from mrl_jax.evaluation.report.records import Record
+from mrl_jax.metrics.intervals import Clusters, Interval, cluster_bootstrap
+
+SCORES = ("accuracy", "macro F1", "weighted F1")
+
+
+COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+
+
+NUMBERED = 16
+"""Labels up to which the cells of a confusion matrix hold their numbers."""
+
+
+def intent_records(
+    results: Sequence[IntentResult], penalty: float, clusters: Clusters | None = None
+) -> list[Record]:
+    """Each score: its mean over seeds, their spread, and for accuracy its interval.
+
+    The interval is from resampling test examples by their clusters, of their mean over seeds.
+    """
+    rows = []
+    for result in results:
+        for name, values in result.scores().items():
+            interval = accuracy_interval(result, clusters) if name == "accuracy" else None
+            setting: dict[str, str | int | float] = {"shots": result.shots}
+            if result.shots:
+                setting |= {
+                    "seeds": len(values),
+                    "sd": spread(values),
+                    "least": min(values),
+                    "most": max(values),
+                    "penalty": penalty,
+                }
+            rows.append(
+                Record(
+                    metric=name,
+                    value=float(np.mean(values)),
+                    dim=result.dim,
+                    n=len(result.truth),
+                    low=interval and interval.low,
+                    high=interval and interval.high,
+                    setting=setting,
+                )
+            )
+    return rows
+
+
+def accuracy_interval(result: IntentResult, clusters: Clusters | None = None) -> Interval:
+    """The accuracy, and its 95 % interval over test examples."""
+    texts, speakers = (clusters.texts, clusters.speakers) if clusters else (None, None)
+    return cluster_bootstrap(result.right.mean(axis=0), texts, crossed=speakers)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation over seeds, 0 of a single one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def intent_table(results: Sequence[IntentResult], clusters: Clusters | None = None) -> str:
+    """One row a dimension and number of shots: mean ± standard deviation over seeds."""
+    rows = []
+    for result in results:
+        cells = []
+        for values in result.scores().values():
+            told = f" ± {spread(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.4f}{told}")
+        found = accuracy_interval(result, clusters)
+        cells.append(f"{found.low:.3f} to {found.high:.3f}")
+        rows.append([str(result.dim), str(result.shots), *cells])
+    header = ["dimension", "shots", *SCORES, "95 % of accuracy"]
+    return markdown_table(header, rows)
+
+
+def confusion_table(result: IntentResult, *, most: int = 15) -> str:
+    """The pairs of labels that are taken for each other most, in per cent of the true one."""
+    counts = result.confusion()
+    totals = counts.sum(axis=1)
+    wrong = counts * ~np.eye(len(counts), dtype=bool)
+    rows = []
+    for flat in np.argsort(-wrong, axis=None, kind="stable")[:most]:
+        true, said = np.unravel_index(flat, counts.shape)
+        if not wrong[true, said]:
+            break
+        share = wrong[true, said] / totals[true]
+        rows.append([result.classes[true], result.classes[said], f"{share:.0%}"])
+    return markdown_table(["label", "taken for", "of the label's examples"], rows or [["none"] * 3])
+
+
+def plot_shots(path: Path, results: Sequence[IntentResult]) -> None:
+    """Accuracy and macro F1 against shots, one curve a dimension, bars from seed to seed."""
+    made, axes = figure(panels=2, width=4.6, height=3.6)
+    dims = list(dict.fromkeys(result.dim for result in results))
+    shots = list(dict.fromkeys(result.shots for result in results))
+    chance = 1 / len(results[0].classes)
+    for one, name in zip(axes, SCORES, strict=False):
+        for number, dim in enumerate(dims):
+            values = [r.scores()[name] for r in results if r.dim == dim]
+            # Side by side, so that bars do not hide each other.
+            places = np.arange(len(shots)) + 0.06 * (number - (len(dims) - 1) / 2)
+            one.errorbar(
+                places,
+                [np.mean(some) for some in values],
+                yerr=[spread(some) for some in values],
+                fmt="o-",
+                color=COLOURS[number % len(COLOURS)],
+                capsize=2.5,
+                markersize=4,
+                linewidth=1.3,
+                label=f"first {dim} coordinates",
+            )
+        one.set_xticks(range(len(shots)), [str(count) for count in shots])
+        one.set_xlabel("training examples a label (0: nearest label text)")
+        one.set_ylabel(name)
+        one.set_ylim(0, 1.02)
+    axes[0].axhline(chance, color="grey", linestyle=":", label=f"1 of {round(1 / chance)} labels")
+    axes[0].legend(fontsize="small", frameon=False)
+    save(made, path)
+
+
+def plot_confusion(path: Path, result: IntentResult) -> None:
+    """What each label was taken for, in shares of its examples, as a matrix."""
+    counts = result.confusion()
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    size = len(counts)
+    cell = 0.42 if size <= NUMBERED else 0.17
+    longest = max(map(len, result.classes))
+    margin = 1.2 + 0.075 * longest
+    made, axes = figure(width=max(3.6, cell * size + margin + 0.8), height=cell * size + margin)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.grid(visible=False)
+    font = 9 if size <= NUMBERED else 6.5
+    axes.set_xticks(range(size), result.classes, rotation=90, fontsize=font)
+    axes.set_yticks(range(size), result.classes, fontsize=font)
+    if size <= NUMBERED:
+        for (row, column), share in np.ndenumerate(shares):
+            if counts[row, column]:
+                colour = "white" if share > 0.55 else "black"
+                told = f"{share * 100:.0f}"
+                axes.text(column, row, told, ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xlabel("said")
+    axes.set_ylabel("true")
+    made.colorbar(image, ax=axes, label="share of the true label", fraction=0.04, pad=0.02)
+    save(made, path)

@@ -1,0 +1,1 @@
+"""What every report has: records, tables, a page, a folder."""

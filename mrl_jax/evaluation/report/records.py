@@ -1,0 +1,111 @@
+"""Results as records: JSON Lines, one flat object a measured value."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrl_jax.core.errors import MrlError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """One measured value.
+
+    Attributes:
+        metric: what was measured, as "ndcg@10".
+        value: its value; NaN where it has none.
+        dim: width of the prefix it was measured at.
+        n: items it is a mean over.
+        low, high: ends of its 95 % interval.
+        setting: what else was chosen for it, as {"snr_db": 10}.
+    """
+
+    metric: str
+    value: float
+    dim: int | None = None
+    n: int | None = None
+    low: float | None = None
+    high: float | None = None
+    setting: Mapping[str, str | int | float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """What was measured on what, by which code.
+
+    Attributes:
+        data, model: as the user named them.
+        data_digest, model_digest: of their contents.
+        commit: of this library, "" where it is not known.
+    """
+
+    data: str
+    data_digest: str
+    model: str
+    model_digest: str
+    commit: str
+
+
+FIELDS = {field.name for field in dataclasses.fields(Record)} - {"setting"}
+
+
+SOURCE_FIELDS = {field.name for field in dataclasses.fields(Source)}
+
+
+def write_records(path: Path, records: Sequence[Record], source: Source) -> None:
+    """One object a record: its fields, its setting's entries beside them, and the source."""
+    rows = []
+    for record in records:
+        row = {name: getattr(record, name) for name in ("metric", "dim", "value", "n")}
+        row |= {"low": record.low, "high": record.high}
+        if clash := (FIELDS | SOURCE_FIELDS) & set(record.setting):
+            raise ValueError(f"a setting may not be called {sorted(clash)}")
+        rows.append({**row, **record.setting, **dataclasses.asdict(source)})
+    write_jsonl(path, rows)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a file; entries that are no field are their settings."""
+    return [
+        Record(
+            **{name: row[name] for name in FIELDS - {"value"}},
+            value=math.nan if row["value"] is None else row["value"],
+            setting={k: v for k, v in row.items() if k not in FIELDS | SOURCE_FIELDS},
+        )
+        for row in _rows(path)
+    ]
+
+
+def read_source(path: Path) -> Source:
+    """What the records of a file were measured on."""
+    rows = _rows(path)
+    if not rows:
+        raise MrlError("has no record", where=path, mend="evaluate again")
+    return Source(**{name: rows[0][name] for name in SOURCE_FIELDS})
+
+
+def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One JSON object a line. JSON has no NaN, so it is written as null."""
+    lines = [
+        json.dumps(
+            {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()},
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+        for r in rows
+    ]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        complete = all(set(row) >= (FIELDS | SOURCE_FIELDS) for row in rows)
+    except (ValueError, TypeError) as error:
+        raise MrlError("is no JSON Lines of records", where=path, mend="evaluate again") from error
+    if not complete:
+        raise MrlError("holds objects that are no records", where=path, mend="evaluate again")
+    return rows

@@ -1,0 +1,200 @@
+"""Retrieval quality at every dimension, from one encoding."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.sets.retrieval_set import RetrievalSet
+from mrl_jax.inference.search.exact import exact_scores, rank, unit_prefix
+from mrl_jax.inference.search.vectors import SeparateVectors, Vectors, numbers_of
+from mrl_jax.metrics import ranking as metrics
+from mrl_jax.metrics.ties import METRICS, TiedRanking
+
+KS = (1, 5, 10)
+
+
+Ties = Literal["trec", "id"]
+"""Documents of equal score by descending id, as trec_eval has them, or by ascending id."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrievalResult:
+    """What was found at one dimension.
+
+    Attributes:
+        dim: width of the prefix.
+        per_query: "ndcg@10" and its kin to one value a judged query.
+        ranking: [Q, k] indices into the corpus, best first, for every query.
+        scores: [Q, k] cosines.
+        tied: the rankings of the judged queries, for metrics over all orders of ties.
+    """
+
+    dim: int
+    per_query: Mapping[str, Float[HostArray, " judged"]]
+    ranking: Int[HostArray, "Q k"]
+    scores: Float32[HostArray, "Q k"]
+    tied: TiedRanking
+
+    @property
+    def means(self) -> dict[str, float]:
+        return {name: float(np.mean(values)) for name, values in self.per_query.items()}
+
+    def over_ties(self, name: str) -> tuple[float, float, float]:
+        """Mean of "ndcg@10", say, in the worst order of ties, over all orders, in the best."""
+        metric, _, k = name.partition("@")
+        ways = (self.tied.worst, self.tied.expected, self.tied.best)
+        worst, expected, best = (float(np.mean(way(metric, int(k)))) for way in ways)
+        return worst, expected, best
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgements:
+    """Relevance of a corpus to queries, as arrays.
+
+    Args:
+        query_ids: ids in the order of the query vectors.
+        document_ids: ids in the order of the document vectors.
+        qrels: query id to document id to grade.
+    """
+
+    query_ids: Sequence[str]
+    document_ids: Sequence[str]
+    qrels: Mapping[str, Mapping[str, int]]
+
+    @property
+    def judged(self) -> list[int]:
+        """Queries with at least one relevant document: those that scores are means over."""
+        rows = [
+            row
+            for row, query in enumerate(self.query_ids)
+            if any(grade > 0 for grade in self.qrels.get(query, {}).values())
+        ]
+        if not rows:
+            raise MrlError("no query has a relevant document", mend="check the qrels")
+        return rows
+
+    def grades(self) -> Int[HostArray, "judged J"]:
+        """All grades of each judged query, filled with zeros."""
+        return _filled([list(self.qrels[self.query_ids[row]].values()) for row in self.judged])
+
+    def binary(self) -> "Judgements":
+        """The same with every grade above 0 counted as 1."""
+        qrels = {q: {d: min(g, 1) for d, g in of.items()} for q, of in self.qrels.items()}
+        return dataclasses.replace(self, qrels=qrels)
+
+    def chance(self, k: int = 10) -> float:
+        """Mean nDCG at k of a random order."""
+        return metrics.chance_ndcg(self.grades(), len(self.document_ids), k)
+
+
+def evaluate_retrieval(
+    queries: Float32[HostArray, "Q E"] | SeparateVectors,
+    documents: Float32[HostArray, "N E"],
+    judgements: Judgements,
+    *,
+    dims: Sequence[int],
+    ks: Sequence[int] = KS,
+    ties: Ties = "trec",
+) -> list[RetrievalResult]:
+    """Scores of every prefix, each re-normalised, in the order of `dims`.
+
+    Args:
+        queries, documents: vectors in the order of the judgements' ids. Where queries have
+            a vector for each dim, it is searched among the documents' prefixes.
+        judgements: what is relevant.
+        dims: widths of the prefixes.
+        ks: every metric is cut at each of these ranks.
+        ties: which of two documents of equal score stands first.
+
+    Raises:
+        MrlError: a dim above the width of the vectors; a vector that is not finite.
+    """
+    if ties not in get_args(Ties):
+        raise ValueError(f"ties is {ties!r}, expected one of {', '.join(get_args(Ties))}")
+    check_dims(dims, queries.shape[1])
+    _check_finite("query", queries, judgements.query_ids)
+    _check_finite("document", documents, judgements.document_ids)
+    ids, qrels, judged = judgements.document_ids, judgements.qrels, judgements.judged
+    order = sorted(range(len(ids)), key=lambda i: ids[i], reverse=ties == "trec")
+    order = np.asarray(order, np.int64)
+    place_of = {ids[place]: row for row, place in enumerate(order)}
+    of_query = [qrels[judgements.query_ids[row]] for row in judged]
+    places = [[place_of[key] for key in grades] for grades in of_query]
+    rows = np.repeat(np.arange(len(judged)), [len(some) for some in places])
+    columns = np.asarray([place for some in places for place in some], np.int64)
+    grades = np.asarray([g for of in of_query for g in of.values()], np.int64)
+    all_grades = judgements.grades()
+    results = []
+    for dim in dims:
+        asked, held = unit_prefix(queries, dim), unit_prefix(documents, dim)[order]
+        found = rank(asked, held, max(ks))
+        best, places_found = found.scores[judged], found.indices[judged]
+        # Every judged document: where it stands in the list, or that it is tied with its end.
+        match = places_found[rows] == columns[:, None]
+        at, listed = match.argmax(axis=1), match.any(axis=1)
+        in_order = np.zeros(best.shape, np.int64)
+        in_order[rows[listed], at[listed]] = grades[listed]
+        asked = asked[judged]
+        behind = ~listed & (exact_scores(asked[rows], held[columns]) == best[rows, -1])
+        ends = np.searchsorted(rows[behind], np.arange(1, len(judged)))
+        beyond = _filled([part.tolist() for part in np.split(grades[behind], ends)])
+        tied = TiedRanking(in_order, best, beyond, found.tied[judged], all_grades)
+        per_query = {
+            f"{name}@{k}": metric(in_order, all_grades, k)
+            for name, metric in METRICS.items()
+            for k in ks
+        }
+        results.append(
+            RetrievalResult(
+                dim=dim,
+                per_query=per_query,
+                ranking=order[found.indices],
+                scores=found.scores,
+                tied=tied,
+            )
+        )
+    return results
+
+
+def judgements_of(data: RetrievalSet) -> Judgements:
+    """The qrels of a retrieval set, as evaluation wants them."""
+    return Judgements(
+        [query.id for query in data.queries], [doc.id for doc in data.corpus], data.qrels
+    )
+
+
+def check_dims(dims: Sequence[int], width: int, *, where: str | None = None) -> None:
+    """Raises an `MrlError` for a dim that the vectors do not have, or that is there twice."""
+    for place, dim in enumerate(dims):
+        if not 1 <= dim <= width:
+            raise MrlError(
+                f"the dimension {dim} is not of this model, expected 1 to {width}",
+                where=where,
+                mend=f"leave {dim} out of --dims",
+            )
+        if dim in dims[:place]:
+            raise MrlError(f"the dimension {dim} is there twice", where=where, mend="name it once")
+
+
+def _check_finite(kind: str, vectors: Vectors, ids: Sequence[str]) -> None:
+    if len(vectors) != len(ids):
+        raise ValueError(f"{len(vectors)} vectors of {len(ids)} ids: {kind}")
+    finite = np.isfinite(numbers_of(vectors)).all(axis=1)
+    if not finite.all():
+        raise MrlError(
+            f"the vector of {kind} {ids[int(np.argmin(finite))]!r} is not finite "
+            f"({int(np.sum(~finite))} of {len(ids)} are not)",
+            mend="check the model's weights and the input: NaN and infinity cannot be ranked",
+        )
+
+
+def _filled(lists: Sequence[Sequence[int]]) -> Int[HostArray, "R J"]:
+    filled = np.zeros((len(lists), max(map(len, lists), default=0)), np.int64)
+    for row, values in enumerate(lists):
+        filled[row, : len(values)] = values
+    return filled

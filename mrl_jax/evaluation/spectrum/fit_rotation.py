@@ -1,0 +1,198 @@
+"""Fit a rotation after which short prefixes carry most: `python -m mrl_jax.evaluation.spectrum.fit_rotation`.
+
+No training: the model embeds training data once, and the principal directions become its
+coordinates. Cosines of whole vectors stay what they are; `eval.py spectrum` shows what the
+prefixes gain on other data.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.decode import load_clip
+from mrl_jax.data.build.builder import BUILD_FILE
+from mrl_jax.data.build.dataset import open_dataset
+from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
+from mrl_jax.data.sets.manifest import read_manifest
+from mrl_jax.data.sets.named_sets import load_retrieval_set
+from mrl_jax.evaluation.encoded_set import encode_corpus, encode_queries, need_prefixes
+from mrl_jax.inference.embedder import Embedder
+from mrl_jax.inference.search.rotation import (
+    Rotation,
+    check_absent,
+    fit_rotation,
+    save_rotation,
+    text_keys,
+)
+from mrl_jax.inference.search.vectors import numbers_of
+
+FITS = ("documents", "speech", "joint")
+
+
+EXAMPLES = 5000
+
+
+@dataclasses.dataclass(frozen=True)
+class FitData:
+    """What a rotation may be fitted on: vectors of both sides, and their source: digest, texts."""
+
+    speech: Float32[HostArray, "Q E"]
+    documents: Float32[HostArray, "N E"]
+    digest: str
+    texts: Sequence[str]
+
+    def vectors(self, fit: str) -> Float32[HostArray, "R E"]:
+        """Those of one side, or of both."""
+        both = np.concatenate((self.speech, self.documents))
+        return {"speech": self.speech, "documents": self.documents, "joint": both}[fit]
+
+
+def fit_model_rotation(
+    model: Path,
+    data: Path | str,
+    *,
+    fit: str = "documents",
+    centred: bool = True,
+    split: str = "train",
+    examples: int = EXAMPLES,
+    overwrite: bool = False,
+) -> str:
+    """Fit, write the rotation into the model's folder, and say what leading coordinates keep.
+
+    Args:
+        model: folder of a trained model.
+        data: a built data set, a manifest, or a retrieval set (also by name).
+        fit: the vectors whose principal directions count.
+        centred: subtract their mean while fitting; never when the rotation is used.
+        split: of a data set or manifest.
+        examples: of a data set or manifest, at most so many, drawn evenly from it.
+        overwrite: replace a rotation that is there.
+
+    Raises:
+        MrlError: a model or data that cannot be read; a rotation that is there; no examples.
+    """
+    if fit not in FITS:
+        raise MrlError(f"{fit!r}, expected one of {', '.join(FITS)}", where="--fit")
+    if examples < 2:
+        raise MrlError(f"{examples}, expected 2 or more", where="--examples")
+    embedder = Embedder.load(model)
+    need_prefixes(embedder, model)
+    check_absent(model, overwrite=overwrite)
+    found = _embed(embedder, data, split, examples, fit)
+    vectors = found.vectors(fit)
+    rotation = Rotation(
+        matrix=fit_rotation(vectors, centred=centred),
+        head_digest=embedder.info.head_digest,
+        data=str(data),
+        data_digest=found.digest,
+        fitted_on=fit,
+        centred=centred,
+        rows=len(vectors),
+        texts=text_keys(dict.fromkeys(found.texts)),
+    )
+    path = save_rotation(model, rotation, overwrite=overwrite)
+    lines = [f"rotation: {path}, fitted on {len(vectors)} vectors ({fit}) of {data}"]
+    lines += [
+        f"the first {dim} coordinates keep {_kept(vectors, dim):.1%} of the energy as they are, "
+        f"{_kept(vectors @ rotation.matrix, dim):.1%} rotated"
+        for dim in sorted(embedder.info.dims)
+    ]
+    return "\n".join(lines)
+
+
+def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit: str) -> FitData:
+    """Vectors of the wanted side, or of both; the other is not encoded."""
+    path, rate = Path(data), embedder.model.speech.config.sample_rate
+    none = np.zeros((0, embedder.width), np.float32)
+    if (path / BUILD_FILE).is_file():
+        source = open_dataset(path, split)
+        if fit != "documents" and source.sample_rate != rate:
+            raise MrlError(
+                f"has {source.sample_rate} samples a second, and the model takes {rate}",
+                where=path,
+                mend=f"build it with --sample-rate {rate}",
+            )
+        rows = _spread(len(source), examples)
+        texts, tasks = ([column[i] for i in rows] for column in (source.texts, source.tasks))
+        names, digest = [source.ids[i] for i in rows], source.digest
+        clips = [source.clip(i) for i in rows] if fit != "documents" else []
+    elif path.is_file():
+        chosen = [example for example in read_manifest(path) if example.split == split]
+        if not chosen:
+            raise MrlError(
+                f"has no example of the split {split!r}", where=path, mend="pass another --split"
+            )
+        chosen = [chosen[i] for i in _spread(len(chosen), examples)]
+        texts, tasks = [e.text for e in chosen], [e.task for e in chosen]
+        names = [e.id for e in chosen]
+        digest = digest_lines((e.id, e.text) for e in chosen)
+        clips = [load_clip(str(e.audio), rate) for e in chosen] if fit != "documents" else []
+    else:
+        found = load_retrieval_set(data)
+        queries = none if fit == "documents" else numbers_of(encode_queries(embedder, found))
+        documents = none if fit == "speech" else encode_corpus(embedder, found)
+        corpus = [document.text for document in found.corpus]
+        return FitData(queries, documents, digest_retrieval_set(found), corpus)
+    speech, documents = none, none
+    if fit != "documents":
+        encoded = embedder.encoder.speech(clips, tasks=tasks, names=names, progress="speech")
+        speech = numbers_of(encoded)
+    if fit != "speech":
+        unique = list(dict.fromkeys(texts))
+        documents = embedder.encoder.text(unique, progress="documents")
+    return FitData(speech, documents, digest, texts)
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of `count` places, evenly apart."""
+    wanted = min(count, wanted)
+    return [place * count // wanted for place in range(wanted)]
+
+
+def _kept(vectors: HostArray, dim: int) -> float:
+    squares = vectors.astype(np.float64) ** 2
+    return float(squares[:, :dim].sum() / squares.sum())
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = CommandParser(
+        prog="python -m mrl_jax.evaluation.spectrum.fit_rotation",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of a trained model")
+    text = "training data: a built data set, a manifest, or a retrieval set"
+    parser.add_argument("--data", required=True, help=text)
+    shown = "default: %(default)s"
+    parser.add_argument("--fit", choices=FITS, default="documents", help=shown)
+    text = "fit without subtracting the mean first (it is never subtracted in use)"
+    parser.add_argument("--uncentred", action="store_true", help=text)
+    parser.add_argument("--split", default="train", help=f"of a data set or manifest; {shown}")
+    text = f"at most so many of a data set or manifest; {shown}"
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier rotation")
+    args = parser.parse_args(argv)
+    told = fit_model_rotation(
+        args.model,
+        args.data,
+        fit=args.fit,
+        centred=not args.uncentred,
+        split=args.split,
+        examples=args.examples,
+        overwrite=args.overwrite,
+    )
+    print(told)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,363 @@
+"""What quality costs: every setting measured, the best of them, and a choice within a budget."""
+
+import dataclasses
+import difflib
+import functools
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.evaluation.scoring import Judgements, check_dims
+from mrl_jax.inference.search.config import Setting
+from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.funnel import Funnel, exact_places, make_funnel, recall_of
+from mrl_jax.inference.search.quantize import PRECISIONS
+from mrl_jax.inference.search.rotation import leading_directions
+from mrl_jax.metrics import ranking as metrics
+
+K = 10
+
+
+NOISE = 0.1
+"""Length of what is added to a copy of a document, whose own is 1."""
+
+
+TIMED, SECONDS = 25, 2.0
+"""Queries a setting that are timed, and when to stop with fewer."""
+
+
+COSTS = ("bytes", "latency_ms", "flops")
+"""What a budget may limit: fields of `Measured`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A setting, how good it is, and what it costs.
+
+    Attributes:
+        setting: the setting.
+        ndcg: nDCG@10 of each judged query.
+        recall: share of what exact search of full width in float32 finds in its first ten.
+        bytes: kept a document.
+        flops: operations a query at the size of the corpus: `Funnel.flops`, and for a rank
+            two an entry of its directions.
+        latency_ms: median time of one query at that size, its encoding not counted.
+    """
+
+    setting: Setting
+    ndcg: Float[HostArray, " judged"]
+    recall: float
+    bytes: int
+    flops: int
+    latency_ms: float
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.ndcg))
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Limits by name: of `COSTS`."""
+
+    limits: Mapping[str, float]
+
+    def excess(self, measured: Measured) -> float:
+        """The greatest of cost / limit: within the budget where it is 1 or less."""
+        return max(getattr(measured, key) / x for key, x in self.limits.items())
+
+
+def usual_shortlist(documents: int) -> int:
+    """Documents that a funnel looks at again: a tenth, 10 to 100.
+
+    Were it the whole of a small corpus, funnels would look as good as exact search.
+    """
+    return min(100, max(K, documents // 10))
+
+
+def grid(dims: Sequence[int], shortlist: int) -> list[Setting]:
+    """Every dim, rank, precision and funnel.
+
+    Ranks of a dim are the smaller dims, so that a projection stands beside a prefix of its
+    size. A funnel first looks at as many coordinates as the smallest dim has.
+
+    Args:
+        dims: prefixes; also the ranks.
+        shortlist: documents that a funnel, or a search by signs, looks at again.
+    """
+    return [
+        Setting(dim=dim, rank=rank, precision=precision, prefix=prefix, shortlist=shortlist)
+        for dim in dims
+        for rank in (None, *(r for r in dims if r < dim))
+        for prefix in (None, min(dims))
+        if prefix is None or prefix < (dim if rank is None else rank)
+        for precision in PRECISIONS
+    ]
+
+
+def directions_of(
+    documents: Float32[HostArray, "N E"], dim: int, rank: int
+) -> Float32[HostArray, "dim rank"]:
+    """The directions of most energy of the documents' prefixes, as columns.
+
+    Not centred, so that projections keep as much of the inner products as they can.
+    """
+    found = leading_directions(unit_prefix(documents, dim), centred=False)
+    return found[:, :rank].astype(np.float32)
+
+
+def project(
+    vectors: Float32[HostArray, "R E"], dim: int, directions: HostArray | None
+) -> Float32[HostArray, "R width"]:
+    """A prefix, or its projection, at unit length."""
+    cut = unit_prefix(vectors, dim)
+    return cut if directions is None else unit_prefix(cut @ directions, None)
+
+
+def grow(
+    documents: Float32[HostArray, "N E"], size: int, *, seed: int = 0
+) -> Float32[HostArray, "size E"]:
+    """The documents, and behind them copies with noise, at unit length: something to time.
+
+    Raises:
+        MrlError: fewer than there are.
+    """
+    check_size(size, len(documents), documents.shape[1])
+    rng, width = np.random.default_rng(seed), documents.shape[1]
+    grown = np.empty((size, width), np.float32)
+    grown[: len(documents)] = documents
+    for start in range(len(documents), size, 65_536):
+        stop = min(start + 65_536, size)
+        noise = rng.standard_normal((stop - start, width), dtype=np.float32)
+        copies = unit_prefix(documents[np.arange(start, stop) % len(documents)], None)
+        grown[start:stop] = unit_prefix(copies + np.float32(NOISE / math.sqrt(width)) * noise, None)
+    return grown
+
+
+def check_size(size: int, documents: int, width: int) -> None:
+    """Raises an `MrlError` for a corpus size below that of the set, or beyond this machine."""
+    if size < documents:
+        raise MrlError(
+            f"the corpus size is {size}, and the set has {documents} documents",
+            where="--corpus-size",
+            mend=f"pass {documents} or more",
+        )
+    # The grown corpus, a prefix of it, and what a search makes of that.
+    needed, held = 3 * 4 * size * width, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > held:
+        raise MrlError(
+            f"{size:,} documents of {width} coordinates take about {needed / 1e9:,.0f} GB while "
+            f"they are measured, and this machine has {held / 1e9:,.0f}",
+            where="--corpus-size",
+            mend=f"pass {held // (12 * width):,} or fewer",
+        )
+
+
+def check_budget(
+    budget: "Budget", dims: Sequence[int], *, shortlist: int, size: int, width: int
+) -> None:
+    """Refuse a budget of bytes or work that no setting is within, before anything is encoded.
+
+    Neither hangs on what the vectors are, so they are told of a few random ones.
+
+    Raises:
+        MrlError: naming the least there is.
+    """
+    known = {key: limit for key, limit in budget.limits.items() if key != "latency_ms"}
+    if not known:
+        return
+    some = unit_prefix(np.random.default_rng(0).standard_normal((16, width), np.float32), None)
+    costs = []
+    for setting in grid(dims, shortlist):
+        kept = unit_prefix(some[:, : setting.rank or setting.dim], None)
+        funnel = make_funnel(
+            kept, setting.precision, prefix=setting.prefix, shortlist=setting.shortlist
+        )
+        work = _work(funnel, setting, size)
+        costs.append({"bytes": funnel.bytes_per_document, "flops": work})
+    if any(all(cost[key] <= limit for key, limit in known.items()) for cost in costs):
+        return
+    least = ", ".join(f"{key}={min(cost[key] for cost in costs):.4g}" for key in known)
+    raise MrlError(
+        f"no setting is within the budget; the least of each is {least}",
+        where="--budget",
+        mend="allow more, or measure smaller dims with --dims",
+    )
+
+
+def measure(
+    queries: Float32[HostArray, "Q E"],
+    documents: Float32[HostArray, "N E"],
+    judgements: Judgements,
+    *,
+    dims: Sequence[int],
+    corpus_size: int | None = None,
+    shortlist: int | None = None,
+    progress: Callable[[Sequence[Setting]], Iterable[Setting]] = list,
+) -> list[Measured]:
+    """Measure every setting of `grid`.
+
+    Quality is that on the documents themselves; equal scores stand by descending id.
+
+    Args:
+        queries, documents: whole embeddings, in the order of the judgements' ids.
+        judgements: what is relevant.
+        dims: prefixes; also the ranks.
+        corpus_size: documents to time at, `grow`n where there are fewer; as many as there
+            are by default.
+        shortlist: documents that are looked at again; `usual_shortlist` by default.
+        progress: wraps the settings as they are gone through.
+
+    Raises:
+        MrlError: a dim above the width, a corpus size below that of the corpus, a vector
+            that is not finite.
+    """
+    check_dims(dims, queries.shape[1])
+    ids = judgements.document_ids
+    order = sorted(range(len(ids)), key=lambda i: ids[i], reverse=True)
+    documents = documents[np.asarray(order, np.int64)]
+    exact = exact_places(unit_prefix(queries, None), unit_prefix(documents, None), K)
+    grades_of = _Grades(judgements, [ids[i] for i in order])
+    size = len(documents) if corpus_size is None else corpus_size
+    grown = grow(documents, size)
+    results: list[Measured] = []
+    again = usual_shortlist(len(documents)) if shortlist is None else shortlist
+    settings = progress(grid(dims, again))
+    for (dim, rank), same in itertools.groupby(settings, lambda s: (s.dim, s.rank)):
+        directions = None if rank is None else directions_of(documents, dim, rank)
+        asked, held, large = (project(x, dim, directions) for x in (queries, documents, grown))
+        kept: list[tuple[Setting, Funnel, HostArray]] = []
+        for setting in same:
+            options = {"prefix": setting.prefix, "shortlist": setting.shortlist}
+            found = make_funnel(held, setting.precision, **options).search(asked, K)
+            kept.append((setting, make_funnel(large, setting.precision, **options), found))
+        project_query = functools.partial(project, dim=dim, directions=directions)
+        took = _latencies([funnel for _, funnel, _ in kept], project_query, queries)
+        results += [
+            Measured(
+                setting=setting,
+                ndcg=grades_of.ndcg(found),
+                recall=recall_of(found, exact),
+                bytes=funnel.bytes_per_document,
+                flops=_work(funnel, setting, size),
+                latency_ms=latency,
+            )
+            for (setting, funnel, found), latency in zip(kept, took, strict=True)
+        ]
+        del large, kept  # Two would not always fit.
+    return results
+
+
+def pareto(costs: Float[HostArray, "N C"]) -> Bool[HostArray, " N"]:
+    """Rows that no other row dominates: as low in every column, and lower in one."""
+    dominated = [
+        bool(np.any((costs <= row).all(axis=1) & (costs < row).any(axis=1))) for row in costs
+    ]
+    return ~np.asarray(dominated, bool)
+
+
+def costs_of(results: Sequence[Measured], names: Sequence[str] = COSTS) -> Float[HostArray, "N C"]:
+    """nDCG, negated, and costs, for `pareto`."""
+    rows = [[-r.mean, *(float(getattr(r, name)) for name in names)] for r in results]
+    return np.asarray(rows, np.float64)
+
+
+def parse_budget(text: str) -> Budget:
+    """Limits of "bytes=128" or "latency_ms=5,flops=1e6".
+
+    Raises:
+        MrlError: a name that is none, or a limit that is no number above 0.
+    """
+    limits: dict[str, float] = {}
+    for part in text.split(","):
+        key, equals, value = (x.strip() for x in part.partition("="))
+        if key not in COSTS:
+            near = difflib.get_close_matches(key.lower(), COSTS, n=1, cutoff=0.3)
+            meant = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(COSTS)}"
+            raise MrlError(f"{key!r} cannot be limited", where="--budget", mend=meant)
+        if key in limits:
+            raise MrlError(f"{key} is limited twice", where="--budget", mend="name it once")
+        try:
+            limits[key] = float(value)
+        except ValueError:
+            limits[key] = math.nan
+        if not equals or not 0 < limits[key] < math.inf:
+            raise MrlError(
+                f"the limit of {key} is {value!r}, expected a number above 0",
+                where="--budget",
+                mend=f"write it as in {key}=128",
+            )
+    return Budget(limits)
+
+
+def choose(results: Sequence[Measured], budget: Budget) -> Measured:
+    """The setting of best nDCG within the budget; of equals the one of fewest bytes, then work.
+
+    Raises:
+        MrlError: none is within it; the nearest is named.
+    """
+    fitting = [r for r in results if budget.excess(r) <= 1]
+    if not fitting:
+        near = min(results, key=budget.excess)
+        told = ", ".join(f"{key}={getattr(near, key):.4g}" for key in budget.limits)
+        raise MrlError(
+            f"no setting is within the budget; the nearest, {title(near.setting)}, has {told}",
+            where="--budget",
+            mend="allow more, or measure smaller dims with --dims",
+        )
+    return min(fitting, key=lambda r: (-r.mean, r.bytes, r.flops, r.latency_ms))
+
+
+def title(setting: Setting) -> str:
+    """A setting in words."""
+    of = f"{setting.dim} coordinates"
+    of += "" if setting.rank is None else f" on {setting.rank} directions"
+    first = "" if setting.prefix is None else f", {setting.prefix} first"
+    return f"{of}, {setting.precision}{first}"
+
+
+def _work(funnel: Funnel, setting: Setting, size: int) -> int:
+    """Operations of a query: its projection, where there is one, and the search."""
+    return funnel.flops(size) + 2 * setting.dim * (setting.rank or 0)
+
+
+class _Grades:
+    """nDCG of places in the corpus."""
+
+    def __init__(self, judgements: Judgements, ids: Sequence[str]):
+        place_of = {key: place for place, key in enumerate(ids)}
+        self.judged, self.all = judgements.judged, judgements.grades()
+        self.of = [
+            {place_of[key]: grade for key, grade in judgements.qrels[query].items()}
+            for query in (judgements.query_ids[row] for row in self.judged)
+        ]
+
+    def ndcg(self, found: Int[HostArray, "Q k"]) -> Float[HostArray, " judged"]:
+        rows = zip(self.of, found[self.judged].tolist(), strict=True)
+        grades = [[of.get(place, 0) for place in places] for of, places in rows]
+        return metrics.ndcg(np.asarray(grades, np.int64), self.all, K)
+
+
+def _latencies(
+    funnels: Sequence[Funnel], project_query: Callable[[HostArray], HostArray], queries: HostArray
+) -> list[float]:
+    """Milliseconds of each, all in turn: what else the machine does meets all of them."""
+    for funnel in funnels:
+        funnel.search(project_query(queries[:1]), K)  # Compiles.
+    took: list[list[float]] = [[] for _ in funnels]
+    for turn in range(TIMED):
+        row = turn % len(queries)
+        for funnel, times in zip(funnels, took, strict=True):
+            start = time.perf_counter()
+            funnel.search(project_query(queries[row : row + 1]), K)
+            times.append(time.perf_counter() - start)
+        if turn >= 2 and sum(map(sum, took)) > SECONDS * len(funnels):
+            break
+    return [1000 * float(np.median(times)) for times in took]

@@ -1,0 +1,117 @@
+"""Clips to text by a recogniser, in batches of few shapes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.inference.encoder import padded_length
+from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
+from mrl_jax.models.inputs import pad_clips
+from mrl_jax.nn import param_tree
+
+
+class Recogniser:
+    """Greedy transcripts of clips; what is heard does not depend on the batch.
+
+    Args:
+        model: taken apart once; its arrays may be replaced by those of a training state.
+        batch_size: clips in a batch.
+
+    Attributes:
+        trained, frozen: arrays of the trained leaves, and of all others.
+        vocabulary: what transcripts are spelled with.
+        parameters: of the recogniser, its output layer among them.
+
+    Raises:
+        MrlError: the recogniser has no vocabulary.
+    """
+
+    def __init__(self, model: HubertCtc, *, batch_size: int = 16):
+        if model.vocabulary is None:
+            raise MrlError(
+                "the recogniser has no vocabulary, so nothing can be written down",
+                mend="convert it from a folder with vocab.json",
+            )
+        self.vocabulary: CtcVocabulary = model.vocabulary
+        self.config = model.encoder.config
+        self.batch_size = batch_size
+        self.parameters = param_tree.count(param_tree.flat_weights(model))
+        self._reference = model.encoder.padding == "reference"
+        split = param_tree.split(model)
+        self.trained: Mapping[str, Any] = split.trained
+        self.frozen: Mapping[str, Any] = split.frozen
+
+        def best(trained: Any, frozen: Any, samples: Any, lengths: Any) -> Any:
+            output = split.rebuild(trained, frozen)(samples, lengths)
+            return jnp.argmax(output.logits, axis=-1), output.frame_mask
+
+        self._best, self._rebuild = jax.jit(best), split.rebuild
+
+    def transcribe(
+        self,
+        clips: Sequence[HostArray],
+        *,
+        names: Sequence[object] | None = None,
+        progress: str | None = None,
+    ) -> list[str]:
+        """What is said in each clip: mono, float, at the tower's sample rate.
+
+        Args:
+            clips: one [S] array a clip; one alone is a batch of its own.
+            names: what errors call each clip.
+            progress: name of a progress bar.
+
+        Raises:
+            MrlError: a clip that is no audio, or shorter than a frame.
+        """
+        names = [f"clip {row}" for row in range(len(clips))] if names is None else names
+        order = np.argsort([-len(clip) for clip in clips], kind="stable")
+        found: dict[int, str] = {}
+        size = min(self.batch_size, len(clips))
+        with tqdm(total=len(order), desc=progress, disable=progress is None, leave=False) as bar:
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size].tolist()
+                # The first stands in for those that are missing: one shape less to compile.
+                filled = [*rows, *[rows[0]] * (size - len(rows))]
+                inputs = self._inputs(
+                    [clips[row] for row in filled], [names[row] for row in filled]
+                )
+                ids, mask = map(np.asarray, self._best(self.trained, self.frozen, *inputs))
+                for place, row in enumerate(rows):
+                    found[row] = self.vocabulary.decode(ids[place][mask[place]])
+                bar.update(len(rows))
+        return [found[row] for row in range(len(clips))]
+
+    def flops(self, clip: HostArray) -> float:
+        """Floating-point operations of one clip alone, as `Encoder.flops` counts them."""
+
+        def program(trained: Any, frozen: Any, samples: Any, lengths: Any) -> Any:
+            model = self._rebuild(trained, frozen)
+            model.encoder.unroll, model.encoder.remat = True, False
+            return model(samples, lengths).logits
+
+        inputs = self._inputs([clip], ["the clip"])
+        counted = jax.jit(program).lower(self.trained, self.frozen, *inputs).cost_analysis()
+        return float((counted or {}).get("flops", "nan"))
+
+    def _inputs(
+        self, clips: Sequence[HostArray], names: Sequence[object]
+    ) -> tuple[HostArray, HostArray]:
+        longest = max(len(clip) for clip in clips)
+        size = longest if self._reference else padded_length(longest)
+        return pad_clips(clips, self.config, size=size, names=names)
+
+
+def unspelled(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> list[str]:
+    """Characters of the transcripts that no token holds, sorted."""
+    tokens = [t for number, t in enumerate(vocabulary.tokens) if number != vocabulary.blank]
+    known = {letter for token in tokens for letter in token if token != vocabulary.word_delimiter}
+    if vocabulary.word_delimiter is not None:
+        known.add(" ")
+    return sorted({letter for text in transcripts for letter in text} - known)

@@ -1,0 +1,1 @@
+"""Search over vectors: exact, quantised, in two stages."""

@@ -1,0 +1,249 @@
+"""Documents in fewer bits: what is stored, and how it is searched.
+
+Queries stay in float32: there are few of them, and only documents take room.
+
+int8   One linear scale a coordinate, from the least to the greatest value that the corpus has
+       there. Coordinates of an embedding differ in spread and have means of their own, so a
+       scale of its own uses all 256 steps of each; and it adds no byte to a document, as a
+       scale a document would.
+binary The sign of each coordinate. The Hamming distance makes a short list, which is scored
+       again with float32 queries, against the signs or against what else is stored.
+
+References:
+    The scalar and binary quantisation of sentence-transformers' "Embedding Quantization".
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float32, Int, Shaped
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.inference.search.config import Precision
+from mrl_jax.inference.search.exact import exact_scores, rough_search, search
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "binary", "binary+int8")
+
+
+CHUNK = 65_536
+
+
+LEVELS = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Float32Store:
+    """Vectors as they are."""
+
+    vectors: Float32[HostArray, "N E"]
+
+    @property
+    def bytes_per_document(self) -> int:
+        return 4 * self.vectors.shape[1]
+
+    @property
+    def scan_flops(self) -> int:
+        """Operations that a scan spends on one document."""
+        return 2 * self.vectors.shape[1]
+
+    @property
+    def score_flops(self) -> int:
+        """Operations that `score` spends on one document."""
+        return self.scan_flops
+
+    def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
+        """The k best of all documents, best first, the lowest index first of equals."""
+        return search(queries, self.vectors, k)[1]
+
+    def shortlist(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
+        """`scan` to within the device's rounding: for what is scored again."""
+        return rough_search(queries, self.vectors, k)[1]
+
+    def score(
+        self, queries: Float32[HostArray, "Q E"], places: Int[HostArray, "Q S"]
+    ) -> Float32[HostArray, "Q S"]:
+        """Of some documents a query."""
+        return _score_rows(queries, self.vectors[places])
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8Store:
+    """A whole number of steps above the least value of each coordinate.
+
+    Attributes:
+        codes: steps, less 128.
+        low: the least value of each coordinate.
+        step: how far apart two codes are.
+    """
+
+    codes: Shaped[HostArray, "N E"]
+    low: Float32[HostArray, " E"]
+    step: Float32[HostArray, " E"]
+
+    @property
+    def bytes_per_document(self) -> int:
+        return self.codes.shape[1]
+
+    @property
+    def scan_flops(self) -> int:
+        return 2 * self.codes.shape[1]
+
+    @property
+    def score_flops(self) -> int:
+        return self.scan_flops
+
+    def decode(self) -> Float32[HostArray, "N E"]:
+        """The vectors, each coordinate off by at most half a step."""
+        return self.low + (self.codes.astype(np.float32) + np.float32(128)) * self.step
+
+    def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
+        return self._best(queries, k, search)
+
+    def shortlist(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
+        return self._best(queries, k, rough_search)
+
+    def _best(
+        self, queries: HostArray, k: int, find: Callable[..., tuple[HostArray, HostArray]]
+    ) -> HostArray:
+        # The least values add the same to all scores of a query: they do not change its order.
+        scaled, size = queries * self.step, len(self.codes)
+        k = min(k, size)
+        scores, places = (np.zeros((len(queries), 0), t) for t in (np.float32, np.int64))
+        for start in range(0, size, CHUNK):
+            part = self.codes[start : start + CHUNK].astype(np.float32)
+            more, at = find(scaled, part, k)
+            scores = np.concatenate((scores, more), axis=1)
+            places = np.concatenate((places, at + start), axis=1)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            scores, places = (np.take_along_axis(x, order, axis=1) for x in (scores, places))
+        return places
+
+    def score(
+        self, queries: Float32[HostArray, "Q E"], places: Int[HostArray, "Q S"]
+    ) -> Float32[HostArray, "Q S"]:
+        return _score_rows(queries * self.step, self.codes[places].astype(np.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryStore:
+    """Signs, eight to a byte; 1 is above zero.
+
+    Attributes:
+        bits: as `np.packbits` packs them; the last byte is filled with zeros.
+        width: of the vectors.
+    """
+
+    bits: Shaped[HostArray, "N bytes"]
+    width: int
+
+    @property
+    def bytes_per_document(self) -> int:
+        return self.bits.shape[1]
+
+    @property
+    def scan_flops(self) -> int:
+        # Exclusive or, count and add of a word of 64 bits.
+        return 3 * -(-self.width // 64)
+
+    @property
+    def score_flops(self) -> int:
+        return 2 * self.width
+
+    def distances(self, query: Float32[HostArray, " E"]) -> Int[HostArray, " N"]:
+        """Hamming distance of every document."""
+        size = self.bits.shape[1]
+        word = next(
+            t for t in (np.uint64, np.uint32, np.uint16, np.uint8) if size % t().nbytes == 0
+        )
+        asked = np.packbits(query > 0).view(word)
+        held = self.bits.view(word)
+        total = np.zeros(len(held), np.int32)
+        for column in range(held.shape[1]):
+            total += np.bitwise_count(held[:, column] ^ asked[column])
+        return total
+
+    def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
+        k = min(k, len(self.bits))
+        found = np.empty((len(queries), k), np.int64)
+        for row, query in enumerate(queries):
+            found[row] = _lowest(self.distances(query), k)
+        return found
+
+    def shortlist(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
+        return self.scan(queries, k)
+
+    def score(
+        self, queries: Float32[HostArray, "Q E"], places: Int[HostArray, "Q S"]
+    ) -> Float32[HostArray, "Q S"]:
+        signs = np.unpackbits(self.bits[places], axis=-1, count=self.width).astype(np.float32)
+        return _score_rows(queries, 2 * signs - 1)
+
+
+Store = Float32Store | Int8Store | BinaryStore
+"""Documents as they are kept; each kind has the methods that `Float32Store` describes."""
+
+
+def to_int8(vectors: Float32[HostArray, "N E"]) -> Int8Store:
+    """Vectors as int8, on scales of their own.
+
+    Raises:
+        MrlError: no vectors, or one that is not finite.
+    """
+    _check(vectors)
+    low, high = vectors.min(axis=0), vectors.max(axis=0)
+    step = (high - low) / np.float32(LEVELS)
+    divisor = np.where(step > 0, step, np.float32(1))
+    codes = np.empty(vectors.shape, np.int8)
+    for start in range(0, len(vectors), CHUNK):
+        steps = np.rint((vectors[start : start + CHUNK] - low) / divisor)
+        codes[start : start + CHUNK] = np.clip(steps, 0, LEVELS) - 128
+    return Int8Store(codes, low, step)
+
+
+def to_binary(vectors: Float32[HostArray, "N E"]) -> BinaryStore:
+    """Signs of vectors.
+
+    Raises:
+        MrlError: no vectors, or one that is not finite.
+    """
+    _check(vectors)
+    return BinaryStore(np.packbits(vectors > 0, axis=1), vectors.shape[1])
+
+
+def stores(vectors: Float32[HostArray, "N E"], precision: Precision) -> tuple[Store, Store]:
+    """What is scanned, and what scores the short list again: often one and the same."""
+    if precision == "fp32":
+        _check(vectors)
+        only = Float32Store(vectors)
+        return only, only
+    if precision == "int8":
+        coded = to_int8(vectors)
+        return coded, coded
+    signs = to_binary(vectors)
+    return signs, to_int8(vectors) if precision == "binary+int8" else signs
+
+
+def _lowest(values: HostArray, k: int) -> HostArray:
+    """Places of the k lowest values, in order, the first of equals first."""
+    last = np.partition(values, k - 1)[k - 1]
+    below, equal = np.flatnonzero(values < last), np.flatnonzero(values == last)
+    below = below[np.argsort(values[below], kind="stable")]
+    return np.concatenate((below, equal))[:k]
+
+
+def _score_rows(queries: HostArray, found: HostArray) -> HostArray:
+    return exact_scores(np.broadcast_to(queries[:, None], found.shape), found)
+
+
+def _check(vectors: HostArray) -> None:
+    if not len(vectors):
+        raise MrlError("there is nothing to quantise", mend="pass at least one vector")
+    for start in range(0, len(vectors), CHUNK):
+        bad = ~np.isfinite(vectors[start : start + CHUNK]).all(axis=1)
+        if bad.any():
+            raise MrlError(
+                f"the vector of document {start + int(np.argmax(bad))} is not finite",
+                mend="check the model's weights and the input: NaN and infinity have no code",
+            )

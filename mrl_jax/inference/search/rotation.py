@@ -1,0 +1,212 @@
+"""A rotation of the embedding, fitted once, after which leading coordinates carry most.
+
+It is orthogonal and nothing else: no mean is subtracted when it is used, so cosines of whole
+vectors stay what they were and only prefixes change. It belongs to one trained head, whose
+digest it carries.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32, Shaped
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError, describe_os_error
+
+ROTATION_FILE = "rotation.safetensors"
+
+
+FORMAT = "mrl_jax rotation 2"
+
+
+ROTATE_AGAIN = "fit it again: `python -m mrl_jax.evaluation.spectrum.fit_rotation --overwrite`"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rotation:
+    """A fitted rotation, and what it was fitted for.
+
+    Attributes:
+        matrix: orthogonal; its columns are the new coordinates, first to last.
+        head_digest: of the trained head it belongs to.
+        data, data_digest: what it was fitted on.
+        fitted_on: which vectors of it, as "documents".
+        centred: whether their mean was subtracted while fitting.
+        rows: how many there were.
+        texts: of every text among them, or that stood beside them, `text_keys`.
+    """
+
+    matrix: Float32[HostArray, "E E"]
+    head_digest: str
+    data: str
+    data_digest: str
+    fitted_on: str
+    centred: bool
+    rows: int
+    texts: Shaped[HostArray, " T"]
+
+    def seen(self, texts: Iterable[str]) -> int:
+        """How many of some texts it was fitted on."""
+        return int(np.isin(text_keys(texts), self.texts).sum())
+
+
+def text_keys(texts: Iterable[str]) -> Shaped[HostArray, " T"]:
+    """The first eight bytes of each text's SHA-256."""
+    found = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
+    return np.frombuffer(b"".join(found), "<u8").astype(np.uint64)
+
+
+def fit_rotation(
+    vectors: Float[HostArray, "N E"], *, centred: bool = True
+) -> Float32[HostArray, "E E"]:
+    """Principal directions as the columns of an orthogonal matrix, strongest first.
+
+    Args:
+        vectors: embeddings, one a row.
+        centred: fit on what differs between vectors, not on what all of them share. The
+            mean is subtracted here only.
+
+    Raises:
+        MrlError: no vectors, or one that is not finite.
+    """
+    return leading_directions(vectors, centred=centred).astype(np.float32)
+
+
+def apply_rotation(
+    vectors: Float32[HostArray, "N E"], rotation: Rotation
+) -> Float32[HostArray, "N E"]:
+    """The same vectors in the new coordinates.
+
+    Raises:
+        MrlError: vectors of another width.
+    """
+    width = len(rotation.matrix)
+    if vectors.shape[1] != width:
+        raise MrlError(
+            f"the rotation is for vectors of width {width}, and these have {vectors.shape[1]}",
+            mend="rotate whole embeddings, then cut prefixes",
+        )
+    return vectors @ rotation.matrix
+
+
+def save_rotation(folder: Path, rotation: Rotation, *, overwrite: bool = False) -> Path:
+    """Write the rotation into a model's folder, whole or not at all.
+
+    Raises:
+        MrlError: there is one already and `overwrite` is not given; the place cannot be
+            written to.
+    """
+    path = folder / ROTATION_FILE
+    check_absent(folder, overwrite=overwrite)
+    told = dataclasses.asdict(rotation)
+    arrays = {name: np.ascontiguousarray(told.pop(name)) for name in ("matrix", "texts")}
+    metadata = {"format": FORMAT, **{name: str(value) for name, value in told.items()}}
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_bytes(save(arrays, metadata))
+        os.replace(partial, path)
+    except OSError as error:
+        raise MrlError(
+            f"could not be written: {describe_os_error(error)}",
+            where=path,
+            mend="check that the place exists, may be written to, and has room",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def check_absent(folder: Path, *, overwrite: bool) -> None:
+    """Raises an `MrlError` where a rotation is there and may not be replaced."""
+    if (folder / ROTATION_FILE).exists() and not overwrite:
+        raise MrlError(
+            "the rotation exists already",
+            where=folder / ROTATION_FILE,
+            mend="pass --overwrite to replace it",
+        )
+
+
+def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
+    """The rotation of a model's folder; None where there is none.
+
+    Args:
+        folder: the model's.
+        head_digest: of its trained head.
+
+    Raises:
+        MrlError: the rotation is damaged, or is that of another head.
+    """
+    path = folder / ROTATION_FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            told = dict(file.metadata() or {})
+            if told.pop("format", None) != FORMAT:
+                raise ValueError(f"its format is not {FORMAT!r}")
+            matrix, texts = (file.get_tensor(name) for name in ("matrix", "texts"))
+        if texts.ndim != 1 or texts.dtype != np.uint64:
+            raise ValueError(f"its texts are {texts.dtype} of shape {texts.shape}")
+        square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
+        if not square or matrix.dtype != np.float32:
+            raise ValueError(f"its matrix is {matrix.dtype} of shape {matrix.shape}")
+        gram = matrix.T.astype(np.float64) @ matrix
+        if not np.abs(gram - np.eye(len(matrix))).max() < 1e-4:
+            raise ValueError("its matrix is not orthogonal")
+        rotation = Rotation(
+            matrix=matrix,
+            head_digest=told["head_digest"],
+            data=told["data"],
+            data_digest=told["data_digest"],
+            fitted_on=told["fitted_on"],
+            centred={"True": True, "False": False}[told["centred"]],
+            rows=int(told["rows"]),
+            texts=texts,
+        )
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        problem = f"cannot be read as a rotation ({error})"
+        raise MrlError(problem, where=path, mend=ROTATE_AGAIN) from error
+    if rotation.head_digest != head_digest:
+        raise MrlError(
+            f"is the rotation of another model: it was fitted for the head "
+            f"{rotation.head_digest[:12]}, and this is {head_digest[:12]}",
+            where=path,
+            mend=ROTATE_AGAIN,
+        )
+    return rotation
+
+
+def leading_directions(
+    vectors: Float[HostArray, "N E"], *, centred: bool
+) -> Float[HostArray, "E E"]:
+    """An orthogonal matrix whose columns are the directions of most energy, first to last.
+
+    Columns beyond the rank complete it. The largest entry of each column is positive, so
+    that the same vectors give the same matrix.
+    """
+    check_vectors(vectors)
+    matrix = vectors.astype(np.float64)
+    matrix = matrix - matrix.mean(axis=0) if centred else matrix
+    # Completing the basis of few rows takes the triangle only, not all rows of the matrix.
+    triangle = np.linalg.qr(matrix, mode="r") if len(matrix) > matrix.shape[1] else matrix
+    directions = np.linalg.svd(triangle, full_matrices=True)[2].T
+    largest = np.abs(directions).argmax(axis=0)
+    return directions * np.sign(directions[largest, np.arange(len(largest))])
+
+
+def check_vectors(vectors: Float[HostArray, "N E"], kind: str = "embedding") -> None:
+    """Raises an `MrlError` where there are no vectors, or one is not finite."""
+    if not vectors.size:
+        raise MrlError(f"there is no {kind} to measure", mend="check that the set is not empty")
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise MrlError(
+            f"the vector of {kind} {int(np.argmin(finite))} is not finite",
+            mend="check the model's weights and the input: NaN and infinity have no spectrum",
+        )

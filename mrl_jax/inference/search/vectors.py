@@ -1,0 +1,89 @@
+"""Vectors that are no prefixes of one another: for each dim its own."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparateVectors:
+    """Query vectors of a dual encoder that has a linear layer for each dim.
+
+    Attributes:
+        wide: the vectors of all dims side by side.
+        dims: their widths, in that order.
+    """
+
+    wide: Float32[HostArray, "R W"]
+    dims: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.wide.shape[1] != sum(self.dims):
+            raise ValueError(f"{self.wide.shape[1]} numbers a row, expected {sum(self.dims)}")
+
+    def __len__(self) -> int:
+        return len(self.wide)
+
+    def __getitem__(self, rows: Any) -> "SeparateVectors":
+        """Some of the rows."""
+        return SeparateVectors(self.wide[rows], self.dims)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and the widest dim."""
+        return len(self.wide), max(self.dims)
+
+    def at(self, dim: int | None) -> Float32[HostArray, "R P"]:
+        """The vectors of one dim, of the widest for None.
+
+        Raises:
+            MrlError: a dim without vectors.
+        """
+        dim = max(self.dims) if dim is None else dim
+        check_separate(dim, self.dims)
+        place = self.dims.index(dim)
+        start = sum(self.dims[:place])
+        return self.wide[:, start : start + dim]
+
+
+Vectors = HostArray | SeparateVectors
+"""[R, E] whose prefixes serve at every dim, or separate vectors."""
+
+
+def check_separate(dim: int, dims: Sequence[int], *, where: str | None = None) -> None:
+    """Refuse a dim that a model with separate query vectors has none for.
+
+    Args:
+        dim: asked for.
+        dims: `separate_dims` of the model; nothing is refused where they are empty.
+        where: the option that named it.
+
+    Raises:
+        MrlError: naming those that there are.
+    """
+    if dims and dim not in dims:
+        raise MrlError(
+            f"the model has no query vector for the dimension {dim}: its dimensions are separate, "
+            f"{', '.join(map(str, dims))}",
+            where=where,
+            mend="choose one of those",
+        )
+
+
+def numbers_of(vectors: Vectors) -> Float32[HostArray, "R W"]:
+    """All numbers of each row, whatever they mean."""
+    return vectors.wide if isinstance(vectors, SeparateVectors) else vectors
+
+
+def placed(vectors: Vectors, rows: Int[HostArray, " R"], total: int) -> Vectors:
+    """`total` rows: the vectors at the places `rows`, and zeros elsewhere."""
+    numbers = numbers_of(vectors)
+    filled = np.zeros((total, numbers.shape[1]), np.float32)
+    filled[rows] = numbers
+    return SeparateVectors(filled, vectors.dims) if isinstance(vectors, SeparateVectors) else filled

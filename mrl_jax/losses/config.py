@@ -1,0 +1,44 @@
+"""`LossConfig`: which loss a run minimises."""
+
+import dataclasses
+from typing import Literal
+
+from mrl_jax.core.errors import MrlError
+
+LossName = Literal["matryoshka_infonce", "l1_cosine"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What is minimised.
+
+    Attributes:
+        name: "matryoshka_infonce", or "l1_cosine": regression onto the text embedding.
+        dims: widths of the nested prefixes.
+        weights: weight of each; equal if empty.
+        temperature: of InfoNCE; where it starts if it is trained.
+        learn_temperature: train it, with the head.
+        symmetric: average InfoNCE over both directions.
+    """
+
+    name: LossName = "matryoshka_infonce"
+    dims: tuple[int, ...] = (1024, 512, 256, 128)
+    weights: tuple[float, ...] = ()
+    temperature: float = 0.05
+    learn_temperature: bool = False
+    symmetric: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in ("matryoshka_infonce", "l1_cosine"):
+            raise MrlError(f"loss.name is {self.name!r}, expected matryoshka_infonce or l1_cosine")
+        if not self.dims or len(set(self.dims)) != len(self.dims) or min(self.dims) < 1:
+            raise MrlError(f"loss.dims is {self.dims}, expected different widths from 1 on")
+        if self.weights and len(self.weights) != len(self.dims):
+            raise MrlError(
+                f"loss.weights has {len(self.weights)} weights, expected {len(self.dims)}: "
+                "one a dim"
+            )
+        if self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
+            raise MrlError(f"loss.weights is {self.weights}, expected none below 0, one above it")
+        if not self.temperature > 0:
+            raise MrlError(f"loss.temperature is {self.temperature}, expected above 0")

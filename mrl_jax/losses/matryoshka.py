@@ -1,0 +1,287 @@
+"""Nested losses between queries and documents: every prefix of the vectors counts.
+
+Sources: InfoNCE, van den Oord et al., 2018 (arXiv 1807.03748); Matryoshka
+representation learning, Kusupati et al., 2022 (arXiv 2205.13147); both as used in
+arXiv 2602.19991, section 3. Everything runs in float32.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+from mrl_jax.losses.nested_softmax import Candidates, nested_cross_entropy
+from mrl_jax.nn.pooling import truncate
+
+Dims = Sequence[int]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NestedLoss:
+    """A loss over prefixes.
+
+    Attributes:
+        total: the weighted mean over dims, averaged over rows (and devices).
+        per_dim: [dims], the loss of each prefix, averaged over rows (and devices), in the
+            order of `dims`.
+        per_row: [dims, B], unreduced; 0 at rows that do not count.
+    """
+
+    total: Float32[Array, ""]
+    per_dim: Float32[Array, " dims"]
+    per_row: Float32[Array, "dims B"]
+
+
+def matryoshka_infonce(
+    queries: Float[Array, "B E"],
+    documents: Float[Array, "B E"],
+    *,
+    dims: Dims,
+    weights: Sequence[float] | None = None,
+    temperature: float | Float32[Array, ""] = 0.05,
+    symmetric: bool = False,
+    hard_negatives: Float[Array, "B M E"] | None = None,
+    query_ids: Int[Array, " B"] | None = None,
+    document_ids: Int[Array, " B"] | None = None,
+    hard_negative_ids: Int[Array, "B M"] | None = None,
+    where: Bool[Array, " B"] | None = None,
+    axis_name: str | None = None,
+    blockwise: bool | None = None,
+) -> NestedLoss:
+    """Cross-entropy of each query's own document among all documents, on every prefix.
+
+    Similarities are cosines of re-normalised prefixes over `temperature`. All dims together
+    take one full-width product, forward and backward (`nested_softmax`).
+
+    Args:
+        queries: one row a query; their length does not matter.
+        documents: the document of each query; all others in the batch are negatives.
+        dims: widths of the prefixes, in any order.
+        weights: weight of each dim; equal by default. Only their ratios matter.
+        temperature: what cosines are divided by; a traced scalar may be trained.
+        symmetric: average with the other direction, each document's own query among all.
+        hard_negatives: M more documents a query, candidates for every query of the batch.
+        query_ids: rows with equal ids ask the same thing: never each other's negatives.
+        document_ids: rows with equal ids have the same document: never negatives.
+        hard_negative_ids: a hard negative with the id of a query's own document is no
+            candidate for that query.
+        where: True at rows that count; others are neither queries nor candidates.
+        axis_name: mapped axis of devices; candidates then come from all of them, and
+            `total` and `per_dim` are the full batch's on every device. Average the
+            gradients over the axis (`lax.pmean`) to get the full batch's.
+        blockwise: keep no array of rows by candidates, and make products again in the
+            backward pass; by default where keeping them takes more than 1 GiB.
+
+    Raises:
+        ValueError: dims or weights that do not fit the vectors; ids of hard negatives with
+            nothing to compare them to.
+    """
+    blocks, order = _blocks(dims, queries.shape[-1])
+    shares = _shares(weights, dims)
+    if hard_negative_ids is not None and (hard_negatives is None or document_ids is None):
+        raise ValueError("hard_negative_ids go with hard_negatives and document_ids")
+    rows = queries.shape[0]
+    told = where is not None or query_ids is not None or document_ids is not None
+    where = jnp.ones(rows, jnp.bool_) if where is None else where
+    # Without ids every row is its own: the global row number.
+    first = 0 if axis_name is None else lax.axis_index(axis_name) * rows
+    own = (first + jnp.arange(rows)).astype(jnp.int32)
+    query_ids = own if query_ids is None else query_ids
+    document_ids = own if document_ids is None else document_ids
+
+    def gather(x: Array) -> Array:
+        return x if axis_name is None else lax.all_gather(x, axis_name, tiled=True)
+
+    def direction(anchors: Array, candidates: Array, allowed: Candidates | None) -> Array:
+        return nested_cross_entropy(
+            anchors, candidates, own, blocks, temperature, allowed, blockwise=blockwise
+        )
+
+    candidates, allowed, of_documents = gather(documents), None, None
+    if told:
+        everywhere = gather(jnp.ones(rows, jnp.bool_))
+        # Both relations are symmetric, so the same holds in both directions.
+        allowed = of_documents = Candidates(
+            row_query=query_ids,
+            row_document=document_ids,
+            row_own=own,
+            counts=gather(where),
+            query=gather(query_ids),
+            document=gather(document_ids),
+            own=gather(own),
+            has_query=everywhere,
+            has_document=everywhere,
+        )
+    if hard_negatives is not None:
+        candidates, of_documents = _with_hard_negatives(
+            candidates, allowed, hard_negatives, hard_negative_ids, own, where, gather
+        )
+    per_row = direction(queries, candidates, of_documents)
+    if symmetric:
+        per_row = (per_row + direction(documents, gather(queries), allowed)) / 2
+    return _reduce(per_row[np.asarray(order)], where, shares, axis_name)
+
+
+def l1_cosine(
+    predictions: Float[Array, "B E"],
+    targets: Float[Array, "B E"],
+    *,
+    dims: Dims,
+    weights: Sequence[float] | None = None,
+    normalize: bool = True,
+    where: Bool[Array, " B"] | None = None,
+    axis_name: str | None = None,
+) -> NestedLoss:
+    """Regression onto given embeddings: mean |a − b| − log σ(cos(a, b)), on every prefix.
+
+    Args:
+        predictions: what is trained.
+        targets: what it should be, for instance the text tower's embedding.
+        dims: widths of the prefixes.
+        weights: weight of each dim; equal by default.
+        normalize: scale each prefix to unit length before |a − b|; the cosine does not
+            depend on it.
+        where: True at rows that count.
+        axis_name: as in `matryoshka_infonce`.
+
+    Raises:
+        ValueError: dims or weights that do not fit the vectors.
+    """
+    _blocks(dims, predictions.shape[-1])
+    shares = _shares(weights, dims)
+    where = jnp.ones(predictions.shape[0], jnp.bool_) if where is None else where
+    per_dim = []
+    for dim in dims:
+        a, b = truncate(predictions, dim), truncate(targets, dim)
+        cosine = jnp.sum(a * b, axis=-1)
+        if not normalize:
+            a, b = (x[:, :dim].astype(jnp.float32) for x in (predictions, targets))
+        per_dim.append(jnp.mean(jnp.abs(a - b), axis=-1) - jax.nn.log_sigmoid(cosine))
+    return _reduce(jnp.stack(per_dim), where, shares, axis_name)
+
+
+def over_separate(
+    loss: Callable[..., NestedLoss],
+    queries: Float[Array, "B W"],
+    documents: Float[Array, "B E"],
+    *,
+    dims: Dims,
+    weights: Sequence[float] | None = None,
+) -> NestedLoss:
+    """A loss where each dim has a query vector of its own, against the document's prefix.
+
+    Args:
+        loss: `matryoshka_infonce` or `l1_cosine`, its other arguments bound.
+        queries: the vectors of all dims side by side, in the order of `dims`.
+        documents: nested vectors.
+        dims: widths.
+        weights: weight of each dim; equal by default.
+
+    Raises:
+        ValueError: dims or weights that do not fit the vectors.
+    """
+    _blocks(dims, documents.shape[-1])
+    shares = _shares(weights, dims)
+    if sum(dims) != queries.shape[-1]:
+        raise ValueError(
+            f"the queries are {queries.shape[-1]} wide, expected {sum(dims)}: dims {tuple(dims)} "
+            "side by side"
+        )
+    ends = np.cumsum(dims).tolist()
+    parts = [
+        loss(queries[:, end - dim : end], documents[:, :dim], dims=(dim,))
+        for dim, end in zip(dims, ends, strict=True)
+    ]
+    per_dim = jnp.concatenate([part.per_dim for part in parts])
+    return NestedLoss(
+        total=jnp.sum(per_dim * jnp.asarray(shares, jnp.float32)),
+        per_dim=per_dim,
+        per_row=jnp.concatenate([part.per_row for part in parts]),
+    )
+
+
+def _with_hard_negatives(
+    candidates: Array,
+    allowed: Candidates | None,
+    hard_negatives: Float[Array, "B M E"],
+    ids: Int[Array, "B M"] | None,
+    own: Int[Array, " B"],
+    where: Bool[Array, " B"],
+    gather: Callable[[Array], Array],
+) -> tuple[Array, Candidates]:
+    """Candidates for every row, which no row owns, behind those that some row owns."""
+    each, width = hard_negatives.shape[1:]
+    extra = gather(hard_negatives.reshape(-1, width))
+    none = jnp.zeros(len(extra), jnp.bool_)
+    fields = {
+        "counts": jnp.repeat(gather(where), each),
+        "query": jnp.zeros(len(extra), jnp.int32),
+        "document": jnp.zeros(len(extra), jnp.int32) if ids is None else gather(ids.reshape(-1)),
+        "own": jnp.full(len(extra), -1, jnp.int32),
+        "has_query": none,
+        "has_document": none if ids is None else ~none,
+    }
+    if allowed is None:
+        all_own, there = gather(own), gather(jnp.ones(len(own), jnp.bool_))
+        allowed = Candidates(
+            row_query=own,
+            row_document=own,
+            row_own=own,
+            counts=there,
+            query=all_own,
+            document=all_own,
+            own=all_own,
+            has_query=there,
+            has_document=there,
+        )
+    joined = {
+        name: jnp.concatenate((getattr(allowed, name), more.astype(getattr(allowed, name).dtype)))
+        for name, more in fields.items()
+    }
+    return jnp.concatenate((candidates, extra)), allowed._replace(**joined)
+
+
+def _reduce(
+    per_row: Float32[Array, "dims B"],
+    where: Bool[Array, " B"],
+    shares: tuple[float, ...],
+    axis_name: str | None,
+) -> NestedLoss:
+    """Means over the rows that count: the one place that reduces."""
+    per_row = jnp.where(where[None, :], per_row, jnp.zeros((), jnp.float32))
+    total, number = jnp.sum(per_row, axis=1), jnp.sum(where.astype(jnp.float32))
+    if axis_name is not None:
+        total, number = lax.psum(total, axis_name), lax.psum(number, axis_name)
+    per_dim = total / jnp.maximum(number, 1.0)
+    return NestedLoss(
+        total=jnp.sum(per_dim * jnp.asarray(shares, jnp.float32)),
+        per_dim=per_dim,
+        per_row=per_row,
+    )
+
+
+def _blocks(dims: Dims, width: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Blocks of coordinates between successive dims, and the place of each dim among them."""
+    if not dims:
+        raise ValueError("dims is empty, expected one width or more")
+    if len(set(dims)) != len(dims):
+        raise ValueError(f"dims is {tuple(dims)}, expected different widths")
+    for dim in dims:
+        if not 1 <= dim <= width:
+            raise ValueError(f"dims has {dim}, expected 1 to {width}, the width of the embeddings")
+    ordered = sorted(dims)
+    return list(zip([0, *ordered[:-1]], ordered, strict=True)), [ordered.index(d) for d in dims]
+
+
+def _shares(weights: Sequence[float] | None, dims: Dims) -> tuple[float, ...]:
+    weights = [1.0] * len(dims) if weights is None else weights
+    if len(weights) != len(dims):
+        raise ValueError(f"there are {len(weights)} weights, expected {len(dims)}: one a dim")
+    if min(weights) < 0 or sum(weights) <= 0:
+        raise ValueError(f"weights is {tuple(weights)}, expected none negative and one positive")
+    return tuple(weight / sum(weights) for weight in weights)

@@ -1,0 +1,309 @@
+"""Softmax cross-entropy of nested cosines: all prefixes for little more than the widest.
+
+The products of a prefix are those of the one before and of the block of coordinates between
+them, so that all prefixes together take one product of full width; and so does each side of
+the backward pass, which is written by hand: what reaches the products of a prefix reaches the
+blocks of all shorter ones, and is added up from the widest prefix down before it meets the
+vectors. Rows are worked off a tile at a time, so that what belongs to a pair of vectors stays in
+the cache; and where the products of all rows would be too many to keep for the backward pass,
+they are made again, so that no array of rows by candidates exists.
+
+Source: the softmax of a row is exact, as in FlashAttention's backward pass (Dao et al., 2022,
+arXiv 2205.14135); one row's products are never split.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+KEPT_BYTES = 2**30
+"""Products beyond this are not kept for the backward pass, but made again."""
+
+
+CACHED, RESIDENT = 2**21, 2**24
+"""Entries of a tile: as many as stay in a CPU's cache; or as fill another device."""
+
+
+WARM = 0.025
+"""From this temperature on, exp(cosine / temperature) and its sums are far from overflow."""
+
+
+class Candidates(NamedTuple):
+    """Which candidates a row may be told apart from.
+
+    A candidate stands against a row if it counts and is not the same: neither asks the same
+    nor has the same document, or it is the row's own.
+
+    Attributes:
+        row_query, row_document, row_own: of each row: what it asks, what answers it, and its
+            number.
+        counts: whether the candidate counts at all.
+        query, document, own: the same of each candidate.
+        has_query, has_document: whether those say anything.
+    """
+
+    row_query: Int[Array, " B"]
+    row_document: Int[Array, " B"]
+    row_own: Int[Array, " B"]
+    counts: Bool[Array, " G"]
+    query: Int[Array, " G"]
+    document: Int[Array, " G"]
+    own: Int[Array, " G"]
+    has_query: Bool[Array, " G"]
+    has_document: Bool[Array, " G"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What does not change from step to step.
+
+    Attributes:
+        blocks: of coordinates, between successive prefixes.
+        rows: of a tile.
+        keep: products for the backward pass.
+        warm: exponentials need no shift.
+    """
+
+    blocks: tuple[tuple[int, int], ...]
+    rows: int
+    keep: bool
+    warm: bool
+
+
+def nested_cross_entropy(
+    anchors: Float[Array, "B E"],
+    candidates: Float[Array, "G E"],
+    positive: Int[Array, " B"],
+    blocks: Sequence[tuple[int, int]],
+    temperature: float | Float32[Array, ""],
+    allowed: Candidates | None = None,
+    *,
+    blockwise: bool | None = None,
+) -> Float32[Array, "blocks B"]:
+    """−log softmax of each row's positive among the candidates, at every prefix.
+
+    Args:
+        anchors: one a row, of any length.
+        candidates: of any length.
+        positive: place of each row's own among them.
+        blocks: of coordinates, (0, a), (a, b), ...; prefix n ends where block n does.
+        temperature: what cosines are divided by.
+        allowed: which candidates each row meets; all for None. A row that meets none has a
+            loss without meaning, and no gradient where its own is zero.
+        blockwise: make products again in the backward pass instead of keeping them; by
+            default where they take more than `KEPT_BYTES`.
+    """
+    rows, others = anchors.shape[0], candidates.shape[0]
+    kept = 4 * len(blocks) * rows * others
+    room = CACHED if jax.default_backend() == "cpu" else RESIDENT
+    tile = min(rows, max(8, room // others))
+    static = isinstance(temperature, int | float)
+    plan = _Plan(
+        blocks=tuple(blocks),
+        # As even as can be: what fills up the last tile is worked on in vain.
+        rows=-(-rows // -(-rows // tile)),
+        keep=kept <= KEPT_BYTES if blockwise is None else not blockwise,
+        warm=static and temperature >= WARM,
+    )
+    wide = plan.blocks[-1][1]
+    return _losses(
+        plan,
+        anchors[:, :wide].astype(jnp.float32),
+        candidates[:, :wide].astype(jnp.float32),
+        jnp.asarray(temperature, jnp.float32),
+        positive,
+        allowed,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _losses(plan: _Plan, *arrays: Any) -> Array:
+    return _forward(plan, *arrays)[0]
+
+
+def _forward(
+    plan: _Plan,
+    anchors: Array,
+    candidates: Array,
+    temperature: Array,
+    positive: Array,
+    allowed: Candidates | None,
+) -> tuple[Array, Any]:
+    turned = candidates.T  # Once, and not in every tile.
+    row_scales, scales = _scales(anchors, plan), _scales(candidates, plan)
+
+    def tile(part: tuple[Any, ...]) -> tuple[Any, ...]:
+        rows, row_scale, own, meets = part
+        products = _products(plan, rows, turned)
+        meets = _mask(meets, allowed)
+        sums, owns = [], []
+        for product, mine, theirs in zip(products, row_scale, scales, strict=True):
+            mine = mine / temperature
+            owns.append(jnp.take_along_axis(product, own[:, None], 1)[:, 0] * mine * theirs[own])
+            logits = product * mine[:, None] * theirs[None, :]
+            sums.append(_log_sum_exp(logits, meets, warm=plan.warm))
+        kept = jnp.stack(products) if plan.keep else None
+        return jnp.stack(sums), jnp.stack(owns), kept
+
+    parts = (
+        _split(anchors, plan),
+        _split(row_scales, plan, axis=1),
+        _split(positive, plan),
+        _split_rows(allowed, plan),
+    )
+    sums, owns, kept = lax.map(tile, parts)
+    sums, owns = (_join(x, len(anchors), axis=1) for x in (sums, owns))
+    residuals = (anchors, candidates, temperature, positive, allowed, sums, kept)
+    return sums - owns, residuals
+
+
+def _backward(plan: _Plan, residuals: Any, cotangents: Array) -> tuple[Any, ...]:
+    anchors, candidates, temperature, positive, allowed, sums, kept = residuals
+    turned = candidates.T
+    row_scales, scales = _scales(anchors, plan), _scales(candidates, plan)
+    columns = jnp.arange(len(candidates))
+
+    def tile(total: tuple[Array, Array], part: tuple[Any, ...]) -> tuple[Any, Any]:
+        rows, row_scale, own, meets, row_sums, weights, kept = part
+        products = _products(plan, rows, turned) if kept is None else kept
+        meets = _mask(meets, allowed)
+        is_own = own[:, None] == columns[None, :]
+        reaching = jnp.zeros_like(products[0])
+        to_rows, to_candidates, row_pull, pull = [], [], [], []
+        # From the widest prefix down: `reaching` is what reaches the products of a block.
+        for level in reversed(range(len(plan.blocks))):
+            start, stop = plan.blocks[level]
+            mine = row_scale[level] / temperature
+            logits = products[level] * mine[:, None] * scales[level][None, :]
+            chance = jnp.exp(logits - row_sums[level][:, None])
+            if meets is not None:
+                chance = jnp.where(meets, chance, 0.0)
+            gradient = weights[level][:, None] * (chance - is_own.astype(jnp.float32))
+            # Or it would be computed anew for each of the three things made of it.
+            gradient = lax.optimization_barrier(gradient)
+            moment = gradient * logits
+            row_pull.append(jnp.sum(moment, axis=1))
+            pull.append(jnp.sum(moment, axis=0))
+            reaching = reaching + gradient * mine[:, None] * scales[level][None, :]
+            reaching = lax.optimization_barrier(reaching)
+            to_rows.append(_matmul(reaching, candidates[:, start:stop]))
+            to_candidates.append(_matmul(rows[:, start:stop].T, reaching))
+        more = jnp.concatenate(to_candidates[::-1]), jnp.stack(pull[::-1])
+        total = jax.tree.map(jnp.add, total, more)
+        return total, (jnp.concatenate(to_rows[::-1], axis=1), jnp.stack(row_pull[::-1]))
+
+    parts = (
+        _split(anchors, plan),
+        _split(row_scales, plan, axis=1),
+        _split(positive, plan),
+        _split_rows(allowed, plan),
+        _split(sums, plan, axis=1),
+        _split(cotangents, plan, axis=1),  # Zero in rows that fill up the last tile.
+        kept,
+    )
+    zero = jnp.zeros_like(turned), jnp.zeros_like(scales)
+    (to_candidates, pull), (to_rows, row_pull) = lax.scan(tile, zero, parts)
+    row_pull = _join(row_pull, len(anchors), axis=1)
+    to_rows = _join(to_rows, len(anchors), axis=0) - _norm_pull(plan, anchors, row_scales, row_pull)
+    to_candidates = to_candidates.T - _norm_pull(plan, candidates, scales, pull)
+    return to_rows, to_candidates, -jnp.sum(row_pull) / temperature, None, None
+
+
+_losses.defvjp(_forward, _backward)
+
+
+def _products(plan: _Plan, rows: Array, turned: Array) -> list[Array]:
+    """Inner products of each prefix, [rows, G]."""
+    products: list[Array] = []
+    for start, stop in plan.blocks:
+        more = _matmul(rows[:, start:stop], turned[start:stop])
+        products.append(products[-1] + more if products else more)
+    return products
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    # The default is TF32 on a GPU, and bfloat16 on a TPU.
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _squares(vectors: Array, plan: _Plan) -> Array:
+    """Squared length [blocks, N] of every prefix."""
+    each = [jnp.sum(jnp.square(vectors[:, a:b]), axis=1) for a, b in plan.blocks]
+    return jnp.cumsum(jnp.stack(each), axis=0)
+
+
+def _scales(vectors: Array, plan: _Plan) -> Array:
+    """One over the length of every prefix; finite, as in l2_normalize, at a zero vector."""
+    return lax.rsqrt(jnp.maximum(_squares(vectors, plan), jnp.float32(1e-24)))
+
+
+def _norm_pull(plan: _Plan, vectors: Array, scales: Array, pull: Array) -> Array:
+    """What the lengths take from the gradient of the vectors: it has no part along them.
+
+    Args:
+        plan: the blocks.
+        vectors: [N, E].
+        scales: one over the length of every prefix.
+        pull: [blocks, N], sums of gradient times logit.
+    """
+    share = jnp.where(_squares(vectors, plan) > 1e-24, jnp.square(scales) * pull, 0.0)
+    # A block is in its own prefix and in all longer ones.
+    share = jnp.cumsum(share[::-1], axis=0)[::-1]
+    parts = [vectors[:, a:b] * row[:, None] for (a, b), row in zip(plan.blocks, share, strict=True)]
+    return jnp.concatenate(parts, axis=1)
+
+
+def _log_sum_exp(logits: Array, meets: Array | None, *, warm: bool) -> Array:
+    """log Σ exp over the candidates that are met; 0 where none is."""
+    if warm:
+        powers = jnp.exp(logits)
+        total = jnp.sum(powers if meets is None else jnp.where(meets, powers, 0.0), axis=1)
+        return jnp.log(jnp.where(total > 0, total, 1.0))
+    if meets is not None:
+        # Before the maximum, so that no masked candidate leaves a trace.
+        logits = jnp.where(meets, logits, -jnp.inf)
+    highest = jnp.max(logits, axis=1)
+    highest = jnp.where(highest > -math.inf, highest, 0.0)
+    total = jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)
+    return jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1.0)) + highest, 0.0)
+
+
+def _mask(rows: tuple[Array, Array, Array] | None, allowed: Candidates | None) -> Array | None:
+    """[rows, G]: which candidates each row of a tile meets."""
+    if rows is None or allowed is None:
+        return None
+    query, document, own = (x[:, None] for x in rows)
+    same = (query == allowed.query[None, :]) & allowed.has_query[None, :]
+    same |= (document == allowed.document[None, :]) & allowed.has_document[None, :]
+    return allowed.counts[None, :] & (~same | (own == allowed.own[None, :]))
+
+
+def _split_rows(allowed: Candidates | None, plan: _Plan) -> tuple[Array, Array, Array] | None:
+    if allowed is None:
+        return None
+    rows = (allowed.row_query, allowed.row_document, allowed.row_own)
+    query, document, own = (_split(x, plan) for x in rows)
+    return query, document, own
+
+
+def _split(x: Array, plan: _Plan, *, axis: int = 0) -> Array:
+    """Tiles first; every tiles-th row in one, so that a tile has rows of all devices."""
+    tiles = -(-x.shape[axis] // plan.rows)
+    fill = tiles * plan.rows - x.shape[axis]
+    x = jnp.pad(x, [(0, fill if i == axis else 0) for i in range(x.ndim)])
+    x = x.reshape(*x.shape[:axis], plan.rows, tiles, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x, axis + 1, 0)
+
+
+def _join(x: Array, rows: int, *, axis: int) -> Array:
+    """What `_split` took apart, without what filled it up; `axis` is that of the rows."""
+    x = jnp.moveaxis(x, 0, axis + 1)
+    x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+    return lax.slice_in_dim(x, 0, rows, axis=axis)

@@ -1,0 +1,121 @@
+"""Word and character error rates."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Errors:
+    """What has to be changed to make the reference of the hypothesis.
+
+    Attributes:
+        units: words or characters of the reference, at least 1.
+    """
+
+    units: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    @property
+    def total(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """Errors a unit; above 1 where much is inserted."""
+        return self.total / self.units
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """References beside hypotheses, utterance by utterance.
+
+    Attributes:
+        words, characters: errors of each. Spaces count as characters.
+    """
+
+    words: Sequence[Errors]
+    characters: Sequence[Errors]
+
+    @property
+    def wer(self) -> float:
+        """Word errors over all words of the references."""
+        return _rate(self.words)
+
+    @property
+    def cer(self) -> float:
+        """Character errors over all characters of the references."""
+        return _rate(self.characters)
+
+    @property
+    def perfect(self) -> Float[HostArray, " U"]:
+        """1 for each utterance without any error, else 0."""
+        return np.asarray([float(not errors.total) for errors in self.words])
+
+
+def compare_transcripts(references: Sequence[str], hypotheses: Sequence[str]) -> Comparison:
+    """Count errors of each utterance; hypotheses may be empty.
+
+    Raises:
+        MrlError: jiwer is not installed; nothing to compare; an empty reference, which
+            has no rate.
+    """
+    if len(references) != len(hypotheses):
+        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses")
+    if not references:
+        raise MrlError("there is no transcript to compare", mend="pass one or more")
+    for number, text in enumerate(references):
+        if not text.strip():
+            raise MrlError(
+                "is empty, so no error rate is defined",
+                where=f"reference {number}",
+                mend="write down what is said, or leave it out",
+            )
+    jiwer = import_jiwer()
+    words = jiwer.process_words(list(references), list(hypotheses))
+    characters = jiwer.process_characters(list(references), list(hypotheses))
+    return Comparison(words=_each(words), characters=_each(characters))
+
+
+def import_jiwer() -> Any:
+    """jiwer; an `MrlError` where it is not installed."""
+    try:
+        import jiwer
+    except ImportError as error:
+        raise MrlError(
+            "error rates take jiwer, which is not installed",
+            mend="install the extra: `pip install 'mrl_jax[train]'`",
+        ) from error
+    return jiwer
+
+
+def _each(output: Any) -> list[Errors]:
+    """Of jiwer's WordOutput or CharacterOutput, each sentence's own counts."""
+    found = []
+    for reference, chunks in zip(output.references, output.alignments, strict=True):
+        counts = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
+        for chunk in chunks:
+            in_reference = chunk.ref_end_idx - chunk.ref_start_idx
+            in_hypothesis = chunk.hyp_end_idx - chunk.hyp_start_idx
+            counts[chunk.type] += max(in_reference, in_hypothesis)
+        found.append(
+            Errors(
+                units=len(reference),
+                substitutions=counts["substitute"],
+                deletions=counts["delete"],
+                insertions=counts["insert"],
+            )
+        )
+    return found
+
+
+def _rate(errors: Sequence[Errors]) -> float:
+    return sum(one.total for one in errors) / sum(one.units for one in errors)

@@ -1,0 +1,168 @@
+"""Ranking and classification metrics; numpy only, float64.
+
+Ranking metrics read grades in ranked order; `mrl_jax.evaluation` makes those lists and
+decides ties, and `mrl_jax.metrics.ties` averages over them. Definitions are those of
+trec_eval: the gain is the grade, the discount is log2(rank + 1), a grade above 0 is relevant.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mrl_jax.core.array_types import HostArray
+
+
+def ndcg(
+    grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
+) -> Float[HostArray, " Q"]:
+    """Normalised discounted cumulative gain at k of each query.
+
+    Args:
+        grades: grade of the document at each rank, best first; 0 where irrelevant or
+            where the list has ended.
+        judged: the grades of all judged documents of each query, in any order, filled
+            with zeros; what an ideal list would hold.
+        k: ranks that count.
+
+    Returns:
+        0 to 1; NaN for a query without a relevant document, which has no ideal.
+
+    References:
+        Järvelin and Kekäläinen, 2002; trec_eval's `ndcg_cut`.
+    """
+    check_k(k)
+    return over(discounted(grades, k), ideal(judged, k))
+
+
+def accuracy(
+    grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
+) -> Float[HostArray, " Q"]:
+    """Hit rate: 1 where a relevant document is among the first k, 0 elsewhere; NaN without one.
+
+    References:
+        trec_eval's `success`.
+    """
+    check_k(k)
+    found = (grades[:, :k] > 0).any(axis=1).astype(np.float64)
+    return np.where(relevant(judged) > 0, found, np.nan)
+
+
+def reciprocal_rank(
+    grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
+) -> Float[HostArray, " Q"]:
+    """1 / rank of the first relevant document among the first k, else 0; NaN without one."""
+    check_k(k)
+    hits = grades[:, :k] > 0
+    first = 1.0 / (1.0 + np.argmax(hits, axis=1))
+    found = np.where(hits.any(axis=1), first, 0.0)
+    return np.where(relevant(judged) > 0, found, np.nan)
+
+
+def recall(
+    grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
+) -> Float[HostArray, " Q"]:
+    """Share of a query's relevant documents that are among the first k; NaN without one."""
+    check_k(k)
+    return over((grades[:, :k] > 0).sum(axis=1).astype(np.float64), relevant(judged))
+
+
+def average_precision(
+    grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
+) -> Float[HostArray, " Q"]:
+    """Precision at the rank of each relevant document among the first k, averaged over all
+    relevant documents of the query, found or not; NaN without one. Its mean is MAP.
+
+    References:
+        trec_eval's `map_cut`. (Others divide by k where a query has more relevant documents.)
+    """
+    check_k(k)
+    hits = (grades[:, :k] > 0).astype(np.float64)
+    precision = np.cumsum(hits, axis=1) / (1.0 + np.arange(hits.shape[1]))
+    return over((precision * hits).sum(axis=1), relevant(judged))
+
+
+def chance_ndcg(judged: Int[HostArray, "Q J"], documents: int, k: int) -> float:
+    """Mean nDCG at k of a random order of `documents` documents, exactly.
+
+    By linearity each rank holds each grade with probability 1 / documents.
+    """
+    check_k(k)
+    expected = judged.clip(min=0).sum(axis=1) / documents * discounts(min(k, documents)).sum()
+    scores = over(expected, ideal(judged, k))
+    return float(np.mean(scores[~np.isnan(scores)])) if (scores >= 0).any() else float("nan")
+
+
+def discounted(gains: Int[HostArray, "Q R"] | Float[HostArray, "Q R"], k: int) -> HostArray:
+    """[Q] sum of the first k gains, each over log2(rank + 1)."""
+    cut = gains[:, :k].clip(min=0).astype(np.float64)
+    return cut @ discounts(cut.shape[1])
+
+
+def discounts(k: int) -> Float[HostArray, " R"]:
+    """1 / log2(rank + 1) of the first k ranks."""
+    return 1.0 / np.log2(np.arange(k, dtype=np.float64) + 2.0)
+
+
+def ideal(judged: Int[HostArray, "Q J"], k: int) -> Float[HostArray, " Q"]:
+    """Discounted gain of the best order there is."""
+    return discounted(-np.sort(-judged, axis=1), k)
+
+
+def relevant(judged: Int[HostArray, "Q J"]) -> Float[HostArray, " Q"]:
+    """Relevant documents of each query."""
+    return (judged > 0).sum(axis=1).astype(np.float64)
+
+
+def over(found: Float[HostArray, " Q"], best: Float[HostArray, " Q"]) -> Float[HostArray, " Q"]:
+    """`found` / `best`, NaN where nothing can be found."""
+    return np.divide(found, best, out=np.full(len(found), np.nan), where=best > 0)
+
+
+def check_k(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"k is {k}, expected 1 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class F1:
+    """Harmonic means of precision and recall.
+
+    Attributes:
+        macro: mean over labels.
+        weighted: mean over labels, weighted by how often each is true.
+        per_label: label → its own.
+    """
+
+    macro: float
+    weighted: float
+    per_label: Mapping[str, float]
+
+
+def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> F1:
+    """F1 of each label, and their means, as scikit-learn defines them.
+
+    A label that is neither true nor predicted anywhere has 0.
+
+    Args:
+        truth: label of each example.
+        predicted: what was said, in the same order.
+        labels: those that count, each once.
+    """
+    if len(truth) != len(predicted):
+        raise ValueError(f"{len(truth)} true labels and {len(predicted)} predicted")
+    if not labels or len(set(labels)) != len(labels):
+        raise ValueError("labels are none, or one is there twice")
+    scores, support = np.zeros(len(labels)), np.zeros(len(labels))
+    for place, label in enumerate(labels):
+        both = sum(t == label == p for t, p in zip(truth, predicted, strict=True))
+        support[place] = sum(t == label for t in truth)
+        either = support[place] + sum(p == label for p in predicted)
+        scores[place] = 2 * both / either if either else 0.0
+    total = support.sum()
+    return F1(
+        macro=float(scores.mean()),
+        weighted=float(scores @ support / total) if total else 0.0,
+        per_label=dict(zip(labels, scores.tolist(), strict=True)),
+    )

@@ -1,0 +1,92 @@
+"""Random weights of new towers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc
+from mrl_jax.models.hubert import HubertConfig
+from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
+
+
+def initial_recogniser(config: HubertConfig, vocabulary: CtcVocabulary, seed: int) -> HubertCtc:
+    """A recogniser with random weights.
+
+    Kernels are normal with variance 1/inputs, biases zero, norms the identity.
+    """
+    module = abstract_hubert_ctc(config, len(vocabulary.tokens), vocabulary=vocabulary)
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple[Any, ...], shape: tuple[int, ...]) -> HostArray:
+        if path[-1] in ("scale", "magnitude"):
+            return np.ones(shape, np.float32)
+        if path[-1] == "bias":
+            return np.zeros(shape, np.float32)
+        inputs = np.prod(shape["layers" in path : -1])  # Stacked layers have an axis in front.
+        return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(inputs, dtype=np.float32)
+
+    return fill(module, draw)
+
+
+def filterbank_kernel(taps: int, channels: int, sample_rate: int) -> HostArray:
+    """Windowed sinusoids at mel-spaced frequencies, each in four phases a quarter turn apart.
+
+    After the activation, the four say how strong a frequency is wherever its wave stands.
+    Higher ones are louder, against the tilt of speech; the mean norm is 1, that of
+    random kernels.
+
+    Returns:
+        [taps, 1, channels] float32.
+    """
+    count = -(-channels // 4)
+    low, high = 1127 * np.log1p(np.array([100, 0.475 * sample_rate]) / 700)
+    mels = np.linspace(low, high, count)
+    hertz = np.repeat(700 * np.expm1(mels / 1127), 4)[:channels]
+    phases = np.tile(np.pi / 2 * np.arange(4), count)[:channels]
+    seconds = (np.arange(taps) - taps / 2)[:, None] / sample_rate
+    waves = np.cos(2 * np.pi * hertz * seconds + phases) * (hertz / 1000) ** 0.7
+    waves *= np.hanning(taps + 1)[:-1, None]
+    waves /= np.sqrt(np.square(waves).sum(axis=0).mean())
+    return waves[:, None, :].astype(np.float32)
+
+
+def start_as_filterbank(model: HubertCtc) -> HubertCtc:
+    """Put `filterbank_kernel` into the first convolution, in place; returns `model`."""
+    kernel = model.encoder.feature_encoder.blocks[0].conv.kernel
+    rate = model.encoder.config.sample_rate
+    kernel[...] = jnp.asarray(filterbank_kernel(kernel.shape[0], kernel.shape[2], rate))
+    return model
+
+
+def fill(module: Any, draw: Callable[[tuple[Any, ...], tuple[int, ...]], HostArray]) -> Any:
+    """An abstract module with weights by `draw(path, shape)`.
+
+    They are drawn in numpy: nnx's own way compiles for every shape, for seconds.
+    """
+    graphdef, state = nnx.split(module)
+    flat = [
+        (path, variable.replace(jnp.asarray(draw(path, variable.shape))))
+        for path, variable in nnx.to_flat_state(state)
+    ]
+    return nnx.merge(graphdef, nnx.from_flat_state(flat))
+
+
+def initial_tower(config: Qwen3Config, seed: int) -> Qwen3Encoder:
+    """A tower with random weights.
+
+    Kernels are normal with variance 1/inputs, token embeddings with 0.02², norms the
+    identity.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple[Any, ...], shape: tuple[int, ...]) -> HostArray:
+        if path[-1] == "scale":
+            return np.ones(shape, np.float32)
+        inputs = 2500 if path[-1] == "embedding" else shape[-2]
+        return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(inputs, dtype=np.float32)
+
+    return fill(abstract_qwen3(config), draw)

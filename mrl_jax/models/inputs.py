@@ -1,0 +1,84 @@
+"""From clips of audio to one padded batch for a HuBERT tower."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.models.hubert import HubertConfig
+
+
+def pad_clips(
+    clips: Sequence[HostArray],
+    config: HubertConfig,
+    *,
+    size: int | None = None,
+    names: Sequence[object] | None = None,
+) -> tuple[HostArray, HostArray]:
+    """Make one batch of clips: each normalised alone, then padded with exact zeros.
+
+    Args:
+        clips: mono audio at `config.sample_rate`, one [S] float array a clip.
+        config: says how clips are normalised and how short they may be.
+        size: samples to pad to; the longest clip's by default.
+        names: what to call each clip in an error (file names); its number by default.
+
+    Returns:
+        samples [B, S] float32 and lengths [B] int32, in samples.
+
+    Raises:
+        MrlError: no clip at all; a clip that is not one row of floats, holds NaN or
+            infinity, is shorter than one frame, or longer than `size`.
+    """
+    if len(clips) == 0:
+        raise MrlError("there are no clips to embed", mend="pass one clip or more")
+    lengths = np.asarray([np.size(clip) for clip in clips], np.int32)
+    size = int(lengths.max()) if size is None else size
+    samples = np.zeros((len(clips), size), np.float32)
+    for row, clip in enumerate(clips):
+        name = f"clip {row}" if names is None else names[row]
+        _check_clip(np.asarray(clip), config, size, name)
+        samples[row, : lengths[row]] = normalize_clip(clip) if config.normalize_clips else clip
+    return samples, lengths
+
+
+def normalize_clip(clip: HostArray) -> HostArray:
+    """Zero mean and unit variance over the whole clip, in float32; silence stays zero."""
+    clip = np.asarray(clip, np.float32)
+    return (clip - clip.mean()) / np.sqrt(clip.var() + np.float32(1e-7))
+
+
+def _check_clip(clip: HostArray, config: HubertConfig, size: int, name: object) -> None:
+    if clip.dtype.kind != "f":
+        raise MrlError(
+            f"the audio is of dtype {clip.dtype}, expected floats from -1 to 1",
+            where=name,
+            mend="divide whole numbers by their range, 32768 for 16 bits",
+        )
+    if clip.ndim != 1:
+        raise MrlError(
+            f"the audio has shape {clip.shape}, expected one row of samples",
+            where=name,
+            mend="mix the channels down to one",
+        )
+    if not np.isfinite(clip).all():
+        bad = np.flatnonzero(~np.isfinite(clip))
+        raise MrlError(
+            f"{bad.size} of {clip.size} samples are NaN or infinite, the first at sample {bad[0]}",
+            where=name,
+            mend="decode the recording again, or leave it out",
+        )
+    if clip.size < config.min_samples:
+        raise MrlError(
+            f"the audio has {clip.size} samples, shorter than one frame of {config.min_samples} "
+            f"({1000 * config.min_samples / config.sample_rate:g} ms)",
+            where=name,
+            mend="leave the clip out, or join it to its neighbour",
+        )
+    if clip.size > size:
+        raise MrlError(
+            f"the audio has {clip.size} samples, more than the batch's {size}",
+            where=name,
+            mend="cut the clip, or raise `size`",
+        )

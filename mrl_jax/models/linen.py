@@ -1,0 +1,45 @@
+"""A tower for people whose own model is written in Flax Linen."""
+
+from typing import Any
+
+from flax import linen, nnx
+
+from mrl_jax.models.hubert import HubertEncoder
+from mrl_jax.models.qwen3 import Qwen3Encoder
+from mrl_jax.nn import param_tree
+
+
+def to_linen(
+    tower: Qwen3Encoder | HubertEncoder,
+) -> tuple[linen.Module, dict[str, dict[str, Any]]]:
+    """A Linen module that computes what `tower` computes, and its variables.
+
+    The module is `nnx.bridge.ToLinen` around the tower's own class, so it stands alone
+    or as a submodule of another Linen module; methods other than the call are reached
+    by `module.apply(variables, ..., nnx_method="embed")`.
+
+    Returns:
+        The module, and {"params": nested weights}, to be held out of the optimiser
+        where the tower is to stay frozen.
+
+    Raises:
+        TypeError: `tower` is no tower.
+    """
+    if not isinstance(tower, Qwen3Encoder | HubertEncoder):
+        raise TypeError(
+            f"to_linen takes a Qwen3Encoder or a HubertEncoder, got {type(tower).__name__}; "
+            "of a recogniser, pass its .encoder"
+        )
+    options: dict[str, Any] = {
+        "dtype": tower.dtype,
+        "remat": tower.remat,
+        "unroll": tower.unroll,
+    }
+    if isinstance(tower, HubertEncoder):
+        options["padding"] = tower.padding
+    weights = {
+        path: variable.get_value() for path, variable in param_tree.flat_weights(tower).items()
+    }
+    options["param_dtype"] = next(iter(weights.values())).dtype
+    module = nnx.bridge.to_linen(type(tower), tower.config, **options)
+    return module, {"params": nnx.to_pure_dict(nnx.state(tower, (nnx.Param, param_tree.Frozen)))}

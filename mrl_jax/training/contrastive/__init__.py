@@ -1,0 +1,1 @@
+"""Late fusion and dual encoder: a head trained between frozen towers."""

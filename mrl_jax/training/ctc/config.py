@@ -1,0 +1,206 @@
+"""A recogniser's training: its config, and the model and data that are built from it."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mrl_jax.checkpoints.towers import TowerInfo, load_hubert, load_hubert_ctc, read_info
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.ctc import CtcBatchConfig, MaskConfig
+from mrl_jax.data.batches.plan import Augment
+from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
+from mrl_jax.data.build.utterances import Column, check_column
+from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc, character_vocabulary
+from mrl_jax.models.hubert import HubertConfig
+from mrl_jax.models.init import fill, initial_recogniser, start_as_filterbank
+from mrl_jax.nn import param_tree
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+
+Spelling = Literal["data", "tower"]
+
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CtcModelConfig:
+    """The recogniser.
+
+    Attributes:
+        speech_tower: folder made by `python -m converters hubert`, with or without an output
+            layer; empty begins at random weights.
+        sizes: of the encoder, where it begins at random.
+        filterbank: whether its first convolution then begins as a bank of filters; it takes
+            a kernel of 16 ms or so.
+        vocabulary: "data": a new output layer over the characters of the training
+            transcripts; "tower": the output layer and characters that the tower has.
+        freeze_convolutions: leave the tower's convolutions as they are.
+        dtype: of the computation, "float32" or "bfloat16"; weights and loss are float32.
+        remat: recompute layers whole in the backward pass: slower by a fifth, for the memory of
+            long clips or large towers.
+    """
+
+    speech_tower: str = "towers/speech"
+    sizes: HubertConfig = dataclasses.field(default_factory=HubertConfig.base)
+    filterbank: bool = False
+    vocabulary: Spelling = "data"
+    freeze_convolutions: bool = True
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.vocabulary not in get_args(Spelling):
+            raise MrlError(f"model.vocabulary is {self.vocabulary!r}, expected data or tower")
+        if self.dtype not in DTYPES:
+            raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
+        if not self.speech_tower and (self.vocabulary == "tower" or self.freeze_convolutions):
+            raise MrlError(
+                "model.vocabulary=tower and model.freeze_convolutions take a tower, and "
+                "model.speech_tower is empty",
+                mend="name a tower, or set model.vocabulary=data and "
+                "model.freeze_convolutions=false",
+            )
+        if self.speech_tower and self.filterbank:
+            raise MrlError(
+                "model.filterbank is of random weights, and model.speech_tower names a tower",
+                mend="leave one of the two out",
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CtcDataConfig:
+    """What is trained on, and what is measured meanwhile.
+
+    Attributes:
+        train: a manifest, a folder of Parquet files, or a data set built from one by
+            `python -m mrl_jax.data.build`.
+        split: which split of it.
+        transcripts: where what is said stands: "transcript", or "text" where the document
+            is what is said.
+        plain: whether transcripts are read in lower case and without punctuation, in
+            training and validation.
+        validation: a retrieval set of spoken queries, a manifest or a built data set; none
+            if empty.
+        validation_split: of a manifest or a built data set.
+        batch: how recordings become batches.
+        build: how a manifest is built into a data set, inside the workdir.
+    """
+
+    train: str = "data/train.jsonl"
+    split: str = "train"
+    transcripts: Column = "transcript"
+    plain: bool = True
+    validation: str = ""
+    validation_split: str = ""
+    batch: CtcBatchConfig = dataclasses.field(default_factory=CtcBatchConfig)
+    build: BuildOptions = dataclasses.field(default_factory=BuildOptions)
+
+    def __post_init__(self) -> None:
+        check_column(self.transcripts, "data.transcripts")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CtcExperiment:
+    """Everything about a recogniser's run.
+
+    Attributes:
+        name: of the run; its workdir is runs/NAME by default.
+        seed: of new weights, the order of the data, and augmentation.
+        masks: what training clips are silenced in.
+        augment: changes training clips before that, as `ExperimentConfig.augment` does.
+        stretch: the most that `augment` makes a clip longer by.
+    """
+
+    name: str
+    seed: int = 0
+    model: CtcModelConfig = dataclasses.field(default_factory=CtcModelConfig)
+    data: CtcDataConfig = dataclasses.field(default_factory=CtcDataConfig)
+    masks: MaskConfig = dataclasses.field(default_factory=MaskConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    train: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    augment: Augment | None = None
+    stretch: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
+
+
+def read_tower(config: CtcModelConfig) -> TowerInfo | None:
+    """The description of the tower to begin with; None for random weights.
+
+    Raises:
+        MrlError: no speech tower there; no characters, where the tower's are asked for.
+    """
+    if not config.speech_tower:
+        return None
+    info = read_info(Path(config.speech_tower), expected=("hubert", "hubert_ctc"))
+    if config.vocabulary == "tower" and info.vocabulary is None:
+        raise MrlError(
+            "has no vocabulary of its own",
+            where=config.speech_tower,
+            mend="set model.vocabulary=data",
+        )
+    return info
+
+
+def choose_vocabulary(
+    config: CtcModelConfig, tower: TowerInfo | None, transcripts: Sequence[str]
+) -> CtcVocabulary:
+    """What transcripts are spelled with."""
+    if config.vocabulary == "tower" and tower is not None and tower.vocabulary is not None:
+        return tower.vocabulary
+    return character_vocabulary(transcripts)
+
+
+def build_recogniser(
+    config: CtcModelConfig, tower: TowerInfo | None, vocabulary: CtcVocabulary, seed: int
+) -> HubertCtc:
+    """The recogniser before the first step; what is to be trained is `nnx.Param`."""
+    sizes = config.sizes if tower is None else tower.config
+    assert isinstance(sizes, HubertConfig)
+    weights: dict[str, Any] = {}
+    if tower is None:
+        model = initial_recogniser(sizes, vocabulary, seed)
+        model = start_as_filterbank(model) if config.filterbank else model
+        weights |= _arrays(model)
+    elif config.vocabulary == "tower":
+        weights |= _arrays(load_hubert_ctc(config.speech_tower, dtype=jnp.float32))
+    else:
+        encoder = load_hubert(config.speech_tower, dtype=jnp.float32)
+        weights |= {f"encoder.{path}": array for path, array in _arrays(encoder).items()}
+        shape = (sizes.width, len(vocabulary.tokens))
+        drawn = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+        weights["lm_head.kernel"] = drawn / np.sqrt(sizes.width, dtype=np.float32)
+        weights["lm_head.bias"] = np.zeros(shape[1], np.float32)
+    module = abstract_hubert_ctc(
+        sizes,
+        len(vocabulary.tokens),
+        vocabulary=vocabulary,
+        dtype=DTYPES[config.dtype],
+        param_dtype=jnp.float32,
+        remat=config.remat,
+    )
+    model = fill(module, lambda path, shape: weights[".".join(map(str, path))])
+    if config.freeze_convolutions:
+        param_tree.freeze(model.encoder.feature_encoder)
+    return model
+
+
+def prepare_data(config: CtcDataConfig, workdir: Path) -> tuple[Path, BuildReport | None]:
+    """The built data set, from a manifest where it has to be built first."""
+    source = Path(config.train)
+    if (source / BUILD_FILE).is_file():
+        return source, None
+    report = build_dataset(source, workdir / "data", options=config.build, overwrite=True)
+    return report.out, report
+
+
+def _arrays(module: nnx.Module) -> dict[str, Any]:
+    return {path: leaf.get_value() for path, leaf in param_tree.flat_weights(module).items()}

@@ -1,0 +1,84 @@
+"""One step of a recogniser's training: a pure function of (state, frozen weights, batch)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float32
+
+from mrl_jax.data.batches.ctc import CtcBatch
+from mrl_jax.losses.ctc import ctc_losses
+from mrl_jax.training.state import Metrics, Rebuild, TrainState
+
+CtcStep = Callable[[TrainState, Mapping[str, Any], CtcBatch], tuple[TrainState, Metrics]]
+
+
+def make_ctc_step(
+    rebuild: Rebuild,
+    optimizer: optax.GradientTransformation,
+    *,
+    blank: int,
+    accumulation_steps: int = 1,
+    axis_name: str | None = None,
+) -> CtcStep:
+    """The step as a pure function; `parallel.py` compiles it.
+
+    The loss is the mean over clips of the negative log likelihood of a token. Clips have
+    nothing to do with one another, so parts and devices only have to be averaged.
+
+    Args:
+        rebuild: a `HubertCtc` from (trained, frozen), see `param_tree.split`.
+        optimizer: its state is in `TrainState`.
+        blank: id of the blank.
+        accumulation_steps: equal parts of the rows, run one after the other.
+        axis_name: mapped axis of devices; None where the batch is one global array.
+    """
+
+    def loss_of(trained: Any, frozen: Mapping[str, Any], batch: CtcBatch) -> Float32[Array, ""]:
+        output = rebuild(trained, frozen)(batch.samples, batch.lengths)
+        counts = jnp.asarray(batch.counts)
+        losses = ctc_losses(output, jnp.asarray(batch.labels), counts, blank=blank)
+        return jnp.mean(losses / jnp.maximum(counts, 1).astype(jnp.float32))
+
+    def step(
+        state: TrainState, frozen: Mapping[str, Any], batch: CtcBatch
+    ) -> tuple[TrainState, Metrics]:
+        def part(rows: CtcBatch) -> Any:
+            return jax.value_and_grad(loss_of)(state.trained, frozen, rows)
+
+        if accumulation_steps == 1:
+            loss, gradients = part(batch)
+        else:
+            parts = jax.tree.map(
+                lambda x: jnp.reshape(x, (-1, accumulation_steps, *x.shape[1:])).swapaxes(0, 1),
+                batch,
+            )
+            loss, gradients = jax.tree.map(lambda x: jnp.mean(x, axis=0), lax.map(part, parts))
+        if axis_name is not None:
+            # Each device has the mean over its own rows, as many as any other's.
+            loss, gradients = lax.pmean((loss, gradients), axis_name)
+        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        metrics = {
+            "loss": loss,
+            "loss_per_dim": jnp.zeros((0,), jnp.float32),  # The loop's; there are no dims.
+            "gradient_norm": optax.tree.norm(gradients),
+            "update_norm": optax.tree.norm(updates),
+            "weight_norm": optax.tree.norm(trained),
+        }
+        return TrainState(state.step + 1, trained, new_optimizer), metrics
+
+    return step
+
+
+def kernels(params: Any) -> Any:
+    """True at kernels; where layers are stacked, norms and biases have two axes as well."""
+
+    def is_kernel(path: Any, _: Any) -> bool:
+        name = jax.tree_util.keystr(path)
+        return "kernel" in name or "direction" in name
+
+    return jax.tree.map_with_path(is_kernel, params)

@@ -1,0 +1,1 @@
+"""The text stage: a text tower trained whole on pairs of texts."""

@@ -1,0 +1,177 @@
+"""One run of the text stage: its config, and the tower that it begins with."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mrl_jax.checkpoints.new_towers import save_text_tower
+from mrl_jax.checkpoints.towers import TOWER_FILE, read_info
+from mrl_jax.core.array_types import DTYPES
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.text import TextBatchConfig, prompted
+from mrl_jax.data.sets.text_pairs import TextPair
+from mrl_jax.data.text.train_tokenizer import Units, new_tokenizer
+from mrl_jax.losses.config import LossConfig
+from mrl_jax.models.init import initial_tower
+from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+
+INITIAL = "initial"
+"""Folder of a new tower, in that of its run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NewTowerConfig:
+    """A small tower with random weights, and a tokenizer made from the training texts.
+
+    Attributes:
+        units: what its tokens are: "pieces", "characters" or "words".
+        max_pieces: size of a vocabulary of pieces.
+        width, num_layers, num_heads, num_kv_heads, head_width, mlp_width: its sizes.
+        rope_theta: base of the rotary angles.
+        norm_epsilon: of its norms.
+    """
+
+    units: Units = "pieces"
+    max_pieces: int = 2000
+    width: int = 96
+    num_layers: int = 2
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_width: int = 32
+    mlp_width: int = 192
+    rope_theta: float = 1e4
+    norm_epsilon: float = 1e-6
+
+    def sizes(self, vocab_size: int) -> Qwen3Config:
+        """The tower's own config."""
+        return Qwen3Config(
+            vocab_size=vocab_size,
+            width=self.width,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_width=self.head_width,
+            mlp_width=self.mlp_width,
+            rope_theta=self.rope_theta,
+            norm_epsilon=self.norm_epsilon,
+        )
+
+    def __post_init__(self) -> None:
+        if self.units not in ("pieces", "characters", "words"):
+            raise MrlError(f"model.new.units is {self.units!r}, expected pieces, characters, words")
+        sizes = ("width", "num_layers", "num_heads", "num_kv_heads", "head_width", "mlp_width")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise MrlError(f"model.new.{name} is {getattr(self, name)}, expected 1 or more")
+        try:
+            self.sizes(1)
+        except ValueError as error:
+            raise MrlError(str(error), where="model.new") from error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextModelConfig:
+    """The tower that is trained whole.
+
+    Attributes:
+        text_tower: folder made by `python -m converters qwen3`; not read if `new` is set.
+        new: a tower of random weights instead.
+        dtype: of the computation, and of the tower that is written; weights and moments
+            are kept in float32 while it is trained.
+        remat: recompute layers whole in the backward pass: slower by a fifth, for the memory of
+            long clips or large towers.
+    """
+
+    text_tower: str = "towers/text"
+    new: NewTowerConfig | None = None
+    dtype: str = "bfloat16"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextDataConfig:
+    """What is trained on, and what is measured meanwhile.
+
+    Attributes:
+        train: a table of pairs, see `data.text_pairs`.
+        validation: a retrieval set with queries in writing (or transcripts); none if empty.
+        batch: how pairs become batches.
+    """
+
+    train: str = "data/text_pairs.jsonl"
+    validation: str = ""
+    batch: TextBatchConfig = dataclasses.field(default_factory=TextBatchConfig)
+
+
+def _paper_optim() -> OptimConfig:
+    return OptimConfig(
+        learning_rate=2e-5, schedule="cosine", warmup_fraction=0.1, accumulation_steps=16
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextStageExperiment:
+    """Everything about a run of the text stage. The defaults are the paper's.
+
+    Attributes:
+        name: of the run; its workdir is runs/NAME by default.
+        seed: of the order of the data, and of a new tower's weights.
+        optim: `accumulation_steps` parts make one batch, whose gradient is exact.
+    """
+
+    name: str
+    seed: int = 0
+    model: TextModelConfig = dataclasses.field(default_factory=TextModelConfig)
+    data: TextDataConfig = dataclasses.field(default_factory=TextDataConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=_paper_optim)
+    train: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(epochs=2.0))
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
+        if self.loss.name != "matryoshka_infonce":
+            raise MrlError(
+                f"loss.name is {self.loss.name!r}, expected matryoshka_infonce: in the text "
+                "stage both sides are trained, and a regression of one onto the other collapses"
+            )
+        if self.loss.learn_temperature:
+            raise MrlError("loss.learn_temperature is true, expected false in the text stage")
+
+
+def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdir: Path) -> Path:
+    """Folder of the tower to begin with; a new one is made in the workdir.
+
+    A resumed run keeps the one it began with, whose tokenizer its weights belong to.
+
+    Raises:
+        MrlError: that one has other sizes than the config says.
+    """
+    new = config.model.new
+    if new is None:
+        return Path(config.model.text_tower)
+    folder = workdir / INITIAL
+    begun = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
+    if begun and (folder / TOWER_FILE).is_file():
+        sizes = read_info(folder, expected=("qwen3",)).config
+        assert isinstance(sizes, Qwen3Config)
+        if new.sizes(sizes.vocab_size) != sizes:
+            raise MrlError(
+                "the run began with a tower of other sizes than model.new has",
+                where=folder,
+                mend="set them back, or choose another --workdir",
+            )
+        return folder
+    texts = [*prompted(pairs, config.data.batch.prompts), *(pair.document for pair in pairs)]
+    files = new_tokenizer(texts, units=new.units, max_pieces=new.max_pieces)
+    vocabulary = json.loads(files["tokenizer.json"])["model"]["vocab"]
+    tower = initial_tower(new.sizes(len(vocabulary)), config.seed)
+    save_text_tower(folder, tower, files)
+    return folder

@@ -1,0 +1,149 @@
+"""One step of the text stage: a pure function of (state, nothing frozen, pairs)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float32
+
+from mrl_jax.data.batches.text import TextBatch
+from mrl_jax.losses.config import LossConfig
+from mrl_jax.losses.matryoshka import matryoshka_infonce
+from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
+from mrl_jax.nn.param_tree import flatten
+from mrl_jax.training.grad_cache import cached_value_and_grad
+from mrl_jax.training.state import Metrics, TrainState
+
+RebuildText = Callable[[Mapping[str, Any]], Qwen3Encoder]
+"""A tower from its weights, as a nested dict."""
+
+
+EMBEDDING = "embed_tokens"
+
+
+def make_text_step(
+    rebuild: RebuildText,
+    optimizer: optax.GradientTransformation,
+    config: LossConfig,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    accumulation_steps: int = 1,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Mapping[str, Any], TextBatch], tuple[TrainState, Metrics]]:
+    """The step as a pure function; `Devices.compile` compiles it.
+
+    Args:
+        rebuild: the tower from its weights.
+        optimizer: its state is in `TrainState`.
+        config: the loss; always nested InfoNCE, at a fixed temperature.
+        dtype: of the weights that are computed with; the state keeps float32.
+        accumulation_steps: equal parts of the rows, run one after the other; the gradient
+            is that of all rows together (`cached`).
+        axis_name: mapped axis of devices; None where the batch is one global array.
+    """
+    value_and_grad = cached_value_and_grad(
+        embedder(rebuild), pair_loss(config, axis_name), parts=accumulation_steps
+    )
+
+    def step(
+        state: TrainState, frozen: Mapping[str, Any], batch: TextBatch
+    ) -> tuple[TrainState, Metrics]:
+        del frozen  # Everything is trained.
+        (total, per_dim), gradients = value_and_grad(working_copy(state.trained, dtype), batch)
+        gradients = jax.tree.map(lambda x: x.astype(jnp.float32), gradients)
+        if axis_name is not None:
+            gradients = lax.pmean(gradients, axis_name)
+        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        metrics = {
+            "loss": total,
+            "loss_per_dim": per_dim,
+            "gradient_norm": optax.tree.norm(gradients),
+            "update_norm": optax.tree.norm(updates),
+            "weight_norm": optax.tree.norm(trained),
+        }
+        return TrainState(state.step + 1, trained, new_optimizer), metrics
+
+    return step
+
+
+def tower_rebuilder(config: Qwen3Config, dtype: DTypeLike, *, remat: bool) -> RebuildText:
+    """The tower from its weights, computing in `dtype`.
+
+    Args:
+        config: sizes.
+        dtype: of the computation; weights may be of another.
+        remat: recompute layers in the backward pass.
+    """
+    module = abstract_qwen3(config, dtype=dtype, param_dtype=dtype, remat=remat)
+    graphdef, state = nnx.split(module)
+    leaves = [(path, ".".join(map(str, path)), leaf) for path, leaf in nnx.to_flat_state(state)]
+
+    def rebuild(weights: Mapping[str, Any]) -> Qwen3Encoder:
+        flat = flatten(weights)
+        filled = [(path, leaf.replace(flat[name])) for path, name, leaf in leaves]
+        return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+    return rebuild
+
+
+def embedder(rebuild: RebuildText) -> Callable[[Any, TextBatch], tuple[Array, Array]]:
+    """Queries [B, E] and documents [B, E] of a batch, as a function of the weights."""
+
+    def embed(weights: Any, batch: TextBatch) -> tuple[Array, Array]:
+        tower = rebuild(weights)
+        return (
+            _embed(tower, batch.query, batch.query_mask),
+            _embed(tower, batch.document, batch.document_mask),
+        )
+
+    return embed
+
+
+def text_embedder(rebuild: RebuildText, dtype: DTypeLike) -> Callable[[Any, Any, Any], Array]:
+    """(weights, ids [B, L], mask [B, L]) to [B, E], as the step embeds."""
+
+    def embed(weights: Any, ids: Any, mask: Any) -> Array:
+        return _embed(rebuild(working_copy(weights, dtype)), ids, mask)
+
+    return embed
+
+
+def pair_loss(
+    config: LossConfig, axis_name: str | None = None
+) -> Callable[[Any, tuple[Array, Array], TextBatch], tuple[Float32[Array, ""], Array]]:
+    """The loss of embedded pairs, and that of each dim."""
+
+    def loss(
+        weights: Any, embeddings: tuple[Array, Array], batch: TextBatch
+    ) -> tuple[Float32[Array, ""], Array]:
+        del weights
+        found = matryoshka_infonce(
+            *embeddings,
+            dims=config.dims,
+            weights=config.weights or None,
+            temperature=config.temperature,
+            symmetric=config.symmetric,
+            query_ids=jnp.asarray(batch.query_ids),
+            document_ids=jnp.asarray(batch.document_ids),
+            axis_name=axis_name,
+        )
+        return found.total, found.per_dim
+
+    return loss
+
+
+def working_copy(weights: Mapping[str, Any], dtype: DTypeLike) -> dict[str, Any]:
+    """The weights in `dtype`; the table of token embeddings, which is only read, as it is."""
+    cast = jax.tree.map(lambda x: x.astype(dtype), dict(weights))
+    return {**cast, EMBEDDING: weights[EMBEDDING]}
+
+
+def _embed(tower: Qwen3Encoder, ids: Any, mask: Any) -> Array:
+    # Looked up here, where the table may be float32: its gradient adds up many tokens.
+    return tower.embed(jnp.take(tower.embed_tokens.embedding[...], ids, axis=0), mask)

@@ -1,0 +1,198 @@
+"""Hub ids, through a small hub on this machine: what is fetched, and how failures are told."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loopback_hub import COMMIT, Handler, Hub, closed_port, environment, serving
+
+from converters.convert import convert
+from converters.random_init import random_init
+
+CONFIG = {
+    "model_type": "qwen3",
+    "vocab_size": 101,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rope_theta": 1e6,
+    "rms_norm_eps": 1e-6,
+}
+OTHERS = {
+    "tokenizer.json": b'{"version": "1.0"}',
+    "merges.txt": b"a b\n",
+    "1_Pooling/config.json": b"{}",
+    "modeling.py": b"raise SystemExit(99)",
+    "training_args.bin": b"pickle",
+    "tf_model.h5": b"hdf5",
+    "README.md": b"# Tiny",
+    ".gitattributes": b"",
+    "onnx/model.onnx": b"onnx",
+    "onnx/model.safetensors": b"not ours",
+}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serving(Handler) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("checkpoint")
+    (root / "config.json").write_text(json.dumps(CONFIG))
+    random_init("qwen3", root / "config.json", root / "made")
+    return root / "made"
+
+
+def published(checkpoint: Path) -> dict[str, bytes]:
+    return OTHERS | {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+
+
+SCRIPT = """
+import contextlib, io, json, sys
+from converters.__main__ import main
+from mrl_jax.core.errors import run_command
+for argv in json.loads(sys.argv[1]):
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told):
+        status = run_command(main, argv)
+    print(json.dumps([status, told.getvalue()]))
+"""
+
+
+def run(env: dict[str, str], *commands: list[str], prelude: str = "") -> list[tuple[int, str]]:
+    """Status and stderr of each command line, all in one fresh process."""
+    argv = [sys.executable, "-c", prelude + SCRIPT, json.dumps(commands)]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(lines) == len(commands)
+    assert "Traceback" not in done.stderr
+    return [(status, told) for status, told in lines]
+
+
+def check(result: tuple[int, str], *parts: str) -> None:
+    status, line = result
+    assert status == 2, line
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1, line
+    for part in parts:
+        assert part in line
+
+
+def test_a_hub_id_converts_and_its_commit_is_recorded(hub, checkpoint, tmp_path):
+    hub.models["org/tiny"] = published(checkpoint)
+    done = subprocess.run(
+        [sys.executable, "-m", "converters", "qwen3", "org/tiny", str(tmp_path / "out")],
+        env=environment(tmp_path / "home", hub.url),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["source"], report["revision"]) == ("org/tiny", COMMIT)
+    local = convert(str(checkpoint), tmp_path / "local", family="qwen3")
+    assert report["digest"] == local["digest"]
+    assert (local["source"], local["revision"]) == (str(checkpoint), None)
+    assert hub.fetched == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "merges.txt",
+        "1_Pooling/config.json",
+    }
+    assert sorted(report["files"]) == sorted(hub.fetched - {"model.safetensors"})
+    # From then on the cache has it, with its commit, and no hub is needed.
+    hub.asked.clear()
+    env = environment(tmp_path / "home", hub.url, HF_HUB_OFFLINE="1")
+    assert run(env, ["qwen3", "org/tiny", str(tmp_path / "offline")]) == [(0, "")]
+    assert hub.asked == []
+    again = json.loads((tmp_path / "offline" / "report.json").read_text())
+    assert (again["digest"], again["revision"]) == (report["digest"], COMMIT)
+
+
+def test_a_pickle_is_fetched_only_where_there_is_nothing_better(hub, checkpoint, tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    files = published(checkpoint)
+    del files["model.safetensors"], files["onnx/model.safetensors"]
+    torch.save(load_file(checkpoint / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    files["pytorch_model.bin"] = (tmp_path / "pytorch_model.bin").read_bytes()
+    hub.models["org/old"] = files
+    hub.models["org/both"] = published(checkpoint) | {"pytorch_model.bin": b"not fetched"}
+    commands = [
+        ["qwen3", f"org/{name}", str(tmp_path / name), "--revision", COMMIT]
+        for name in ("both", "old")
+    ]
+    env = environment(tmp_path / "home", hub.url)
+    results = run(env, *commands)
+    assert [status for status, _ in results] == [0, 0], results
+    pickles = {path for method, path in hub.asked if method == "GET" and path.endswith(".bin")}
+    assert pickles == {f"/org/old/resolve/{COMMIT}/pytorch_model.bin"}
+    assert not {"training_args.bin", "modeling.py"} & hub.fetched
+    both, old = (
+        json.loads((tmp_path / name / "report.json").read_text()) for name in ("both", "old")
+    )
+    assert both["digest"] == old["digest"]
+    assert (both["revision"], old["revision"]) == (COMMIT, COMMIT)
+
+
+def test_what_the_hub_refuses_is_one_line(hub, checkpoint, tmp_path):
+    hub.models["org/tiny"] = published(checkpoint)
+    hub.models["org/bare"] = {"config.json": json.dumps(CONFIG).encode()}
+    out = str(tmp_path / "out")
+    results = run(
+        environment(tmp_path / "home", hub.url),
+        ["qwen3", "org/missing", out],
+        ["hubert", "org/secret", out],
+        ["qwen3", "org/gated", out],
+        ["qwen3", "org/tiny", out, "--revision", "v9"],
+        ["qwen3", "org/broken", out],
+        ["qwen3", "org/bare", out],
+        ["qwen3", "org/tiny.git", out],
+        ["qwen3", str(checkpoint), str(tmp_path / "local")],
+    )
+    unknown = "neither a local folder nor a model on the hub. Check the spelling"
+    check(results[0], "error: org/missing: ", unknown)
+    check(results[1], "error: org/secret: ", "401 Unauthorized")
+    check(results[2], "error: org/gated: ", "wants an agreement", "hf auth login")
+    check(results[3], "error: org/tiny: ", "no revision 'v9'", "branch, tag or commit")
+    check(results[4], "error: org/broken: ", "the hub could not be reached", "500", "network")
+    check(results[5], "has no weights: expected model.safetensors")
+    check(results[6], "error: org/tiny.git: ", "hub id", ".git")
+    # A folder that is here is no question to the hub.
+    assert results[7] == (0, "")
+    assert all("/org/" in path for _, path in hub.asked)
+    assert not (tmp_path / "out").exists()
+    assert not [name for name in os.listdir(tmp_path) if "partial" in name]
+
+
+@pytest.mark.parametrize("case", ["refused", "proxy", "offline"])
+def test_a_hub_out_of_reach_is_one_line_and_soon(case, hub, tmp_path):
+    home = tmp_path / "home"
+    env = {
+        "refused": environment(home, f"http://127.0.0.1:{closed_port()}"),
+        # A proxy that will not have it: how many an institute's network looks.
+        "proxy": environment(home, "https://hub.invalid", HTTPS_PROXY=hub.url),
+        "offline": environment(home, hub.url, HF_HUB_OFFLINE="1"),
+    }[case]
+    begun = time.monotonic()
+    (result,) = run(env, ["qwen3", "org/tiny", str(tmp_path / "out")])
+    assert time.monotonic() - begun < 30
+    parts = ("no such folder, and the hub could not be reached", "Check the network")
+    check(result, "error: org/tiny: ", *parts)
+    assert not (tmp_path / "out").exists()
+    if case == "offline":
+        assert hub.asked == []

@@ -1,0 +1,216 @@
+"""Configs from files and from dotted names."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from mrl_jax.core.config import load_config, override, to_json
+from mrl_jax.core.errors import MrlError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+    rate: float = 0.1
+    steps: int = 3
+    on: bool = False
+    name: str = "x"
+    dims: tuple[int, ...] = (4, 2)
+    shares: tuple[float, ...] = ()
+    words: tuple[str, ...] = ()
+    span: tuple[float, float] = (0.0, 1.0)
+    limit: float | None = 1.0
+    kind: Literal["linear", "cosine"] = "linear"
+    maybe: Literal["a", "b"] | None = "a"
+    label: str | None = None
+    prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    hook: Callable[[int], int] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    seed: int = 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rate=3e-4", 3e-4),
+        ("rate=2", 2.0),
+        ("steps=-7", -7),
+        ("on=true", True),
+        ("on=False", False),
+        ("name=3", "3"),
+        ("name=a=b", "a=b"),
+        ("name=", ""),
+        ("dims=[64,32]", (64, 32)),
+        ("dims=64,32", (64, 32)),
+        ("dims=(64,)", (64,)),
+        ("dims=64", (64,)),
+        ("dims=[]", ()),
+        ("shares=[1,0.5]", (1.0, 0.5)),
+        ('words=["a","b"]', ("a", "b")),
+        ("words=a", ("a",)),
+        ("span=[1,2]", (1.0, 2.0)),
+        ("limit=none", None),
+        ("limit=None", None),
+        ("limit=null", None),
+        ("limit=2", 2.0),
+        ("kind=cosine", "cosine"),
+        ("maybe=b", "b"),
+        ("maybe=none", None),
+        ("label=none", None),
+        ("label=12", "12"),
+        ("prompts.digits=Find the number.", {"digits": "Find the number."}),
+        ("prompts.a.b=c=d", {"a.b": "c=d"}),
+        ("hook=none", None),
+    ],
+)
+def test_values(text, expected):
+    found = getattr(
+        override(Outer(), [f"inner.{text}"]).inner, text.partition("=")[0].split(".")[0]
+    )
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_several_and_the_rest_stays():
+    before = Outer(inner=Inner(prompts={"a": "b"}))
+    after = override(before, ["seed=4", "inner.steps=9", "inner.prompts.c=d", "seed=5"])
+    assert (after.seed, after.inner.steps) == (5, 9)
+    assert after.inner.prompts == {"a": "b", "c": "d"}
+    assert after.inner.rate == before.inner.rate
+    assert before == Outer(inner=Inner(prompts={"a": "b"}))
+    assert override(before, []) is before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seeed=1", "no field 'seeed'. Did you mean seed?"),
+        ("iner.rate=1", "no field 'iner.rate'. Did you mean inner?"),
+        ("inner.rte=1", "no field 'inner.rte'. Did you mean rate?"),
+        ("inner.zzzzzz=1", "Expected one of rate, steps, on"),
+        ("inner=1", "'inner' is a group of fields. Name one of rate, steps"),
+        ("inner.rate.x=1", "'inner.rate.x' goes deeper than the config does"),
+        ("seed", "'seed' is no option and no assignment"),
+        ("seed=1.5", "seed is '1.5', expected int"),
+        ("seed=true", "seed is 'true', expected int"),
+        ("seed=x", "seed is 'x', expected int"),
+        ("seed=none", "seed is 'none', expected int"),
+        ("inner.on=1", "inner.on is '1', expected bool"),
+        ("inner.rate=fast", "inner.rate is 'fast', expected float"),
+        ("inner.limit=x", "inner.limit is 'x', expected float or NoneType"),
+        ("inner.dims=[1,2.5]", "inner.dims is '[1,2.5]', expected tuple"),
+        ("inner.dims=a", "inner.dims is 'a', expected tuple"),
+        ("inner.span=[1,2,3]", "inner.span is '[1,2,3]', expected tuple"),
+        ("inner.kind=cosin", "'cosin', expected one of linear, cosine. Did you mean cosine?"),
+        ("inner.hook=print", "inner.hook is 'print', expected Callable"),
+        ("inner.prompts=x", "inner.prompts is 'x', expected Mapping"),
+    ],
+)
+def test_assignments_that_do_not_fit(text, words):
+    with pytest.raises(MrlError) as caught:
+        override(Outer(), [text])
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", ["speech", "text"])
+def test_the_real_configs_fields_can_be_set(stage):
+    """Every field of the experiment takes its own default back from text."""
+    from mrl_jax.training.contrastive.config import ExperimentConfig
+    from mrl_jax.training.text_tower.config import (
+        NewTowerConfig,
+        TextModelConfig,
+        TextStageExperiment,
+    )
+
+    config: Any = ExperimentConfig(name="x")
+    if stage == "text":
+        config = TextStageExperiment(name="x", model=TextModelConfig(new=NewTowerConfig()))
+
+    def walk(node: Any, prefix: str) -> None:
+        for field in dataclasses.fields(node):
+            value, name = getattr(node, field.name), f"{prefix}{field.name}"
+            if dataclasses.is_dataclass(value):
+                walk(value, f"{name}.")
+            elif not isinstance(value, Mapping):
+                assert override(config, [f"{name}={value}"]) == config, name
+
+    walk(config, "")
+
+
+def test_an_optional_group_can_be_left_out():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Choice:
+        inner: Inner | None = dataclasses.field(default_factory=Inner)
+
+    assert override(Choice(), ["inner=none"]).inner is None
+    changed = override(Choice(), ["inner.steps=5"]).inner
+    assert changed is not None
+    assert changed.steps == 5
+    for config, text in ((Choice(), "inner=3"), (Outer(), "inner=none")):
+        with pytest.raises(MrlError, match="'inner' is a group of fields"):
+            override(config, [text])
+
+
+def write(path, body):
+    path.write_text(body)
+    return path
+
+
+def test_a_config_from_a_file(tmp_path):
+    body = "seed = 7\ndef get_config():\n    return dict(seed=seed)\n"
+    assert load_config(write(tmp_path / "a.py", body), dict) == {"seed": 7}
+    with pytest.raises(MrlError, match=r"a\.py: get_config\(\) returns dict, expected Outer"):
+        load_config(tmp_path / "a.py", Outer)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    write(tmp_path / "late_fusion.py", "")
+    write(tmp_path / "digits.py", "")
+    with pytest.raises(MrlError, match=r"no such config\. Did you mean .*late_fusion\.py\?"):
+        load_config(tmp_path / "late_fusio.py", Outer)
+    with pytest.raises(MrlError, match="no such config"):
+        load_config(tmp_path, Outer)
+    with pytest.raises(MrlError, match="no such config"):
+        load_config(Path("nowhere") / "at_all.py", Outer)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("x = 1\n", r"has no get_config\(\)\. Define one that returns Outer"),
+        ("def get_config(:\n", "the config fails: SyntaxError"),
+        ("def get_config():\n    return 1 / 0\n", "ZeroDivisionError: division by zero"),
+        ("import nothing_like_this\n", "ModuleNotFoundError"),
+        ("def get_config():\n    return None\n", "returns NoneType, expected Outer"),
+    ],
+)
+def test_files_that_fail(tmp_path, body, words):
+    with pytest.raises(MrlError, match=words) as caught:
+        load_config(write(tmp_path / "a.py", body), Outer)
+    assert str(tmp_path / "a.py") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_our_own_errors_pass_through(tmp_path):
+    body = (
+        "from mrl_jax.training.optim import OptimConfig\n"
+        "def get_config():\n    return OptimConfig(learning_rate=-1.0)\n"
+    )
+    with pytest.raises(MrlError, match=r"^optim\.learning_rate is -1\.0, expected above 0$"):
+        load_config(write(tmp_path / "a.py", body), Outer)
+
+
+def test_to_json():
+    found = to_json(override(Outer(), ["inner.prompts.a=b", "inner.limit=none"]))
+    assert json.loads(json.dumps(found)) == found
+    assert found["inner"]["dims"] == [4, 2]
+    assert found["inner"]["prompts"] == {"a": "b"}
+    assert found["inner"]["limit"] is None
+    assert isinstance(to_json(Outer(inner=Inner(hook=abs)))["inner"]["hook"], str)

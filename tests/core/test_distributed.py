@@ -1,0 +1,267 @@
+"""Several processes, one run: `train.py` itself, two of it, against one; and what they refuse."""
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_ctc
+import tiny_run
+from repository import ROOT
+
+import mrl_jax
+from mrl_jax.checkpoints.towers import read_checked_weights, read_info
+from mrl_jax.core.cli import run_command
+from mrl_jax.core.distributed import agree, should_stop, start_hosts, wait_for_all
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
+from mrl_jax.training.metrics_log import read_metrics
+
+CHANGES = ("train.steps=6", "train.validate_every=6", "train.checkpoint_every=3")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    speech, text = tiny_run.make_towers(root / "towers")
+    manifest = tiny_run.make_manifest(root / "data", examples=30)
+    validation = tiny_run.make_retrieval_set(root / "validation", queries=4)
+    tiny_run.make_config(root, speech, text, manifest, validation)
+    return root
+
+
+def start(
+    world: Path,
+    workdir: str,
+    *words: object,
+    devices: int = 1,
+    config: str = "tiny.py",
+    cwd: Path = ROOT,
+):
+    command = [
+        *(sys.executable, ROOT / "train.py", "--config", world / config),
+        *("--workdir", world / workdir, *CHANGES, *words),
+    ]
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        list(map(str, command)),
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def pair(
+    world: Path,
+    workdir: str,
+    *words: object,
+    second: tuple[object, ...] = (),
+    config: str = "tiny.py",
+    cwd: tuple[Path, Path] = (ROOT, ROOT),
+):
+    """Two processes of one device each; their output."""
+    port = free_port()
+    hosts = ("--coordinator", f"localhost:{port}", "--processes", 2, "--process")
+    return [
+        start(world, workdir, *hosts, 0, *words, config=config, cwd=cwd[0]),
+        start(world, workdir, *hosts, 1, *words, *second, config=config, cwd=cwd[1]),
+    ]
+
+
+def ended(process, status: int = 0) -> tuple[str, str]:
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == status, err[-3000:]
+    return out, err
+
+
+@pytest.mark.slow
+def test_two_hosts_are_one_run(world):
+    def stores(name: str) -> tuple[str, ...]:
+        speech = f"data.speech_store={world / f'speech {name}'}"
+        return f"data.store={world / f'store {name}'}", speech, "data.speech_store_dtype=float32"
+
+    ended(start(world, "one", *stores("one"), devices=2))
+    both = pair(world, "two", *stores("two"))
+    (first, _), (second, _) = map(ended, both)
+    assert "on 2 device(s)" in first
+    # Gloo's own line aside, the second has nothing to say.
+    assert all("Gloo" in line for line in second.splitlines())
+    expected, found = (
+        [row["loss"] for row in read_metrics(world / name / "metrics.jsonl") if "loss" in row]
+        for name in ("one", "two")
+    )
+    assert len(found) == 6
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for name, value in tiny_run.exported_head(world / "one").items():
+        np.testing.assert_allclose(tiny_run.exported_head(world / "two")[name], value, atol=1e-5)
+    scores = [mrl_jax.Embedder.load(world / name).info.scores for name in ("one", "two")]
+    assert scores[0] == pytest.approx(scores[1])
+    # The same command goes on with it, on another number of hosts.
+    ended(start(world, "two", "train.steps=8", "train.validate_every=0", devices=2))
+    rows = read_metrics(world / "two" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 9))
+
+
+TEXT_STAGE = """
+from mrl_jax.data.batches.text import TextBatchConfig
+from mrl_jax.training.text_tower.config import *
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.contrastive.step import LossConfig
+
+
+def get_config():
+    new = NewTowerConfig(units="characters", width=32, num_layers=1, head_width=8, mlp_width=32)
+    return TextStageExperiment(
+        name="text",
+        model=TextModelConfig(new=new, dtype="float32"),
+        data=TextDataConfig(
+            train=PAIRS, validation=VALIDATION, batch=TextBatchConfig(batch_size=8, max_tokens=64)
+        ),
+        loss=LossConfig(dims=(32, 8)),
+        optim=OptimConfig(learning_rate=1e-2, accumulation_steps=2),
+        train=LoopConfig(tensorboard=False),
+    )
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["text", "ctc"])
+def test_the_other_stages_run_on_two_hosts_too(world, stage):
+    """Rows of a batch, its loss and the exported tower are those of one process."""
+    changes = ("train.steps=3", "train.validate_every=0")
+    if stage == "ctc":
+        manifest = world / "data" / "train.jsonl"
+        config = tiny_ctc.make_config(world, world / "towers" / "speech", manifest)
+    else:
+        config = world / "text.py"
+        pairs = itertools.product("bcdf", "eiou")
+        rows = [{"query": a + b, "document": b + a} for a, b in pairs]
+        (world / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        written = [Query(id=f"q{i}", text=row["query"]) for i, row in enumerate(rows[:4])]
+        corpus = [Document(id=f"d{i}", text=row["document"]) for i, row in enumerate(rows)]
+        asked = world / "asked in writing"
+        write_retrieval_set(asked, written, corpus, {f"q{i}": {f"d{i}": 1} for i in range(4)})
+        places = {"PAIRS": world / "pairs.jsonl", "VALIDATION": asked}
+        text = TEXT_STAGE
+        for name, place in places.items():
+            text = text.replace(name, repr(str(place)))
+        config.write_text(text)
+    one = start(world, f"{stage} one", *changes, devices=2, config=config.name)
+    both = pair(world, f"{stage} two", *changes, config=config.name)
+    for process in (one, *both):
+        ended(process)
+    found, expected = (
+        [row["loss"] for row in read_metrics(world / name / "metrics.jsonl") if "loss" in row]
+        for name in (f"{stage} two", f"{stage} one")
+    )
+    assert len(found) == 3
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    towers = [world / f"{stage} {name}" / "tower" for name in ("one", "two")]
+    weights = [read_checked_weights(tower, read_info(tower)) for tower in towers]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *weights)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_host_stops_both_at_one_step(world):
+    longer = ("train.steps=100000", "train.checkpoint_every=0", "train.validate_every=0")
+    processes = pair(world, "stopped", *longer)
+    metrics = world / "stopped" / "metrics.jsonl"
+    for _ in range(600):
+        if metrics.is_file() and len(read_metrics(metrics)) > 3:
+            break
+        time.sleep(0.2)
+    processes[1].send_signal(signal.SIGTERM)
+    (first, _), _ = (ended(process, 143) for process in processes)
+    assert "stopped by SIGTERM after step" in first
+    steps = [int(path.name) for path in (world / "stopped" / "checkpoints").glob("[0-9]*")]
+    assert steps == [read_metrics(metrics)[-1]["step"]]
+
+
+@pytest.mark.slow
+def test_hosts_that_disagree_are_named(world):
+    for process in pair(world, "none", second=("optim.learning_rate=1e-2",)):
+        _, err = ended(process, 2)
+        lines = [line for line in err.splitlines() if line.startswith("error:")]
+        assert len(lines) == 1
+        assert "hosts disagree on the config: process 1 of 2 differs from process 0" in lines[0]
+    assert not (world / "none" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_where_the_first_host_fails_the_others_do_not_wait(world):
+    for process in pair(world, "broken", "data.train=nowhere.jsonl"):
+        _, err = ended(process, 2)
+        assert sum("nowhere.jsonl: no such" in line for line in err.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("store", "told"),
+    [
+        ("own", "hosts disagree on the store in own: process 1 of 2 differs from process 0"),
+        ("/dev/null/store", "/dev/null/store: could not be written: "),
+    ],
+)
+def test_a_store_that_not_all_hosts_see(world, tmp_path, store, told):
+    """Each host in a folder of its own, or a place where the first cannot write: nobody waits."""
+    places = (tmp_path / "a", tmp_path / "b")
+    for place in places:
+        place.mkdir()
+    both = pair(world, f"with {len(store)}", f"data.speech_store={store}", cwd=places)
+    for _, err in [ended(process, 2) for process in both]:
+        assert sum(told in line for line in err.splitlines()) == 1, err
+
+
+def test_a_coordinator_that_never_answers_is_named():
+    port = free_port()
+    begun = time.monotonic()
+    with pytest.raises(MrlError, match=f"localhost:{port} did not answer within 1 s"):
+        start_hosts(f"localhost:{port}", 1, 2, timeout=1)
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--process", "0"], "--coordinator and --processes missing"),
+        (["--coordinator", "a:1", "--process", "2", "--processes", "2"], "2, expected 0 to 1"),
+        (["--coordinator", "a", "--process", "0", "--processes", "2"], "'a', expected HOST:PORT"),
+    ],
+)
+def test_wrong_numbers_are_refused(world, words, told, capsys):
+    import importlib
+
+    train = importlib.import_module("train")
+    assert run_command(train.main, ["--config", str(world / "tiny.py"), *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_one_process_needs_nobody():
+    agree({"config": json.dumps({})})
+    wait_for_all("anything")
+    stopped = threading.Event()
+    assert jax.process_count() == 1
+    assert not should_stop(3, stopped)
+    stopped.set()
+    assert should_stop(3, stopped)

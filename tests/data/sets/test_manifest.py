@@ -1,0 +1,234 @@
+"""Manifests and Parquet tables: what is read, and how a mistake in one is told."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.sets.manifest import EmbeddedAudio, Example, read_manifest
+from mrl_jax.data.sets.parquet import EmbeddedReader, ParquetColumns, read_parquet, split_of
+
+pyarrow = pytest.importorskip("pyarrow")
+from pyarrow import parquet  # noqa: E402
+
+ROW = {"id": "a", "audio": "a.wav", "text": "Où est le mil ?"}
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(MrlError) as error:
+        read_manifest(path)
+    line = str(error.value)
+    assert line.startswith(str(path))
+    assert "\n" not in line
+    return line.removeprefix(str(path))
+
+
+def test_a_row_becomes_an_example_with_defaults(tmp_path):
+    path = write(tmp_path / "m.jsonl", ROW, ROW | {"id": "b", "audio": "/x/b.flac"})
+    first, second = read_manifest(path)
+    assert first == Example(id="a", audio=tmp_path / "a.wav", text="Où est le mil ?")
+    assert (first.task, first.split) == ("", "train")
+    assert (first.transcript, first.language, first.speaker, first.document_id) == (None,) * 4
+    assert second.audio == Path("/x/b.flac")
+
+
+def test_every_optional_key_is_read_and_others_are_not(tmp_path):
+    optional = {
+        "task": "t",
+        "transcript": "x",
+        "language": "wo",
+        "speaker": "s",
+        "document_id": "d",
+        "split": "test",
+    }
+    (example,) = read_manifest(write(tmp_path / "m.jsonl", ROW | optional | {"novel": [1]}))
+    assert {key: getattr(example, key) for key in optional} == optional
+    (example,) = read_manifest(write(tmp_path / "m.jsonl", ROW | dict.fromkeys(optional)))
+    assert example == Example(id="a", audio=tmp_path / "a.wav", text=ROW["text"])
+
+
+def test_a_documents_identity_is_its_id_or_its_text(tmp_path):
+    rows = (ROW, ROW | {"id": "b", "document_id": 7}, ROW | {"id": "c", "text": "Non."})
+    examples = read_manifest(write(tmp_path / "m.jsonl", *rows))
+    assert [example.document for example in examples] == ["Où est le mil ?", "7", "Non."]
+
+
+def test_strange_but_good_files(tmp_path):
+    text = "Ñu ngi fi \u2028 ŋaar\x85 𞤀"
+    rows = [ROW | {"id": 17, "text": text, "speaker": 3}, ROW | {"id": "17b"}]
+    lines = [json.dumps(row, ensure_ascii=False).encode() for row in rows]
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines) + b"\r\n\r\n  \n\n")
+    first, second = read_manifest(path)
+    assert (first.id, first.speaker, first.text) == ("17", "3", text)
+    assert second.id == "17b"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{'id': 1}", " line 2: not JSON (Expecting property name"),
+        ('{"id": "b"', " line 2: not JSON ("),
+        ("[" * 100000, " line 2: not JSON ("),
+        ("[1]", " line 2: JSON, but of type list, expected an object"),
+        ("null", " line 2: JSON, but of type NoneType, expected an object"),
+        ('{"id": "b", "text": "x"}', " line 2: no 'audio'; the keys there are: 'id', 'text'."),
+        ("{}", " line 2: no 'id' and no 'audio' and no 'text'; the keys there are: none"),
+        ('{"id": "b", "audio": "b", "text": null}', " line 2: no 'text'; "),
+        ('{"id": "a", "audio": "b", "text": "x"}', " line 2: the id 'a' is that of line 1 "),
+        ('{"id": "b", "audio": "b", "text": ""}', " line 2: 'text' is empty"),
+        ('{"id": "b", "audio": "b", "text": " \\t"}', " line 2: 'text' is empty"),
+        ('{"id": "", "audio": "b", "text": "x"}', " line 2: 'id' is empty"),
+        ('{"id": "b", "audio": "", "text": "x"}', " line 2: 'audio' is empty"),
+        ('{"id": "b", "audio": "b", "text": 5}', " line 2: 'text' is 5, of type int, expected a"),
+        ('{"id": true, "audio": "b", "text": "x"}', " line 2: 'id' is True, of type bool"),
+        ('{"id": 1.5, "audio": "b", "text": "x"}', " line 2: 'id' is 1.5, of type float"),
+        ('{"id": "b", "audio": ["b"], "text": "x"}', " line 2: 'audio' is ['b'], of type list"),
+        ('{"id": "b", "audio": "b", "text": "\\ud800"}', " line 2: 'text' holds half a surr"),
+        ('{"id": "b", "audio": "b", "text": "x", "split": "a-b"}', " line 2: the split 'a-b'"),
+        ('{"id": "b", "audio": "b", "text": "x", "split": "all"}', " line 2: the split 'all'"),
+        ('{"id": "b", "audio": "b", "text": "x", "split": ""}', " line 2: 'split' is empty"),
+    ],
+)
+def test_a_bad_line_is_told_with_its_number(line, told, tmp_path):
+    path = write(tmp_path / "m.jsonl", ROW)
+    assert len(read_manifest(path)) == 1
+    with path.open("a") as file:
+        file.write(line)
+    assert refusal(path).startswith(told)
+
+
+def test_a_number_and_its_words_are_one_id(tmp_path):
+    path = write(tmp_path / "m.jsonl", ROW | {"id": 1}, ROW | {"id": "2"}, ROW | {"id": "1"})
+    assert refusal(path).startswith(" line 3: the id '1' is that of line 1 as well")
+
+
+def test_missing_and_empty_manifests_and_other_encodings(tmp_path):
+    path = tmp_path / "m.jsonl"
+    assert refusal(path).startswith(": no such file")
+    assert refusal(tmp_path).startswith(": is a folder")
+    for content in (b"", b"\n\n", b"\xef\xbb\xbf"):
+        path.write_bytes(content)
+        assert refusal(path).startswith(": the manifest is empty")
+    path.write_bytes(json.dumps(ROW, ensure_ascii=False).encode("latin-1"))
+    assert " line 1: byte" in refusal(path)
+    path.write_bytes(json.dumps(ROW).encode("utf-16"))
+    assert "is not UTF-8. Save the manifest as UTF-8" in refusal(path)
+
+
+def table(count: int, start: int = 0, **columns: list) -> pyarrow.Table:
+    """Rows as the hub has them: embedded bytes, and the name of the file that they were."""
+    numbers = range(start, start + count)
+    audio = [{"bytes": b"sound %d" % i, "path": f"{i}.wav"} for i in numbers]
+    return pyarrow.table({"audio": audio, "text": [f"texte {i}" for i in numbers]} | columns)
+
+
+def test_a_published_folder(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").write_text("x")
+    parquet.write_table(table(40), tmp_path / "data/train-00000-of-00002.parquet", row_group_size=7)
+    parquet.write_table(table(3, 40), tmp_path / "data/train-00001-of-00002.parquet")
+    parquet.write_table(
+        table(2, 50, language=["wo", None]), tmp_path / "data/test-00000-of-00001-ab12.parquet"
+    )
+    examples = read_parquet(tmp_path)
+    test, train = examples[:2], examples[2:]
+    assert [e.id for e in test] == ["test-0", "test-1"]
+    assert [e.id for e in train] == [f"train-{i}" for i in range(43)]
+    assert [e.text for e in train] == [f"texte {i}" for i in range(43)]
+    assert [e.language for e in test] == ["wo", None]
+    assert {e.split for e in test} == {"test"}
+    assert {e.split for e in train} == {"train"}
+    reader = EmbeddedReader()
+    sounds = [reader.read(e.audio) for e in train]
+    assert sounds == [b"sound %d" % i for i in range(43)]
+    assert [reader.read(train[i].audio) for i in (39, 2, 2, 41)] == [
+        b"sound 39",
+        b"sound 2",
+        b"sound 2",
+        b"sound 41",
+    ]
+
+
+def test_columns_can_have_other_names(tmp_path):
+    path = tmp_path / "x.parquet"
+    columns = {"id": [5, 5], "fr": ["un", "deux"], "wav": [b"1", b"2"], "who": [1, 2]}
+    parquet.write_table(table(2, **columns, split=["dev", "train"]), path)
+    names = ParquetColumns(audio="wav", text="fr", speaker="who", id=None)
+    first, second = read_parquet(path, names)
+    assert first == Example(
+        id="dev-0",
+        audio=EmbeddedAudio(file=path, row=0),
+        text="un",
+        speaker="1",
+        split="dev",
+    )
+    assert second.id == "train-0"
+    assert EmbeddedReader("wav").read(second.audio) == b"2"
+    with pytest.raises(MrlError, match=r"row 1: the id '5' is that of .* row 0 as well"):
+        read_parquet(path)
+    with pytest.raises(MrlError, match=r"no column 'fra' for 'text'; .*there are: audio, text"):
+        read_parquet(path, ParquetColumns(text="fra", id=None))
+    with pytest.raises(MrlError, match=r"no column 'tongue' for 'language'.*--column language="):
+        read_parquet(path, ParquetColumns(language="tongue", id=None))
+    with pytest.raises(MrlError, match="'id' is of type int64, expected bytes"):
+        read_parquet(path, ParquetColumns(audio="id", id=None))
+
+
+def test_tables_that_name_files(tmp_path):
+    paths = ["one.wav", "sub/two.wav", None]
+    structs = [{"bytes": None, "path": path} for path in paths]
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    for audio in (pyarrow.array(paths), pyarrow.array(structs, kind)):
+        columns = {"audio": audio, "text": ["a", "b", "c"]}
+        parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+        one, two, none = read_parquet(tmp_path)
+        assert (one.audio, two.audio) == (tmp_path / "one.wav", tmp_path / "sub/two.wav")
+        assert isinstance(none.audio, EmbeddedAudio)  # The builder counts it as broken.
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("data/train-00000-of-00001.parquet", "train"),
+        ("data/test_clean-00001-of-00012-9f.parquet", "test_clean"),
+        ("validation-0.parquet", "validation"),
+        ("test.parquet", "test"),
+        ("test/0000.parquet", "test"),
+        ("part-3.parquet", "train"),
+        ("testing.parquet", "train"),
+    ],
+)
+def test_splits_by_file_name(name, split):
+    assert split_of(Path(name)) == split
+
+
+def test_bad_tables_and_folders(tmp_path):
+    def told(source: Path) -> str:
+        with pytest.raises(MrlError) as error:
+            read_parquet(source)
+        return str(error.value)
+
+    assert "no such file or folder" in told(tmp_path / "x")
+    assert "there is no .parquet file here" in told(tmp_path)
+    for config in ("wo", "fr"):
+        (tmp_path / config).mkdir()
+        parquet.write_table(table(1), tmp_path / config / "train-00000-of-00001.parquet")
+    assert "there are several data sets here: fr, wo" in told(tmp_path)
+    assert read_parquet(tmp_path / "wo")[0].id == "train-0"
+    path = tmp_path / "x.parquet"
+    parquet.write_table(table(1), path)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert told(path).startswith(f"{path}: not a Parquet file, or a part of one (")
+    parquet.write_table(table(2, text=["a", ""]), path)
+    assert told(path).startswith(f"{path} row 1: 'text' is empty")
+    parquet.write_table(table(2, text=["a", None]), path)
+    assert told(path).startswith(f"{path} row 1: no 'text'")
+    parquet.write_table(table(1).slice(0, 0), path)
+    assert "the tables have no rows" in told(path)

@@ -1,0 +1,181 @@
+"""Pairs of texts: what is read and refused, and the batches they make."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.text import (
+    TextBatchConfig,
+    TextPairSource,
+    padded_tokens,
+    prompted,
+)
+from mrl_jax.data.sets.text_pairs import TextPair, pairs_digest, read_pairs
+from mrl_jax.data.text.tokenizer import TextTokenizer
+from mrl_jax.data.text.train_tokenizer import new_tokenizer
+
+ROWS = [
+    {"query": "ñaata la", "document": "Combien ?", "task_type": "translation"},
+    {"query": "lii lan la", "document": "Qu'est-ce que c'est ?", "task_type": "translation"},
+    {"query": "fan la", "document": "Où est-ce ?"},
+]
+
+
+def write(path, rows):
+    lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def texts_of(pairs):
+    return [(pair.query, pair.document, pair.task) for pair in pairs]
+
+
+EXPECTED = [(row["query"], row["document"], row.get("task_type", "")) for row in ROWS]
+
+
+def test_json_lines_and_parquet_are_the_same_pairs(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    lines = read_pairs(write(tmp_path / "pairs.jsonl", ROWS))
+    assert texts_of(lines) == EXPECTED
+    table = pyarrow.table(
+        {name: [row.get(name) for row in ROWS] for name in ("query", "document", "task_type")}
+    )
+    (tmp_path / "hub").mkdir()
+    parquet.write_table(table, tmp_path / "hub" / "train-00000-of-00001.parquet")
+    parquet.write_table(table.slice(0, 1), tmp_path / "hub" / "test-00000-of-00001.parquet")
+    shards = read_pairs(tmp_path / "hub")
+    assert texts_of(shards) == EXPECTED
+    assert pairs_digest(lines) == pairs_digest(shards) != pairs_digest(lines[:2])
+    assert shards[1].where.endswith("train-00000-of-00001.parquet, row 2")
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"query": "  ", "document": "b"}, "line 2: `query` is empty"),
+        ({"query": "a", "document": ""}, "line 2: `document` is empty"),
+        ({"query": "a", "text": "b"}, "line 2: has no `document` (it has `query`, `text`)"),
+        ({"query": "a", "document": 3}, "line 2: `document` is 3, expected text"),
+        ({"query": "a", "document": "b", "task_type": 1}, "line 2: `task_type` is 1"),
+        ('{"query": "\\ud83d", "document": "b"}', "line 2: `query` holds half a surrogate"),
+        ("query,document", "line 2: is not JSON"),
+        ('["a", "b"]', "expected a JSON object"),
+    ],
+)
+def test_a_bad_line_is_named(row, told, tmp_path):
+    with pytest.raises(MrlError) as caught:
+        read_pairs(write(tmp_path / "pairs.jsonl", [ROWS[0], row]))
+    assert told in str(caught.value)
+
+
+def test_a_table_that_is_none_is_told(tmp_path):
+    with pytest.raises(MrlError, match="has no pairs"):
+        read_pairs(write(tmp_path / "pairs.jsonl", []))
+    with pytest.raises(MrlError, match="no such file"):
+        read_pairs(tmp_path / "other.jsonl")
+    with pytest.raises(MrlError, match="has no Parquet files"):
+        read_pairs(tmp_path)
+    (tmp_path / "pairs.txt").write_text("a\tb")
+    with pytest.raises(MrlError, match=r"kind \.txt"):
+        read_pairs(tmp_path / "pairs.txt")
+
+
+def test_prompts_stand_before_queries_of_their_task():
+    pairs = [TextPair(query=q, document=d, task=t) for q, d, t in EXPECTED]
+    asked = prompted(pairs, {"translation": "Find the French"})
+    assert asked == [
+        "Find the French\nQuery:ñaata la",
+        "Find the French\nQuery:lii lan la",
+        "fan la",
+    ]
+    assert prompted(pairs, {}) == [pair.query for pair in pairs]
+    assert prompted(pairs, {"translation": ""}) == [pair.query for pair in pairs]
+    stray = TextPair(query="a", document="b", task="rag", where="x.jsonl, line 9")
+    with pytest.raises(MrlError, match=r"x\.jsonl, line 9: the task 'rag' has no prompt"):
+        prompted([stray], {"translation": ""})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    for name, text in new_tokenizer(["abcdefgh \nquery:"], units="characters").items():
+        (folder / name).write_text(text)
+    return TextTokenizer(folder, max_tokens=12)
+
+
+def source(tokenizer, *, number=23, batch_size=4, seed=0, **fields):
+    pairs = [
+        TextPair(query="ab"[i % 2] * (1 + i % 5), document="c" * (1 + i % 7)) for i in range(number)
+    ]
+    config = TextBatchConfig(batch_size=batch_size, max_tokens=12, **fields)
+    return TextPairSource(pairs, tokenizer, config, seed=seed)
+
+
+def test_batches_are_a_function_of_seed_and_step(tokenizer):
+    ours, again, other = source(tokenizer), source(tokenizer), source(tokenizer, seed=1)
+    assert ours.batches_per_epoch == 5
+    late = next(again.from_step(7))
+    for name, value in vars(ours(7)).items():
+        np.testing.assert_array_equal(value, getattr(late, name))
+    assert any(not np.array_equal(ours(i).query, other(i).query) for i in range(5))
+    assert any(not np.array_equal(ours(i).query, ours(5 + i).query) for i in range(5))
+
+
+def test_rows_are_whole_and_equal_texts_have_equal_ids(tokenizer):
+    found = source(tokenizer)
+    for step in range(5):
+        batch = found(step)
+        assert batch.query.shape == batch.query_mask.shape == (4, 16)
+        for tokens, mask, ids in (
+            (batch.query, batch.query_mask, batch.query_ids),
+            (batch.document, batch.document_mask, batch.document_ids),
+        ):
+            rows = [tuple(row[keep]) for row, keep in zip(tokens, mask, strict=True)]
+            assert all(row[-1] == tokenizer.end_id and len(row) > 1 for row in rows)
+            for i in range(4):
+                for j in range(4):
+                    assert (rows[i] == rows[j]) == (ids[i] == ids[j])
+
+
+def test_long_texts_are_cut_and_counted(tokenizer):
+    pairs = [TextPair(query="a" * 30, document="b" * n) for n in (3, 10, 11, 12)]
+    found = TextPairSource(pairs, tokenizer, TextBatchConfig(batch_size=4, max_tokens=12), seed=0)
+    assert found.cut == 4 + 2
+    assert found(0).query_mask.sum(axis=1).tolist() == [12] * 4
+    assert found.largest_id < 20
+
+
+def test_fewer_pairs_than_a_batch(tokenizer):
+    with pytest.raises(MrlError, match="there are 3 pairs of texts, expected at least the 4"):
+        source(tokenizer, number=3)
+    with pytest.raises(MrlError, match="batch_size is 1, expected 2 or more"):
+        TextBatchConfig(batch_size=1)
+    with pytest.raises(MrlError, match="max_tokens is 1, expected 2 or more"):
+        TextBatchConfig(max_tokens=1)
+
+
+def test_padded_lengths_are_few_and_near():
+    sizes = [padded_tokens(length) for length in range(1, 2049)]
+    assert sizes == sorted(sizes)
+    assert all(length <= size for length, size in enumerate(sizes, 1))
+    assert all(size <= 1.5 * length + 1 for length, size in enumerate(sizes, 1) if length > 16)
+    assert set(sizes) == {16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048}
+
+
+def test_pieces_spell_every_text(tmp_path):
+    files = new_tokenizer(["lii lan la", "lan la lii"] * 3, units="pieces", max_pieces=270)
+    assert files == new_tokenizer(["lii lan la", "lan la lii"] * 3, units="pieces", max_pieces=270)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    made = TextTokenizer(tmp_path)
+    assert made.end_id == 0
+    seen, unseen = made.encode(["lan la", "Œuf 漢"])
+    assert len(seen) == 3
+    assert len(unseen) > 1
+    with pytest.raises(MrlError, match="a vocabulary of 200 pieces is too small"):
+        new_tokenizer(["a"], units="pieces", max_pieces=200)

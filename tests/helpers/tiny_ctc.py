@@ -1,0 +1,48 @@
+"""A small HuBERT, and the config of a small CTC run."""
+
+from pathlib import Path
+
+from mrl_jax.models.hubert import HubertConfig
+
+TINY = HubertConfig(
+    width=16,
+    num_layers=1,
+    num_heads=2,
+    mlp_width=32,
+    conv_channels=(8, 8),
+    conv_kernels=(20, 3),
+    conv_strides=(10, 2),
+    conv_bias=True,
+    feature_norm="layer",
+    pre_norm=True,
+    position_kernel=4,
+    position_groups=2,
+    sample_rate=8000,
+)
+
+
+def make_config(folder: Path, speech: Path, manifest: Path) -> Path:
+    path = folder / "tiny_ctc.py"
+    path.write_text(
+        f"""
+from mrl_jax.training.ctc.config import CtcDataConfig, CtcExperiment, CtcModelConfig
+from mrl_jax.data.batches.ctc import CtcBatchConfig
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+
+
+def get_config():
+    return CtcExperiment(
+        name="tiny_ctc",
+        model=CtcModelConfig(speech_tower={str(speech)!r}, remat=False),
+        data=CtcDataConfig(
+            train={str(manifest)!r}, transcripts="text",
+            batch=CtcBatchConfig(batch_size=8, num_buckets=1),
+        ),
+        optim=OptimConfig(learning_rate=3e-3),
+        train=LoopConfig(steps=6, checkpoint_every=3, tensorboard=False),
+    )
+""",
+        encoding="utf-8",
+    )
+    return path

@@ -1,0 +1,214 @@
+"""A tiny world of tones, towers of random weights, and configs that train on them.
+
+Each "word" is a tone of its own pitch; a clip is two of them, its document their names.
+Random towers tell tones apart well enough for a head to learn on.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import jax
+import numpy as np
+import soundfile
+from flax import nnx
+
+import mrl_jax
+from mrl_jax.checkpoints.arrays import read_arrays
+from mrl_jax.checkpoints.models import save_model, tower_reference
+from mrl_jax.checkpoints.new_towers import save_speech_tower, save_text_tower
+from mrl_jax.checkpoints.towers import load_hubert, load_qwen3
+from mrl_jax.core.config import load_config, override
+from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
+from mrl_jax.demo.towers import make_tokenizer, speech_config, text_config
+from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mrl_jax.models.init import initial_recogniser, initial_tower
+from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.models.two_towers import TwoTowers
+from mrl_jax.nn import param_tree
+from mrl_jax.training.contrastive.config import ExperimentConfig
+from mrl_jax.training.contrastive.run import train
+from mrl_jax.training.devices import Devices
+from mrl_jax.training.metrics_log import read_metrics
+
+WORDS = ("ba", "ce", "di", "fo", "gu")
+RATE = 16_000
+PROMPTS = MappingProxyType({"": "", "find": "ba ce"})
+
+
+def clip_of(words: tuple[int, ...], seed: int) -> np.ndarray:
+    """Tones, one after the other, with a little noise."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for word in words:
+        time = np.arange(int(RATE * rng.uniform(0.12, 0.2))) / RATE
+        parts.append(0.3 * np.sin(2 * np.pi * (300 + 250 * word) * time))
+    clip = np.concatenate(parts)
+    return (clip + 0.01 * rng.standard_normal(len(clip))).astype(np.float32)
+
+
+def text_of(words: tuple[int, ...]) -> str:
+    return " ".join(WORDS[word] for word in words)
+
+
+def make_towers(folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
+    """Speech and text tower folders."""
+    files = make_tokenizer([text_of((i,)) for i in range(len(WORDS))] + [" \nquery:"])
+    size = len(json.loads(files["tokenizer.json"])["model"]["vocab"])
+    text = initial_tower(text_config(size, width=32, num_layers=2), seed)
+    config = dataclasses.replace(
+        speech_config(width=32, num_layers=2), conv_channels=(16,) * 3, position_groups=4
+    )
+    recogniser = initial_recogniser(config, CtcVocabulary(("<pad>", "|", "a")), seed)
+    save_text_tower(folder / "text", text, files)
+    save_speech_tower(folder / "speech", recogniser)
+    return folder / "speech", folder / "text"
+
+
+def make_model(
+    root: Path, *, dims: tuple[int, ...] = (32, 16, 8), prompts: Mapping[str, str] = PROMPTS
+) -> Path:
+    """A model folder whose head is random: root/model, beside root/towers."""
+    speech, text = make_towers(root / "towers")
+    config = LateFusionConfig(end_token=0)
+    model = LateFusion(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(3))
+    return save_tiny(root / "model", model, "late_fusion", speech, text, dims, prompts)
+
+
+def make_dual_encoder(
+    root: Path, *, dims: tuple[int, ...] = (32, 16, 8), nested: bool = False, name: str = "dual"
+) -> Path:
+    """As `make_model`, a dual encoder: root/NAME, beside the towers that are there."""
+    speech, text = root / "towers" / "speech", root / "towers" / "text"
+    if not speech.is_dir():
+        make_towers(root / "towers")
+    config = DualEncoderConfig(dims=() if nested else dims, nested=nested)
+    model = DualEncoder(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(4))
+    return save_tiny(root / name, model, "dual_encoder", speech, text, dims, PROMPTS)
+
+
+def save_tiny(
+    folder: Path,
+    model: TwoTowers,
+    kind: str,
+    speech: Path,
+    text: Path,
+    dims: tuple[int, ...],
+    prompts: Mapping[str, str],
+) -> Path:
+    """Write a model as a run would have left it."""
+    fields = {
+        "kind": kind,
+        "speech": tower_reference(speech, folder),
+        "text": tower_reference(text, folder),
+        "fusion": model.config,
+        "padding": "masked",
+        "dims": dims,
+        "prompts": dict(prompts),
+        "max_text_tokens": 64,
+        "step": 7,
+        "scores": {},
+    }
+    trained = param_tree.flatten(param_tree.split(model).trained)
+    save_model(folder, fields, trained)
+    return folder
+
+
+def make_manifest(folder: Path, *, examples: int = 48) -> Path:
+    """A manifest of two-word clips, every pair of words several times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(examples):
+        words = (number % 5, (number // 5) % 5)
+        soundfile.write(folder / f"{number}.wav", clip_of(words, number), RATE)
+        lines.append({"id": f"e{number}", "audio": f"{number}.wav", "text": text_of(words)})
+    path = folder / "train.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def make_retrieval_set(folder: Path, *, queries: int = 10) -> Path:
+    """Queries in unseen takes; the corpus is all pairs of words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = [(i, j) for i in range(5) for j in range(5)]
+    asked, qrels = [], {}
+    for number in range(queries):
+        words = pairs[(7 * number) % len(pairs)]
+        path = folder / f"q{number}.wav"
+        soundfile.write(path, clip_of(words, 1000 + number), RATE)
+        asked.append(Query(id=f"q{number}", audio=path))
+        qrels[f"q{number}"] = {f"d{pairs.index(words)}": 1}
+    corpus = [Document(id=f"d{i}", text=text_of(words)) for i, words in enumerate(pairs)]
+    write_retrieval_set(folder, asked, corpus, qrels)
+    return folder
+
+
+def make_config(
+    folder: Path, speech: Path, text: Path, manifest: Path, validation: Path | None = None
+) -> Path:
+    """A config file for train.py."""
+    path = folder / "tiny.py"
+    path.write_text(
+        f"""
+from mrl_jax.data.batches.speech import BatchConfig
+from mrl_jax.training.contrastive.config import DataConfig, ExperimentConfig, ModelConfig
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.contrastive.step import LossConfig
+
+
+def get_config():
+    return ExperimentConfig(
+        name="tiny",
+        model=ModelConfig(
+            speech_tower={str(speech)!r}, text_tower={str(text)!r}, dtype="float32", remat=False
+        ),
+        data=DataConfig(
+            train={str(manifest)!r},
+            validation={str(validation or "")!r},
+            batch=BatchConfig(batch_size=8, num_buckets=2),
+        ),
+        loss=LossConfig(dims=(32, 16, 8)),
+        optim=OptimConfig(learning_rate=3e-3),
+        train=LoopConfig(
+            steps=12, validate_every=6, checkpoint_every=3, tensorboard=False
+        ),
+    )
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+def make_world(root: Path, *, examples: int) -> Path:
+    """Towers, recordings and root/tiny.py, a config without validation; gives `root`."""
+    speech, text = make_towers(root / "towers")
+    make_config(root, speech, text, make_manifest(root / "data", examples=examples))
+    return root
+
+
+def four_steps(root: Path, name: str, *changes: str) -> tuple[list[float], list[str]]:
+    """Losses of four steps in a world, on one device, and what was said."""
+    said: list[str] = []
+    changes = ("train.steps=4", "train.validate_every=0", *changes)
+    config = override(load_config(root / "tiny.py", ExperimentConfig), changes)
+    train(config, root / name, devices=Devices("pmap", jax.devices()[:1]), say=said.append)
+    rows = read_metrics(root / name / "metrics.jsonl")
+    return [row["loss"] for row in rows if row["kind"] == "train"], said
+
+
+def exported_head(workdir: Path) -> dict[str, np.ndarray]:
+    """The exported arrays, as bytes on disk hold them."""
+    import orbax.checkpoint as ocp
+
+    info = mrl_jax.Embedder.load(workdir).info
+    paths = [
+        "head.frame_downsample.bias",
+        "head.frame_downsample.kernel",
+        "head.frame_projection.kernel",
+    ]
+    arguments = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
+    return read_arrays(workdir / info.head, arguments)

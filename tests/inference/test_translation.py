@@ -1,0 +1,162 @@
+"""The translator against transformers: a tiny NLLB of random weights, converted on the spot."""
+
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_nllb import make_nllb
+
+from mrl_jax.core.errors import MrlError
+from mrl_jax.inference.translation import Translator, TranslatorConfig, count_parameters
+
+TEXTS = ["ba ce di", "fo", "gu ba ba ce di fo", "", "di, xyz gu"]
+LONGEST = 24
+
+
+@pytest.fixture(scope="module")
+def nllb(tmp_path_factory):
+    return make_nllb(tmp_path_factory.mktemp("nllb"))
+
+
+def asked(folder: Path, **changes) -> TranslatorConfig:
+    fields = {"source": "wol_Latn", "target": "fra_Latn", "max_tokens": LONGEST}
+    return TranslatorConfig(folder=folder, **{**fields, **changes})
+
+
+def theirs(model, tokenizer, text: str, target: str) -> str:
+    inputs = tokenizer(text, return_tensors="pt")
+    written = model.generate(
+        **inputs,
+        forced_bos_token_id=tokenizer.convert_tokens_to_ids(target),
+        max_new_tokens=LONGEST,
+        num_beams=1,
+        do_sample=False,
+    )
+    return tokenizer.batch_decode(written, skip_special_tokens=True)[0]
+
+
+def test_greedy_translation_is_transformers(nllb):
+    model, tokenizer, folder = nllb
+    translator = Translator(asked(folder))
+    found = translator.translate(TEXTS)
+    expected = [theirs(model, tokenizer, text, "fra_Latn") if text else "" for text in TEXTS]
+    assert found == expected
+    assert found[3] == ""
+    assert len({text for text in found if text}) > 1  # It reads what it is given.
+    for text in filter(None, TEXTS):
+        assert translator.tokens(text) == tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)
+    # Must differ: another language, and a text alone or in a batch must not.
+    english = Translator(asked(folder, target="eng_Latn")).translate(TEXTS)
+    assert english != found
+    assert translator.translate([TEXTS[2]]) == [found[2]]
+
+
+def test_codes_stand_where_the_tokenizer_puts_them(tmp_path):
+    model, tokenizer, folder = make_nllb(tmp_path, legacy=True)
+    translator = Translator(asked(folder))
+    assert translator.tokens("ba")[-2:] == ["</s>", "wol_Latn"]
+    assert translator.tokens("ba") == tokenizer.convert_ids_to_tokens(tokenizer("ba").input_ids)
+    assert translator.translate(["ba ce"]) == [theirs(model, tokenizer, "ba ce", "fra_Latn")]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("wo_Latn", "did you mean wol_Latn"),
+        ("fr", "did you mean fra_Latn"),
+        ("xxx", "expected one of eng_Latn, fra_Latn, wol_Latn"),
+        ("ba", "language 'ba'"),  # A word, and no language.
+    ],
+)
+def test_an_unknown_language_is_named_with_the_nearest(nllb, code, told):
+    with pytest.raises(MrlError, match="source_language: the tokenizer does not know") as error:
+        Translator(asked(nllb[2], source=code))
+    assert told.lower() in str(error.value).lower()
+    with pytest.raises(MrlError, match="target_language"):
+        Translator(asked(nllb[2], target=code))
+
+
+def broken(nllb, folder: Path, kind: str) -> Path:
+    copy = folder / "copy"
+    if kind == "absent":
+        return copy
+    if kind == "checkpoint":
+        return nllb[2].with_name("source")
+    shutil.copytree(nllb[2], copy)
+    if kind == "empty":
+        (copy / "model.bin").unlink()
+    elif kind == "no tokenizer":
+        (copy / "tokenizer.json").unlink()
+    elif kind == "damaged":
+        (copy / "model.bin").write_bytes(b"no model")
+    elif kind == "other tokenizer":
+        path = copy / "shared_vocabulary.json"
+        tokens = json.loads(path.read_text())
+        path.write_text(json.dumps(["x" if token == "wol_Latn" else token for token in tokens]))
+    return copy
+
+
+BROKEN = [
+    ("absent", "no such folder"),
+    ("checkpoint", "it is a checkpoint of transformers"),
+    ("empty", "there is no model.bin"),
+    ("no tokenizer", "tokenizer.json: no such file"),
+    ("damaged", "cannot be opened by CTranslate2"),
+    ("other tokenizer", "has no wol_Latn: the tokenizer beside it is another model's"),
+]
+
+
+@pytest.mark.parametrize(("kind", "told"), BROKEN)
+def test_a_folder_that_is_no_translator(nllb, tmp_path, kind, told):
+    with pytest.raises(MrlError) as error:
+        Translator(asked(broken(nllb, tmp_path, kind)))
+    assert told in str(error.value)
+
+
+def test_a_tokenizer_of_its_own_folder(nllb, tmp_path):
+    _, _, folder = nllb
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(MrlError, match=r"tokenizer\.json: no such file"):
+        Translator(asked(bare))
+    found = Translator(asked(bare, tokenizer=folder.with_name("source"))).translate(TEXTS[:2])
+    assert found == Translator(asked(folder)).translate(TEXTS[:2])
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_parameters_are_those_of_the_published_model(nllb, tmp_path, quantization):
+    model, _, folder = nllb
+    converters = pytest.importorskip("ctranslate2.converters")
+    converter = converters.TransformersConverter(str(folder.with_name("source")))
+    made = Path(converter.convert(str(tmp_path / "made"), quantization=quantization))
+    assert count_parameters(made) == sum(value.numel() for value in model.parameters())
+    with (made / "model.bin").open("ab") as file:
+        file.write(b"more")
+    assert math.isnan(count_parameters(made))
+    (made / "model.bin").write_bytes(b"\x06\x00")
+    assert math.isnan(count_parameters(made))
+    (made / "model.bin").write_bytes(b"\x05\x00\x00\x00rest")
+    assert math.isnan(count_parameters(made))
+
+
+def test_every_field_is_read(nllb):
+    folder = nllb[2]
+    found = Translator(asked(folder, beam_size=3)).translate(TEXTS[:3])
+    assert found != Translator(asked(folder)).translate(TEXTS[:3])
+    for name in ("beam_size", "max_tokens", "batch_size"):
+        with pytest.raises(MrlError, match=f"{name} is 0, expected 1 or more"):
+            asked(folder, **{name: 0})
+    with pytest.raises(MrlError, match=r"cannot translate \(.* Lower max_translation_tokens"):
+        Translator(asked(folder, max_tokens=65)).translate(TEXTS[:1])
+    short = Translator(asked(folder, max_tokens=3)).translate(TEXTS[:1])
+    assert len(short[0]) < len(Translator(asked(folder)).translate(TEXTS[:1])[0])
+
+
+@pytest.mark.parametrize("package", ["ctranslate2", "tokenizers"])
+def test_a_missing_package_is_named(nllb, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MrlError, match=rf"{package}, which is not installed.*mrl_jax\[pipeline\]"):
+        Translator(asked(nllb[2]))

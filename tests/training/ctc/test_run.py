@@ -1,0 +1,319 @@
+"""A recogniser's run through train.py's own code, from a manifest to a tower that transcribes."""
+
+import dataclasses
+import functools
+import importlib
+import json
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_run
+from flax import nnx
+from tiny_ctc import TINY, make_config
+
+from mrl_jax.checkpoints.new_towers import save_speech_tower
+from mrl_jax.checkpoints.towers import load_hubert_ctc, read_checked_weights, read_info
+from mrl_jax.core.cli import run_command
+from mrl_jax.core.config import load_config, override
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.ctc import CtcBatchConfig, CtcSource, MaskConfig, mask_clip
+from mrl_jax.inference.asr import unspelled
+from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.init import initial_recogniser
+from mrl_jax.nn import param_tree
+from mrl_jax.training.ctc.config import CtcExperiment
+from mrl_jax.training.ctc.run import train_recogniser
+from mrl_jax.training.ctc.step import kernels, make_ctc_step
+from mrl_jax.training.devices import Devices
+from mrl_jax.training.metrics_log import read_metrics
+from mrl_jax.training.optim import OptimConfig, make_optimizer
+from mrl_jax.training.state import init_state
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+SPOKEN = "badiceofgu "
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    folder: Path
+    config: Path
+    speech: Path
+    manifest: Path
+
+    def load(self, *changes: str) -> CtcExperiment:
+        return override(load_config(self.config, CtcExperiment), changes)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ctc")
+    speech, _ = tiny_run.make_towers(folder / "towers")
+    manifest = tiny_run.make_manifest(folder / "data", examples=24)
+    return World(folder, make_config(folder, speech, manifest), speech, manifest)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return Devices("pmap", jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def finished(world, one_device):
+    said: list[str] = []
+    workdir = world.folder / "finished"
+    return (
+        workdir,
+        train_recogniser(world.load(), workdir, devices=one_device, say=said.append),
+        said,
+    )
+
+
+def losses(workdir: Path) -> list[float]:
+    rows = [row for row in read_metrics(workdir / "metrics.jsonl") if row["kind"] == "train"]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return [row["loss"] for row in rows]
+
+
+def stored(folder: Path) -> dict[str, np.ndarray]:
+    groups = read_checked_weights(folder, read_info(folder))
+    return {f"{group}.{path}": a for group, of in groups.items() for path, a in of.items()}
+
+
+def test_a_run_leaves_metrics_and_a_tower(world, finished):
+    workdir, run, said = finished
+    assert run.finished
+    assert len(losses(workdir)) == 6
+    assert run.tower == workdir / "tower"
+    # The characters of the data, after the blank and the delimiter.
+    assert run.info.vocabulary.tokens == ("<pad>", "|", *sorted(set(SPOKEN) - {" "}))
+    assert "24 clips, 12 tokens, 6 steps of 8" in said[-2]
+    model = load_hubert_ctc(run.tower)
+    assert model.lm_head.kernel.shape[-1] == 12
+    before, after = stored(world.speech), stored(run.tower)
+    moved = {path for path in after if not np.array_equal(after[path], before.get(path))}
+    frozen = {path for path in after if ".feature_encoder." in path}
+    assert frozen
+    assert moved == set(after) - frozen
+
+
+def test_stopped_by_sigterm_it_goes_on_to_the_same(world, finished, one_device):
+    from mrl_jax.training import loop
+
+    class Stopping(loop.MetricsLog):
+        def write(self, kind, number, values):
+            super().write(kind, number, values)
+            if number >= 2:
+                signal.raise_signal(signal.SIGTERM)
+
+    workdir, original = world.folder / "stopped", loop.MetricsLog
+    loop.MetricsLog = Stopping
+    try:
+        run = train_recogniser(world.load(), workdir, devices=one_device, say=lambda _: None)
+    finally:
+        loop.MetricsLog = original
+    assert not run.finished
+    assert run.tower is None
+    said: list[str] = []
+    again = train_recogniser(world.load(), workdir, devices=one_device, say=said.append)
+    assert again.finished
+    assert any("resumed from step" in line for line in said)
+    assert losses(workdir) == losses(finished[0])
+    assert again.info.digest == finished[1].info.digest
+    changed = world.load("data.plain=false", "data.train=" + str(capitals(world)))
+    with pytest.raises(MrlError, match="of another model: its vocabulary"):
+        train_recogniser(changed, workdir, devices=one_device, say=lambda _: None)
+
+
+def capitals(world: World) -> Path:
+    path = world.manifest.with_name("capitals.jsonl")
+    lines = [json.loads(line) for line in world.manifest.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**x, "text": x["text"].upper()}) + "\n" for x in lines))
+    return path
+
+
+def changed_manifest(world: World, name: str, **fields: str) -> Path:
+    """The manifest with its first line changed."""
+    path = world.manifest.with_name(f"{name}.jsonl")
+    first, *rest = [json.loads(line) for line in world.manifest.read_text().splitlines()]
+    lines = [{**first, **fields}, *rest]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.slow
+def test_it_learns_from_random_weights(world, one_device, tmp_path):
+    config = world.load("train.steps=60", "optim.learning_rate=5e-3")
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(
+            config.model,
+            speech_tower="",
+            sizes=read_info(world.speech).config,
+            freeze_convolutions=False,
+        ),
+    )
+    train_recogniser(config, tmp_path / "run", devices=one_device, say=lambda _: None)
+    values = losses(tmp_path / "run")
+    assert np.mean(values[-8:]) < 0.7 * np.mean(values[:8])
+
+
+def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_path):
+    changes = ["model.vocabulary=tower", f"model.speech_tower={finished[1].tower}", "train.steps=1"]
+    run = train_recogniser(
+        world.load(*changes, "optim.learning_rate=1e-9"),
+        tmp_path / "run",
+        devices=one_device,
+        say=lambda _: None,
+    )
+    assert run.info.vocabulary == finished[1].info.vocabulary
+    before, after = stored(finished[1].tower), stored(run.tower)
+    np.testing.assert_allclose(after["lm_head.kernel"], before["lm_head.kernel"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["model.vocabulary=tower"], "the vocabulary has no 'b', 'c', 'd', 'e'"),
+        (["train.fsdp=2"], "train.fsdp is 2, and shares out frozen weights"),
+        (["data.transcripts=transcript"], "24 of 24 recordings have no transcript"),
+        (["data.train={empty}"], "24 recordings have an empty text, the first is 'e0'"),
+        (["data.train=nowhere.jsonl"], "nowhere.jsonl"),
+        (["model.speech_tower=nowhere"], "nowhere/tower.json: no such file"),
+        (["model.speech_tower={text}"], "is a qwen3 tower"),
+        (["model.speech_tower="], "take a tower, and model.speech_tower is empty"),
+        (["model.vocabulary=words"], "expected one of data, tower"),
+        (["data.batch.batch_size=7"], "expected a multiple of 2"),
+        (["data.batch.batch_size=4096"], "there are 24 examples"),
+        (["masks.frequency_share=1"], "masks.frequency_share 1, expected"),
+        (["data.build.sample_rate=8000"], "the data set is at 8000 Hz"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(world, changes, told, capsys, tmp_path):
+    empty = changed_manifest(world, "empty", text="?!")  # Nothing, once it is plain.
+    places = {"empty": empty, "text": world.speech.with_name("text")}
+    changes = [change.format(**places) for change in changes]
+    command = ["--config", str(world.config), "--workdir", str(tmp_path / "run"), *changes]
+    assert run_command(importlib.import_module("train").main, command) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in lines if line.startswith("error:")]) == 1
+    assert told in lines[-1]
+    assert not (tmp_path / "run" / "tower").exists()
+
+
+# --- The parts --------------------------------------------------------------------------
+
+
+VOCABULARY = CtcVocabulary(("<pad>", "|", "a", "b"))
+
+
+@functools.cache
+def tiny_step(parts: int, axis: str | None = None):
+    """(state, frozen, step) of a small recogniser."""
+    model = initial_recogniser(TINY, VOCABULARY, 0)
+    split = param_tree.split(model)
+    optimizer = make_optimizer(OptimConfig(), 4, decayed=kernels)
+    step = make_ctc_step(
+        split.rebuild, optimizer, blank=0, accumulation_steps=parts, axis_name=axis
+    )
+    return init_state(split.trained, optimizer), split.frozen, step
+
+
+def some_batch():
+    rng = np.random.default_rng(5)
+    num = np.asarray([700, 650, 400, 700, 620, 500, 700, 690])
+    labels = rng.integers(1, 4, (8, 5)).astype(np.int32)
+    counts = np.asarray([5, 1, 2, 3, 4, 2, 5, 1], np.int32)
+    labels[np.arange(5)[None, :] >= counts[:, None]] = 0
+    source = CtcSource(
+        lambda row: np.sin(np.arange(num[row]) * (0.1 + 0.1 * row)).astype(np.float32),
+        num,
+        labels,
+        counts,
+        CtcBatchConfig(batch_size=8, num_buckets=1),
+        seed=0,
+        prepare=lambda clip: clip,
+    )
+    return source[0]
+
+
+def test_parts_and_devices_give_the_gradient_of_the_whole_batch():
+    batch = some_batch()
+    found = {}
+    for parts in (1, 4):
+        state, frozen, step = tiny_step(parts)
+        found[parts] = jax.jit(step)(state, frozen, batch)
+    devices = Devices("pmap", jax.devices()[:2])
+    state, frozen, step = tiny_step(1, devices.axis_name)
+    state, frozen = devices.replicate(state), devices.replicate(frozen)
+    found["devices"] = devices.compile(step)(state, frozen, devices.put_batch(batch))
+    whole = found.pop(1)[1]
+    for new, metrics in found.values():
+        for name in ("loss", "gradient_norm"):
+            np.testing.assert_allclose(metrics[name], whole[name], rtol=1e-5)
+        assert int(np.asarray(new.step)) == 1
+    # Must differ: half of the rows.
+    half = jax.tree.map(lambda x: x[:4], batch)
+    state, frozen, step = tiny_step(1)
+    loss = jax.jit(step)(state, frozen, half)[1]["loss"]
+    assert abs(float(loss) - float(whole["loss"])) > 1e-3
+
+
+def test_decay_is_for_kernels():
+    state, _, _ = tiny_step(1)
+    chosen = param_tree.flatten(kernels(state.trained))
+    assert chosen["lm_head.kernel"]
+    assert not chosen["lm_head.bias"]
+    assert not any(chosen[path] for path in chosen if path.endswith(("bias", "scale")))
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    one, other = some_batch(), some_batch()
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
+    assert one.samples.shape == (8, 1600)
+    assert one.labels.shape == (8, 8)  # Eights.
+    assert (one.labels != 0).sum(axis=1).tolist() == one.counts.tolist()
+
+
+def test_masks_silence_stretches_and_bands():
+    rate = 16_000
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(rate).astype(np.float32)
+    time = MaskConfig(time_masks=3, time_seconds=0.1, frequency_masks=0)
+    found = mask_clip(noise, np.random.default_rng(1), time, rate)
+    silent = found == 0
+    assert 0 < silent.mean() < 0.3
+    assert np.array_equal(found[~silent], noise[~silent])
+    bands = MaskConfig(time_masks=0, frequency_masks=2, frequency_share=0.2)
+    found = mask_clip(noise, np.random.default_rng(1), bands, rate)
+    assert found.shape == noise.shape
+    share = np.abs(np.fft.rfft(found)) / np.abs(np.fft.rfft(noise))
+    assert 0.01 < np.mean(share < 0.2) < 0.6
+    assert np.mean(np.abs(share - 1) < 0.1) > 0.3
+    nothing = MaskConfig(time_masks=0, frequency_masks=0)
+    assert np.array_equal(mask_clip(noise, rng, nothing, rate), noise)
+
+
+def test_what_a_vocabulary_cannot_spell():
+    assert unspelled(["ab ba", "abé-"], VOCABULARY) == ["-", "é"]
+    assert unspelled(["ab ba"], dataclasses.replace(VOCABULARY, word_delimiter=None)) == [" "]
+
+
+def test_a_tower_of_capitals_is_spelled_in_capitals(world, one_device, tmp_path):
+    config = read_info(world.speech).config
+    tokens = ("<pad>", "|", *sorted(set(SPOKEN.upper()) - {" "}))
+    save_speech_tower(tmp_path / "tower", initial_recogniser(config, CtcVocabulary(tokens), 0))
+    changes = ["model.vocabulary=tower", f"model.speech_tower={tmp_path / 'tower'}"]
+    run = train_recogniser(
+        world.load(*changes, "train.steps=1"),
+        tmp_path / "run",
+        devices=one_device,
+        say=lambda _: None,
+    )
+    assert run.info.vocabulary.tokens == tokens
+    assert isinstance(load_hubert_ctc(run.tower), nnx.Module)
+    assert jnp.isfinite(jnp.asarray(losses(tmp_path / "run"))).all()
