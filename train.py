@@ -28,12 +28,12 @@ def main(argv: Sequence[str]) -> int:
 
     numbers = (args.coordinator, args.process, args.processes)
     if args.distributed or any(value is not None for value in numbers):
-        from mrl_jax.core.distributed import start_hosts
+        from mrl_jax.core.distributed import initialize_distributed
 
-        start_hosts(*numbers, timeout=args.wait)
+        initialize_distributed(*numbers, timeout=args.wait)
     from mrl_jax.core.compilation_cache import keep_compiled
     from mrl_jax.core.config import load_config, override
-    from mrl_jax.inference.cascade_config import PipelineConfig, write_pipeline
+    from mrl_jax.inference.cascade_config import CascadeConfig, write_cascade
     from mrl_jax.training.contrastive.config import ExperimentConfig
     from mrl_jax.training.contrastive.run import train
     from mrl_jax.training.ctc.config import CtcExperiment
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         ExperimentConfig: train,
         TextStageExperiment: train_text,
         CtcExperiment: train_recogniser,
-        PipelineConfig: write_pipeline,
+        CascadeConfig: write_cascade,
     }
     config = override(load_config(args.config, *runs), args.assignments)
     run = runs[type(config)](config, args.workdir or Path("runs") / config.name)

@@ -65,7 +65,7 @@ CONFIGS = {
 }
 
 
-def spread(seconds: Sequence[float]) -> dict[str, Any]:
+def to_global(seconds: Sequence[float]) -> dict[str, Any]:
     """Median and range of repeated timings."""
     return {
         "median": statistics.median(seconds),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import record, spread, timed
+from common import record, timed, to_global
 
 from mrl_jax.evaluation.tradeoff.measure import NOISE, grow
 from mrl_jax.inference.search.exact import unit_prefix
@@ -48,10 +48,10 @@ def main() -> None:
     for _ in range(args.repeats):  # In turn, so that what else the machine does meets all.
         for row, (_, run) in zip(seconds, runs, strict=True):
             row.append(timed(run))
-    full = spread(seconds[0])
+    full = to_global(seconds[0])
     figures = []
     for (setting, _), places, took in zip(runs, found, seconds, strict=True):
-        of = spread(took)
+        of = to_global(took)
         ratio = of["median"] / full["median"]
         recall = recall_of(places, exact)
         figures.append({**setting, "recall": recall, "seconds": of, "over_full": ratio})

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import HUBERT_BASE, QWEN3_06B, record, spread, timed
+from common import HUBERT_BASE, QWEN3_06B, record, timed, to_global
 
 OURS = ("ours", "stored", "both")
 """All of the step; with the documents stored; with the speech stored as well, in bfloat16."""
@@ -56,7 +56,7 @@ def main() -> None:
             print(side, found[side][-1], flush=True)
     figures: dict[str, Any] = {
         side: {
-            **spread([second for one in runs for second in one["seconds"]]),
+            **to_global([second for one in runs for second in one["seconds"]]),
             "first_call": runs[0]["first_call"],
             "peak_bytes": max(one["peak_bytes"] for one in runs),
             "loss": runs[0]["loss"],
@@ -262,7 +262,7 @@ def run_ours(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
         tokens = tokens[:, :0]
         vectors = rng.standard_normal((args.batch, 1024), np.float32)
     if args.worker == "both":
-        store = speech_store(rng, args.batch, HubertConfig.base().frame_count(samples.shape[1]))
+        store = speech_cache(rng, args.batch, HubertConfig.base().frame_count(samples.shape[1]))
         samples = samples[:, :0]
     host = Batch(
         samples=samples,
@@ -292,18 +292,18 @@ def run_ours(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
     return step, jax.devices()[0].device_kind
 
 
-def speech_store(rng: np.random.Generator, clips: int, frames: int) -> Any:
-    """A store of random states in bfloat16, as `data.speech_store` makes it."""
+def speech_cache(rng: np.random.Generator, clips: int, frames: int) -> Any:
+    """A store of random states in bfloat16, as `data.speech_cache` makes it."""
     import ml_dtypes
 
-    from mrl_jax.data.cache.speech import open_speech_store, speech_store_key, write_speech_store
+    from mrl_jax.data.cache.speech import open_speech_cache, speech_cache_key, write_speech_cache
 
-    key = speech_store_key(clips="", split="", tower="", dtype="", kept="bfloat16")
+    key = speech_cache_key(clips="", split="", tower="", dtype="", kept="bfloat16")
     shape = (np.full(clips, frames, np.int64), 12, 768)
     heard = rng.standard_normal((frames, 12, 768), np.float32).astype(ml_dtypes.bfloat16)
     with tempfile.TemporaryDirectory() as name:  # What is open stays.
-        write_speech_store(Path(name), key, *shape, ((clip, heard, None) for clip in range(clips)))
-        return open_speech_store(Path(name), key, *shape)
+        write_speech_cache(Path(name), key, *shape, ((clip, heard, None) for clip in range(clips)))
+        return open_speech_cache(Path(name), key, *shape)
 
 
 def worker(side: str, args: argparse.Namespace) -> dict[str, Any]:

@@ -9,11 +9,11 @@ Expected:  nDCG@10 of 0.95 at full width, 0.99 from the true transcripts (transc
            the recogniser's WER on unseen voices is 17 %.
 """
 
-from mrl_jax.inference.cascade_config import PipelineConfig
+from mrl_jax.inference.cascade_config import CascadeConfig
 
 
-def get_config() -> PipelineConfig:
-    return PipelineConfig(
+def get_config() -> CascadeConfig:
+    return CascadeConfig(
         name="demo_pipeline",
         text_tower="demo/towers/text",
         recogniser="demo/towers/speech",

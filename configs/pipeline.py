@@ -14,11 +14,11 @@ Others:    another recogniser by its transcripts, in a column of the set's queri
            python train.py --config configs/pipeline.py transcripts=COLUMN
 """
 
-from mrl_jax.inference.cascade_config import PipelineConfig
+from mrl_jax.inference.cascade_config import CascadeConfig
 
 
-def get_config() -> PipelineConfig:
-    return PipelineConfig(
+def get_config() -> CascadeConfig:
+    return CascadeConfig(
         name="pipeline",
         text_tower="towers/text",
         recogniser="towers/recogniser",

@@ -80,7 +80,7 @@ def find_checkpoint(source: str, *, revision: str | None = None) -> Path:
             raise MrlError(
                 f"is a local folder, which has no revision {revision!r}",
                 where=source,
-                mend="leave --revision out",
+                hint="leave --revision out",
             )
         return folder
     if exists:
@@ -89,7 +89,7 @@ def find_checkpoint(source: str, *, revision: str | None = None) -> Path:
         raise MrlError(
             "no such folder",
             where=source,
-            mend="pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B",
+            hint="pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B",
         )
     return _download(source, revision)
 
@@ -106,7 +106,7 @@ def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) ->
     """
     if config is None:
         config = read_json(
-            existing_file(folder / "config.json", mend="expected a Hugging Face checkpoint folder")
+            existing_file(folder / "config.json", hint="expected a Hugging Face checkpoint folder")
         )
     files, weight_map = _weight_files(folder)
     if files[0].suffix == ".bin":
@@ -131,9 +131,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
     except (ValueError, RecursionError) as error:
-        raise MrlError(f"is not JSON ({error})", where=path, mend=DOWNLOAD_AGAIN) from error
+        raise MrlError(f"is not JSON ({error})", where=path, hint=DOWNLOAD_AGAIN) from error
     if not isinstance(value, dict):
-        raise MrlError("is not a JSON object", where=path, mend=DOWNLOAD_AGAIN)
+        raise MrlError("is not a JSON object", where=path, hint=DOWNLOAD_AGAIN)
     return value
 
 
@@ -189,32 +189,32 @@ def _download(hub_id: str, revision: str | None) -> Path:
         raise MrlError(
             "the hub wants an agreement for this model",
             where=hub_id,
-            mend="accept it on the model's page and log in with `hf auth login`",
+            hint="accept it on the model's page and log in with `hf auth login`",
         ) from error
     except hub_errors.RepositoryNotFoundError as error:
         raise MrlError(
             "neither a local folder nor a model on the hub",
             where=hub_id,
-            mend="check the spelling; for a private model log in with `hf auth login`",
+            hint="check the spelling; for a private model log in with `hf auth login`",
         ) from error
     except hub_errors.RevisionNotFoundError as error:
         raise MrlError(
             f"the hub has no revision {revision!r} of this model",
             where=hub_id,
-            mend="pass a branch, tag or commit that its page lists",
+            hint="pass a branch, tag or commit that its page lists",
         ) from error
     except hub_errors.HFValidationError as error:
         raise MrlError(
             f"neither a local folder nor a hub id ({first_line(error)})",
             where=hub_id,
-            mend="pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B",
+            hint="pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B",
         ) from error
     except Exception as error:  # The HTTP client beneath raises kinds of its own.
         raise MrlError(
             "no such folder, and the hub could not be reached "
             f"({type(error).__name__}: {first_line(error)})",
             where=hub_id,
-            mend="check the network, or pass a folder that holds the checkpoint",
+            hint="check the network, or pass a folder that holds the checkpoint",
         ) from error
 
 
@@ -229,20 +229,20 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
         if (folder / index).is_file():
             weight_map = read_json(folder / index).get("weight_map")
             if not isinstance(weight_map, dict) or not weight_map:
-                raise MrlError("has no weight_map", where=folder / index, mend=DOWNLOAD_AGAIN)
+                raise MrlError("has no weight_map", where=folder / index, hint=DOWNLOAD_AGAIN)
             shards = sorted({str(shard) for shard in weight_map.values()})
             for shard in shards:
                 if Path(shard).name != shard:
                     raise MrlError(
                         f"names the shard {shard!r}, expected a plain file name",
                         where=folder / index,
-                        mend=DOWNLOAD_AGAIN,
+                        hint=DOWNLOAD_AGAIN,
                     )
                 if not (folder / shard).is_file():
                     raise MrlError(
                         f"names the shard {shard}, which is not there",
                         where=folder / index,
-                        mend="download the missing file",
+                        hint="download the missing file",
                     )
             return [folder / shard for shard in shards], weight_map
     found = sorted(path.name for path in folder.glob("*.safetensors"))
@@ -250,7 +250,7 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
         "has no weights: expected model.safetensors, its index, or pytorch_model.bin"
         + (f"; found {', '.join(found[:4])} without an index" if found else ""),
         where=folder,
-        mend=DOWNLOAD_AGAIN,
+        hint=DOWNLOAD_AGAIN,
     )
 
 
@@ -262,13 +262,13 @@ def _check_index(
             raise MrlError(
                 f"does not hold {key}, which the index expects there",
                 where=folder / shard,
-                mend=DOWNLOAD_AGAIN,
+                hint=DOWNLOAD_AGAIN,
             )
         if tensors[key].file.name != shard:
             raise MrlError(
                 f"holds {key}, which the index expects in {shard}",
                 where=tensors[key].file,
-                mend=DOWNLOAD_AGAIN,
+                hint=DOWNLOAD_AGAIN,
             )
 
 
@@ -285,7 +285,7 @@ def _open_safetensors(
                     raise MrlError(
                         f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}",
                         where=path,
-                        mend=FLOATS_ONLY,
+                        hint=FLOATS_ONLY,
                     )
                 _add(tensors, key, TensorInfo(tuple(header.get_shape()), FLOAT_DTYPES[name], path))
 
@@ -307,7 +307,7 @@ def _reading(path: Path) -> Any:
         raise MrlError(
             f"is not a whole safetensors file ({size} bytes; {error})",
             where=path,
-            mend=DOWNLOAD_AGAIN,
+            hint=DOWNLOAD_AGAIN,
         ) from error
     except OSError as error:
         raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
@@ -335,17 +335,17 @@ def _open_bin(files: list[Path]) -> tuple[dict[str, TensorInfo], Callable[[str],
             raise MrlError(
                 f"cannot be read as plain weights ({first_line(error)})",
                 where=path,
-                mend="download the checkpoint again, or get the safetensors version",
+                hint="download the checkpoint again, or get the safetensors version",
             ) from error
         if not isinstance(state, dict):
-            raise MrlError("is not a mapping of tensors", where=path, mend=DOWNLOAD_AGAIN)
+            raise MrlError("is not a mapping of tensors", where=path, hint=DOWNLOAD_AGAIN)
         for key, value in state.items():
             if not isinstance(value, torch.Tensor) or value.dtype not in dtypes:
                 raise MrlError(
                     f"{key} is {getattr(value, 'dtype', type(value).__name__)}, "
                     "expected a float tensor",
                     where=path,
-                    mend=FLOATS_ONLY,
+                    hint=FLOATS_ONLY,
                 )
             _add(tensors, str(key), TensorInfo(tuple(value.shape), dtypes[value.dtype], path))
             values[str(key)] = value
@@ -371,7 +371,7 @@ def _require_torch(where: object) -> None:
     raise MrlError(
         problem,
         where=where,
-        mend="install the extra, `pip install 'mrl_jax[bin]'`, or get the safetensors version",
+        hint="install the extra, `pip install 'mrl_jax[bin]'`, or get the safetensors version",
     )
 
 
@@ -380,6 +380,6 @@ def _add(tensors: dict[str, TensorInfo], key: str, info: TensorInfo) -> None:
         raise MrlError(
             f"holds {key} a second time, after {tensors[key].file.name}",
             where=info.file,
-            mend=DOWNLOAD_AGAIN,
+            hint=DOWNLOAD_AGAIN,
         )
     tensors[key] = info

@@ -64,7 +64,7 @@ class Fields:
         if value != expected:
             self._fail(
                 f"{name} is {value!r}, and only {expected!r} is supported here",
-                mend="convert a checkpoint of the supported kind",
+                hint="convert a checkpoint of the supported kind",
             )
 
     def refuse(self, name: str, meaning: str) -> None:
@@ -75,7 +75,7 @@ class Fields:
     def unsupported(self, name: str, value: Any, meaning: str) -> NoReturn:
         self._fail(
             f"{name} is {value!r}, and {meaning} is not supported",
-            mend="convert a checkpoint without this option",
+            hint="convert a checkpoint without this option",
         )
 
     def build(self, config_type: type[Config], **values: Any) -> Config:
@@ -92,9 +92,9 @@ class Fields:
             self._fail(f"{name} is missing")
         return value
 
-    def _fail(self, problem: str, *, mend: str | None = None) -> NoReturn:
+    def _fail(self, problem: str, *, hint: str | None = None) -> NoReturn:
         raise MrlError(
             problem,
             where=self.where,
-            mend=mend or f"take {Path(str(self.where)).name} from the checkpoint's own folder",
+            hint=hint or f"take {Path(str(self.where)).name} from the checkpoint's own folder",
         )

@@ -86,7 +86,7 @@ def read_hubert(checkpoint: Checkpoint) -> Family:
         raise MrlError(
             f"{hubert.CTC_KEY} is {output.shape}, expected (tokens, {config.width})",
             where=output.file,
-            mend=DOWNLOAD_AGAIN,
+            hint=DOWNLOAD_AGAIN,
         )
     vocab_size = output.shape[0]
     leaves = param_tree.flat_weights(abstract_hubert_ctc(config, vocab_size))
@@ -224,7 +224,7 @@ def write_tower(
         "leaves": len(proven.shapes),
         "parameters": param_tree.count(weights["encoder"])
         + param_tree.count(weights.get("lm_head", {})),
-        "passengers": sorted(weights.get("passengers", {})),
+        "unused_tensors": sorted(weights.get("unused_tensors", {})),
         "digest": f"sha256:{info.digest}",
         "files": list(files),
         "mrl_jax": mrl_jax.__version__,
@@ -248,7 +248,7 @@ def _prove(checkpoint: Checkpoint, family: Family, where: object) -> tuple[Plan,
             raise MrlError(
                 f"{output} differs from {embeddings}, though config.json ties them",
                 where=where,
-                mend="set tie_word_embeddings to false if the output layer is one of its own",
+                hint="set tie_word_embeddings to false if the output layer is one of its own",
             )
         del shapes[output]
     return plan(TABLES[family.kind], shapes, family.leaves, where=where), tied
@@ -284,7 +284,7 @@ def _read_weights(
             raise MrlError(
                 f"{item.key} does not fit {target.dtype.name}: some values became infinite",
                 where=checkpoint.folder,
-                mend="use --dtype bfloat16, which has the range of float32",
+                hint="use --dtype bfloat16, which has the range of float32",
             )
     weights: dict[str, dict[str, HostArray]] = defaultdict(dict)
     for path, array in leaves.items():

@@ -36,7 +36,7 @@ def export(
         MrlError: `model` is no tower or is damaged, or `out` cannot be written.
     """
     info = read_info(model)
-    existing_file(model / "config.json", mend=CONVERT_AGAIN)
+    existing_file(model / "config.json", hint=CONVERT_AGAIN)
     check_apart(model, out)
     weights = read_checked_weights(model, info)
     leaves = {

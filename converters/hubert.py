@@ -169,7 +169,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
             f"has {len(ids)} tokens, expected the ids 0 to {size - 1}, each once: "
             "one for each output of the model",
             where=path,
-            mend="take the checkpoint's own vocab.json, or remove it: then the model gives no text",
+            hint="take the checkpoint's own vocab.json, or remove it: then the model gives no text",
         )
     # The tokenizer's own padding token is what its decoder drops.
     blank = ids.get(
@@ -180,7 +180,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
             f"pad_token_id is {blank!r}, expected an id from 0 to {size - 1}: what stands for "
             "the CTC blank where the tokenizer's pad_token is not in vocab.json",
             where=folder / "config.json",
-            mend="take the tokenizer's files from the checkpoint's own folder",
+            hint="take the tokenizer's files from the checkpoint's own folder",
         )
     return CtcVocabulary(
         tokens=tuple(sorted(ids, key=lambda token: ids[token])),

@@ -146,7 +146,7 @@ def find_parts(
             f"{len(problems)} problem{'s' if len(problems) > 1 else ''} with the parts of the "
             f"model: {'; '.join(problems)}",
             where=where,
-            mend=WHOLE_MODEL,
+            hint=WHOLE_MODEL,
         )
     return Parts(prefixes, keys, head)
 
@@ -173,7 +173,7 @@ def tower_config(
             raise MrlError(
                 f"{name} is {value!r}, expected an object: the {tower.name} tower's config",
                 where=folder / "config.json",
-                mend=f"put that tower's config.json into a folder {tower.folder}",
+                hint=f"put that tower's config.json into a folder {tower.folder}",
             )
         found.append((value, f"{folder / 'config.json'}: {name}"))
     path = folder / tower.folder / "config.json"
@@ -184,14 +184,14 @@ def tower_config(
             f"no config of the {tower.name} tower: expected {' or '.join(tower.configs)} in "
             f"config.json, or {tower.folder}/config.json",
             where=folder,
-            mend=WHOLE_MODEL,
+            hint=WHOLE_MODEL,
         )
     for other, where in found[1:]:
         if other != found[0][0]:
             raise MrlError(
                 f"differs from {found[0][1]}, expected one config of the {tower.name} tower",
                 where=where,
-                mend="remove the one that does not belong to the weights",
+                hint="remove the one that does not belong to the weights",
             )
     return found[0]
 

@@ -50,7 +50,7 @@ def random_init(
     Raises:
         MrlError: the config is not supported, or `out` cannot be written.
     """
-    raw = read_json(existing_file(config_file, mend="pass a Hugging Face config.json"))
+    raw = read_json(existing_file(config_file, hint="pass a Hugging Face config.json"))
     if family == "qwen3":
         module = abstract_qwen3(qwen3.parse_config(raw, where=config_file))
     else:

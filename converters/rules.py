@@ -18,7 +18,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 
 Shape = tuple[int, ...]
-PASSENGERS = "passengers"
+PASSENGERS = "unused_tensors"
 """Group of tensors that no module computes with; kept so that export gives them back."""
 
 
@@ -111,7 +111,7 @@ class Plan:
 
     Attributes:
         assignments: one a published tensor.
-        shapes: shape of every leaf of our tree, passengers included, by path.
+        shapes: shape of every leaf of our tree, unused_tensors included, by path.
         naming: how this checkpoint spells its names; `published_names` reads it.
     """
 
@@ -202,7 +202,7 @@ def plan(
         raise MrlError(
             f"{total} problem{'s' if total > 1 else ''} with the tensors: {'; '.join(told)}",
             where=where,
-            mend="check that config.json belongs to these weights and that no file was left out",
+            hint="check that config.json belongs to these weights and that no file was left out",
         )
     return Plan(tuple(assignments), shapes, naming)
 

@@ -126,7 +126,7 @@ def _require_torch() -> None:
     except ImportError as error:
         raise MrlError(
             f"verifying runs the original model, and {error.name} is not installed",
-            mend="install the extra: `pip install 'mrl_jax[verify]'`",
+            hint="install the extra: `pip install 'mrl_jax[verify]'`",
         ) from error
     del torch, transformers
 
@@ -152,7 +152,7 @@ def _check_same_model(tower: Path, info: TowerInfo, checkpoint: Checkpoint) -> N
 
 def _refuse(tower: Path, problem: str) -> NoReturn:
     raise MrlError(
-        problem, where=tower, mend="pass the checkpoint that the tower was converted from"
+        problem, where=tower, hint="pass the checkpoint that the tower was converted from"
     )
 
 
@@ -206,7 +206,7 @@ def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
         raise MrlError(
             f"transformers cannot load the checkpoint ({first_line(error)})",
             where=checkpoint.folder,
-            mend="check that its own library reads it",
+            hint="check that its own library reads it",
         ) from error
     if info.dtype in DTYPES and info.dtype != "float32":
         rounded = getattr(torch, info.dtype)

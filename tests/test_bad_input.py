@@ -744,7 +744,7 @@ def test_a_real_process_says_no_more(originals, place, tmp_path):
         )
         for argv, _ in cases
     ]
-    told = [process.communicate(timeout=120) for process in running]
-    for process, (out, line), (_, parts) in zip(running, told, cases, strict=True):
+    message = [process.communicate(timeout=120) for process in running]
+    for process, (out, line), (_, parts) in zip(running, message, cases, strict=True):
         check_line(process.returncode, out, line, parts)
     assert os.listdir(place) == []

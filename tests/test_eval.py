@@ -41,8 +41,8 @@ def test_reports_lie_in_the_model_unless_told(tmp_path):
 def test_numbers_are_read_or_refused():
     assert evaluate.numbers("--ks")("1,10") == (1, 10)
     assert evaluate.numbers("--shots", least=0)("0,4") == (0, 4)
-    for text, told in (("", "expected numbers as in"), ("1,b", "'1,b'"), ("5,0", "1 or more")):
-        with pytest.raises(MrlError, match=told):
+    for text, message in (("", "expected numbers as in"), ("1,b", "'1,b'"), ("5,0", "1 or more")):
+        with pytest.raises(MrlError, match=message):
             evaluate.numbers("--ks")(text)
 
 

@@ -179,7 +179,7 @@ def test_every_row_of_the_table_is_a_file():
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("errors", "from mrl_jax import param_tree", "errors imports param_tree"),
         ("nn/norms", "from mrl_jax.models.qwen3 import Qwen3", "nn.norms imports models.qwen3"),
@@ -195,7 +195,7 @@ def test_every_row_of_the_table_is_a_file():
         ("nn/deep/novel", "from mrl_jax.demo.world import x", "nn.deep.novel imports demo.world"),
     ],
 )
-def test_the_check_sees_a_broken_wall(name, text, told, tmp_path):
+def test_the_check_sees_a_broken_wall(name, text, message, tmp_path):
     for path in (ROOT / "mrl_jax").rglob("*.py"):
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +206,7 @@ def test_the_check_sees_a_broken_wall(name, text, told, tmp_path):
     path.parent.mkdir(exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(f"\n{text}\n")
-    assert any(told in line for line in violations(tmp_path))
+    assert any(message in line for line in violations(tmp_path))
 
 
 def test_nothing_imports_in_a_circle():

@@ -128,7 +128,7 @@ def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyA
         raise MrlError(
             f"the model could not be written: {error.strerror or error}",
             where=folder,
-            mend="check that the place exists, may be written to, and has room",
+            hint="check that the place exists, may be written to, and has room",
         ) from error
     for old in folder.glob("head-*"):
         if old.name != head:
@@ -146,11 +146,11 @@ def read_model_info(folder: Path) -> ModelInfo:
         raise MrlError(
             "is a pipeline, expected a trained model",
             where=folder,
-            mend="measure it by `python eval.py compare`",
+            hint="measure it by `python eval.py compare`",
         )
     path = existing_file(
         Path(folder) / MODEL_FILE,
-        mend="pass a folder that `train.py` or `python -m converters oolel-embed` made",
+        hint="pass a folder that `train.py` or `python -m converters oolel-embed` made",
     )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -168,7 +168,7 @@ def read_model_info(folder: Path) -> ModelInfo:
         return ModelInfo(**raw)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MrlError(
-            f"cannot be read as a model description ({error})", where=path, mend=TRAIN_AGAIN
+            f"cannot be read as a model description ({error})", where=path, hint=TRAIN_AGAIN
         ) from error
 
 
@@ -207,7 +207,7 @@ def check_digest(tower: Path, digest: str, name: str) -> None:
             f"is not the {name} tower that the model was trained with: its digest is "
             f"{found[:12]}, expected {digest[:12]}",
             where=tower,
-            mend="bring the tower of the training run back",
+            hint="bring the tower of the training run back",
         )
 
 
@@ -221,14 +221,14 @@ def _fill_head(model: TwoTowers, folder: Path, digest: str) -> None:
     }
     arguments = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in leaves}
     if not folder.is_dir():
-        raise MrlError("the trained head is missing", where=folder, mend=TRAIN_AGAIN)
+        raise MrlError("the trained head is missing", where=folder, hint=TRAIN_AGAIN)
     try:
         arrays = read_arrays(folder, arguments)
     except OSError as error:
         raise MrlError(
             f"the trained head cannot be read ({error.strerror or error})",
             where=folder,
-            mend=TRAIN_AGAIN,
+            hint=TRAIN_AGAIN,
         ) from error
     for path, variable in leaves.items():
         if arrays[path].shape != variable.shape:
@@ -236,13 +236,13 @@ def _fill_head(model: TwoTowers, folder: Path, digest: str) -> None:
                 f"the trained head is of another architecture: {path} is {arrays[path].shape}, "
                 f"expected {variable.shape}",
                 where=folder,
-                mend=TRAIN_AGAIN,
+                hint=TRAIN_AGAIN,
             )
     if param_tree.digest(arrays) != digest:
         raise MrlError(
             "the trained head is not the one that model.json names (its digest differs)",
             where=folder,
-            mend=TRAIN_AGAIN,
+            hint=TRAIN_AGAIN,
         )
     for path, variable in leaves.items():
         variable.set_value(jax.numpy.asarray(arrays[path]))

@@ -174,13 +174,13 @@ def appending_end(tokenizer: bytes, end_id: int, *, where: object) -> bytes:
         raise MrlError(
             f"cannot be given an end token ({first_line(error)})",
             where=where,
-            mend="copy tokenizer.json from the published model again",
+            hint="copy tokenizer.json from the published model again",
         ) from error
     if ended != [*plain, end_id]:
         raise MrlError(
             f"puts {ended} around the tokens {plain}, expected the end token {end_id} behind them",
             where=where,
-            mend="copy tokenizer.json from the published model again",
+            hint="copy tokenizer.json from the published model again",
         )
     return changed
 
@@ -206,7 +206,7 @@ def save_speech_tower(
     """Write a trained recogniser as a tower folder; it loads as a speech tower as well."""
     c, vocabulary = recogniser.encoder.config, recogniser.vocabulary
     if vocabulary is None:
-        raise MrlError("the recogniser has no vocabulary", mend="train it with one")
+        raise MrlError("the recogniser has no vocabulary", hint="train it with one")
     published = {
         "architectures": ["HubertForCTC"],
         "model_type": "hubert",

@@ -2,7 +2,7 @@
 
 tower.json     kind, config, dtype and digest: all that loading reads beside weights
 weights/       one Orbax checkpoint a group: `encoder`, and where there are such
-               tensors `lm_head` (a recogniser's output layer) and `passengers`
+               tensors `lm_head` (a recogniser's output layer) and `unused_tensors`
                (published tensors that no module computes with, kept for export)
 config.json, tokenizer.json, ...   the published files, as they were
 report.json    how the weights came here
@@ -51,7 +51,7 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 Weights = Mapping[str, Mapping[str, HostArray]]
-"""Arrays by group (`encoder`, `lm_head`, `passengers`), then by dotted path."""
+"""Arrays by group (`encoder`, `lm_head`, `unused_tensors`), then by dotted path."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -230,7 +230,7 @@ def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(CONFIG_TYPES)) 
     """
     path = existing_file(
         Path(folder) / TOWER_FILE,
-        mend="make a tower folder with `python -m converters qwen3|hubert SOURCE OUT`",
+        hint="make a tower folder with `python -m converters qwen3|hubert SOURCE OUT`",
     )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -252,13 +252,13 @@ def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(CONFIG_TYPES)) 
         info = TowerInfo(config=config, vocabulary=vocabulary, groups=groups, **raw)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MrlError(
-            f"cannot be read as a tower description ({error})", where=path, mend=CONVERT_AGAIN
+            f"cannot be read as a tower description ({error})", where=path, hint=CONVERT_AGAIN
         ) from error
     if info.kind not in expected:
         raise MrlError(
             f"is a {info.kind} tower, expected {' or '.join(expected)}",
             where=folder,
-            mend="pass the other tower, or load it with its own function",
+            hint="pass the other tower, or load it with its own function",
         )
     return info
 
@@ -279,7 +279,7 @@ def read_checked_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, H
         raise MrlError(
             "the weights are not those that tower.json names (their digests differ)",
             where=folder,
-            mend=CONVERT_AGAIN,
+            hint=CONVERT_AGAIN,
         )
     return weights
 
@@ -315,14 +315,14 @@ def _restore(
 def _read_group(folder: Path, group: str, restore_args: Mapping[str, Any]) -> dict[str, Any]:
     path = folder / WEIGHTS / group
     if not path.is_dir():
-        raise MrlError("the weights are missing", where=path, mend=CONVERT_AGAIN)
+        raise MrlError("the weights are missing", where=path, hint=CONVERT_AGAIN)
     try:
         return read_arrays(path, restore_args)
     except OSError as error:
         raise MrlError(
             f"the weights cannot be read ({error.strerror or error})",
             where=path,
-            mend=CONVERT_AGAIN,
+            hint=CONVERT_AGAIN,
         ) from error
 
 

@@ -154,7 +154,7 @@ def _check_identity(stored: Mapping[str, Any], expected: Mapping[str, Any], wher
         raise MrlError(
             f"the checkpoint is of another model: its {key} is {theirs}, expected {ours}",
             where=where,
-            mend="resume with the config and the towers it was trained with, or choose another "
+            hint="resume with the config and the towers it was trained with, or choose another "
             "--workdir",
         )
 
@@ -181,7 +181,7 @@ def _told(where: Path, what: str) -> Iterator[None]:
         raise MrlError(
             f"could not be {what}: {describe_os_error(error)}",
             where=where,
-            mend="check that the place exists, may be written to, and has room",
+            hint="check that the place exists, may be written to, and has room",
         ) from error
     except Exception as error:  # Orbax and TensorStore raise whatever their storage raised.
         told = as_os_error(error)
@@ -189,5 +189,5 @@ def _told(where: Path, what: str) -> Iterator[None]:
         raise MrlError(
             f"the checkpoint could not be {what} ({detail})",
             where=where,
-            mend="if it is damaged, remove its folder: an older one will serve",
+            hint="if it is damaged, remove its folder: an older one will serve",
         ) from error

@@ -15,7 +15,7 @@ class CommandParser(argparse.ArgumentParser):
     """Tells a wrong command line in one line, like every other mistake."""
 
     def error(self, message: str) -> NoReturn:
-        raise MrlError(message, where=self.prog, mend="`--help` lists what it takes")
+        raise MrlError(message, where=self.prog, hint="`--help` lists what it takes")
 
 
 def unwind_on_sigterm() -> None:

@@ -30,12 +30,12 @@ def load_config(path: Path, *kinds: type[Config]) -> Config:
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path("configs")
         there = sorted(str(found) for found in folder.glob("*.py"))
-        raise MrlError("no such config", where=path, mend=_nearest(str(path), there))
+        raise MrlError("no such config", where=path, hint=_nearest(str(path), there))
     try:
         found = runpy.run_path(str(path))
         if "get_config" not in found:
             raise MrlError(
-                "has no get_config()", where=path, mend=f"define one that returns {expected}"
+                "has no get_config()", where=path, hint=f"define one that returns {expected}"
             )
         config = found["get_config"]()
     except MrlError:
@@ -44,7 +44,7 @@ def load_config(path: Path, *kinds: type[Config]) -> Config:
         raise MrlError(
             f"the config fails: {type(error).__name__}: {first_line(error)}",
             where=path,
-            mend="mend the file",
+            hint="mend the file",
         ) from error
     if not isinstance(config, kinds):
         raise MrlError(
@@ -67,7 +67,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
         if not equals:
             raise MrlError(
                 f"{assignment!r} is no option and no assignment",
-                mend="write dotted.name=value, for instance optim.learning_rate=1e-4",
+                hint="write dotted.name=value, for instance optim.learning_rate=1e-4",
             )
         config = _replace(config, name.split("."), text, name)
     return config
@@ -94,16 +94,16 @@ def _replace(config: Any, names: Sequence[str], text: str, dotted: str) -> Any:
         key = ".".join(names)
         return {**config, key: text}
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise MrlError(f"{dotted!r} goes deeper than the config does", mend="drop its last part")
+        raise MrlError(f"{dotted!r} goes deeper than the config does", hint="drop its last part")
     known = [field.name for field in dataclasses.fields(config)]
     if head not in known:
-        raise MrlError(f"the config has no field {dotted!r}", mend=_nearest(head, known))
+        raise MrlError(f"the config has no field {dotted!r}", hint=_nearest(head, known))
     hint = typing.get_type_hints(type(config))[head]
     if rest:
         value = _replace(getattr(config, head), rest, text, dotted)
     elif dataclasses.is_dataclass(getattr(config, head)) and not _is_none(text, hint):
         inner = ", ".join(field.name for field in dataclasses.fields(getattr(config, head)))
-        raise MrlError(f"{dotted!r} is a group of fields", mend=f"name one of {inner}")
+        raise MrlError(f"{dotted!r} is a group of fields", hint=f"name one of {inner}")
     else:
         value = _parse(text, hint, dotted)
     return dataclasses.replace(config, **{head: value})
@@ -120,7 +120,7 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
         known = [str(value) for value in literals]
         raise MrlError(
             f"{dotted} is {text!r}, expected one of {', '.join(known)}",
-            mend=_nearest(text, known, otherwise="choose one of these"),
+            hint=_nearest(text, known, otherwise="choose one of these"),
         )
     if str in options:
         return text
@@ -133,7 +133,7 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
         if fitted is not None:
             return fitted
     names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-    raise MrlError(f"{dotted} is {text!r}, expected {names}", mend="correct the value")
+    raise MrlError(f"{dotted} is {text!r}, expected {names}", hint="correct the value")
 
 
 def _is_none(text: str, hint: Any) -> bool:

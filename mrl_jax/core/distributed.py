@@ -26,7 +26,7 @@ LINE = 1024
 """Bytes of a message that hosts exchange."""
 
 
-def start_hosts(
+def initialize_distributed(
     coordinator: str | None, process: int | None, processes: int | None, *, timeout: int = TIMEOUT
 ) -> None:
     """Join the run of several hosts; before anything else of JAX.
@@ -46,7 +46,7 @@ def start_hosts(
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < 3:
         raise MrlError(
-            f"{' and '.join(missing)} missing", mend="give all three, or --distributed alone"
+            f"{' and '.join(missing)} missing", hint="give all three, or --distributed alone"
         )
     if processes is not None and process is not None and not 0 <= process < processes:
         raise MrlError(
@@ -63,7 +63,7 @@ def start_hosts(
         raise MrlError(
             f"the hosts could not be joined ({first_line(error)})",
             where="--coordinator" if coordinator else "--distributed",
-            mend="pass --coordinator, --process and --processes",
+            hint="pass --coordinator, --process and --processes",
         ) from error
 
 
@@ -80,47 +80,47 @@ def _wait_for(coordinator: str, timeout: int) -> None:
                 raise MrlError(
                     f"{coordinator} did not answer within {timeout} s ({describe_os_error(error)})",
                     where="--coordinator",
-                    mend="check the address, and that process 0 was started there",
+                    hint="check the address, and that process 0 was started there",
                 ) from error
             time.sleep(0.5)
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this host writes the files."""
     return jax.process_index() == 0
 
 
-def wait_for_all(name: str) -> None:
+def barrier(name: str) -> None:
     """Go on when every host has come here; at once where there is one."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices(name)
+        multihost_utils.sync_gathered(name)
 
 
-def this_host() -> tuple[int, int]:
+def host_shard() -> tuple[int, int]:
     """(number of this host, number of hosts): whose rows of a batch it reads."""
     return jax.process_index(), jax.process_count()
 
 
-def rows_of_host(count: int, shard: tuple[int, int]) -> slice:
-    """A host's share of `count` rows; `shard` is its number and that of all, as `this_host`."""
+def host_rows(count: int, shard: tuple[int, int]) -> slice:
+    """A host's share of `count` rows; `shard` is its number and that of all, as `host_shard`."""
     host, hosts = shard
     return slice(count * host // hosts, count * (host + 1) // hosts)
 
 
-def rows_over(devices: Sequence[Any], axis: str = "rows") -> NamedSharding:
+def batch_sharded(devices: Sequence[Any], axis: str = "rows") -> NamedSharding:
     """Where arrays go whose rows some devices share."""
     mesh = Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec(axis))
 
 
-def whole_over(rows: NamedSharding) -> NamedSharding:
+def replicated(rows: NamedSharding) -> NamedSharding:
     """Where arrays go that each of those devices has whole."""
     return NamedSharding(rows.mesh, PartitionSpec())
 
 
-def put_shared(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+def put_global(tree: Any, sharding: jax.sharding.Sharding) -> Any:
     """Arrays that every host holds whole, onto the devices of all of them."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
@@ -130,18 +130,18 @@ def put_shared(tree: Any, sharding: jax.sharding.Sharding) -> Any:
 
 
 @contextlib.contextmanager
-def first_host_first(name: str) -> Iterator[None]:
+def primary_first(name: str) -> Iterator[None]:
     """The block on the first host, and then, whether it failed or not, on all others."""
-    if not is_first():
-        wait_for_all(name)
+    if not is_primary():
+        barrier(name)
     try:
         yield
     finally:
-        if is_first():
-            wait_for_all(name)
+        if is_primary():
+            barrier(name)
 
 
-def first_does(work: Callable[[], None]) -> None:
+def run_on_primary(work: Callable[[], None]) -> None:
     """What one host does for all, and all then go on; where it fails, all fail with its line.
 
     Args:
@@ -151,7 +151,7 @@ def first_does(work: Callable[[], None]) -> None:
         MrlError: on every host, as the first one's work raised it.
     """
     problem = ""
-    if is_first():
+    if is_primary():
         try:
             work()
         except MrlError as error:
@@ -170,7 +170,7 @@ def first_does(work: Callable[[], None]) -> None:
         raise MrlError(f"the first host failed: {heard.decode(errors='replace')}")
 
 
-def agree(facts: Mapping[str, str]) -> None:
+def assert_equal_across_hosts(facts: Mapping[str, str]) -> None:
     """Refuse hosts that would not train the same.
 
     Args:
@@ -185,15 +185,15 @@ def agree(facts: Mapping[str, str]) -> None:
 
     mine = [hashlib.sha256(value.encode()).digest()[:16] for value in facts.values()]
     table = np.frombuffer(b"".join(mine), np.int32).reshape(len(facts), 4)
-    everywhere = np.asarray(multihost_utils.process_allgather(table))
+    gathered = np.asarray(multihost_utils.process_allgather(table))
     for place, name in enumerate(facts):
-        differing = np.flatnonzero((everywhere[:, place] != everywhere[0, place]).any(axis=1))
+        differing = np.flatnonzero((gathered[:, place] != gathered[0, place]).any(axis=1))
         if len(differing):
             hosts = ", ".join(map(str, differing))
             raise MrlError(
-                f"hosts disagree on the {name}: process {hosts} of {len(everywhere)} differs from "
+                f"hosts disagree on the {name}: process {hosts} of {len(gathered)} differs from "
                 "process 0",
-                mend="give every host the same command, the same code and the same files",
+                hint="give every host the same command, the same code and the same files",
             )
 
 

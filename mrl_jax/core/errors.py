@@ -14,13 +14,13 @@ class MrlError(Exception):
         mend: what to do about it.
     """
 
-    def __init__(self, problem: str, *, where: object = None, mend: str | None = None):
+    def __init__(self, problem: str, *, where: object = None, hint: str | None = None):
         self.problem = problem
         self.where = where
-        self.mend = mend
+        self.hint = hint
         line = problem if where is None else f"{where}: {problem}"
-        if mend:
-            line = f"{line}. {mend[0].upper()}{mend[1:]}"
+        if hint:
+            line = f"{line}. {hint[0].upper()}{hint[1:]}"
         super().__init__(" ".join(line.split()))
 
 
@@ -47,9 +47,9 @@ def first_line(error: Exception) -> str:
     return lines[0][:160] if lines else type(error).__name__
 
 
-def existing_file(path: Path, *, mend: str) -> Path:
+def existing_file(path: Path, *, hint: str) -> Path:
     """`path` itself where it is a file; an `MrlError` that says how to mend it otherwise."""
     if not path.is_file():
         kind = "is a folder, expected a file" if path.is_dir() else "no such file"
-        raise MrlError(kind, where=path, mend=mend)
+        raise MrlError(kind, where=path, hint=hint)
     return path

@@ -47,7 +47,7 @@ def staged_folder(
             raise MrlError(
                 f"the output needs {needs_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
                 where=named,
-                mend="free some space, or write elsewhere",
+                hint="free some space, or write elsewhere",
             )
         staging.mkdir()
         yield staging
@@ -56,7 +56,7 @@ def staged_folder(
                 raise MrlError(
                     "the output appeared while it was being made",
                     where=named,
-                    mend="choose another name",
+                    hint="choose another name",
                 )
             _check_replaceable(final, named, marker, overwrite)
             _replace(staging, final)
@@ -67,12 +67,12 @@ def staged_folder(
             raise MrlError(
                 f"could not be read: {describe_os_error(error)}",
                 where=read,
-                mend="check that it exists and may be read",
+                hint="check that it exists and may be read",
             ) from error
         raise MrlError(
             f"could not be written: {describe_os_error(error)}",
             where=named,
-            mend="check that the place exists, may be written to, and has room",
+            hint="check that the place exists, may be written to, and has room",
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -89,7 +89,7 @@ def check_apart(source: Path, out: Path) -> None:
         raise MrlError(
             f"the output would replace its own source, {source}",
             where=out,
-            mend="choose another folder",
+            hint="choose another folder",
         )
 
 
@@ -110,13 +110,13 @@ def _check_replaceable(final: Path, named: Path, marker: str, overwrite: bool) -
         raise MrlError(
             "the output exists already",
             where=named,
-            mend="choose another name, or pass --overwrite",
+            hint="choose another name, or pass --overwrite",
         )
     if not (final / marker).is_file():
         raise MrlError(
             f"holds something else (there is no {marker}), so --overwrite does not replace it",
             where=named,
-            mend="choose another name, or remove it yourself",
+            hint="choose another name, or remove it yourself",
         )
 
 
@@ -172,7 +172,7 @@ def make_folder(workdir: Path) -> None:
     """The run's folder, made if it is not there."""
     if workdir.exists() and not workdir.is_dir():
         raise MrlError(
-            "is a file, expected a folder", where=workdir, mend="choose another --workdir"
+            "is a file, expected a folder", where=workdir, hint="choose another --workdir"
         )
     workdir.mkdir(parents=True, exist_ok=True)
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="default: ./demo")
     out: Path = parser.parse_args(argv).out
     if out.exists() and not out.is_dir():
-        raise MrlError("is a file, expected a folder", where=out, mend="choose another --out")
+        raise MrlError("is a file, expected a folder", where=out, hint="choose another --out")
     begun = time.monotonic()
     world = out / "world"
     if not (world / MARKER).is_file():

@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     make_world, usual = WORLDS[args.world]
     world = make_world(args.out or usual)
     if not (world.runs / "model" / MODEL_FILE).is_file():
-        raise MrlError("has no trained model", where=world.runs, mend=f"run `{world.first}` first")
+        raise MrlError("has no trained model", where=world.runs, hint=f"run `{world.first}` first")
     begun = time.monotonic()
     for name, (config, *changes) in world.trained.items():
         if (world.runs / name / MODEL_FILE).is_file():

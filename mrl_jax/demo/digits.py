@@ -57,7 +57,7 @@ def load_takes(folder: str | Path, sample_rate: int = SAMPLE_RATE) -> list[Take]
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MrlError("no such folder", where=folder, mend="pass the folder of the recordings")
+        raise MrlError("no such folder", where=folder, hint="pass the folder of the recordings")
     takes = []
     for path in sorted(folder.glob("*.wav")):
         found = re.fullmatch(r"(\d)_(\w+)_(\d+)", path.stem)
@@ -68,7 +68,7 @@ def load_takes(folder: str | Path, sample_rate: int = SAMPLE_RATE) -> list[Take]
         raise MrlError(
             "holds no recording named {digit}_{speaker}_{take}.wav",
             where=folder,
-            mend="pass the `recordings` folder of the Free Spoken Digit Dataset",
+            hint="pass the `recordings` folder of the Free Spoken Digit Dataset",
         )
     return takes
 
@@ -136,7 +136,7 @@ class DigitVoices:
                 raise MrlError(
                     f"speaker {speaker} has no recording of {', '.join(missing)}",
                     where="the takes of the spoken digits",
-                    mend="pass takes that hold all ten digits of each speaker",
+                    hint="pass takes that hold all ten digits of each speaker",
                 )
         self._clips = clips
         self.speakers = sorted(clips)

@@ -82,7 +82,7 @@ def finite(number: int, loss: Array, name: str) -> float:
         raise MrlError(
             f"the loss of step {number} is {value}, expected a finite number",
             where=name,
-            mend="lower the learning rate, or look for a broken example",
+            hint="lower the learning rate, or look for a broken example",
         )
     return value
 

@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
             raise MrlError(
                 f"{speaker!r} is not among the speakers, {', '.join(speakers)}",
                 where="--leave-out",
-                mend="name one of them, or `all`",
+                hint="name one of them, or `all`",
             )
     args.out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe()
@@ -146,7 +146,7 @@ def find_recordings(given: Path | None, out: Path) -> Path:
         raise MrlError(
             f"the recordings could not be fetched ({type(error).__name__})",
             where="spoken_digit",
-            mend="fetch the Free Spoken Digit Dataset, and pass its folder as --recordings",
+            hint="fetch the Free Spoken Digit Dataset, and pass its folder as --recordings",
         ) from error
 
 

@@ -56,7 +56,7 @@ class CtcStageConfig(StageConfig):
                 f"steps is {self.steps}, batch_sizes {self.batch_sizes} and max_labels "
                 f"{self.max_labels}, expected one or more of each",
                 where="CtcStageConfig",
-                mend="set all three",
+                hint="set all three",
             )
 
 

@@ -85,7 +85,7 @@ def train_text_tower(
         raise MrlError(
             f"there are {len(queries)} pairs of texts, expected at least the "
             f"{stage.batch_size} of one batch",
-            mend="lower batch_size, or bring more pairs",
+            hint="lower batch_size, or bring more pairs",
         )
     query_ids, document_ids = (identities(texts) for texts in (queries, documents))
     lengths, document_size = list(map(len, queries)), max(map(len, documents))

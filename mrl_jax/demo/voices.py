@@ -60,7 +60,7 @@ class Voice:
     variant: str
     pitch: int
     rate: int
-    spread: int
+    to_global: int
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ def _voices(variants: str, *, start: int) -> tuple[Voice, ...]:
             variant=variant,
             pitch=30 + 7 * i % 43,
             rate=150 + 11 * i % 51,
-            spread=30 + 13 * i % 41,
+            to_global=30 + 13 * i % 41,
         )
         for i, variant in enumerate(variants.split(), start)
     )
@@ -130,7 +130,7 @@ def phonemes(text: str) -> str:
     if strange := sorted(set(text) - set(_LETTERS) - {" "}):
         raise MrlError(
             f"{text!r} has {strange[0]!r}, expected lower-case Wolof letters and spaces",
-            mend="write it without punctuation",
+            hint="write it without punctuation",
         )
     return " ".join(map(_word, text.split()))
 
@@ -169,7 +169,7 @@ def speak(
         if importlib.util.find_spec(module) is None:
             raise MrlError(
                 f"the demo's speech takes {module}, which is not installed",
-                mend="install the extra: `pip install 'mrl_jax[demo]'`",
+                hint="install the extra: `pip install 'mrl_jax[demo]'`",
             )
     workers = max(1, min(workers or os.cpu_count() or 1, len(utterances)))
     shares = [utterances[i::workers] for i in range(workers)]
@@ -230,16 +230,16 @@ class _Espeak:
         os.chdir(data.parent)  # The library keeps the path in a short buffer: "." always fits.
         self.rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, b".", 0)
         if self.rate <= 0:
-            raise MrlError("espeak-ng cannot read its data", where=data, mend="install it again")
+            raise MrlError("espeak-ng cannot read its data", where=data, hint="install it again")
 
-    def say(self, sounds: str, voice: Voice) -> bytes:
+    def log(self, sounds: str, voice: Voice) -> bytes:
         """The 16-bit samples of one utterance; once in a process."""
         library = self._library
         # The library would take the base voice for a variant that it does not have.
         known = Path("espeak-ng-data", "voices", "!v", voice.variant).is_file()
         if not known or library.espeak_SetVoiceByName(f"{BASE_VOICE}+{voice.variant}".encode()):
             raise MrlError(f"espeak-ng has no voice {BASE_VOICE}+{voice.variant}")
-        settings = {_RATE: voice.rate, _PITCH: voice.pitch, _RANGE: voice.spread}
+        settings = {_RATE: voice.rate, _PITCH: voice.pitch, _RANGE: voice.to_global}
         for parameter, value in settings.items():
             library.espeak_SetParameter(parameter, value, 0)
         heard: list[bytes] = []
@@ -265,7 +265,7 @@ def _fork(espeak: _Espeak, sounds: str, voice: Voice) -> bool:
         return os.waitpid(child, 0)[1] == 0
     status = 1
     try:
-        pcm = espeak.say(sounds, voice)
+        pcm = espeak.log(sounds, voice)
         with open(sys.stdout.fileno(), "wb", closefd=False) as out:
             out.write(_HEADER.pack(espeak.rate, len(pcm)) + pcm)
         status = 0

@@ -84,12 +84,12 @@ def write_world(
         raise MrlError(
             f"{' + '.join(map(str, sizes))} sentences for test, validation and training, "
             f"expected at least one of each and {len(phrases())} in all",
-            mend="ask for fewer",
+            hint="ask for fewer",
         )
     if utterances_per_sentence > len(TRAIN_VOICES):
         raise MrlError(
             f"{utterances_per_sentence} utterances a sentence, for {len(TRAIN_VOICES)} voices",
-            mend=f"ask for at most {len(TRAIN_VOICES)}",
+            hint=f"ask for at most {len(TRAIN_VOICES)}",
         )
     drawn = random.Random(seed).sample(phrases(), sum(sizes))
     test, rest = drawn[:test_sentences], drawn[test_sentences:]

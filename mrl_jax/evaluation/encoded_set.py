@@ -42,7 +42,7 @@ def encode_queries(embedder: Embedder, data: RetrievalSet) -> Vectors:
         raise MrlError(
             f"{len(spoken)} of {len(data.queries)} queries are spoken and the others written",
             where="queries",
-            mend="measure them as two sets",
+            hint="measure them as two sets",
         )
     if spoken:
         clips, tasks, prompts, names = load_queries(spoken, rate)
@@ -83,7 +83,7 @@ def check_task(task: str | None, prompts: Mapping[str, str], where: Path | str) 
         raise MrlError(
             f"the model in {where} has no prompt for {task!r}, {known}",
             where="--task",
-            mend="correct it, or pass the words themselves with --prompt",
+            hint="correct it, or pass the words themselves with --prompt",
         )
 
 
@@ -134,7 +134,7 @@ def need_prefixes(embedder: Embedder, model: Path) -> None:
             "has separate query vectors for each dimension, and only prefixes of one vector can "
             "be measured so",
             where=model,
-            mend="use retrieval, robustness, intent or compare, or train with model.nested=true",
+            hint="use retrieval, robustness, intent or compare, or train with model.nested=true",
         )
 
 

@@ -75,7 +75,7 @@ class Judgements:
             if any(grade > 0 for grade in self.qrels.get(query, {}).values())
         ]
         if not rows:
-            raise MrlError("no query has a relevant document", mend="check the qrels")
+            raise MrlError("no query has a relevant document", hint="check the qrels")
         return rows
 
     def grades(self) -> Int[HostArray, "judged J"]:
@@ -175,10 +175,10 @@ def check_dims(dims: Sequence[int], width: int, *, where: str | None = None) -> 
             raise MrlError(
                 f"the dimension {dim} is not of this model, expected 1 to {width}",
                 where=where,
-                mend=f"leave {dim} out of --dims",
+                hint=f"leave {dim} out of --dims",
             )
         if dim in dims[:place]:
-            raise MrlError(f"the dimension {dim} is there twice", where=where, mend="name it once")
+            raise MrlError(f"the dimension {dim} is there twice", where=where, hint="name it once")
 
 
 def _check_finite(kind: str, vectors: Vectors, ids: Sequence[str]) -> None:
@@ -189,7 +189,7 @@ def _check_finite(kind: str, vectors: Vectors, ids: Sequence[str]) -> None:
         raise MrlError(
             f"the vector of {kind} {ids[int(np.argmin(finite))]!r} is not finite "
             f"({int(np.sum(~finite))} of {len(ids)} are not)",
-            mend="check the model's weights and the input: NaN and infinity cannot be ranked",
+            hint="check the model's weights and the input: NaN and infinity cannot be ranked",
         )
 
 

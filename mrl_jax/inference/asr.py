@@ -36,7 +36,7 @@ class Recogniser:
         if model.vocabulary is None:
             raise MrlError(
                 "the recogniser has no vocabulary, so nothing can be written down",
-                mend="convert it from a folder with vocab.json",
+                hint="convert it from a folder with vocab.json",
             )
         self.vocabulary: CtcVocabulary = model.vocabulary
         self.config = model.encoder.config

@@ -16,7 +16,7 @@ from mrl_jax.inference.text_encoder import TextEmbedder
 from mrl_jax.inference.translation import Translator, count_parameters
 
 
-class Pipeline:
+class Cascade:
     """A pipeline with its parts in memory.
 
     What nothing was heard in is an empty text: nothing is translated, and the text tower

@@ -44,7 +44,7 @@ WRITE_AGAIN = "write it again: `python train.py --config configs/pipeline.py --w
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PipelineConfig:
+class CascadeConfig:
     """Recogniser, translator and text tower, one after the other.
 
     Attributes:
@@ -112,7 +112,7 @@ class PipelineInfo:
         translator_digest: of its weights and its tokenizer; "" where there is none.
     """
 
-    config: PipelineConfig
+    config: CascadeConfig
     text: TowerReference
     recogniser: TowerReference | None
     translator_digest: str
@@ -135,15 +135,15 @@ class PipelineInfo:
 
 @dataclasses.dataclass(frozen=True)
 class WrittenPipeline:
-    """What `write_pipeline` gives back: nothing is trained, so it has always finished."""
+    """What `write_cascade` gives back: nothing is trained, so it has always finished."""
 
     folder: Path
     info: PipelineInfo
     finished: bool = True
 
 
-def write_pipeline(
-    config: PipelineConfig, workdir: Path, *, say: Callable[[str], None] = print
+def write_cascade(
+    config: CascadeConfig, workdir: Path, *, log: Callable[[str], None] = print
 ) -> WrittenPipeline:
     """Check every part, and write pipeline.json; an earlier one is replaced.
 
@@ -158,7 +158,7 @@ def write_pipeline(
     """
     if (workdir / MODEL_FILE).is_file():
         raise MrlError(
-            f"holds a trained model ({MODEL_FILE})", where=workdir, mend="choose another --workdir"
+            f"holds a trained model ({MODEL_FILE})", where=workdir, hint="choose another --workdir"
         )
     config, here = _used(config), Path()
     text, recogniser, translator = _digests(config, here)
@@ -180,7 +180,7 @@ def write_pipeline(
     digests = {"text": text, "recogniser": recogniser, "translator": translator}
     record = {"format": FORMAT, "config": to_json(stored), "digests": digests}
     write_json(workdir / PIPELINE_FILE, record)
-    say(f"{config.name}: {workdir / PIPELINE_FILE}, to be measured by `python eval.py compare`")
+    log(f"{config.name}: {workdir / PIPELINE_FILE}, to be measured by `python eval.py compare`")
     return WrittenPipeline(workdir, read_pipeline(workdir))
 
 
@@ -197,11 +197,11 @@ def read_pipeline(folder: Path) -> PipelineInfo:
         if raw["format"] != FORMAT:
             raise ValueError(f"the format is not {FORMAT}")
         fields = {**raw["config"], "dims": tuple(int(dim) for dim in raw["config"]["dims"])}
-        config = PipelineConfig(**fields)
+        config = CascadeConfig(**fields)
         expected = {name: raw["digests"][name] for name in ("text", "recogniser", "translator")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, MrlError) as error:
         raise MrlError(
-            f"cannot be read as a pipeline ({error})", where=path, mend=WRITE_AGAIN
+            f"cannot be read as a pipeline ({error})", where=path, hint=WRITE_AGAIN
         ) from error
     found = _digests(_used(config), folder)
     places = (config.text_tower, config.recogniser, config.translator)
@@ -211,7 +211,7 @@ def read_pipeline(folder: Path) -> PipelineInfo:
                 f"is not the {name} that the pipeline was written with: its digest is "
                 f"{now[:12]}, expected {str(digest)[:12]}",
                 where=folder / where,
-                mend=f"bring that back, or {WRITE_AGAIN}",
+                hint=f"bring that back, or {WRITE_AGAIN}",
             )
     text, recogniser, translator = found
     return PipelineInfo(
@@ -224,7 +224,7 @@ def read_pipeline(folder: Path) -> PipelineInfo:
     )
 
 
-def translator_config(config: PipelineConfig, base: Path) -> TranslatorConfig:
+def translator_config(config: CascadeConfig, base: Path) -> TranslatorConfig:
     """The translator of a pipeline that has one; paths are relative to `base`."""
     return TranslatorConfig(
         folder=base / config.translator,
@@ -236,7 +236,7 @@ def translator_config(config: PipelineConfig, base: Path) -> TranslatorConfig:
     )
 
 
-def _used(config: PipelineConfig) -> PipelineConfig:
+def _used(config: CascadeConfig) -> CascadeConfig:
     """The config without what is not read.
 
     Checked here and not in the config itself, whose fields are overridden one by one.
@@ -249,7 +249,7 @@ def _used(config: PipelineConfig) -> PipelineConfig:
     elif not config.recogniser:
         raise MrlError(
             "recogniser and transcripts are both empty, expected one of them",
-            mend="name the folder of a recogniser, or a column of transcripts",
+            hint="name the folder of a recogniser, or a column of transcripts",
         )
     if config.translator == NONE:
         none = {"tokenizer": "", "source_language": "", "target_language": "", "beam_size": 1}
@@ -258,13 +258,13 @@ def _used(config: PipelineConfig) -> PipelineConfig:
         raise MrlError(
             f"translator is {config.translator!r} from {config.source_language!r} to "
             f"{config.target_language!r}, expected a folder and both languages",
-            mend="for instance source_language=wol_Latn target_language=fra_Latn, or "
+            hint="for instance source_language=wol_Latn target_language=fra_Latn, or "
             f"translator={NONE}",
         )
     return config
 
 
-def _digests(config: PipelineConfig, base: Path) -> tuple[str, str, str]:
+def _digests(config: CascadeConfig, base: Path) -> tuple[str, str, str]:
     """Digests of text tower, recogniser and translator, "" for what is not there; checked."""
     text = read_info(base / config.text_tower, expected=("qwen3",))
     assert isinstance(text.config, Qwen3Config)
@@ -273,7 +273,7 @@ def _digests(config: PipelineConfig, base: Path) -> tuple[str, str, str]:
             f"dims has {max(config.dims)}, expected at most {text.config.width}, the width of "
             "the text tower",
             where=base / config.text_tower,
-            mend="leave it out",
+            hint="leave it out",
         )
     TextTokenizer(base / config.text_tower, max_tokens=config.max_text_tokens)
     recogniser = translator = ""
@@ -283,7 +283,7 @@ def _digests(config: PipelineConfig, base: Path) -> tuple[str, str, str]:
             raise MrlError(
                 "the recogniser has no vocabulary, so nothing can be written down",
                 where=base / config.recogniser,
-                mend="convert it from a folder with vocab.json",
+                hint="convert it from a folder with vocab.json",
             )
         recogniser = info.digest
     if config.translator != NONE:

@@ -11,12 +11,12 @@ from jaxtyping import Float32
 
 from mrl_jax.checkpoints.models import ModelInfo, load_model, read_model_info
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import rows_over, whole_over
+from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_clip, resample
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
-from mrl_jax.inference.search.config import Setting, read_setting
+from mrl_jax.inference.search.config import SearchConfig, read_search_config
 from mrl_jax.inference.search.exact import unit_prefix
 from mrl_jax.inference.search.funnel import Funnel, make_funnel
 from mrl_jax.inference.search.rotation import Rotation, apply_rotation, read_rotation
@@ -45,7 +45,7 @@ class Embedder:
         info: ModelInfo,
         tokenizer: TextTokenizer,
         *,
-        setting: Setting | None = None,
+        setting: SearchConfig | None = None,
         directions: Float32[HostArray, "dim rank"] | None = None,
         rotation: Rotation | None = None,
     ):
@@ -58,8 +58,8 @@ class Embedder:
         split = param_tree.split(model)
         trained, frozen, rows = split.trained, split.frozen, None
         if len(jax.local_devices()) > 1:  # A machine's devices share the rows of a batch.
-            rows = rows_over(jax.local_devices())
-            trained, frozen = jax.device_put((trained, frozen), whole_over(rows))
+            rows = batch_sharded(jax.local_devices())
+            trained, frozen = jax.device_put((trained, frozen), replicated(rows))
         self.encoder = Encoder(
             split.rebuild, trained, frozen, model, tokenizer, prompts=info.prompts, sharding=rows
         )
@@ -79,7 +79,7 @@ class Embedder:
             folder: the model.
             dtype: dtype of the towers; the one trained with by default.
             setting: embed as the setting says that `eval.py tradeoff --budget` chose.
-            rotation: turn vectors by the rotation that `python -m mrl_jax.evaluation.spectrum.fit_rotation` fitted, so
+            rotation: turn vectors by the rotation that `mrl-jax rotate` fitted, so
                 that short prefixes hold more. Both sides must be embedded so: queries
                 and documents of one index.
 
@@ -94,9 +94,9 @@ class Embedder:
                 "both the setting and the rotation are asked for, and settings are measured "
                 "without a rotation",
                 where=folder,
-                mend="pass one of them",
+                hint="pass one of them",
             )
-        chosen, directions = read_setting(folder, info) if setting else (None, None)
+        chosen, directions = read_search_config(folder, info) if setting else (None, None)
         turn = _need_rotation(folder, info) if rotation else None
         model = load_model(folder, info, dtype=dtype)
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
@@ -126,7 +126,7 @@ class Embedder:
         """
         self._check_dim(dim)
         if isinstance(clips, str | Path):
-            raise MrlError("clips is one path, expected a list of them", mend="put it in a list")
+            raise MrlError("clips is one path, expected a list of them", hint="put it in a list")
         _check_asked(prompt, task)
         rate = self.model.speech.config.sample_rate
         names: list[object] = [
@@ -168,7 +168,7 @@ class Embedder:
         """
         self._check_dim(dim)
         if isinstance(texts, str):
-            raise MrlError("texts is one string, expected a list of them", mend="put it in a list")
+            raise MrlError("texts is one string, expected a list of them", hint="put it in a list")
         _check_asked(prompt, task)
         vectors = self.encoder.text(
             texts,
@@ -186,7 +186,7 @@ class Embedder:
         """
         chosen = self.setting
         if chosen is None:
-            raise MrlError("no setting was loaded", mend="pass `setting=True` to `Embedder.load`")
+            raise MrlError("no setting was loaded", hint="pass `setting=True` to `Embedder.load`")
         return make_funnel(
             documents, chosen.precision, prefix=chosen.prefix, shortlist=chosen.shortlist
         )
@@ -210,7 +210,7 @@ class Embedder:
 
 def _check_asked(prompt: str | None, task: str | None) -> None:
     if prompt is not None and task is not None:
-        raise MrlError("both prompt and task are given", mend="pass one of them")
+        raise MrlError("both prompt and task are given", hint="pass one of them")
 
 
 def _need_rotation(folder: Path, info: ModelInfo) -> Rotation:
@@ -220,7 +220,7 @@ def _need_rotation(folder: Path, info: ModelInfo) -> Rotation:
         raise MrlError(
             "has no rotation",
             where=folder,
-            mend="fit one: `python -m mrl_jax.evaluation.spectrum.fit_rotation`",
+            hint="fit one: `mrl-jax rotate`",
         )
     return found
 

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from tqdm import tqdm
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import put_shared, whole_over
+from mrl_jax.core.distributed import put_global, replicated
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens, query_prompt
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors
@@ -81,7 +81,7 @@ class Encoder:
     def _compiled(self, run: Callable[..., Any], *, alone: bool = False) -> Callable[..., Any]:
         """`run` as a program of (trained, frozen, *inputs), which holds none of them."""
         rebuild, rows = self._rebuild, None if alone else self._sharding
-        whole = None if rows is None else whole_over(rows)
+        whole = None if rows is None else replicated(rows)
 
         def program(trained: Any, frozen: Any, *inputs: Any) -> Any:
             return run(rebuild(trained, frozen), *inputs)
@@ -154,7 +154,7 @@ class Encoder:
                     f"the audio has {np.size(clip)} samples, shorter than one speech token of "
                     f"{self._min_samples}",
                     where=name,
-                    mend="leave the clip out, or join it to its neighbour",
+                    hint="leave the clip out, or join it to its neighbour",
                 )
         for task in set(tasks or ()):
             self._prompt(task)
@@ -275,7 +275,7 @@ class Encoder:
             raise MrlError(
                 f"the task {task!r} has no prompt in the model, expected one of "
                 f"{', '.join(sorted(self.prompts))}",
-                mend="correct the task, or pass the prompt itself",
+                hint="correct the task, or pass the prompt itself",
             )
         return query_prompt(self.prompts.get(task, ""))
 
@@ -294,7 +294,7 @@ class Encoder:
                 results[rows] = vectors
                 bar.update(len(rows))
         if results is None:
-            raise MrlError("there is nothing to embed", mend="pass one clip or text, or more")
+            raise MrlError("there is nothing to embed", hint="pass one clip or text, or more")
         return results
 
     def _fill(self, rows: HostArray) -> HostArray:
@@ -308,7 +308,7 @@ class Encoder:
         return np.concatenate((rows, np.full(min(size, self.batch_size) - len(rows), rows[0])))
 
     def _put(self, arrays: Any) -> Any:
-        return arrays if self._sharding is None else put_shared(arrays, self._sharding)
+        return arrays if self._sharding is None else put_global(arrays, self._sharding)
 
 
 def padded_length(samples: int) -> int:

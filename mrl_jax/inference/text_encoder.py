@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from tqdm import tqdm
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import put_shared
+from mrl_jax.core.distributed import put_global
 from mrl_jax.data.batches.text import padded_tokens
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 from mrl_jax.models.qwen3 import Qwen3Encoder
@@ -102,7 +102,7 @@ def embed_tokens(
             size = padded_tokens(len(tokens[rows[0]]))
             inputs: Any = pad_tokens([tokens[row] for row in filled], size)
             if sharding is not None:
-                inputs = put_shared(inputs, sharding)
+                inputs = put_global(inputs, sharding)
             vectors = np.asarray(embed(*inputs), np.float32)
             found.update(zip(rows.tolist(), vectors[: len(rows)], strict=True))
             bar.update(len(rows))

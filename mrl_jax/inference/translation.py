@@ -126,7 +126,7 @@ class Translator:
             raise MrlError(
                 f"CTranslate2 cannot translate ({first_line(error)})",
                 where=config.folder,
-                mend="lower max_translation_tokens if it speaks of positions",
+                hint="lower max_translation_tokens if it speaks of positions",
             ) from error
 
     def tokens(self, text: str) -> list[str]:
@@ -151,7 +151,7 @@ def check_translator(config: TranslatorConfig) -> Any:
     _check_folder(config.folder)
     path = existing_file(
         config.tokenizer_folder / TOKENIZER,
-        mend="copy it from the checkpoint that the model was converted from",
+        hint="copy it from the checkpoint that the model was converted from",
     )
     tokenizer = _open_tokenizer(path)
     known = sorted(token for token in tokenizer.get_vocab(True) if CODE.fullmatch(token))
@@ -159,7 +159,7 @@ def check_translator(config: TranslatorConfig) -> Any:
         raise MrlError(
             f"has no language codes such as wol_Latn, or no token {END}: it is not NLLB's",
             where=path,
-            mend="copy tokenizer.json from the checkpoint that the model was converted from",
+            hint="copy tokenizer.json from the checkpoint that the model was converted from",
         )
     for name, code in (("source", config.source), ("target", config.target)):
         _check_code(code, known, f"{name}_language")
@@ -172,11 +172,11 @@ def _check_folder(folder: Path) -> None:
     """Raises an `MrlError` unless a folder is one of CTranslate2's."""
     if not folder.is_dir():
         kind = "is a file, expected a folder" if folder.exists() else "no such folder"
-        raise MrlError(kind, where=folder, mend=f"correct the path, or {CONVERT}")
+        raise MrlError(kind, where=folder, hint=f"correct the path, or {CONVERT}")
     if not (folder / MODEL).is_file():
         published = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
         what = "it is a checkpoint of transformers" if published else f"there is no {MODEL}"
-        raise MrlError(f"is no folder of CTranslate2's: {what}", where=folder, mend=CONVERT)
+        raise MrlError(f"is no folder of CTranslate2's: {what}", where=folder, hint=CONVERT)
 
 
 def _open_tokenizer(path: Path) -> Any:
@@ -184,7 +184,7 @@ def _open_tokenizer(path: Path) -> Any:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise MrlError(
-            "translating takes tokenizers, which is not installed", mend=INSTALL
+            "translating takes tokenizers, which is not installed", hint=INSTALL
         ) from error
     try:
         tokenizer = Tokenizer.from_file(str(path))
@@ -192,7 +192,7 @@ def _open_tokenizer(path: Path) -> Any:
         raise MrlError(
             f"cannot be read as a tokenizer ({first_line(error)})",
             where=path,
-            mend="copy tokenizer.json from the published model again",
+            hint="copy tokenizer.json from the published model again",
         ) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -204,7 +204,7 @@ def _library() -> Any:
         import ctranslate2
     except ImportError as error:
         raise MrlError(
-            "translating takes ctranslate2, which is not installed", mend=INSTALL
+            "translating takes ctranslate2, which is not installed", hint=INSTALL
         ) from error
     return ctranslate2
 
@@ -214,7 +214,7 @@ def _open_model(folder: Path) -> Any:
         return _library().Translator(str(folder))
     except (RuntimeError, ValueError) as error:
         raise MrlError(
-            f"cannot be opened by CTranslate2 ({first_line(error)})", where=folder, mend=CONVERT
+            f"cannot be opened by CTranslate2 ({first_line(error)})", where=folder, hint=CONVERT
         ) from error
 
 
@@ -227,7 +227,7 @@ def _check_code(code: str, known: Sequence[str], option: str) -> None:
     raise MrlError(
         f"the tokenizer does not know the language {code!r}; it knows {len(known)}",
         where=option,
-        mend=f"did you mean {near[0]}?" if near else f"expected one of {told}",
+        hint=f"did you mean {near[0]}?" if near else f"expected one of {told}",
     )
 
 
@@ -239,13 +239,13 @@ def _check_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
     try:
         held = set(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise MrlError("cannot be read as a list of tokens", where=path, mend=CONVERT) from error
+        raise MrlError("cannot be read as a list of tokens", where=path, hint=CONVERT) from error
     missing = [token for token in tokens if token not in held]
     if missing:
         raise MrlError(
             f"has no {', '.join(missing)}: the tokenizer beside it is another model's",
             where=path,
-            mend=CONVERT,
+            hint=CONVERT,
         )
 
 
@@ -260,7 +260,7 @@ def _has_code_last(folder: Path) -> bool:
         raise MrlError(
             f"cannot be read as a tokenizer's description ({first_line(error)})",
             where=path,
-            mend="copy it from the published model again",
+            hint="copy it from the published model again",
         ) from error
 
 

@@ -74,7 +74,7 @@ class _Plan:
     blocks: tuple[tuple[int, int], ...]
     rows: int
     keep: bool
-    warm: bool
+    skip_max_shift: bool
 
 
 def nested_cross_entropy(
@@ -110,7 +110,7 @@ def nested_cross_entropy(
         # As even as can be: what fills up the last tile is worked on in vain.
         rows=-(-rows // -(-rows // tile)),
         keep=kept <= KEPT_BYTES if blockwise is None else not blockwise,
-        warm=static and temperature >= WARM,
+        skip_max_shift=static and temperature >= WARM,
     )
     wide = plan.blocks[-1][1]
     return _losses(
@@ -136,19 +136,19 @@ def _forward(
     positive: Array,
     allowed: Candidates | None,
 ) -> tuple[Array, Any]:
-    turned = candidates.T  # Once, and not in every tile.
+    candidates_T = candidates.T  # Once, and not in every tile.
     row_scales, scales = _scales(anchors, plan), _scales(candidates, plan)
 
     def tile(part: tuple[Any, ...]) -> tuple[Any, ...]:
-        rows, row_scale, own, meets = part
-        products = _products(plan, rows, turned)
-        meets = _mask(meets, allowed)
+        rows, row_scale, own, mask = part
+        products = _products(plan, rows, candidates_T)
+        mask = _mask(mask, allowed)
         sums, owns = [], []
         for product, mine, theirs in zip(products, row_scale, scales, strict=True):
             mine = mine / temperature
             owns.append(jnp.take_along_axis(product, own[:, None], 1)[:, 0] * mine * theirs[own])
             logits = product * mine[:, None] * theirs[None, :]
-            sums.append(_log_sum_exp(logits, meets, warm=plan.warm))
+            sums.append(_log_sum_exp(logits, mask, skip_max_shift=plan.skip_max_shift))
         kept = jnp.stack(products) if plan.keep else None
         return jnp.stack(sums), jnp.stack(owns), kept
 
@@ -166,36 +166,36 @@ def _forward(
 
 def _backward(plan: _Plan, residuals: Any, cotangents: Array) -> tuple[Any, ...]:
     anchors, candidates, temperature, positive, allowed, sums, kept = residuals
-    turned = candidates.T
+    candidates_T = candidates.T
     row_scales, scales = _scales(anchors, plan), _scales(candidates, plan)
     columns = jnp.arange(len(candidates))
 
     def tile(total: tuple[Array, Array], part: tuple[Any, ...]) -> tuple[Any, Any]:
-        rows, row_scale, own, meets, row_sums, weights, kept = part
-        products = _products(plan, rows, turned) if kept is None else kept
-        meets = _mask(meets, allowed)
+        rows, row_scale, own, mask, row_sums, weights, kept = part
+        products = _products(plan, rows, candidates_T) if kept is None else kept
+        mask = _mask(mask, allowed)
         is_own = own[:, None] == columns[None, :]
         reaching = jnp.zeros_like(products[0])
-        to_rows, to_candidates, row_pull, pull = [], [], [], []
+        to_rows, to_candidates, row_pull, cotangent = [], [], [], []
         # From the widest prefix down: `reaching` is what reaches the products of a block.
         for level in reversed(range(len(plan.blocks))):
             start, stop = plan.blocks[level]
             mine = row_scale[level] / temperature
             logits = products[level] * mine[:, None] * scales[level][None, :]
-            chance = jnp.exp(logits - row_sums[level][:, None])
-            if meets is not None:
-                chance = jnp.where(meets, chance, 0.0)
-            gradient = weights[level][:, None] * (chance - is_own.astype(jnp.float32))
+            probs = jnp.exp(logits - row_sums[level][:, None])
+            if mask is not None:
+                probs = jnp.where(mask, probs, 0.0)
+            gradient = weights[level][:, None] * (probs - is_own.astype(jnp.float32))
             # Or it would be computed anew for each of the three things made of it.
             gradient = lax.optimization_barrier(gradient)
             moment = gradient * logits
             row_pull.append(jnp.sum(moment, axis=1))
-            pull.append(jnp.sum(moment, axis=0))
+            cotangent.append(jnp.sum(moment, axis=0))
             reaching = reaching + gradient * mine[:, None] * scales[level][None, :]
             reaching = lax.optimization_barrier(reaching)
             to_rows.append(_matmul(reaching, candidates[:, start:stop]))
             to_candidates.append(_matmul(rows[:, start:stop].T, reaching))
-        more = jnp.concatenate(to_candidates[::-1]), jnp.stack(pull[::-1])
+        more = jnp.concatenate(to_candidates[::-1]), jnp.stack(cotangent[::-1])
         total = jax.tree.map(jnp.add, total, more)
         return total, (jnp.concatenate(to_rows[::-1], axis=1), jnp.stack(row_pull[::-1]))
 
@@ -208,22 +208,22 @@ def _backward(plan: _Plan, residuals: Any, cotangents: Array) -> tuple[Any, ...]
         _split(cotangents, plan, axis=1),  # Zero in rows that fill up the last tile.
         kept,
     )
-    zero = jnp.zeros_like(turned), jnp.zeros_like(scales)
-    (to_candidates, pull), (to_rows, row_pull) = lax.scan(tile, zero, parts)
+    zero = jnp.zeros_like(candidates_T), jnp.zeros_like(scales)
+    (to_candidates, cotangent), (to_rows, row_pull) = lax.scan(tile, zero, parts)
     row_pull = _join(row_pull, len(anchors), axis=1)
     to_rows = _join(to_rows, len(anchors), axis=0) - _norm_pull(plan, anchors, row_scales, row_pull)
-    to_candidates = to_candidates.T - _norm_pull(plan, candidates, scales, pull)
+    to_candidates = to_candidates.T - _norm_pull(plan, candidates, scales, cotangent)
     return to_rows, to_candidates, -jnp.sum(row_pull) / temperature, None, None
 
 
 _losses.defvjp(_forward, _backward)
 
 
-def _products(plan: _Plan, rows: Array, turned: Array) -> list[Array]:
+def _products(plan: _Plan, rows: Array, candidates_T: Array) -> list[Array]:
     """Inner products of each prefix, [rows, G]."""
     products: list[Array] = []
     for start, stop in plan.blocks:
-        more = _matmul(rows[:, start:stop], turned[start:stop])
+        more = _matmul(rows[:, start:stop], candidates_T[start:stop])
         products.append(products[-1] + more if products else more)
     return products
 
@@ -244,7 +244,7 @@ def _scales(vectors: Array, plan: _Plan) -> Array:
     return lax.rsqrt(jnp.maximum(_squares(vectors, plan), jnp.float32(1e-24)))
 
 
-def _norm_pull(plan: _Plan, vectors: Array, scales: Array, pull: Array) -> Array:
+def _norm_pull(plan: _Plan, vectors: Array, scales: Array, cotangent: Array) -> Array:
     """What the lengths take from the gradient of the vectors: it has no part along them.
 
     Args:
@@ -253,22 +253,22 @@ def _norm_pull(plan: _Plan, vectors: Array, scales: Array, pull: Array) -> Array
         scales: one over the length of every prefix.
         pull: [blocks, N], sums of gradient times logit.
     """
-    share = jnp.where(_squares(vectors, plan) > 1e-24, jnp.square(scales) * pull, 0.0)
+    share = jnp.where(_squares(vectors, plan) > 1e-24, jnp.square(scales) * cotangent, 0.0)
     # A block is in its own prefix and in all longer ones.
     share = jnp.cumsum(share[::-1], axis=0)[::-1]
     parts = [vectors[:, a:b] * row[:, None] for (a, b), row in zip(plan.blocks, share, strict=True)]
     return jnp.concatenate(parts, axis=1)
 
 
-def _log_sum_exp(logits: Array, meets: Array | None, *, warm: bool) -> Array:
+def _log_sum_exp(logits: Array, mask: Array | None, *, skip_max_shift: bool) -> Array:
     """log Σ exp over the candidates that are met; 0 where none is."""
-    if warm:
+    if skip_max_shift:
         powers = jnp.exp(logits)
-        total = jnp.sum(powers if meets is None else jnp.where(meets, powers, 0.0), axis=1)
+        total = jnp.sum(powers if mask is None else jnp.where(mask, powers, 0.0), axis=1)
         return jnp.log(jnp.where(total > 0, total, 1.0))
-    if meets is not None:
+    if mask is not None:
         # Before the maximum, so that no masked candidate leaves a trace.
-        logits = jnp.where(meets, logits, -jnp.inf)
+        logits = jnp.where(mask, logits, -jnp.inf)
     highest = jnp.max(logits, axis=1)
     highest = jnp.where(highest > -math.inf, highest, 0.0)
     total = jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)

@@ -71,13 +71,13 @@ def compare_transcripts(references: Sequence[str], hypotheses: Sequence[str]) ->
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses")
     if not references:
-        raise MrlError("there is no transcript to compare", mend="pass one or more")
+        raise MrlError("there is no transcript to compare", hint="pass one or more")
     for number, text in enumerate(references):
         if not text.strip():
             raise MrlError(
                 "is empty, so no error rate is defined",
                 where=f"reference {number}",
-                mend="write down what is said, or leave it out",
+                hint="write down what is said, or leave it out",
             )
     jiwer = import_jiwer()
     words = jiwer.process_words(list(references), list(hypotheses))
@@ -92,7 +92,7 @@ def import_jiwer() -> Any:
     except ImportError as error:
         raise MrlError(
             "error rates take jiwer, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[train]'`",
+            hint="install the extra: `pip install 'mrl_jax[train]'`",
         ) from error
     return jiwer
 

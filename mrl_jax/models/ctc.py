@@ -175,14 +175,14 @@ def encode_transcripts(
             raise MrlError(
                 f"the vocabulary has no {', '.join(map(repr, sorted(set(unknown))))}",
                 where=f"transcript {text!r}",
-                mend="make the vocabulary from all transcripts",
+                hint="make the vocabulary from all transcripts",
             )
         tokens = longest_first.findall(spelled)
         if len(tokens) > size:
             raise MrlError(
                 f"has {len(tokens)} tokens, more than the {size} there is room for",
                 where=f"transcript {text!r}",
-                mend="raise CtcStageConfig.max_labels",
+                hint="raise CtcStageConfig.max_labels",
             )
         labels[row, : len(tokens)] = [ids[token] for token in tokens]
         counts[row] = len(tokens)

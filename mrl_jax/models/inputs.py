@@ -32,7 +32,7 @@ def pad_clips(
             infinity, is shorter than one frame, or longer than `size`.
     """
     if len(clips) == 0:
-        raise MrlError("there are no clips to embed", mend="pass one clip or more")
+        raise MrlError("there are no clips to embed", hint="pass one clip or more")
     lengths = np.asarray([np.size(clip) for clip in clips], np.int32)
     size = int(lengths.max()) if size is None else size
     samples = np.zeros((len(clips), size), np.float32)
@@ -54,31 +54,31 @@ def _check_clip(clip: HostArray, config: HubertConfig, size: int, name: object) 
         raise MrlError(
             f"the audio is of dtype {clip.dtype}, expected floats from -1 to 1",
             where=name,
-            mend="divide whole numbers by their range, 32768 for 16 bits",
+            hint="divide whole numbers by their range, 32768 for 16 bits",
         )
     if clip.ndim != 1:
         raise MrlError(
             f"the audio has shape {clip.shape}, expected one row of samples",
             where=name,
-            mend="mix the channels down to one",
+            hint="mix the channels down to one",
         )
     if not np.isfinite(clip).all():
         bad = np.flatnonzero(~np.isfinite(clip))
         raise MrlError(
             f"{bad.size} of {clip.size} samples are NaN or infinite, the first at sample {bad[0]}",
             where=name,
-            mend="decode the recording again, or leave it out",
+            hint="decode the recording again, or leave it out",
         )
     if clip.size < config.min_samples:
         raise MrlError(
             f"the audio has {clip.size} samples, shorter than one frame of {config.min_samples} "
             f"({1000 * config.min_samples / config.sample_rate:g} ms)",
             where=name,
-            mend="leave the clip out, or join it to its neighbour",
+            hint="leave the clip out, or join it to its neighbour",
         )
     if clip.size > size:
         raise MrlError(
             f"the audio has {clip.size} samples, more than the batch's {size}",
             where=name,
-            mend="cut the clip, or raise `size`",
+            hint="cut the clip, or raise `size`",
         )

@@ -131,7 +131,7 @@ class TwoTowers(nnx.Module):
         """
         raise NotImplementedError
 
-    def embed_stored(
+    def embed_cached(
         self,
         speech: StoredSpeech,
         prompt: Int[AnyArray, "B P"] | None = None,

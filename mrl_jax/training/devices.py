@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mrl_jax.core.distributed import rows_over, whole_over
+from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import MrlError
 from mrl_jax.losses.config import LossConfig
 from mrl_jax.nn.layer_stack import FSDP, InMesh
@@ -59,13 +59,13 @@ class Devices:
         if self.fsdp > 1 and self.parallel != "mesh":
             raise MrlError(
                 f"train.fsdp is {self.fsdp}, and pmap replicates its weights",
-                mend="set train.parallel=mesh",
+                hint="set train.parallel=mesh",
             )
-        count = len(self.everywhere)
+        count = len(self.global_devices)
         if count % self.fsdp:
             raise MrlError(
                 f"train.fsdp is {self.fsdp}, and there are {count} devices",
-                mend=f"set it to a divisor of {count}",
+                hint=f"set it to a divisor of {count}",
             )
 
     @classmethod
@@ -79,23 +79,23 @@ class Devices:
         if not 0 <= count <= len(found):
             raise MrlError(
                 f"train.devices is {count}, and there are {len(found)} ({found[0].platform})",
-                mend=f"set it to {len(found)} at most, or to 0 for all of them",
+                hint=f"set it to {len(found)} at most, or to 0 for all of them",
             )
         if count and jax.process_count() > 1:
             raise MrlError(
                 f"train.devices is {count}, and {jax.process_count()} hosts bring all of theirs",
-                mend="leave train.devices out",
+                hint="leave train.devices out",
             )
         return cls(parallel, found[:count] or None, fsdp)
 
     @property
-    def everywhere(self) -> list[Any]:
+    def global_devices(self) -> list[Any]:
         return list(jax.devices() if self.devices is None else self.devices)
 
     @property
     def local(self) -> list[Any]:
         """This host's devices, in the global order."""
-        return [d for d in self.everywhere if d.process_index == jax.process_index()]
+        return [d for d in self.global_devices if d.process_index == jax.process_index()]
 
     @property
     def axis_name(self) -> str | None:
@@ -109,7 +109,7 @@ class Devices:
         Arrays on it go into a pmapped function without a copy and without compiling
         it a second time. With `fsdp` there are two, and rows are shared out over both.
         """
-        chosen = np.asarray(self.local if self.parallel == "pmap" else self.everywhere)
+        chosen = np.asarray(self.local if self.parallel == "pmap" else self.global_devices)
         if self.fsdp == 1:
             return Mesh(chosen, (AXIS,), axis_types=(AxisType.Auto,))
         return Mesh(
@@ -123,20 +123,20 @@ class Devices:
         return NamedSharding(self.mesh, PartitionSpec(axes if len(axes) > 1 else AXIS))
 
     @property
-    def all_rows(self) -> NamedSharding:
+    def global_batch_sharding(self) -> NamedSharding:
         """Where rows go that all devices of all hosts share: for what is encoded, not trained."""
         if self.parallel == "mesh":
             return self.rows
-        return rows_over(self.everywhere, AXIS)
+        return batch_sharded(self.global_devices, AXIS)
 
-    def spread(self, tree: Any) -> Any:
-        """Arrays of this host's devices as arrays of all hosts', where `all_rows` go: no copy.
+    def to_global(self, tree: Any) -> Any:
+        """Arrays of this host's devices as arrays on the mesh of all hosts; no copy.
 
         Every host must hold the same.
         """
         if self.parallel == "mesh":
             return tree
-        whole = whole_over(self.all_rows)
+        whole = replicated(self.global_batch_sharding)
 
         def one(x: jax.Array) -> jax.Array:
             parts = [shard.data for shard in x.addressable_shards]
@@ -146,13 +146,13 @@ class Devices:
 
     def check_batch(self, batch_size: int, accumulation_steps: int = 1) -> None:
         """Raises an `MrlError` unless rows can be shared out evenly."""
-        parts = len(self.everywhere) * accumulation_steps
+        parts = len(self.global_devices) * accumulation_steps
         if batch_size % parts:
             times = f" x {accumulation_steps} accumulation steps" if accumulation_steps > 1 else ""
             raise MrlError(
                 f"data.batch.batch_size is {batch_size}, expected a multiple of {parts}: "
-                f"{len(self.everywhere)} devices{times}",
-                mend=f"make it {max(batch_size // parts, 1) * parts}, or use fewer devices",
+                f"{len(self.global_devices)} devices{times}",
+                hint=f"make it {max(batch_size // parts, 1) * parts}, or use fewer devices",
             )
 
     def replicate(self, tree: Any) -> Any:
@@ -219,9 +219,9 @@ class Devices:
                 axis_name=AXIS,
                 in_axes=(None, None, 0),
                 out_axes=None,
-                devices=self.everywhere,
+                devices=self.global_devices,
                 donate_argnums=(0,),
             )
-        replicated = NamedSharding(self.mesh, PartitionSpec())
-        compiled = jax.jit(step, donate_argnums=(0,), out_shardings=replicated)
+        whole = NamedSharding(self.mesh, PartitionSpec())
+        compiled = jax.jit(step, donate_argnums=(0,), out_shardings=whole)
         return compiled if self.fsdp == 1 else InMesh(compiled, self.mesh)

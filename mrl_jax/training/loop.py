@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mrl_jax.checkpoints.train_state import RunCheckpoints
-from mrl_jax.core.distributed import is_first, should_stop
+from mrl_jax.core.distributed import is_primary, should_stop
 from mrl_jax.core.errors import MrlError
 from mrl_jax.training.metrics_log import MetricsLog, _metrics_row
 from mrl_jax.training.state import Metrics, TrainState
@@ -138,7 +138,7 @@ def run_loop(
             initial=start,
             desc="training",
             unit="step",
-            disable=not is_first(),
+            disable=not is_primary(),
             # A log is no terminal: a line in ten seconds is enough there.
             mininterval=0.1 if sys.stderr.isatty() else 10.0,
         ) as bar,
@@ -158,7 +158,7 @@ def run_loop(
                     + (f"The checkpoint of step {last} is whole" if last is not None else "")
                     + ("" if last is not None else "There is no checkpoint yet"),
                     where=workdir,
-                    mend="lower optim.learning_rate, or set loss.temperature higher",
+                    hint="lower optim.learning_rate, or set loss.temperature higher",
                 )
             row["learning_rate"] = float(learning_rate(number - 1))
             row["pairs_per_second"] = batch_size / seconds
@@ -198,7 +198,7 @@ def run_loop(
                     save()  # What was trained is not lost with a validation that fails.
                     raise
                 log.write("validation", step, scores)
-                if is_first():
+                if is_primary():
                     bar.write(f"step {step}: {score} {scores[score]:.4f}")
                 save(scores)
             elif saving:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.core.distributed import is_first
+from mrl_jax.core.distributed import is_primary
 from mrl_jax.core.errors import MrlError
 from mrl_jax.training.state import Metrics
 
@@ -27,7 +27,7 @@ class MetricsLog:
 
     def __init__(self, workdir: Path, *, start: int, tensorboard: bool):
         self._file, self._events = None, None
-        if not is_first():
+        if not is_primary():
             return
         path = workdir / METRICS_FILE
         kept = [row for row in read_metrics(path) if row["step"] <= start]
@@ -82,7 +82,7 @@ def _event_writer(folder: Path, start: int) -> Any:
     except ImportError as error:
         raise MrlError(
             "TensorBoard events take tensorboardX, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[train]'`, or set "
+            hint="install the extra: `pip install 'mrl_jax[train]'`, or set "
             "train.tensorboard=false",
         ) from error
     return SummaryWriter(str(folder), purge_step=start + 1 if start else None)

@@ -13,19 +13,29 @@ from tqdm import tqdm
 
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import agree, first_does, is_first, rows_over, whole_over
+from mrl_jax.core.distributed import (
+    assert_equal_across_hosts,
+    batch_sharded,
+    is_primary,
+    replicated,
+    run_on_primary,
+)
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import staged_folder
 from mrl_jax.data.build.dataset import SpeechDataset
-from mrl_jax.data.cache.documents import open_store, store_key, write_store
-from mrl_jax.data.cache.files import StoredArray
+from mrl_jax.data.cache.documents import (
+    document_cache_key,
+    open_document_cache,
+    write_document_cache,
+)
+from mrl_jax.data.cache.files import CachedArray
 from mrl_jax.data.cache.speech import (
-    STORE_FILE,
-    SpeechStore,
-    open_speech_store,
-    speech_store_key,
-    store_bytes,
-    write_speech_store,
+    CACHE_FILE,
+    SpeechCache,
+    cache_bytes,
+    open_speech_cache,
+    speech_cache_key,
+    write_speech_cache,
 )
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import tokenizer_digest
@@ -41,9 +51,9 @@ BATCH = 16
 """Clips heard at once, or one a device."""
 
 
-def stored_documents(
-    config: ExperimentConfig, encoder: Encoder, texts: Sequence[str], say: Say
-) -> tuple[StoredArray, HostArray]:
+def cached_documents(
+    config: ExperimentConfig, encoder: Encoder, texts: Sequence[str], log: Say
+) -> tuple[CachedArray, HostArray]:
     """Vectors of all documents, and the place of each example's among them.
 
     All hosts take part in computing them, and the first writes them.
@@ -59,7 +69,7 @@ def stored_documents(
     """
     folder, unique = Path(config.data.store), list(dict.fromkeys(texts))
     tower = Path(config.model.text_tower)
-    key = store_key(
+    key = document_cache_key(
         unique,
         tower=tower_key(tower, "qwen3"),
         tokenizer=tokenizer_digest(tower),
@@ -67,28 +77,28 @@ def stored_documents(
         dtype=config.model.dtype,
     )
 
-    def find() -> StoredArray | None:
-        return open_store(folder, key, len(unique))
+    def find() -> CachedArray | None:
+        return open_document_cache(folder, key, len(unique))
 
     def make() -> None:
-        made = encoder.text(unique, progress="documents" if is_first() else None)
-        first_does(lambda: _unless_there(find, lambda: write_store(folder, key, made)))
-        say(f"documents: {len(unique):,} vectors computed once, kept in {folder}")
+        made = encoder.text(unique, progress="documents" if is_primary() else None)
+        run_on_primary(lambda: _unless_there(find, lambda: write_document_cache(folder, key, made)))
+        log(f"documents: {len(unique):,} vectors computed once, kept in {folder}")
 
     vectors = _found_or_made(folder, find, make)
     place = {text: row for row, text in enumerate(unique)}
     return vectors, np.asarray([place[text] for text in texts], np.int64)
 
 
-def stored_speech(
-    config: ExperimentConfig, tower: HubertEncoder, examples: SpeechDataset, say: Say
-) -> SpeechStore:
+def cached_speech(
+    config: ExperimentConfig, tower: HubertEncoder, examples: SpeechDataset, log: Say
+) -> SpeechCache:
     """What the speech tower says of every clip.
 
     The first host hears all of them, on its own devices, while others wait.
 
     Args:
-        config: its `data.speech_store` names the folder.
+        config: its `data.speech_cache` names the folder.
         tower: the speech tower.
         examples: the clips.
         say: told what was made, and what it takes.
@@ -96,9 +106,9 @@ def stored_speech(
     Raises:
         MrlError: the store is of other clips or another tower, or is damaged; no room for it.
     """
-    folder, sizes = Path(config.data.speech_store), tower.config
-    kept = config.data.speech_store_dtype
-    key = speech_store_key(
+    folder, sizes = Path(config.data.speech_cache), tower.config
+    kept = config.data.speech_cache_dtype
+    key = speech_cache_key(
         clips=examples.digest,
         split=examples.split,
         tower=tower_key(Path(config.model.speech_tower), "hubert", "hubert_ctc"),
@@ -107,20 +117,20 @@ def stored_speech(
     )
     frames = np.asarray([sizes.frame_count(int(size)) for size in examples.num_samples], np.int64)
     shape = (frames, sizes.num_layers, sizes.width)
-    needed = store_bytes(*shape, kept)
+    needed = cache_bytes(*shape, kept)
 
-    def find() -> SpeechStore | None:
-        return open_speech_store(folder, key, *shape)
+    def find() -> SpeechCache | None:
+        return open_speech_cache(folder, key, *shape)
 
     def write() -> None:
-        with staged_folder(folder, marker=STORE_FILE, needs_bytes=needed) as staging:
-            write_speech_store(staging, key, *shape, _heard(tower, examples, kept))
+        with staged_folder(folder, marker=CACHE_FILE, needs_bytes=needed) as staging:
+            write_speech_cache(staging, key, *shape, _heard(tower, examples, kept))
 
     def make() -> None:
-        first_does(lambda: _unless_there(find, write))
+        run_on_primary(lambda: _unless_there(find, write))
         hours = float(examples.num_samples.sum()) / examples.sample_rate / 3600
         price = f"{needed / 1e9:.2f} GB of {kept}, {needed / 1e9 / hours:.1f} an hour"
-        say(f"speech: {hours:.2f} hours heard once, kept in {folder} ({price})")
+        log(f"speech: {hours:.2f} hours heard once, kept in {folder} ({price})")
 
     return _found_or_made(folder, find, make)
 
@@ -134,11 +144,11 @@ def tower_key(folder: Path, *kinds: str) -> str:
 def _found_or_made(folder: Path, find: Callable[[], Any], make: Callable[[], None]) -> Any:
     """A store, made where none is there; hosts that see different folders are told so."""
     found = find()
-    agree({f"store in {folder}": str(found is not None)})
+    assert_equal_across_hosts({f"store in {folder}": str(found is not None)})
     if found is None:
         make()
         found = find()
-        agree({f"store in {folder}": str(found is not None)})
+        assert_equal_across_hosts({f"store in {folder}": str(found is not None)})
     return found
 
 
@@ -156,9 +166,9 @@ def _heard(
 ) -> Iterator[tuple[int, HostArray, HostArray | None]]:
     """Number, states and scales of every clip, longest first."""
     devices = jax.local_devices()
-    rows = rows_over(devices)
+    rows = batch_sharded(devices)
     graphdef, arrays = nnx.split(tower)
-    arrays = jax.device_put(arrays, whole_over(rows))
+    arrays = jax.device_put(arrays, replicated(rows))
 
     @jax.jit
     def hear(arrays: Any, samples: Any, lengths: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mrl_jax.checkpoints.train_state import RunCheckpoints
 from mrl_jax.core.config import to_json
-from mrl_jax.core.distributed import agree, is_first
+from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_json
 from mrl_jax.evaluation.scoring import RetrievalResult
@@ -52,7 +52,7 @@ class Trained:
     score: float | None
 
 
-def begin(config: RunConfig, devices: Devices | None, say: Say) -> tuple[Devices, Say]:
+def begin(config: RunConfig, devices: Devices | None, log: Say) -> tuple[Devices, Say]:
     """The devices of a run, and what it is told through: of several hosts, the first says all.
 
     Args:
@@ -63,12 +63,12 @@ def begin(config: RunConfig, devices: Devices | None, say: Say) -> tuple[Devices
     Raises:
         MrlError: hosts with other configs; devices that are not there; an uneven batch.
     """
-    agree({"config": json.dumps(to_json(config), sort_keys=True, default=str)})
+    assert_equal_across_hosts({"config": json.dumps(to_json(config), sort_keys=True, default=str)})
     if devices is None:
         train = config.train
         devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
     devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
-    return devices, say if is_first() else _silent
+    return devices, log if is_primary() else _silent
 
 
 def run_steps(
@@ -86,7 +86,7 @@ def run_steps(
     data_digest: str,
     validate: Callable[[TrainState], Mapping[str, float]] | None,
     score: str,
-    say: Say,
+    log: Say,
 ) -> Trained:
     """Train, from the last checkpoint on where there is one, and find the best state.
 
@@ -112,9 +112,9 @@ def run_steps(
     ) as checkpoints:
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(checkpoints.latest_step, state, identity)
-            say(f"resumed from step {checkpoints.latest_step}")
-            tell_changes(record, workdir, say)
-        if is_first():
+            log(f"resumed from step {checkpoints.latest_step}")
+            log_config_changes(record, workdir, log)
+        if is_primary():
             write_json(workdir / CONFIG_FILE, record)
         summary = run_loop(
             state,
@@ -134,7 +134,7 @@ def run_steps(
             score=score,
         )
         if not summary.finished:
-            say(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
+            log(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
             return Trained(summary, summary.state, summary.step, None)
         best, state = checkpoints.best_step or summary.step, summary.state
         if best != summary.step:
@@ -154,7 +154,7 @@ def check_dims(dims: tuple[int, ...], width: int, where: object) -> None:
             raise MrlError(
                 f"loss.dims has {dim}, expected 1 to {width}, the width of the text tower",
                 where=where,
-                mend=f"for instance loss.dims={_halves(width)}",
+                hint=f"for instance loss.dims={_halves(width)}",
             )
 
 
@@ -174,11 +174,13 @@ def check_whole(fsdp: int) -> None:
     if fsdp != 1:
         raise MrlError(
             f"train.fsdp is {fsdp}, and shares out frozen weights: this stage trains its own",
-            mend="leave train.fsdp out",
+            hint="leave train.fsdp out",
         )
 
 
-def tell_changes(record: Mapping[str, Any], workdir: Path, say: Callable[[str], None]) -> None:
+def log_config_changes(
+    record: Mapping[str, Any], workdir: Path, log: Callable[[str], None]
+) -> None:
     """A resumed run may have another config or data; what differs is said, never just taken."""
     path = workdir / CONFIG_FILE
     if not path.is_file():
@@ -191,7 +193,7 @@ def tell_changes(record: Mapping[str, Any], workdir: Path, say: Callable[[str], 
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         told = ", ".join(f"{name} {before.get(name)} → {now[name]}" for name in changed)
-        say(f"note: the config has changed since the run began: {told}")
+        log(f"note: the config has changed since the run began: {told}")
 
 
 def scores_of(results: Sequence[RetrievalResult]) -> dict[str, float]:

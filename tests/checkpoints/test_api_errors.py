@@ -33,8 +33,8 @@ for name, call in calls.items():
 
 def test_misuse_is_told_in_the_users_terms():
     done = subprocess.run([sys.executable, "-c", CALLS], check=True, capture_output=True, text=True)
-    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    assert told == {
+    message = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert message == {
         "fits": "passed",
         "mask": "mask is (2, 3), expected (2, 6): one flag for each place",
         "width": "the vectors are 7 wide, expected 1024",

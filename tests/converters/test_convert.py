@@ -250,7 +250,7 @@ def test_an_output_layer_that_is_not_the_tied_one_is_refused(tmp_path):
     with pytest.raises(MrlError, match=r"lm_head\.weight differs from embed_tokens\.weight"):
         convert(str(source), tmp_path / "tower", family="qwen3")
     edit_json(source / "config.json", tie_word_embeddings=False)
-    assert convert(str(source), tmp_path / "tower", family="qwen3")["passengers"] == ["lm_head"]
+    assert convert(str(source), tmp_path / "tower", family="qwen3")["unused_tensors"] == ["lm_head"]
 
 
 def test_a_sharded_export_has_a_valid_index(sources, tmp_path, capsys):
@@ -307,13 +307,13 @@ def test_the_report_says_what_went_in_and_what_came_out(sources, tmp_path):
 def test_passengers_are_counted_apart(sources, tmp_path):
     untied = convert(str(sources("qwen3 untied")), tmp_path / "untied", family="qwen3")
     tied = convert(str(sources("qwen3 prefixed")), tmp_path / "tied", family="qwen3")
-    assert (untied["passengers"], tied["passengers"]) == (["lm_head"], [])
+    assert (untied["unused_tensors"], tied["unused_tensors"]) == (["lm_head"], [])
     assert untied["parameters"] == tied["parameters"]
     assert untied["tensors"] == tied["tensors"] + 1
     assert tied["revision"] is None
     recogniser = convert(str(sources("hubert ctc")), tmp_path / "ctc", family="hubert")
     plain = convert(str(sources("hubert base")), tmp_path / "base", family="hubert")
-    assert recogniser["passengers"] == ["masked_spec_embed"]
+    assert recogniser["unused_tensors"] == ["masked_spec_embed"]
     assert recogniser["parameters"] == plain["parameters"] + 32 * 13 + 13
     assert (recogniser["kind"], plain["kind"]) == ("hubert_ctc", "hubert")
 
@@ -326,7 +326,7 @@ def test_tower_json_describes_the_tower(sources, tmp_path):
     assert tower["config"]["width"] == 32
     assert tower["config"]["conv_channels"] == [16] * 7
     assert tower["groups"]["lm_head"] == {"kernel": [32, 13], "bias": [13]}
-    assert tower["groups"]["passengers"] == {"masked_spec_embed": [32]}
+    assert tower["groups"]["unused_tensors"] == {"masked_spec_embed": [32]}
     assert tower["vocabulary"]["tokens"][5:7] == ["a", "b"]
     assert tower["naming"]["prefix"] == "hubert."
     assert set(os.listdir(tmp_path / "tower" / "weights")) == set(tower["groups"])
@@ -524,7 +524,7 @@ def test_a_pickled_checkpoint_without_pytorch_is_one_line(sources, tmp_path):
     folder = pickled(sources("qwen3"), tmp_path / "pickled", one_file)
     script = (
         "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None\n"
-        "from converters.__main__ import main; from mrl_jax.core.errors import run_command\n"
+        "from converters.__main__ import main; from mrl_jax.core.cli import run_command\n"
         "sys.exit(run_command(main))"
     )
 

@@ -61,7 +61,7 @@ def published(checkpoint: Path) -> dict[str, bytes]:
 SCRIPT = """
 import contextlib, io, json, sys
 from converters.__main__ import main
-from mrl_jax.core.errors import run_command
+from mrl_jax.core.cli import run_command
 for argv in json.loads(sys.argv[1]):
     told = io.StringIO()
     with contextlib.redirect_stderr(told):
@@ -78,7 +78,7 @@ def run(env: dict[str, str], *commands: list[str], prelude: str = "") -> list[tu
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(lines) == len(commands)
     assert "Traceback" not in done.stderr
-    return [(status, told) for status, told in lines]
+    return [(status, message) for status, message in lines]
 
 
 def check(result: tuple[int, str], *parts: str) -> None:

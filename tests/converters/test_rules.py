@@ -209,7 +209,7 @@ def planned(tensors: Shapes) -> Plan:
     return plan(qwen3.TABLE, tensors, qwen3_leaves(), where="folder")
 
 
-def told(tensors: Shapes) -> str:
+def message(tensors: Shapes) -> str:
     with pytest.raises(MrlError) as error:
         planned(tensors)
     assert "\n" not in str(error.value)
@@ -227,17 +227,17 @@ def tensors() -> Shapes:
 
 def test_an_unknown_tensor_is_told(tensors):
     tensors["score.weight"] = (2, 32)
-    assert "1 problem with the tensors: unknown: score.weight." in told(tensors)
+    assert "1 problem with the tensors: unknown: score.weight." in message(tensors)
 
 
 def test_a_missing_tensor_is_told(tensors):
     del tensors["layers.11.mlp.up_proj.weight"]
-    assert "1 problem with the tensors: missing: layers.11.mlp.up_proj.weight." in told(tensors)
+    assert "1 problem with the tensors: missing: layers.11.mlp.up_proj.weight." in message(tensors)
 
 
 def test_a_tensor_under_two_names_is_told(tensors):
     tensors["model.norm.weight"] = tensors["norm.weight"]
-    line = told(tensors)
+    line = message(tensors)
     assert "duplicate: model.norm.weight beside norm.weight" in line
     assert "missing" not in line
 
@@ -245,14 +245,16 @@ def test_a_tensor_under_two_names_is_told(tensors):
 def test_a_misshapen_tensor_is_told_in_the_published_layout(tensors):
     # (out, in) as the user's own file has it, not our transposed kernel.
     tensors["layers.0.mlp.up_proj.weight"] = (32, 48)
-    assert "layers.0.mlp.up_proj.weight is (32, 48), expected (48, 32)" in told(tensors)
+    assert "layers.0.mlp.up_proj.weight is (32, 48), expected (48, 32)" in message(tensors)
     tensors["layers.0.mlp.up_proj.weight"] = (48 * 32,)
-    assert "layers.0.mlp.up_proj.weight is (1536,), expected (48, 32)" in told(tensors)
+    assert "layers.0.mlp.up_proj.weight is (1536,), expected (48, 32)" in message(tensors)
 
 
 def test_a_layer_beyond_the_config_is_told(tensors):
     tensors["layers.12.input_layernorm.weight"] = (32,)
-    assert "1 problem with the tensors: unknown: layers.12.input_layernorm.weight." in told(tensors)
+    assert "1 problem with the tensors: unknown: layers.12.input_layernorm.weight." in message(
+        tensors
+    )
 
 
 def test_a_leaf_that_the_config_switches_off_is_told():
@@ -266,7 +268,7 @@ def test_a_leaf_that_the_config_switches_off_is_told():
 
 def test_mixed_prefixes_are_told(tensors):
     tensors["model.norm.weight"] = tensors.pop("norm.weight")
-    assert "mixed prefixes: 1 of 134 names start with 'model.'" in told(tensors)
+    assert "mixed prefixes: 1 of 134 names start with 'model.'" in message(tensors)
 
 
 def test_both_spellings_of_a_weight_norm_are_told():
@@ -282,7 +284,7 @@ def test_all_problems_are_told_in_one_line(tensors):
     tensors["model.norm.weight"] = tensors["norm.weight"]
     tensors["embed_tokens.weight"] = (100, 32)
     del tensors["layers.3.self_attn.k_norm.weight"]
-    line = told(tensors)
+    line = message(tensors)
     assert "4 problems with the tensors" in line
     for word in (
         "unknown: score",
@@ -296,14 +298,14 @@ def test_all_problems_are_told_in_one_line(tensors):
 def test_names_that_differ_in_their_numbers_are_counted_together(tensors):
     for layer in range(QWEN3.num_layers):
         del tensors[f"layers.{layer}.mlp.up_proj.weight"]
-    line = told(tensors)
+    line = message(tensors)
     assert "12 problems" in line
     assert "missing: layers.0.mlp.up_proj.weight and 11 like it" in line
     assert "layers.1.mlp" not in line
 
 
 def test_a_checkpoint_of_something_else_is_still_one_readable_line(tensors):
-    line = told({f"block.{i}.{name}": (3,) for i in range(200) for name in "abcdefghij"})
+    line = message({f"block.{i}.{name}": (3,) for i in range(200) for name in "abcdefghij"})
     assert "2134 problems" in line
     assert "block.0.a and 199 like it" in line
     assert "and 4 other kinds" in line

@@ -21,7 +21,12 @@ from repository import ROOT
 import mrl_jax
 from mrl_jax.checkpoints.towers import read_checked_weights, read_info
 from mrl_jax.core.cli import run_command
-from mrl_jax.core.distributed import agree, should_stop, start_hosts, wait_for_all
+from mrl_jax.core.distributed import (
+    assert_equal_across_hosts,
+    barrier,
+    initialize_distributed,
+    should_stop,
+)
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
 from mrl_jax.training.metrics_log import read_metrics
@@ -97,8 +102,8 @@ def ended(process, status: int = 0) -> tuple[str, str]:
 @pytest.mark.slow
 def test_two_hosts_are_one_run(world):
     def stores(name: str) -> tuple[str, ...]:
-        speech = f"data.speech_store={world / f'speech {name}'}"
-        return f"data.store={world / f'store {name}'}", speech, "data.speech_store_dtype=float32"
+        speech = f"data.speech_cache={world / f'speech {name}'}"
+        return f"data.store={world / f'store {name}'}", speech, "data.speech_cache_dtype=float32"
 
     ended(start(world, "one", *stores("one"), devices=2))
     both = pair(world, "two", *stores("two"))
@@ -217,49 +222,49 @@ def test_where_the_first_host_fails_the_others_do_not_wait(world):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("store", "told"),
+    ("store", "message"),
     [
         ("own", "hosts disagree on the store in own: process 1 of 2 differs from process 0"),
         ("/dev/null/store", "/dev/null/store: could not be written: "),
     ],
 )
-def test_a_store_that_not_all_hosts_see(world, tmp_path, store, told):
+def test_a_store_that_not_all_hosts_see(world, tmp_path, store, message):
     """Each host in a folder of its own, or a place where the first cannot write: nobody waits."""
     places = (tmp_path / "a", tmp_path / "b")
     for place in places:
         place.mkdir()
-    both = pair(world, f"with {len(store)}", f"data.speech_store={store}", cwd=places)
+    both = pair(world, f"with {len(store)}", f"data.speech_cache={store}", cwd=places)
     for _, err in [ended(process, 2) for process in both]:
-        assert sum(told in line for line in err.splitlines()) == 1, err
+        assert sum(message in line for line in err.splitlines()) == 1, err
 
 
 def test_a_coordinator_that_never_answers_is_named():
     port = free_port()
     begun = time.monotonic()
     with pytest.raises(MrlError, match=f"localhost:{port} did not answer within 1 s"):
-        start_hosts(f"localhost:{port}", 1, 2, timeout=1)
+        initialize_distributed(f"localhost:{port}", 1, 2, timeout=1)
     assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--process", "0"], "--coordinator and --processes missing"),
         (["--coordinator", "a:1", "--process", "2", "--processes", "2"], "2, expected 0 to 1"),
         (["--coordinator", "a", "--process", "0", "--processes", "2"], "'a', expected HOST:PORT"),
     ],
 )
-def test_wrong_numbers_are_refused(world, words, told, capsys):
+def test_wrong_numbers_are_refused(world, words, message, capsys):
     import importlib
 
     train = importlib.import_module("train")
     assert run_command(train.main, ["--config", str(world / "tiny.py"), *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_one_process_needs_nobody():
-    agree({"config": json.dumps({})})
-    wait_for_all("anything")
+    assert_equal_across_hosts({"config": json.dumps({})})
+    barrier("anything")
     stopped = threading.Event()
     assert jax.process_count() == 1
     assert not should_stop(3, stopped)

@@ -281,7 +281,7 @@ def test_the_system_error_is_found_in_what_libraries_say():
 def command(*argv: object, prelude: str = "") -> list[str]:
     script = (
         f"import sys; {prelude}\n"
-        "from converters.__main__ import main; from mrl_jax.core.errors import run_command\n"
+        "from converters.__main__ import main; from mrl_jax.core.cli import run_command\n"
         "sys.exit(run_command(main))"
     )
     return [sys.executable, "-c", script, *map(str, argv)]
@@ -382,8 +382,8 @@ def started(source: Path, out: Path, moment: str = BEGUN) -> subprocess.Popen[st
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    _, told = process.communicate(timeout=60)
-    assert (process.returncode, told) == (0, "")
+    _, message = process.communicate(timeout=60)
+    assert (process.returncode, message) == (0, "")
 
 
 def assert_loads(out: Path, source: Path) -> None:
@@ -429,9 +429,9 @@ def test_an_interrupt_leaves_nothing(number, status, line, moment, large, place)
     out = place / "out"
     process = started(large, out, moment)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     if out.exists():  # It was faster than we: then the folder is whole.
         assert_loads(out, large)
         return
-    assert (process.returncode, told) == (status, line)
+    assert (process.returncode, message) == (status, line)
     assert os.listdir(place) == []

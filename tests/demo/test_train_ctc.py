@@ -153,14 +153,14 @@ def test_words_to_ids_and_back():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("aXb", "transcript 'aXb': the vocabulary has no 'X'. Make the vocabulary"),
         ("ababa", "transcript 'ababa': has 5 tokens, more than the 4 there is room for"),
     ],
 )
-def test_bad_transcripts(text: str, told: str):
-    with pytest.raises(MrlError, match=re.escape(told)):
+def test_bad_transcripts(text: str, message: str):
+    with pytest.raises(MrlError, match=re.escape(message)):
         encode_transcripts([text], VOCABULARY, 4)
 
 

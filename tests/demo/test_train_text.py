@@ -69,8 +69,8 @@ def test_the_tower_learns_the_pairs():
     def embed(state, tokens, mask):
         return nnx.merge(graphdef, state).embed(tokens, mask)
 
-    asked, told = (np.asarray(embed(state, *pad_tokens(x))) for x in (QUERIES, DOCUMENTS))
-    found = np.mean(np.argmax(asked @ told.T, axis=1) == np.arange(len(QUERIES)))
+    asked, message = (np.asarray(embed(state, *pad_tokens(x))) for x in (QUERIES, DOCUMENTS))
+    found = np.mean(np.argmax(asked @ message.T, axis=1) == np.arange(len(QUERIES)))
     assert found > 0.5  # Chance is 0.04.
 
 

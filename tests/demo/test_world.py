@@ -206,7 +206,7 @@ def test_the_longest_sentences_are_short_and_every_voice_speaks(tmp_path):
 
 @speaks
 def test_a_voice_that_is_not_there_is_named(tmp_path):
-    voice = voices.Voice(variant="nobody", pitch=50, rate=150, spread=50)
+    voice = voices.Voice(variant="nobody", pitch=50, rate=150, to_global=50)
     with pytest.raises(MrlError, match=r"espeak-ng has no voice id\+nobody"):
         speak(tmp_path / "a", [("naka", voice)], workers=1)
 
@@ -315,17 +315,17 @@ def test_a_world_is_replaced_only_when_asked(small, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "told"),
+    ("sizes", "message"),
     [
         ({"train_sentences": 5000}, "600 + 150 + 5000 sentences"),
         ({"test_sentences": 0}, "0 + 150 + 3675 sentences"),
         ({"utterances_per_sentence": 31}, "31 utterances a sentence, for 30 voices"),
     ],
 )
-def test_sizes_that_cannot_be_had(sizes, told, tmp_path):
+def test_sizes_that_cannot_be_had(sizes, message, tmp_path):
     with pytest.raises(MrlError) as refused:
         write_world(tmp_path / "world", **sizes)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert not list(tmp_path.iterdir())
 
 

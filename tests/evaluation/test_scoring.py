@@ -147,7 +147,7 @@ def test_what_cannot_be_evaluated():
         evaluate_retrieval(vectors, vectors, Judgements(names, names, {"a": {"a": 0}}), dims=[4])
     spoilt = vectors.copy()
     spoilt[2, 1] = np.nan
-    for pair, told in (((spoilt, vectors), "query 'c'"), ((vectors, spoilt), "document 'c'")):
-        with pytest.raises(MrlError, match=f"the vector of {told} is not finite \\(1 of 4"):
+    for pair, message in (((spoilt, vectors), "query 'c'"), ((vectors, spoilt), "document 'c'")):
+        with pytest.raises(MrlError, match=f"the vector of {message} is not finite \\(1 of 4"):
             evaluate_retrieval(*pair, good, dims=[4])
     assert good.chance() == pytest.approx(np.mean(1 / np.log2(np.arange(2, 6))))

@@ -32,5 +32,5 @@ def write_hub(path: Path, rows: list[dict], features: dict | None = None) -> Non
         place = table.column_names.index("audio")
         audio = pyarrow.array([row["audio"] for row in rows], AUDIO)
         table = table.set_column(place, "audio", audio)
-    told = {"huggingface": json.dumps({"info": {"features": features or {}}})}
-    parquet.write_table(table.replace_schema_metadata(told), path)
+    message = {"huggingface": json.dumps({"info": {"features": features or {}}})}
+    parquet.write_table(table.replace_schema_metadata(message), path)

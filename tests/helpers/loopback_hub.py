@@ -54,8 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         if name == "org/gated":
             return self.send(403, b"{}", {"X-Error-Code": "GatedRepo"})
         if name == "org/secret":
-            told = {"X-Error-Message": "Invalid credentials in Authorization header"}
-            return self.send(401, b"{}", told)
+            message = {"X-Error-Message": "Invalid credentials in Authorization header"}
+            return self.send(401, b"{}", message)
         if name not in self.server.models:
             return self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         files = self.server.models[name]

@@ -57,6 +57,6 @@ def make_fleurs(folder: Path, form: str) -> Path:
 
 
 def read(name: str, left_out: tuple[int, int]):
-    told = f"left out {left_out[0]} queries and {left_out[1]} documents"
-    with pytest.warns(UserWarning, match=told):
+    message = f"left out {left_out[0]} queries and {left_out[1]} documents"
+    with pytest.warns(UserWarning, match=message):
         return load_retrieval_set(name)

@@ -195,7 +195,7 @@ def four_steps(root: Path, name: str, *changes: str) -> tuple[list[float], list[
     said: list[str] = []
     changes = ("train.steps=4", "train.validate_every=0", *changes)
     config = override(load_config(root / "tiny.py", ExperimentConfig), changes)
-    train(config, root / name, devices=Devices("pmap", jax.devices()[:1]), say=said.append)
+    train(config, root / name, devices=Devices("pmap", jax.devices()[:1]), log=said.append)
     rows = read_metrics(root / name / "metrics.jsonl")
     return [row["loss"] for row in rows if row["kind"] == "train"], said
 

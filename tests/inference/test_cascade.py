@@ -27,12 +27,12 @@ from mrl_jax.evaluation.compare.report import report_compare
 from mrl_jax.evaluation.report.records import Record, read_records
 from mrl_jax.evaluation.retrieval.report import run_retrieval
 from mrl_jax.evaluation.transcribe.report import report_transcribe
-from mrl_jax.inference.cascade import Pipeline
+from mrl_jax.inference.cascade import Cascade
 from mrl_jax.inference.cascade_config import (
-    PipelineConfig,
+    CascadeConfig,
     read_pipeline,
     translator_config,
-    write_pipeline,
+    write_cascade,
 )
 from mrl_jax.inference.encoder import Encoder
 from mrl_jax.inference.translation import Translator
@@ -99,8 +99,8 @@ def fields_of(root: Path, **changes: Any) -> dict[str, Any]:
 
 
 def written(root: Path, folder: Path, **changes: Any) -> Path:
-    config = PipelineConfig(**fields_of(root, **changes))
-    return write_pipeline(config, folder, say=lambda _: None).folder
+    config = CascadeConfig(**fields_of(root, **changes))
+    return write_cascade(config, folder, log=lambda _: None).folder
 
 
 def run(command: str, *words: object) -> int:
@@ -127,8 +127,8 @@ def test_a_pipeline_stands_beside_models(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Encoder, "text", counted(Encoder.text, corpora))
     config = tmp_path / "tiny_pipeline.py"
     config.write_text(
-        "from mrl_jax.inference.cascade_config import PipelineConfig\n"
-        f"def get_config():\n    return PipelineConfig(**{fields_of(root)!r})\n"
+        "from mrl_jax.inference.cascade_config import CascadeConfig\n"
+        f"def get_config():\n    return CascadeConfig(**{fields_of(root)!r})\n"
     )
     pipeline, out = tmp_path / "runs" / "pipeline", tmp_path / "out"
     assert run("train", "--config", config, "--workdir", pipeline, "max_text_tokens=64") == 0
@@ -169,8 +169,8 @@ def test_a_pipeline_stands_beside_models(root, tmp_path, monkeypatch, capsys):
     flops = {name: found[name, "flops a query", None, None].value for name in ("late", "pipe")}
     assert 0.5 < flops["pipe"] / flops["late"] < 1.5
     report = (out / "report.md").read_text()
-    for told in ("pipe: recognition", "pipe: what recognition costs", "pipeline: recogniser |"):
-        assert told in report
+    for message in ("pipe: recognition", "pipe: what recognition costs", "pipeline: recogniser |"):
+        assert message in report
 
 
 def flat(module: nnx.Module):
@@ -238,7 +238,7 @@ def test_a_column_is_as_written_queries(root, tmp_path):
     assert "some queries have no transcript" in (out / "report.md").read_text()
     # A prompt before the queries is read: must differ.
     prompted = written(root, tmp_path / "prompted", transcripts="text", prompts={"": "di fo"})
-    pipelines = [Pipeline(f, read_pipeline(f)) for f in (folder, prompted)]
+    pipelines = [Cascade(f, read_pipeline(f)) for f in (folder, prompted)]
     vectors = [
         p.embed(["ba"], prompts=[p.prompt_of(Query(id="q"))], progress="queries") for p in pipelines
     ]
@@ -293,7 +293,7 @@ def test_what_is_heard_may_be_nothing(root, nllb, tmp_path):
     assert len({row["found"] for row in rows}) == 1  # Empty texts are all the same.
     report = (tmp_path / "out" / "report.md").read_text()
     assert f"p: nothing was heard in {QUERIES} queries" in report
-    pipeline = Pipeline(folder, read_pipeline(folder))
+    pipeline = Cascade(folder, read_pipeline(folder))
     vector = pipeline.alone(np.zeros(4000, np.float32))()
     embedder = mrl_jax.Embedder.load(root / "model")
     np.testing.assert_allclose(vector, embedder.embed_text([""]), atol=1e-6)
@@ -301,9 +301,9 @@ def test_what_is_heard_may_be_nothing(root, nllb, tmp_path):
 
 def refused(capsys, *words: object) -> str:
     assert run(*words) == 2
-    told = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
-    assert len(told) == 1
-    return told[0]
+    message = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+    assert len(message) == 1
+    return message[0]
 
 
 def test_what_cannot_be_a_pipeline_is_refused(root, nllb, tmp_path, capsys):
@@ -315,10 +315,10 @@ def test_what_cannot_be_a_pipeline_is_refused(root, nllb, tmp_path, capsys):
     translator = f"translator={nllb[2]}"
     config = tmp_path / "tiny.py"
     config.write_text(
-        "from mrl_jax.inference.cascade_config import PipelineConfig\n"
-        f"def get_config():\n    return PipelineConfig(**{fields_of(root)!r})\n"
+        "from mrl_jax.inference.cascade_config import CascadeConfig\n"
+        f"def get_config():\n    return CascadeConfig(**{fields_of(root)!r})\n"
     )
-    for changes, told in (
+    for changes, message in (
         (["recogniser="], "recogniser and transcripts are both empty"),
         ([f"recogniser={text}"], "is a qwen3 tower, expected hubert_ctc"),
         ([f"recogniser={tmp_path / 'mute'}"], "the recogniser has no vocabulary"),
@@ -342,7 +342,7 @@ def test_what_cannot_be_a_pipeline_is_refused(root, nllb, tmp_path, capsys):
         (["beams=2"], "the config has no field 'beams'. Did you mean"),
     ):
         words = ("train", "--config", config, "--workdir", tmp_path / "run", *changes)
-        assert told in refused(capsys, *words)
+        assert message in refused(capsys, *words)
         assert not (tmp_path / "run").exists()
     words = ("train", "--config", config, "--workdir", root / "model")
     assert "holds a trained model" in refused(capsys, *words)
@@ -376,10 +376,10 @@ def test_what_a_pipeline_does_not_go_with_is_refused(root, tmp_path, capsys, mon
     def never(self, *items, **options):
         raise AssertionError("loaded in vain")
 
-    monkeypatch.setattr(Pipeline, "__init__", never)
+    monkeypatch.setattr(Cascade, "__init__", never)
     monkeypatch.setattr(Encoder, "text", never)
     model = root / "model"
-    for models, place, told in (
+    for models, place, message in (
         ([model, narrow], data, "model was trained on the dimensions 32,16,8 and narrow on 32,8"),
         ([narrow, good], data, "narrow is set to the dimensions 32,8 and good on 32,16,8"),
         ([good, foreign], data, "good and foreign have different text towers"),
@@ -394,10 +394,10 @@ def test_what_a_pipeline_does_not_go_with_is_refused(root, tmp_path, capsys, mon
         ([tasks], asked, "the task 'seek' of query 'q0' has no prompt in tasks, expected one of"),
     ):
         words = ("compare", "--models", *models, "--data", place, "--out", tmp_path / "out")
-        assert told.lower() in refused(capsys, "eval", *words).lower()
+        assert message.lower() in refused(capsys, "eval", *words).lower()
     words = ("--models", narrow, "--data", data, "--out", tmp_path / "out", "--dims", "16")
-    told = refused(capsys, "eval", "compare", *words)
-    assert "narrow is not set to the dimension 16, only on 32, 8" in told
+    message = refused(capsys, "eval", "compare", *words)
+    assert "narrow is not set to the dimension 16, only on 32, 8" in message
     monkeypatch.setitem(sys.modules, "jiwer", None)
     words = ("compare", "--models", good, "--data", data, "--out", tmp_path / "out")
     assert "jiwer, which is not installed" in refused(capsys, "eval", *words)
@@ -496,7 +496,7 @@ def test_transcribe_refuses(root, tmp_path, capsys):
     empty = tmp_path / "empty.jsonl"
     row = {"id": "e", "audio": str(data / "q0.wav"), "text": "x", "transcript": " "}
     empty.write_text(json.dumps(row) + "\n")
-    for model, where, told in (
+    for model, where, message in (
         (text, data, "is a qwen3 tower, expected hubert_ctc"),
         (recogniser, nothing, f"{QUERIES} of {QUERIES} recordings have no transcript"),
         (recogniser, empty, "have an empty transcript, the first is 'e'"),
@@ -506,5 +506,5 @@ def test_transcribe_refuses(root, tmp_path, capsys):
         assert run("eval", *words) == 2
         errors = capsys.readouterr().err.strip().splitlines()
         assert len(errors) == 1
-        assert told in errors[0]
+        assert message in errors[0]
     assert not (tmp_path / "out").exists()

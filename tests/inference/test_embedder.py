@@ -82,9 +82,9 @@ def test_a_file_and_its_samples_are_the_same(embedder, tmp_path):
 
 def test_prompts_change_queries_and_tasks_name_them(embedder):
     plain = embedder.embed_speech(CLIPS[:1])
-    told = embedder.embed_speech(CLIPS[:1], prompt="ba ce\nQuery:")
-    assert np.abs(plain - told).max() > 1e-3
-    np.testing.assert_array_equal(told, embedder.embed_speech(CLIPS[:1], task="find"))
+    message = embedder.embed_speech(CLIPS[:1], prompt="ba ce\nQuery:")
+    assert np.abs(plain - message).max() > 1e-3
+    np.testing.assert_array_equal(message, embedder.embed_speech(CLIPS[:1], task="find"))
     with pytest.raises(MrlError, match="the task 'sing' has no prompt"):
         embedder.embed_speech(CLIPS[:1], task="sing")
     with pytest.raises(MrlError, match="both prompt and task"):
@@ -93,10 +93,10 @@ def test_prompts_change_queries_and_tasks_name_them(embedder):
 
 def test_written_queries_have_prompts_too(embedder):
     plain = embedder.embed_text(["di fo"])
-    told = embedder.embed_text(["di fo"], prompt="ba ce\nQuery:")
-    assert np.abs(plain - told).max() > 1e-3
-    np.testing.assert_array_equal(told, embedder.embed_text(["di fo"], task="find"))
-    np.testing.assert_array_equal(told, embedder.embed_text(["ba ce\nQuery:di fo"]))
+    message = embedder.embed_text(["di fo"], prompt="ba ce\nQuery:")
+    assert np.abs(plain - message).max() > 1e-3
+    np.testing.assert_array_equal(message, embedder.embed_text(["di fo"], task="find"))
+    np.testing.assert_array_equal(message, embedder.embed_text(["ba ce\nQuery:di fo"]))
     np.testing.assert_array_equal(plain, embedder.embed_text(["di fo"], prompt=""))
     with pytest.raises(MrlError, match="the task 'sing' has no prompt"):
         embedder.embed_text(["di"], task="sing")
@@ -129,7 +129,7 @@ def test_a_rotation_turns_both_sides_alike(folder, embedder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("clip", "told"),
+    ("clip", "message"),
     [
         (np.zeros(300, np.float32), "shorter than one speech token"),
         (np.full(8000, np.nan, np.float32), "NaN or infinite"),
@@ -137,8 +137,8 @@ def test_a_rotation_turns_both_sides_alike(folder, embedder, tmp_path):
         (np.zeros(8000, np.int16), "expected one row of floats"),
     ],
 )
-def test_clips_that_are_none_are_named(embedder, clip, told):
-    with pytest.raises(MrlError, match=rf"clip 1: .*{told}"):
+def test_clips_that_are_none_are_named(embedder, clip, message):
+    with pytest.raises(MrlError, match=rf"clip 1: .*{message}"):
         embedder.embed_speech([CLIPS[0], (clip, RATE)])
 
 

@@ -63,7 +63,7 @@ def test_codes_stand_where_the_tokenizer_puts_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "message"),
     [
         ("wo_Latn", "did you mean wol_Latn"),
         ("fr", "did you mean fra_Latn"),
@@ -71,10 +71,10 @@ def test_codes_stand_where_the_tokenizer_puts_them(tmp_path):
         ("ba", "language 'ba'"),  # A word, and no language.
     ],
 )
-def test_an_unknown_language_is_named_with_the_nearest(nllb, code, told):
+def test_an_unknown_language_is_named_with_the_nearest(nllb, code, message):
     with pytest.raises(MrlError, match="source_language: the tokenizer does not know") as error:
         Translator(asked(nllb[2], source=code))
-    assert told.lower() in str(error.value).lower()
+    assert message.lower() in str(error.value).lower()
     with pytest.raises(MrlError, match="target_language"):
         Translator(asked(nllb[2], target=code))
 
@@ -109,11 +109,11 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "told"), BROKEN)
-def test_a_folder_that_is_no_translator(nllb, tmp_path, kind, told):
+@pytest.mark.parametrize(("kind", "message"), BROKEN)
+def test_a_folder_that_is_no_translator(nllb, tmp_path, kind, message):
     with pytest.raises(MrlError) as error:
         Translator(asked(broken(nllb, tmp_path, kind)))
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_tokenizer_of_its_own_folder(nllb, tmp_path):

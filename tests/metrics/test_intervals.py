@@ -107,8 +107,8 @@ def test_what_one_cluster_or_equal_values_can_tell():
         assert alike.low <= alike.mean <= alike.high
     few = cluster_bootstrap(values, None)
     assert values.min() <= few.low < few.mean < few.high <= values.max()
-    for bad, told in ((np.zeros(0), "no values"), (np.array([np.nan]), "not finite")):
-        with pytest.raises(ValueError, match=told):
+    for bad, message in ((np.zeros(0), "no values"), (np.array([np.nan]), "not finite")):
+        with pytest.raises(ValueError, match=message):
             cluster_bootstrap(bad, None)
     with pytest.raises(ValueError, match="4 values and 2 labels"):
         cluster_bootstrap(values, ["a", "b"])

@@ -449,10 +449,10 @@ def _broken(value: float) -> np.ndarray:
     ids=["stereo", "scalar", "nan", "inf", "-inf", "short", "empty", "long"],
 )
 @pytest.mark.parametrize("names", [None, ["good.wav", "bad.wav"]], ids=["numbers", "names"])
-def test_pad_clips_names_the_clip_and_the_mend(clip, problem, mend, names):
+def test_pad_clips_names_the_clip_and_the_mend(clip, problem, hint, names):
     clips = [*clips_of((600,)), np.asarray(clip)]
     called = "clip 1" if names is None else "bad.wav"
-    with pytest.raises(MrlError, match=rf"^{called}: .*{problem}.*\. {mend}") as caught:
+    with pytest.raises(MrlError, match=rf"^{called}: .*{problem}.*\. {hint}") as caught:
         mrl_jax.pad_clips(clips, HubertConfig.base(), size=2000, names=names)
     assert "\n" not in str(caught.value)
     # Its neighbour alone is fine, so it is the clip at fault that is named.

@@ -394,7 +394,7 @@ def test_a_batch_is_shared_out_in_order():
 
 
 @pytest.mark.parametrize(
-    ("parallel", "fsdp", "told"),
+    ("parallel", "fsdp", "message"),
     [
         ("mesh", 3, "train.fsdp is 3, and there are 2 devices. Set it to a divisor of 2"),
         ("mesh", 4, "train.fsdp is 4, and there are 2 devices"),
@@ -402,17 +402,17 @@ def test_a_batch_is_shared_out_in_order():
         ("mesh", 0, "train.fsdp is 0, expected 1 or more"),
     ],
 )
-def test_weights_that_cannot_be_shared_out_so(parallel, fsdp, told):
-    with pytest.raises(MrlError, match=told):
+def test_weights_that_cannot_be_shared_out_so(parallel, fsdp, message):
+    with pytest.raises(MrlError, match=message):
         Devices(parallel, jax.devices()[:2], fsdp)
 
 
 def test_more_devices_than_there_are():
-    assert Devices.named("pmap").everywhere == jax.devices()
-    assert Devices.named("mesh", count=1).everywhere == jax.devices()[:1]
+    assert Devices.named("pmap").global_devices == jax.devices()
+    assert Devices.named("mesh", count=1).global_devices == jax.devices()[:1]
     for count in (3, -1):
-        told = rf"train.devices is {count}, and there are 2 \(cpu\)\. Set it to 2 at most"
-        with pytest.raises(MrlError, match=told):
+        message = rf"train.devices is {count}, and there are 2 \(cpu\)\. Set it to 2 at most"
+        with pytest.raises(MrlError, match=message):
             Devices.named("pmap", count=count)
 
 

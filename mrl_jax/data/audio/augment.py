@@ -65,14 +65,14 @@ class AugmentConfig:
                 raise MrlError(
                     f"is {value}, expected the lower end first",
                     where=f"AugmentConfig.{field.name}",
-                    mend="swap the two",
+                    hint="swap the two",
                 )
         for name in ("speed", "tempo", "formants"):
             if getattr(self, name)[0] <= 0:
                 raise MrlError(
                     f"is {getattr(self, name)}, expected factors above 0",
                     where=f"AugmentConfig.{name}",
-                    mend="give factors such as (0.8, 1.25)",
+                    hint="give factors such as (0.8, 1.25)",
                 )
 
 

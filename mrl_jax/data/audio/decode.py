@@ -37,7 +37,7 @@ def load_clip(path: str | Path, sample_rate: int, *, max_seconds: float | None =
     Raises:
         MrlError: no such file, empty, not audio, truncated; librosa is not installed.
     """
-    path = existing_file(Path(path), mend="check the path of the recording")
+    path = existing_file(Path(path), hint="check the path of the recording")
     return decode_clip(path, sample_rate, name=path, max_seconds=max_seconds)
 
 
@@ -87,7 +87,7 @@ def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: int) -> H
         raise MrlError(
             "has no audio, only text",
             where=owner,
-            mend="embed it as text, or give its recording in the column `audio`",
+            hint="embed it as text, or give its recording in the column `audio`",
         )
     if isinstance(audio, Path):
         return load_clip(audio, sample_rate)
@@ -112,7 +112,7 @@ def _libraries(name: object) -> tuple[Any, Any]:
         raise MrlError(
             f"reading audio takes {error.name}, which is not installed",
             where=name,
-            mend="install the extra: `pip install 'mrl_jax[audio]'`",
+            hint="install the extra: `pip install 'mrl_jax[audio]'`",
         ) from error
     return librosa, soundfile
 
@@ -136,7 +136,7 @@ def _undecodable(problem: str, name: object) -> MrlError:
     return MrlError(
         f"cannot be decoded as audio ({problem})",
         where=name,
-        mend=f"expected one of {', '.join(DECODABLE)}; convert it, or leave it out",
+        hint=f"expected one of {', '.join(DECODABLE)}; convert it, or leave it out",
     )
 
 
@@ -213,7 +213,7 @@ def resample(samples: HostArray, rate: int, sample_rate: int, *, name: object) -
         raise MrlError(
             f"the audio is {samples.dtype} of shape {samples.shape}, expected one row of floats",
             where=name,
-            mend="mix the channels down to one, and divide whole numbers by their range",
+            hint="mix the channels down to one, and divide whole numbers by their range",
         )
     if rate == sample_rate or not samples.size or not np.isfinite(samples).all():
         return samples.astype(np.float32)

@@ -68,16 +68,16 @@ class Condition:
         where = f"condition {self.kind}"
         if self.kind not in (*AMOUNTS, "clean", "telephone"):
             known = ", ".join(("clean", "telephone", *AMOUNTS))
-            raise MrlError(f"expected one of {known}", where=where, mend="correct its name")
+            raise MrlError(f"expected one of {known}", where=where, hint="correct its name")
         if (self.amount is None) != (self.kind not in AMOUNTS):
             takes = AMOUNTS.get(self.kind, "no amount")
-            raise MrlError(f"the amount is {self.amount}", where=where, mend=f"it takes {takes}")
+            raise MrlError(f"the amount is {self.amount}", where=where, hint=f"it takes {takes}")
         if self.amount is None or AMOUNTS[self.kind] == "snr_db":
             return
         if self.amount <= 0 or (self.kind == "length" and self.amount > 1):
             most = " and at most 1" if self.kind == "length" else ""
             problem = f"the amount is {self.amount}, expected more than 0{most}"
-            raise MrlError(problem, where=where, mend="correct it")
+            raise MrlError(problem, where=where, hint="correct it")
 
     @property
     def setting(self) -> dict[str, str | float]:
@@ -174,7 +174,7 @@ def babble(others: Sequence[HostArray], rng: np.random.Generator, size: int) -> 
         raise MrlError(
             "babble takes at least one other clip of the set that is not silent",
             where="babble noise",
-            mend="measure a set with more recordings",
+            hint="measure a set with more recordings",
         )
     return mixed
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import rows_of_host
+from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.augment import AugmentConfig, mask_frequency, mask_time
 from mrl_jax.data.batches.plan import Augment, BatchPlan
@@ -161,7 +161,7 @@ class CtcSource:
 
     def __getitem__(self, step: int) -> CtcBatch:
         bucket, everyone = self.plan(int(step))
-        mine = rows_of_host(len(everyone), self._shard)
+        mine = host_rows(len(everyone), self._shard)
         rows = everyone[mine]
         size = int(self.plan.sizes[bucket])
         samples = np.zeros((len(rows), size), np.float32)

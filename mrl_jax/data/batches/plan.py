@@ -80,7 +80,7 @@ class BatchPlan:
             raise MrlError(
                 f"there are {len(num_samples)} examples, expected at least the "
                 f"{batch_size} of one batch" + (" in one task" if len(counts) > 1 else ""),
-                mend="lower data.batch.batch_size, or bring more examples",
+                hint="lower data.batch.batch_size, or bring more examples",
             )
         shares = np.arange(1, num_buckets + 1) / num_buckets
         quantiles = np.quantile(num_samples, shares, method="higher")
@@ -127,7 +127,7 @@ def read_batches(source: Steps, *, start: int, config: Reading) -> Generator[Any
     except ImportError as error:
         raise MrlError(
             f"reading batches takes {error.name}, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[train]'`",
+            hint="install the extra: `pip install 'mrl_jax[train]'`",
         ) from error
     if not absl.flags.FLAGS.is_parsed():
         absl.flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags.

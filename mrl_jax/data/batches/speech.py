@@ -12,7 +12,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.batch import Batch, StoredSpeech
-from mrl_jax.core.distributed import rows_of_host
+from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.plan import Augment, BatchPlan, _sizes_by_bucket
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens, query_prompt
@@ -43,7 +43,7 @@ class Rows(Protocol):
 
 @runtime_checkable
 class SpeechRows(Protocol):
-    """What the speech tower said of every clip, computed before: a `SpeechStore`."""
+    """What the speech tower said of every clip, computed before: a `SpeechCache`."""
 
     frames: HostArray
 
@@ -121,7 +121,7 @@ class BatchSource:
         if config.batch_size % shard[1]:
             raise MrlError(
                 f"batch_size is {config.batch_size}, expected a multiple of the {shard[1]} hosts",
-                mend="change data.batch.batch_size",
+                hint="change data.batch.batch_size",
             )
         _check_lengths(examples, min_samples)
         self._examples = examples
@@ -169,7 +169,7 @@ class BatchSource:
 
     def __getitem__(self, step: int) -> Batch:
         """This host's rows of batch `step`."""
-        mine = rows_of_host(self.plan.batch_size, self._shard)
+        mine = host_rows(self.plan.batch_size, self._shard)
         return self.rows(step, mine.start, mine.stop)
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
@@ -232,7 +232,7 @@ def _check_lengths(examples: Examples, min_samples: int) -> None:
         raise MrlError(
             f"{len(short)} clips are shorter than the {min_samples} samples of one speech "
             f"token, the first is {examples.ids[first]} with {examples.num_samples[first]}",
-            mend="build the data set again with a longer --min-seconds",
+            hint="build the data set again with a longer --min-seconds",
         )
 
 
@@ -241,7 +241,7 @@ def _prompt(task: str, prompts: Mapping[str, str]) -> str:
         raise MrlError(
             f"the task {task!r} of the data has no prompt, expected one of "
             f"{', '.join(sorted(prompts))}",
-            mend="add it to data.batch.prompts, or leave data.batch.prompts empty",
+            hint="add it to data.batch.prompts, or leave data.batch.prompts empty",
         )
     return query_prompt(prompts.get(task, ""))
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import rows_of_host
+from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens, query_prompt
@@ -91,7 +91,7 @@ def prompt_of(task: str, prompts: Mapping[str, str], where: object) -> str:
         raise MrlError(
             f"the task {task!r} has no prompt, expected one of {', '.join(sorted(prompts))}",
             where=where,
-            mend=f"correct the task, or add data.batch.prompts.{task}=",
+            hint=f"correct the task, or add data.batch.prompts.{task}=",
         )
     return query_prompt(prompts.get(task, ""))
 
@@ -123,7 +123,7 @@ class TextPairSource:
             raise MrlError(
                 f"there are {len(pairs)} pairs of texts, expected at least the "
                 f"{config.batch_size} of one batch",
-                mend=f"lower data.batch.batch_size (with optim.accumulation_steps) to "
+                hint=f"lower data.batch.batch_size (with optim.accumulation_steps) to "
                 f"{len(pairs)} or less, or bring more pairs",
             )
         self.config, self.seed, self._shard = config, seed, shard
@@ -156,7 +156,7 @@ class TextPairSource:
         query, query_mask = _padded([self._queries[row] for row in rows])
         document, document_mask = _padded([self._documents[row] for row in rows])
         # All are padded alike, as shapes are the same on every host.
-        mine = rows_of_host(len(rows), self._shard)
+        mine = host_rows(len(rows), self._shard)
         return TextBatch(
             query=query[mine],
             query_mask=query_mask[mine],

@@ -89,7 +89,7 @@ def parse_columns(texts: Sequence[str]) -> ParquetColumns:
             raise MrlError(
                 f"{text!r}, expected FIELD=NAME",
                 where="--column",
-                mend=f"the fields are {', '.join(known)}",
+                hint=f"the fields are {', '.join(known)}",
             )
         names[name] = column or None
     return ParquetColumns(**names)  # pyright: ignore[reportArgumentType]

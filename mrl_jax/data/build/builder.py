@@ -82,7 +82,7 @@ class BuildOptions:
             raise MrlError(
                 f"clips from {self.min_seconds:g} to {self.max_seconds:g} seconds",
                 where="min_seconds, max_seconds",
-                mend="pass a shortest length of 0 or more, and a greater longest one",
+                hint="pass a shortest length of 0 or more, and a greater longest one",
             )
         if self.long not in ("skip", "cut"):
             raise MrlError(f"{self.long!r}, expected 'skip' or 'cut'", where="long")
@@ -162,7 +162,7 @@ def build_dataset(
         raise MrlError(
             f"is a data set that was built before the {changed} changed",
             where=out,
-            mend="choose another name, or pass --overwrite",
+            hint="choose another name, or pass --overwrite",
         )
     with staged_folder(out, marker=BUILD_FILE, overwrite=overwrite) as staging:
         build = _build(examples, staging, options, workers)
@@ -247,7 +247,7 @@ def _build(
     except ImportError as error:
         raise MrlError(
             f"building a data set takes {error.name}, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[train]'`",
+            hint="install the extra: `pip install 'mrl_jax[train]'`",
         ) from error
     splits: dict[str, list[Example]] = {}
     for example in examples:

@@ -55,7 +55,7 @@ class SpeechDataset:
             raise MrlError(
                 f"no split {split!r}; there are: {', '.join(build['splits'])}",
                 where=folder,
-                mend="name one of these, or give examples this `split` in the manifest",
+                hint="name one of these, or give examples this `split` in the manifest",
             )
         self.folder = folder
         self.split = split
@@ -81,7 +81,7 @@ class SpeechDataset:
                 f"the split {split!r} has {records} records and {len(self.ids)} rows in its "
                 f"index, expected {expected}: the data set is damaged",
                 where=folder,
-                mend=_REBUILD,
+                hint=_REBUILD,
             )
 
     def __len__(self) -> int:
@@ -124,7 +124,7 @@ class SpeechDataset:
         return MrlError(
             f"the record {index} of split {self.split!r} is damaged ({problem})",
             where=self.folder,
-            mend=_REBUILD,
+            hint=_REBUILD,
         )
 
     def _records(self) -> Any:
@@ -145,7 +145,7 @@ class SpeechDataset:
             raise MrlError(
                 f"reading a data set takes {error.name}, which is not installed",
                 where=self.folder,
-                mend="install the extra: `pip install 'mrl_jax[train]'`",
+                hint="install the extra: `pip install 'mrl_jax[train]'`",
             ) from error
         try:
             place = self.folder / "speech_data" / "1.0.0"
@@ -156,7 +156,7 @@ class SpeechDataset:
             raise MrlError(
                 f"the records of split {self.split!r} cannot be opened ({first_line(error)})",
                 where=self.folder,
-                mend=_REBUILD,
+                hint=_REBUILD,
             ) from error
 
 
@@ -166,7 +166,7 @@ def _read_build(folder: Path) -> dict[str, Any]:
         raise MrlError(
             "no such folder",
             where=folder,
-            mend="build it: `python -m mrl_jax.data.build SOURCE OUT`",
+            hint="build it: `python -m mrl_jax.data.build SOURCE OUT`",
         )
     try:
         build = json.loads((folder / BUILD_FILE).read_text(encoding="utf-8"))
@@ -174,14 +174,14 @@ def _read_build(folder: Path) -> dict[str, Any]:
         raise MrlError(
             f"is not a built data set: there is no {BUILD_FILE}",
             where=folder,
-            mend="build one: `python -m mrl_jax.data.build SOURCE OUT`",
+            hint="build one: `python -m mrl_jax.data.build SOURCE OUT`",
         ) from error
     except ValueError as error:
-        raise MrlError("damaged: not JSON", where=folder / BUILD_FILE, mend=_REBUILD) from error
+        raise MrlError("damaged: not JSON", where=folder / BUILD_FILE, hint=_REBUILD) from error
     if not isinstance(build, dict) or build.get("format") != FORMAT:
         found = build.get("format") if isinstance(build, dict) else None
         raise MrlError(
-            f"has format {found}, expected {FORMAT}", where=folder / BUILD_FILE, mend=_REBUILD
+            f"has format {found}, expected {FORMAT}", where=folder / BUILD_FILE, hint=_REBUILD
         )
     return build
 
@@ -194,12 +194,12 @@ def _read_index(path: Path) -> dict[str, list[Any]]:
         raise MrlError(
             "reading a data set takes pyarrow, which is not installed",
             where=path,
-            mend="install the extra: `pip install 'mrl_jax[train]'`",
+            hint="install the extra: `pip install 'mrl_jax[train]'`",
         ) from error
     try:
         table = parquet.ParquetFile(path).read(columns=list(INDEX_COLUMNS))
     except (OSError, ValueError, KeyError) as error:
         raise MrlError(
-            f"the index cannot be read ({first_line(error)})", where=path, mend=_REBUILD
+            f"the index cannot be read ({first_line(error)})", where=path, hint=_REBUILD
         ) from error
     return {name: table[name].to_pylist() for name in INDEX_COLUMNS}

@@ -115,7 +115,7 @@ class RecordStream:
             reasons = [f"{s.audio}: {s.reason}" for s in self.skipped if s.split == split]
             raise MrlError(
                 f"the split {split!r} has no recording left: {'; '.join(reasons[:_TOLD])}",
-                mend="mend the recordings, or change the limits of length",
+                hint="mend the recordings, or change the limits of length",
             )
 
     def check_broken(self, slack: int = 0) -> None:
@@ -134,7 +134,7 @@ class RecordStream:
         raise MrlError(
             f"{len(broken)} recordings{' or more' if slack else ''} of {self._total} are broken, "
             f"and {self._max_broken} may be: {told}{'; ...' if len(broken) > _TOLD else ''}",
-            mend="mend them, leave them out, or raise --max-broken-fraction",
+            hint="mend them, leave them out, or raise --max-broken-fraction",
         )
 
     def _in_order(

@@ -70,7 +70,7 @@ def read_utterances(data: str | Path, *, split: str = "") -> list[Utterance]:
         return [_of_example(example) for example in chosen]
     if split:
         raise MrlError(
-            f"is a retrieval set, which has no split {split!r}", where=data, mend="leave it out"
+            f"is a retrieval set, which has no split {split!r}", where=data, hint="leave it out"
         )
     return of_retrieval_set(load_retrieval_set(data))
 
@@ -88,7 +88,7 @@ def of_retrieval_set(data: RetrievalSet) -> list[Utterance]:
             f"{len(written)} of {len(data.queries)} queries have no recording, the first is "
             f"{written[0]!r}",
             where="queries",
-            mend="choose a set of spoken queries",
+            hint="choose a set of spoken queries",
         )
     return [
         Utterance(
@@ -111,7 +111,7 @@ def of_dataset(data: SpeechDataset) -> list[Utterance]:
                 raise MrlError(
                     f"the data set is at {data.sample_rate} Hz, the tower hears {rate} Hz",
                     where=data.folder,
-                    mend="build it again at that rate",
+                    hint="build it again at that rate",
                 )
             return data.clip(index)
 
@@ -138,7 +138,7 @@ def need_transcripts(
         raise MrlError(
             f"{len(absent)} of {len(ids)} recordings have no {column}, the first is {absent[0]!r}",
             where=where,
-            mend=f"give each its `{column}`, or leave it out",
+            hint=f"give each its `{column}`, or leave it out",
         )
     said = [text or "" for text in transcripts]
     empty = [key for key, text in zip(ids, said, strict=True) if not text.strip()]
@@ -147,7 +147,7 @@ def need_transcripts(
             f"{len(empty)} of {len(ids)} recordings have an empty {column}, the first is "
             f"{empty[0]!r}",
             where=where,
-            mend="write down what is said, or leave them out",
+            hint="write down what is said, or leave them out",
         )
     return said
 
@@ -169,7 +169,7 @@ def _of_example(example: Example) -> Utterance:
             raise MrlError(
                 "holds its recordings inside",
                 where=audio.file,
-                mend="build a data set of it: `python -m mrl_jax.data.build SOURCE OUT`",
+                hint="build a data set of it: `python -m mrl_jax.data.build SOURCE OUT`",
             )
         return load_audio_of(name, audio, rate)
 

@@ -13,10 +13,10 @@ from jaxtyping import Float32
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import staged_folder
-from mrl_jax.data.cache.files import StoredArray, is_store_of, write_store_file
+from mrl_jax.data.cache.files import CachedArray, is_store_of, write_store_file
 from mrl_jax.data.sets.digests import digest_lines
 
-STORE_FILE, VECTORS_FILE = "store.json", "vectors.npy"
+CACHE_FILE, VECTORS_FILE = "store.json", "vectors.npy"
 
 
 FORMAT = 1
@@ -25,7 +25,7 @@ FORMAT = 1
 MAKE_AGAIN = "name another folder in data.store, or remove this one to have it made again"
 
 
-def store_key(
+def document_cache_key(
     texts: Sequence[str], *, tower: str, tokenizer: str, max_tokens: int, dtype: str
 ) -> dict[str, str]:
     """What a store is made of, in words → digest or value.
@@ -46,7 +46,7 @@ def store_key(
     }
 
 
-def open_store(folder: Path, key: Mapping[str, str], rows: int) -> StoredArray | None:
+def open_document_cache(folder: Path, key: Mapping[str, str], rows: int) -> CachedArray | None:
     """The vectors of a store, [N, E] float32; None where none is.
 
     Args:
@@ -57,25 +57,27 @@ def open_store(folder: Path, key: Mapping[str, str], rows: int) -> StoredArray |
     Raises:
         MrlError: it was made of something else, or is damaged.
     """
-    if not is_store_of(folder, STORE_FILE, key, format=FORMAT, mend=MAKE_AGAIN):
+    if not is_store_of(folder, CACHE_FILE, key, format=FORMAT, hint=MAKE_AGAIN):
         return None
-    vectors = StoredArray(folder / VECTORS_FILE, mend=MAKE_AGAIN)
+    vectors = CachedArray(folder / VECTORS_FILE, hint=MAKE_AGAIN)
     if vectors.dtype != np.float32 or len(vectors.shape) != 2 or vectors.shape[0] != rows:
         raise MrlError(
             f"holds {vectors.dtype} of shape {vectors.shape}, expected {rows} rows of float32",
             where=folder / VECTORS_FILE,
-            mend=MAKE_AGAIN,
+            hint=MAKE_AGAIN,
         )
     return vectors
 
 
-def write_store(folder: Path, key: Mapping[str, str], vectors: Float32[HostArray, "N E"]) -> None:
+def write_document_cache(
+    folder: Path, key: Mapping[str, str], vectors: Float32[HostArray, "N E"]
+) -> None:
     """Write a store, whole or not at all.
 
     Raises:
         MrlError: something else is there; the place cannot be written to.
     """
-    with staged_folder(folder, marker=STORE_FILE, needs_bytes=vectors.nbytes) as staging:
+    with staged_folder(folder, marker=CACHE_FILE, needs_bytes=vectors.nbytes) as staging:
         np.save(staging / VECTORS_FILE, vectors, allow_pickle=False)
         shape = {"documents": len(vectors), "width": vectors.shape[1]}
-        write_store_file(staging / STORE_FILE, key, format=FORMAT, more=shape)
+        write_store_file(staging / CACHE_FILE, key, format=FORMAT, more=shape)

@@ -11,7 +11,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, first_line
 
 
-def is_store_of(folder: Path, name: str, key: Mapping[str, str], *, format: int, mend: str) -> bool:
+def is_store_of(folder: Path, name: str, key: Mapping[str, str], *, format: int, hint: str) -> bool:
     """Whether a store made of this is there; one made of something else is an error.
 
     Args:
@@ -33,14 +33,14 @@ def is_store_of(folder: Path, name: str, key: Mapping[str, str], *, format: int,
         made_of = dict(told["made_of"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"cannot be read as a store ({first_line(error)})"
-        raise MrlError(problem, where=folder, mend=mend) from error
+        raise MrlError(problem, where=folder, hint=hint) from error
     for part, value in key.items():
         if made_of.get(part) != value:
             raise MrlError(
                 f"was made with another {part} ({str(made_of.get(part))[:12]}, and this run has "
                 f"{value[:12]})",
                 where=folder,
-                mend=mend,
+                hint=hint,
             )
     return True
 
@@ -53,7 +53,7 @@ def write_store_file(
     path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-class StoredArray:
+class CachedArray:
     """An array of a store, left on the disk until rows of it are read.
 
     May be read by several threads; a copy in another process opens the file by itself.
@@ -66,9 +66,9 @@ class StoredArray:
         MrlError: it is damaged.
     """
 
-    def __init__(self, path: Path, *, mend: str):
-        self.path, self._mend = path, mend
-        self._array = _opened(path, mend)
+    def __init__(self, path: Path, *, hint: str):
+        self.path, self._mend = path, hint
+        self._array = _opened(path, hint)
         self.shape, self.dtype = self._array.shape, self._array.dtype
 
     def __len__(self) -> int:
@@ -85,10 +85,10 @@ class StoredArray:
         self._array = _opened(self.path, self._mend)
 
 
-def _opened(path: Path, mend: str) -> HostArray:
+def _opened(path: Path, hint: str) -> HostArray:
     try:
         # Not np.load, which also reads archives and, where told to, pickles.
         return np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError, TypeError, SyntaxError) as error:
         problem = f"cannot be read ({first_line(error)})"
-        raise MrlError(problem, where=path, mend=mend) from error
+        raise MrlError(problem, where=path, hint=hint) from error

@@ -17,31 +17,31 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.batch import StoredSpeech
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.cache.files import StoredArray, is_store_of, write_store_file
+from mrl_jax.data.cache.files import CachedArray, is_store_of, write_store_file
 
-Kept = Literal["float32", "bfloat16", "int8"]
-
-
-KEPT: tuple[str, ...] = get_args(Kept)
+CacheDtype = Literal["float32", "bfloat16", "int8"]
 
 
-KEPT_AS = "speech_store_dtype"
+CACHE_DTYPES: tuple[str, ...] = get_args(CacheDtype)
 
 
-STORE_FILE, STATES_FILE, SCALES_FILE = "store.json", "states.npy", "scales.npy"
+KEPT_AS = "speech_cache_dtype"
+
+
+CACHE_FILE, STATES_FILE, SCALES_FILE = "store.json", "states.npy", "scales.npy"
 
 
 FORMAT = 1
 
 
-MAKE_AGAIN = "name another folder in data.speech_store, or remove this one to have it made again"
+MAKE_AGAIN = "name another folder in data.speech_cache, or remove this one to have it made again"
 
 
 STORED_AS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 """numpy's files know no bfloat16: its bits are written as whole numbers."""
 
 
-def speech_store_key(
+def speech_cache_key(
     *, clips: str, split: str, tower: str, dtype: str, kept: str
 ) -> dict[str, str]:
     """What a store is made of, in words → digest or value.
@@ -56,7 +56,7 @@ def speech_store_key(
     return {"data": clips, "split": split, "speech tower": tower, "dtype": dtype, KEPT_AS: kept}
 
 
-class SpeechStore:
+class SpeechCache:
     """States of N clips, left on the disk until they are read.
 
     May be read by several threads and processes. All frames of all clips follow one another, in
@@ -70,7 +70,7 @@ class SpeechStore:
     """
 
     def __init__(
-        self, states: StoredArray, scales: StoredArray | None, frames: HostArray, kept: str
+        self, states: CachedArray, scales: CachedArray | None, frames: HostArray, kept: str
     ):
         self._states, self._scales = states, scales
         self.frames, self._kept = frames, kept
@@ -94,13 +94,13 @@ def starts_of(frames: HostArray) -> HostArray:
     return np.concatenate(([0], np.cumsum(frames)))
 
 
-def store_bytes(frames: HostArray, layers: int, width: int, kept: str) -> int:
+def cache_bytes(frames: HostArray, layers: int, width: int, kept: str) -> int:
     """What a store takes on the disk."""
     scales = len(frames) * layers * width * 4 if kept == "int8" else 0
     return int(frames.sum()) * layers * width * np.dtype(STORED_AS[kept]).itemsize + scales
 
 
-def write_speech_store(
+def write_speech_cache(
     folder: Path,
     key: Mapping[str, str],
     frames: HostArray,
@@ -134,7 +134,7 @@ def write_speech_store(
     for array in arrays:
         array.flush()
     more = {"clips": len(frames), "frames": int(frames.sum()), "layers": layers, "width": width}
-    write_store_file(folder / STORE_FILE, key, format=FORMAT, more=more)
+    write_store_file(folder / CACHE_FILE, key, format=FORMAT, more=more)
 
 
 def _arrays(
@@ -148,9 +148,9 @@ def _arrays(
     return expected
 
 
-def open_speech_store(
+def open_speech_cache(
     folder: Path, key: Mapping[str, str], frames: HostArray, layers: int, width: int
-) -> SpeechStore | None:
+) -> SpeechCache | None:
     """A store that was made before; None where there is none.
 
     Args:
@@ -163,18 +163,18 @@ def open_speech_store(
     Raises:
         MrlError: it was made of something else, or is damaged.
     """
-    if not is_store_of(folder, STORE_FILE, key, format=FORMAT, mend=MAKE_AGAIN):
+    if not is_store_of(folder, CACHE_FILE, key, format=FORMAT, hint=MAKE_AGAIN):
         return None
-    arrays: list[StoredArray] = []
+    arrays: list[CachedArray] = []
     for name, (shape, dtype) in _arrays(key, frames, layers, width).items():
-        array = StoredArray(folder / name, mend=MAKE_AGAIN)
+        array = CachedArray(folder / name, hint=MAKE_AGAIN)
         if array.shape != shape or array.dtype != dtype:
             raise MrlError(
                 f"holds {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} of "
                 f"{shape}",
                 where=folder / name,
-                mend=MAKE_AGAIN,
+                hint=MAKE_AGAIN,
             )
         arrays.append(array)
     scales = arrays[1] if len(arrays) > 1 else None
-    return SpeechStore(arrays[0], scales, frames, key[KEPT_AS])
+    return SpeechCache(arrays[0], scales, frames, key[KEPT_AS])

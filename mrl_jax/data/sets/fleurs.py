@@ -87,8 +87,8 @@ def load_fleurs(
         patterns = [
             f"{code}/{form}" for code in spoken for form in (f"{split}/*", f"fleurs-{split}*")
         ]
-        mend = "check the network, or name a folder that holds it: `fleurs:wo-fr@FOLDER`"
-        folder = download_dataset(HUB_ID, patterns=patterns, revision=HUB_REVISION, mend=mend)
+        hint = "check the network, or name a folder that holds it: `fleurs:wo-fr@FOLDER`"
+        folder = download_dataset(HUB_ID, patterns=patterns, revision=HUB_REVISION, hint=hint)
     asked = list(_rows(folder, spoken[0], split, speech=speech))
     answers: dict[str, str] = {}
     for where, row in _rows(folder, spoken[1], split, speech=False):
@@ -113,7 +113,7 @@ def load_fleurs(
         raise MrlError(
             f"no sentence of {spoken[0]} has a counterpart in {spoken[1]}",
             where=folder,
-            mend="take both languages from one release of FLEURS",
+            hint="take both languages from one release of FLEURS",
         )
     first: dict[str, str] = {}
     for number, text in answers.items():
@@ -133,8 +133,8 @@ def _code(language: str) -> str:
         return language
     if language not in LANGUAGES:
         near = difflib.get_close_matches(language, (*LANGUAGES, *LANGUAGES.values()), 3, 0.6)
-        mend = f"did you mean {' or '.join(near)}" if near else "name it as in `fleurs:wo-fr`"
-        raise MrlError(f"has no language {language!r}", where="FLEURS", mend=mend)
+        hint = f"did you mean {' or '.join(near)}" if near else "name it as in `fleurs:wo-fr`"
+        raise MrlError(f"has no language {language!r}", where="FLEURS", hint=hint)
     return LANGUAGES[language]
 
 
@@ -152,7 +152,7 @@ def _query(name: str, where: str, row: Mapping[str, Any], folder: Path, *, speec
     audio = row_audio(where, row.get("audio"), folder)
     if audio is None:
         problem = f"has no `audio` for sentence {row['id']}"
-        raise MrlError(problem, where=where, mend="download the table again")
+        raise MrlError(problem, where=where, hint="download the table again")
     return Query(id=name, audio=audio, transcript=_raw(where, row))
 
 
@@ -173,7 +173,7 @@ def _rows(folder: Path, code: str, split: str, *, speech: bool) -> Iterator[Row]
         f"has no {split} split of {code}: neither {code}/{split}/*.parquet nor "
         f"{code}/fleurs-{split}*.parquet as on the hub, nor xtreme_s/fleurs.{code} of TFDS",
         where=folder,
-        mend=f"download both languages of {HUB_ID}, or prepare them with TFDS",
+        hint=f"download both languages of {HUB_ID}, or prepare them with TFDS",
     )
 
 
@@ -188,13 +188,13 @@ def _tfds_rows(folder: Path, split: str) -> Iterator[Row]:
         raise MrlError(
             f"reading audio of TFDS takes {error.name}, which is not installed",
             where=folder,
-            mend=f"install it, or use the parquet files of {HUB_ID}",
+            hint=f"install it, or use the parquet files of {HUB_ID}",
         ) from error
     except Exception as error:  # TFDS raises many kinds.
         raise MrlError(
             f"cannot be read by TFDS ({type(error).__name__}: {first_line(error)})",
             where=folder,
-            mend='prepare it with `file_format="array_record"`',
+            hint='prepare it with `file_format="array_record"`',
         ) from error
     for number, example in enumerate(source):
         where = f"{folder}, {split} example {number}"
@@ -202,7 +202,7 @@ def _tfds_rows(folder: Path, split: str) -> Iterator[Row]:
         audio = row.get("audio")
         if not isinstance(audio, np.ndarray) or audio.ndim != 1 or audio.dtype.kind not in "iu":
             problem = "`audio` is not one row of whole numbers, as xtreme_s has it"
-            raise MrlError(problem, where=where, mend="prepare tfds's xtreme_s again")
+            raise MrlError(problem, where=where, hint="prepare tfds's xtreme_s again")
         # Recordings of 16 bits, or of 32 where the values do not fit.
         wide = audio.size and max(int(audio.max()), -int(audio.min())) > 1 << 15
         samples = np.clip(audio >> 16 if wide else audio, -(1 << 15), (1 << 15) - 1)

@@ -7,7 +7,7 @@ from mrl_jax.core.errors import MrlError, first_line
 
 
 def download_dataset(
-    hub_id: str, *, patterns: Sequence[str], revision: str | None = None, mend: str
+    hub_id: str, *, patterns: Sequence[str], revision: str | None = None, hint: str
 ) -> Path:
     """The local folder of a data set's snapshot; what the cache has is not fetched again.
 
@@ -35,17 +35,17 @@ def download_dataset(
         raise MrlError(
             "the hub wants an agreement for this data set",
             where=where,
-            mend="accept it on its page and log in with `hf auth login`",
+            hint="accept it on its page and log in with `hf auth login`",
         ) from error
     except hub_errors.RepositoryNotFoundError as error:
-        raise MrlError("the hub has no such data set", where=where, mend=mend) from error
+        raise MrlError("the hub has no such data set", where=where, hint=hint) from error
     except hub_errors.RevisionNotFoundError as error:
         problem = f"the hub has no revision {revision!r} of this data set"
-        raise MrlError(problem, where=where, mend=mend) from error
+        raise MrlError(problem, where=where, hint=hint) from error
     except Exception as error:  # The HTTP client beneath raises kinds of its own.
         problem = f"the hub could not be reached ({type(error).__name__}: {first_line(error)})"
-        raise MrlError(problem, where=where, mend=mend) from error
+        raise MrlError(problem, where=where, hint=hint) from error
     if not any(path.is_file() for path in folder.rglob("*")):
         problem = f"the hub has none of the files {', '.join(patterns)}"
-        raise MrlError(problem, where=where, mend=mend)
+        raise MrlError(problem, where=where, hint=hint)
     return folder

@@ -76,18 +76,18 @@ def read_intent_set(
             first = places.setdefault(example.id, where)
             if first != where:
                 problem = f"the id {example.id!r} is that of {first} as well"
-                raise MrlError(problem, where=where, mend="give each example its own id")
+                raise MrlError(problem, where=where, hint="give each example its own id")
             said = example.label_text and words.setdefault(example.label, example.label_text)
             if said != example.label_text:
                 raise MrlError(
                     f"the label {example.label!r} is {example.label_text!r} here and {said!r} "
                     "before",
                     where=where,
-                    mend=f"give every label one `{columns['label_text']}`",
+                    hint=f"give every label one `{columns['label_text']}`",
                 )
             examples.append(example)
     if not examples:
-        raise MrlError("the intent set has no rows", where=path, mend="add rows to its table")
+        raise MrlError("the intent set has no rows", where=path, hint="add rows to its table")
     files = (example.audio for example in examples if isinstance(example.audio, Path))
     missing = [str(file) for file in files if not file.is_file()]
     refuse(missing, "the table names recordings that do not exist", path)
@@ -133,7 +133,7 @@ def _example(
     text = row_text(where, held, columns["text"])
     if audio is None and text is None:
         problem = f"has neither `{columns['audio']}` nor `{columns['text']}`"
-        raise MrlError(problem, where=where, mend="give it one of them")
+        raise MrlError(problem, where=where, hint="give it one of them")
     number = counts.get(split, 0)
     counts[split] = number + 1
     name = row_id(where, held, columns["id"]) if columns["id"] in held else f"{split}-{number}"
@@ -154,7 +154,7 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise MrlError("no such file or folder", where=path, mend="check the path")
+        raise MrlError("no such file or folder", where=path, hint="check the path")
     for ending in ("parquet", "csv", "jsonl"):
         here = sorted(path.glob(f"*.{ending}"))
         if ending == "parquet" and (here := here or sorted(path.glob("data/*.parquet"))):
@@ -166,5 +166,5 @@ def _files(path: Path) -> list[Path]:
         "holds no table of an intent set (no .parquet file here, in data/ or in a folder a split, "
         f"and no .csv or .jsonl that is named {', '.join(SPLITS)})",
         where=path,
-        mend="pass the table itself, or the folder that holds it",
+        hint="pass the table itself, or the folder that holds it",
     )

@@ -72,7 +72,7 @@ def read_manifest(path: str | Path) -> list[Example]:
         MrlError: no such file, or nothing in it; a line that is not a JSON object; a key
             that is absent, empty or of the wrong type; two lines with one id.
     """
-    path = existing_file(Path(path), mend="check the path of the manifest")
+    path = existing_file(Path(path), hint="check the path of the manifest")
     examples: list[Example] = []
     lines: dict[str, int] = {}
     with path.open("rb") as file:
@@ -88,14 +88,14 @@ def read_manifest(path: str | Path) -> list[Example]:
                 raise MrlError(
                     f"the id {fields['id']!r} is that of line {first} as well",
                     where=where,
-                    mend="give each example its own id",
+                    hint="give each example its own id",
                 )
             examples.append(Example(**fields | {"audio": path.parent / fields["audio"]}))
     if not examples:
         raise MrlError(
             "the manifest is empty",
             where=path,
-            mend=f"expected a JSON object a line, with the keys {', '.join(REQUIRED)}",
+            hint=f"expected a JSON object a line, with the keys {', '.join(REQUIRED)}",
         )
     return examples
 
@@ -105,17 +105,17 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
         row = json.loads(line.decode())
     except UnicodeDecodeError as error:
         raise MrlError(
-            f"byte {error.start + 1} is not UTF-8", where=where, mend="save the manifest as UTF-8"
+            f"byte {error.start + 1} is not UTF-8", where=where, hint="save the manifest as UTF-8"
         ) from error
     except (ValueError, RecursionError) as error:
         raise MrlError(
-            f"not JSON ({error})", where=where, mend="write one JSON object a line"
+            f"not JSON ({error})", where=where, hint="write one JSON object a line"
         ) from error
     if not isinstance(row, dict):
         raise MrlError(
             f"JSON, but of type {type(row).__name__}, expected an object",
             where=where,
-            mend="write one JSON object a line",
+            hint="write one JSON object a line",
         )
     return row
 
@@ -134,7 +134,7 @@ def check_fields(row: dict[str, Any], where: str) -> dict[str, Any]:
             f"no {' and no '.join(map(repr, absent))}; the keys there are: {keys}"
             + (" (with null)" if any(key in row for key in absent) else ""),
             where=where,
-            mend=f"each example needs {', '.join(REQUIRED)}",
+            hint=f"each example needs {', '.join(REQUIRED)}",
         )
     fields = {key: row[key] for key in REQUIRED + OPTIONAL if row.get(key) is not None}
     for key, value in fields.items():
@@ -144,17 +144,17 @@ def check_fields(row: dict[str, Any], where: str) -> dict[str, Any]:
             raise MrlError(
                 f"{key!r} is {repr(value)[:60]}, of type {type(value).__name__}, expected a string",
                 where=where,
-                mend="put it in quotes",
+                hint="put it in quotes",
             )
         if not value.strip() and key not in ("task", "transcript"):
-            raise MrlError(f"{key!r} is empty", where=where, mend="fill it, or leave the row out")
+            raise MrlError(f"{key!r} is empty", where=where, hint="fill it, or leave the row out")
         if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise MrlError(f"{key!r} holds half a surrogate pair", where=where, mend="write UTF-8")
+            raise MrlError(f"{key!r} holds half a surrogate pair", where=where, hint="write UTF-8")
     split = fields.get("split", "train")
     if not re.fullmatch(r"[A-Za-z0-9_]+", split) or split == "all":
         raise MrlError(
             f"the split {split!r} is not a usable name",
             where=where,
-            mend="use letters, digits and `_`, and not `all`",
+            hint="use letters, digits and `_`, and not `all`",
         )
     return fields

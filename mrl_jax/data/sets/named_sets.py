@@ -55,9 +55,9 @@ def load_retrieval_set(data: str | Path) -> RetrievalSet:
     name, arguments, folder = named
     if name == "kallaama" and not arguments:
         if folder is None:
-            mend = "check the network, or name a folder that holds it: `kallaama@FOLDER`"
+            hint = "check the network, or name a folder that holds it: `kallaama@FOLDER`"
             patterns = ["queries*", "corpus*", "qrels*", "data/*"]
-            folder = download_dataset(KALLAAMA_HUB_ID, patterns=patterns, mend=mend)
+            folder = download_dataset(KALLAAMA_HUB_ID, patterns=patterns, hint=hint)
         return read_retrieval_set(folder)
     if name == "fleurs" and arguments:
         languages = arguments[0].split("-")
@@ -81,7 +81,7 @@ def load_retrieval_set(data: str | Path) -> RetrievalSet:
         raise MrlError(
             "is an intent set, and has no queries and documents",
             where=data,
-            mend="measure it with `eval.py intent`",
+            hint="measure it with `eval.py intent`",
         )
     raise _unknown(data, RETRIEVAL_NAMES)
 
@@ -104,7 +104,7 @@ def load_intent_set(data: str | Path) -> tuple[IntentExample, ...]:
         raise MrlError(
             "is published on Kaggle, which wants a login",
             where=data,
-            mend=f"download it from {WOLBANKING77_PAGE} and name its folder: `{data}@FOLDER`",
+            hint=f"download it from {WOLBANKING77_PAGE} and name its folder: `{data}@FOLDER`",
         )
     if arguments == ["audio"]:
         table = _inside(folder, "train.parquet", "test.parquet")
@@ -131,7 +131,7 @@ def split_name(data: str | Path) -> tuple[str, list[str], Path | None] | None:
             return None
         if at and not Path(folder).is_dir():
             problem = f"no such folder as {folder!r}"
-            raise MrlError(problem, where=text, mend="check the path after the @")
+            raise MrlError(problem, where=text, hint="check the path after the @")
         return name, arguments, Path(folder) if at else None
     if not Path(text).exists() and re.fullmatch(r"[\w:.-]+(@.*)?", text):
         raise _unknown(data, (*RETRIEVAL_NAMES, *INTENT_NAMES))
@@ -143,12 +143,12 @@ def _unknown(data: str | Path, names: tuple[str, ...]) -> MrlError:
     head, at, folder = str(data).partition("@")
     pairs = [f"fleurs:{a}-{b}" for a in ("wo", "fr", "en") for b in ("wo", "fr", "en") if a != b]
     near = difflib.get_close_matches(head, dict.fromkeys((*names, *pairs)), n=1, cutoff=0.5)
-    mend = f"did you mean `{near[0]}{at}{folder}`" if near else f"expected {', '.join(names)}"
+    hint = f"did you mean `{near[0]}{at}{folder}`" if near else f"expected {', '.join(names)}"
     known = f"FLEURS has {len(LANGUAGES)} languages" if head.startswith("fleurs") else "no such set"
     return MrlError(
         f"neither a folder nor the name of a set here ({known})",
         where=data,
-        mend=f"{mend}, or a folder",
+        hint=f"{hint}, or a folder",
     )
 
 
@@ -161,5 +161,5 @@ def _inside(folder: Path, *files: str) -> Path:
     raise MrlError(
         f"holds neither {' and '.join(files)} nor a folder with them",
         where=folder,
-        mend=f"name the folder as it was downloaded from {WOLBANKING77_PAGE}",
+        hint=f"name the folder as it was downloaded from {WOLBANKING77_PAGE}",
     )

@@ -65,12 +65,12 @@ def read_parquet(source: str | Path, columns: ParquetColumns | None = None) -> l
                 raise MrlError(
                     f"the id {fields['id']!r} is that of {first} as well",
                     where=where,
-                    mend="choose another column for `id`, or none (`id=`) to number the rows",
+                    hint="choose another column for `id`, or none (`id=`) to number the rows",
                 )
             fields["audio"] = file.parent / path if path else EmbeddedAudio(file=file, row=row)
             examples.append(Example(**fields))
     if not examples:
-        raise MrlError("the tables have no rows", where=source, mend="check the download")
+        raise MrlError("the tables have no rows", where=source, hint="check the download")
     return examples
 
 
@@ -114,7 +114,7 @@ class EmbeddedReader:
                 raise MrlError(
                     f"cannot be read ({first_line(error) or 'rows are missing'})",
                     where=audio,
-                    mend="download the file again",
+                    hint="download the file again",
                 ) from error
             self._start, self._stop = self._stop, self._stop + len(batch)
             values = batch.column(0)
@@ -130,7 +130,7 @@ def _pyarrow(where: object) -> tuple[Any, Any]:
         raise MrlError(
             "reading Parquet takes pyarrow, which is not installed",
             where=where,
-            mend="install the extra: `pip install 'mrl_jax[train]'`",
+            hint="install the extra: `pip install 'mrl_jax[train]'`",
         ) from error
     return pyarrow, parquet
 
@@ -147,7 +147,7 @@ def _open(file: Path) -> Any:
         raise MrlError(
             f"not a Parquet file, or a part of one ({first_line(error)})",
             where=file,
-            mend="download the file again",
+            hint="download the file again",
         ) from error
 
 
@@ -155,7 +155,7 @@ def _files(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise MrlError("no such file or folder", where=source, mend="check the path")
+        raise MrlError("no such file or folder", where=source, hint="check the path")
     for folder in (source, source / "data"):
         if files := sorted(folder.glob("*.parquet")):
             return files
@@ -168,11 +168,11 @@ def _files(source: Path) -> list[Path]:
         raise MrlError(
             "there is no .parquet file here, nor in data/",
             where=source,
-            mend="pass a manifest, or the folder of a Hugging Face data set in Parquet",
+            hint="pass a manifest, or the folder of a Hugging Face data set in Parquet",
         )
     names = ", ".join(sorted({str(file.parent.relative_to(source)) for file in files})[:10])
     raise MrlError(
-        f"there are several data sets here: {names}", where=source, mend="pass the folder of one"
+        f"there are several data sets here: {names}", where=source, hint="pass the folder of one"
     )
 
 
@@ -189,7 +189,7 @@ def _rows(file: Path, columns: ParquetColumns) -> Iterator[dict[str, Any]]:
             raise MrlError(
                 f"no column {column!r} for {field!r}; the columns there are: {', '.join(there)}",
                 where=file,
-                mend=f"name the right one: `--column {field}=NAME`",
+                hint=f"name the right one: `--column {field}=NAME`",
             )
     audio = wanted.pop("audio")
     path = _path_column(table, audio, file)
@@ -199,7 +199,7 @@ def _rows(file: Path, columns: ParquetColumns) -> Iterator[dict[str, Any]]:
             rows = table.read_row_group(group, columns=read).to_pylist()
         except (OSError, ValueError) as error:
             raise MrlError(
-                f"cannot be read ({first_line(error)})", where=file, mend="download it again"
+                f"cannot be read ({first_line(error)})", where=file, hint="download it again"
             ) from error
         for row in rows:
             found = {field: row[column] for field, column in wanted.items()}
@@ -226,7 +226,7 @@ def _path_column(table: Any, audio: str, file: Path) -> str | None:
         f"the column {audio!r} is of type {str(kind)[:80]}, expected bytes, or a structure of "
         "`bytes` and `path`",
         where=file,
-        mend="name the right one: `--column audio=NAME`",
+        hint="name the right one: `--column audio=NAME`",
     )
 
 

@@ -96,7 +96,7 @@ def read_retrieval_set(folder: str | Path) -> RetrievalSet:
     folder = Path(folder)
     if not folder.is_dir():
         kind = "is a file, expected the folder of" if folder.exists() else "no such folder, for"
-        raise MrlError(f"{kind} a retrieval set", where=folder, mend="check the path")
+        raise MrlError(f"{kind} a retrieval set", where=folder, hint="check the path")
     queries = tuple(_query(where, row, folder) for where, row in _read_table(folder, "queries"))
     corpus = tuple(
         Document(id=row_id(where, row, "_id"), text=_document_text(where, row))
@@ -122,7 +122,7 @@ def asked_as(
     """
     if task is not None and prompt is not None:
         raise MrlError(
-            "a task brings its own prompt", where="--task and --prompt", mend="pass one of them"
+            "a task brings its own prompt", where="--task and --prompt", hint="pass one of them"
         )
     if task is None and prompt is None:
         return data
@@ -180,14 +180,14 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
             raise MrlError(
                 f"query {key!r} has no {name!r}",
                 where=where,
-                mend=f"did you mean {near[0]}?" if near else f"its columns are {has}",
+                hint=f"did you mean {near[0]}?" if near else f"its columns are {has}",
             )
         value = row[name]
         if not isinstance(value, str) or not value.strip():
             raise MrlError(
                 f"the {name!r} of query {key!r} is empty, or no text",
                 where=where,
-                mend="fill it, or leave the query out",
+                hint="fill it, or leave the query out",
             )
         found[key] = value
     return found
@@ -230,8 +230,8 @@ def _query(where: str, row: Mapping[str, Any], folder: Path) -> Query:
         transcript=row_text(named, row, "transcript"),
     )
     if query.audio is None and query.text is None:
-        mend = f"give query {query.id!r} one of them"
-        raise MrlError("has neither `audio` nor `text`", where=where, mend=mend)
+        hint = f"give query {query.id!r} one of them"
+        raise MrlError("has neither `audio` nor `text`", where=where, hint=hint)
     return query
 
 
@@ -239,8 +239,8 @@ def _query_row(query: Query, folder: Path) -> dict[str, str]:
     row = {k: v for k, v in dataclasses.asdict(query).items() if v is not None}
     row = {"_id": row.pop("id"), **row}
     if isinstance(query.audio, bytes):
-        problem, mend = "holds bytes of audio, expected a path", "write them to a file first"
-        raise MrlError(problem, where=f"query {query.id!r}", mend=mend)
+        problem, hint = "holds bytes of audio, expected a path", "write them to a file first"
+        raise MrlError(problem, where=f"query {query.id!r}", hint=hint)
     if query.audio is not None:
         audio = query.audio.resolve()
         inside = audio.is_relative_to(folder)
@@ -260,14 +260,14 @@ def _qrels(folder: Path, queries: set[str], documents: set[str]) -> Mapping[str,
         scores = qrels.setdefault(query, {})
         if document in scores:
             problem = f"judges query {query!r} and document {document!r} a second time"
-            raise MrlError(problem, where=where, mend="keep one of the two lines")
+            raise MrlError(problem, where=where, hint="keep one of the two lines")
         scores[document] = _score(where, row.get("score", 1))
     for kind, ids in unknown.items():
         table = "queries" if kind == "query" else "corpus"
         refuse(list(ids), f"qrels names {kind}-ids that {table} does not have", folder)
     if not any(score for scores in qrels.values() for score in scores.values()):
-        problem, mend = "no query has a relevant document", "give some judgement a score above 0"
-        raise MrlError(problem, where=folder / "qrels", mend=mend)
+        problem, hint = "no query has a relevant document", "give some judgement a score above 0"
+        raise MrlError(problem, where=folder / "qrels", hint=hint)
     return MappingProxyType({query: MappingProxyType(scores) for query, scores in qrels.items()})
 
 
@@ -277,11 +277,11 @@ def _score(where: str, value: Any) -> int:
     except (TypeError, ValueError):
         number = float("nan")
     if not (0 <= number <= MAX_SCORE and number.is_integer()):
-        mend = "0 is not relevant, 1 relevant, and more is better"
+        hint = "0 is not relevant, 1 relevant, and more is better"
         raise MrlError(
             f"`score` is {value!r}, expected a whole number from 0 to {MAX_SCORE:,}",
             where=where,
-            mend=mend,
+            hint=hint,
         )
     return int(number)
 
@@ -311,10 +311,10 @@ def _read_table(folder: Path, name: str) -> Iterator[Row]:
         found.append(shards)
     if not found:
         problem = f"has no table `{name}` (none of {', '.join(names)})"
-        raise MrlError(problem, where=folder, mend="a set has queries, corpus and qrels")
+        raise MrlError(problem, where=folder, hint="a set has queries, corpus and qrels")
     if len(found) > 1:
         both = " and ".join(str(files[0].relative_to(folder)) for files in found)
-        raise MrlError(f"has the table `{name}` twice: {both}", where=folder, mend="keep one")
+        raise MrlError(f"has the table `{name}` twice: {both}", where=folder, hint="keep one")
     header = ("query-id", "corpus-id") if name == "qrels" else ()
     empty = True
     for file in found[0]:
@@ -322,7 +322,7 @@ def _read_table(folder: Path, name: str) -> Iterator[Row]:
             empty = False
             yield row
     if empty:
-        raise MrlError(f"the table `{name}` is empty", where=found[0][0], mend="add rows to it")
+        raise MrlError(f"the table `{name}` is empty", where=found[0][0], hint="add rows to it")
 
 
 def _shards(folder: Path, *, tested: bool) -> list[Path]:

@@ -39,7 +39,7 @@ def read_rows(
     if file.suffix == ".parquet":
         return _read_parquet(file, columns)
     problem = f"is of the kind {file.suffix or 'without an ending'}, expected a table"
-    raise MrlError(problem, where=file, mend="give .jsonl, .csv, .tsv or .parquet")
+    raise MrlError(problem, where=file, hint="give .jsonl, .csv, .tsv or .parquet")
 
 
 def row_id(where: str, row: Mapping[str, Any], key: str) -> str:
@@ -57,12 +57,12 @@ def row_text(where: str, row: Mapping[str, Any], key: str, *, required: bool = F
         return None
     if value is None:
         has = ", ".join(f"`{name}`" for name in row) or "nothing"
-        raise MrlError(f"has no `{key}` (it has {has})", where=where, mend=f"add `{key}`")
+        raise MrlError(f"has no `{key}` (it has {has})", where=where, hint=f"add `{key}`")
     if not isinstance(value, str):
         problem = f"`{key}` is {value!r:.60}, expected text"
-        raise MrlError(problem, where=where, mend="write it as a string")
+        raise MrlError(problem, where=where, hint="write it as a string")
     if not value.strip():
-        raise MrlError(f"`{key}` is empty", where=where, mend="fill it, or leave the row out")
+        raise MrlError(f"`{key}` is empty", where=where, hint="fill it, or leave the row out")
     return value
 
 
@@ -75,14 +75,14 @@ def row_audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
     if isinstance(value, str) and value:
         return folder / value
     problem = f"`audio` is {value!r:.40}, expected a path or a Hugging Face audio column"
-    raise MrlError(problem, where=where, mend="give a path, absolute or relative to the folder")
+    raise MrlError(problem, where=where, hint="give a path, absolute or relative to the folder")
 
 
 def refuse(ids: Sequence[str], problem: str, where: Path) -> None:
     """Raise if there are any, naming the first five and how many there are."""
     if ids:
         named = ", ".join(map(repr, ids[:5])) + (", …" if len(ids) > 5 else "")
-        raise MrlError(f"{problem}: {len(ids)} ({named})", where=where, mend="correct the tables")
+        raise MrlError(f"{problem}: {len(ids)} ({named})", where=where, hint="correct the tables")
 
 
 def _read_lines(file: Path) -> Iterator[tuple[str, str]]:
@@ -92,7 +92,7 @@ def _read_lines(file: Path) -> Iterator[tuple[str, str]]:
                 if line.strip():
                     yield f"{file}, line {number}", line.rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise MrlError("is not UTF-8", where=file, mend="save it as UTF-8") from error
+        raise MrlError("is not UTF-8", where=file, hint="save it as UTF-8") from error
 
 
 def _read_jsonl(file: Path) -> Iterator[Row]:
@@ -101,10 +101,10 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
             row = json.loads(line)
         except ValueError as error:
             problem = f"is not JSON ({first_line(error)})"
-            raise MrlError(problem, where=where, mend="write one JSON object a line") from error
+            raise MrlError(problem, where=where, hint="write one JSON object a line") from error
         if not isinstance(row, dict):
             problem = f"is {line.strip()[:40]}, expected a JSON object"
-            raise MrlError(problem, where=where, mend="write one JSON object a line")
+            raise MrlError(problem, where=where, hint="write one JSON object a line")
         yield where, row
 
 
@@ -134,10 +134,10 @@ def _read_csv(file: Path, expected: Sequence[str]) -> Iterator[Row]:
                 elif fields:
                     yield where, _named(header, fields, where, "comma")
     except UnicodeDecodeError as error:
-        raise MrlError("is not UTF-8", where=file, mend="save it as UTF-8") from error
+        raise MrlError("is not UTF-8", where=file, hint="save it as UTF-8") from error
     except csv.Error as error:
         problem = f"is not CSV ({first_line(error)})"
-        raise MrlError(problem, where=f"{file}, line {start}", mend="check its quotes") from error
+        raise MrlError(problem, where=f"{file}, line {start}", hint="check its quotes") from error
 
 
 def _check_header(
@@ -145,14 +145,14 @@ def _check_header(
 ) -> None:
     needed = list(expected)
     if not set(needed) <= set(header):
-        mend = f"head the columns {', '.join(needed)}, with {marks} between"
-        raise MrlError(f"has the header {line[:60]!r}", where=where, mend=mend)
+        hint = f"head the columns {', '.join(needed)}, with {marks} between"
+        raise MrlError(f"has the header {line[:60]!r}", where=where, hint=hint)
 
 
 def _named(header: Sequence[str], fields: Sequence[str], where: str, mark: str) -> dict[str, Any]:
     if len(fields) != len(header):
         problem = f"has {len(fields)} columns, expected {len(header)}"
-        raise MrlError(problem, where=where, mend=f"separate the columns by one {mark} each")
+        raise MrlError(problem, where=where, hint=f"separate the columns by one {mark} each")
     return dict(zip(header, fields, strict=True))
 
 
@@ -162,8 +162,8 @@ def _read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
         import pyarrow.parquet
     except ImportError as error:
         problem = "reading parquet takes pyarrow, which is not installed"
-        mend = "install the extra: `pip install 'mrl_jax[train]'`"
-        raise MrlError(problem, where=file, mend=mend) from error
+        hint = "install the extra: `pip install 'mrl_jax[train]'`"
+        raise MrlError(problem, where=file, hint=hint) from error
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
@@ -179,7 +179,7 @@ def _read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
                     yield where, row
     except (pyarrow.ArrowException, OSError) as error:
         problem = f"cannot be read as parquet ({first_line(error)})"
-        raise MrlError(problem, where=file, mend="download or write it again") from error
+        raise MrlError(problem, where=file, hint="download or write it again") from error
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
@@ -201,5 +201,5 @@ def _class_name(where: str, column: str, value: Any, names: Sequence[str]) -> st
         return None
     if not isinstance(value, int) or not 0 <= value < len(names):
         problem = f"`{column}` is {value!r:.40}, expected a class from 0 to {len(names) - 1}"
-        raise MrlError(problem, where=where, mend="download or write the table again")
+        raise MrlError(problem, where=where, hint="download or write the table again")
     return names[value]

@@ -52,7 +52,7 @@ def read_pairs(path: str | Path) -> list[TextPair]:
             )
     if not pairs:
         raise MrlError(
-            "has no pairs", where=path, mend="write a row a pair: `query`, `document`, `task_type`"
+            "has no pairs", where=path, hint="write a row a pair: `query`, `document`, `task_type`"
         )
     return pairs
 
@@ -68,16 +68,16 @@ def pairs_digest(pairs: Sequence[TextPair]) -> str:
 def _text(where: str, row: Mapping[str, Any], key: str) -> str:
     text = row_text(where, row, key, required=True)
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise MrlError(f"`{key}` holds half a surrogate pair", where=where, mend="write UTF-8")
+        raise MrlError(f"`{key}` holds half a surrogate pair", where=where, hint="write UTF-8")
     return text
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         if not path.is_file():
-            raise MrlError("no such file", where=path, mend="check data.train")
+            raise MrlError("no such file", where=path, hint="check data.train")
         return [path]
     shards = sorted(path.glob("*.parquet"))
     if not shards:
-        raise MrlError("has no Parquet files", where=path, mend="name a file, or another folder")
+        raise MrlError("has no Parquet files", where=path, hint="name a file, or another folder")
     return [shard for shard in shards if split_of(shard) == "train"] or shards

@@ -37,7 +37,7 @@ class TextTokenizer:
             raise MrlError(f"max_tokens is {max_tokens}, expected 2 or more")
         path = existing_file(
             Path(folder) / "tokenizer.json",
-            mend="convert the tower from a folder that has its tokenizer.json",
+            hint="convert the tower from a folder that has its tokenizer.json",
         )
         try:
             from tokenizers import Tokenizer
@@ -45,7 +45,7 @@ class TextTokenizer:
             raise MrlError(
                 "reading texts takes tokenizers, which is not installed",
                 where=path,
-                mend="install the extra: `pip install 'mrl_jax[text]'`",
+                hint="install the extra: `pip install 'mrl_jax[text]'`",
             ) from error
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
@@ -53,7 +53,7 @@ class TextTokenizer:
             raise MrlError(
                 f"cannot be read as a tokenizer ({first_line(error)})",
                 where=path,
-                mend="copy tokenizer.json from the published model again",
+                hint="copy tokenizer.json from the published model again",
             ) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -64,7 +64,7 @@ class TextTokenizer:
             raise MrlError(
                 f"has no token {end!r}, which closes every text",
                 where=path,
-                mend='name the end token as "pad_token" in tokenizer_config.json',
+                hint='name the end token as "pad_token" in tokenizer_config.json',
             )
         self.end_id: int = end_id
         unknown = getattr(self._tokenizer.model, "unk_token", None)
@@ -119,5 +119,5 @@ def _end_token(path: Path) -> str:
         raise MrlError(
             f"cannot be read as a tokenizer's description ({first_line(error)})",
             where=path,
-            mend="copy it from the published model again",
+            hint="copy it from the published model again",
         ) from error

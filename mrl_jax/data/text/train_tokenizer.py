@@ -37,7 +37,7 @@ def new_tokenizer(
     except ImportError as error:
         raise MrlError(
             "making a tokenizer takes tokenizers, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[text]'`",
+            hint="install the extra: `pip install 'mrl_jax[text]'`",
         ) from error
     made = (
         _pieces(tokenizers, texts, max_pieces)

@@ -12,8 +12,8 @@ from mrl_jax.data.build.utterances import need_transcripts, of_retrieval_set
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, read_query_column
 from mrl_jax.data.text.normalize import plain_text
 from mrl_jax.evaluation.scoring import Judgements, RetrievalResult, evaluate_retrieval
-from mrl_jax.inference.cascade import Pipeline
-from mrl_jax.inference.cascade_config import PipelineConfig
+from mrl_jax.inference.cascade import Cascade
+from mrl_jax.inference.cascade_config import CascadeConfig
 from mrl_jax.metrics.error_rates import Comparison, compare_transcripts, import_jiwer
 
 
@@ -34,7 +34,7 @@ class Stages:
 
 
 @dataclasses.dataclass(frozen=True)
-class PipelineRun:
+class CascadeRun:
     """A pipeline measured on a set.
 
     Attributes:
@@ -50,7 +50,7 @@ class PipelineRun:
 
 
 def check_queries(
-    name: str, config: PipelineConfig, data: RetrievalSet, place: Path | str
+    name: str, config: CascadeConfig, data: RetrievalSet, place: Path | str
 ) -> list[str] | None:
     """What can be told before anything is encoded, and the column of a pipeline that takes one.
 
@@ -73,7 +73,7 @@ def check_queries(
                 f"the task {query.task!r} of query {query.id!r} has no prompt in {name}, "
                 f"expected one of {', '.join(sorted(config.prompts))}",
                 where=place,
-                mend=f"correct the task, or write the pipeline with prompts.{query.task}=",
+                hint=f"correct the task, or write the pipeline with prompts.{query.task}=",
             )
     heard = None
     if config.recogniser:
@@ -89,8 +89,8 @@ def check_queries(
     return heard
 
 
-def run_pipeline(
-    pipeline: Pipeline,
+def run_cascade(
+    pipeline: Cascade,
     data: RetrievalSet,
     documents: Float32[HostArray, "N E"],
     judgements: Judgements,
@@ -98,7 +98,7 @@ def run_pipeline(
     heard: Sequence[str] | None,
     dims: Sequence[int],
     ks: Sequence[int],
-) -> PipelineRun:
+) -> CascadeRun:
     """Every stage once; the same again from the true transcripts, where they are known.
 
     Args:
@@ -125,10 +125,10 @@ def run_pipeline(
     stages, known = follow(heard), _known(data)
     # A column that is the truth leaves nothing to compare.
     if known is None or (pipeline.config.transcripts and known == heard):
-        return PipelineRun(stages, None, None)
+        return CascadeRun(stages, None, None)
     spelled = plain_text if pipeline.config.plain_errors else str
     errors = compare_transcripts(list(map(spelled, known)), list(map(spelled, heard)))
-    return PipelineRun(stages, follow(known), errors)
+    return CascadeRun(stages, follow(known), errors)
 
 
 def transcripts_of(data: RetrievalSet, place: Path | str, column: str) -> list[str]:
@@ -146,7 +146,7 @@ def transcripts_of(data: RetrievalSet, place: Path | str, column: str) -> list[s
         raise MrlError(
             f"has no column {column!r} that could be read",
             where=place,
-            mend="name `transcript` or `text`, or a folder of a set",
+            hint="name `transcript` or `text`, or a folder of a set",
         )
     found = read_query_column(place, column)
     return [found[key] for key in ids]

@@ -8,11 +8,11 @@ from mrl_jax.checkpoints.models import MODEL_FILE, ModelInfo, read_model_info
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_audio
-from mrl_jax.evaluation.compare.cascades import PipelineRun, check_queries, run_pipeline
+from mrl_jax.evaluation.compare.cascades import CascadeRun, check_queries, run_cascade
 from mrl_jax.evaluation.compare.systems import Cost, System
 from mrl_jax.evaluation.encoded_set import encode_corpus, encode_queries, time_query
 from mrl_jax.evaluation.scoring import Judgements, evaluate_retrieval
-from mrl_jax.inference.cascade import Pipeline
+from mrl_jax.inference.cascade import Cascade
 from mrl_jax.inference.cascade_config import PIPELINE_FILE, PipelineInfo, read_pipeline
 from mrl_jax.inference.embedder import Embedder
 from mrl_jax.metrics.intervals import Clusters
@@ -62,7 +62,7 @@ class Measured:
     """
 
     system: System
-    run: PipelineRun | None = None
+    run: CascadeRun | None = None
 
 
 def read_system(folder: Path) -> Info:
@@ -160,12 +160,12 @@ def _measure_pipeline(
     task: Task,
     corpora: dict[tuple[str, str, int], HostArray],
 ) -> Measured:
-    pipeline = Pipeline(folder, info)
+    pipeline = Cascade(folder, info)
     corpus = (info.text.digest, pipeline.dtype, info.config.max_text_tokens)
     if corpus not in corpora:
         texts = [document.text for document in task.data.corpus]
         corpora[corpus] = pipeline.embed(texts, progress="corpus")
-    run = run_pipeline(
+    run = run_cascade(
         pipeline,
         task.data,
         corpora[corpus],

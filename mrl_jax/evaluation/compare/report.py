@@ -136,12 +136,12 @@ def named_folders(models: Sequence[str]) -> dict[str, Path]:
         if not equals or Path(model).is_dir():
             name, folder = Path(model).resolve().name, str(model)
         if not name or not folder:
-            raise MrlError(f"{model!r} names no model", where="--models", mend="write NAME=DIR")
+            raise MrlError(f"{model!r} names no model", where="--models", hint="write NAME=DIR")
         if name in found:
             raise MrlError(
                 f"two systems are called {name!r}: {found[name]} and {folder}",
                 where="--models",
-                mend="give each a name of its own: NAME=DIR",
+                hint="give each a name of its own: NAME=DIR",
             )
         found[name] = Path(folder)
     return found
@@ -165,16 +165,16 @@ def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[
                 f"{first} and {name} have different text towers (digests {one.text.digest[:12]} "
                 f"and {info.text.digest[:12]}), so they do not search the same documents",
                 where="--models",
-                mend="compare systems over one text tower",
+                hint="compare systems over one text tower",
             )
         if dims is None and set(info.dims) != set(one.dims):
             told = [",".join(map(str, sorted(i.dims, reverse=True))) for i in (one, info)]
             common = sorted(set(one.dims) & set(info.dims), reverse=True)
-            mend = f"pass --dims {','.join(map(str, common))}" if common else "train one of them"
+            hint = f"pass --dims {','.join(map(str, common))}" if common else "train one of them"
             raise MrlError(
                 f"{first} {_has(one)} the dimensions {told[0]} and {name} on {told[1]}",
                 where="--models",
-                mend=mend if common else f"{mend} on the other's",
+                hint=hint if common else f"{hint} on the other's",
             )
     if dims is None:
         return tuple(sorted(one.dims, reverse=True))
@@ -185,7 +185,7 @@ def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[
                     f"{name} {_has(info, 'not ')} the dimension {dim}, only on "
                     f"{', '.join(map(str, info.dims))}",
                     where="--dims",
-                    mend=f"leave {dim} out",
+                    hint=f"leave {dim} out",
                 )
     check_dims(dims, max(one.dims), where="--dims")
     return tuple(dims)

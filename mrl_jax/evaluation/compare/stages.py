@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mrl_jax.evaluation.compare.cascades import PipelineRun
+from mrl_jax.evaluation.compare.cascades import CascadeRun
 from mrl_jax.evaluation.compare.measure import Measured, Task
 from mrl_jax.evaluation.compare.propagation import (
     METRIC,
@@ -81,7 +81,7 @@ def stage_tables(
     return tables, records
 
 
-def _row(name: str, run: PipelineRun, task: Task, place: int) -> dict[str, object]:
+def _row(name: str, run: CascadeRun, task: Task, place: int) -> dict[str, object]:
     query, judgements = task.data.queries[place], task.judgements
     grades = judgements.qrels[query.id]
     relevant = [row for row, key in enumerate(judgements.document_ids) if grades.get(key, 0) > 0]

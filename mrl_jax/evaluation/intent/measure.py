@@ -84,22 +84,22 @@ def check_shots(labels: Sequence[str], classes: Sequence[str], shots: Sequence[i
         MrlError: a number below 0, or one that is there twice; a label with fewer examples.
     """
     if not shots:
-        raise MrlError("no number of shots", where="--shots", mend="name one, as in 0,16")
+        raise MrlError("no number of shots", where="--shots", hint="name one, as in 0,16")
     for place, count in enumerate(shots):
         if count < 0 or count in shots[:place]:
             kind = "below 0" if count < 0 else "there twice"
-            raise MrlError(f"{count} shots, which is {kind}", where="--shots", mend="leave it out")
+            raise MrlError(f"{count} shots, which is {kind}", where="--shots", hint="leave it out")
     counts = Counter(labels)
     rarest = min(classes, key=lambda name: (counts[name], name))
     if counts[rarest] < max(shots):
         fitting = [str(count) for count in shots if count <= counts[rarest]]
-        mend = f"pass --shots {','.join(fitting) or '0'}"
+        hint = f"pass --shots {','.join(fitting) or '0'}"
         short = sum(counts[name] < max(shots) for name in classes)
         raise MrlError(
             f"the label {rarest!r} has {counts[rarest]} training examples, fewer than "
             f"{max(shots)} shots ({short} of {len(classes)} labels have fewer)",
             where="--shots",
-            mend=f"{mend}, or add examples",
+            hint=f"{hint}, or add examples",
         )
 
 
@@ -121,7 +121,7 @@ def draw_shots(
     return np.sort(np.concatenate(drawn))
 
 
-def nearest_label(
+def zero_shot_predict(
     vectors: Float32[HostArray, "N E"] | SeparateVectors,
     labels: Float32[HostArray, "L E"],
     *,
@@ -147,12 +147,12 @@ def import_classifier() -> Any:
     except ImportError as error:
         raise MrlError(
             "few-shot classification takes scikit-learn, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[train]'`, or pass --shots 0",
+            hint="install the extra: `pip install 'mrl_jax[train]'`, or pass --shots 0",
         ) from error
     return LogisticRegression
 
 
-def learnt_label(
+def few_shot_predict(
     train: Float32[HostArray, "M E"] | SeparateVectors,
     labels: Int[HostArray, " M"],
     vectors: Float32[HostArray, "N E"] | SeparateVectors,
@@ -178,7 +178,7 @@ def learnt_label(
         if not finite.all():
             raise MrlError(
                 f"the vector of {kind} example {int(np.argmin(finite))} is not finite",
-                mend="check the model's weights and the input: NaN and infinity cannot be told "
+                hint="check the model's weights and the input: NaN and infinity cannot be told "
                 "apart",
             )
     present = np.unique(labels)
@@ -217,7 +217,7 @@ def measure_intents(
         dims: prefixes.
         shots: training examples a label.
         seeds: draws of training examples.
-        penalty: see `learnt_label`.
+        penalty: see `few_shot_predict`.
 
     Raises:
         MrlError: as `check_shots`; a vector that is not finite; scikit-learn is absent.
@@ -233,12 +233,14 @@ def measure_intents(
             if count == 0:
                 if label_vectors is None:
                     raise ValueError("zero-shot takes the vectors of the label texts")
-                said.append(nearest_label(test, label_vectors, dim=dim))
+                said.append(zero_shot_predict(test, label_vectors, dim=dim))
             for seed in range(seeds if count else 0):
                 if train is None:
                     raise ValueError("few-shot takes the vectors of training examples")
                 rows = draw_shots(known, len(classes), count, seed)
-                said.append(learnt_label(train[rows], known[rows], test, dim=dim, penalty=penalty))
+                said.append(
+                    few_shot_predict(train[rows], known[rows], test, dim=dim, penalty=penalty)
+                )
             results.append(
                 IntentResult(
                     dim=dim,

@@ -113,9 +113,9 @@ def report_intent(
     if seeds < 1:
         raise MrlError(f"{seeds}, expected 1 or more", where="--seeds")
     if "{}" not in label_format:
-        mend = "write {} where the label's text belongs"
+        hint = "write {} where the label's text belongs"
         raise MrlError(
-            f"{label_format!r} has no place for the label", where="--label-format", mend=mend
+            f"{label_format!r} has no place for the label", where="--label-format", hint=hint
         )
     train = [example for example in examples if example.split == "train"]
     test = [example for example in examples if example.split == "test"]
@@ -124,7 +124,7 @@ def report_intent(
         raise MrlError(
             f"has no example of the split 'test', only of {splits}",
             where=data,
-            mend="name the split of the examples that are measured 'test'",
+            hint="name the split of the examples that are measured 'test'",
         )
     classes = labels_of([*test, *train])
     check_shots([example.label for example in train], classes, shots)
@@ -249,7 +249,7 @@ def _kind(examples: Sequence[IntentExample], data: Path | str) -> str:
     raise MrlError(
         f"{spoken} of {len(examples)} examples are spoken, and the others only written",
         where=data,
-        mend="measure them as two sets",
+        hint="measure them as two sets",
     )
 
 

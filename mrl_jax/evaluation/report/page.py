@@ -89,7 +89,7 @@ def import_figure() -> Any:
     except ImportError as error:
         raise MrlError(
             "pictures take matplotlib, which is not installed",
-            mend="install the extra: `pip install 'mrl_jax[train]'`",
+            hint="install the extra: `pip install 'mrl_jax[train]'`",
         ) from error
     return Figure
 

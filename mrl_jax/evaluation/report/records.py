@@ -83,7 +83,7 @@ def read_source(path: Path) -> Source:
     """What the records of a file were measured on."""
     rows = _rows(path)
     if not rows:
-        raise MrlError("has no record", where=path, mend="evaluate again")
+        raise MrlError("has no record", where=path, hint="evaluate again")
     return Source(**{name: rows[0][name] for name in SOURCE_FIELDS})
 
 
@@ -105,7 +105,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         complete = all(set(row) >= (FIELDS | SOURCE_FIELDS) for row in rows)
     except (ValueError, TypeError) as error:
-        raise MrlError("is no JSON Lines of records", where=path, mend="evaluate again") from error
+        raise MrlError("is no JSON Lines of records", where=path, hint="evaluate again") from error
     if not complete:
-        raise MrlError("holds objects that are no records", where=path, mend="evaluate again")
+        raise MrlError("holds objects that are no records", where=path, hint="evaluate again")
     return rows

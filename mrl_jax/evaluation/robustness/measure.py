@@ -72,7 +72,7 @@ def check_babble(names: Sequence[str], apart: Sequence[Hashable]) -> None:
         raise MrlError(
             f"babble takes at least one other clip, and all {len(names)} queries ask for the same",
             where="queries",
-            mend="measure a set whose queries have different answers",
+            hint="measure a set whose queries have different answers",
         )
 
 

@@ -68,7 +68,7 @@ def run_robustness(
             f"{len(written)} of {len(data.queries)} queries are written, the first is "
             f"{written[0]!r}",
             where="queries",
-            mend="only recordings can be degraded: measure a set of spoken queries",
+            hint="only recordings can be degraded: measure a set of spoken queries",
         )
     data = data.judged_only()
     queries, judgements = data.queries, judgements_of(data)

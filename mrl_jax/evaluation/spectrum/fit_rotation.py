@@ -1,4 +1,4 @@
-"""Fit a rotation after which short prefixes carry most: `python -m mrl_jax.evaluation.spectrum.fit_rotation`.
+"""Fit a rotation after which short prefixes carry most: `mrl-jax rotate`.
 
 No training: the model embeds training data once, and the principal directions become its
 coordinates. Cosines of whole vectors stay what they are; `eval.py spectrum` shows what the
@@ -118,7 +118,7 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
             raise MrlError(
                 f"has {source.sample_rate} samples a second, and the model takes {rate}",
                 where=path,
-                mend=f"build it with --sample-rate {rate}",
+                hint=f"build it with --sample-rate {rate}",
             )
         rows = _spread(len(source), examples)
         texts, tasks = ([column[i] for i in rows] for column in (source.texts, source.tasks))
@@ -128,7 +128,7 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
         chosen = [example for example in read_manifest(path) if example.split == split]
         if not chosen:
             raise MrlError(
-                f"has no example of the split {split!r}", where=path, mend="pass another --split"
+                f"has no example of the split {split!r}", where=path, hint="pass another --split"
             )
         chosen = [chosen[i] for i in _spread(len(chosen), examples)]
         texts, tasks = [e.text for e in chosen], [e.task for e in chosen]

@@ -16,7 +16,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.scoring import Judgements, check_dims, evaluate_retrieval
 from mrl_jax.inference.search.rotation import check_vectors, leading_directions
 
-KEPT = (0.90, 0.95, 0.99)
+CACHE_DTYPES = (0.90, 0.95, 0.99)
 """Fractions of the energy whose rank is told."""
 
 
@@ -76,7 +76,7 @@ class Spectrum:
             "energy rank": self.energy_rank,
             "stable rank": self.stable_rank,
             "participation ratio": self.participation_ratio,
-            **{f"rank keeping {f:.0%}": float(self.rank_keeping(f)) for f in KEPT},
+            **{f"rank keeping {f:.0%}": float(self.rank_keeping(f)) for f in CACHE_DTYPES},
         }
 
 
@@ -158,7 +158,7 @@ def spectrum(vectors: Float[HostArray, "N E"], *, centred: bool) -> Spectrum:
     if np.abs(matrix).max() <= 1e-12 * largest:
         raise MrlError(
             f"the {len(vectors)} vectors are all alike, so they have no spectrum",
-            mend="measure more inputs, or check the model's weights",
+            hint="measure more inputs, or check the model's weights",
         )
     return Spectrum(np.linalg.svd(matrix, compute_uv=False))
 

@@ -88,7 +88,7 @@ def report_spectrum(
     The folder appears whole: report.md, report.html, results.jsonl, spectra.jsonl (every
     singular value, and the share of the energy up to it) and pictures.
 
-    Where the model's folder has a rotation (`python -m mrl_jax.evaluation.spectrum.fit_rotation`), its prefixes stand
+    Where the model's folder has a rotation (`mrl-jax rotate`), its prefixes stand
     beside the plain ones.
 
     Args:

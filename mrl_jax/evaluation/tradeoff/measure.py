@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.scoring import Judgements, check_dims
-from mrl_jax.inference.search.config import Setting
+from mrl_jax.inference.search.config import SearchConfig
 from mrl_jax.inference.search.exact import unit_prefix
 from mrl_jax.inference.search.funnel import Funnel, exact_places, make_funnel, recall_of
 from mrl_jax.inference.search.quantize import PRECISIONS
@@ -51,7 +51,7 @@ class Measured:
         latency_ms: median time of one query at that size, its encoding not counted.
     """
 
-    setting: Setting
+    setting: SearchConfig
     ndcg: Float[HostArray, " judged"]
     recall: float
     bytes: int
@@ -82,7 +82,7 @@ def usual_shortlist(documents: int) -> int:
     return min(100, max(K, documents // 10))
 
 
-def grid(dims: Sequence[int], shortlist: int) -> list[Setting]:
+def grid(dims: Sequence[int], shortlist: int) -> list[SearchConfig]:
     """Every dim, rank, precision and funnel.
 
     Ranks of a dim are the smaller dims, so that a projection stands beside a prefix of its
@@ -93,7 +93,7 @@ def grid(dims: Sequence[int], shortlist: int) -> list[Setting]:
         shortlist: documents that a funnel, or a search by signs, looks at again.
     """
     return [
-        Setting(dim=dim, rank=rank, precision=precision, prefix=prefix, shortlist=shortlist)
+        SearchConfig(dim=dim, rank=rank, precision=precision, prefix=prefix, shortlist=shortlist)
         for dim in dims
         for rank in (None, *(r for r in dims if r < dim))
         for prefix in (None, min(dims))
@@ -147,7 +147,7 @@ def check_size(size: int, documents: int, width: int) -> None:
         raise MrlError(
             f"the corpus size is {size}, and the set has {documents} documents",
             where="--corpus-size",
-            mend=f"pass {documents} or more",
+            hint=f"pass {documents} or more",
         )
     # The grown corpus, a prefix of it, and what a search makes of that.
     needed, held = 3 * 4 * size * width, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -156,7 +156,7 @@ def check_size(size: int, documents: int, width: int) -> None:
             f"{size:,} documents of {width} coordinates take about {needed / 1e9:,.0f} GB while "
             f"they are measured, and this machine has {held / 1e9:,.0f}",
             where="--corpus-size",
-            mend=f"pass {held // (12 * width):,} or fewer",
+            hint=f"pass {held // (12 * width):,} or fewer",
         )
 
 
@@ -188,7 +188,7 @@ def check_budget(
     raise MrlError(
         f"no setting is within the budget; the least of each is {least}",
         where="--budget",
-        mend="allow more, or measure smaller dims with --dims",
+        hint="allow more, or measure smaller dims with --dims",
     )
 
 
@@ -200,7 +200,7 @@ def measure(
     dims: Sequence[int],
     corpus_size: int | None = None,
     shortlist: int | None = None,
-    progress: Callable[[Sequence[Setting]], Iterable[Setting]] = list,
+    progress: Callable[[Sequence[SearchConfig]], Iterable[SearchConfig]] = list,
 ) -> list[Measured]:
     """Measure every setting of `grid`.
 
@@ -233,7 +233,7 @@ def measure(
     for (dim, rank), same in itertools.groupby(settings, lambda s: (s.dim, s.rank)):
         directions = None if rank is None else directions_of(documents, dim, rank)
         asked, held, large = (project(x, dim, directions) for x in (queries, documents, grown))
-        kept: list[tuple[Setting, Funnel, HostArray]] = []
+        kept: list[tuple[SearchConfig, Funnel, HostArray]] = []
         for setting in same:
             options = {"prefix": setting.prefix, "shortlist": setting.shortlist}
             found = make_funnel(held, setting.precision, **options).search(asked, K)
@@ -281,9 +281,9 @@ def parse_budget(text: str) -> Budget:
         if key not in COSTS:
             near = difflib.get_close_matches(key.lower(), COSTS, n=1, cutoff=0.3)
             meant = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(COSTS)}"
-            raise MrlError(f"{key!r} cannot be limited", where="--budget", mend=meant)
+            raise MrlError(f"{key!r} cannot be limited", where="--budget", hint=meant)
         if key in limits:
-            raise MrlError(f"{key} is limited twice", where="--budget", mend="name it once")
+            raise MrlError(f"{key} is limited twice", where="--budget", hint="name it once")
         try:
             limits[key] = float(value)
         except ValueError:
@@ -292,7 +292,7 @@ def parse_budget(text: str) -> Budget:
             raise MrlError(
                 f"the limit of {key} is {value!r}, expected a number above 0",
                 where="--budget",
-                mend=f"write it as in {key}=128",
+                hint=f"write it as in {key}=128",
             )
     return Budget(limits)
 
@@ -310,12 +310,12 @@ def choose(results: Sequence[Measured], budget: Budget) -> Measured:
         raise MrlError(
             f"no setting is within the budget; the nearest, {title(near.setting)}, has {told}",
             where="--budget",
-            mend="allow more, or measure smaller dims with --dims",
+            hint="allow more, or measure smaller dims with --dims",
         )
     return min(fitting, key=lambda r: (-r.mean, r.bytes, r.flops, r.latency_ms))
 
 
-def title(setting: Setting) -> str:
+def title(setting: SearchConfig) -> str:
     """A setting in words."""
     of = f"{setting.dim} coordinates"
     of += "" if setting.rank is None else f" on {setting.rank} directions"
@@ -323,7 +323,7 @@ def title(setting: Setting) -> str:
     return f"{of}, {setting.precision}{first}"
 
 
-def _work(funnel: Funnel, setting: Setting, size: int) -> int:
+def _work(funnel: Funnel, setting: SearchConfig, size: int) -> int:
     """Operations of a query: its projection, where there is one, and the search."""
     return funnel.flops(size) + 2 * setting.dim * (setting.rank or 0)
 

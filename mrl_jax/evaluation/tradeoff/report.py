@@ -39,7 +39,7 @@ from mrl_jax.evaluation.tradeoff.measure import (
     usual_shortlist,
 )
 from mrl_jax.inference.embedder import Embedder
-from mrl_jax.inference.search.config import Setting, write_setting
+from mrl_jax.inference.search.config import SearchConfig, write_search_config
 from mrl_jax.inference.search.vectors import numbers_of
 from mrl_jax.metrics.intervals import cluster_bootstraps
 
@@ -114,7 +114,7 @@ def report_tradeoff(
     check_size(size, documents, embedder.width)
     again = usual_shortlist(documents) if shortlist is None else shortlist
     if again < K:
-        raise MrlError(f"{again}, expected {K} or more", where="--shortlist", mend=f"pass {K}")
+        raise MrlError(f"{again}, expected {K} or more", where="--shortlist", hint=f"pass {K}")
     if limits is not None:
         check_budget(limits, dims, shortlist=again, size=size, width=embedder.width)
     with report_folder(out, overwrite=overwrite) as staging:
@@ -175,7 +175,7 @@ def report_tradeoff(
     directions = None if rank is None else directions_of(held, setting.dim, rank)
     told = {"budget": budget, "data": source.data, "data_digest": source.data_digest}
     told |= {"documents": size, "ndcg@10": picked.mean, **_costs(picked)}
-    write_setting(model, embedder.info, setting, directions, told)
+    write_search_config(model, embedder.info, setting, directions, told)
     return f"{table}\n\n{chosen} It was written into {model}."
 
 
@@ -194,5 +194,5 @@ def _encoding(embedder: Embedder, data: RetrievalSet) -> str:
     )
 
 
-def _progress(settings: Sequence[Setting]) -> Iterable[Setting]:
+def _progress(settings: Sequence[SearchConfig]) -> Iterable[SearchConfig]:
     return tqdm(settings, desc="settings", leave=False)

@@ -15,7 +15,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.nn import param_tree
 
-SETTING_FILE = "setting.json"
+SEARCH_CONFIG_FILE = "setting.json"
 
 
 CHOOSE_AGAIN = "choose one again: `python eval.py tradeoff --budget ...`"
@@ -26,7 +26,7 @@ Precision = Literal["fp32", "int8", "binary", "binary+int8"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
+class SearchConfig:
     """How documents are kept and searched.
 
     Attributes:
@@ -49,10 +49,10 @@ class Setting:
         return self.dim if self.rank is None else self.rank
 
 
-def write_setting(
+def write_search_config(
     folder: Path,
     info: ModelInfo,
-    setting: Setting,
+    setting: SearchConfig,
     directions: Float32[HostArray, "dim rank"] | None,
     told: Mapping[str, Any],
 ) -> None:
@@ -67,7 +67,7 @@ def write_setting(
     """
     stored: dict[str, Any] = {"format": FORMAT, "head_digest": info.head_digest}
     stored |= {"setting": dataclasses.asdict(setting), "directions": None, "chosen": dict(told)}
-    partial = folder / f".{SETTING_FILE}.partial"
+    partial = folder / f".{SEARCH_CONFIG_FILE}.partial"
     try:
         if directions is not None:
             stored["directions"] = param_tree.digest({"directions": directions})
@@ -76,12 +76,12 @@ def write_setting(
                 np.save(file, directions, allow_pickle=False)
             os.replace(partial, array)
         partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder / SETTING_FILE)
+        os.replace(partial, folder / SEARCH_CONFIG_FILE)
     except OSError as error:
         raise MrlError(
             f"the setting could not be written: {error.strerror or error}",
             where=folder,
-            mend="check that the place may be written to, and has room",
+            hint="check that the place may be written to, and has room",
         ) from error
     kept = stored["directions"] and _directions_file(folder, stored["directions"])
     for old in folder.glob("setting-*.npy"):
@@ -89,20 +89,24 @@ def write_setting(
             old.unlink(missing_ok=True)
 
 
-def read_setting(
+def read_search_config(
     folder: Path, info: ModelInfo
-) -> tuple[Setting, Float32[HostArray, "dim rank"] | None]:
+) -> tuple[SearchConfig, Float32[HostArray, "dim rank"] | None]:
     """The setting of a model, and the directions that it projects on.
 
     Raises:
         MrlError: none was chosen, or for another head, or it is damaged.
     """
-    path = existing_file(folder / SETTING_FILE, mend=CHOOSE_AGAIN)
+    path = existing_file(folder / SEARCH_CONFIG_FILE, hint=CHOOSE_AGAIN)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
             raise ValueError(f"the format is not {FORMAT}")
-        setting, found, digest = Setting(**raw["setting"]), raw["head_digest"], raw["directions"]
+        setting, found, digest = (
+            SearchConfig(**raw["setting"]),
+            raw["head_digest"],
+            raw["directions"],
+        )
         if (digest is None) != (setting.rank is None):
             raise ValueError("rank and directions do not go together")
         directions = None
@@ -112,14 +116,14 @@ def read_setting(
                 raise ValueError("the digest of its directions differs")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MrlError(
-            f"cannot be read as a setting ({error})", where=path, mend=CHOOSE_AGAIN
+            f"cannot be read as a setting ({error})", where=path, hint=CHOOSE_AGAIN
         ) from error
     if found != info.head_digest:
         raise MrlError(
             f"was chosen for another head: its digest is {str(found)[:12]}, that of the model "
             f"{info.head_digest[:12]}",
             where=path,
-            mend=CHOOSE_AGAIN,
+            hint=CHOOSE_AGAIN,
         )
     return setting, directions
 

@@ -373,5 +373,5 @@ def _best(queries: Array, documents: Float32[Array, "N E"]) -> tuple[Array, Arra
 def _not_finite(kind: str, row: int) -> MrlError:
     return MrlError(
         f"the vector of {kind} {row} is not finite",
-        mend="check the model's weights and the input: NaN and infinity cannot be ranked",
+        hint="check the model's weights and the input: NaN and infinity cannot be ranked",
     )

@@ -93,7 +93,7 @@ def make_funnel(
     if prefix is not None and not 1 <= prefix < width:
         raise MrlError(
             f"the first look at {prefix} coordinates is not shorter than the {width} of the second",
-            mend=f"choose 1 to {width - 1}",
+            hint=f"choose 1 to {width - 1}",
         )
     if shortlist < 1:
         raise MrlError(f"the short list is {shortlist}, expected 1 or more documents")

@@ -239,11 +239,11 @@ def _score_rows(queries: HostArray, found: HostArray) -> HostArray:
 
 def _check(vectors: HostArray) -> None:
     if not len(vectors):
-        raise MrlError("there is nothing to quantise", mend="pass at least one vector")
+        raise MrlError("there is nothing to quantise", hint="pass at least one vector")
     for start in range(0, len(vectors), CHUNK):
         bad = ~np.isfinite(vectors[start : start + CHUNK]).all(axis=1)
         if bad.any():
             raise MrlError(
                 f"the vector of document {start + int(np.argmax(bad))} is not finite",
-                mend="check the model's weights and the input: NaN and infinity have no code",
+                hint="check the model's weights and the input: NaN and infinity have no code",
             )

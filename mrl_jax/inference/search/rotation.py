@@ -90,7 +90,7 @@ def apply_rotation(
     if vectors.shape[1] != width:
         raise MrlError(
             f"the rotation is for vectors of width {width}, and these have {vectors.shape[1]}",
-            mend="rotate whole embeddings, then cut prefixes",
+            hint="rotate whole embeddings, then cut prefixes",
         )
     return vectors @ rotation.matrix
 
@@ -115,7 +115,7 @@ def save_rotation(folder: Path, rotation: Rotation, *, overwrite: bool = False) 
         raise MrlError(
             f"could not be written: {describe_os_error(error)}",
             where=path,
-            mend="check that the place exists, may be written to, and has room",
+            hint="check that the place exists, may be written to, and has room",
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -128,7 +128,7 @@ def check_absent(folder: Path, *, overwrite: bool) -> None:
         raise MrlError(
             "the rotation exists already",
             where=folder / ROTATION_FILE,
-            mend="pass --overwrite to replace it",
+            hint="pass --overwrite to replace it",
         )
 
 
@@ -171,13 +171,13 @@ def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
         )
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         problem = f"cannot be read as a rotation ({error})"
-        raise MrlError(problem, where=path, mend=ROTATE_AGAIN) from error
+        raise MrlError(problem, where=path, hint=ROTATE_AGAIN) from error
     if rotation.head_digest != head_digest:
         raise MrlError(
             f"is the rotation of another model: it was fitted for the head "
             f"{rotation.head_digest[:12]}, and this is {head_digest[:12]}",
             where=path,
-            mend=ROTATE_AGAIN,
+            hint=ROTATE_AGAIN,
         )
     return rotation
 
@@ -203,10 +203,10 @@ def leading_directions(
 def check_vectors(vectors: Float[HostArray, "N E"], kind: str = "embedding") -> None:
     """Raises an `MrlError` where there are no vectors, or one is not finite."""
     if not vectors.size:
-        raise MrlError(f"there is no {kind} to measure", mend="check that the set is not empty")
+        raise MrlError(f"there is no {kind} to measure", hint="check that the set is not empty")
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         raise MrlError(
             f"the vector of {kind} {int(np.argmin(finite))} is not finite",
-            mend="check the model's weights and the input: NaN and infinity have no spectrum",
+            hint="check the model's weights and the input: NaN and infinity have no spectrum",
         )

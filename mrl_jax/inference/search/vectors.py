@@ -72,7 +72,7 @@ def check_separate(dim: int, dims: Sequence[int], *, where: str | None = None) -
             f"the model has no query vector for the dimension {dim}: its dimensions are separate, "
             f"{', '.join(map(str, dims))}",
             where=where,
-            mend="choose one of those",
+            hint="choose one of those",
         )
 
 

@@ -12,7 +12,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.plan import Augment
 from mrl_jax.data.batches.speech import BatchConfig
 from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
-from mrl_jax.data.cache.speech import KEPT, Kept
+from mrl_jax.data.cache.speech import CACHE_DTYPES, CacheDtype
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.losses.config import LossConfig
 from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -66,7 +66,7 @@ class ModelConfig:
         if self.nested and self.kind != "dual_encoder":
             raise MrlError(
                 "model.nested is of dual encoders: late fusion is always nested",
-                mend="set model.kind=dual_encoder as well, or leave model.nested out",
+                hint="set model.kind=dual_encoder as well, or leave model.nested out",
             )
         if self.padding not in ("masked", "reference"):
             raise MrlError(f"model.padding is {self.padding!r}, expected masked or reference")
@@ -75,7 +75,7 @@ class ModelConfig:
         if self.start == "ctc" and self.kind != "late_fusion":
             raise MrlError(
                 "model.start=ctc is of late fusion: a dual encoder has no tokens to spell with",
-                mend="set model.start=random",
+                hint="set model.start=random",
             )
         if self.dtype not in DTYPES:
             raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
@@ -94,9 +94,9 @@ class DataConfig:
         build: how a manifest is built into a data set, inside the workdir.
         store: folder of the documents' vectors, which a run makes where it is not there and
             later ones read: the text tower then embeds each document once. None if empty.
-        speech_store: the same of what the speech tower says of the clips; large, see
-            `data.speech_store`.
-        speech_store_dtype: "bfloat16", "int8" for half of the space, or "float32".
+        speech_cache: the same of what the speech tower says of the clips; large, see
+            `data.speech_cache`.
+        speech_cache_dtype: "bfloat16", "int8" for half of the space, or "float32".
     """
 
     train: str = "data/train.jsonl"
@@ -105,14 +105,14 @@ class DataConfig:
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     build: BuildOptions = dataclasses.field(default_factory=BuildOptions)
     store: str = ""
-    speech_store: str = ""
-    speech_store_dtype: Kept = "bfloat16"
+    speech_cache: str = ""
+    speech_cache_dtype: CacheDtype = "bfloat16"
 
     def __post_init__(self) -> None:
-        if self.speech_store_dtype not in KEPT:
+        if self.speech_cache_dtype not in CACHE_DTYPES:
             raise MrlError(
-                f"data.speech_store_dtype is {self.speech_store_dtype!r}, expected one of "
-                f"{', '.join(KEPT)}"
+                f"data.speech_cache_dtype is {self.speech_cache_dtype!r}, expected one of "
+                f"{', '.join(CACHE_DTYPES)}"
             )
 
 
@@ -140,16 +140,16 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
-        if self.data.speech_store and self.augment is not None:
+        if self.data.speech_cache and self.augment is not None:
             raise MrlError(
-                "data.speech_store keeps what is heard of a clip, and augment would change that",
-                mend="leave one of the two out",
+                "data.speech_cache keeps what is heard of a clip, and augment would change that",
+                hint="leave one of the two out",
             )
-        if self.data.speech_store and self.model.padding != "masked":
+        if self.data.speech_cache and self.model.padding != "masked":
             raise MrlError(
-                "data.speech_store keeps each clip by itself, and "
+                "data.speech_cache keeps each clip by itself, and "
                 f"model.padding={self.model.padding} makes it depend on its batch",
-                mend="set model.padding=masked, or leave data.speech_store out",
+                hint="set model.padding=masked, or leave data.speech_cache out",
             )
 
 

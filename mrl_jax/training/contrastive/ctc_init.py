@@ -34,7 +34,7 @@ RIDGE = 1e-4
 """As a share of the mean variance of a coordinate of the states."""
 
 
-def start_at_transcript(
+def init_from_ctc(
     model: LateFusion, folder: Path, tokenizer: TextTokenizer, batches: Iterable[Batch]
 ) -> None:
     """Give the head the weights that spell what the tower in `folder` hears.
@@ -53,7 +53,7 @@ def start_at_transcript(
         raise MrlError(
             "the recogniser has no vocabulary, and model.start=ctc spells with it",
             where=folder,
-            mend="convert it from a folder with vocab.json, or set model.start=random",
+            hint="convert it from a folder with vocab.json, or set model.start=random",
         )
     embeddings = np.asarray(model.text.embed_tokens.embedding[...], np.float32)
     spelled, rest = character_vectors(recogniser.vocabulary, tokenizer, embeddings)

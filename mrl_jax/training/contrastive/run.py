@@ -16,7 +16,13 @@ from mrl_jax.checkpoints.models import ModelInfo, read_model_info, save_model, t
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.batch import Batch
-from mrl_jax.core.distributed import agree, first_does, first_host_first, is_first, this_host
+from mrl_jax.core.distributed import (
+    assert_equal_across_hosts,
+    host_shard,
+    is_primary,
+    primary_first,
+    run_on_primary,
+)
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder, write_json
 from mrl_jax.data.batches.plan import read_batches
@@ -33,11 +39,11 @@ from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 from mrl_jax.nn.param_tree import Split
 from mrl_jax.training.contrastive.config import ExperimentConfig, build_model, prepare_data
-from mrl_jax.training.contrastive.ctc_init import CLIPS, start_at_transcript
+from mrl_jax.training.contrastive.ctc_init import CLIPS, init_from_ctc
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.loop import RunSummary
 from mrl_jax.training.optim import make_optimizer
-from mrl_jax.training.precompute import stored_documents, stored_speech
+from mrl_jax.training.precompute import cached_documents, cached_speech
 from mrl_jax.training.state import TrainState, init_state, trained_leaves
 from mrl_jax.training.trainer import SCORE, Trained, begin, run_steps, scores_of
 
@@ -70,7 +76,7 @@ def train(
     workdir: Path,
     *,
     devices: Devices | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> TrainingRun:
     """Train, or resume, and export the best model into `workdir`.
 
@@ -83,7 +89,7 @@ def train(
     Raises:
         MrlError: whatever is wrong with the config, the data, the towers, a checkpoint.
     """
-    devices, say = begin(config, devices, say)
+    devices, log = begin(config, devices, log)
     tokenizer = TextTokenizer(config.model.text_tower, max_tokens=config.data.batch.max_text_tokens)
     # What no device could hold alone is put together on the host.
     host = jax.local_devices(backend="cpu")[0] if devices.fsdp > 1 else None
@@ -91,18 +97,18 @@ def train(
         model = build_model(config, tokenizer)
     validation = read_retrieval_set(config.data.validation) if config.data.validation else None
     make_folder(workdir)
-    with first_host_first("data"):  # It builds, where something is to be built.
+    with primary_first("data"):  # It builds, where something is to be built.
         folder, report = prepare_data(config, workdir)
     if report is not None and report.skipped:
-        say(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
+        log(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
     examples = open_dataset(folder, config.data.split)
-    agree({"data": examples.digest, "towers": _tower_digests(config)})
+    assert_equal_across_hosts({"data": examples.digest, "towers": _tower_digests(config)})
     rate = model.speech.config.sample_rate
     if examples.sample_rate != rate:
         raise MrlError(
             f"the data set is at {examples.sample_rate} Hz, the speech tower hears {rate} Hz",
             where=folder,
-            mend=f"set data.build.sample_rate={rate}, or build the data set again at that rate",
+            hint=f"set data.build.sample_rate={rate}, or build the data set again at that rate",
         )
     source_of = functools.partial(
         BatchSource,
@@ -114,7 +120,7 @@ def train(
         min_samples=model.min_samples,
         augment=config.augment,
         stretch=config.stretch,
-        shard=this_host(),
+        shard=host_shard(),
     )
     source = source_of()
     steps = config.train.total_steps(source.plan.batches_per_epoch)
@@ -124,26 +130,26 @@ def train(
     if isinstance(model, LateFusion) and config.model.start == "ctc" and not resuming:
         some = range(-(-CLIPS // source.plan.batch_size))
         heard = (source.rows(step, 0, source.plan.batch_size) for step in some)
-        start_at_transcript(model, Path(config.model.speech_tower), tokenizer, heard)
+        init_from_ctc(model, Path(config.model.speech_tower), tokenizer, heard)
     split = param_tree.split(model)
     optimizer = make_optimizer(config.optim, steps)
     frozen = devices.place_frozen(split.frozen)
     state = devices.replicate(init_state(split.trained, optimizer))
     encoder = Encoder(
         split.rebuild,
-        devices.spread(state.trained),
-        devices.spread(frozen),
+        devices.to_global(state.trained),
+        devices.to_global(frozen),
         model,
         tokenizer,
         prompts=config.data.batch.prompts,
-        sharding=devices.all_rows,
+        sharding=devices.global_batch_sharding,
         batch_size=32,
     )
     vectors, speech = None, None
     if config.data.store:
-        vectors = stored_documents(config, encoder, examples.texts, say)
-    if config.data.speech_store:
-        speech = stored_speech(config, model.speech, examples, say)
+        vectors = cached_documents(config, encoder, examples.texts, log)
+    if config.data.speech_cache:
+        speech = cached_speech(config, model.speech, examples, log)
     if vectors is not None or speech is not None:
         source = source_of(vectors=vectors, speech=speech)
     identity = {
@@ -154,11 +160,11 @@ def train(
         "padding": config.model.padding,
         "calibration": _factors(model),
     }
-    say(
+    log(
         f"{config.name}: {param_tree.count(param_tree.flatten(split.trained)):,} trained of "
         f"{param_tree.count(param_tree.flat_weights(model)):,} parameters, "
         f"{len(source.plan.bucket_of):,} pairs, {steps:,} steps of "
-        f"{config.data.batch.batch_size} on {len(devices.everywhere)} device(s) by "
+        f"{config.data.batch.batch_size} on {len(devices.global_devices)} device(s) by "
         f"{devices.parallel}; clips padded to "
         f"{', '.join(f'{size / rate:.1f}' for size in source.plan.sizes)} s"
     )
@@ -188,14 +194,14 @@ def train(
         data_digest=examples.digest,
         validate=validate,
         score=SCORE,
-        say=say,
+        log=log,
     )
     if not found.summary.finished:
         return TrainingRun(found.summary, None)
-    first_does(lambda: _export(config, workdir, model, split, found))
+    run_on_primary(lambda: _export(config, workdir, model, split, found))
     info = read_model_info(workdir)
     wait = found.summary.input_wait
-    say(f"model of step {found.step} in {workdir}; input wait {wait:.1%} of the time")
+    log(f"model of step {found.step} in {workdir}; input wait {wait:.1%} of the time")
     return TrainingRun(found.summary, info)
 
 
@@ -211,7 +217,7 @@ def _calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming
             raise MrlError(
                 f"cannot be read as the factors of the head ({error})",
                 where=path,
-                mend="begin the run anew in another --workdir",
+                hint="begin the run anew in another --workdir",
             ) from error
         return
     batch = source.rows(0, 0, min(CALIBRATION_CLIPS, source.plan.batch_size))
@@ -225,7 +231,7 @@ def _calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming
 
     for name, value in fit(arrays, batch.samples, batch.lengths).items():
         head.factors()[name][...] = value
-    if is_first():
+    if is_primary():
         write_json(path, _factors(model))
 
 
@@ -245,7 +251,7 @@ def _validator(
     documents: list[HostArray] = []
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        encoder.trained = devices.spread(state.trained)
+        encoder.trained = devices.to_global(state.trained)
         if not documents:
             documents.append(encoder.text([document.text for document in data.corpus]))
         queries = encoder.speech(clips, tasks=tasks, prompts=prompts, names=names)

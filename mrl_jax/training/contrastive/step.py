@@ -23,7 +23,7 @@ def embed_pairs(model: TwoTowers, batch: Batch) -> tuple[Array, Array]:
     if batch.speech is None:
         queries = model.embed_speech(batch.samples, batch.lengths, *prompt)
     else:
-        queries = model.embed_stored(batch.speech, *prompt)
+        queries = model.embed_cached(batch.speech, *prompt)
     if batch.document_vectors is not None:
         return queries, jnp.asarray(batch.document_vectors)
     # No gradient reaches the documents of a frozen tower; saying so saves its trace.

@@ -63,13 +63,13 @@ class CtcModelConfig:
             raise MrlError(
                 "model.vocabulary=tower and model.freeze_convolutions take a tower, and "
                 "model.speech_tower is empty",
-                mend="name a tower, or set model.vocabulary=data and "
+                hint="name a tower, or set model.vocabulary=data and "
                 "model.freeze_convolutions=false",
             )
         if self.speech_tower and self.filterbank:
             raise MrlError(
                 "model.filterbank is of random weights, and model.speech_tower names a tower",
-                mend="leave one of the two out",
+                hint="leave one of the two out",
             )
 
 
@@ -145,7 +145,7 @@ def read_tower(config: CtcModelConfig) -> TowerInfo | None:
         raise MrlError(
             "has no vocabulary of its own",
             where=config.speech_tower,
-            mend="set model.vocabulary=data",
+            hint="set model.vocabulary=data",
         )
     return info
 

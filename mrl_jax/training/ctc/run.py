@@ -11,7 +11,12 @@ import numpy as np
 from mrl_jax.checkpoints.new_towers import save_speech_tower
 from mrl_jax.checkpoints.towers import TowerInfo, read_info
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import agree, first_does, first_host_first, this_host
+from mrl_jax.core.distributed import (
+    assert_equal_across_hosts,
+    host_shard,
+    primary_first,
+    run_on_primary,
+)
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
 from mrl_jax.data.batches.ctc import CtcBatch, CtcSource, MaskConfig, mask_clip
@@ -72,7 +77,7 @@ def train_recogniser(
     workdir: Path,
     *,
     devices: Devices | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> CtcRun:
     """Train a recogniser, or resume, and write the best as a tower folder.
 
@@ -86,18 +91,18 @@ def train_recogniser(
         MrlError: whatever is wrong with the config, the data, the tower, a checkpoint.
     """
     check_whole(config.train.fsdp)
-    devices, say = begin(config, devices, say)
+    devices, log = begin(config, devices, log)
     tower = read_tower(config.model)
     sizes = config.model.sizes if tower is None else tower.config
     assert isinstance(sizes, HubertConfig)
     make_folder(workdir)
-    with first_host_first("data"):  # It builds, where something is to be built.
+    with primary_first("data"):  # It builds, where something is to be built.
         folder, report = prepare_data(config.data, workdir)
     if report is not None and report.skipped:
-        say(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
+        log(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
     examples = open_dataset(folder, config.data.split)
     first = "random" if tower is None else tower.digest
-    agree({"data": examples.digest, "tower": first})
+    assert_equal_across_hosts({"data": examples.digest, "tower": first})
     _check_rate(examples, sizes)
     transcripts = _transcripts(config, examples)
     vocabulary = choose_vocabulary(config.model, tower, transcripts)
@@ -106,7 +111,7 @@ def train_recogniser(
     _check_spelling(transcripts, vocabulary, config.model.speech_tower)
     source, left_out = _source(config, examples, transcripts, vocabulary, sizes)
     if left_out:
-        say(
+        log(
             f"data: {len(left_out)} transcripts are too long for their clips, the first is that "
             f"of {left_out[0]}; they are left out"
         )
@@ -123,11 +128,11 @@ def train_recogniser(
         "first tower": first,
         "vocabulary": list(vocabulary.tokens),
     }
-    say(
+    log(
         f"{config.name}: {sum(int(np.prod(x)) for x in leaves.values()):,} trained of "
         f"{param_tree.count(param_tree.flat_weights(model)):,} parameters, "
         f"{len(source.plan.bucket_of):,} clips, {len(vocabulary.tokens)} tokens, {steps:,} "
-        f"steps of {config.data.batch.batch_size} on {len(devices.everywhere)} device(s) by "
+        f"steps of {config.data.batch.batch_size} on {len(devices.global_devices)} device(s) by "
         f"{devices.parallel}"
     )
 
@@ -155,7 +160,7 @@ def train_recogniser(
         data_digest=examples.digest,
         validate=validate,
         score=SCORE,
-        say=say,
+        log=log,
     )
     if not found.summary.finished:
         return CtcRun(found.summary, None, None)
@@ -165,8 +170,8 @@ def train_recogniser(
     def write() -> None:
         save_speech_tower(out, split.rebuild(trained, split.frozen))
 
-    first_does(write)
-    say(f"recogniser of step {found.step} in {out}")
+    run_on_primary(write)
+    log(f"recogniser of step {found.step} in {out}")
     return CtcRun(found.summary, out, read_info(out, expected=("hubert_ctc",)))
 
 
@@ -193,7 +198,7 @@ def _check_spelling(transcripts: Sequence[str], vocabulary: CtcVocabulary, tower
             f"the vocabulary has no {', '.join(map(repr, unknown))}, which the transcripts of the "
             "data hold",
             where=tower,
-            mend="set model.vocabulary=data, or mend the transcripts",
+            hint="set model.vocabulary=data, or mend the transcripts",
         )
 
 
@@ -202,7 +207,7 @@ def _check_rate(examples: SpeechDataset, sizes: HubertConfig) -> None:
         raise MrlError(
             f"the data set is at {examples.sample_rate} Hz, the tower hears {sizes.sample_rate} Hz",
             where=examples.folder,
-            mend=f"set data.build.sample_rate={sizes.sample_rate}, or build the data set again",
+            hint=f"set data.build.sample_rate={sizes.sample_rate}, or build the data set again",
         )
 
 
@@ -234,7 +239,7 @@ def _source(
         augment=change,
         stretch=config.stretch,
         min_samples=sizes.min_samples,
-        shard=this_host(),
+        shard=host_shard(),
     )
     return source, left_out
 

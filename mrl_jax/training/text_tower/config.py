@@ -166,7 +166,7 @@ def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdi
             raise MrlError(
                 "the run began with a tower of other sizes than model.new has",
                 where=folder,
-                mend="set them back, or choose another --workdir",
+                hint="set them back, or choose another --workdir",
             )
         return folder
     texts = [*prompted(pairs, config.data.batch.prompts), *(pair.document for pair in pairs)]

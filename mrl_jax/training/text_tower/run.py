@@ -19,12 +19,12 @@ from mrl_jax.checkpoints.new_towers import (
 from mrl_jax.checkpoints.towers import TowerInfo, load_qwen3, read_checked_weights, read_info
 from mrl_jax.core.array_types import DTYPES, HostArray
 from mrl_jax.core.distributed import (
-    agree,
-    first_does,
-    first_host_first,
-    is_first,
-    this_host,
-    whole_over,
+    assert_equal_across_hosts,
+    host_shard,
+    is_primary,
+    primary_first,
+    replicated,
+    run_on_primary,
 )
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
@@ -77,7 +77,7 @@ def train_text(
     workdir: Path,
     *,
     devices: Devices | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> TextStageRun:
     """Train a text tower whole, or resume, and write the best as a tower folder.
 
@@ -91,21 +91,23 @@ def train_text(
         MrlError: whatever is wrong with the config, the pairs, the tower, a checkpoint.
     """
     check_whole(config.train.fsdp)
-    devices, say = begin(config, devices, say)
+    devices, log = begin(config, devices, log)
     batching, parts = config.data.batch, config.optim.accumulation_steps
     pairs = read_pairs(config.data.train)
     validation = config.data.validation
     make_folder(workdir)
-    with first_host_first("tower"):  # A new one is made by the first, and found by the others.
-        made = config.model.new is None or is_first()
+    with primary_first("tower"):  # A new one is made by the first, and found by the others.
+        made = config.model.new is None or is_primary()
         folder = prepare_tower(config, pairs, workdir) if made else workdir / INITIAL
     begun = read_info(folder, expected=("qwen3",))
     assert isinstance(begun.config, Qwen3Config)
     check_dims(config.loss.dims, begun.config.width, folder)
     tokenizer = TextTokenizer(folder, max_tokens=batching.max_tokens)
     digest = pairs_digest(pairs)
-    agree({"data": digest, "tower": begun.digest, "tokenizer": tokenizer_digest(folder)})
-    source = TextPairSource(pairs, tokenizer, batching, seed=config.seed, shard=this_host())
+    assert_equal_across_hosts(
+        {"data": digest, "tower": begun.digest, "tokenizer": tokenizer_digest(folder)}
+    )
+    source = TextPairSource(pairs, tokenizer, batching, seed=config.seed, shard=host_shard())
     _check_ids(source.largest_id, begun.config.vocab_size, folder)
     rebuild = tower_rebuilder(begun.config, DTYPES[config.model.dtype], remat=config.model.remat)
     validate = None
@@ -121,10 +123,10 @@ def train_text(
         "tokenizer": tokenizer_digest(folder),
         "optimiser": config.optim.name,
     }
-    say(
+    log(
         f"{config.name}: {sum(int(np.prod(x)) for x in leaves.values()):,} parameters, "
         f"{len(pairs):,} pairs, {steps:,} steps of {batching.batch_size} in {parts} part(s) on "
-        f"{len(devices.everywhere)} device(s) by {devices.parallel}; {source.cut:,} texts fill "
+        f"{len(devices.global_devices)} device(s) by {devices.parallel}; {source.cut:,} texts fill "
         f"{batching.max_tokens} tokens or are cut there"
     )
     step = make_text_step(
@@ -149,7 +151,7 @@ def train_text(
         data_digest=digest,
         validate=validate,
         score=SCORE,
-        say=say,
+        log=log,
     )
     if not found.summary.finished:
         return TextStageRun(found.summary, None, None)
@@ -162,8 +164,10 @@ def train_text(
         "scores": {} if found.score is None else {SCORE: found.score},
     }
     tower = workdir / TOWER
-    first_does(lambda: _export(config, tower, folder, begun, tokenizer.end_id, found.state, report))
-    say(f"tower of step {found.step} in {tower}")
+    run_on_primary(
+        lambda: _export(config, tower, folder, begun, tokenizer.end_id, found.state, report)
+    )
+    log(f"tower of step {found.step} in {tower}")
     return TextStageRun(found.summary, tower, read_info(tower, expected=("qwen3",)))
 
 
@@ -177,7 +181,7 @@ def _check_ids(largest: int, vocab_size: int, where: Path) -> None:
         raise MrlError(
             f"the tokenizer gives the id {largest}, and the tower has {vocab_size} embeddings",
             where=where,
-            mend="put the tokenizer.json of its own checkpoint beside it",
+            hint="put the tokenizer.json of its own checkpoint beside it",
         )
 
 
@@ -196,13 +200,13 @@ def _validator(
     largest = max(max(ids) for ids in (*queries, *documents))
     _check_ids(largest, vocab_size, Path(where))
     judgements = judgements_of(data)
-    rows = devices.all_rows
+    rows = devices.global_batch_sharding
     embed = jax.jit(
-        text_embedder(rebuild, DTYPES[config.model.dtype]), out_shardings=whole_over(rows)
+        text_embedder(rebuild, DTYPES[config.model.dtype]), out_shardings=replicated(rows)
     )
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        trained = devices.spread(state.trained)
+        trained = devices.to_global(state.trained)
 
         def encode(tokens: Sequence[Sequence[int]]) -> HostArray:
             return embed_tokens(lambda ids, mask: embed(trained, ids, mask), tokens, sharding=rows)
@@ -220,7 +224,7 @@ def _asked(query: Query, prompts: Mapping[str, str], where: str) -> str:
         raise MrlError(
             "has neither `text` nor `transcript`",
             where=name,
-            mend="the text stage asks in writing: choose a set with written queries",
+            hint="the text stage asks in writing: choose a set with written queries",
         )
     return prompt_of(query.task or "", prompts, name) + written
 
@@ -239,9 +243,9 @@ def _export(
     dtype = np.dtype(DTYPES[config.model.dtype])
     flat = param_tree.flatten(state.trained)
     weights = {"encoder": {path: np.asarray(flat.pop(path)).astype(dtype) for path in [*flat]}}
-    if "passengers" in begun.groups:
-        carried = read_checked_weights(source, begun)["passengers"]
-        weights["passengers"] = {path: array.astype(dtype) for path, array in carried.items()}
+    if "unused_tensors" in begun.groups:
+        carried = read_checked_weights(source, begun)["unused_tensors"]
+        weights["unused_tensors"] = {path: array.astype(dtype) for path, array in carried.items()}
     batching = config.data.batch
     before = {
         task: query_prompt(sentence) for task, sentence in batching.prompts.items() if sentence

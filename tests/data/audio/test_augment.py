@@ -195,12 +195,12 @@ def test_every_range_is_read():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"speed": (1.3, 0.8)}, r"AugmentConfig.speed: is \(1.3, 0.8\), expected the lower end"),
         ({"tempo": (0.0, 1.2)}, r"AugmentConfig.tempo: is .* expected factors above 0"),
     ],
 )
-def test_bad_ranges(change: dict, told: str):
-    with pytest.raises(MrlError, match=told):
+def test_bad_ranges(change: dict, message: str):
+    with pytest.raises(MrlError, match=message):
         AugmentConfig(**change)

@@ -198,7 +198,7 @@ def test_records_and_titles():
 
 
 @pytest.mark.parametrize(
-    ("kind", "amount", "told"),
+    ("kind", "amount", "message"),
     [
         ("wind", None, "condition wind: expected one of clean, telephone, white"),
         ("white", None, "the amount is None. It takes snr_db"),
@@ -208,8 +208,8 @@ def test_records_and_titles():
         ("reverberation", -0.1, "expected more than 0"),
     ],
 )
-def test_bad_conditions(kind, amount, told):
-    with pytest.raises(MrlError, match=told):
+def test_bad_conditions(kind, amount, message):
+    with pytest.raises(MrlError, match=message):
         Condition(kind=kind, amount=amount)
 
 

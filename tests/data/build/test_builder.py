@@ -194,9 +194,9 @@ def test_any_change_is_noticed(tmp_path):
 
     for change, part in ((change_audio, "recordings"), (change_text, "examples")):
         change()
-        told = refusal(build_dataset, path, out)
-        assert told.startswith(f"{out}: is a data set that was built before the {part} changed. ")
-        assert "--overwrite" in told
+        message = refusal(build_dataset, path, out)
+        assert message.startswith(f"{out}: is a data set that was built before the {part} changed. ")
+        assert "--overwrite" in message
         second, reused = digest(path, out)
         assert (second != first, reused) == (True, False)
         audio.write_bytes(original)
@@ -293,16 +293,16 @@ def test_broken_recordings_are_named_counted_and_left_out(tmp_path, capsys):
     soundfile.write(tmp_path / "good.flac", tone(0.3), RATE)
     names = ["good.wav", *reasons, "good.flac"]
     path, out = manifest(tmp_path, names), tmp_path / "out"
-    told = refusal(build_dataset, path, out)
-    assert told.startswith(
+    message = refusal(build_dataset, path, out)
+    assert message.startswith(
         "11 recordings or more of 16 are broken, and 0 may be: "
         f"{tmp_path}/nan.wav (nan.wav): 2 of 8000 samples are NaN"
     )
-    assert told.count(": ") < 20
+    assert message.count(": ") < 20
     assert not out.exists()
     few = BuildOptions(max_broken_fraction=13 / 16)
-    told = refusal(build_dataset, path, out, options=few)
-    assert told.startswith("14 recordings of 16 are broken, and 13 may be: ")
+    message = refusal(build_dataset, path, out, options=few)
+    assert message.startswith("14 recordings of 16 are broken, and 13 may be: ")
     assert not out.exists()
     enough = BuildOptions(max_broken_fraction=14 / 16)
     report = build_dataset(path, out, options=enough)
@@ -378,9 +378,9 @@ def test_a_split_without_recordings_is_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.5), RATE)
     soundfile.write(tmp_path / "b.wav", tone(0.05), RATE)
     path = manifest(tmp_path, ["a.wav", "b.wav"], split=["train", "test"])
-    told = refusal(build_dataset, path, tmp_path / "out")
-    assert told.startswith("the split 'test' has no recording left: ")
-    assert "b.wav: 0.05 s, shorter than 0.1 s" in told
+    message = refusal(build_dataset, path, tmp_path / "out")
+    assert message.startswith("the split 'test' has no recording left: ")
+    assert "b.wav: 0.05 s, shorter than 0.1 s" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -422,8 +422,8 @@ def test_parquet_folders(tmp_path):
     audio[30]["bytes"] = encoded(99)
     table = table.set_column(0, "audio", pyarrow.array(audio))
     parquet.write_table(table, source / "train-00000-of-00001.parquet")
-    told = refusal(build_dataset, tmp_path / "hub", tmp_path / "out", options=LENIENT)
-    assert "before the recordings changed" in told
+    message = refusal(build_dataset, tmp_path / "hub", tmp_path / "out", options=LENIENT)
+    assert "before the recordings changed" in message
 
 
 def test_large_splits_are_streamed_in_order(tmp_path, monkeypatch):
@@ -465,7 +465,7 @@ def test_large_splits_are_streamed_in_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "message"),
     [
         ({"min_seconds": 5.0, "max_seconds": 5.0}, "clips from 5 to 5 seconds"),
         ({"min_seconds": -1.0}, "clips from -1 to 20 seconds"),
@@ -475,8 +475,8 @@ def test_large_splits_are_streamed_in_order(tmp_path, monkeypatch):
         ({"max_broken_fraction": 1.5}, "max_broken_fraction: 1.5, expected 0 to 1"),
     ],
 )
-def test_options_are_checked(option, told):
-    assert told in refusal(BuildOptions, **option)
+def test_options_are_checked(option, message):
+    assert message in refusal(BuildOptions, **option)
 
 
 def test_columns_of_the_command():
@@ -498,7 +498,7 @@ def test_the_command(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("train 1 clips of 0.00 h; left out: 1 short, 2 long")
     assert len(lines) == 4
-    for wrong, told in (
+    for wrong, message in (
         ([str(path)], "the following arguments are required: out"),
         ([str(path), str(out), "--long", "x"], "invalid choice: 'x'"),
         ([str(path), str(out), "--workers", "0"], "--workers: 0, expected 1 or more"),
@@ -507,7 +507,7 @@ def test_the_command(tmp_path, capsys):
     ):
         assert run_command(main, wrong) == 2
         shown = capsys.readouterr()
-        assert told in shown.err
+        assert message in shown.err
         assert shown.err.count("\n") == 1
 
 
@@ -524,8 +524,8 @@ def test_what_is_no_data_set_is_told(built, tmp_path):
     folder = built[0] / "out"
     assert refusal(open_dataset, tmp_path / "x").startswith(f"{tmp_path}/x: no such folder")
     assert "is not a built data set: there is no build.json" in refusal(open_dataset, tmp_path)
-    told = refusal(open_dataset, folder, split="dev")
-    assert told.startswith(f"{folder}: no split 'dev'; there are: train, test")
+    message = refusal(open_dataset, folder, split="dev")
+    assert message.startswith(f"{folder}: no split 'dev'; there are: train, test")
 
     def damaged(name: str) -> Path:
         copy = tmp_path / name
@@ -544,8 +544,8 @@ def test_what_is_no_data_set_is_told(built, tmp_path):
 
     copy = damaged("order")
     parquet.write_table(table.take([1, 0, 2, 3]), copy / "index" / "train.parquet")
-    told = refusal(open_dataset(copy).clip, 0)
-    assert "the record 0 of split 'train' is damaged (found (6400,) samples of 'b.flac', " in told
+    message = refusal(open_dataset(copy).clip, 0)
+    assert "the record 0 of split 'train' is damaged (found (6400,) samples of 'b.flac', " in message
 
     copy = damaged("format")
     build = json.loads((copy / "build.json").read_text())

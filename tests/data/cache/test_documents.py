@@ -9,12 +9,18 @@ import tiny_run
 from tiny_run import four_steps
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.cache.documents import open_store, store_key, write_store
+from mrl_jax.data.cache.documents import (
+    document_cache_key,
+    open_document_cache,
+    write_document_cache,
+)
 from mrl_jax.inference.encoder import Encoder
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
-KEY = store_key(["ba", "ce"], tower="a" * 64, tokenizer="b" * 64, max_tokens=9, dtype="float32")
+KEY = document_cache_key(
+    ["ba", "ce"], tower="a" * 64, tokenizer="b" * 64, max_tokens=9, dtype="float32"
+)
 VECTORS = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
@@ -51,34 +57,34 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
     wrong, _ = four_steps(root, "wrong", store)
     assert abs(wrong[0] - plain[0]) > 1e-3
     np.save(path, kept)
-    for change, told in (
+    for change, message in (
         ("data.batch.max_text_tokens=8", "was made with another max_text_tokens"),
         ("model.dtype=bfloat16", "was made with another dtype"),
     ):
-        with pytest.raises(MrlError, match=f"{told}.*data.store"):
+        with pytest.raises(MrlError, match=f"{message}.*data.store"):
             four_steps(root, "none", store, change)
 
 
 def test_a_store_is_read_back_as_it_was_written(tmp_path):
-    assert open_store(tmp_path / "store", KEY, 2) is None
-    write_store(tmp_path / "store", KEY, VECTORS)
-    found = open_store(tmp_path / "store", KEY, 2)
+    assert open_document_cache(tmp_path / "store", KEY, 2) is None
+    write_document_cache(tmp_path / "store", KEY, VECTORS)
+    found = open_document_cache(tmp_path / "store", KEY, 2)
     np.testing.assert_array_equal(found[np.asarray([1, 0])], VECTORS[::-1])
     assert len(pickle.dumps(found)) < 1000
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(found))[:], VECTORS)
     with pytest.raises(MrlError, match="exists already"):
-        write_store(tmp_path / "store", KEY, VECTORS)
+        write_document_cache(tmp_path / "store", KEY, VECTORS)
 
 
 @pytest.mark.parametrize("part", sorted(KEY))
 def test_a_store_of_something_else_is_refused(tmp_path, part):
-    write_store(tmp_path / "store", KEY, VECTORS)
+    write_document_cache(tmp_path / "store", KEY, VECTORS)
     with pytest.raises(MrlError, match=f"store: was made with another {part} .*remove this one"):
-        open_store(tmp_path / "store", {**KEY, part: "other"}, 2)
+        open_document_cache(tmp_path / "store", {**KEY, part: "other"}, 2)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda f: (f / "store.json").write_text("{"), "cannot be read as a store"),
         (lambda f: (f / "store.json").write_text(json.dumps({"format": 9})), "its format is 9"),
@@ -92,8 +98,8 @@ def test_a_store_of_something_else_is_refused(tmp_path, part):
         ),
     ],
 )
-def test_a_damaged_store_is_refused(tmp_path, spoil, told):
-    write_store(tmp_path / "store", KEY, VECTORS)
+def test_a_damaged_store_is_refused(tmp_path, spoil, message):
+    write_document_cache(tmp_path / "store", KEY, VECTORS)
     spoil(tmp_path / "store")
-    with pytest.raises(MrlError, match=told):
-        open_store(tmp_path / "store", KEY, 2)
+    with pytest.raises(MrlError, match=message):
+        open_document_cache(tmp_path / "store", KEY, 2)

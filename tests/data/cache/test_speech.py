@@ -12,10 +12,10 @@ from tiny_run import four_steps
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.cache.speech import (
-    open_speech_store,
-    speech_store_key,
-    store_bytes,
-    write_speech_store,
+    cache_bytes,
+    open_speech_cache,
+    speech_cache_key,
+    write_speech_cache,
 )
 from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.training.contrastive.config import ExperimentConfig
@@ -29,7 +29,7 @@ SCALES = np.random.default_rng(1).uniform(size=(3, LAYERS, WIDTH)).astype(np.flo
 
 
 def key_of(kept: str) -> dict[str, str]:
-    return speech_store_key(clips="a" * 64, split="train", tower="b" * 64, dtype="f", kept=kept)
+    return speech_cache_key(clips="a" * 64, split="train", tower="b" * 64, dtype="f", kept=kept)
 
 
 def make(folder, kept: str):
@@ -42,14 +42,14 @@ def make(folder, kept: str):
             padded = np.concatenate((values[start : start + FRAMES[clip]], np.ones_like(values)))
             yield clip, padded, SCALES[clip] if kept == "int8" else None
 
-    write_speech_store(folder, key_of(kept), FRAMES, LAYERS, WIDTH, clips())
+    write_speech_cache(folder, key_of(kept), FRAMES, LAYERS, WIDTH, clips())
     return values
 
 
 @pytest.mark.parametrize("kept", ["float32", "bfloat16", "int8"])
 def test_a_store_is_read_back_as_it_was_written(tmp_path, kept):
     values = make(tmp_path / "store", kept)
-    store = open_speech_store(tmp_path / "store", key_of(kept), FRAMES, LAYERS, WIDTH)
+    store = open_speech_cache(tmp_path / "store", key_of(kept), FRAMES, LAYERS, WIDTH)
     assert store is not None
     found = store.rows(np.asarray([2, 0]), 4)
     assert found.states.dtype == values.dtype
@@ -62,9 +62,9 @@ def test_a_store_is_read_back_as_it_was_written(tmp_path, kept):
     else:
         assert found.scales is None
     held = sum(path.stat().st_size for path in (tmp_path / "store").glob("*.npy"))
-    told = store_bytes(FRAMES, LAYERS, WIDTH, kept)
-    assert told < held < told + 512  # numpy's headers.
-    assert open_speech_store(tmp_path / "none", key_of(kept), FRAMES, LAYERS, WIDTH) is None
+    message = cache_bytes(FRAMES, LAYERS, WIDTH, kept)
+    assert message < held < message + 512  # numpy's headers.
+    assert open_speech_cache(tmp_path / "none", key_of(kept), FRAMES, LAYERS, WIDTH) is None
     # A process that makes batches is sent the place, and not what is there.
     sent = pickle.dumps(store)
     assert len(sent) < 2000
@@ -78,7 +78,7 @@ def zipped(path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda f: (f / "store.json").write_text("{"), "cannot be read as a store"),
         (lambda f: (f / "states.npy").write_bytes(b"\x93NUMPY"), "states.npy: cannot be read"),
@@ -91,11 +91,11 @@ def zipped(path):
         (lambda f: np.save(f / "scales.npy", SCALES[:2]), r"scales.npy: holds .* of \(3, 2, 4\)"),
     ],
 )
-def test_a_damaged_store_is_refused(tmp_path, spoil, told):
+def test_a_damaged_store_is_refused(tmp_path, spoil, message):
     make(tmp_path / "store", "int8")
     spoil(tmp_path / "store")
-    with pytest.raises(MrlError, match=f"{told}.*data.speech_store"):
-        open_speech_store(tmp_path / "store", key_of("int8"), FRAMES, LAYERS, WIDTH)
+    with pytest.raises(MrlError, match=f"{message}.*data.speech_cache"):
+        open_speech_cache(tmp_path / "store", key_of("int8"), FRAMES, LAYERS, WIDTH)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def root(tmp_path_factory):
 
 def test_a_run_with_a_store_is_that_without(root, monkeypatch):
     plain, _ = four_steps(root, "plain")
-    exact = (f"data.speech_store={root / 'exact'}", "data.speech_store_dtype=float32")
+    exact = (f"data.speech_cache={root / 'exact'}", "data.speech_cache_dtype=float32")
     first, said = four_steps(root, "first", *exact)
     np.testing.assert_allclose(first, plain, rtol=1e-5)
     assert json.loads((root / "exact" / "store.json").read_text())["clips"] == 30
@@ -120,8 +120,8 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
         other, _ = four_steps(
             root,
             kept,
-            f"data.speech_store={root / f'in {kept}'}",
-            f"data.speech_store_dtype={kept}",
+            f"data.speech_cache={root / f'in {kept}'}",
+            f"data.speech_cache_dtype={kept}",
         )
         np.testing.assert_allclose(other, plain, rtol=near)
         assert np.abs(np.subtract(other, plain)).max() > 1e-6
@@ -133,7 +133,7 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
     assert abs(wrong[0] - plain[0]) > 1e-3
     np.save(path, kept_states)
     with pytest.raises(
-        MrlError, match=r"exact: was made with another speech_store_dtype \(float32"
+        MrlError, match=r"exact: was made with another speech_cache_dtype \(float32"
     ):
         four_steps(root, "none", exact[0])
     with pytest.raises(MrlError, match="made with another data"):
@@ -141,7 +141,7 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
 
 
 def test_training_from_a_store_runs_no_speech_tower(root, monkeypatch):
-    store = f"data.speech_store={root / 'quiet'}"
+    store = f"data.speech_cache={root / 'quiet'}"
     no_validation = "data.validation="
     four_steps(root, "loud", store, no_validation)
 
@@ -155,15 +155,15 @@ def test_training_from_a_store_runs_no_speech_tower(root, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        (("model.padding=reference",), "data.speech_store keeps each clip by itself"),
-        (("data.speech_store_dtype=int4",), "expected one of float32, bfloat16, int8"),
+        (("model.padding=reference",), "data.speech_cache keeps each clip by itself"),
+        (("data.speech_cache_dtype=int4",), "expected one of float32, bfloat16, int8"),
     ],
 )
-def test_what_a_store_cannot_serve_is_refused(root, changes, told):
-    with pytest.raises(MrlError, match=told):
-        four_steps(root, "none", "data.speech_store=anywhere", *changes)
+def test_what_a_store_cannot_serve_is_refused(root, changes, message):
+    with pytest.raises(MrlError, match=message):
+        four_steps(root, "none", "data.speech_cache=anywhere", *changes)
 
 
 def test_a_store_and_changed_clips_are_refused(root):
@@ -178,7 +178,7 @@ def test_a_store_and_changed_clips_are_refused(root):
     try:
         config = load_config(path, ExperimentConfig)
         with pytest.raises(MrlError, match="augment would change that"):
-            override(config, ["data.speech_store=anywhere"])
+            override(config, ["data.speech_cache=anywhere"])
     finally:
         sys.path.remove(str(root))
 
@@ -187,16 +187,16 @@ def test_a_store_that_another_run_made_meanwhile_serves(root, monkeypatch):
     """Two runs of a sweep begin together: the second finds what the first has left."""
     from mrl_jax.training import precompute as frozen_stores
 
-    place = f"data.speech_store={root / 'raced'}"
-    inner = frozen_stores.write_speech_store
+    place = f"data.speech_cache={root / 'raced'}"
+    inner = frozen_stores.write_speech_cache
 
     def raced(*arguments):
-        monkeypatch.setattr(frozen_stores, "write_speech_store", inner)
+        monkeypatch.setattr(frozen_stores, "write_speech_cache", inner)
         first, _ = four_steps(root, "first of two", place)
         inner(*arguments)
         assert first
 
-    monkeypatch.setattr(frozen_stores, "write_speech_store", raced)
+    monkeypatch.setattr(frozen_stores, "write_speech_cache", raced)
     losses, _ = four_steps(root, "second of two", place)
     assert len(losses) == 4
     # Of something else it does not: the error stands.
@@ -206,6 +206,6 @@ def test_a_store_that_another_run_made_meanwhile_serves(root, monkeypatch):
         (root / "other" / "store.json").write_text(json.dumps({"format": 1, "made_of": {}}))
         inner(*arguments)
 
-    monkeypatch.setattr(frozen_stores, "write_speech_store", spoiled)
+    monkeypatch.setattr(frozen_stores, "write_speech_cache", spoiled)
     with pytest.raises(MrlError, match="made with another data"):
-        four_steps(root, "third", f"data.speech_store={root / 'other'}")
+        four_steps(root, "third", f"data.speech_cache={root / 'other'}")

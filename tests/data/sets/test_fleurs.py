@@ -126,9 +126,9 @@ def make_tfds(folder: Path, *, audio: str = "tensor") -> Path:
         builder.download_and_prepare()
     for path in folder.glob("xtreme_s/*/2.0.0/features.json"):
         if audio == "feature":
-            told = json.loads(path.read_text())
-            shape = told["featuresDict"]["features"]["audio"]["tensor"]["shape"]
-            told["featuresDict"]["features"]["audio"] = {
+            message = json.loads(path.read_text())
+            shape = message["featuresDict"]["features"]["audio"]["tensor"]["shape"]
+            message["featuresDict"]["features"]["audio"] = {
                 "pythonClassName": "tensorflow_datasets.core.features.audio_feature.Audio",
                 "audio": {
                     "shape": shape,
@@ -137,7 +137,7 @@ def make_tfds(folder: Path, *, audio: str = "tensor") -> Path:
                     "sampleRate": "16000",
                 },
             }
-            path.write_text(json.dumps(told))
+            path.write_text(json.dumps(message))
     return folder
 
 
@@ -148,8 +148,8 @@ def test_fleurs_of_tfds_is_that_of_the_hub(tmp_path):
     tfds = load_fleurs("wo", "fr", folder=tmp_path / "tfds")
     assert (tfds.dropped_queries, tfds.dropped_documents) == (1, 1)
     # TFDS shuffles what it writes.
-    told = {frozenset((q.id[:-2], q.transcript) for q in x.data.queries) for x in (hub, tfds)}
-    assert len(told) == 1
+    message = {frozenset((q.id[:-2], q.transcript) for q in x.data.queries) for x in (hub, tfds)}
+    assert len(message) == 1
     assert {d.text for d in tfds.data.corpus} == {d.text for d in hub.data.corpus}
     spoken = sorted((q.transcript, load_query_audio(q, 16000).tobytes()) for q in hub.data.queries)
     again = sorted((q.transcript, load_query_audio(q, 16000).tobytes()) for q in tfds.data.queries)

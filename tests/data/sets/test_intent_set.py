@@ -56,8 +56,8 @@ def write_hub(path, rows, names=None):
         rows = [{**row, "label": names.index(row["label"])} for row in rows]
         features["label"] = {"names": names, "_type": "ClassLabel"}
     table = pyarrow.Table.from_pylist(rows)
-    told = {"huggingface": json.dumps({"info": {"features": features}})}
-    parquet.write_table(table.replace_schema_metadata(told), path)
+    message = {"huggingface": json.dumps({"info": {"features": features}})}
+    parquet.write_table(table.replace_schema_metadata(message), path)
     return path
 
 
@@ -169,12 +169,12 @@ def test_mistakes_name_file_and_line(mistake, tmp_path):
     rows = [dict(row) for row in ROWS]
     spoil(rows)
     path = write_jsonl(tmp_path / "a.jsonl", rows)
-    with pytest.raises(MrlError) as told:
+    with pytest.raises(MrlError) as message:
         read_intent_set(path)
-    line = str(told.value)
+    line = str(message.value)
     assert line.startswith(str(path))
     assert "\n" not in line
-    assert told.value.mend
+    assert message.value.hint
     for part in parts:
         assert part in line
 

@@ -71,7 +71,7 @@ def test_strange_but_good_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{'id': 1}", " line 2: not JSON (Expecting property name"),
         ('{"id": "b"', " line 2: not JSON ("),
@@ -96,12 +96,12 @@ def test_strange_but_good_files(tmp_path):
         ('{"id": "b", "audio": "b", "text": "x", "split": ""}', " line 2: 'split' is empty"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number(line, told, tmp_path):
+def test_a_bad_line_is_told_with_its_number(line, message, tmp_path):
     path = write(tmp_path / "m.jsonl", ROW)
     assert len(read_manifest(path)) == 1
     with path.open("a") as file:
         file.write(line)
-    assert refusal(path).startswith(told)
+    assert refusal(path).startswith(message)
 
 
 def test_a_number_and_its_words_are_one_id(tmp_path):
@@ -210,25 +210,25 @@ def test_splits_by_file_name(name, split):
 
 
 def test_bad_tables_and_folders(tmp_path):
-    def told(source: Path) -> str:
+    def message(source: Path) -> str:
         with pytest.raises(MrlError) as error:
             read_parquet(source)
         return str(error.value)
 
-    assert "no such file or folder" in told(tmp_path / "x")
-    assert "there is no .parquet file here" in told(tmp_path)
+    assert "no such file or folder" in message(tmp_path / "x")
+    assert "there is no .parquet file here" in message(tmp_path)
     for config in ("wo", "fr"):
         (tmp_path / config).mkdir()
         parquet.write_table(table(1), tmp_path / config / "train-00000-of-00001.parquet")
-    assert "there are several data sets here: fr, wo" in told(tmp_path)
+    assert "there are several data sets here: fr, wo" in message(tmp_path)
     assert read_parquet(tmp_path / "wo")[0].id == "train-0"
     path = tmp_path / "x.parquet"
     parquet.write_table(table(1), path)
     path.write_bytes(path.read_bytes()[:-9])
-    assert told(path).startswith(f"{path}: not a Parquet file, or a part of one (")
+    assert message(path).startswith(f"{path}: not a Parquet file, or a part of one (")
     parquet.write_table(table(2, text=["a", ""]), path)
-    assert told(path).startswith(f"{path} row 1: 'text' is empty")
+    assert message(path).startswith(f"{path} row 1: 'text' is empty")
     parquet.write_table(table(2, text=["a", None]), path)
-    assert told(path).startswith(f"{path} row 1: no 'text'")
+    assert message(path).startswith(f"{path} row 1: no 'text'")
     parquet.write_table(table(1).slice(0, 0), path)
-    assert "the tables have no rows" in told(path)
+    assert "the tables have no rows" in message(path)

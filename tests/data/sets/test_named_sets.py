@@ -156,11 +156,11 @@ def test_a_plain_table_of_intents(tmp_path):
     ],
 )
 def test_wrong_names_and_folders(name, parts, tmp_path):
-    with pytest.raises(MrlError) as told:
+    with pytest.raises(MrlError) as message:
         load_retrieval_set(name.format(tmp_path))
     for part in parts:
-        assert part.lower() in str(told.value).lower()
-    assert told.value.mend
+        assert part.lower() in str(message.value).lower()
+    assert message.value.hint
 
 
 @pytest.mark.parametrize(
@@ -176,10 +176,10 @@ def test_wrong_names_and_folders(name, parts, tmp_path):
     ],
 )
 def test_wrong_names_of_intent_sets(name, parts, tmp_path):
-    with pytest.raises(MrlError) as told:
+    with pytest.raises(MrlError) as message:
         load_intent_set(name.format(tmp_path))
     for part in parts:
-        assert part.lower() in str(told.value).lower()
+        assert part.lower() in str(message.value).lower()
 
 
 # The hub.
@@ -228,7 +228,7 @@ def hub() -> Iterator[Hub]:
 SCRIPT = """
 import sys
 from mrl_jax.data.sets.named_sets import load_retrieval_set
-from mrl_jax.core.errors import run_command
+from mrl_jax.core.cli import run_command
 def main(argv):
     print(len(load_retrieval_set(argv[0]).queries))
     return 0

@@ -317,13 +317,13 @@ def test_mistakes_are_named(folder, mistake: str):
     read_retrieval_set(folder)  # Sound before it is spoiled.
     spoil, parts = MISTAKES[mistake]
     spoil(folder)
-    with pytest.raises(MrlError) as told:
+    with pytest.raises(MrlError) as message:
         read_retrieval_set(folder)
-    line = str(told.value)
+    line = str(message.value)
     assert "\n" not in line
     assert len(line) < 600
     assert line.startswith(str(folder))
-    assert told.value.mend
+    assert message.value.hint
     for part in parts:
         assert part in line
 

@@ -55,7 +55,7 @@ def test_json_lines_and_parquet_are_the_same_pairs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ({"query": "  ", "document": "b"}, "line 2: `query` is empty"),
         ({"query": "a", "document": ""}, "line 2: `document` is empty"),
@@ -67,10 +67,10 @@ def test_json_lines_and_parquet_are_the_same_pairs(tmp_path):
         ('["a", "b"]', "expected a JSON object"),
     ],
 )
-def test_a_bad_line_is_named(row, told, tmp_path):
+def test_a_bad_line_is_named(row, message, tmp_path):
     with pytest.raises(MrlError) as caught:
         read_pairs(write(tmp_path / "pairs.jsonl", [ROWS[0], row]))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_table_that_is_none_is_told(tmp_path):

@@ -114,8 +114,8 @@ def test_systems_are_compared_from_one_encoding_each(root, tmp_path, monkeypatch
     assert first.value == pytest.approx(means[0] - means[1], abs=1e-12)
     assert all(r.setting["p_adjusted"] >= r.setting["p_value"] for r in pairs)
     report = (out / "report.md").read_text()
-    for told in ("dual encoder, nested", "32 (128 bytes)", "FLOPs a query", "late - dual"):
-        assert told in report
+    for message in ("dual encoder, nested", "32 (128 bytes)", "FLOPs a query", "late - dual"):
+        assert message in report
     assert evaluate(*words) == 2
     assert "the output exists already" in capsys.readouterr().err
     words = ["compare", "--model", root / "dual", *words[5:], "--overwrite", "--dims", "16"]
@@ -144,17 +144,17 @@ def test_what_cannot_be_compared_is_refused(root, tmp_path, capsys, monkeypatch)
     elsewhere = tiny_run.make_dual_encoder(foreign)
     model, out = root / "model", tmp_path / "out"
     ends = ("--data", root / "test", "--out", out)
-    told = refused(capsys, "--models", f"a={model}", f"b={other}", *ends)
-    assert "a was trained on the dimensions 32,16,8 and b on 32,8" in told
-    assert "Pass --dims 32,8" in told
-    told = refused(capsys, "--models", f"a={model}", f"b={other}", *ends, "--dims", "32,16")
-    assert "b was not trained on the dimension 16" in told
-    told = refused(capsys, "--models", f"a={model}", f"b={elsewhere}", *ends)
+    message = refused(capsys, "--models", f"a={model}", f"b={other}", *ends)
+    assert "a was trained on the dimensions 32,16,8 and b on 32,8" in message
+    assert "Pass --dims 32,8" in message
+    message = refused(capsys, "--models", f"a={model}", f"b={other}", *ends, "--dims", "32,16")
+    assert "b was not trained on the dimension 16" in message
+    message = refused(capsys, "--models", f"a={model}", f"b={elsewhere}", *ends)
     digests = [read_model_info(folder).text.digest[:12] for folder in (model, elsewhere)]
-    assert "a and b have different text towers" in told
-    assert all(digest in told for digest in digests)
-    told = refused(capsys, "--models", f"a={model}", f"a={root / 'dual'}", *ends)
-    assert "two systems are called 'a'" in told
+    assert "a and b have different text towers" in message
+    assert all(digest in message for digest in digests)
+    message = refused(capsys, "--models", f"a={model}", f"a={root / 'dual'}", *ends)
+    assert "two systems are called 'a'" in message
     assert "=DIR" in refused(capsys, "--models", f"={model}", *ends)
     assert "no such file" in refused(capsys, "--models", f"a={tmp_path}", *ends)
     assert "is there twice" in refused(capsys, "--models", model, *ends, "--dims", "16,16")

@@ -26,10 +26,10 @@ from mrl_jax.evaluation.intent.measure import (
     IntentResult,
     check_shots,
     draw_shots,
+    few_shot_predict,
     label_text,
-    learnt_label,
     measure_intents,
-    nearest_label,
+    zero_shot_predict,
 )
 from mrl_jax.evaluation.intent.report import report_intent
 from mrl_jax.evaluation.report.records import read_records
@@ -71,11 +71,11 @@ def test_the_nearest_label_is_that_of_the_greatest_cosine():
     _, test, _, centres = made()
     for dim in (4, 16):
         expected = cosine_similarity(test[:, :dim], centres[:, :dim]).argmax(axis=1)
-        np.testing.assert_array_equal(nearest_label(test, centres, dim=dim), expected)
-    narrow, wide = (nearest_label(test, centres, dim=dim) for dim in (4, 16))
+        np.testing.assert_array_equal(zero_shot_predict(test, centres, dim=dim), expected)
+    narrow, wide = (zero_shot_predict(test, centres, dim=dim) for dim in (4, 16))
     assert (narrow != wide).any()
     # Of equal labels the first.
-    assert set(nearest_label(test, np.repeat(centres[:1], 3, axis=0), dim=16)) == {0}
+    assert set(zero_shot_predict(test, np.repeat(centres[:1], 3, axis=0), dim=16)) == {0}
 
 
 def test_what_is_learnt_is_what_scikit_learn_learns():
@@ -83,16 +83,18 @@ def test_what_is_learnt_is_what_scikit_learn_learns():
     unit = [x[:, :8] / np.linalg.norm(x[:, :8], axis=1, keepdims=True) for x in (train, test)]
     for penalty in (1.0, 100.0):
         theirs = LogisticRegression(C=penalty, max_iter=1000).fit(unit[0].astype(float), labels)
-        ours = learnt_label(train, labels, test, dim=8, penalty=penalty)
+        ours = few_shot_predict(train, labels, test, dim=8, penalty=penalty)
         np.testing.assert_array_equal(ours, theirs.predict(unit[1].astype(float)))
     # Lengths do not count, dims do.
     scaled = test * np.linspace(0.1, 9, len(test), dtype=np.float32)[:, None]
-    np.testing.assert_array_equal(learnt_label(train, labels, scaled, dim=8, penalty=100.0), ours)
-    assert (learnt_label(train, labels, test, dim=2) != ours).any()
-    assert set(learnt_label(train[:3], labels[:3], test, dim=8)) == {0}
+    np.testing.assert_array_equal(
+        few_shot_predict(train, labels, scaled, dim=8, penalty=100.0), ours
+    )
+    assert (few_shot_predict(train, labels, test, dim=2) != ours).any()
+    assert set(few_shot_predict(train[:3], labels[:3], test, dim=8)) == {0}
     # One example of each of many labels is no reason for a warning.
     np.testing.assert_array_equal(
-        learnt_label(train[:24], np.arange(24), train[:24], dim=16, penalty=1e4), np.arange(24)
+        few_shot_predict(train[:24], np.arange(24), train[:24], dim=16, penalty=1e4), np.arange(24)
     )
 
 
@@ -118,10 +120,10 @@ def test_every_dim_and_number_of_shots(tmp_path):
     assert [(r.dim, r.shots) for r in results] == [(d, s) for d in (16, 4) for s in (0, 2, 12)]
     assert [len(r.predicted) for r in results] == [1, 3, 3] * 2
     zero, few, all_of_them = results[:3]
-    np.testing.assert_array_equal(zero.predicted[0], nearest_label(test, centres, dim=16))
+    np.testing.assert_array_equal(zero.predicted[0], zero_shot_predict(test, centres, dim=16))
     rows = draw_shots(labels, 4, 2, seed=2)
     np.testing.assert_array_equal(
-        few.predicted[2], learnt_label(train[rows], labels[rows], test, dim=16)
+        few.predicted[2], few_shot_predict(train[rows], labels[rows], test, dim=16)
     )
     # All examples are one draw only.
     assert (all_of_them.predicted == all_of_them.predicted[0]).all()
@@ -166,7 +168,7 @@ def test_what_cannot_be_measured():
     train, test, labels, centres = made()
     names = [CLASSES[i] for i in labels]
     check_shots(names, CLASSES, (0, 12))
-    for shots, told in (
+    for shots, message in (
         (
             (0, 4, 13),
             r"has 12 training .* than 13 shots .4 of 4 labels have fewer.\. Pass --shots 0,4,",
@@ -176,17 +178,17 @@ def test_what_cannot_be_measured():
         ((-1,), "-1 shots, which is below 0"),
         ((), "no number of shots"),
     ):
-        with pytest.raises(MrlError, match=told):
+        with pytest.raises(MrlError, match=message):
             check_shots(names, CLASSES, shots)
     with pytest.raises(MrlError, match="'other' has 0 training examples"):
         check_shots(names, (*CLASSES, "other"), (1,))
     spoilt = test.copy()
     spoilt[3, 1] = np.nan
-    for vectors, held, told in ((spoilt, train, "test"), (test, spoilt, "training")):
-        with pytest.raises(MrlError, match=f"vector of {told} example 3 is not finite"):
-            learnt_label(held, labels, vectors, dim=8)
+    for vectors, held, message in ((spoilt, train, "test"), (test, spoilt, "training")):
+        with pytest.raises(MrlError, match=f"vector of {message} example 3 is not finite"):
+            few_shot_predict(held, labels, vectors, dim=8)
     with pytest.raises(MrlError, match="the vector of query 3 is not finite"):
-        nearest_label(spoilt, centres, dim=8)
+        zero_shot_predict(spoilt, centres, dim=8)
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +268,7 @@ def test_a_report_of_spoken_intents(model, embedder, tmp_path, calls, compiled):
     test = [example for example in examples if example.split == "test"]
     vectors = embedder.embed_speech([example.audio for example in test])
     words = embedder.embed_text(["ba ba", "ce ce", "di di"])
-    said = nearest_label(vectors, words, dim=8)
+    said = zero_shot_predict(vectors, words, dim=8)
     truth = [{"ba_ba": 0, "ce_ce": 1, "di_di": 2}[example.label] for example in test]
     records = read_records(out / "results.jsonl")
     assert len(records) == 2 * 3 * 3
@@ -338,19 +340,19 @@ def test_the_accuracy_is_as_sure_as_there_are_speakers(model, tmp_path, calls, c
     ]
     wide = interval("named", [row for row in rows if row["split"] != "test"] + named)
     assert wide[1] - wide[0] > plain[1] - plain[0]
-    told = "resampling test examples by their words and speakers."
-    assert told in (tmp_path / "named" / "report.md").read_text().replace("\n", " ")
+    message = "resampling test examples by their words and speakers."
+    assert message in (tmp_path / "named" / "report.md").read_text().replace("\n", " ")
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"), [("matplotlib.figure", "pictures take"), ("sklearn.linear_model", "0")]
+    ("missing", "message"), [("matplotlib.figure", "pictures take"), ("sklearn.linear_model", "0")]
 )
 def test_a_missing_library_is_told_before_anything_is_embedded(
-    missing, told, model, tmp_path, calls, compiled, monkeypatch
+    missing, message, model, tmp_path, calls, compiled, monkeypatch
 ):
     data = write_set(tmp_path / "set", spoken=False)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(MrlError, match=f"{told}.*which is not installed|pass --shots {told}"):
+    with pytest.raises(MrlError, match=f"{message}.*which is not installed|pass --shots {message}"):
         report_intent(model, data, tmp_path / "out", shots=(0, 1))
     assert not calls["items"]
     assert not (tmp_path / "out").exists()
@@ -360,10 +362,10 @@ def test_bad_sets_and_options(model, tmp_path, calls, compiled):
     data = write_set(tmp_path / "set", spoken=False)
     rows = [json.loads(line) for line in data.read_text().splitlines()]
 
-    def refused(told, lines=rows, **options):
+    def refused(message, lines=rows, **options):
         table = tmp_path / "bad.jsonl"
         table.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        with pytest.raises(MrlError, match=told):
+        with pytest.raises(MrlError, match=message):
             report_intent(model, table, tmp_path / "out", **{"shots": (0,), **options})
 
     refused("'ba_ba' has 3 training examples, fewer than 16 shots .3 of 3", shots=(0, 1, 16))

@@ -37,17 +37,17 @@ def test_records_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{broken", "no JSON Lines of records"),
         ('{"metric": "a"}', "holds objects that are no records"),
         ("[1]", "no records"),
     ],
 )
-def test_files_that_are_no_records_are_told(tmp_path, text, told):
+def test_files_that_are_no_records_are_told(tmp_path, text, message):
     path = tmp_path / "results.jsonl"
     path.write_text(text + "\n")
-    with pytest.raises(MrlError, match=told):
+    with pytest.raises(MrlError, match=message):
         read_records(path)
     path.write_text("")
     with pytest.raises(MrlError, match="has no record"):

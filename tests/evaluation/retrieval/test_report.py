@@ -198,25 +198,25 @@ def test_a_prompt_stands_before_every_query(folder, embedder, tmp_path, spoken, 
     documents = embedder.embed_text([document.text for document in data.corpus])
     command = ("retrieval", "--model", folder, "--data", place, "--dims", 32, "--out")
     found = {}
-    for name, words, told in (
+    for name, words, message in (
         ("plain", (), "No prompt stands before the queries."),
         ("task", ("--task", "find"), 'Before the queries stands "ba ce\\nQuery:".'),
         ("prompt", ("--prompt", "gu gu gu"), 'Before the queries stands "gu gu gu".'),
     ):
         assert evaluate(*command, tmp_path / name, *words) == 0
-        assert told in (tmp_path / name / "report.md").read_text()
+        assert message in (tmp_path / name / "report.md").read_text()
         said = dict(zip((w.strip("-") for w in words[::2]), words[1::2], strict=True))
         (expected,) = evaluate_retrieval(vectors(**said), documents, judgements_of(data), dims=[32])
         found[name] = scores_of(tmp_path / name)[32]
         assert found[name] == pytest.approx(expected.means["ndcg@10"])
     assert len(set(found.values())) == 3
     capsys.readouterr()
-    for words, told in (
+    for words, message in (
         (("--task", "sing"), "no prompt for 'sing', only for find"),
         (("--task", "find", "--prompt", "ba"), "a task brings its own prompt"),
     ):
         assert evaluate(*command, tmp_path / "none", *words) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_a_set_may_bring_its_own_prompts(folder, tmp_path):
@@ -242,7 +242,7 @@ def damaged(data: Path, tmp_path: Path, table: str, line: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("table", "line", "told"),
+    ("table", "line", "message"),
     [
         ("qrels", '{"query-id": "q0", "corpus-id": "dX", "score": 1}', "dX"),
         ("qrels", '{"query-id": "qX", "corpus-id": "d0", "score": 1}', "qX"),
@@ -251,13 +251,13 @@ def damaged(data: Path, tmp_path: Path, table: str, line: str) -> Path:
         ("queries", "{not json", "JSON"),
     ],
 )
-def test_eval_refuses_a_damaged_set(folder, tmp_path, capsys, table, line, told):
+def test_eval_refuses_a_damaged_set(folder, tmp_path, capsys, table, line, message):
     data = damaged(folder.parent / "test", tmp_path, table, line)
     out = tmp_path / "report"
     assert evaluate("retrieval", "--model", folder, "--data", data, "--out", out) == 2
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
     assert len(lines) == 1
-    assert any(word in lines[0] for word in told.split("|"))
+    assert any(word in lines[0] for word in message.split("|"))
     assert not out.exists()
 
 
@@ -282,7 +282,7 @@ def test_a_broken_recording_is_fatal_where_it_counts(folder, tmp_path, capsys):
 
 def test_eval_refuses_wrong_arguments(folder, tmp_path, capsys):
     data = folder.parent / "test"
-    for words, told in (
+    for words, message in (
         (["retrieval", "--model", tmp_path, "--data", data], "model.json: no such file"),
         (["retrieval", "--model", folder, "--data", tmp_path], "queries"),
         (["retrieval", "--model", folder, "--data", data, "--dims", "64"], "dimension 64"),
@@ -291,7 +291,7 @@ def test_eval_refuses_wrong_arguments(folder, tmp_path, capsys):
         (["retreival"], "retreival"),
     ):
         assert evaluate(*words) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_one_query_has_scores_and_no_intervals(folder, tmp_path):

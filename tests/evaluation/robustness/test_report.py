@@ -252,10 +252,10 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_bad_sets(mistake, model, tmp_path):
-    spoil, told = MISTAKES[mistake]
+    spoil, message = MISTAKES[mistake]
     folder = tiny_run.make_retrieval_set(tmp_path / "set", queries=2)
     spoil(folder)
-    with pytest.raises(MrlError, match=told):
+    with pytest.raises(MrlError, match=message):
         report_robustness(model, folder, tmp_path / "out", conditions=FEW[:2])
     assert not (tmp_path / "out").exists()
 

@@ -99,8 +99,8 @@ def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, c
     assert sum(r.metric == "ndcg@10 of a block alone" for r in records) == 8
     prefixes = {r.dim: r.value for r in records if r.setting.get("kept") == "prefix"}
 
-    told = rotate.fit_model_rotation(model, data, fit="joint")
-    assert "the first 32 coordinates keep 100.0% of the energy as they are" in told
+    message = rotate.fit_model_rotation(model, data, fit="joint")
+    assert "the first 32 coordinates keep 100.0% of the energy as they are" in message
     rotation = read_rotation(model, head_digest=embedder.info.head_digest)
     assert rotation is not None
     assert rotation.data_digest == digest_retrieval_set(found)
@@ -108,8 +108,8 @@ def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, c
     both = tmp_path / "both"
     table = report_spectrum(model, data, both, seeds=2)
     assert "| prefix | rotated prefix |" in table
-    told = (both / "report.md").read_text("utf-8")
-    assert "25 of this set's 25 documents were among what it was fitted on" in told
+    message = (both / "report.md").read_text("utf-8")
+    assert "25 of this set's 25 documents were among what it was fitted on" in message
     rows = [json.loads(line) for line in (both / "spectra.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * (6 + 25 + 31)
     kept = [row for row in rows if row["vectors"] == "text" and row["centred"]]
@@ -171,13 +171,13 @@ def test_a_rotation_is_fitted_on_a_manifest(model, embedder, tmp_path, calls, co
     again = read_rotation(model, head_digest=embedder.info.head_digest)
     assert again is not None
     assert (again.fitted_on, again.centred, again.rows) == ("speech", False, 12)
-    for wrong, told in (
+    for wrong, message in (
         (["--split", "validation"], "has no example of the split 'validation'"),
         (["--examples", "1"], "--examples: 1, expected 2 or more"),
         (["--data", str(tmp_path / "none")], "no such folder"),
     ):
         assert run_command(rotate.main, [*words, "--overwrite", *wrong]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     (model / ROTATION_FILE).unlink()
 
 

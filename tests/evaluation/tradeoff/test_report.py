@@ -28,7 +28,7 @@ from mrl_jax.evaluation.tradeoff.measure import (
     measure,
     parse_budget,
 )
-from mrl_jax.inference.search.config import Setting, read_setting, write_setting
+from mrl_jax.inference.search.config import SearchConfig, read_search_config, write_search_config
 
 RNG = np.random.default_rng(0)
 DOCUMENTS = RNG.normal(size=(60, 16)).astype(np.float32)
@@ -71,16 +71,16 @@ def test_the_grid_measured():
     for dim, expected in zip(
         (16, 4), evaluate_retrieval(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4)), strict=True
     ):
-        result = by[Setting(dim=dim, shortlist=0)]
+        result = by[SearchConfig(dim=dim, shortlist=0)]
         np.testing.assert_allclose(result.ndcg, expected.per_query["ndcg@10"], atol=1e-12)
         assert result.bytes == 4 * dim
         assert result.flops == 2 * dim * 90
         assert result.latency_ms > 0
-    assert by[Setting(dim=16, shortlist=0)].recall == 1
-    assert by[Setting(dim=4, shortlist=0)].recall < 1
-    projected = by[Setting(dim=16, rank=4, precision="int8", shortlist=0)]
+    assert by[SearchConfig(dim=16, shortlist=0)].recall == 1
+    assert by[SearchConfig(dim=4, shortlist=0)].recall < 1
+    projected = by[SearchConfig(dim=16, rank=4, precision="int8", shortlist=0)]
     assert (projected.bytes, projected.flops) == (4, 2 * 4 * 90 + 2 * 16 * 4)
-    funnel = by[Setting(dim=16, prefix=4, precision="binary", shortlist=0)]
+    funnel = by[SearchConfig(dim=16, prefix=4, precision="binary", shortlist=0)]
     assert funnel.bytes == 1 + 2
     assert all(r.setting.shortlist == 10 for r in results)
 
@@ -88,7 +88,7 @@ def test_the_grid_measured():
 def test_a_longer_short_list_finds_more_and_works_more():
     def found(shortlist: int) -> Measured:
         results = measure(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4), shortlist=shortlist)
-        wanted = Setting(dim=16, prefix=4, shortlist=shortlist)
+        wanted = SearchConfig(dim=16, prefix=4, shortlist=shortlist)
         return next(r for r in results if r.setting == wanted)
 
     short, whole = found(10), found(60)
@@ -131,16 +131,16 @@ def test_a_grown_corpus_begins_with_the_real_one():
 def test_what_cannot_be_measured():
     with pytest.raises(MrlError, match="dimension 17 is not of this model"):
         measure(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(17,))
-    for spoilt, told in ((QUERIES.copy(), "query"), (DOCUMENTS.copy(), "document")):
+    for spoilt, message in ((QUERIES.copy(), "query"), (DOCUMENTS.copy(), "document")):
         spoilt[3, 3] = np.nan
-        pair = (spoilt, DOCUMENTS) if told == "query" else (QUERIES, spoilt)
-        with pytest.raises(MrlError, match=f"the vector of {told} .* is not finite"):
+        pair = (spoilt, DOCUMENTS) if message == "query" else (QUERIES, spoilt)
+        with pytest.raises(MrlError, match=f"the vector of {message} .* is not finite"):
             measure(*pair, JUDGEMENTS, dims=(16,))
 
 
 def measured(ndcg: float, size: int, latency: float = 1.0) -> Measured:
     return Measured(
-        setting=Setting(dim=size),
+        setting=SearchConfig(dim=size),
         ndcg=np.asarray([ndcg]),
         recall=1.0,
         bytes=size,
@@ -163,7 +163,7 @@ def test_budgets():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("byte=1", "'byte' cannot be limited.*'bytes'"),
         ("latency=1", "'latency_ms'"),
@@ -174,8 +174,8 @@ def test_budgets():
         ("bytes=1,bytes=2", "limited twice"),
     ],
 )
-def test_budgets_that_are_none(text, told):
-    with pytest.raises(MrlError, match=told):
+def test_budgets_that_are_none(text, message):
+    with pytest.raises(MrlError, match=message):
         parse_budget(text)
 
 
@@ -217,7 +217,7 @@ def test_eval_tradeoff_writes_a_report_and_the_setting(model, data, tmp_path, ca
     assert evaluate(*command) == 2
     assert "exists already" in capsys.readouterr().err
     other = (*command[:5], "--out", tmp_path / "other")
-    for words, told in (
+    for words, message in (
         (("--corpus-size", "24"), "the corpus size is 24, and the set has 25"),
         (("--budget", "byts=3"), "'bytes'"),
         (("--dims", "64"), "64 is not of this model"),
@@ -228,7 +228,7 @@ def test_eval_tradeoff_writes_a_report_and_the_setting(model, data, tmp_path, ca
         (("--corpus-size", "999999999999"), "and this machine has"),
     ):
         assert evaluate(*other, *words) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
         assert not (tmp_path / "other").exists()
 
 
@@ -247,8 +247,8 @@ def test_a_setting_is_of_one_head(model, tmp_path):
         plain.quantize(DOCUMENTS)
     whole = plain.embed_text(["ba ce", "di", "fo gu fo"])
     directions = np.linalg.qr(np.random.default_rng(1).normal(size=(16, 4)))[0].astype(np.float32)
-    setting = Setting(dim=16, rank=4, precision="int8", shortlist=10)
-    write_setting(folder, info, setting, directions, {})
+    setting = SearchConfig(dim=16, rank=4, precision="int8", shortlist=10)
+    write_search_config(folder, info, setting, directions, {})
     embedder = mrl_jax.Embedder.load(folder, setting=True)
     vectors = embedder.embed_text(["ba ce", "di", "fo gu fo"])
     expected = tradeoff.project(whole, 16, directions)
@@ -261,14 +261,14 @@ def test_a_setting_is_of_one_head(model, tmp_path):
     kept = array.read_bytes()
     array.write_bytes(kept[:-1] + b"x")
     with pytest.raises(MrlError, match="cannot be read as a setting"):
-        read_setting(folder, info)
+        read_search_config(folder, info)
     array.write_bytes(kept)
     with pytest.raises(MrlError, match=f"another head.*{info.head_digest[:12]}.*0123456789ab"):
-        read_setting(folder, dataclasses.replace(info, head_digest="0123456789abcdef"))
+        read_search_config(folder, dataclasses.replace(info, head_digest="0123456789abcdef"))
     # Another choice leaves nothing of this one.
-    write_setting(folder, info, Setting(dim=8), None, {})
+    write_search_config(folder, info, SearchConfig(dim=8), None, {})
     assert {path.name for path in folder.glob("*setting*")} == {"setting.json"}
-    assert read_setting(folder, info) == (Setting(dim=8), None)
+    assert read_search_config(folder, info) == (SearchConfig(dim=8), None)
     (folder / "setting.json").write_text("{")
     with pytest.raises(MrlError, match="cannot be read as a setting"):
-        read_setting(folder, info)
+        read_search_config(folder, info)

@@ -37,15 +37,15 @@ def test_it_is_a_stable_sort(chunk, k):
 # Few sizes, so that few shapes are compiled; blocks are left partly filled.
 @given(
     seed=st.integers(0, 2**32 - 1),
-    spread=st.integers(1, 4),
+    to_global=st.integers(1, 4),
     k=st.sampled_from([1, 5, 40]),
     chunk=st.sampled_from([1000, 2752]),
 )
 @settings(max_examples=40, deadline=None, derandomize=True)
-def test_ties_in_many_blocks_are_told_by_index(seed, spread, k, chunk):
+def test_ties_in_many_blocks_are_told_by_index(seed, to_global, k, chunk):
     rng = np.random.default_rng(seed)
-    queries = rng.integers(-spread, spread + 1, (4, 6)).astype(np.float32)
-    documents = rng.integers(-spread, spread + 1, (43 * BLOCK - 7, 6)).astype(np.float32)
+    queries = rng.integers(-to_global, to_global + 1, (4, 6)).astype(np.float32)
+    documents = rng.integers(-to_global, to_global + 1, (43 * BLOCK - 7, 6)).astype(np.float32)
     every = queries @ documents.T
     expected = np.argsort(-every, axis=1, kind="stable")[:, :k]
     found = rank(queries, documents, k, chunk=chunk)
@@ -182,11 +182,11 @@ def test_vectors_that_are_not_finite_are_named(value):
 def test_a_score_does_not_depend_on_how_its_vectors_lie(width):
     rng = np.random.default_rng(width)
     queries, documents = (rng.normal(size=(n, width)).astype(np.float32) for n in (20, 30))
-    spread = np.broadcast_to(queries[:, None], (20, 30, width))
+    to_global = np.broadcast_to(queries[:, None], (20, 30, width))
     # The sums themselves, before they are rounded to what is compared.
-    found = np.broadcast_to(documents, spread.shape)
-    together = module._exact_sums(spread, found)
+    found = np.broadcast_to(documents, to_global.shape)
+    together = module._exact_sums(to_global, found)
     apart = [[np.sum(q.astype(np.float64) * d) for d in documents] for q in queries]
     np.testing.assert_array_equal(together, apart)
-    careless = (spread.astype(np.float64) * found).sum(axis=-1)
+    careless = (to_global.astype(np.float64) * found).sum(axis=-1)
     assert (careless != together).any()

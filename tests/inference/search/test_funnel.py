@@ -12,8 +12,8 @@ from mrl_jax.inference.search.quantize import Int8Store, to_binary, to_int8
 
 
 def unit(rows: int, width: int, seed: int = 0) -> np.ndarray:
-    spread = np.linspace(1, 0.2, width)
-    vectors = np.random.default_rng(seed).normal(size=(rows, width)) * spread + 0.3
+    to_global = np.linspace(1, 0.2, width)
+    vectors = np.random.default_rng(seed).normal(size=(rows, width)) * to_global + 0.3
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 

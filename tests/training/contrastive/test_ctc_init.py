@@ -18,8 +18,8 @@ from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 from mrl_jax.training.contrastive.ctc_init import (
     RIDGE,
     character_vectors,
+    init_from_ctc,
     ridge,
-    start_at_transcript,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -101,7 +101,7 @@ def test_tokens_of_a_started_head_are_the_regression(towers):
     model.calibrate(batch.samples, batch.lengths)
     output = model.speech(batch.samples, batch.lengths)
     before = np.asarray(model.head(output.layer_states))
-    start_at_transcript(model, speech, tokenizer, [batch, batch])
+    init_from_ctc(model, speech, tokenizer, [batch, batch])
     tokens = np.asarray(model.head(output.layer_states))
 
     # The same by numpy, in float64, from unscaled states of valid frames only.
@@ -136,10 +136,10 @@ def test_what_cannot_be_started_from(towers, tmp_path):
     )
     tokenizer = TextTokenizer(text)
     with pytest.raises(MrlError, match="hubert_ctc"):
-        start_at_transcript(model, text, tokenizer, [])
+        init_from_ctc(model, text, tokenizer, [])
     with pytest.raises(MrlError, match="no clip has a frame"):
-        start_at_transcript(model, speech, tokenizer, [])
+        init_from_ctc(model, speech, tokenizer, [])
     batch = batch_of(model.speech, [(0,)])
     silent = dataclasses.replace(batch, lengths=jnp.zeros(1, jnp.int32))
     with pytest.raises(MrlError, match="no clip has a frame"):
-        start_at_transcript(model, speech, tokenizer, [silent])
+        init_from_ctc(model, speech, tokenizer, [silent])

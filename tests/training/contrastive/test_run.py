@@ -24,7 +24,7 @@ from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.retrieval_set import read_retrieval_set
 from mrl_jax.evaluation.retrieval.report import run_retrieval
-from mrl_jax.inference.cascade_config import PipelineConfig
+from mrl_jax.inference.cascade_config import CascadeConfig
 from mrl_jax.nn import param_tree
 from mrl_jax.training.contrastive.config import ExperimentConfig
 from mrl_jax.training.contrastive.run import train
@@ -69,7 +69,7 @@ def finished(world, one_device):
     """An uninterrupted run, and what it said."""
     said: list[str] = []
     workdir = world.folder / "finished"
-    run = train(world.load(), workdir, devices=one_device, say=said.append)
+    run = train(world.load(), workdir, devices=one_device, log=said.append)
     return workdir, run, said
 
 
@@ -105,7 +105,7 @@ def test_the_loss_falls(world, one_device):
         world.load("train.steps=40", "train.validate_every=0", "train.checkpoint_every=0"),
         world.folder / "longer",
         devices=one_device,
-        say=lambda _: None,
+        log=lambda _: None,
     )
     values = losses(world.folder / "longer")
     assert np.mean(values[-8:]) < 0.8 * np.mean(values[:8])
@@ -143,7 +143,7 @@ def test_the_exported_model_scores_as_the_trained_state(world, finished):
 def test_a_finished_run_is_not_run_again(world, finished, one_device):
     workdir, run, _ = finished
     before, said = losses(workdir), []
-    again = train(world.load(), workdir, devices=one_device, say=said.append)
+    again = train(world.load(), workdir, devices=one_device, log=said.append)
     assert again.summary.step == 12
     assert losses(workdir) == before
     assert again.model == run.model
@@ -158,7 +158,7 @@ def test_what_has_changed_since_the_run_began_is_said(world, finished, one_devic
     path.write_text(json.dumps({**record, "data_digest": "of other recordings"}))
     said: list[str] = []
     config = world.load("train.checkpoint_every=5")
-    train(config, workdir, devices=one_device, say=said.append)
+    train(config, workdir, devices=one_device, log=said.append)
     [note] = [line for line in said if "changed since the run began" in line]
     assert f"data_digest of other recordings → {record['data_digest']}" in note
     assert "train.checkpoint_every" in note
@@ -173,7 +173,7 @@ def test_two_runs_are_the_same_to_the_bit_and_another_seed_is_not(world, finishe
             world.load(*quick, change),
             world.folder / name,
             devices=one_device,
-            say=lambda _: None,
+            log=lambda _: None,
         )
     assert losses(world.folder / "same") == losses(workdir)
     assert losses(world.folder / "other") != losses(workdir)
@@ -191,7 +191,7 @@ def test_steps_compile_once_a_bucket(world, one_device):
         world.load("data.validation=", "train.steps=12", "data.batch.num_buckets=3"),
         world.folder / "compiles",
         devices=one_device,
-        say=lambda _: None,
+        log=lambda _: None,
     )
     steps = [name for name in compiled if "step" in name or "_fun" in name]
     assert 0 < run.summary.compiled_shapes <= 3
@@ -204,7 +204,7 @@ def test_another_device_count_resumes(world, finished):
     half = world.load(*changes, "train.steps=12")
     run_until(half, workdir, 6)
     two = Devices("pmap", jax.devices()[:2])
-    train(half, workdir, devices=two, say=lambda _: None)
+    train(half, workdir, devices=two, log=lambda _: None)
     ours, theirs = losses(workdir), losses(finished[0])
     np.testing.assert_allclose(ours, theirs, rtol=2e-4)
     assert len(ours) == 12
@@ -225,7 +225,7 @@ def run_until(config: ExperimentConfig, workdir: Path, step: int) -> None:
     try:
         said: list[str] = []
         one = Devices("pmap", jax.devices()[:1])
-        run = train(config, workdir, devices=one, say=said.append)
+        run = train(config, workdir, devices=one, log=said.append)
     finally:
         loop.MetricsLog = original
     assert not run.summary.finished
@@ -242,7 +242,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(world, finished, one_device)
         assert checkpoints.latest_step is not None
         assert 4 <= checkpoints.latest_step < 12
     assert not (workdir / "model.json").exists()
-    run = train(config, workdir, devices=one_device, say=lambda _: None)
+    run = train(config, workdir, devices=one_device, log=lambda _: None)
     assert run.summary.finished
     assert losses(workdir) == losses(finished[0])
     for path, array in tiny_run.exported_head(workdir).items():
@@ -253,12 +253,13 @@ KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 from mrl_jax.core.config import load_config, override
-from mrl_jax.core.errors import run_command
-from mrl_jax import experiment, training_run
+from mrl_jax.core.cli import run_command
+from mrl_jax.training.contrastive.config import ExperimentConfig
+from mrl_jax.training.contrastive.run import train
 import grain, orbax.checkpoint, tensorflow_datasets, tokenizers, optax  # Before the forks.
 
 config = override(
-    load_config(Path(sys.argv[1]), experiment.ExperimentConfig),
+    load_config(Path(sys.argv[1]), ExperimentConfig),
     ["train.steps=60", "train.checkpoint_every=2", "train.validate_every=20"],
 )
 workdir, kills = Path(sys.argv[2]), int(sys.argv[3])
@@ -271,7 +272,7 @@ for attempt in range(kills + 1):
     child = os.fork()
     if child == 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")
-        os._exit(run_command(lambda _: training_run.train(config, workdir) and 0, []))
+        os._exit(run_command(lambda _: train(config, workdir) and 0, []))
     if attempt < kills:
         start, wanted = lines(), rng.randint(1, 5)
         while lines() < start + wanted:
@@ -323,13 +324,13 @@ def test_what_is_not_finite_stops_the_run_and_is_never_saved(world, one_device):
     assert good is not None
     wild = override(sane, ["optim.learning_rate=1e30", "optim.warmup_fraction=0"])
     with pytest.raises(MrlError, match=rf"not finite.*The checkpoint of step {good} is whole"):
-        train(wild, workdir, devices=one_device, say=lambda _: None)
+        train(wild, workdir, devices=one_device, log=lambda _: None)
     assert not (workdir / "model.json").exists()
-    assert train(sane, workdir, devices=one_device, say=lambda _: None).summary.finished
+    assert train(sane, workdir, devices=one_device, log=lambda _: None).summary.finished
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (["data.train=nowhere.jsonl"], "nowhere.jsonl"),
         (["loss.dims=[64,32]"], "loss.dims has 64, expected 1 to 32"),
@@ -350,13 +351,13 @@ def test_what_is_not_finite_stops_the_run_and_is_never_saved(world, one_device):
         (["data.build.sample_rate=8000"], "the data set is at 8000 Hz"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(world, changes, told, capsys, tmp_path):
+def test_wrong_input_is_one_line_and_status_2(world, changes, message, capsys, tmp_path):
     changes = [change.format(speech=world.speech) for change in changes]
     command = ["--config", str(world.config), "--workdir", str(tmp_path / "run"), *changes]
     assert run_command(importlib.import_module("train").main, command) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in lines if line.startswith("error:")]) == 1
-    assert told in lines[-1]
+    assert message in lines[-1]
     assert not (tmp_path / "run" / "model.json").exists()
 
 
@@ -374,7 +375,7 @@ def test_a_run_of_another_model_is_refused(world, finished, one_device, tmp_path
             world.load(f"model.speech_tower={speech}"),
             finished[0],
             devices=one_device,
-            say=lambda _: None,
+            log=lambda _: None,
         )
     assert ours in str(error.value)
     assert theirs in str(error.value)
@@ -383,20 +384,20 @@ def test_a_run_of_another_model_is_refused(world, finished, one_device, tmp_path
             world.load("loss.learn_temperature=true"),
             finished[0],
             devices=one_device,
-            say=lambda _: None,
+            log=lambda _: None,
         )
-    for change, told in (
+    for change, message in (
         ("model.end_token=false", "its end token is 0, expected None"),
         ("model.calibrate=false", "its calibration layer_scale is"),
     ):
-        with pytest.raises(MrlError, match=told):
-            train(world.load(change), finished[0], devices=one_device, say=lambda _: None)
+        with pytest.raises(MrlError, match=message):
+            train(world.load(change), finished[0], devices=one_device, log=lambda _: None)
     assert text.is_dir()
 
 
 def test_a_head_that_starts_at_the_transcript(world, tmp_path, one_device):
     changes = ("model.start=ctc", "train.steps=1", "optim.learning_rate=1e-12")
-    train(world.load(*changes), tmp_path / "run", devices=one_device, say=lambda _: None)
+    train(world.load(*changes), tmp_path / "run", devices=one_device, log=lambda _: None)
     kernel = tiny_run.exported_head(tmp_path / "run")["head.frame_downsample.kernel"]
     np.testing.assert_allclose(kernel, np.broadcast_to(np.eye(32), (2, 32, 32)), atol=1e-5)
     with pytest.raises(MrlError, match=r"model\.start is 'ctx', expected one of random, ctc"):
@@ -407,7 +408,7 @@ def test_every_config_builds():
     found = sorted((ROOT / "configs").glob("*.py"))
     assert len(found) >= 3
     for path in found:
-        kinds = (ExperimentConfig, TextStageExperiment, CtcExperiment, PipelineConfig)
+        kinds = (ExperimentConfig, TextStageExperiment, CtcExperiment, CascadeConfig)
         config = load_config(path, *kinds)
         assert config.name == path.stem
         header = path.read_text(encoding="utf-8")
@@ -449,7 +450,7 @@ def test_a_dual_encoder_trains_resumes_and_is_exported(world, one_device, tmp_pa
         "model.kind=dual_encoder", "optim.learning_rate=0.01", "loss.name=l1_cosine"
     )
     run_until(config, tmp_path, 7)
-    run = train(config, tmp_path, devices=one_device, say=said.append)
+    run = train(config, tmp_path, devices=one_device, log=said.append)
     assert any("resumed from step" in line for line in said)
     assert run.model.kind == "dual_encoder"
     values = losses(tmp_path)

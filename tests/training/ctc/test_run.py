@@ -68,7 +68,7 @@ def finished(world, one_device):
     workdir = world.folder / "finished"
     return (
         workdir,
-        train_recogniser(world.load(), workdir, devices=one_device, say=said.append),
+        train_recogniser(world.load(), workdir, devices=one_device, log=said.append),
         said,
     )
 
@@ -113,20 +113,20 @@ def test_stopped_by_sigterm_it_goes_on_to_the_same(world, finished, one_device):
     workdir, original = world.folder / "stopped", loop.MetricsLog
     loop.MetricsLog = Stopping
     try:
-        run = train_recogniser(world.load(), workdir, devices=one_device, say=lambda _: None)
+        run = train_recogniser(world.load(), workdir, devices=one_device, log=lambda _: None)
     finally:
         loop.MetricsLog = original
     assert not run.finished
     assert run.tower is None
     said: list[str] = []
-    again = train_recogniser(world.load(), workdir, devices=one_device, say=said.append)
+    again = train_recogniser(world.load(), workdir, devices=one_device, log=said.append)
     assert again.finished
     assert any("resumed from step" in line for line in said)
     assert losses(workdir) == losses(finished[0])
     assert again.info.digest == finished[1].info.digest
     changed = world.load("data.plain=false", "data.train=" + str(capitals(world)))
     with pytest.raises(MrlError, match="of another model: its vocabulary"):
-        train_recogniser(changed, workdir, devices=one_device, say=lambda _: None)
+        train_recogniser(changed, workdir, devices=one_device, log=lambda _: None)
 
 
 def capitals(world: World) -> Path:
@@ -157,7 +157,7 @@ def test_it_learns_from_random_weights(world, one_device, tmp_path):
             freeze_convolutions=False,
         ),
     )
-    train_recogniser(config, tmp_path / "run", devices=one_device, say=lambda _: None)
+    train_recogniser(config, tmp_path / "run", devices=one_device, log=lambda _: None)
     values = losses(tmp_path / "run")
     assert np.mean(values[-8:]) < 0.7 * np.mean(values[:8])
 
@@ -168,7 +168,7 @@ def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_pat
         world.load(*changes, "optim.learning_rate=1e-9"),
         tmp_path / "run",
         devices=one_device,
-        say=lambda _: None,
+        log=lambda _: None,
     )
     assert run.info.vocabulary == finished[1].info.vocabulary
     before, after = stored(finished[1].tower), stored(run.tower)
@@ -176,7 +176,7 @@ def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (["model.vocabulary=tower"], "the vocabulary has no 'b', 'c', 'd', 'e'"),
         (["train.fsdp=2"], "train.fsdp is 2, and shares out frozen weights"),
@@ -193,7 +193,7 @@ def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_pat
         (["data.build.sample_rate=8000"], "the data set is at 8000 Hz"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(world, changes, told, capsys, tmp_path):
+def test_wrong_input_is_one_line_and_status_2(world, changes, message, capsys, tmp_path):
     empty = changed_manifest(world, "empty", text="?!")  # Nothing, once it is plain.
     places = {"empty": empty, "text": world.speech.with_name("text")}
     changes = [change.format(**places) for change in changes]
@@ -201,7 +201,7 @@ def test_wrong_input_is_one_line_and_status_2(world, changes, told, capsys, tmp_
     assert run_command(importlib.import_module("train").main, command) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in lines if line.startswith("error:")]) == 1
-    assert told in lines[-1]
+    assert message in lines[-1]
     assert not (tmp_path / "run" / "tower").exists()
 
 
@@ -312,7 +312,7 @@ def test_a_tower_of_capitals_is_spelled_in_capitals(world, one_device, tmp_path)
         world.load(*changes, "train.steps=1"),
         tmp_path / "run",
         devices=one_device,
-        say=lambda _: None,
+        log=lambda _: None,
     )
     assert run.info.vocabulary.tokens == tokens
     assert isinstance(load_hubert_ctc(run.tower), nnx.Module)

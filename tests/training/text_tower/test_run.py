@@ -281,7 +281,7 @@ def one_device():
 @pytest.fixture(scope="module")
 def finished(world, one_device):
     said = []
-    run = train_text(load(world), world / "run", devices=one_device, say=said.append)
+    run = train_text(load(world), world / "run", devices=one_device, log=said.append)
     return run, said
 
 
@@ -308,15 +308,15 @@ def test_the_export_is_a_sentence_transformers_folder(finished, tmp_path):
     run, _ = finished
     export(run.tower, tmp_path / "out")
     model = sentence_transformer(tmp_path / "out")
-    asked, told = (list(side) for side in zip(*PAIRS, strict=True))
+    asked, message = (list(side) for side in zip(*PAIRS, strict=True))
     theirs = model.encode(asked, prompt_name="find", convert_to_numpy=True)
     texts = [f"{PROMPT}\nQuery:{text}" for text in asked]
     tokenizer = TextTokenizer(run.tower, max_tokens=64)
     tower = mrl_jax.load_qwen3(run.tower)
     ours = np.asarray(tower.embed(*pad_tokens(tokenizer.encode(texts))))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    long = np.asarray(tower.embed(*pad_tokens(tokenizer.encode([told[0] * 20]))))
-    np.testing.assert_allclose(long, model.encode([told[0] * 20]), atol=1e-5)
+    long = np.asarray(tower.embed(*pad_tokens(tokenizer.encode([message[0] * 20]))))
+    np.testing.assert_allclose(long, model.encode([message[0] * 20]), atol=1e-5)
     assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Normalize"]
     # Without the end token it would be another vector.
     ids = [row[:-1] for row in tokenizer.encode(texts)]
@@ -330,7 +330,7 @@ def test_a_trained_tower_can_be_trained_on(finished, world, one_device, tmp_path
         model=dataclasses.replace(load(world).model, new=None, text_tower=str(run.tower)),
     )
     config = override(config, ["model.dtype=bfloat16", "optim.name=adafactor"])
-    again = train_text(config, tmp_path / "run", devices=one_device, say=lambda _: None)
+    again = train_text(config, tmp_path / "run", devices=one_device, log=lambda _: None)
     assert again.info is not None
     assert again.info.dtype == "bfloat16"
     tokenizer = "tokenizer.json"
@@ -348,23 +348,23 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(TextPairSource, "__call__", stopping)
-        run = train_text(load(world), tmp_path / "run", devices=one_device, say=lambda _: None)
+        run = train_text(load(world), tmp_path / "run", devices=one_device, log=lambda _: None)
     assert not run.finished
     assert run.summary.step == 8
     said = []
-    run = train_text(load(world), tmp_path / "run", devices=one_device, say=said.append)
+    run = train_text(load(world), tmp_path / "run", devices=one_device, log=said.append)
     assert "resumed from step 8" in said
     assert run.info.digest == whole.info.digest
-    for change, told in (
+    for change, message in (
         ("model.new.mlp_width=16", "the run began with a tower of other sizes"),
         ("optim.name=adafactor", "another model: its optimiser is adamw, expected adafactor"),
     ):
-        with pytest.raises(MrlError, match=told):
+        with pytest.raises(MrlError, match=message):
             train_text(load(world, change), tmp_path / "run", devices=one_device)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (["data.train={root}/empty.jsonl"], "line 2: `query` is empty"),
         (["data.train={root}/column.jsonl"], "line 1: has no `document`"),
@@ -384,7 +384,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
         (["data.train={root}/task.jsonl"], "the task 'rag' has no prompt, expected one of find"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(world, changes, told, capsys, tmp_path):
+def test_wrong_input_is_one_line_and_status_2(world, changes, message, capsys, tmp_path):
     if not (world / "towers").exists():
         make_towers(world / "towers")
         lines = {
@@ -405,7 +405,7 @@ def test_wrong_input_is_one_line_and_status_2(world, changes, told, capsys, tmp_
     assert run_command(importlib.import_module("train").main, command) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in lines if line.startswith("error:")]) == 1
-    assert told in lines[-1]
+    assert message in lines[-1]
     assert not (tmp_path / "run" / "tower").exists()
 
 
@@ -419,7 +419,7 @@ def test_a_tokenizer_of_another_tower_is_refused(world, finished, one_device, tm
     (tmp_path / "greek.jsonl").write_text((json.dumps(row) + "\n") * 8)
     config = override(config, [f"data.train={tmp_path / 'greek.jsonl'}"])
     with pytest.raises(MrlError, match=r"the tokenizer gives the id \d+, and the tower has \d+"):
-        train_text(config, tmp_path / "run", devices=one_device, say=lambda _: None)
+        train_text(config, tmp_path / "run", devices=one_device, log=lambda _: None)
 
 
 @pytest.mark.parametrize("kind", ["plain", "byte level", "other"])
