@@ -1,0 +1,84 @@
+"""JSON files that describe one dataclass: read, checked against its types, one error path."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cattrs
+
+from mrl_jax.core.errors import MrlError
+
+Record = TypeVar("Record")
+
+
+def read_object(path: Path, *, version: int | None = None) -> dict[str, Any]:
+    """The JSON object in a file, without its "format" where a version of it is expected.
+
+    Raises:
+        OSError, ValueError: no file, no JSON, no object, another version; see `readable_as`.
+    """
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(raw, dict):
+        raise ValueError("not a JSON object")
+    if version is not None and raw.pop("format", None) != version:
+        raise ValueError(f"the format is not {version}")
+    return raw
+
+
+def as_record(raw: Mapping[str, Any], kind: type[Record]) -> Record:
+    """A dataclass from the values that JSON has: lists become tuples, nested ones are built.
+
+    Raises:
+        ValueError, TypeError: a field that is missing, unknown or of another type.
+    """
+    try:
+        return _CONVERTER.structure(raw, kind)
+    except cattrs.errors.ForbiddenExtraKeysError as error:
+        raise ValueError(f"unknown fields: {', '.join(sorted(error.extra_fields))}") from error
+    except KeyError as error:
+        raise ValueError(f"the field {error} is missing") from error
+
+
+@contextlib.contextmanager
+def readable_as(what: str, path: Path, *, hint: str) -> Iterator[None]:
+    """Turns whatever a damaged file raises inside the block into one line.
+
+    Args:
+        what: the file should hold, "a tower description" for one.
+        path: the file.
+        hint: how to replace it.
+
+    Raises:
+        MrlError: the block raised one of the errors of damaged files.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MrlError(f"cannot be read as {what} ({error})", where=path, hint=hint) from error
+
+
+def _number(value: Any, kind: type) -> Any:
+    allowed = (int, float) if kind is float else kind
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return kind(value)
+
+
+def _exact(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
+    for kind in (int, float):
+        converter.register_structure_hook(kind, _number)
+    for kind in (str, bool):
+        converter.register_structure_hook(kind, _exact)
+    return converter
+
+
+_CONVERTER = _converter()
