@@ -60,7 +60,7 @@ class Voice:
     variant: str
     pitch: int
     rate: int
-    to_global: int
+    pitch_range: int
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ def _voices(variants: str, *, start: int) -> tuple[Voice, ...]:
             variant=variant,
             pitch=30 + 7 * i % 43,
             rate=150 + 11 * i % 51,
-            to_global=30 + 13 * i % 41,
+            pitch_range=30 + 13 * i % 41,
         )
         for i, variant in enumerate(variants.split(), start)
     )
@@ -239,7 +239,7 @@ class _Espeak:
         known = Path("espeak-ng-data", "voices", "!v", voice.variant).is_file()
         if not known or library.espeak_SetVoiceByName(f"{BASE_VOICE}+{voice.variant}".encode()):
             raise MrlError(f"espeak-ng has no voice {BASE_VOICE}+{voice.variant}")
-        settings = {_RATE: voice.rate, _PITCH: voice.pitch, _RANGE: voice.to_global}
+        settings = {_RATE: voice.rate, _PITCH: voice.pitch, _RANGE: voice.pitch_range}
         for parameter, value in settings.items():
             library.espeak_SetParameter(parameter, value, 0)
         heard: list[bytes] = []
