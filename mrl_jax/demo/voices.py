@@ -232,7 +232,7 @@ class _Espeak:
         if self.rate <= 0:
             raise MrlError("espeak-ng cannot read its data", where=data, hint="install it again")
 
-    def log(self, sounds: str, voice: Voice) -> bytes:
+    def speak(self, sounds: str, voice: Voice) -> bytes:
         """The 16-bit samples of one utterance; once in a process."""
         library = self._library
         # The library would take the base voice for a variant that it does not have.
@@ -265,7 +265,7 @@ def _fork(espeak: _Espeak, sounds: str, voice: Voice) -> bool:
         return os.waitpid(child, 0)[1] == 0
     status = 1
     try:
-        pcm = espeak.log(sounds, voice)
+        pcm = espeak.speak(sounds, voice)
         with open(sys.stdout.fileno(), "wb", closefd=False) as out:
             out.write(_HEADER.pack(espeak.rate, len(pcm)) + pcm)
         status = 0
