@@ -1,16 +1,14 @@
 """Which rows make up each batch: a pure function of seed and step."""
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-
-Augment = Callable[[HostArray, np.random.Generator], HostArray]
-
+from mrl_jax.data.audio.augment import Augment as Augment
 
 GRID = 1600
 """Bucket sizes are whole tenths of a second at 16 kHz."""
@@ -142,8 +140,14 @@ def read_batches(source: Steps, *, start: int, config: Reading) -> Generator[Any
         yield from iterator
 
 
-def _sizes_by_bucket(lengths: HostArray, plan: BatchPlan) -> list[int]:
+def sizes_by_bucket(lengths: HostArray, plan: BatchPlan) -> list[int]:
     """Tokens or frames to pad to: eights, and enough for every shorter bucket's as well."""
     longest = np.zeros(len(plan.sizes), np.int64)
     np.maximum.at(longest, plan.bucket_of, lengths)
     return [int(-(-size // 8) * 8) for size in np.maximum.accumulate(longest)]
+
+
+def identities(keys: Iterable[Sequence[Any]]) -> HostArray:
+    """[N] int32: equal numbers for equal keys, which are strings or token ids."""
+    numbers: dict[tuple[Any, ...], int] = {}
+    return np.asarray([numbers.setdefault(tuple(key), len(numbers)) for key in keys], np.int32)
