@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import MrlError, needs_extra
 from mrl_jax.data.audio.augment import Augment as Augment
 
 GRID = 1600
@@ -119,14 +119,9 @@ def read_batches(source: Steps, *, start: int, config: Reading) -> Generator[Any
 
     Closing the generator ends them.
     """
-    try:
+    with needs_extra("train", "reading batches"):
         import absl.flags
         import grain
-    except ImportError as error:
-        raise MrlError(
-            f"reading batches takes {error.name}, which is not installed",
-            hint="install the extra: `pip install 'mrl_jax[train]'`",
-        ) from error
     if not absl.flags.FLAGS.is_parsed():
         absl.flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags.
     options = grain.ReadOptions(
