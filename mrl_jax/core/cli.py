@@ -18,9 +18,9 @@ _WRONG_CHOICE = re.compile(r"(?s)argument (\S+): invalid choice: '(.*)' \(choose
 class CommandParser(argparse.ArgumentParser):
     """Reports a wrong command line in one line, with the nearest name that it does take."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
         """As argparse's, but an unknown option is refused by the parser of its subcommand."""
-        known, unknown = super().parse_known_args(args, namespace)
+        known, unknown = super().parse_known_args(*args, **kwargs)
         for word in unknown:
             if word.startswith("--") and word != "--":
                 option = word.partition("=")[0]

@@ -10,10 +10,10 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = Non
     Args:
         otherwise: the hint where no known name is near; a list of all of them by default.
     """
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    names = {one.lstrip("-"): one for one in known}  # Dashes alone make no option alike.
+    close = difflib.get_close_matches(name.lstrip("-"), names, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]}?"
+        return f"did you mean {names[close[0]]}?"
     if otherwise is not None:
         return otherwise
-    return f"expected one of {', '.join(names)}" if names else "check the name"
+    return f"expected one of {', '.join(names.values())}" if names else "check the name"
