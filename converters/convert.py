@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 import mrl_jax
-from converters import hubert, qwen3
-from converters.checkpoints import (
+from . import hubert, qwen3
+from .checkpoints import (
     DOWNLOAD_AGAIN,
     DTYPES,
     Checkpoint,
@@ -22,7 +22,7 @@ from converters.checkpoints import (
     find_checkpoint,
     open_checkpoint,
 )
-from converters.rules import Plan, RuleTable, plan
+from .rules import Plan, RuleTable, plan
 from mrl_jax.checkpoints.towers import TOWER_FILE, save_tower
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 import mrl_jax
-from converters import hubert, qwen3
-from converters.checkpoints import (
+from . import hubert, qwen3
+from .checkpoints import (
     Checkpoint,
     copy_small_files,
     find_checkpoint,
     open_checkpoint,
     read_json,
 )
-from converters.convert import Conversion, origin, prepare, read_hubert, read_qwen3, write_tower
-from converters.oolel_parts import HEAD, SPEECH, TEXT, Parts, Tower, find_parts, tower_config
+from .convert import Conversion, origin, prepare, read_hubert, read_qwen3, write_tower
+from .oolel_parts import HEAD, SPEECH, TEXT, Parts, Tower, find_parts, tower_config
 from mrl_jax.checkpoints.models import MODEL_FILE, save_model, tower_reference
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.files import check_apart, staged_folder

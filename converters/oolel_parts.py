@@ -12,9 +12,9 @@ from typing import Any
 
 from flax import nnx
 
-from converters import hubert, qwen3
-from converters.checkpoints import TensorInfo, read_json
-from converters.rules import Layout, RuleTable, Shape
+from . import hubert, qwen3
+from .checkpoints import TensorInfo, read_json
+from .rules import Layout, RuleTable, Shape
 from mrl_jax.core.errors import MrlError
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.late_fusion import FusionHead

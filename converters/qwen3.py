@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from converters.config_fields import Fields
-from converters.rules import PASSENGERS, Layout, Rule, RuleTable
+from .config_fields import Fields
+from .rules import PASSENGERS, Layout, Rule, RuleTable
 from mrl_jax.models.qwen3 import Qwen3Config
 
 _LAYER = "layers.{layer}."

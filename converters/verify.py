@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from converters.checkpoints import DTYPES, Checkpoint, find_checkpoint, open_checkpoint
-from converters.convert import read_hubert, read_qwen3
+from .checkpoints import DTYPES, Checkpoint, find_checkpoint, open_checkpoint
+from .convert import read_hubert, read_qwen3
 from mrl_jax.checkpoints.towers import (
     TowerInfo,
     load_hubert,
