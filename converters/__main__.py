@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .checkpoints import DTYPES
 from mrl_jax.core.cli import CommandParser, run_command, unwind_on_sigterm
 from mrl_jax.core.errors import MrlError
+
+from .checkpoints import DTYPES
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:

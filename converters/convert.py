@@ -12,6 +12,15 @@ import numpy as np
 from tqdm import tqdm
 
 import mrl_jax
+from mrl_jax.checkpoints.towers import TOWER_FILE, save_tower
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import check_apart, staged_folder
+from mrl_jax.models.ctc import CtcVocabulary, abstract_hubert_ctc
+from mrl_jax.models.hubert import HubertConfig, abstract_hubert
+from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
+from mrl_jax.nn import param_tree
+
 from . import hubert, qwen3
 from .checkpoints import (
     DOWNLOAD_AGAIN,
@@ -23,14 +32,6 @@ from .checkpoints import (
     open_checkpoint,
 )
 from .rules import Plan, RuleTable, plan
-from mrl_jax.checkpoints.towers import TOWER_FILE, save_tower
-from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import check_apart, staged_folder
-from mrl_jax.models.ctc import CtcVocabulary, abstract_hubert_ctc
-from mrl_jax.models.hubert import HubertConfig, abstract_hubert
-from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
-from mrl_jax.nn import param_tree
 
 TABLES: dict[str, RuleTable] = {
     "qwen3": qwen3.TABLE,

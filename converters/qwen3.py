@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mrl_jax.models.qwen3 import Qwen3Config
+
 from .config_fields import Fields
 from .rules import PASSENGERS, Layout, Rule, RuleTable
-from mrl_jax.models.qwen3 import Qwen3Config
 
 _LAYER = "layers.{layer}."
 _OURS = "encoder.layers."

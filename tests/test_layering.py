@@ -52,9 +52,8 @@ def imports(path: Path) -> set[str]:
             module = node.module or ""
             if node.level:
                 # A wheel installs converters/ below mrl_jax.
-                assert node.level == 1 and path.parent.name == "converters", (
-                    f"{path} has a relative import"
-                )
+                inside = node.level == 1 and path.parent.name == "converters"
+                assert inside, f"{path} has a relative import"
                 module = f"converters.{module}".removesuffix(".")
             found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return found
