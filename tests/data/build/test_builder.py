@@ -503,7 +503,7 @@ def test_the_command(tmp_path, capsys):
     assert len(lines) == 4
     for wrong, message in (
         ([str(path)], "the following arguments are required: out"),
-        ([str(path), str(out), "--long", "x"], "invalid choice: 'x'"),
+        ([str(path), str(out), "--long", "x"], "--long is 'x', expected one of"),
         ([str(path), str(out), "--workers", "0"], "--workers: 0, expected 1 or more"),
         ([str(tmp_path / "no.jsonl"), str(out)], "no.jsonl: no such file"),
         ([str(path), str(tmp_path), "--overwrite"], "the output would replace its own source"),
