@@ -1,4 +1,4 @@
-"""Batches of clips and what is said in them, as a pure function of (seed, step)."""
+"""Batches of clips and their transcripts, as a pure function of (seed, step)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.augment import AugmentConfig, mask_frequency, mask_time
 from mrl_jax.data.batches.clips import ClipTransform
-from mrl_jax.data.batches.plan import BatchPlan, sizes_by_bucket
+from mrl_jax.data.batches.plan import BatchPlan, ClipBatchConfig, sizes_by_bucket
 
 
 @jax.tree_util.register_dataclass
@@ -34,27 +34,8 @@ class CtcBatch:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CtcBatchConfig:
-    """How recordings become batches.
-
-    Attributes:
-        batch_size: clips in a step, over all devices.
-        num_buckets: clip lengths to pad to, and so shapes to compile.
-        prefetch: batches made ahead by threads.
-        workers: processes that make batches; 0 makes them in this one.
-    """
-
-    batch_size: int = 16
-    num_buckets: int = 4
-    prefetch: int = 4
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        if self.prefetch < 1 or self.workers < 0:
-            raise MrlError(
-                f"data.batch.prefetch is {self.prefetch} and data.batch.workers {self.workers}, "
-                "expected 1 or more, and 0 or more"
-            )
+class CtcBatchConfig(ClipBatchConfig):
+    """How clips and their transcripts become batches."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

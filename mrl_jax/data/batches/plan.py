@@ -1,6 +1,7 @@
 """Which rows make up each batch: a pure function of seed and step."""
 
 import contextlib
+import dataclasses
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,22 +17,35 @@ GRID = 1600
 
 @runtime_checkable
 class Steps(Protocol):
-    """Batches by step number: a `BatchSource`, or another stage's own."""
+    """Batches by step number: a `BatchSource` or `CtcSource`."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, step: int) -> Any: ...
 
 
-@runtime_checkable
-class Reading(Protocol):
-    """How batches are read ahead: fields that every stage's batch config has."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipBatchConfig:
+    """How clips become batches, which are read ahead.
 
-    @property
-    def prefetch(self) -> int: ...
+    Attributes:
+        batch_size: clips in a step, over all devices of all hosts.
+        num_buckets: clip lengths to pad to, and so shapes to compile.
+        prefetch: batches made ahead by threads.
+        workers: processes that make batches; 0 makes them in this one.
+    """
 
-    @property
-    def workers(self) -> int: ...
+    batch_size: int = 16
+    num_buckets: int = 4
+    prefetch: int = 4
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prefetch < 1 or self.workers < 0:
+            raise MrlError(
+                f"data.batch.prefetch is {self.prefetch} and data.batch.workers {self.workers}, "
+                "expected 1 or more, and 0 or more"
+            )
 
 
 class BatchPlan:
@@ -114,10 +128,10 @@ class BatchPlan:
         return [batches[place] for place in order]
 
 
-def read_batches(source: Steps, *, start: int, config: Reading) -> Generator[Any, None, None]:
+def read_batches(source: Steps, *, start: int, config: ClipBatchConfig) -> Generator[Any, None, None]:
     """Batches from step `start` on, made ahead by Grain in threads or processes.
 
-    Closing the generator ends them.
+    Closing the generator ends the threads or processes.
     """
     with needs_extra("train", "reading batches"):
         import absl.flags

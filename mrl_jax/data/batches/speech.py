@@ -15,7 +15,7 @@ from mrl_jax.core.batch import Batch, StoredSpeech
 from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.clips import ClipTransform
-from mrl_jax.data.batches.plan import BatchPlan, identities, sizes_by_bucket
+from mrl_jax.data.batches.plan import BatchPlan, ClipBatchConfig, identities, sizes_by_bucket
 from mrl_jax.data.text.prompts import prompts_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
@@ -53,33 +53,18 @@ class SpeechRows(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchConfig:
-    """How examples become batches.
+class BatchConfig(ClipBatchConfig):
+    """How pairs of a clip and a document become batches.
 
     Attributes:
-        batch_size: pairs in a step, over all devices of all hosts.
-        num_buckets: clip lengths to pad to, and so shapes to compile.
         task_homogeneous: pairs of one task only in each batch.
         prompts: sentence of each task, put before its queries.
         max_text_tokens: longer documents lose their tail.
-        prefetch: batches made ahead by threads.
-        workers: processes that make batches; 0 makes them in this one.
     """
 
-    batch_size: int = 16
-    num_buckets: int = 4
     task_homogeneous: bool = False
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     max_text_tokens: int = 512
-    prefetch: int = 4
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        if self.prefetch < 1 or self.workers < 0:
-            raise MrlError(
-                f"data.batch.prefetch is {self.prefetch} and data.batch.workers {self.workers}, "
-                "expected 1 or more, and 0 or more"
-            )
 
 
 class BatchSource:

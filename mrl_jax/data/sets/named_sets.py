@@ -207,7 +207,9 @@ def split_name(data: str | Path) -> tuple[str, list[str], Path | None] | None:
 
 
 def _names(kind: Kind) -> tuple[str, ...]:
-    return tuple(name for named in NAMED_SETS.values() if named.kind == kind for name in named.names)
+    return tuple(
+        name for named in NAMED_SETS.values() if named.kind == kind for name in named.names
+    )
 
 
 def _unknown(data: str | Path, names: Sequence[str]) -> MrlError:
