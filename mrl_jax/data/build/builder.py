@@ -35,7 +35,7 @@ SOURCES_FILE = "sources.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build made, or found made.
+    """What a build made, or what was there already.
 
     Attributes:
         out: the folder.

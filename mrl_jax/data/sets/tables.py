@@ -102,7 +102,7 @@ def open_parquet(file: Path, *, hint: str = DOWNLOAD) -> Iterator[Any]:
 
 
 def split_of(file: Path) -> str:
-    """The split that a file's name says, or its folder's; "train" where neither does."""
+    """The split in a file's name, or in its folder's; "train" where neither has one."""
     sharded = re.match(r"([A-Za-z0-9_]+)-\d+-of-\d+", file.stem)
     if sharded:
         return sharded[1]
