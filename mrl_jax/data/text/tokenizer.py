@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, existing_file, first_line
+from mrl_jax.core.errors import MrlError, existing_file, first_line, needs_extra
 from mrl_jax.data.text.prompts import query_prompt as query_prompt
 
 DEFAULT_END = "<|endoftext|>"
@@ -40,14 +40,8 @@ class TextTokenizer:
             Path(folder) / "tokenizer.json",
             hint="convert the tower from a folder that has its tokenizer.json",
         )
-        try:
+        with needs_extra("text", "reading texts", path):
             from tokenizers import Tokenizer
-        except ImportError as error:
-            raise MrlError(
-                "reading texts takes tokenizers, which is not installed",
-                where=path,
-                hint="install the extra: `pip install 'mrl_jax[text]'`",
-            ) from error
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # The library raises bare Exceptions.
