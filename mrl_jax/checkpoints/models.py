@@ -2,8 +2,8 @@
 
 model.json     the model: towers by place and digest, dims, prompts, head
 head-STEP/     the trained arrays, in Orbax
-setting.json   the setting that `eval.py tradeoff --budget` chose, where it did
-setting-*.npy  the directions that it projects on, where it does
+search.json    the search config that `eval.py tradeoff --budget` chose, where it did
+search-*.npy   the directions that it projects on, where it does
 
 model.json is replaced in one rename, so a folder always names a whole head. Towers stay
 where they are; a path inside the folder or beside it is stored relative to it.
