@@ -65,7 +65,7 @@ CONFIGS = {
 }
 
 
-def to_global(seconds: Sequence[float]) -> dict[str, Any]:
+def summarize(seconds: Sequence[float]) -> dict[str, Any]:
     """Median and range of repeated timings."""
     return {
         "median": statistics.median(seconds),

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import QWEN3_06B, record, to_global
+from common import QWEN3_06B, record, summarize
 
 ROUNDS = 3
 LOAD = "import sys, jax, mrl_jax; m = mrl_jax.load_qwen3(sys.argv[1]); print(m.config.width)"
@@ -43,7 +43,7 @@ def main() -> None:
             runs = [_run(*command) for _ in range(ROUNDS)]
             peak = max(memory for _, memory in runs)
             figures[name] = {
-                **to_global([seconds for seconds, _ in runs]),
+                **summarize([seconds for seconds, _ in runs]),
                 "peak_bytes": peak,
                 "peak_over_file": peak / size,
             }

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 RUNS = {"demo": Path("demo"), "digits": Path("runs/spoken_digits/known")}
-CACHE_DTYPES = ("*.md", "*.png")
+KEPT_FILES = ("*.md", "*.png")
 RECORDS = "results.jsonl"
 """Kept of one report, to show what they look like; every report has them."""
 
@@ -43,10 +43,10 @@ def main() -> None:
         for command in ("retrieval", "spectrum", "tradeoff", "robustness"):
             out = Path(folder) / command
             run("eval.py", command, "--model", model, "--data", data, "--out", out)
-            patterns = (*CACHE_DTYPES, RECORDS) if command == "retrieval" else CACHE_DTYPES
+            patterns = (*KEPT_FILES, RECORDS) if command == "retrieval" else KEPT_FILES
             keep(out, EXAMPLES / args.what / command, patterns)
     run("-m", "mrl_jax.demo.compare", args.what)
-    keep(run_folder / "compare", EXAMPLES / args.what / "compare", CACHE_DTYPES)
+    keep(run_folder / "compare", EXAMPLES / args.what / "compare", KEPT_FILES)
 
 
 def run(*words: object) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import record, timed, to_global
+from common import record, summarize, timed
 
 from mrl_jax.evaluation.tradeoff.measure import NOISE, grow
 from mrl_jax.inference.search.exact import truncate
@@ -48,10 +48,10 @@ def main() -> None:
     for _ in range(args.repeats):  # In turn, so that what else the machine does meets all.
         for row, (_, run) in zip(seconds, runs, strict=True):
             row.append(timed(run))
-    full = to_global(seconds[0])
+    full = summarize(seconds[0])
     figures = []
     for (setting, _), places, took in zip(runs, found, seconds, strict=True):
-        of = to_global(took)
+        of = summarize(took)
         ratio = of["median"] / full["median"]
         recall = recall_of(places, exact)
         figures.append({**setting, "recall": recall, "seconds": of, "over_full": ratio})

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from common import record, to_global
+from common import record, summarize
 from flax import nnx
 
 from mrl_jax.checkpoints.new_towers import save_text_tower
@@ -170,7 +170,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
     return {
         "steps": steps,
         "shapes": len({batch.samples.shape + batch.document.shape for batch in host}),
-        "milliseconds_a_step": {name: to_global(found) for name, found in milliseconds.items()},
+        "milliseconds_a_step": {name: summarize(found) for name, found in milliseconds.items()},
         "added": {
             name: statistics.median(found) - base
             for name, found in milliseconds.items()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import record, timed, to_global
+from common import record, summarize, timed
 
 DIMS = (1024, 512, 256, 128)
 TEMPERATURE = 0.05
@@ -43,7 +43,7 @@ def main() -> None:
     for _ in range(args.repeats):
         for kind, run in runs.items():
             seconds[kind].append(timed(run))
-    figures = {kind: to_global(values) for kind, values in seconds.items()}
+    figures = {kind: summarize(values) for kind, values in seconds.items()}
     plain = figures["full width, plain"]["median"]
     own = {kind: memory[kind] - memory["vectors"] for kind in memory if kind != "vectors"}
     result = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import record, timed, to_global
+from common import record, summarize, timed
 
 K = 10
 SIDES = ("ours", "faiss")
@@ -41,7 +41,7 @@ def main() -> None:
         for side, find in finds.items():
             seconds[side].append(timed(find))
     (scores, places), (other_scores, others) = found["ours"], found["faiss"]
-    figures = {side: to_global(seconds[side]) for side in SIDES}
+    figures = {side: summarize(seconds[side]) for side in SIDES}
     ratio = figures["ours"]["median"] / figures["faiss"]["median"]
     record(
         "search",

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import CONFIGS, record, timed, to_global
+from common import CONFIGS, record, summarize, timed
 
 RUNS = 4
 """Timed calls in each process, after one that warms up."""
@@ -74,9 +74,9 @@ def measure(tower: str, scratch: Path, rounds: int) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "errors": certificate["errors"],
         "largest_error": worst,
-        "torch": to_global(seconds["torch"]),
-        "ours": to_global(seconds["scanned"]),
-        "ours_unrolled": to_global(unrolled["seconds"]),
+        "torch": summarize(seconds["torch"]),
+        "ours": summarize(seconds["scanned"]),
+        "ours_unrolled": summarize(unrolled["seconds"]),
         "compile_scanned": compile_seconds["scanned"],
         "compile_unrolled": unrolled["compile"],
     }

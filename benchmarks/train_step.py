@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import HUBERT_BASE, QWEN3_06B, record, timed, to_global
+from common import HUBERT_BASE, QWEN3_06B, record, summarize, timed
 
 OURS = ("ours", "stored", "both")
 """All of the step; with the documents stored; with the speech stored as well, in bfloat16."""
@@ -56,7 +56,7 @@ def main() -> None:
             print(side, found[side][-1], flush=True)
     figures: dict[str, Any] = {
         side: {
-            **to_global([second for one in runs for second in one["seconds"]]),
+            **summarize([second for one in runs for second in one["seconds"]]),
             "first_call": runs[0]["first_call"],
             "peak_bytes": max(one["peak_bytes"] for one in runs),
             "loss": runs[0]["loss"],
