@@ -14,6 +14,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_clip, resample
+from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
 from mrl_jax.inference.search.config import SearchConfig, read_search_config
@@ -73,12 +74,12 @@ class Embedder:
         search_config: bool = False,
         rotation: bool = False,
     ) -> "Embedder":
-        """Load a folder that `train.py` or `python -m converters oolel-embed` made.
+        """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made.
 
         Args:
             folder: the model.
             dtype: dtype of the towers; the one trained with by default.
-            search_config: embed by the search config that `eval.py tradeoff --budget` chose.
+            search_config: embed as `mrl-jax eval tradeoff --budget` chose.
             rotation: apply the rotation that `mrl-jax rotate` fitted, so that short prefixes
                 hold more. Queries and documents of one index must both be embedded so.
 
@@ -95,12 +96,12 @@ class Embedder:
                 where=folder,
                 hint="pass one of them",
             )
-        chosen, directions = read_search_config(folder, info) if search_config else (None, None)
-        turn = _need_rotation(folder, info) if rotation else None
+        config, directions = read_search_config(folder, info) if search_config else (None, None)
+        fitted = _need_rotation(folder, info) if rotation else None
         model = load_model(folder, info, dtype=dtype)
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
         return cls(
-            model, info, tokenizer, search_config=chosen, directions=directions, rotation=turn
+            model, info, tokenizer, search_config=config, directions=directions, rotation=fitted
         )
 
     def embed_speech(
@@ -117,7 +118,7 @@ class Embedder:
         Args:
             clips: files, or pairs of samples and sample rate.
             prompt: put before the speech, word for word.
-            task: or a task of the training config, whose prompt is put there.
+            task: or a task of the training config, whose prompt is put before the speech.
             dim: length of the prefix to keep; by default that of the search config, or the full
                 width without one. A dual encoder with separate dims has a vector for each.
             progress: show a progress bar.
@@ -128,7 +129,7 @@ class Embedder:
         self._check_dim(dim)
         if isinstance(clips, str | Path):
             raise MrlError("clips is one path, expected a list of them", hint="put it in a list")
-        _check_asked(prompt, task)
+        check_one_prompt(task, prompt)
         rate = self.model.speech.config.sample_rate
         names: list[object] = [
             clip if isinstance(clip, str | Path) else f"clip {i}" for i, clip in enumerate(clips)
@@ -157,20 +158,16 @@ class Embedder:
         dim: int | None = None,
         progress: bool = False,
     ) -> Float32[HostArray, "N E"]:
-        """Unit vectors of texts: documents as they are, written queries with a prompt.
+        """Unit vectors of texts: documents without a prompt, written queries with theirs.
 
         Args:
-            texts: any number.
-            prompt: put before each text, word for word.
-            task: or a task of the training config, whose prompt is put there.
-            dim: length of the prefix to keep; by default that of the search config, or the full
-                width without one.
-            progress: show a progress bar.
+            texts: at least one.
+            prompt, task, dim, progress: as in `embed_speech`.
         """
         self._check_dim(dim)
         if isinstance(texts, str):
             raise MrlError("texts is one string, expected a list of them", hint="put it in a list")
-        _check_asked(prompt, task)
+        check_one_prompt(task, prompt)
         vectors = self.encoder.text(
             texts,
             tasks=None if task is None else [task] * len(texts),
@@ -185,14 +182,14 @@ class Embedder:
         Args:
             documents: of `embed_text`. Scales of int8 are fitted on them.
         """
-        chosen = self.search_config
-        if chosen is None:
+        config = self.search_config
+        if config is None:
             raise MrlError(
                 "no search config was loaded",
                 hint="pass `search_config=True` to `Embedder.load`",
             )
         return make_funnel(
-            documents, chosen.precision, prefix=chosen.prefix, shortlist=chosen.shortlist
+            documents, config.precision, prefix=config.prefix, shortlist=config.shortlist
         )
 
     def _cut(self, vectors: Vectors, dim: int | None) -> HostArray:
@@ -212,25 +209,15 @@ class Embedder:
         warn_untrained(dim, self.info.dims, stacklevel=4)
 
 
-def _check_asked(prompt: str | None, task: str | None) -> None:
-    if prompt is not None and task is not None:
-        raise MrlError("both prompt and task are given", hint="pass one of them")
-
-
 def _need_rotation(folder: Path, info: ModelInfo) -> Rotation:
-    """The rotation of a model's folder."""
-    found = read_rotation(folder, head_digest=info.head_digest)
-    if found is None:
-        raise MrlError(
-            "has no rotation",
-            where=folder,
-            hint="fit one: `mrl-jax rotate`",
-        )
-    return found
+    rotation = read_rotation(folder, head_digest=info.head_digest)
+    if rotation is None:
+        raise MrlError("has no rotation", where=folder, hint="fit one: `mrl-jax rotate`")
+    return rotation
 
 
 def warn_untrained(dim: int, trained: Sequence[int], *, stacklevel: int) -> None:
     """A warning where a prefix was not trained to stand alone."""
     if dim not in trained:
-        told = ", ".join(map(str, trained))
-        warnings.warn(f"dim {dim} is not among those trained: {told}", stacklevel=stacklevel)
+        names = ", ".join(map(str, trained))
+        warnings.warn(f"dim {dim} is not among those trained: {names}", stacklevel=stacklevel)
