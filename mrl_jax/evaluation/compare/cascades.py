@@ -114,7 +114,7 @@ def run_cascade(
         MrlError: a broken recording.
     """
     prompts = [pipeline.prompt_of(query) for query in data.queries]
-    heard = pipeline.hear(data.queries) if heard is None else list(heard)
+    heard = pipeline.transcribe(data.queries) if heard is None else list(heard)
 
     def follow(transcripts: Sequence[str]) -> Stages:
         translated = pipeline.translate(transcripts, progress="translator")

@@ -41,7 +41,7 @@ from mrl_jax.evaluation.encoded_set import (
 from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
 from mrl_jax.evaluation.report.records import Record, Source, write_jsonl
 from mrl_jax.evaluation.scoring import check_dims, judgements_of
-from mrl_jax.inference.cascade_config import PipelineInfo
+from mrl_jax.inference.cascade_config import CascadeInfo
 
 PICTURE = "systems.png"
 
@@ -96,7 +96,7 @@ def report_compare(
     dims = check_alike(infos, dims)
     loaded = load_asked(data, task=task, prompt=prompt)
     for name, info in infos.items():
-        prompts = info.config.prompts if isinstance(info, PipelineInfo) else info.prompts
+        prompts = info.config.prompts if isinstance(info, CascadeInfo) else info.prompts
         check_task(task, prompts, folders[name])
     for folder in folders.values():
         check_apart(folder, out)
@@ -262,11 +262,11 @@ def _asked(queries: Sequence[Query]) -> str:
 
 def _has(info: Info, negated: str = "") -> str:
     """How a system comes by its dims, in words."""
-    return f"is {negated}set to" if isinstance(info, PipelineInfo) else f"was {negated}trained on"
+    return f"is {negated}set to" if isinstance(info, CascadeInfo) else f"was {negated}trained on"
 
 
 def _digest(info: Info) -> str:
-    if isinstance(info, PipelineInfo):
+    if isinstance(info, CascadeInfo):
         return info.digest
     return digest_lines((info.speech.digest, info.text.digest, info.head_digest))
 

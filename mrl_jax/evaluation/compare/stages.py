@@ -20,10 +20,11 @@ from mrl_jax.metrics.intervals import Clusters
 STAGES = "stages.jsonl"
 
 
-TOLD = """A pipeline's milliseconds and parameters are those of recogniser, translator and text
+TOLD = """A cascade's milliseconds and parameters are those of recogniser, translator and text
 tower together; one that takes a column of transcripts counts neither for whoever wrote them.
-A translator runs on the CPU, and nobody counts its FLOPs. What nothing was heard in is embedded
-as an empty text. {file} has each query's words at every stage."""
+A translator runs on the CPU, and CTranslate2 counts neither its parameters nor its FLOPs. A query
+in which the recogniser finds no speech is embedded as an empty text. {file} has each query's
+words at every stage."""
 
 
 def stages_summary(measured: Sequence[Measured], task: Task) -> str:

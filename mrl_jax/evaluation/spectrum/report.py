@@ -47,7 +47,7 @@ from mrl_jax.evaluation.spectrum.measure import (
     views,
 )
 from mrl_jax.inference.embedder import Embedder
-from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.rotation import Rotation, apply_rotation, read_rotation
 from mrl_jax.inference.search.vectors import numbers_of
 
@@ -133,7 +133,7 @@ def report_spectrum(
             for centred in (False, True)
         }
         gaps = {
-            dim: modality_gap(unit_prefix(queries, dim), unit_prefix(documents, dim))
+            dim: modality_gap(truncate(queries, dim), truncate(documents, dim))
             for dim in sorted({*dims, embedder.width})
         }
         sizes = measure_sizes(shown, judgements, sizes=sizes_for(embedder.width, dims))
