@@ -10,6 +10,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file, first_line
+from mrl_jax.data.text.prompts import query_prompt as query_prompt
 
 DEFAULT_END = "<|endoftext|>"
 """What Qwen3-Embedding appends and pools: its padding token, not its `eos_token`."""
@@ -39,24 +40,7 @@ class TextTokenizer:
             Path(folder) / "tokenizer.json",
             hint="convert the tower from a folder that has its tokenizer.json",
         )
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise MrlError(
-                "reading texts takes tokenizers, which is not installed",
-                where=path,
-                hint="install the extra: `pip install 'mrl_jax[text]'`",
-            ) from error
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # The library raises bare Exceptions.
-            raise MrlError(
-                f"cannot be read as a tokenizer ({first_line(error)})",
-                where=path,
-                hint="copy tokenizer.json from the published model again",
-            ) from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = open_tokenizer(path)
         self.max_tokens = max_tokens
         end = _end_token(path.with_name("tokenizer_config.json"))
         end_id = self._tokenizer.token_to_id(end)
@@ -85,6 +69,37 @@ class TextTokenizer:
         return [item.ids for item in encoded]
 
 
+def open_tokenizer(path: Path, *, extra: str = "text") -> Any:
+    """A tokenizer.json by the `tokenizers` library, without padding or truncation.
+
+    Args:
+        path: the file.
+        extra: of this package, that brings the library.
+
+    Raises:
+        MrlError: not a tokenizer; the library is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MrlError(
+            "reading texts takes tokenizers, which is not installed",
+            where=path,
+            hint=f"install the extra: `pip install 'mrl_jax[{extra}]'`",
+        ) from error
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises bare Exceptions.
+        raise MrlError(
+            f"cannot be read as a tokenizer ({first_line(error)})",
+            where=path,
+            hint="copy tokenizer.json from the published model again",
+        ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
 def tokenizer_digest(folder: Path) -> str:
     """SHA-256 of the tokenizer that a text tower's folder carries."""
     return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
@@ -101,11 +116,6 @@ def pad_tokens(
         tokens[row, : len(values)] = values
         mask[row, : len(values)] = True
     return tokens, mask
-
-
-def query_prompt(sentence: str) -> str:
-    """A task's sentence as it stands before a query; nothing for an empty one."""
-    return f"{sentence}\nQuery:" if sentence else ""
 
 
 def _end_token(path: Path) -> str:

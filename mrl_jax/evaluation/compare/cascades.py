@@ -11,6 +11,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.build.utterances import need_transcripts, of_retrieval_set
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, read_query_column
 from mrl_jax.data.text.normalize import plain_text
+from mrl_jax.data.text.prompts import prompt_of
 from mrl_jax.evaluation.scoring import Judgements, RetrievalResult, evaluate_retrieval
 from mrl_jax.inference.cascade import Cascade
 from mrl_jax.inference.cascade_config import CascadeConfig
@@ -67,14 +68,9 @@ def check_queries(
         MrlError: a task without a prompt; a written query for a recogniser; no such column,
             or a query whose transcript is empty, which is named; jiwer is not installed.
     """
+    hint = f"correct the task, or write {name} with prompts.{{task}}="
     for query in data.queries:
-        if query.task and config.prompts and query.task not in config.prompts:
-            raise MrlError(
-                f"the task {query.task!r} of query {query.id!r} has no prompt in {name}, "
-                f"expected one of {', '.join(sorted(config.prompts))}",
-                where=place,
-                hint=f"correct the task, or write the cascade with prompts.{query.task}=",
-            )
+        prompt_of(query.task, config.prompts, f"{place}, query {query.id!r}", hint=hint)
     column = None
     if config.recogniser:
         of_retrieval_set(data)
@@ -114,7 +110,7 @@ def run_cascade(
         MrlError: a broken recording.
     """
     prompts = [cascade.prompt_of(query) for query in data.queries]
-    hypotheses = cascade.hear(data.queries) if column is None else list(column)
+    hypotheses = cascade.transcribe(data.queries) if column is None else list(column)
 
     def follow(transcripts: Sequence[str]) -> Stages:
         translations = cascade.translate(transcripts, progress="translator")

@@ -13,7 +13,7 @@ from mrl_jax.evaluation.compare.systems import Cost, System
 from mrl_jax.evaluation.encoded_set import encode_corpus, encode_queries, time_query
 from mrl_jax.evaluation.scoring import Judgements, evaluate_retrieval
 from mrl_jax.inference.cascade import Cascade
-from mrl_jax.inference.cascade_config import PIPELINE_FILE, PipelineInfo, read_pipeline
+from mrl_jax.inference.cascade_config import CASCADE_FILE, CascadeInfo, read_cascade
 from mrl_jax.inference.embedder import Embedder
 from mrl_jax.metrics.intervals import Clusters
 from mrl_jax.nn import param_tree
@@ -21,7 +21,7 @@ from mrl_jax.nn import param_tree
 KS = (5, 10)
 
 
-Info = ModelInfo | PipelineInfo
+Info = ModelInfo | CascadeInfo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,15 +71,15 @@ def read_system(folder: Path) -> Info:
     Raises:
         MrlError: neither, or damaged.
     """
-    if (folder / PIPELINE_FILE).is_file() and not (folder / MODEL_FILE).is_file():
-        return read_pipeline(folder)
+    if (folder / CASCADE_FILE).is_file() and not (folder / MODEL_FILE).is_file():
+        return read_cascade(folder)
     return read_model_info(folder)
 
 
 def recording_rate(folders: Mapping[str, Path], infos: Mapping[str, Info]) -> int | None:
     """Samples a second of the first system that takes recordings; None where none does."""
     for name, info in infos.items():
-        tower = info.recogniser if isinstance(info, PipelineInfo) else info.speech
+        tower = info.recogniser if isinstance(info, CascadeInfo) else info.speech
         if tower is not None:
             return getattr(read_info(folders[name] / tower.path).config, "sample_rate", None)
     return None
@@ -96,7 +96,7 @@ def columns_of(
     return {
         name: check_queries(name, info.config, data, place)
         for name, info in infos.items()
-        if isinstance(info, PipelineInfo)
+        if isinstance(info, CascadeInfo)
     }
 
 
@@ -120,7 +120,7 @@ def measure_systems(
     measured = []
     for name, folder in folders.items():
         info = infos[name]
-        if isinstance(info, PipelineInfo):
+        if isinstance(info, CascadeInfo):
             measured.append(_measure_cascade(name, folder, info, columns[name], task, corpora))
         else:
             measured.append(_measure_model(name, folder, task, corpora))
@@ -155,7 +155,7 @@ def _measure_model(
 def _measure_cascade(
     name: str,
     folder: Path,
-    info: PipelineInfo,
+    info: CascadeInfo,
     column: Sequence[str] | None,
     task: Task,
     corpora: dict[tuple[str, str, int], HostArray],

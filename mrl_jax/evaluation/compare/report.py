@@ -45,7 +45,7 @@ from mrl_jax.evaluation.report.folder import library_commit, report_folder, writ
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Record, Source, write_jsonl
 from mrl_jax.evaluation.scoring import check_dims, judgements_of
-from mrl_jax.inference.cascade_config import PipelineInfo
+from mrl_jax.inference.cascade_config import CascadeInfo
 
 FIGURE = FigureFile("systems.png", "nDCG@10 against dimension, with 95 % intervals")
 
@@ -80,7 +80,7 @@ def report_compare(options: CompareOptions) -> str:
     dims = check_alike(infos, options.dims)
     data = load_asked(options)
     for name, info in infos.items():
-        prompts = info.config.prompts if isinstance(info, PipelineInfo) else info.prompts
+        prompts = info.config.prompts if isinstance(info, CascadeInfo) else info.prompts
         check_task(options.task, prompts, folders[name])
     for folder in folders.values():
         check_apart(folder, options.out)
@@ -247,11 +247,11 @@ def _prompts(queries: Sequence[Query]) -> str:
 
 def _has(info: Info, negated: str = "") -> str:
     """How a system comes by its dims, in words."""
-    return f"is {negated}set to" if isinstance(info, PipelineInfo) else f"was {negated}trained on"
+    return f"is {negated}set to" if isinstance(info, CascadeInfo) else f"was {negated}trained on"
 
 
 def _digest(info: Info) -> str:
-    if isinstance(info, PipelineInfo):
+    if isinstance(info, CascadeInfo):
         return info.digest
     return digest_lines((info.speech.digest, info.text.digest, info.head_digest))
 

@@ -24,8 +24,8 @@ STAGES = "stages.jsonl"
 
 NOTE = """A cascade's milliseconds and parameters are those of recogniser, translator and text
 tower together; one that takes a column of transcripts counts neither for what wrote them.
-A translator runs on the CPU, and its FLOPs are not counted. An empty transcript is embedded
-as an empty text. {file} has each query's words at every stage."""
+A translator runs on the CPU, and CTranslate2 counts neither its parameters nor its FLOPs. An
+empty transcript is embedded as an empty text. {file} has each query's words at every stage."""
 
 
 def stages_summary(measured: Sequence[Measured], task: Task) -> str:

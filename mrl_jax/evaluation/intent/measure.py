@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Int
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.inference.search.exact import search, unit_prefix
+from mrl_jax.inference.search.exact import search, truncate
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors, numbers_of
 from mrl_jax.metrics.ranking import f1_scores
 
@@ -149,7 +149,7 @@ def zero_shot_predict(
     Raises:
         MrlError: a vector that is not finite.
     """
-    _, places = search(unit_prefix(vectors, dim), unit_prefix(labels, dim), 1)
+    _, places = search(truncate(vectors, dim), truncate(labels, dim), 1)
     return places[:, 0].astype(np.int64)
 
 
@@ -206,8 +206,8 @@ def few_shot_predict(
     with warnings.catch_warnings():
         # Single shots look to scikit-learn as if they were no classes.
         warnings.filterwarnings("ignore", message="The number of unique classes")
-        learner.fit(unit_prefix(train, dim).astype(np.float64), labels)
-    predicted = learner.predict(unit_prefix(vectors, dim).astype(np.float64))
+        learner.fit(truncate(train, dim).astype(np.float64), labels)
+    predicted = learner.predict(truncate(vectors, dim).astype(np.float64))
     return np.asarray(predicted, np.int64)
 
 

@@ -13,7 +13,7 @@ from mrl_jax.core.files import check_apart
 from mrl_jax.data.sets.digests import digest_intent_set
 from mrl_jax.data.sets.intent_set import IntentExample, labels_of, load_intent_audio
 from mrl_jax.data.sets.named_sets import load_intent_set
-from mrl_jax.data.text.tokenizer import query_prompt
+from mrl_jax.data.text.prompts import query_prompt
 from mrl_jax.evaluation.encoded_set import chosen_dims, set_name, source_of
 from mrl_jax.evaluation.intent.figures import (
     confusion_table,

@@ -35,7 +35,7 @@ from mrl_jax.evaluation.spectrum.measure import (
     views,
 )
 from mrl_jax.evaluation.spectrum.options import SpectrumOptions
-from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.rotation import Rotation, apply_rotation, read_rotation
 from mrl_jax.inference.search.vectors import numbers_of
 from mrl_jax.metrics.intervals import Clusters
@@ -165,7 +165,7 @@ def _measure(
             for centred in (False, True)
         },
         gaps={
-            dim: modality_gap(unit_prefix(queries, dim), unit_prefix(documents, dim))
+            dim: modality_gap(truncate(queries, dim), truncate(documents, dim))
             for dim in sorted({*dims, width})
         },
         sizes=measure_sizes(compared, judgements, sizes=sizes_for(width, dims)),

@@ -16,7 +16,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.scoring import Judgements, check_dims
 from mrl_jax.inference.search.config import SearchConfig
-from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.funnel import Funnel, exact_places, make_funnel, recall_of
 from mrl_jax.inference.search.quantize import PRECISIONS
 from mrl_jax.inference.search.rotation import leading_directions
@@ -106,7 +106,7 @@ def directions_of(
 
     Not centred, so that projections keep as much of the inner products as they can.
     """
-    directions = leading_directions(unit_prefix(documents, dim), centred=False)
+    directions = leading_directions(truncate(documents, dim), centred=False)
     return directions[:, :rank].astype(np.float32)
 
 
@@ -114,8 +114,8 @@ def project(
     vectors: Float32[HostArray, "R E"], dim: int, directions: HostArray | None
 ) -> Float32[HostArray, "R width"]:
     """A prefix, or its projection, at unit length."""
-    cut = unit_prefix(vectors, dim)
-    return cut if directions is None else unit_prefix(cut @ directions, None)
+    cut = truncate(vectors, dim)
+    return cut if directions is None else truncate(cut @ directions, None)
 
 
 def grow(
@@ -133,8 +133,8 @@ def grow(
     for start in range(len(documents), size, 65_536):
         stop = min(start + 65_536, size)
         noise = rng.standard_normal((stop - start, width), dtype=np.float32)
-        copies = unit_prefix(documents[np.arange(start, stop) % len(documents)], None)
-        grown[start:stop] = unit_prefix(copies + np.float32(NOISE / math.sqrt(width)) * noise, None)
+        copies = truncate(documents[np.arange(start, stop) % len(documents)], None)
+        grown[start:stop] = truncate(copies + np.float32(NOISE / math.sqrt(width)) * noise, None)
     return grown
 
 
@@ -170,10 +170,10 @@ def check_budget(
     known = {key: limit for key, limit in budget.limits.items() if key != "latency_ms"}
     if not known:
         return
-    some = unit_prefix(np.random.default_rng(0).standard_normal((16, width), np.float32), None)
+    some = truncate(np.random.default_rng(0).standard_normal((16, width), np.float32), None)
     costs = []
     for config in grid(dims, shortlist):
-        kept = unit_prefix(some[:, : config.rank or config.dim], None)
+        kept = truncate(some[:, : config.rank or config.dim], None)
         funnel = make_funnel(
             kept, config.precision, prefix=config.prefix, shortlist=config.shortlist
         )
@@ -220,7 +220,7 @@ def measure(
     ids = judgements.document_ids
     order = sorted(range(len(ids)), key=lambda i: ids[i], reverse=True)
     documents = documents[np.asarray(order, np.int64)]
-    exact = exact_places(unit_prefix(queries, None), unit_prefix(documents, None), K)
+    exact = exact_places(truncate(queries, None), truncate(documents, None), K)
     grades_of = _Grades(judgements, [ids[i] for i in order])
     size = len(documents) if corpus_size is None else corpus_size
     grown = grow(documents, size)
