@@ -14,6 +14,10 @@ from mrl_jax.nn.param_tree import flatten
 Rebuild = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
 
 
+Log = Callable[[str], None]
+"""Called with a line of text for the user."""
+
+
 Metrics = dict[str, Array]
 """What a step reports: `loss`, `loss_per_dim` [dims], norms and the like."""
 

@@ -22,7 +22,7 @@ CACHE_FILE, VECTORS_FILE = "store.json", "vectors.npy"
 FORMAT = 1
 
 
-MAKE_AGAIN = "name another folder in data.store, or remove this one to have it made again"
+MAKE_AGAIN = "name another folder in data.document_cache, or remove this one to have it made again"
 
 
 def document_cache_key(
