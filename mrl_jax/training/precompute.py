@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
@@ -40,7 +39,8 @@ from mrl_jax.data.cache.speech import (
 )
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import tokenizer_digest
-from mrl_jax.inference.encoder import Encoder, padded_length
+from mrl_jax.inference.batching import padded_length, run_batches
+from mrl_jax.inference.encoder import Encoder
 from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.models.towers import kinds_of
@@ -201,21 +201,20 @@ def _layer_states(
         states = nnx.merge(graphdef, arrays)(samples, lengths).layer_states
         return _store_as(jnp.moveaxis(states, 0, 2), kept)
 
-    size = -(-BATCH // len(devices)) * len(devices)
-    order = np.argsort(-examples.num_samples, kind="stable")
-    with tqdm(total=len(order), desc="speech", unit="clip") as bar:
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            padded = np.concatenate((batch, np.full(size - len(batch), batch[0])))
-            clips = [examples.clip(int(row)) for row in padded]
-            longest = padded_length(max(map(len, clips)))
-            inputs = pad_clips(clips, tower.config, size=longest)
-            states, scales = jax.tree.map(
-                np.asarray, compute(arrays, *jax.device_put(inputs, rows))
-            )
-            for row, clip in enumerate(batch):
-                yield int(clip), states[row], None if scales is None else scales[row]
-            bar.update(len(batch))
+    def inputs(numbers: list[int]) -> tuple[HostArray, HostArray]:
+        clips = [examples.clip(number) for number in numbers]
+        return pad_clips(clips, tower.config, size=padded_length(max(map(len, clips))))
+
+    for numbers, (states, scales) in run_batches(
+        examples.num_samples,
+        inputs,
+        functools.partial(compute, arrays),
+        batch_size=BATCH,
+        sharding=rows,
+        progress="speech",
+    ):
+        for row, number in enumerate(numbers):
+            yield int(number), states[row], None if scales is None else scales[row]
 
 
 def _store_as(states: Any, kept: str) -> tuple[Any, Any]:

@@ -104,7 +104,7 @@ def test_two_hosts_are_one_run(world):
     def caches(name: str) -> tuple[str, ...]:
         speech = f"data.speech_cache={world / f'speech {name}'}"
         return (
-            f"data.document_cache={world / f"documents {name}"}",
+            f"data.document_cache={world / f'documents {name}'}",
             speech,
             "data.speech_cache_dtype=float32",
         )

@@ -86,9 +86,11 @@ class ContrastiveTask:
         split = param_tree.split(model)
         frozen = devices.place_frozen(split.frozen)
         encoder = Encoder(
-            split.rebuild,
-            devices.to_global(devices.replicate(split.trained)),
-            devices.to_global(frozen),
+            Split(
+                devices.to_global(devices.replicate(split.trained)),
+                devices.to_global(frozen),
+                split.rebuild,
+            ),
             model,
             tokenizer,
             prompts=config.data.batch.prompts,
