@@ -1,6 +1,7 @@
 """Outputs of the frozen towers, computed once for all epochs and runs: documents and speech."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar

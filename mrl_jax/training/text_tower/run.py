@@ -28,10 +28,11 @@ from mrl_jax.core.distributed import (
 )
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
-from mrl_jax.data.batches.text import TextPairSource, prompt_of
+from mrl_jax.data.batches.text import TextPairSource
 from mrl_jax.data.sets.retrieval_set import Query, read_retrieval_set
 from mrl_jax.data.sets.text_pairs import TextPair, pairs_digest, read_pairs
-from mrl_jax.data.text.tokenizer import TextTokenizer, query_prompt, tokenizer_digest
+from mrl_jax.data.text.prompts import prompt_of, query_prompt
+from mrl_jax.data.text.tokenizer import TextTokenizer, tokenizer_digest
 from mrl_jax.evaluation.scoring import evaluate_retrieval, judgements_of
 from mrl_jax.inference.text_encoder import embed_tokens
 from mrl_jax.models.qwen3 import Qwen3Config
@@ -250,4 +251,4 @@ def _written(query: Query, prompts: Mapping[str, str], where: str) -> str:
             where=name,
             hint="a text tower is validated on written queries: choose a set that has them",
         )
-    return prompt_of(query.task or "", prompts, name) + text
+    return prompt_of(query.task, prompts, name) + text
