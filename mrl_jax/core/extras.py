@@ -15,6 +15,7 @@ EXTRAS = {
     "pyarrow": "train",
     "sklearn": "train",
     "soundfile": "audio",
+    "soxr": "demo",
     "tensorboardX": "train",
     "tensorflow_datasets": "train",
     "tokenizers": "text",

@@ -35,7 +35,7 @@ CONVERT = (
 )
 
 
-INSTALL = "install the extra: `pip install 'mrl_jax[pipeline]'`"
+INSTALL = "install the extra: `pip install 'mrl_jax[cascade]'`"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
