@@ -122,7 +122,7 @@ def _collect(changes: dict[str, Any], config: Any, dotted: str, text: str) -> No
 
 
 def _left_out(dotted: str) -> MrlError:
-    problem = f"{dotted!r} contradicts another assignment: a group is left out, and a field of it set"
+    problem = f"{dotted!r} contradicts another assignment: its group is left out"
     return MrlError(problem, hint="drop one of the two")
 
 

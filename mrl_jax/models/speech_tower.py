@@ -52,6 +52,7 @@ class SpeechTowerConfig(Protocol):
         ...
 
 
+@runtime_checkable
 class SpeechOutput(Protocol):
     """What a pass of a speech tower gives; a dataclass that is a pytree.
 

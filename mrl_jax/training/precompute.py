@@ -39,7 +39,8 @@ from mrl_jax.data.cache.speech import (
 )
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import tokenizer_digest
-from mrl_jax.inference.encoder import Encoder, padded_length
+from mrl_jax.inference.batching import padded_length
+from mrl_jax.inference.encoder import Encoder
 from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.models.towers import kinds_of
