@@ -1,13 +1,15 @@
 """A missing optional package is reported in one line that names the extra that installs it."""
 
 import re
+import sys
 import tomllib
 
 import pytest
 from repository import ROOT
 
 from mrl_jax.core.cli import run_command
-from mrl_jax.core.extras import EXTRAS, missing_package
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import EXTRAS, missing_package, require
 
 FOR_USERS = ("text", "audio", "bin", "verify", "train", "cascade", "demo", "bench")
 IMPORT_NAMES = {"scikit-learn": "sklearn", "faiss-cpu": "faiss"}
@@ -47,3 +49,14 @@ def test_a_missing_module_of_no_extra_stays_an_error_of_the_program():
     assert missing_package(ImportError("no name")) is None
     with pytest.raises(ModuleNotFoundError, match=r"mrl_jax\.novel"):
         run_command(fails, [])
+
+
+def test_what_a_command_needs_is_checked_before_it_begins(monkeypatch, tmp_path):
+    require("tqdm", by="a progress bar")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MrlError) as error:
+        require("tqdm", "pyarrow", by="reading Parquet", where=tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: reading Parquet takes pyarrow, which is not installed. Install the extra: "
+        "`pip install 'mrl_jax[train]'`"
+    )

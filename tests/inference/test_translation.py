@@ -158,5 +158,5 @@ def test_every_field_is_read(nllb):
 @pytest.mark.parametrize("package", ["ctranslate2", "tokenizers"])
 def test_a_missing_package_is_named(nllb, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MrlError, match=rf"{package}, which is not installed.*mrl_jax\[pipeline\]"):
+    with pytest.raises(MrlError, match=rf"{package}, which is not installed.*mrl_jax\[cascade\]"):
         Translator(asked(nllb[2]))

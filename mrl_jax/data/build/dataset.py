@@ -11,6 +11,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.extras import require
 from mrl_jax.data.audio.encode import FULL_SCALE
 from mrl_jax.data.build.builder import BUILD_FILE, FORMAT, INDEX_COLUMNS, index_path
 
@@ -134,14 +135,10 @@ class SpeechDataset:
         return opened[1]
 
     def _open(self) -> Any:
-        try:
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise MrlError(
-                f"reading a data set takes {error.name}, which is not installed",
-                where=self.folder,
-                hint="install the extra: `pip install 'mrl_jax[train]'`",
-            ) from error
+        packages = ("tensorflow_datasets", "array_record")
+        require(*packages, by="reading a data set", where=self.folder)
+        import tensorflow_datasets as tfds
+
         try:
             place = self.folder / "speech_data" / "1.0.0"
             return tfds.builder_from_directory(place).as_data_source(
