@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, existing_file, needs_extra
+from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.extras import require
 
 DECODABLE = ("wav", "flac", "mp3", "ogg", "opus")
 
@@ -105,9 +106,10 @@ def clip_seconds(source: Path | bytes, *, name: object) -> float:
 
 
 def _libraries(name: object) -> tuple[Any, Any]:
-    with needs_extra("audio", "reading audio", name):
-        import librosa
-        import soundfile
+    require("librosa", "soundfile", by="reading audio", where=name)
+    import librosa
+    import soundfile
+
     return librosa, soundfile
 
 
