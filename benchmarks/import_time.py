@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from common import record, to_global
+from common import record, summarize
 
 STATEMENTS = {
     "jax and flax": "import jax, flax",
@@ -27,7 +27,7 @@ def main() -> None:
             subprocess.run([sys.executable, "-c", statement], check=True)
             if round_number:  # The first round warms the disk cache.
                 seconds[name].append(time.perf_counter() - start)
-    figures = {name: to_global(times) for name, times in seconds.items()}
+    figures = {name: summarize(times) for name, times in seconds.items()}
     base = figures["jax and flax"]["median"]
     for name, figure in figures.items():
         figure["ratio"] = figure["median"] / base

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import record, timed, to_global
+from common import record, timed, summarize
 
 DIMS = (1024, 512, 256, 128)
 TEMPERATURE = 0.05
@@ -43,7 +43,7 @@ def main() -> None:
     for _ in range(args.repeats):
         for kind, run in runs.items():
             seconds[kind].append(timed(run))
-    figures = {kind: to_global(values) for kind, values in seconds.items()}
+    figures = {kind: summarize(values) for kind, values in seconds.items()}
     plain = figures["full width, plain"]["median"]
     own = {kind: memory[kind] - memory["vectors"] for kind in memory if kind != "vectors"}
     result = {
@@ -96,9 +96,11 @@ def compiled(kind: str, arrays: tuple[Any, Any, Any], **options: Any) -> Callabl
         if kind == "one by one":
             return sum(plain(q[:, :dim], d[:, :dim]) for dim in DIMS) / len(DIMS)
         dims = DIMS[:1] if kind == "full width, ours" else DIMS
-        told = {"query_ids": ids, "document_ids": ids} if kind == "nested with ids" else {}
-        found = matryoshka_infonce(q, d, dims=dims, temperature=TEMPERATURE, **told, **options)
-        return found.total
+        ids_given = {"query_ids": ids, "document_ids": ids} if kind == "nested with ids" else {}
+        losses = matryoshka_infonce(
+            q, d, dims=dims, temperature=TEMPERATURE, **ids_given, **options
+        )
+        return losses.total
 
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
 
