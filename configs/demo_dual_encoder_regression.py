@@ -8,14 +8,14 @@ Expected:  nDCG@10 of 0.49 at full width, chance 0.0076.
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
+from mrl_jax.core.config import load_config
+from mrl_jax.core.presets import find_config
 from mrl_jax.training.contrastive.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    base = runpy.run_path(str(Path(__file__).with_name("demo_dual_encoder.py")))["get_config"]()
+    base = load_config(find_config("demo_dual_encoder"), ExperimentConfig)
     return dataclasses.replace(
         base,
         name="demo_dual_encoder_regression",

@@ -8,14 +8,14 @@ Expected:  not yet measured here; the paper's own set is not public.
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
+from mrl_jax.core.config import load_config
+from mrl_jax.core.presets import find_config
 from mrl_jax.training.contrastive.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    base = runpy.run_path(str(Path(__file__).with_name("late_fusion.py")))["get_config"]()
+    base = load_config(find_config("late_fusion"), ExperimentConfig)
     return dataclasses.replace(
         base,
         name="dual_encoder",

@@ -1,17 +1,19 @@
-"""`python -m converters`: convert, verify and export towers."""
+"""`mrl-jax convert` and `python -m converters`: convert, verify and export towers."""
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from converters.checkpoints import DTYPES
 from mrl_jax.core.cli import CommandParser, run_command, unwind_on_sigterm
 from mrl_jax.core.errors import MrlError
 
+from .checkpoints import DTYPES
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = CommandParser(prog="python -m converters", description=__doc__, allow_abbrev=False)
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    parser = CommandParser(prog=prog, description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -58,8 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str]) -> int:
-    args = build_parser().parse_args(argv)
+def main(argv: Sequence[str], *, prog: str = "mrl-jax convert") -> int:
+    """Run one command line of the converters.
+
+    Args:
+        argv: its arguments.
+        prog: what usage and errors call the program.
+    """
+    args = build_parser(prog).parse_args(argv)
     unwind_on_sigterm()
     if args.command in ("qwen3", "hubert"):
         return _convert(args)
@@ -71,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from converters.convert import convert
+    from .convert import convert
 
     report = convert(
         args.source,
@@ -97,7 +105,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _convert_model(args: argparse.Namespace) -> int:
-    from converters.oolel_embed import convert_oolel_embed
+    from .oolel_embed import convert_oolel_embed
 
     report = convert_oolel_embed(
         args.source,
@@ -119,7 +127,7 @@ def _convert_model(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from converters.verify import verify
+    from .verify import verify
 
     if not args.tolerance > 0:
         raise MrlError(f"--tolerance is {args.tolerance}, expected a positive number")
@@ -151,7 +159,7 @@ def _nan_last(error: float) -> float:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from converters.export import export
+    from .export import export
 
     if not 0 < args.max_shard_gb < float("inf"):
         raise MrlError(f"--max-shard-gb is {args.max_shard_gb}, expected a positive number")
@@ -169,7 +177,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _random_init(args: argparse.Namespace) -> int:
-    from converters.random_init import random_init
+    from .random_init import random_init
 
     if args.seed < 0:
         raise MrlError(f"--seed is {args.seed}, expected a whole number from 0 on")
@@ -186,4 +194,4 @@ def _random_init(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(functools.partial(main, prog="python -m converters")))

@@ -12,17 +12,6 @@ import numpy as np
 from tqdm import tqdm
 
 import mrl_jax
-from converters import hubert, qwen3
-from converters.checkpoints import (
-    DOWNLOAD_AGAIN,
-    DTYPES,
-    Checkpoint,
-    copy_small_files,
-    file_digest,
-    find_checkpoint,
-    open_checkpoint,
-)
-from converters.rules import Plan, RuleTable, plan
 from mrl_jax.checkpoints.towers import TOWER_FILE, save_tower
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
@@ -31,6 +20,18 @@ from mrl_jax.models.ctc import CtcVocabulary, abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig, abstract_hubert
 from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
 from mrl_jax.nn import param_tree
+
+from . import hubert, qwen3
+from .checkpoints import (
+    DOWNLOAD_AGAIN,
+    DTYPES,
+    Checkpoint,
+    copy_small_files,
+    file_digest,
+    find_checkpoint,
+    open_checkpoint,
+)
+from .rules import Plan, RuleTable, plan
 
 TABLES: dict[str, RuleTable] = {
     "qwen3": qwen3.TABLE,

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from converters import qwen3
-from converters.checkpoints import copy_small_files, read_json
-from converters.convert import TABLES
-from converters.published_folder import SHARD_BYTES, save_shards
-from converters.rules import published_names
 from mrl_jax.checkpoints.towers import CONVERT_AGAIN, TowerInfo, read_checked_weights, read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import existing_file
 from mrl_jax.core.files import check_apart, staged_folder
+
+from . import qwen3
+from .checkpoints import copy_small_files, read_json
+from .convert import TABLES
+from .published_folder import SHARD_BYTES, save_shards
+from .rules import published_names
 
 
 def export(

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from converters.checkpoints import read_json
-from converters.config_fields import Fields
-from converters.rules import PASSENGERS, Layout, Rule, RuleTable
 from mrl_jax.core.errors import MrlError
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.hubert import HubertConfig
+
+from .checkpoints import read_json
+from .config_fields import Fields
+from .rules import PASSENGERS, Layout, Rule, RuleTable
 
 _BLOCK = "feature_extractor.conv_layers.{block}."
 _LAYER = "encoder.layers.{layer}."

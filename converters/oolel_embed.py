@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 
 import mrl_jax
-from converters import hubert, qwen3
-from converters.checkpoints import (
+from mrl_jax.checkpoints.models import MODEL_FILE, save_model, tower_reference
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.files import check_apart, staged_folder
+from mrl_jax.models.late_fusion import LateFusionConfig
+from mrl_jax.nn import param_tree
+
+from . import hubert, qwen3
+from .checkpoints import (
     Checkpoint,
     copy_small_files,
     find_checkpoint,
     open_checkpoint,
     read_json,
 )
-from converters.convert import Conversion, origin, prepare, read_hubert, read_qwen3, write_tower
-from converters.oolel_parts import HEAD, SPEECH, TEXT, Parts, Tower, find_parts, tower_config
-from mrl_jax.checkpoints.models import MODEL_FILE, save_model, tower_reference
-from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.files import check_apart, staged_folder
-from mrl_jax.models.late_fusion import LateFusionConfig
-from mrl_jax.nn import param_tree
+from .convert import Conversion, origin, prepare, read_hubert, read_qwen3, write_tower
+from .oolel_parts import HEAD, SPEECH, TEXT, Parts, Tower, find_parts, tower_config
 
 DIMS = (1024, 512, 256, 128)
 """Prefixes that the published head was trained on (arXiv 2602.19991)."""

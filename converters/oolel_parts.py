@@ -12,14 +12,15 @@ from typing import Any
 
 from flax import nnx
 
-from converters import hubert, qwen3
-from converters.checkpoints import TensorInfo, read_json
-from converters.rules import Layout, RuleTable, Shape
 from mrl_jax.core.errors import MrlError
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.late_fusion import FusionHead
 from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.nn import param_tree
+
+from . import hubert, qwen3
+from .checkpoints import TensorInfo, read_json
+from .rules import Layout, RuleTable, Shape
 
 WHOLE_MODEL = "pass the folder of the whole speech model: both towers, the head, config.json"
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from converters.config_fields import Fields
-from converters.rules import PASSENGERS, Layout, Rule, RuleTable
 from mrl_jax.models.qwen3 import Qwen3Config
+
+from .config_fields import Fields
+from .rules import PASSENGERS, Layout, Rule, RuleTable
 
 _LAYER = "layers.{layer}."
 _OURS = "encoder.layers."

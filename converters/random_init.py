@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from converters import hubert, qwen3
-from converters.checkpoints import DTYPES, read_json
-from converters.convert import TABLES
-from converters.published_folder import SHARD_BYTES, save_shards
-from converters.rules import published_names
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import existing_file
 from mrl_jax.core.files import staged_folder
 from mrl_jax.models.hubert import abstract_hubert
 from mrl_jax.models.qwen3 import abstract_qwen3
 from mrl_jax.nn import param_tree
+
+from . import hubert, qwen3
+from .checkpoints import DTYPES, read_json
+from .convert import TABLES
+from .published_folder import SHARD_BYTES, save_shards
+from .rules import published_names
 
 
 def random_init(

@@ -13,8 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from converters.checkpoints import DTYPES, Checkpoint, find_checkpoint, open_checkpoint
-from converters.convert import read_hubert, read_qwen3
 from mrl_jax.checkpoints.towers import (
     TowerInfo,
     load_hubert,
@@ -28,6 +26,9 @@ from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder
 from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.qwen3 import Qwen3Config
+
+from .checkpoints import DTYPES, Checkpoint, find_checkpoint, open_checkpoint
+from .convert import read_hubert, read_qwen3
 
 TOLERANCE = 1e-5
 """Relative error that float32 arithmetic in another order may cause."""

@@ -49,9 +49,13 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
-            assert node.module is not None
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            module = node.module or ""
+            if node.level:
+                # A wheel installs converters/ below mrl_jax.
+                inside = node.level == 1 and path.parent.name == "converters"
+                assert inside, f"{path} has a relative import"
+                module = f"converters.{module}".removesuffix(".")
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return found
 
 

@@ -2,15 +2,14 @@
 
 model.json     the model: towers by place and digest, dims, prompts, head
 head-STEP/     the trained arrays, in Orbax
-setting.json   the setting that `eval.py tradeoff --budget` chose, where it did
-setting-*.npy  the directions that it projects on, where it does
+search.json, search-*.npy  the search config of `eval.py tradeoff --budget` and the directions
+               that it projects on, where there are such (`inference.search.config`)
 
 model.json is replaced in one rename, so a folder always names a whole head. Towers stay
 where they are; a path inside the folder or beside it is stored relative to it.
 """
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -23,12 +22,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
-from mrl_jax.checkpoints.towers import load_hubert, load_qwen3, read_info
+from mrl_jax.checkpoints.towers import load_qwen3, load_speech_tower, read_info
 from mrl_jax.core.array_types import AnyArray
 from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
-from mrl_jax.models.hubert import Padding
-from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.core.files import write_json
+from mrl_jax.core.records import as_record, read_object, readable_as
+from mrl_jax.models.heads import HEADS
+from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 
@@ -41,20 +41,13 @@ MODEL_FILE = "model.json"
 TRAIN_AGAIN = "train the model again, or convert it again with `python -m converters`"
 
 
-KINDS = {
-    "late_fusion": (LateFusion, LateFusionConfig),
-    "dual_encoder": (DualEncoder, DualEncoderConfig),
-}
-"""What may stand between two towers: the module, and the config of its head."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TowerReference:
     """A tower by place, and by what its weights are.
 
     Attributes:
         path: of its folder, relative to the model's.
-        digest: `tower_folder.weights_digest` of its weights.
+        digest: `checkpoints.towers.weights_digest` of its weights.
     """
 
     path: str
@@ -66,9 +59,9 @@ class ModelInfo:
     """The contents of model.json.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: one of `models.heads.HEADS`.
         speech, text: the frozen towers.
-        fusion: what the head adds to them.
+        fusion: a `HeadConfig` of that kind.
         padding: how the speech tower treats padding.
         dims: the prefixes that were trained.
         prompts: sentence of each task.
@@ -83,7 +76,7 @@ class ModelInfo:
     kind: str
     speech: TowerReference
     text: TowerReference
-    fusion: LateFusionConfig | DualEncoderConfig
+    fusion: Any
     padding: Padding
     dims: tuple[int, ...]
     prompts: Mapping[str, str]
@@ -120,10 +113,7 @@ def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyA
             shutil.rmtree(partial, ignore_errors=True)
             save_arrays(partial, arrays)
             os.rename(partial, folder / head)
-        text = json.dumps({"format": FORMAT, **dataclasses.asdict(full)}, indent=1)
-        partial = folder / f".{MODEL_FILE}.partial"
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, folder / MODEL_FILE)
+        write_json(folder / MODEL_FILE, {"format": FORMAT, **dataclasses.asdict(full)})
     except OSError as error:
         raise MrlError(
             f"the model could not be written: {error.strerror or error}",
@@ -152,24 +142,13 @@ def read_model_info(folder: Path) -> ModelInfo:
         Path(folder) / MODEL_FILE,
         hint="pass a folder that `train.py` or `python -m converters oolel-embed` made",
     )
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw.pop("format") != FORMAT:
-            raise ValueError(f"the format is not {FORMAT}")
-        if raw["kind"] not in KINDS:
-            told = " or ".join(map(repr, KINDS))
-            raise ValueError(f"the kind is {raw['kind']!r}, expected {told}")
-        for tower in ("speech", "text"):
-            raw[tower] = TowerReference(**raw[tower])
-        # JSON has no tuples.
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["fusion"].items()}
-        raw["fusion"] = KINDS[raw["kind"]][1](**fields)
-        raw["dims"] = tuple(int(dim) for dim in raw["dims"])
-        return ModelInfo(**raw)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MrlError(
-            f"cannot be read as a model description ({error})", where=path, hint=TRAIN_AGAIN
-        ) from error
+    with readable_as("a model description", path, hint=TRAIN_AGAIN):
+        raw = read_object(path, version=FORMAT)
+        if raw["kind"] not in HEADS:
+            expected = " or ".join(map(repr, HEADS))
+            raise ValueError(f"the kind is {raw['kind']!r}, expected {expected}")
+        fusion = as_record(raw["fusion"], HEADS[raw["kind"]].config)
+        return dataclasses.replace(as_record(raw, ModelInfo), fusion=fusion)
 
 
 def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None) -> TwoTowers:
@@ -187,10 +166,9 @@ def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None)
     for name, tower in (("speech", info.speech), ("text", info.text)):
         check_digest(folder / tower.path, tower.digest, name)
     dtype = info.dtype if dtype is None else dtype
-    speech = load_hubert(folder / info.speech.path, padding=info.padding, dtype=dtype)
+    speech = load_speech_tower(folder / info.speech.path, padding=info.padding, dtype=dtype)
     text = load_qwen3(folder / info.text.path, dtype=dtype)
-    kind: Any = KINDS[info.kind][0]
-    model = kind(speech, text, config=info.fusion, rngs=nnx.Rngs(0))
+    model = HEADS[info.kind].build(speech, text, info.fusion, rngs=nnx.Rngs(0))
     _fill_head(model, folder / info.head, info.head_digest)
     return model
 
@@ -201,11 +179,11 @@ def check_digest(tower: Path, digest: str, name: str) -> None:
     Raises:
         MrlError: another digest; both are named.
     """
-    found = read_info(tower).digest
-    if found != digest:
+    stored = read_info(tower).digest
+    if stored != digest:
         raise MrlError(
             f"is not the {name} tower that the model was trained with: its digest is "
-            f"{found[:12]}, expected {digest[:12]}",
+            f"{stored[:12]}, expected {digest[:12]}",
             where=tower,
             hint="bring the tower of the training run back",
         )

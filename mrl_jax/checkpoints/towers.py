@@ -4,15 +4,14 @@ tower.json     kind, config, dtype and digest: all that loading reads beside wei
 weights/       one Orbax checkpoint a group: `encoder`, and where there are such
                tensors `lm_head` (a recogniser's output layer) and `unused_tensors`
                (published tensors that no module computes with, kept for export)
-config.json, tokenizer.json, ...   the published files, as they were
-report.json    how the weights came here
+config.json, tokenizer.json, ...   the published files, unchanged
+report.json    what was converted, and how
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +22,13 @@ from jax.typing import DTypeLike
 from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc
-from mrl_jax.models.hubert import HubertConfig, HubertEncoder, Padding, abstract_hubert
-from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
+from mrl_jax.core.files import write_json
+from mrl_jax.core.records import as_record, read_object, readable_as
+from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
+from mrl_jax.models.hubert import HubertEncoder
+from mrl_jax.models.qwen3 import Qwen3Encoder
+from mrl_jax.models.speech_tower import Padding, SpeechTower
+from mrl_jax.models.towers import TOWERS, kinds_of
 from mrl_jax.nn import param_tree
 
 FORMAT = 1
@@ -37,17 +40,7 @@ TOWER_FILE = "tower.json"
 WEIGHTS = "weights"
 
 
-CONFIG_TYPES: dict[str, type[Qwen3Config] | type[HubertConfig]] = {
-    "qwen3": Qwen3Config,
-    "hubert": HubertConfig,
-    "hubert_ctc": HubertConfig,
-}
-
-
 CONVERT_AGAIN = "convert the checkpoint again with `python -m converters`"
-
-
-Module = TypeVar("Module", bound=nnx.Module)
 
 
 Weights = Mapping[str, Mapping[str, HostArray]]
@@ -59,8 +52,8 @@ class TowerInfo:
     """The contents of tower.json.
 
     Attributes:
-        kind: "qwen3", "hubert" or "hubert_ctc".
-        config: sizes and variants of the encoder.
+        kind: one of `models.towers.TOWERS`.
+        config: sizes and variants of the encoder, of the kind's config class.
         dtype: dtype the weights are stored in; "mixed" if they differ.
         digest: `param_tree.digest` over all groups.
         groups: shapes of the stored weights by group, then by path.
@@ -69,7 +62,7 @@ class TowerInfo:
     """
 
     kind: str
-    config: Qwen3Config | HubertConfig
+    config: Any
     dtype: str
     digest: str
     groups: Mapping[str, Mapping[str, tuple[int, ...]]]
@@ -77,46 +70,40 @@ class TowerInfo:
     vocabulary: CtcVocabulary | None = None
 
 
-def load_qwen3(
-    folder: str | Path,
-    *,
-    dtype: DTypeLike | None = None,
-    remat: bool = False,
-    unroll: bool = False,
-    trainable: bool = False,
-    sharding: jax.sharding.Sharding | None = None,
-) -> Qwen3Encoder:
-    """A Qwen3 text tower from a folder made by `python -m converters qwen3`.
+class LoadOptions(TypedDict, total=False):
+    """How a tower is loaded; what every load function takes by keyword.
 
-    Args:
-        folder: the converted tower.
+    Attributes:
         dtype: dtype of weights and computation; that of the stored weights by default.
         remat: recompute each layer in the backward pass.
         unroll: compile every layer on its own.
         trainable: leave the weights as `nnx.Param`; by default they are `Frozen`.
         sharding: where every weight goes; JAX's default device by default.
+    """
+
+    dtype: DTypeLike | None
+    remat: bool
+    unroll: bool
+    trainable: bool
+    sharding: jax.sharding.Sharding | None
+
+
+def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encoder:
+    """A Qwen3 text tower from a folder made by `python -m converters qwen3`.
+
+    Args:
+        folder: the converted tower.
+        options: see `LoadOptions`.
 
     Raises:
         MrlError: the folder is not a Qwen3 tower, or cannot be read whole. (Single changed
             bits are found by `read_checked_weights`, as `verify` and `export` do.)
     """
-    folder = Path(folder)
-    info = read_info(folder, expected=("qwen3",))
-    dtype = _stored_dtype(info) if dtype is None else dtype
-    assert isinstance(info.config, Qwen3Config)
-    module = abstract_qwen3(info.config, dtype=dtype, param_dtype=dtype, remat=remat, unroll=unroll)
-    return _filled(module, {"": _restore(folder, "encoder", module, dtype, sharding)}, trainable)
+    return _load(folder, ("qwen3",), **options)
 
 
 def load_hubert(
-    folder: str | Path,
-    *,
-    padding: Padding = "masked",
-    dtype: DTypeLike | None = None,
-    remat: bool = False,
-    unroll: bool = False,
-    trainable: bool = False,
-    sharding: jax.sharding.Sharding | None = None,
+    folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> HubertEncoder:
     """A HuBERT speech tower from a folder made by `python -m converters hubert`.
 
@@ -125,65 +112,74 @@ def load_hubert(
     Args:
         folder: the converted tower.
         padding: "masked", or "reference" to read padding as speech.
-        dtype: dtype of weights and computation; that of the stored weights by default.
-        remat: recompute each layer in the backward pass.
-        unroll: compile every layer on its own.
-        trainable: leave the weights as `nnx.Param`; by default they are `Frozen`.
-        sharding: where every weight goes; JAX's default device by default.
+        options: see `LoadOptions`.
 
     Raises:
         MrlError: the folder is not a HuBERT tower, or cannot be read whole.
     """
-    folder = Path(folder)
-    info = read_info(folder, expected=("hubert", "hubert_ctc"))
-    dtype = _stored_dtype(info) if dtype is None else dtype
-    assert isinstance(info.config, HubertConfig)
-    module = abstract_hubert(
-        info.config, padding=padding, dtype=dtype, param_dtype=dtype, remat=remat, unroll=unroll
-    )
-    return _filled(module, {"": _restore(folder, "encoder", module, dtype, sharding)}, trainable)
+    return _load(folder, ("hubert", "hubert_ctc"), padding=padding, **options)
 
 
 def load_hubert_ctc(
-    folder: str | Path,
-    *,
-    padding: Padding = "masked",
-    dtype: DTypeLike | None = None,
-    remat: bool = False,
-    unroll: bool = False,
-    trainable: bool = False,
-    sharding: jax.sharding.Sharding | None = None,
+    folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> HubertCtc:
     """A speech recogniser with its output layer and vocabulary; arguments as `load_hubert`.
 
     Raises:
         MrlError: the folder holds no recogniser, or cannot be read whole.
     """
+    return _load(folder, ("hubert_ctc",), recogniser=True, padding=padding, **options)
+
+
+def load_speech_tower(
+    folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
+) -> SpeechTower:
+    """A speech tower of any kind in `models.towers.TOWERS`; arguments as `load_hubert`."""
+    return _load(folder, kinds_of("speech"), padding=padding, **options)
+
+
+def _load(
+    folder: str | Path,
+    expected: tuple[str, ...],
+    *,
+    recogniser: bool = False,
+    dtype: DTypeLike | None = None,
+    trainable: bool = False,
+    sharding: jax.sharding.Sharding | None = None,
+    **options: Any,
+) -> Any:
+    """An encoder, or a whole recogniser; `options` go to its constructor."""
     folder = Path(folder)
-    info = read_info(folder, expected=("hubert_ctc",))
-    dtype = _stored_dtype(info) if dtype is None else dtype
-    assert isinstance(info.config, HubertConfig)
-    module = abstract_hubert_ctc(
-        info.config,
-        info.groups["lm_head"]["kernel"][-1],
-        vocabulary=info.vocabulary,
-        padding=padding,
-        dtype=dtype,
-        param_dtype=dtype,
-        remat=remat,
-        unroll=unroll,
-    )
-    parts = {
-        "encoder.": _restore(folder, "encoder", module.encoder, dtype, sharding),
-        "lm_head.": _restore(folder, "lm_head", module.lm_head, dtype, sharding),
+    info = read_info(folder, expected=expected)
+    kind = TOWERS[info.kind]
+    stored = jnp.float32 if info.dtype == "mixed" else jnp.dtype(info.dtype)
+    held: DTypeLike = stored if dtype is None else dtype
+    options |= {"dtype": held, "param_dtype": held}
+    if recogniser:
+        assert kind.abstract_recogniser is not None
+        outputs = info.groups["lm_head"]["kernel"][-1]
+        module = kind.abstract_recogniser(
+            info.config, outputs, vocabulary=info.vocabulary, **options
+        )
+        parts = {"encoder.": module.encoder, "lm_head.": module.lm_head}
+    else:
+        module = kind.abstract(info.config, **options)
+        parts = {"": module}
+    arrays = {
+        prefix + path: array
+        for prefix, part in parts.items()
+        for path, array in _restore(
+            folder, prefix.removesuffix(".") or "encoder", part, held, sharding
+        ).items()
     }
-    return _filled(module, parts, trainable)
+    filled = param_tree.fill(module, arrays)
+    return filled if trainable else param_tree.freeze(filled)
 
 
 def save_tower(
     folder: Path,
     kind: str,
-    config: Qwen3Config | HubertConfig,
+    config: Any,
     weights: Weights,
     *,
     naming: Mapping[str, Any],
@@ -206,8 +202,7 @@ def save_tower(
         naming=naming,
         vocabulary=vocabulary,
     )
-    text = json.dumps({"format": FORMAT, **dataclasses.asdict(info)}, indent=1)
-    (folder / TOWER_FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / TOWER_FILE, {"format": FORMAT, **dataclasses.asdict(info)})
     return info
 
 
@@ -222,7 +217,7 @@ def weights_digest(weights: Weights) -> str:
     )
 
 
-def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(CONFIG_TYPES)) -> TowerInfo:
+def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS)) -> TowerInfo:
     """tower.json, checked.
 
     Raises:
@@ -232,28 +227,10 @@ def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(CONFIG_TYPES)) 
         Path(folder) / TOWER_FILE,
         hint="make a tower folder with `python -m converters qwen3|hubert SOURCE OUT`",
     )
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw.pop("format") != FORMAT:
-            raise ValueError(f"the format is not {FORMAT}")
-        config_type = CONFIG_TYPES[raw["kind"]]
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in raw.pop("config").items()
-        }
-        config = config_type(**fields)
-        vocabulary = raw.pop("vocabulary")
-        if vocabulary is not None:
-            vocabulary = CtcVocabulary(**{**vocabulary, "tokens": tuple(vocabulary["tokens"])})
-        groups = {
-            group: {name: tuple(shape) for name, shape in shapes.items()}
-            for group, shapes in raw.pop("groups").items()
-        }
-        info = TowerInfo(config=config, vocabulary=vocabulary, groups=groups, **raw)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MrlError(
-            f"cannot be read as a tower description ({error})", where=path, hint=CONVERT_AGAIN
-        ) from error
+    with readable_as("a tower description", path, hint=CONVERT_AGAIN):
+        raw = read_object(path, version=FORMAT)
+        config = as_record(raw["config"], TOWERS[raw["kind"]].config)
+        info = dataclasses.replace(as_record(raw, TowerInfo), config=config)
     if info.kind not in expected:
         raise MrlError(
             f"is a {info.kind} tower, expected {' or '.join(expected)}",
@@ -282,10 +259,6 @@ def read_checked_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, H
             hint=CONVERT_AGAIN,
         )
     return weights
-
-
-def _stored_dtype(info: TowerInfo) -> DTypeLike:
-    return jnp.float32 if info.dtype == "mixed" else jnp.dtype(info.dtype)
 
 
 def _restore(
@@ -324,19 +297,3 @@ def _read_group(folder: Path, group: str, restore_args: Mapping[str, Any]) -> di
             where=path,
             hint=CONVERT_AGAIN,
         ) from error
-
-
-def _filled(
-    module: Module, parts: Mapping[str, Mapping[str, jax.Array]], trainable: bool
-) -> Module:
-    """Put restored arrays into an abstract module, then freeze it unless it is to be trained."""
-    arrays = {
-        prefix + path: array for prefix, part in parts.items() for path, array in part.items()
-    }
-    graphdef, state = nnx.split(module)
-    flat = [
-        (path, variable.replace(arrays[".".join(map(str, path))]))
-        for path, variable in nnx.to_flat_state(state)
-    ]
-    filled = nnx.merge(graphdef, nnx.from_flat_state(flat))
-    return filled if trainable else param_tree.freeze(filled)

@@ -3,19 +3,45 @@
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.nearest import did_you_mean
+
+_WRONG_CHOICE = re.compile(r"(?s)argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Tells a wrong command line in one line, like every other mistake."""
+    """Reports a wrong command line in one line, with the nearest name that it does take."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
+        """As argparse's, but an unknown option is refused by the parser of its subcommand."""
+        known, unknown = super().parse_known_args(*args, **kwargs)
+        for word in unknown:
+            if word.startswith("--") and word != "--":
+                option = word.partition("=")[0]
+                options = re.findall(r"(?<![\w-])--[a-z][\w-]*", self.format_usage())
+                self._refuse(f"no option {option}", did_you_mean(option, options, otherwise=""))
+        return known, unknown
 
     def error(self, message: str) -> NoReturn:
-        raise MrlError(message, where=self.prog, hint="`--help` lists what it takes")
+        wrong = _WRONG_CHOICE.fullmatch(message)
+        if not wrong:
+            self._refuse(message)
+        name, value, choices = wrong.groups()
+        known = [choice.strip("'") for choice in choices.split(", ")]
+        self._refuse(
+            f"{name} is {value!r}, expected one of {', '.join(known)}",
+            did_you_mean(value, known, otherwise=""),
+        )
+
+    def _refuse(self, problem: str, hint: str = "") -> NoReturn:
+        hint = f"{hint} `--help` lists what it takes".strip()
+        raise MrlError(problem, where=self.prog, hint=hint)
 
 
 def unwind_on_sigterm() -> None:

@@ -29,22 +29,22 @@ def load_config(path: Path, *kinds: type[Config]) -> Config:
     expected = " or ".join(kind.__name__ for kind in kinds)
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path("configs")
-        there = sorted(str(found) for found in folder.glob("*.py"))
+        there = sorted(map(str, folder.glob("*.py")))
         raise MrlError("no such config", where=path, hint=_nearest(str(path), there))
     try:
-        found = runpy.run_path(str(path))
-        if "get_config" not in found:
+        module = runpy.run_path(str(path))
+        if "get_config" not in module:
             raise MrlError(
                 "has no get_config()", where=path, hint=f"define one that returns {expected}"
             )
-        config = found["get_config"]()
+        config = module["get_config"]()
     except MrlError:
         raise
     except Exception as error:  # Whatever the user's file raises.
         raise MrlError(
             f"the config fails: {type(error).__name__}: {first_line(error)}",
             where=path,
-            hint="mend the file",
+            hint="correct the file",
         ) from error
     if not isinstance(config, kinds):
         raise MrlError(
@@ -56,12 +56,15 @@ def load_config(path: Path, *kinds: type[Config]) -> Config:
 def override(config: Config, assignments: Sequence[str]) -> Config:
     """A config with some fields changed, each `dotted.name=value`.
 
-    Values are read as Python literals (`3e-4`, `true`, `none`, `[64,32]`), and as plain
-    text for fields that hold text.
+    All assignments are applied before the result is checked, so their order does not matter;
+    of two for the same field the last counts. Values are read as Python literals (`3e-4`,
+    `true`, `none`, `[64,32]`), and as plain text for fields that hold text.
 
     Raises:
-        MrlError: no such field (the nearest is named), or a value of another type.
+        MrlError: no such field (the nearest is named), a value of another type, or a result
+            that its dataclass refuses.
     """
+    changes: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
@@ -69,13 +72,13 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
                 f"{assignment!r} is no option and no assignment",
                 hint="write dotted.name=value, for instance optim.learning_rate=1e-4",
             )
-        config = _replace(config, name.split("."), text, name)
-    return config
+        _collect(changes, config, name, text)
+    return _replaced(config, changes)
 
 
 def to_json(config: Any) -> Any:
     """A config as JSON values."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+    if _is_group(config):
         return {
             field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)
         }
@@ -88,25 +91,56 @@ def to_json(config: Any) -> Any:
     return config if isinstance(config, str | int | float | bool | None) else str(config)
 
 
-def _replace(config: Any, names: Sequence[str], text: str, dotted: str) -> Any:
-    head, *rest = names
-    if isinstance(config, Mapping):
-        key = ".".join(names)
-        return {**config, key: text}
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise MrlError(f"{dotted!r} goes deeper than the config does", hint="drop its last part")
-    known = [field.name for field in dataclasses.fields(config)]
-    if head not in known:
-        raise MrlError(f"the config has no field {dotted!r}", hint=_nearest(head, known))
-    hint = typing.get_type_hints(type(config))[head]
-    if rest:
-        value = _replace(getattr(config, head), rest, text, dotted)
-    elif dataclasses.is_dataclass(getattr(config, head)) and not _is_none(text, hint):
-        inner = ", ".join(field.name for field in dataclasses.fields(getattr(config, head)))
-        raise MrlError(f"{dotted!r} is a group of fields", hint=f"name one of {inner}")
-    else:
-        value = _parse(text, hint, dotted)
-    return dataclasses.replace(config, **{head: value})
+def _collect(changes: dict[str, Any], config: Any, dotted: str, text: str) -> None:
+    """Put one assignment into a tree of new values that has the shape of the config."""
+    head, *rest = dotted.split(".")
+    while True:
+        known = [field.name for field in dataclasses.fields(config)]
+        if head not in known:
+            raise MrlError(f"the config has no field {dotted!r}", hint=_nearest(head, known))
+        old = getattr(config, head)
+        if not rest:
+            break
+        if isinstance(old, Mapping):
+            changes[head] = {**changes.get(head, old), ".".join(rest): text}
+            return
+        if not _is_group(old):
+            problem = f"{dotted!r} goes deeper than the config does"
+            raise MrlError(problem, hint="drop its last part")
+        changes, config = changes.setdefault(head, {}), old
+        if changes is None:
+            raise _left_out(dotted)
+        head, *rest = rest
+    kind = typing.get_type_hints(type(config))[head]
+    if _is_group(old):
+        if not _is_none(text, kind):
+            inner = ", ".join(field.name for field in dataclasses.fields(old))
+            raise MrlError(f"{dotted!r} is a group of fields", hint=f"name one of {inner}")
+        if changes.get(head):
+            raise _left_out(dotted)
+    changes[head] = _parse(text, kind, dotted)
+
+
+def _left_out(dotted: str) -> MrlError:
+    problem = f"{dotted!r} contradicts another assignment: its group is left out"
+    return MrlError(problem, hint="drop one of the two")
+
+
+def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
+    """The config with a tree of new values; every dataclass that changes is built once."""
+    if not changes:
+        return config
+    new = {
+        name: _replaced(getattr(config, name), value)
+        if _is_group(getattr(config, name)) and value is not None
+        else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(config, **new)
+
+
+def _is_group(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _parse(text: str, hint: Any, dotted: str) -> Any:

@@ -95,7 +95,7 @@ def barrier(name: str) -> None:
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        multihost_utils.sync_gathered(name)
+        multihost_utils.sync_global_devices(name)
 
 
 def host_shard() -> tuple[int, int]:

@@ -60,7 +60,7 @@ class Voice:
     variant: str
     pitch: int
     rate: int
-    to_global: int
+    pitch_range: int
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ def _voices(variants: str, *, start: int) -> tuple[Voice, ...]:
             variant=variant,
             pitch=30 + 7 * i % 43,
             rate=150 + 11 * i % 51,
-            to_global=30 + 13 * i % 41,
+            pitch_range=30 + 13 * i % 41,
         )
         for i, variant in enumerate(variants.split(), start)
     )
@@ -232,14 +232,14 @@ class _Espeak:
         if self.rate <= 0:
             raise MrlError("espeak-ng cannot read its data", where=data, hint="install it again")
 
-    def log(self, sounds: str, voice: Voice) -> bytes:
+    def speak(self, sounds: str, voice: Voice) -> bytes:
         """The 16-bit samples of one utterance; once in a process."""
         library = self._library
         # The library would take the base voice for a variant that it does not have.
         known = Path("espeak-ng-data", "voices", "!v", voice.variant).is_file()
         if not known or library.espeak_SetVoiceByName(f"{BASE_VOICE}+{voice.variant}".encode()):
             raise MrlError(f"espeak-ng has no voice {BASE_VOICE}+{voice.variant}")
-        settings = {_RATE: voice.rate, _PITCH: voice.pitch, _RANGE: voice.to_global}
+        settings = {_RATE: voice.rate, _PITCH: voice.pitch, _RANGE: voice.pitch_range}
         for parameter, value in settings.items():
             library.espeak_SetParameter(parameter, value, 0)
         heard: list[bytes] = []
@@ -265,7 +265,7 @@ def _fork(espeak: _Espeak, sounds: str, voice: Voice) -> bool:
         return os.waitpid(child, 0)[1] == 0
     status = 1
     try:
-        pcm = espeak.log(sounds, voice)
+        pcm = espeak.speak(sounds, voice)
         with open(sys.stdout.fileno(), "wb", closefd=False) as out:
             out.write(_HEADER.pack(espeak.rate, len(pcm)) + pcm)
         status = 0

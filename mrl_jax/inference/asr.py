@@ -1,16 +1,15 @@
 """Clips to text by a recogniser, in batches of few shapes."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from tqdm import tqdm
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.inference.encoder import padded_length
+from mrl_jax.inference.batching import padded_length, run_batches
+from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.inputs import pad_clips
 from mrl_jax.nn import param_tree
@@ -47,11 +46,11 @@ class Recogniser:
         self.trained: Mapping[str, Any] = split.trained
         self.frozen: Mapping[str, Any] = split.frozen
 
-        def best(trained: Any, frozen: Any, samples: Any, lengths: Any) -> Any:
-            output = split.rebuild(trained, frozen)(samples, lengths)
+        def best(model: HubertCtc, samples: Any, lengths: Any) -> Any:
+            output = model(samples, lengths)
             return jnp.argmax(output.logits, axis=-1), output.frame_mask
 
-        self._best, self._rebuild = jax.jit(best), split.rebuild
+        self._best, self._rebuild = compile_program(split.rebuild, best), split.rebuild
 
     def transcribe(
         self,
@@ -71,34 +70,24 @@ class Recogniser:
             MrlError: a clip that is no audio, or shorter than a frame.
         """
         names = [f"clip {row}" for row in range(len(clips))] if names is None else names
-        order = np.argsort([-len(clip) for clip in clips], kind="stable")
-        found: dict[int, str] = {}
-        size = min(self.batch_size, len(clips))
-        with tqdm(total=len(order), desc=progress, disable=progress is None, leave=False) as bar:
-            for start in range(0, len(order), self.batch_size):
-                rows = order[start : start + self.batch_size].tolist()
-                # The first stands in for those that are missing: one shape less to compile.
-                filled = [*rows, *[rows[0]] * (size - len(rows))]
-                inputs = self._inputs(
-                    [clips[row] for row in filled], [names[row] for row in filled]
-                )
-                ids, mask = map(np.asarray, self._best(self.trained, self.frozen, *inputs))
-                for place, row in enumerate(rows):
-                    found[row] = self.vocabulary.decode(ids[place][mask[place]])
-                bar.update(len(rows))
-        return [found[row] for row in range(len(clips))]
+        transcripts = [""] * len(clips)
+        batches = run_batches(
+            [len(clip) for clip in clips],
+            lambda rows: self._inputs([clips[i] for i in rows], [names[i] for i in rows]),
+            functools.partial(self._best, self.trained, self.frozen),
+            batch_size=max(1, min(self.batch_size, len(clips))),
+            progress=progress,
+        )
+        for rows, (ids, mask) in batches:
+            for row, best, spoken in zip(rows, ids, mask, strict=True):
+                transcripts[row] = self.vocabulary.decode(best[spoken])
+        return transcripts
 
     def flops(self, clip: HostArray) -> float:
-        """Floating-point operations of one clip alone, as `Encoder.flops` counts them."""
-
-        def program(trained: Any, frozen: Any, samples: Any, lengths: Any) -> Any:
-            model = self._rebuild(trained, frozen)
-            model.encoder.unroll, model.encoder.remat = True, False
-            return model(samples, lengths).logits
-
+        """Floating-point operations of one clip alone, as `count_flops` counts them."""
         inputs = self._inputs([clip], ["the clip"])
-        counted = jax.jit(program).lower(self.trained, self.frozen, *inputs).cost_analysis()
-        return float((counted or {}).get("flops", "nan"))
+        run = lambda model, *inputs: model(*inputs).logits  # noqa: E731
+        return count_flops(self._rebuild, run, self.trained, self.frozen, *inputs)
 
     def _inputs(
         self, clips: Sequence[HostArray], names: Sequence[object]

@@ -28,8 +28,8 @@ from mrl_jax.inference.translation import (
     TranslatorConfig,
     check_translator,
 )
-from mrl_jax.models.hubert import Padding
 from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.models.speech_tower import Padding
 
 FORMAT = 1
 

@@ -56,13 +56,12 @@ class Embedder:
         self._directions = directions
         self.width = max(model.separate_dims, default=model.text.config.width)
         split = param_tree.split(model)
-        trained, frozen, rows = split.trained, split.frozen, None
+        rows = None
         if len(jax.local_devices()) > 1:  # A machine's devices share the rows of a batch.
             rows = batch_sharded(jax.local_devices())
-            trained, frozen = jax.device_put((trained, frozen), replicated(rows))
-        self.encoder = Encoder(
-            split.rebuild, trained, frozen, model, tokenizer, prompts=info.prompts, sharding=rows
-        )
+            trained, frozen = jax.device_put((split.trained, split.frozen), replicated(rows))
+            split = param_tree.Split(trained, frozen, split.rebuild)
+        self.encoder = Encoder(split, model, tokenizer, prompts=info.prompts, sharding=rows)
 
     @classmethod
     def load(

@@ -1,57 +1,53 @@
 """Clips and texts to unit vectors, in batches of few shapes."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jaxtyping import Float32
-from tqdm import tqdm
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import put_global, replicated
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens, query_prompt
+from mrl_jax.inference.batching import embed_batches, padded_length
+from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors
 from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.two_towers import TwoTowers
-from mrl_jax.nn.layer_stack import FSDP, InMesh
+from mrl_jax.nn import param_tree
 
-Rebuild = Callable[[Mapping[str, Any], Mapping[str, Any]], TwoTowers]
-
-
-SECOND = 16_000
-
-
-GROWTH = 1.3
-"""Padded lengths grow by this factor, so that long and short clips need few shapes."""
+EMBED: Mapping[str, Callable[..., Any]] = {
+    "speech": lambda model, *inputs: model.embed_speech(*inputs),
+    "text": lambda model, *inputs: model.embed_text(*inputs),
+}
 
 
 class Encoder:
-    """Embeds with a model that is given as (rebuild, trained, frozen), as in training.
+    """Embeds with a model that is taken apart into arrays, as in training.
 
     A vector does not depend on the batch it is computed in: padding never matters, and
     rows that fill a batch up are dropped. (Under "reference" padding it does, as in the
     published code: there a batch is padded to its longest clip, and each length compiles.)
 
     Args:
-        rebuild: the model from its arrays, see `param_tree.split`.
-        trained: arrays of the trained leaves.
-        frozen: arrays of all others.
+        split: the model's arrays, placed where the sharding has them, and how to rebuild it.
         config_model: any module of the same structure; its sizes are read.
         tokenizer: the text tower's.
         prompts: sentence of each task.
-        sharding: where batches go; rows are shared out over its devices, of all hosts if it
-            has them, which then all call with the same and all get the whole.
+        sharding: of a batch's rows over devices; where these are of several hosts, all hosts
+            call with the same arguments and all get the whole result.
         batch_size: rows in a batch, rounded up to a multiple of the devices.
+
+    Attributes:
+        trained, frozen: the arrays; `trained` may be replaced by those of a training state.
     """
 
     def __init__(
         self,
-        rebuild: Rebuild,
-        trained: Mapping[str, Any],
-        frozen: Mapping[str, Any],
+        split: param_tree.Split,
         config_model: TwoTowers,
         tokenizer: TextTokenizer,
         *,
@@ -59,42 +55,20 @@ class Encoder:
         sharding: NamedSharding | None = None,
         batch_size: int = 16,
     ):
-        devices = 1 if sharding is None else len(sharding.device_set)
-        self._devices = devices
-        self.batch_size = -(-batch_size // devices) * devices
-        self._rebuild = rebuild
-        self.trained, self.frozen = trained, frozen
+        self.trained: Mapping[str, Any] = split.trained
+        self.frozen: Mapping[str, Any] = split.frozen
         self.prompts = prompts
+        self._rebuild = split.rebuild
         self._speech_config = config_model.speech.config
         self._min_samples = config_model.min_samples
         self._separate_dims = config_model.separate_dims
         self._reference = config_model.speech.padding == "reference"
         self._tokenizer = tokenizer
-        self._sharding = sharding
-
-        self._programs_alone: dict[str, Callable[..., Any]] = {}
+        self._sharding, self._batch_size = sharding, batch_size
         self._programs = {
-            "speech": self._compiled(lambda model, *inputs: model.embed_speech(*inputs)),
-            "text": self._compiled(lambda model, *inputs: model.embed_text(*inputs)),
+            kind: compile_program(split.rebuild, run, sharding) for kind, run in EMBED.items()
         }
-
-    def _compiled(self, run: Callable[..., Any], *, alone: bool = False) -> Callable[..., Any]:
-        """`run` as a program of (trained, frozen, *inputs), which holds none of them."""
-        rebuild, rows = self._rebuild, None if alone else self._sharding
-        whole = None if rows is None else replicated(rows)
-
-        def program(trained: Any, frozen: Any, *inputs: Any) -> Any:
-            return run(rebuild(trained, frozen), *inputs)
-
-        compiled = jax.jit(program, out_shardings=whole)
-        if rows is None or FSDP not in rows.mesh.axis_names:
-            return compiled
-        assert isinstance(rows.mesh, Mesh)
-        return InMesh(compiled, rows.mesh)
-
-    def _run(self, kind: str, inputs: tuple[Any, ...]) -> HostArray:
-        program = self._programs[kind]
-        return np.asarray(program(self.trained, self.frozen, *self._put(inputs)))
+        self._programs_alone: dict[str, Callable[..., Any]] = {}
 
     def speech(
         self,
@@ -122,21 +96,19 @@ class Encoder:
         """
         names = [f"clip {i}" for i in range(len(clips))] if names is None else names
         self.check_speech(clips, tasks=tasks, names=names)
-        lengths = np.asarray([len(clip) for clip in clips], np.int64)
+        lengths = [len(clip) for clip in clips]
         tokens = self._tokenizer.encode_prompts(self.prompts_of(tasks, prompts, len(clips)))
         prompt_size = max((len(ids) for ids in tokens), default=0)
 
-        def run(rows: HostArray) -> HostArray:
-            filled = self._fill(rows)
-            inputs = self._speech_inputs(
-                [clips[i] for i in filled],
-                [tokens[i] for i in filled],
-                [names[i] for i in filled],
+        def inputs(rows: list[int]) -> tuple[Any, ...]:
+            return self._speech_inputs(
+                [clips[i] for i in rows],
+                [tokens[i] for i in rows],
+                [names[i] for i in rows],
                 prompt_size,
             )
-            return self._run("speech", inputs)
 
-        numbers = self._in_batches(lengths, run, progress)
+        numbers = self._in_batches("speech", lengths, inputs, progress)
         dims = self._separate_dims
         return SeparateVectors(numbers, dims) if dims else numbers
 
@@ -193,13 +165,12 @@ class Encoder:
             before = self.prompts_of(tasks, prompts, len(texts))
             texts = [words + text for words, text in zip(before, texts, strict=True)]
         tokens = self._tokenizer.encode(texts)
-        lengths = np.asarray([len(ids) for ids in tokens], np.int64)
-
-        def run(rows: HostArray) -> HostArray:
-            inputs = self._text_inputs([tokens[i] for i in self._fill(rows)])
-            return self._run("text", inputs)
-
-        return self._in_batches(lengths, run, progress)
+        return self._in_batches(
+            "text",
+            [len(ids) for ids in tokens],
+            lambda rows: self._text_inputs([tokens[i] for i in rows]),
+            progress,
+        )
 
     def alone(
         self, query: HostArray | str, *, task: str = "", prompt: str | None = None
@@ -218,10 +189,7 @@ class Encoder:
             (self.trained, self.frozen),
         )
         if kind not in self._programs_alone:
-            embed = f"embed_{kind}"
-            self._programs_alone[kind] = self._compiled(
-                lambda model, *inputs: getattr(model, embed)(*inputs), alone=True
-            )
+            self._programs_alone[kind] = compile_program(self._rebuild, EMBED[kind])
         program = self._programs_alone[kind]
 
         def run() -> HostArray:
@@ -230,22 +198,10 @@ class Encoder:
         return run
 
     def flops(self, query: HostArray | str, *, task: str = "", prompt: str | None = None) -> float:
-        """Floating-point operations of embedding one query alone, by XLA's count.
-
-        It counts the body of a loop once, so the layers are counted unrolled; nothing is
-        compiled for it, and what a compiler saves is not taken off.
-        """
-
-        def program(trained: Any, frozen: Any, *inputs: Any) -> Any:
-            model = self._rebuild(trained, frozen)
-            for tower in (model.speech, model.text):
-                tower.unroll, tower.remat = True, False
-            embed = model.embed_text if isinstance(query, str) else model.embed_speech
-            return embed(*inputs)
-
+        """Floating-point operations of embedding one query alone, as `count_flops` counts them."""
         inputs = self._inputs_alone(query, self.prompts_of([task], [prompt], 1)[0])
-        counted = jax.jit(program).lower(self.trained, self.frozen, *inputs).cost_analysis()
-        return float((counted or {}).get("flops", "nan"))
+        run = EMBED["text" if isinstance(query, str) else "speech"]
+        return count_flops(self._rebuild, run, self.trained, self.frozen, *inputs)
 
     def _inputs_alone(self, query: HostArray | str, before: str) -> tuple[Any, ...]:
         if isinstance(query, str):
@@ -280,40 +236,18 @@ class Encoder:
         return query_prompt(self.prompts.get(task, ""))
 
     def _in_batches(
-        self, lengths: HostArray, run: Callable[[HostArray], HostArray], progress: str | None
+        self,
+        kind: str,
+        lengths: Sequence[int],
+        inputs: Callable[[list[int]], tuple[Any, ...]],
+        progress: str | None,
     ) -> HostArray:
-        """Longest first: like lengths together, and a batch that is too large fails at once."""
-        order = np.argsort(-lengths, kind="stable")
-        results: HostArray | None = None
-        with tqdm(total=len(order), desc=progress, disable=progress is None, leave=False) as bar:
-            for start in range(0, len(order), self.batch_size):
-                rows = order[start : start + self.batch_size]
-                vectors = run(rows)[: len(rows)]
-                if results is None:
-                    results = np.zeros((len(order), vectors.shape[1]), np.float32)
-                results[rows] = vectors
-                bar.update(len(rows))
-        if results is None:
-            raise MrlError("there is nothing to embed", hint="pass one clip or text, or more")
-        return results
-
-    def _fill(self, rows: HostArray) -> HostArray:
-        """Rows of a whole batch, the first standing in for those that are missing.
-
-        A power of two, so that one clip alone does not cost a whole batch.
-        """
-        size = self._devices
-        while size < len(rows):
-            size *= 2
-        return np.concatenate((rows, np.full(min(size, self.batch_size) - len(rows), rows[0])))
-
-    def _put(self, arrays: Any) -> Any:
-        return arrays if self._sharding is None else put_global(arrays, self._sharding)
-
-
-def padded_length(samples: int) -> int:
-    """The next of a geometric row of lengths, from one second on."""
-    size = SECOND
-    while size < samples:
-        size = -(-int(size * GROWTH) // 320) * 320
-    return size
+        return embed_batches(
+            lengths,
+            inputs,
+            functools.partial(self._programs[kind], self.trained, self.frozen),
+            batch_size=self._batch_size,
+            sharding=self._sharding,
+            shrink_last=True,
+            progress=progress,
+        )

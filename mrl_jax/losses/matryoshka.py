@@ -104,7 +104,7 @@ def matryoshka_infonce(
 
     candidates, allowed, of_documents = gather(documents), None, None
     if told:
-        global_devices = gather(jnp.ones(rows, jnp.bool_))
+        all_rows = gather(jnp.ones(rows, jnp.bool_))
         # Both relations are symmetric, so the same holds in both directions.
         allowed = of_documents = Candidates(
             row_query=query_ids,
@@ -114,8 +114,8 @@ def matryoshka_infonce(
             query=gather(query_ids),
             document=gather(document_ids),
             own=gather(own),
-            has_query=global_devices,
-            has_document=global_devices,
+            has_query=all_rows,
+            has_document=all_rows,
         )
     if hard_negatives is not None:
         candidates, of_documents = _with_hard_negatives(

@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.models.hubert import HubertConfig, HubertEncoder, Padding
+from mrl_jax.models.hubert import HubertConfig, HubertEncoder
+from mrl_jax.models.speech_tower import Padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,7 @@ class HubertCtc(nnx.Module):
         )
 
     def __call__(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> CtcOutput:
-        """Logits of a batch that `pad_clips` made; those of padded frames mean nothing."""
+        """Logits of a batch that `pad_clips` made; those at padded frames are unspecified."""
         output = self.encoder(samples, lengths)
         logits = self.lm_head(output.last_hidden).astype(jnp.float32)
         return CtcOutput(logits=logits, frame_mask=output.frame_mask)

@@ -15,9 +15,16 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray, HostArray
-from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Encoder
-from mrl_jax.models.two_towers import Calibration, Head, HeadConfig, TwoTowers, layer_scales
+from mrl_jax.models.speech_tower import SpeechTower
+from mrl_jax.models.two_towers import (
+    Calibration,
+    Head,
+    HeadConfig,
+    Prompt,
+    TwoTowers,
+    layer_scales,
+)
 from mrl_jax.nn.pooling import l2_normalize
 
 
@@ -27,7 +34,8 @@ class DualEncoderConfig(HeadConfig):
 
     Attributes:
         dims: widths with a linear layer each, in the order of their vectors.
-        nested: one layer as wide as the text tower instead, whose prefixes serve.
+        nested: one layer as wide as the text tower instead; the prefixes of its vector are the
+            smaller embeddings, and `dims` is not read.
     """
 
     dims: tuple[int, ...] = ()
@@ -38,8 +46,8 @@ class PoolingHead(Head):
     """Frames of all layers [Y, B, T, D] to one vector a width, in float32.
 
     Attention is one head of scaled dot products with a learned query, all ones at first.
-    As in `FusionHead`, a fixed factor a layer makes up for their sizes while training: of
-    unscaled states the largest layer alone would say which frame is heard.
+    As in `FusionHead`, fixed factors scale the layers alike in training: otherwise the layer
+    with the largest states would decide alone which frames are pooled.
 
     Args:
         num_layers: layers of the speech tower, Y.
@@ -69,15 +77,15 @@ class PoolingHead(Head):
         scores = jnp.einsum("ybtd,yd->bt", states, query) / math.sqrt(layers * width)
         # A finite filling: with -inf a clip without a frame would be NaN.
         filled = jnp.where(frame_mask, scores, jnp.finfo(jnp.float32).min)
-        shares = jnp.where(frame_mask, jax.nn.softmax(filled, axis=1), jnp.float32(0))
-        pooled = jnp.einsum("ybtd,bt->byd", states, shares) * scale[None]
+        weights = jnp.where(frame_mask, jax.nn.softmax(filled, axis=1), jnp.float32(0))
+        pooled = jnp.einsum("ybtd,bt->byd", states, weights) * scale[None]
         pooled = pooled.reshape(rows, -1)
         return [self.projections[f"to_{width}"](pooled) for width in self.widths]
 
     def calibrate(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
     ) -> None:
-        """Choose the factors: states of mean square 1 are pooled."""
+        """Set the factors so that each layer's scaled states have a mean square of 1."""
         self.layer_scale[...] = layer_scales(layer_states, frame_mask)
 
     def fold(self) -> dict[str, HostArray]:
@@ -91,12 +99,12 @@ class PoolingHead(Head):
 
 
 class DualEncoder(TwoTowers):
-    """Speech and text in one space, the speech without help of the text tower.
+    """Speech and text in one space; speech does not pass through the text tower.
 
     Args:
         speech: the speech tower.
         text: the text tower, which embeds documents.
-        config: dims, and whether one layer serves them all.
+        config: dims, and whether the head is nested.
         rngs: source of the head's initial weights; the stream `params` is read.
 
     Raises:
@@ -105,7 +113,7 @@ class DualEncoder(TwoTowers):
 
     def __init__(
         self,
-        speech: HubertEncoder,
+        speech: SpeechTower,
         text: Qwen3Encoder,
         *,
         config: DualEncoderConfig,
@@ -125,7 +133,7 @@ class DualEncoder(TwoTowers):
 
     @property
     def separate_dims(self) -> tuple[int, ...]:
-        """Dims whose query vectors stand side by side in what `embed_speech` gives."""
+        """All dims, but none of a nested head."""
         return () if self.config.nested else self.config.dims
 
     @property
@@ -138,22 +146,15 @@ class DualEncoder(TwoTowers):
         output = self.speech(samples, lengths)
         self.head.calibrate(output.layer_states, output.frame_mask)
 
-    def embed_states(
+    def join(
         self,
         layer_states: Float[Array, "Y B T D"],
         frame_mask: Bool[Array, "B T"],
-        prompt: Int[AnyArray, "B P"] | None = None,
-        prompt_mask: Bool[AnyArray, "B P"] | None = None,
+        prompt: Prompt | None,
     ) -> Float32[Array, "B E"]:
-        """Embeddings of what the speech tower said: one of unit length, or one a dim.
+        """With `nested` [B, E]; otherwise [B, sum of dims], unit vectors side by side.
 
-        Args:
-            layer_states, frame_mask: of all clips.
-            prompt, prompt_mask: taken so that both kinds of model are called alike, and not
-                read: there is no text that speech could follow.
-
-        Returns:
-            With `nested` [B, E]; otherwise [B, sum of dims], unit vectors side by side.
+        The prompt is not read: speech does not follow any text here.
         """
         vectors = self.head(layer_states, frame_mask)
         return jnp.concatenate([l2_normalize(one) for one in vectors], axis=1)

@@ -11,7 +11,8 @@ were trained that way.
 """
 
 import dataclasses
-from typing import Any, Literal, TypeVar
+import math
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +22,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from mrl_jax.core.array_types import AnyArray
+from mrl_jax.models.speech_tower import Count, Padding
 from mrl_jax.nn.attention import attend
 from mrl_jax.nn.layer_stack import run_layers, stack_layers
 from mrl_jax.nn.masking import length_mask
 from mrl_jax.nn.norms import LayerNorm, TimeGroupNorm
-
-Padding = Literal["masked", "reference"]
-
-
-Count = TypeVar("Count", int, Array)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +115,11 @@ class HubertConfig:
         if isinstance(frames, int):
             return max(frames, 0)
         return jnp.maximum(frames, 0)
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples from one frame to the next (320 in the published models)."""
+        return math.prod(self.conv_strides)
 
     @property
     def min_samples(self) -> int:
@@ -337,7 +339,7 @@ class HubertLayer(nnx.Module):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class HubertOutput:
-    """What a forward pass gives. Under "masked" padding, padded frames are zero everywhere.
+    """The states of a forward pass. Under "masked" padding, padded frames are zero everywhere.
 
     Attributes:
         last_hidden: [B, T, D], the encoder's output: after the final norm in pre-norm

@@ -1,7 +1,7 @@
 """Random weights of new towers."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,9 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
+from mrl_jax.nn import param_tree
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 def initial_recogniser(config: HubertConfig, vocabulary: CtcVocabulary, seed: int) -> HubertCtc:
@@ -21,23 +24,24 @@ def initial_recogniser(config: HubertConfig, vocabulary: CtcVocabulary, seed: in
     module = abstract_hubert_ctc(config, len(vocabulary.tokens), vocabulary=vocabulary)
     rng = np.random.default_rng(seed)
 
-    def draw(path: tuple[Any, ...], shape: tuple[int, ...]) -> HostArray:
-        if path[-1] in ("scale", "magnitude"):
+    def draw(path: str, shape: tuple[int, ...]) -> HostArray:
+        *parts, leaf = path.split(".")
+        if leaf in ("scale", "magnitude"):
             return np.ones(shape, np.float32)
-        if path[-1] == "bias":
+        if leaf == "bias":
             return np.zeros(shape, np.float32)
-        inputs = np.prod(shape["layers" in path : -1])  # Stacked layers have an axis in front.
+        inputs = np.prod(shape["layers" in parts : -1])  # Stacked layers have an axis in front.
         return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(inputs, dtype=np.float32)
 
-    return fill(module, draw)
+    return _drawn(module, draw)
 
 
 def filterbank_kernel(taps: int, channels: int, sample_rate: int) -> HostArray:
     """Windowed sinusoids at mel-spaced frequencies, each in four phases a quarter turn apart.
 
-    After the activation, the four say how strong a frequency is wherever its wave stands.
-    Higher ones are louder, against the tilt of speech; the mean norm is 1, that of
-    random kernels.
+    After the activation, the four together give a frequency's strength whatever its phase.
+    Higher frequencies are amplified, against the spectral tilt of speech; the mean norm is 1,
+    that of random kernels.
 
     Returns:
         [taps, 1, channels] float32.
@@ -62,17 +66,13 @@ def start_as_filterbank(model: HubertCtc) -> HubertCtc:
     return model
 
 
-def fill(module: Any, draw: Callable[[tuple[Any, ...], tuple[int, ...]], HostArray]) -> Any:
+def _drawn(module: Module, draw: Callable[[str, tuple[int, ...]], HostArray]) -> Module:
     """An abstract module with weights by `draw(path, shape)`.
 
     They are drawn in numpy: nnx's own way compiles for every shape, for seconds.
     """
-    graphdef, state = nnx.split(module)
-    flat = [
-        (path, variable.replace(jnp.asarray(draw(path, variable.shape))))
-        for path, variable in nnx.to_flat_state(state)
-    ]
-    return nnx.merge(graphdef, nnx.from_flat_state(flat))
+    leaves = param_tree.flat_weights(module)
+    return param_tree.fill(module, {path: draw(path, leaf.shape) for path, leaf in leaves.items()})
 
 
 def initial_tower(config: Qwen3Config, seed: int) -> Qwen3Encoder:
@@ -83,10 +83,10 @@ def initial_tower(config: Qwen3Config, seed: int) -> Qwen3Encoder:
     """
     rng = np.random.default_rng(seed)
 
-    def draw(path: tuple[Any, ...], shape: tuple[int, ...]) -> HostArray:
-        if path[-1] == "scale":
+    def draw(path: str, shape: tuple[int, ...]) -> HostArray:
+        if path.endswith(".scale"):
             return np.ones(shape, np.float32)
-        inputs = 2500 if path[-1] == "embedding" else shape[-2]
+        inputs = 2500 if path.endswith(".embedding") else shape[-2]
         return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(inputs, dtype=np.float32)
 
-    return fill(abstract_qwen3(config), draw)
+    return _drawn(abstract_qwen3(config), draw)

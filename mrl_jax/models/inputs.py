@@ -1,4 +1,4 @@
-"""From clips of audio to one padded batch for a HuBERT tower."""
+"""From clips of audio to one padded batch for a speech tower."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.models.hubert import HubertConfig
+from mrl_jax.models.speech_tower import SpeechTowerConfig
 
 
 def pad_clips(
     clips: Sequence[HostArray],
-    config: HubertConfig,
+    config: SpeechTowerConfig,
     *,
     size: int | None = None,
     names: Sequence[object] | None = None,
@@ -49,7 +49,7 @@ def normalize_clip(clip: HostArray) -> HostArray:
     return (clip - clip.mean()) / np.sqrt(clip.var() + np.float32(1e-7))
 
 
-def _check_clip(clip: HostArray, config: HubertConfig, size: int, name: object) -> None:
+def _check_clip(clip: HostArray, config: SpeechTowerConfig, size: int, name: object) -> None:
     if clip.dtype.kind != "f":
         raise MrlError(
             f"the audio is of dtype {clip.dtype}, expected floats from -1 to 1",

@@ -5,7 +5,6 @@ embeddings, after those of a prompt; its pooled last place is the speech embeddi
 """
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +12,16 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray, HostArray
-from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Encoder
-from mrl_jax.models.two_towers import Calibration, Head, HeadConfig, TwoTowers, layer_scales
+from mrl_jax.models.speech_tower import SpeechTower
+from mrl_jax.models.two_towers import (
+    Calibration,
+    Head,
+    HeadConfig,
+    Prompt,
+    TwoTowers,
+    layer_scales,
+)
 from mrl_jax.nn.masking import length_mask
 
 
@@ -47,7 +53,7 @@ class LateFusion(TwoTowers):
 
     def __init__(
         self,
-        speech: HubertEncoder,
+        speech: SpeechTower,
         text: Qwen3Encoder,
         *,
         config: LateFusionConfig,
@@ -73,7 +79,7 @@ class LateFusion(TwoTowers):
     def min_samples(self) -> int:
         """The fewest samples that give a speech token (720 with the published towers)."""
         config = self.speech.config
-        return config.min_samples + (KERNEL - 1) * math.prod(config.conv_strides)
+        return config.min_samples + (KERNEL - 1) * config.frame_samples
 
     def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
         """Fit the head's fixed factors to both towers, on some clips (see `FusionHead`)."""
@@ -82,27 +88,20 @@ class LateFusion(TwoTowers):
         token_size = jnp.sqrt(jnp.mean(jnp.square(embeddings)))
         self.head.calibrate(output.layer_states, output.frame_mask, token_size)
 
-    def embed_states(
+    def join(
         self,
         layer_states: Float[Array, "Y B T D"],
         frame_mask: Bool[Array, "B T"],
-        prompt: Int[AnyArray, "B P"] | None = None,
-        prompt_mask: Bool[AnyArray, "B P"] | None = None,
+        prompt: Prompt | None,
     ) -> Float32[Array, "B E"]:
-        """Unit-length embeddings of what the speech tower said, see `TwoTowers`."""
+        """Embeddings of prompt, speech tokens and end token by the text tower."""
         speech = self.head(layer_states).astype(self.text.dtype)
         valid = _token_counts(jnp.sum(frame_mask.astype(jnp.int32), axis=1))
         vectors, masks = [speech], [length_mask(valid, speech.shape[1])]
         rows = speech.shape[0]
-        if prompt is not None and prompt.shape[1] > 0:
-            prompt = jnp.asarray(prompt)
-            vectors.insert(0, self.text.embed_tokens(prompt))
-            masks.insert(
-                0,
-                jnp.ones(prompt.shape, jnp.bool_)
-                if prompt_mask is None
-                else jnp.asarray(prompt_mask),
-            )
+        if prompt is not None:
+            vectors.insert(0, self.text.embed_tokens(prompt[0]))
+            masks.insert(0, prompt[1])
         if self.config.end_token is not None:
             # Behind the padding: positions count valid places only, so it is the next one.
             end = jnp.full((rows, 1), self.config.end_token, jnp.int32)
@@ -122,11 +121,11 @@ KERNEL = STRIDE = 2
 class FusionHead(Head):
     """Maps layer states [Y, B, T, D] to speech tokens [B, T // 2, width], in float32.
 
-    Layer states and token embeddings may differ a thousandfold in size. A text tower that
-    is fed speech tokens far larger than its own embeddings passes them on unread, and
-    weights small enough to bridge the gap would be lost in the first steps of Adam. So
-    two fixed factors bridge it while training (`calibrate`), and are multiplied into the
-    weights afterwards (`fold`): the architecture stays the published one.
+    Layer states and token embeddings may differ a thousandfold in size. Speech tokens far
+    larger than the text tower's own embeddings saturate it, and weights small enough to
+    scale them down are dwarfed by the first steps of Adam. So two kinds of fixed factors do
+    it in training (`calibrate`), and are multiplied into the weights afterwards (`fold`): the
+    architecture stays the published one.
 
     Args:
         num_layers: layers of the speech tower, Y.
@@ -174,9 +173,9 @@ class FusionHead(Head):
         # Each of the new weights' layers keeps the mean square of what goes in, about.
         tokens = self(layer_states)
         pairs = frame_mask[:, : KERNEL * tokens.shape[1]].reshape(*tokens.shape[:2], KERNEL)
-        heard = jnp.all(pairs, axis=-1)[:, :, None].astype(jnp.float32)
-        number = jnp.maximum(jnp.sum(heard), 1.0) * tokens.shape[-1]
-        size = jnp.sqrt(jnp.sum(jnp.square(tokens) * heard) / number)
+        valid = jnp.all(pairs, axis=-1)[:, :, None].astype(jnp.float32)
+        number = jnp.maximum(jnp.sum(valid), 1.0) * tokens.shape[-1]
+        size = jnp.sqrt(jnp.sum(jnp.square(tokens) * valid) / number)
         self.token_scale[...] = token_size / jnp.maximum(size, 1e-12)
 
     def start(
@@ -185,11 +184,11 @@ class FusionHead(Head):
         bias: Float[HostArray, " E"],
         rest: Float[HostArray, " E"],
     ) -> None:
-        """Choose the weights: a token is `rest`, and what each of its frames adds to it.
+        """Set the weights: a token is `rest` plus a linear function of each of its frames.
 
         Args:
-            weights, bias: from the scaled states of a frame, side by side, to what it adds.
-            rest: the token in which nothing is said.
+            weights, bias: that function, of the scaled states of a frame, side by side.
+            rest: the token of silence.
         """
         size = float(np.asarray(self.token_scale[...]))
         both = np.broadcast_to(np.eye(len(rest)) / size, (KERNEL, len(rest), len(rest)))

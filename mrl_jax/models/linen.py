@@ -4,13 +4,13 @@ from typing import Any
 
 from flax import linen, nnx
 
-from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Encoder
+from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.nn import param_tree
 
 
 def to_linen(
-    tower: Qwen3Encoder | HubertEncoder,
+    tower: Qwen3Encoder | SpeechTower,
 ) -> tuple[linen.Module, dict[str, dict[str, Any]]]:
     """A Linen module that computes what `tower` computes, and its variables.
 
@@ -25,7 +25,7 @@ def to_linen(
     Raises:
         TypeError: `tower` is no tower.
     """
-    if not isinstance(tower, Qwen3Encoder | HubertEncoder):
+    if not isinstance(tower, nnx.Module) or not isinstance(tower, Qwen3Encoder | SpeechTower):
         raise TypeError(
             f"to_linen takes a Qwen3Encoder or a HubertEncoder, got {type(tower).__name__}; "
             "of a recogniser, pass its .encoder"
@@ -35,7 +35,7 @@ def to_linen(
         "remat": tower.remat,
         "unroll": tower.unroll,
     }
-    if isinstance(tower, HubertEncoder):
+    if isinstance(tower, SpeechTower):
         options["padding"] = tower.padding
     weights = {
         path: variable.get_value() for path, variable in param_tree.flat_weights(tower).items()

@@ -45,7 +45,7 @@ class Qwen3Config:
         if self.head_width % 2:
             raise ValueError(
                 f"head_width is {self.head_width}, expected an even number: "
-                "rotary embedding turns coordinates in pairs"
+                "rotary embedding rotates coordinates in pairs"
             )
 
     @classmethod
@@ -82,7 +82,7 @@ class Qwen3Config:
 
 
 class Attention(nnx.Module):
-    """Causal self-attention with grouped keys and values; q and k normed per head, then turned."""
+    """Causal self-attention with grouped keys and values; q and k normed per head, then rotated."""
 
     def __init__(
         self, config: Qwen3Config, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs

@@ -1,4 +1,4 @@
-"""What late fusion and the dual encoder have in common: two frozen towers, a trained head."""
+"""What all models have in common: two frozen towers and a trained head between them."""
 
 import dataclasses
 from typing import Any
@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.core.batch import StoredSpeech
-from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Encoder
+from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.nn.masking import length_mask
 
 
@@ -28,7 +28,11 @@ class HeadConfig:
 
 
 class Calibration(nnx.Variable[Any]):
-    """A fixed factor: neither trained nor a weight of its own, as `fold` takes it in."""
+    """A fixed factor: it is not trained, and `fold` multiplies it into the weights."""
+
+
+Prompt = tuple[Int[Array, "B P"], Bool[Array, "B P"]]
+"""Token ids before the speech, and True where they are valid."""
 
 
 class Head(nnx.Module):
@@ -59,9 +63,9 @@ class TwoTowers(nnx.Module):
     head: Any
     """A `Head`."""
     config: Any
-    """Of the head."""
+    """A `HeadConfig`."""
 
-    def __init__(self, speech: HubertEncoder, text: Qwen3Encoder, config: HeadConfig):
+    def __init__(self, speech: SpeechTower, text: Qwen3Encoder, config: HeadConfig):
         self.speech = speech
         self.text = text
         self.config = config
@@ -74,9 +78,9 @@ class TwoTowers(nnx.Module):
 
     @property
     def separate_dims(self) -> tuple[int, ...]:
-        """Dims whose query vectors stand side by side in what `embed_speech` gives.
+        """Dims that have a query vector of their own, side by side in `embed_speech`'s result.
 
-        Empty where the prefixes of one vector serve.
+        Empty where the prefixes of one vector are the smaller embeddings.
         """
         return ()
 
@@ -121,14 +125,30 @@ class TwoTowers(nnx.Module):
         prompt: Int[AnyArray, "B P"] | None = None,
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
     ) -> Float32[Array, "B E"]:
-        """Embeddings of what the speech tower said of some clips.
+        """Embeddings of clips from the speech tower's states, each vector of unit length.
 
         Args:
-            layer_states: of all its layers.
+            layer_states: output of every layer.
             frame_mask: True at frames of speech.
-            prompt: token ids before the speech.
+            prompt: token ids before the speech; a model without a text prompt ignores them.
             prompt_mask: True at tokens of the prompt; all of them by default.
+
+        Returns:
+            As `embed_speech`.
         """
+        if prompt is None or prompt.shape[1] == 0:
+            return self.join(layer_states, frame_mask, None)
+        tokens = jnp.asarray(prompt)
+        mask = jnp.ones(tokens.shape, jnp.bool_) if prompt_mask is None else prompt_mask
+        return self.join(layer_states, frame_mask, (tokens, jnp.asarray(mask)))
+
+    def join(
+        self,
+        layer_states: Float[Array, "Y B T D"],
+        frame_mask: Bool[Array, "B T"],
+        prompt: Prompt | None,
+    ) -> Float32[Array, "B E"]:
+        """What a subclass computes for `embed_states`."""
         raise NotImplementedError
 
     def embed_cached(
@@ -137,7 +157,7 @@ class TwoTowers(nnx.Module):
         prompt: Int[AnyArray, "B P"] | None = None,
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
     ) -> Float32[Array, "B E"]:
-        """The same of states that were computed before and kept."""
+        """`embed_states` of states from a speech cache."""
         states = jnp.asarray(speech.states)
         if speech.scales is not None:
             states = states.astype(jnp.float32) * jnp.asarray(speech.scales)[:, None]
@@ -160,10 +180,7 @@ class TwoTowers(nnx.Module):
 def layer_scales(
     layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
 ) -> Float32[Array, " Y"]:
-    """Factors that give each layer's states, over valid frames, a mean square of 1.
-
-    The sizes of layers may differ a thousandfold.
-    """
+    """Factors that give each layer's states, over valid frames, a mean square of 1."""
     valid = frame_mask[None, :, :, None].astype(jnp.float32)
     squares = jnp.square(layer_states.astype(jnp.float32)) * valid
     number = jnp.sum(valid) * layer_states.shape[-1]

@@ -1,11 +1,12 @@
-"""A module's weights as a flat mapping from dotted paths; counts, digests, freezing."""
+"""A module's weights as a flat mapping from dotted paths: fill, freeze, split, count, digest."""
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -15,13 +16,13 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 class Frozen(nnx.Variable):
-    """A weight that training never touches: `nnx.grad` and `nnx.Param` filters pass it by."""
+    """A weight that is not trained: filters for `nnx.Param`, as `nnx.grad`'s, leave it out."""
 
 
 def flat_weights(module: nnx.Module) -> dict[str, nnx.Variable[Any]]:
     """The module's weights by dotted path, `layers.attention.q_proj.kernel` for one."""
     return {
-        ".".join(str(part) for part in path): variable
+        dotted(path): variable
         for path, variable in nnx.to_flat_state(nnx.state(module, (nnx.Param, Frozen)))
     }
 
@@ -34,6 +35,31 @@ def freeze(module: Module) -> Module:
 def unfreeze(module: Module) -> Module:
     """Turn every `Frozen` of `module` into `nnx.Param`, in place; returns `module`."""
     return _retype(module, Frozen, nnx.Param)
+
+
+def fill(module: Module, arrays: Mapping[str, Any]) -> Module:
+    """A copy of `module` with these arrays in place of its own, or of its shapes.
+
+    Args:
+        module: of weights, or abstract (`nnx.eval_shape`).
+        arrays: by dotted path, one for every leaf; numpy arrays are put on the default device.
+
+    Raises:
+        KeyError: a leaf has no array.
+    """
+    graphdef, state = nnx.split(module)
+
+    def value(path: tuple[Any, ...]) -> Any:
+        array = arrays[dotted(path)]
+        return jnp.asarray(array) if isinstance(array, np.ndarray) else array
+
+    leaves = [(path, leaf.replace(value(path))) for path, leaf in nnx.to_flat_state(state)]
+    return nnx.merge(graphdef, nnx.from_flat_state(leaves))
+
+
+def dotted(path: Iterable[Any]) -> str:
+    """("layers", 0, "kernel") as "layers.0.kernel"."""
+    return ".".join(map(str, path))
 
 
 def _retype(module: Module, old: type[Any], new: type[Any]) -> Module:
@@ -51,7 +77,7 @@ class Split:
     Attributes:
         trained: nested dict of the leaves that a filter chose.
         frozen: dict of all other leaves by dotted path.
-        rebuild: (trained, frozen) to the module; pure, and cheap under a jit.
+        rebuild: (trained, frozen) to the module; pure, and costs nothing in a compiled program.
     """
 
     trained: dict[str, Any]
@@ -63,24 +89,19 @@ def split(module: nnx.Module, trainable: Any = nnx.Param) -> Split:
     """Take a module apart into trained and frozen arrays.
 
     Args:
-        module: stays as it is.
+        module: not changed.
         trainable: an NNX filter.
     """
     graphdef, state = nnx.split(module)
     chosen = nnx.filterlib.to_predicate(trainable)
-    flat = nnx.to_flat_state(state)
-    template: list[tuple[Any, str, bool, Any]] = []
     arrays: dict[bool, dict[str, Any]] = {True: {}, False: {}}
-    for path, variable in flat:
-        name, is_trained = ".".join(map(str, path)), bool(chosen(path, variable))
-        arrays[is_trained][name] = variable.get_value()
-        # Shapes only, or the closure would keep the first weights alive.
-        template.append((path, name, is_trained, jax.eval_shape(lambda v=variable: v)))
+    for path, variable in nnx.to_flat_state(state):
+        arrays[bool(chosen(path, variable))][dotted(path)] = variable.get_value()
+    # Shapes only, or the closure would keep the first weights alive.
+    shell = nnx.merge(graphdef, jax.eval_shape(lambda: state))
 
     def rebuild(trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> Any:
-        values = {True: flatten(trained), False: frozen}
-        leaves = [(path, leaf.replace(values[part][name])) for path, name, part, leaf in template]
-        return nnx.merge(graphdef, nnx.from_flat_state(leaves))
+        return fill(shell, {**flatten(trained), **frozen})
 
     return Split(trained=nest(arrays[True]), frozen=arrays[False], rebuild=rebuild)
 

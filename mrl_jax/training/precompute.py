@@ -39,9 +39,11 @@ from mrl_jax.data.cache.speech import (
 )
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import tokenizer_digest
-from mrl_jax.inference.encoder import Encoder, padded_length
-from mrl_jax.models.hubert import HubertEncoder
+from mrl_jax.inference.batching import padded_length
+from mrl_jax.inference.encoder import Encoder
 from mrl_jax.models.inputs import pad_clips
+from mrl_jax.models.speech_tower import SpeechTower
+from mrl_jax.models.towers import kinds_of
 from mrl_jax.training.contrastive.config import ExperimentConfig
 
 Say = Callable[[str], None]
@@ -91,7 +93,7 @@ def cached_documents(
 
 
 def cached_speech(
-    config: ExperimentConfig, tower: HubertEncoder, examples: SpeechDataset, log: Say
+    config: ExperimentConfig, tower: SpeechTower, examples: SpeechDataset, log: Say
 ) -> SpeechCache:
     """What the speech tower says of every clip.
 
@@ -111,7 +113,7 @@ def cached_speech(
     key = speech_cache_key(
         clips=examples.digest,
         split=examples.split,
-        tower=tower_key(Path(config.model.speech_tower), "hubert", "hubert_ctc"),
+        tower=tower_key(Path(config.model.speech_tower), *kinds_of("speech")),
         dtype=config.model.dtype,
         kept=kept,
     )
@@ -162,7 +164,7 @@ def _unless_there(find: Callable[[], Any], write: Callable[[], None]) -> None:
 
 
 def _heard(
-    tower: HubertEncoder, examples: SpeechDataset, kept: str
+    tower: SpeechTower, examples: SpeechDataset, kept: str
 ) -> Iterator[tuple[int, HostArray, HostArray | None]]:
     """Number, states and scales of every clip, longest first."""
     devices = jax.local_devices()

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mrl_jax.core.config import load_config, override, to_json
 from mrl_jax.core.errors import MrlError
@@ -71,11 +73,11 @@ class Outer:
     ],
 )
 def test_values(text, expected):
-    found = getattr(
+    value = getattr(
         override(Outer(), [f"inner.{text}"]).inner, text.partition("=")[0].split(".")[0]
     )
-    assert found == expected
-    assert type(found) is type(expected)
+    assert value == expected
+    assert type(value) is type(expected)
 
 
 def test_several_and_the_rest_stays():
@@ -86,6 +88,72 @@ def test_several_and_the_rest_stays():
     assert after.inner.rate == before.inner.rate
     assert before == Outer(inner=Inner(prompts={"a": "b"}))
     assert override(before, []) is before
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    low: int = 0
+    high: int = 1
+
+    def __post_init__(self) -> None:
+        if self.low >= self.high:
+            raise MrlError(f"low is {self.low}, expected less than high, {self.high}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ranges:
+    a: Range = dataclasses.field(default_factory=Range)
+    b: Range = dataclasses.field(default_factory=Range)
+    total: int = 2
+
+    def __post_init__(self) -> None:
+        if self.a.high + self.b.high != self.total:
+            raise MrlError(f"total is {self.total}, expected {self.a.high} + {self.b.high}")
+
+
+@given(
+    st.permutations(["a.low=10", "a.high=20", "b.low=-9", "b.high=-8", "total=12"]),
+)
+def test_fields_that_are_only_right_together_in_any_order(assignments):
+    expected = Ranges(a=Range(low=10, high=20), b=Range(low=-9, high=-8), total=12)
+    assert override(Ranges(), assignments) == expected
+
+
+@given(st.permutations(["a.low=10", "b.low=-9", "b.high=-8", "total=-7"]))
+def test_the_result_is_refused_in_any_order(assignments):
+    with pytest.raises(MrlError, match="low is 10, expected less than high, 1"):
+        override(Ranges(), assignments)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["low", "high"]), st.integers(-5, 5)).flatmap(
+        lambda new: st.permutations([f"a.{name}={value}" for name, value in new.items()])
+    )
+)
+def test_overrides_are_one_construction(assignments):
+    """The same result, or the same error, as the dataclass gives for all values at once."""
+    values = {name[2:]: int(value) for name, value in (text.split("=") for text in assignments)}
+
+    def outcome(make: Callable[[], Range]) -> Range | str:
+        try:
+            return make()
+        except MrlError as error:
+            return str(error)
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Holder:
+        a: Range = dataclasses.field(default_factory=Range)
+
+    assert outcome(lambda: override(Holder(), assignments).a) == outcome(lambda: Range(**values))
+
+
+def test_the_order_of_the_speech_stages_overrides():
+    from mrl_jax.training.contrastive.config import ExperimentConfig
+
+    config = ExperimentConfig(name="x")
+    texts = ["model.nested=true", "model.kind=dual_encoder"]
+    assert override(config, texts) == override(config, texts[::-1])
+    assert override(config, texts).model.nested
 
 
 @pytest.mark.parametrize(
@@ -153,6 +221,9 @@ def test_an_optional_group_can_be_left_out():
     changed = override(Choice(), ["inner.steps=5"]).inner
     assert changed is not None
     assert changed.steps == 5
+    for texts in (["inner=none", "inner.steps=5"], ["inner.steps=5", "inner=none"]):
+        with pytest.raises(MrlError, match="contradicts another assignment"):
+            override(Choice(), texts)
     for config, text in ((Choice(), "inner=3"), (Outer(), "inner=none")):
         with pytest.raises(MrlError, match="'inner' is a group of fields"):
             override(config, [text])
@@ -208,9 +279,9 @@ def test_our_own_errors_pass_through(tmp_path):
 
 
 def test_to_json():
-    found = to_json(override(Outer(), ["inner.prompts.a=b", "inner.limit=none"]))
-    assert json.loads(json.dumps(found)) == found
-    assert found["inner"]["dims"] == [4, 2]
-    assert found["inner"]["prompts"] == {"a": "b"}
-    assert found["inner"]["limit"] is None
+    values = to_json(override(Outer(), ["inner.prompts.a=b", "inner.limit=none"]))
+    assert json.loads(json.dumps(values)) == values
+    assert values["inner"]["dims"] == [4, 2]
+    assert values["inner"]["prompts"] == {"a": "b"}
+    assert values["inner"]["limit"] is None
     assert isinstance(to_json(Outer(inner=Inner(hook=abs)))["inner"]["hook"], str)

@@ -206,7 +206,7 @@ def test_the_longest_sentences_are_short_and_every_voice_speaks(tmp_path):
 
 @speaks
 def test_a_voice_that_is_not_there_is_named(tmp_path):
-    voice = voices.Voice(variant="nobody", pitch=50, rate=150, to_global=50)
+    voice = voices.Voice(variant="nobody", pitch=50, rate=150, pitch_range=50)
     with pytest.raises(MrlError, match=r"espeak-ng has no voice id\+nobody"):
         speak(tmp_path / "a", [("naka", voice)], workers=1)
 

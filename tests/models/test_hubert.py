@@ -435,7 +435,7 @@ def _broken(value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("clip", "problem", "mend"),
+    ("clip", "problem", "hint"),
     [
         (np.zeros((2, 500), np.float32), r"shape \(2, 500\)", "Mix the channels down"),
         (np.float32(1.0), r"shape \(\)", "Mix the channels down"),

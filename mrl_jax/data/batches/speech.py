@@ -15,7 +15,8 @@ from mrl_jax.core.batch import Batch, StoredSpeech
 from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.plan import Augment, BatchPlan, _sizes_by_bucket
-from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens, query_prompt
+from mrl_jax.data.text.prompts import prompts_of
+from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
 
 @runtime_checkable
@@ -148,8 +149,8 @@ class BatchSource:
             self._documents = tokenizer.encode(examples.texts)
             lengths = np.asarray([len(document) for document in self._documents], np.int64)
             self._document_size = _sizes_by_bucket(lengths, self.plan)
-        prompts = tokenizer.encode_prompts([_prompt(task, config.prompts) for task in tasks])
-        self._prompt, self._prompt_mask = pad_tokens(prompts)
+        prompts = prompts_of(len(tasks), config.prompts, tasks=tasks)
+        self._prompt, self._prompt_mask = pad_tokens(tokenizer.encode_prompts(prompts))
         self._task_of = task_of
         self._document_ids = _identities(examples.document_ids)
         self._query_ids = _identities(
@@ -234,16 +235,6 @@ def _check_lengths(examples: Examples, min_samples: int) -> None:
             f"token, the first is {examples.ids[first]} with {examples.num_samples[first]}",
             hint="build the data set again with a longer --min-seconds",
         )
-
-
-def _prompt(task: str, prompts: Mapping[str, str]) -> str:
-    if task and prompts and task not in prompts:
-        raise MrlError(
-            f"the task {task!r} of the data has no prompt, expected one of "
-            f"{', '.join(sorted(prompts))}",
-            hint="add it to data.batch.prompts, or leave data.batch.prompts empty",
-        )
-    return query_prompt(prompts.get(task, ""))
 
 
 def _identities(keys: Sequence[str]) -> HostArray:

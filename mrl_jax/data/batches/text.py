@@ -16,7 +16,8 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.text_pairs import TextPair
-from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens, query_prompt
+from mrl_jax.data.text.prompts import prompt_of as prompt_of
+from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
 POOL = 8
 """Like lengths are found among the pairs of so many batches."""
@@ -79,21 +80,6 @@ def prompted(pairs: Sequence[TextPair], prompts: Mapping[str, str]) -> list[str]
         MrlError: a task that is not in `prompts`, where there are any.
     """
     return [prompt_of(pair.task, prompts, pair.where) + pair.query for pair in pairs]
-
-
-def prompt_of(task: str, prompts: Mapping[str, str], where: object) -> str:
-    """What stands before a query of this task.
-
-    Raises:
-        MrlError: there are prompts, and none for this task.
-    """
-    if task and prompts and task not in prompts:
-        raise MrlError(
-            f"the task {task!r} has no prompt, expected one of {', '.join(sorted(prompts))}",
-            where=where,
-            hint=f"correct the task, or add data.batch.prompts.{task}=",
-        )
-    return query_prompt(prompts.get(task, ""))
 
 
 class TextPairSource:

@@ -1,23 +1,18 @@
 """`python -m mrl_jax.data.build`: make the data set that training reads."""
 
+import argparse
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
-from mrl_jax.core.cli import CommandParser
-from mrl_jax.core.cli import run_command
-from mrl_jax.core.cli import unwind_on_sigterm
-from mrl_jax.core.errors import MrlError
-from mrl_jax.data.build.builder import BuildOptions
-from mrl_jax.data.build.builder import BuildReport
-from mrl_jax.data.build.builder import build_dataset
-from mrl_jax.data.sets.parquet import ParquetColumns
 from pathlib import Path
-import argparse
-import sys
 
+from mrl_jax.core.cli import CommandParser, run_command, unwind_on_sigterm
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.build.builder import BuildOptions, BuildReport, build_dataset
+from mrl_jax.data.sets.parquet import ParquetColumns
 
 _TOLD = 10
-
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +47,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-
 def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     unwind_on_sigterm()
@@ -77,7 +71,6 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-
 def parse_columns(texts: Sequence[str]) -> ParquetColumns:
     """`FIELD=NAME` texts as `ParquetColumns`; an empty name uses no column."""
     known = [field.name for field in fields(ParquetColumns)]
@@ -95,7 +88,6 @@ def parse_columns(texts: Sequence[str]) -> ParquetColumns:
     return ParquetColumns(**names)  # pyright: ignore[reportArgumentType]
 
 
-
 def summary(report: BuildReport) -> str:
     """One line: what there is in each split, and how much was left out."""
     splits = ", ".join(
@@ -106,7 +98,6 @@ def summary(report: BuildReport) -> str:
     left_out = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
     state = "unchanged, kept" if report.reused else "built"
     return f"{report.out}: {state}: {splits}; left out: {left_out}"
-
 
 
 if __name__ == "__main__":

@@ -1,45 +1,32 @@
 """From a manifest or Parquet tables to one folder of records that training reads."""
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
-from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import check_apart
-from mrl_jax.core.files import staged_folder
-from mrl_jax.data.build.records import RecordStream
-from mrl_jax.data.build.records import Skipped
-from mrl_jax.data.sets.digests import digest_files
-from mrl_jax.data.sets.digests import digest_lines
-from mrl_jax.data.sets.digests import load_digests
-from mrl_jax.data.sets.digests import save_digests
-from mrl_jax.data.sets.manifest import EmbeddedAudio
-from mrl_jax.data.sets.manifest import Example
-from mrl_jax.data.sets.manifest import read_manifest
-from mrl_jax.data.sets.parquet import ParquetColumns
-from mrl_jax.data.sets.parquet import read_parquet
-from pathlib import Path
-from tqdm import tqdm
-from typing import Any
 import contextlib
 import io
 import json
 import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
+from tqdm import tqdm
+
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import check_apart, staged_folder
+from mrl_jax.data.build.records import RecordStream, Skipped
+from mrl_jax.data.sets.digests import digest_files, digest_lines, load_digests, save_digests
+from mrl_jax.data.sets.manifest import EmbeddedAudio, Example, read_manifest
+from mrl_jax.data.sets.parquet import ParquetColumns, read_parquet
 
 FORMAT = 1
 """Raised whenever other records would be made of the same sources."""
 
 
-
 BUILD_FILE = "build.json"
 
 
-
 SOURCES_FILE = "sources.jsonl"
-
 
 
 INDEX_COLUMNS = (
@@ -53,7 +40,6 @@ INDEX_COLUMNS = (
     "document_id",
     "split",
 )
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +80,6 @@ class BuildOptions:
             )
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
     """What a build made, or found made.
@@ -114,7 +99,6 @@ class BuildReport:
     examples: dict[str, int]
     seconds: dict[str, float]
     skipped: tuple[Skipped, ...]
-
 
 
 def build_dataset(
@@ -180,7 +164,6 @@ def build_dataset(
     return _report(out, build, reused=False)
 
 
-
 def read_examples(source: Path, columns: ParquetColumns) -> list[Example]:
     """The examples of a manifest, or of Parquet tables."""
     if source.is_dir() or source.suffix == ".parquet":
@@ -188,11 +171,9 @@ def read_examples(source: Path, columns: ParquetColumns) -> list[Example]:
     return read_manifest(source)
 
 
-
 def index_path(folder: Path, split: str) -> Path:
     """The table of a split: a row a record, in their order, without the audio."""
     return folder / "index" / f"{split}.parquet"
-
 
 
 def _digest_parts(
@@ -211,14 +192,12 @@ def _digest_parts(
     }
 
 
-
 def _read_build(out: Path) -> dict[str, Any] | None:
     try:
         build = json.loads((out / BUILD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return build if isinstance(build, dict) else None
-
 
 
 def _report(out: Path, build: dict[str, Any], *, reused: bool) -> BuildReport:
@@ -231,7 +210,6 @@ def _report(out: Path, build: dict[str, Any], *, reused: bool) -> BuildReport:
         seconds={name: split["seconds"] for name, split in splits.items()},
         skipped=tuple(Skipped(**row) for row in build["skipped"]),
     )
-
 
 
 def _build(
@@ -286,7 +264,6 @@ def _build(
         samples = sum(row["num_samples"] for row in rows)
         totals[split] = {"examples": len(rows), "seconds": samples / options.sample_rate}
     return {"splits": totals, "skipped": [asdict(skipped) for skipped in stream.skipped]}
-
 
 
 @contextlib.contextmanager

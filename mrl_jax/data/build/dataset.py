@@ -1,24 +1,20 @@
 """A built data set, read back: columns in memory, clips decoded when they are asked for."""
 
-from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
-from mrl_jax.core.errors import first_line
-from mrl_jax.data.audio.encode import FULL_SCALE
-from mrl_jax.data.build.builder import BUILD_FILE
-from mrl_jax.data.build.builder import FORMAT
-from mrl_jax.data.build.builder import INDEX_COLUMNS
-from mrl_jax.data.build.builder import index_path
-from pathlib import Path
-from typing import Any
 import io
 import json
-import numpy as np
 import os
 import threading
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.data.audio.encode import FULL_SCALE
+from mrl_jax.data.build.builder import BUILD_FILE, FORMAT, INDEX_COLUMNS, index_path
 
 _REBUILD = "build it again: `python -m mrl_jax.data.build SOURCE OUT --overwrite`"
-
 
 
 def open_dataset(folder: str | Path, split: str = "train") -> "SpeechDataset":
@@ -29,7 +25,6 @@ def open_dataset(folder: str | Path, split: str = "train") -> "SpeechDataset":
             named), made by another version, or damaged.
     """
     return SpeechDataset(Path(folder), split)
-
 
 
 class SpeechDataset:
@@ -160,7 +155,6 @@ class SpeechDataset:
             ) from error
 
 
-
 def _read_build(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise MrlError(
@@ -184,7 +178,6 @@ def _read_build(folder: Path) -> dict[str, Any]:
             f"has format {found}, expected {FORMAT}", where=folder / BUILD_FILE, hint=_REBUILD
         )
     return build
-
 
 
 def _read_index(path: Path) -> dict[str, list[Any]]:

@@ -1,37 +1,28 @@
 """From examples to records: decoded by threads, given in order, what is unfit left out."""
 
 from collections import deque
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from concurrent.futures import Future
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
-from mrl_jax.data.audio.decode import clip_seconds
-from mrl_jax.data.audio.decode import decode_clip
-from mrl_jax.data.audio.encode import FULL_SCALE
-from mrl_jax.data.audio.encode import flac_bytes
-from mrl_jax.data.audio.encode import quantize
-from mrl_jax.data.sets.manifest import EmbeddedAudio
-from mrl_jax.data.sets.manifest import Example
-from mrl_jax.data.sets.parquet import EmbeddedReader
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.decode import clip_seconds, decode_clip
+from mrl_jax.data.audio.encode import FULL_SCALE, flac_bytes, quantize
+from mrl_jax.data.sets.manifest import EmbeddedAudio, Example
+from mrl_jax.data.sets.parquet import EmbeddedReader
 
 _LOUDEST = 4.0
-
 
 
 _TOLD = 5
 
 
-
 _GATHERED = 10
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +34,6 @@ class Skipped:
     audio: str
     kind: str
     reason: str
-
 
 
 class RecordStream:
@@ -194,7 +184,6 @@ class RecordStream:
             seconds = clip.size / self._sample_rate
             return skipped("short", f"{seconds:.2f} s, shorter than {self._min_seconds:g} s")
         return flac_bytes(quantize(clip), self._sample_rate), clip.size
-
 
 
 def unfit(clip: HostArray) -> str | None:

@@ -3,23 +3,19 @@
 Importing this module imports TFDS; `builder.py` does so when it has something to build.
 """
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-import itertools
-import tensorflow_datasets as tfds
 
+import tensorflow_datasets as tfds
 
 SHARD = 4096
 """Records in a file, at most."""
 
 
-
 _BATCH = 64
 """Records handed over at a time; TFDS writes its own notes after each time."""
-
 
 
 class SpeechDataBuilder(tfds.core.GeneratorBasedBuilder):

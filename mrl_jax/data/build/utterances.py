@@ -3,30 +3,23 @@
 A retrieval set (or a published one by name), a manifest, or a built data set.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_audio_of
-from mrl_jax.data.build.builder import BUILD_FILE
-from mrl_jax.data.build.builder import read_examples
-from mrl_jax.data.build.dataset import SpeechDataset
-from mrl_jax.data.build.dataset import open_dataset
-from mrl_jax.data.sets.manifest import EmbeddedAudio
-from mrl_jax.data.sets.manifest import Example
+from mrl_jax.data.build.builder import BUILD_FILE, read_examples
+from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
+from mrl_jax.data.sets.manifest import EmbeddedAudio, Example
 from mrl_jax.data.sets.named_sets import load_retrieval_set
 from mrl_jax.data.sets.parquet import ParquetColumns
-from mrl_jax.data.sets.retrieval_set import RetrievalSet
-from mrl_jax.data.sets.retrieval_set import load_query_audio
-from pathlib import Path
-from typing import Literal
-from typing import get_args
-import dataclasses
-
+from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_audio
 
 Column = Literal["transcript", "text"]
 """Where what is said stands: beside the document, or as the document itself."""
-
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +37,6 @@ class Utterance:
     transcript: str | None
     speaker: str | None
     load: Callable[[int], HostArray]
-
 
 
 def read_utterances(data: str | Path, *, split: str = "") -> list[Utterance]:
@@ -75,7 +67,6 @@ def read_utterances(data: str | Path, *, split: str = "") -> list[Utterance]:
     return of_retrieval_set(load_retrieval_set(data))
 
 
-
 def of_retrieval_set(data: RetrievalSet) -> list[Utterance]:
     """The spoken queries of a set.
 
@@ -101,7 +92,6 @@ def of_retrieval_set(data: RetrievalSet) -> list[Utterance]:
     ]
 
 
-
 def of_dataset(data: SpeechDataset) -> list[Utterance]:
     """The clips of a built data set, which are heard at its own rate only."""
 
@@ -122,7 +112,6 @@ def of_dataset(data: SpeechDataset) -> list[Utterance]:
         Utterance(id=key, transcript=said, speaker=speaker, load=loader(index))
         for index, (key, said, speaker) in enumerate(rows)
     ]
-
 
 
 def need_transcripts(
@@ -152,12 +141,10 @@ def need_transcripts(
     return said
 
 
-
 def check_column(column: str, name: str) -> None:
     """Raises an `MrlError` unless `column` is one of `Column`."""
     if column not in get_args(Column):
         raise MrlError(f"{name} is {column!r}, expected {' or '.join(get_args(Column))}")
-
 
 
 def _of_example(example: Example) -> Utterance:

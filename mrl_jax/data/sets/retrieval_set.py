@@ -23,6 +23,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_audio_of
 from mrl_jax.data.sets.parquet import split_of
 from mrl_jax.data.sets.tables import Row, read_rows, refuse, row_audio, row_id, row_text
+from mrl_jax.data.text.prompts import check_one_prompt
 
 MAX_SCORE = 1_000_000
 """The highest grade of a judgement: far above any in use, far below what counts overflow at."""
@@ -120,10 +121,7 @@ def asked_as(
     Raises:
         MrlError: both are given.
     """
-    if task is not None and prompt is not None:
-        raise MrlError(
-            "a task brings its own prompt", where="--task and --prompt", hint="pass one of them"
-        )
+    check_one_prompt(task, prompt, "--task and --prompt")
     if task is None and prompt is None:
         return data
     queries = tuple(dataclasses.replace(q, task=task, prompt=prompt) for q in data.queries)

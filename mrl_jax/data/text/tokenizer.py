@@ -10,6 +10,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file, first_line
+from mrl_jax.data.text.prompts import query_prompt as query_prompt
 
 DEFAULT_END = "<|endoftext|>"
 """What Qwen3-Embedding appends and pools: its padding token, not its `eos_token`."""
@@ -101,11 +102,6 @@ def pad_tokens(
         tokens[row, : len(values)] = values
         mask[row, : len(values)] = True
     return tokens, mask
-
-
-def query_prompt(sentence: str) -> str:
-    """A task's sentence as it stands before a query; nothing for an empty one."""
-    return f"{sentence}\nQuery:" if sentence else ""
 
 
 def _end_token(path: Path) -> str:

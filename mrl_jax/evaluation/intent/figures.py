@@ -35,7 +35,7 @@ def intent_records(
             if result.shots:
                 setting |= {
                     "seeds": len(values),
-                    "sd": to_global(values),
+                    "sd": deviation(values),
                     "least": min(values),
                     "most": max(values),
                     "penalty": penalty,
@@ -60,7 +60,7 @@ def accuracy_interval(result: IntentResult, clusters: Clusters | None = None) ->
     return cluster_bootstrap(result.right.mean(axis=0), texts, crossed=speakers)
 
 
-def to_global(values: Sequence[float]) -> float:
+def deviation(values: Sequence[float]) -> float:
     """Standard deviation over seeds, 0 of a single one."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
@@ -71,7 +71,7 @@ def intent_table(results: Sequence[IntentResult], clusters: Clusters | None = No
     for result in results:
         cells = []
         for values in result.scores().values():
-            told = f" ± {to_global(values):.4f}" if len(values) > 1 else ""
+            told = f" ± {deviation(values):.4f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.4f}{told}")
         found = accuracy_interval(result, clusters)
         cells.append(f"{found.low:.3f} to {found.high:.3f}")
@@ -109,7 +109,7 @@ def plot_shots(path: Path, results: Sequence[IntentResult]) -> None:
             one.errorbar(
                 places,
                 [np.mean(some) for some in values],
-                yerr=[to_global(some) for some in values],
+                yerr=[deviation(some) for some in values],
                 fmt="o-",
                 color=COLOURS[number % len(COLOURS)],
                 capsize=2.5,

@@ -93,12 +93,12 @@ def plot_conditions(path: Path, results: Sequence[RobustnessResult], *, chance: 
     conditions = list(dict.fromkeys(result.condition for result in shown))
     dims = _dims(shown)
     made, panel = figure(width=7.0, height=1.2 + 0.42 * len(conditions))
-    to_global = 0.64 / max(len(dims), 1)
+    bar_width = 0.64 / max(len(dims), 1)
     for colour, dim in enumerate(dims):
         found = [result for result in shown if result.dim == dim]
         means = np.asarray([result.interval.mean for result in found])
         ends = np.asarray([[r.interval.low, r.interval.high] for r in found]).T
-        places = np.arange(len(found)) + (colour - (len(dims) - 1) / 2) * to_global
+        places = np.arange(len(found)) + (colour - (len(dims) - 1) / 2) * bar_width
         panel.errorbar(
             means,
             places,

@@ -171,8 +171,8 @@ def size_table(results: Sequence[SizeResult]) -> str:
         cells = []
         for kind in kinds:
             means = [r.mean for r in results if r.kind == kind and r.size == size]
-            to_global = f" ({min(means):.3f} to {max(means):.3f})" if len(means) > 1 else ""
-            cells.append(f"{np.mean(means):.4f}{to_global}" if means else "")
+            interval = f" ({min(means):.3f} to {max(means):.3f})" if len(means) > 1 else ""
+            cells.append(f"{np.mean(means):.4f}{interval}" if means else "")
         rows.append([str(size), *cells])
     return markdown_table(["size", *kinds], rows)
 

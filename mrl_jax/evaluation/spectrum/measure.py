@@ -16,7 +16,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.scoring import Judgements, check_dims, evaluate_retrieval
 from mrl_jax.inference.search.rotation import check_vectors, leading_directions
 
-CACHE_DTYPES = (0.90, 0.95, 0.99)
+ENERGY_SHARES = (0.90, 0.95, 0.99)
 """Fractions of the energy whose rank is told."""
 
 
@@ -76,7 +76,7 @@ class Spectrum:
             "energy rank": self.energy_rank,
             "stable rank": self.stable_rank,
             "participation ratio": self.participation_ratio,
-            **{f"rank keeping {f:.0%}": float(self.rank_keeping(f)) for f in CACHE_DTYPES},
+            **{f"rank keeping {f:.0%}": float(self.rank_keeping(f)) for f in ENERGY_SHARES},
         }
 
 

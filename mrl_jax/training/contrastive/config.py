@@ -2,11 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from flax import nnx
 
-from mrl_jax.checkpoints.towers import load_hubert, load_qwen3
+from mrl_jax.checkpoints.towers import load_qwen3, load_speech_tower
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.plan import Augment
@@ -15,15 +15,12 @@ from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, bu
 from mrl_jax.data.cache.speech import CACHE_DTYPES, CacheDtype
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.losses.config import LossConfig
-from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
-from mrl_jax.models.hubert import Padding
-from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.models.heads import HEADS
+from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 from mrl_jax.training.trainer import check_dims
-
-Kind = Literal["late_fusion", "dual_encoder"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,7 @@ class ModelConfig:
             spells what the CTC layer of the speech tower hears, see `head_start.py`.
     """
 
-    kind: Kind = "late_fusion"
+    kind: str = "late_fusion"
     nested: bool = False
     speech_tower: str = "towers/speech"
     text_tower: str = "towers/text"
@@ -61,8 +58,8 @@ class ModelConfig:
     start: Literal["random", "ctc"] = "random"
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise MrlError(f"model.kind is {self.kind!r}, expected {' or '.join(get_args(Kind))}")
+        if self.kind not in HEADS:
+            raise MrlError(f"model.kind is {self.kind!r}, expected {' or '.join(HEADS)}")
         if self.nested and self.kind != "dual_encoder":
             raise MrlError(
                 "model.nested is of dual encoders: late fusion is always nested",
@@ -156,25 +153,19 @@ class ExperimentConfig:
 def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers:
     """Towers from their folders, and a new head."""
     dtype = DTYPES[config.model.dtype]
-    speech = load_hubert(config.model.speech_tower, padding=config.model.padding, dtype=dtype)
+    speech = load_speech_tower(config.model.speech_tower, padding=config.model.padding, dtype=dtype)
     text = load_qwen3(config.model.text_tower, dtype=dtype, remat=config.model.remat)
     check_dims(config.loss.dims, text.config.width, config.model.text_tower)
     learn, temperature = config.loss.learn_temperature, config.loss.temperature
-    rngs = nnx.Rngs(config.seed)
-    if config.model.kind == "dual_encoder":
-        head = DualEncoderConfig(
-            dims=() if config.model.nested else config.loss.dims,
-            nested=config.model.nested,
-            learn_temperature=learn,
-            initial_temperature=temperature,
-        )
-        return DualEncoder(speech, text, config=head, rngs=rngs)
-    head = LateFusionConfig(
-        end_token=tokenizer.end_id if config.model.end_token else None,
-        learn_temperature=learn,
-        initial_temperature=temperature,
-    )
-    return LateFusion(speech, text, config=head, rngs=rngs)
+    options = {
+        "dims": () if config.model.nested else config.loss.dims,
+        "nested": config.model.nested,
+        "end_token": tokenizer.end_id if config.model.end_token else None,
+        "learn_temperature": learn,
+        "initial_temperature": temperature,
+    }
+    kind = HEADS[config.model.kind]
+    return kind.build(speech, text, kind.configure(options), rngs=nnx.Rngs(config.seed))
 
 
 def prepare_data(config: ExperimentConfig, workdir: Path) -> tuple[Path, BuildReport | None]:

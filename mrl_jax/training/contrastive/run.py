@@ -136,9 +136,9 @@ def train(
     frozen = devices.place_frozen(split.frozen)
     state = devices.replicate(init_state(split.trained, optimizer))
     encoder = Encoder(
-        split.rebuild,
-        devices.to_global(state.trained),
-        devices.to_global(frozen),
+        param_tree.Split(
+            devices.to_global(state.trained), devices.to_global(frozen), split.rebuild
+        ),
         model,
         tokenizer,
         prompts=config.data.batch.prompts,

@@ -17,7 +17,7 @@ from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, bu
 from mrl_jax.data.build.utterances import Column, check_column
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc, character_vocabulary
 from mrl_jax.models.hubert import HubertConfig
-from mrl_jax.models.init import fill, initial_recogniser, start_as_filterbank
+from mrl_jax.models.init import initial_recogniser, start_as_filterbank
 from mrl_jax.nn import param_tree
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
@@ -187,7 +187,7 @@ def build_recogniser(
         param_dtype=jnp.float32,
         remat=config.remat,
     )
-    model = fill(module, lambda path, shape: weights[".".join(map(str, path))])
+    model = param_tree.fill(module, weights)
     if config.freeze_convolutions:
         param_tree.freeze(model.encoder.feature_encoder)
     return model

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float32
@@ -15,7 +14,7 @@ from mrl_jax.data.batches.text import TextBatch
 from mrl_jax.losses.config import LossConfig
 from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
-from mrl_jax.nn.param_tree import flatten
+from mrl_jax.nn.param_tree import fill, flatten
 from mrl_jax.training.grad_cache import cached_value_and_grad
 from mrl_jax.training.state import Metrics, TrainState
 
@@ -81,15 +80,7 @@ def tower_rebuilder(config: Qwen3Config, dtype: DTypeLike, *, remat: bool) -> Re
         remat: recompute layers in the backward pass.
     """
     module = abstract_qwen3(config, dtype=dtype, param_dtype=dtype, remat=remat)
-    graphdef, state = nnx.split(module)
-    leaves = [(path, ".".join(map(str, path)), leaf) for path, leaf in nnx.to_flat_state(state)]
-
-    def rebuild(weights: Mapping[str, Any]) -> Qwen3Encoder:
-        flat = flatten(weights)
-        filled = [(path, leaf.replace(flat[name])) for path, name, leaf in leaves]
-        return nnx.merge(graphdef, nnx.from_flat_state(filled))
-
-    return rebuild
+    return lambda weights: fill(module, flatten(weights))
 
 
 def embedder(rebuild: RebuildText) -> Callable[[Any, TextBatch], tuple[Array, Array]]:

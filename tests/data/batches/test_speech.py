@@ -269,7 +269,7 @@ def test_resumed_reading_equals_uninterrupted_reading(workers):
     [
         ({"min_samples": 1000}, {}, r"clips are shorter than the 1000 samples of one speech"),
         ({"shard": (0, 3)}, {}, "batch_size is 8, expected a multiple of the 3 hosts"),
-        ({}, {"prompts": {"digit": "x"}}, "the task 'digits' of the data has no prompt"),
+        ({}, {"prompts": {"digit": "x"}}, "the task 'digits' has no prompt"),
         ({}, {"batch_size": 54}, "there are 53 examples, expected at least the 54 of one batch"),
         ({}, {"batch_size": 50, "task_homogeneous": True}, "of one batch in one task"),
         ({}, {"batch_size": 0}, "batch_size is 0, expected 1 or more"),

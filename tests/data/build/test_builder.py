@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mrl_jax.data.audio.decode import decode_clip, load_clip
-from mrl_jax.data.audio.encode import quantize
 
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.decode import decode_clip, load_clip
+from mrl_jax.data.audio.encode import quantize
 from mrl_jax.data.build import builder as builder_module
 from mrl_jax.data.build import records as clips
 from mrl_jax.data.build.__main__ import main, parse_columns
@@ -195,7 +195,9 @@ def test_any_change_is_noticed(tmp_path):
     for change, part in ((change_audio, "recordings"), (change_text, "examples")):
         change()
         message = refusal(build_dataset, path, out)
-        assert message.startswith(f"{out}: is a data set that was built before the {part} changed. ")
+        assert message.startswith(
+            f"{out}: is a data set that was built before the {part} changed. "
+        )
         assert "--overwrite" in message
         second, reused = digest(path, out)
         assert (second != first, reused) == (True, False)
@@ -500,7 +502,7 @@ def test_the_command(tmp_path, capsys):
     assert len(lines) == 4
     for wrong, message in (
         ([str(path)], "the following arguments are required: out"),
-        ([str(path), str(out), "--long", "x"], "invalid choice: 'x'"),
+        ([str(path), str(out), "--long", "x"], "--long is 'x', expected one of"),
         ([str(path), str(out), "--workers", "0"], "--workers: 0, expected 1 or more"),
         ([str(tmp_path / "no.jsonl"), str(out)], "no.jsonl: no such file"),
         ([str(path), str(tmp_path), "--overwrite"], "the output would replace its own source"),
@@ -545,7 +547,9 @@ def test_what_is_no_data_set_is_told(built, tmp_path):
     copy = damaged("order")
     parquet.write_table(table.take([1, 0, 2, 3]), copy / "index" / "train.parquet")
     message = refusal(open_dataset(copy).clip, 0)
-    assert "the record 0 of split 'train' is damaged (found (6400,) samples of 'b.flac', " in message
+    assert (
+        "the record 0 of split 'train' is damaged (found (6400,) samples of 'b.flac', " in message
+    )
 
     copy = damaged("format")
     build = json.loads((copy / "build.json").read_text())

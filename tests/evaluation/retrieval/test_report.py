@@ -19,6 +19,7 @@ from mrl_jax.evaluation.encoded_set import chosen_dims, clusters_of
 from mrl_jax.evaluation.report.records import read_records, read_source
 from mrl_jax.evaluation.retrieval.report import report_retrieval, run_retrieval
 from mrl_jax.evaluation.scoring import evaluate_retrieval, judgements_of
+from mrl_jax.inference import batching
 from mrl_jax.inference.encoder import Encoder
 
 
@@ -111,12 +112,14 @@ def test_all_dims_and_metrics_come_from_one_encoding(folder, tmp_path, monkeypat
     monkeypatch.setattr(Encoder, "speech", counted("speech", Encoder.speech))
     monkeypatch.setattr(Encoder, "text", counted("text", Encoder.text))
     batches = []
-    inner = Encoder._in_batches
+    inner = batching.run_batches
 
-    def count_rows(self, lengths, run, progress):
-        return inner(self, lengths, lambda r: batches.append(len(r)) or run(r), progress)
+    def count_rows(*arguments, **options):
+        for batch, vectors in inner(*arguments, **options):
+            batches.append(len(batch))
+            yield batch, vectors
 
-    monkeypatch.setattr(Encoder, "_in_batches", count_rows)
+    monkeypatch.setattr(batching, "run_batches", count_rows)
     report_retrieval(folder, folder.parent / "test", tmp_path / "report", dims=(32, 16, 8))
     assert rows == {"speech": [10], "text": [25]}
     assert sum(batches) == 10 + 25

@@ -1,0 +1,68 @@
+"""Embeddings across speech and text: convert towers, build data sets, train, measure.
+
+`mrl-jax COMMAND --help` explains a command.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import mrl_jax
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.presets import PACKAGE, bundled_folder
+
+COMMANDS = {
+    "convert": ("converters.__main__", "Convert, verify and export the weights of towers."),
+    "build": ("mrl_jax.data.build.__main__", "Build a data set from a manifest of recordings."),
+    "train": ("mrl_jax.training.command", "Train what a config describes, or resume it."),
+    "eval": ("mrl_jax.evaluation.command", "Measure a trained model, or compare several."),
+    "rotate": (
+        "mrl_jax.evaluation.spectrum.fit_rotation",
+        "Fit a rotation that sorts a model's coordinates by their variance.",
+    ),
+    "cascade": (
+        "mrl_jax.inference.cascade_command",
+        "Check and write a cascade of recogniser, translator and text tower.",
+    ),
+    "demo": ("mrl_jax.demo.__main__", "Run the offline demo: every step at a small size."),
+}
+"""Command: the module whose `main(argv)` it is, imported when it is called; and its help."""
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = CommandParser(
+        prog="mrl-jax",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = f"mrl_jax {mrl_jax.__version__}"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, text) in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    command = parser.parse_args(argv[:1]).command  # The rest is the command's own to parse.
+    module, _ = COMMANDS[command]
+    if command == "convert":
+        module = _converters(module)
+    return importlib.import_module(module).main(argv[1:])
+
+
+def _converters(module: str) -> str:
+    """A wheel has `converters` inside the package; a checkout has it at its top level."""
+    folder = bundled_folder("converters")
+    if folder.parent == PACKAGE:
+        return f"mrl_jax.{module}"
+    if str(folder.parent) not in sys.path:
+        sys.path.insert(0, str(folder.parent))
+    return module
+
+
+def run() -> int:
+    """The script `mrl-jax`."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

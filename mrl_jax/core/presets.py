@@ -1,0 +1,44 @@
+"""Configs by name: `late_fusion` is a preset that comes with the library, `my/run.py` a file."""
+
+from pathlib import Path
+
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.nearest import did_you_mean
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def bundled_folder(name: str) -> Path:
+    """`configs/` or `converters/`: inside the package of a wheel, beside it in a checkout."""
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def preset_names() -> list[str]:
+    """The presets that are installed, in alphabetical order."""
+    return sorted(path.stem for path in bundled_folder("configs").glob("[!_]*.py"))
+
+
+def find_config(name_or_path: str) -> Path:
+    """The file of a config.
+
+    Args:
+        name_or_path: the name of a preset, or the path of a Python file; a word with neither
+            a folder nor `.py` is a name.
+
+    Raises:
+        MrlError: no such preset or no such file; the nearest one is named.
+    """
+    path, presets = Path(name_or_path), preset_names()
+    if path.name != name_or_path or path.suffix:
+        if path.is_file():
+            return path
+        if path.stem in presets:
+            raise MrlError("no such config", where=path, hint=f"did you mean {path.stem}?")
+        beside = [str(path.parent / file.name) for file in sorted(path.parent.glob("*.py"))]
+        raise MrlError(
+            "no such config", where=path, hint=did_you_mean(str(path), [*beside, *presets])
+        )
+    if name_or_path not in presets:
+        raise MrlError(f"{name_or_path!r} is no preset", hint=did_you_mean(name_or_path, presets))
+    return bundled_folder("configs") / f"{name_or_path}.py"

@@ -1,0 +1,1 @@
+"""Recordings to a data set of records, by TFDS and ArrayRecord."""

@@ -1,0 +1,108 @@
+"""Inference in batches: rows sorted by length, padded to few shapes, placed on the devices."""
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32, Int
+from tqdm import tqdm
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.distributed import put_global
+from mrl_jax.core.errors import MrlError
+
+SECOND = 16_000
+"""The shortest padded length of a clip, in samples."""
+
+
+GROWTH = 1.3
+"""Padded lengths grow by this factor, so that long and short clips need few shapes."""
+
+
+def run_batches(
+    lengths: Sequence[int] | HostArray,
+    inputs: Callable[[list[int]], tuple[Any, ...]],
+    program: Callable[..., Any],
+    *,
+    batch_size: int,
+    sharding: jax.sharding.Sharding | None = None,
+    shrink_last: bool = False,
+    progress: str | None = None,
+) -> Iterator[tuple[HostArray, Any]]:
+    """Run a compiled program over all rows, the longest first.
+
+    A short batch is filled up with copies of its first row, so that fewer shapes are compiled;
+    the outputs of the copies are dropped.
+
+    Args:
+        lengths: of each row, in samples or tokens.
+        inputs: row numbers to the padded arrays of a batch, each [B, ...].
+        program: those arrays to a pytree of arrays [B, ...].
+        batch_size: rows in a batch, rounded up to a multiple of the devices.
+        sharding: of the inputs, over the devices of all hosts if it has them; the program
+            then gives every host the whole output. None leaves them to the program.
+        shrink_last: fill a short batch up to a power of two times the devices only, so that
+            one row alone does not cost a whole batch.
+        progress: name of a progress bar.
+
+    Yields:
+        row numbers [R], and the program's output for them on the host, each array [R, ...].
+    """
+    devices = 1 if sharding is None else len(sharding.device_set)
+    batch_size = -(-batch_size // devices) * devices
+    for rows in sorted_batches(lengths, batch_size, progress=progress):
+        size = devices if shrink_last else batch_size
+        while size < len(rows):
+            size *= 2
+        copies = min(size, batch_size) - len(rows)
+        arrays = inputs([*rows.tolist(), *[int(rows[0])] * copies])
+        if sharding is not None:
+            arrays = put_global(arrays, sharding)
+        outputs = jax.tree.map(np.asarray, program(*arrays))
+        yield rows, jax.tree.map(operator.itemgetter(slice(len(rows))), outputs)
+
+
+def sorted_batches(
+    lengths: Sequence[int] | HostArray, batch_size: int, *, progress: str | None = None
+) -> Iterator[Int[HostArray, " R"]]:
+    """Row numbers, at most `batch_size` at a time, the longest first.
+
+    Rows of like lengths waste little padding, and a batch too large for memory fails at once.
+    """
+    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+    with tqdm(total=len(order), desc=progress, disable=progress is None, leave=False) as bar:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            yield rows
+            bar.update(len(rows))
+
+
+def embed_batches(
+    lengths: Sequence[int] | HostArray,
+    inputs: Callable[[list[int]], tuple[Any, ...]],
+    program: Callable[..., Any],
+    **options: Any,
+) -> Float32[HostArray, "R E"]:
+    """`run_batches` of a program that gives vectors [B, E], put back into the order of the rows.
+
+    Raises:
+        MrlError: there are no rows.
+    """
+    vectors: HostArray | None = None
+    for rows, found in run_batches(lengths, inputs, program, **options):
+        if vectors is None:
+            vectors = np.zeros((len(lengths), found.shape[1]), np.float32)
+        vectors[rows] = found
+    if vectors is None:
+        raise MrlError("there is nothing to embed", hint="pass one clip or text, or more")
+    return vectors
+
+
+def padded_length(samples: int) -> int:
+    """The next of a geometric series of lengths, from one second on."""
+    size = SECOND
+    while size < samples:
+        size = -(-int(size * GROWTH) // 320) * 320
+    return size

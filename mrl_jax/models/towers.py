@@ -1,0 +1,48 @@
+"""The kinds of towers that a folder may hold; a new kind is one line here."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+from flax import nnx
+
+from mrl_jax.models.ctc import abstract_hubert_ctc
+from mrl_jax.models.hubert import HubertConfig, abstract_hubert
+from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TowerKind:
+    """One kind of tower.
+
+    Attributes:
+        family: name of its family of published checkpoints, as the converters call it.
+        modality: what it reads.
+        config: dataclass of its sizes.
+        abstract: (config, **options) to the encoder with shapes in place of weights.
+        abstract_recogniser: (config, vocab_size, *, vocabulary, **options) to the same of the
+            encoder with its output layer, in `encoder` and `lm_head`; None without one.
+    """
+
+    family: str
+    modality: Literal["speech", "text"]
+    config: type[Any]
+    abstract: Callable[..., nnx.Module]
+    abstract_recogniser: Callable[..., Any] | None = None
+
+
+_QWEN3 = TowerKind(family="qwen3", modality="text", config=Qwen3Config, abstract=abstract_qwen3)
+_HUBERT = TowerKind(
+    family="hubert", modality="speech", config=HubertConfig, abstract=abstract_hubert
+)
+TOWERS: dict[str, TowerKind] = {
+    "qwen3": _QWEN3,
+    "hubert": _HUBERT,
+    "hubert_ctc": dataclasses.replace(_HUBERT, abstract_recogniser=abstract_hubert_ctc),
+}
+"""By the kind that tower.json names."""
+
+
+def kinds_of(modality: Literal["speech", "text"]) -> tuple[str, ...]:
+    """The kinds that read speech, or those that read text."""
+    return tuple(name for name, kind in TOWERS.items() if kind.modality == modality)
