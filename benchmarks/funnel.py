@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import record, timed, summarize
+from common import record, summarize, timed
 
 from mrl_jax.evaluation.tradeoff.measure import NOISE, grow
 from mrl_jax.inference.search.exact import unit_prefix

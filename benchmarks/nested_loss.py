@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import record, timed, summarize
+from common import record, summarize, timed
 
 DIMS = (1024, 512, 256, 128)
 TEMPERATURE = 0.05

@@ -149,12 +149,16 @@ def digits_rows(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     named = {"known speakers, unseen takes": figures["known"]} if "known" in figures else {}
     rows = [
         [name, *(f"{f['ndcg@10'][dim]:.4f}" for dim in dims), f"{f['chance']:.4f}"]
-        for name, f in [*named.items(), *((f"{n}, not in training", f) for n, f in left_out.items())]
+        for name, f in {
+            **named,
+            **{f"{speaker}, not in training": f for speaker, f in left_out.items()},
+        }.items()
     ]
     if len(left_out) > 1:
         means = [sum(f["ndcg@10"][dim] for f in left_out.values()) / len(left_out) for dim in dims]
         chance = next(iter(left_out.values()))["chance"]
-        rows.append(["mean of speakers not in training", *(f"{mean:.4f}" for mean in means), f"{chance:.4f}"])
+        name = "mean of speakers not in training"
+        rows.append([name, *(f"{mean:.4f}" for mean in means), f"{chance:.4f}"])
     return ["speaker", *(f"{dim} coordinates" for dim in dims), "chance"], rows
 
 

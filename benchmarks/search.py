@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import record, timed, summarize
+from common import record, summarize, timed
 
 K = 10
 SIDES = ("ours", "faiss")

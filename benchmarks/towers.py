@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import FAMILIES, published_config, record, timed, summarize
+from common import FAMILIES, published_config, record, summarize, timed
 
 RUNS = 4
 """Timed calls in each process, after one that warms up."""

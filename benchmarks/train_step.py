@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import published_config, record, timed, summarize
+from common import published_config, record, summarize, timed
 
 OURS = ("ours", "stored", "both")
 """The whole step; with cached document vectors; with cached speech states too, in bfloat16."""
@@ -73,7 +73,8 @@ def main() -> None:
         figures["kernels"] = timings["ours"][-1]["kernels"]
     result = {
         "device": device,
-        "target": "PyTorch's time over ours at least 1.1, and 1.5 with both caches; memory no higher",
+        "target": "PyTorch's time over ours at least 1.1, and 1.5 with both caches; memory no "
+        "higher",
         "inputs": {
             "clips": args.batch,
             "seconds": args.seconds,
@@ -183,8 +184,10 @@ def run_torch(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
     dtype = torch.bfloat16 if args.bf16 else torch.float32
     torch.manual_seed(0)
     with torch.device(device):
-        speech = transformers.HubertModel(transformers.HubertConfig(**published_config("hubert-base")))
-        text = transformers.Qwen3Model(transformers.Qwen3Config(**published_config("qwen3-0.6b")))
+        speech_config = transformers.HubertConfig(**published_config("hubert-base"))
+        text_config = transformers.Qwen3Config(**published_config("qwen3-0.6b"))
+        speech = transformers.HubertModel(speech_config)
+        text = transformers.Qwen3Model(text_config)
         projection = torch.nn.Linear(12 * 768, 1024, bias=False)
         conv = torch.nn.Conv1d(1024, 1024, kernel_size=2, stride=2)
     towers: list[Any] = [speech, text]
