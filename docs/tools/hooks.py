@@ -19,7 +19,7 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the root's pages; their links into docs/ become links of the site."""
     for source, page in ROOT_PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
-        for other, other_page in ROOT_PAGES.items():
+        for other, other_page in {**ROOT_PAGES, "README.md": "index.md"}.items():
             text = text.replace(f"]({other}", f"]({other_page}")
         files.append(File.generated(config, page, content=text))
     return files
