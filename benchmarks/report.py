@@ -194,7 +194,7 @@ def text_stage(result: dict[str, Any]) -> list[str]:
         f"nDCG@10 of Wolof sentences that ask for their French ones: {f['data']}. A tower of "
         f"{f['parameters']:,} parameters from random weights, {f['tokenizer']}, {f['steps']:,} "
         f"steps of {f['batch']}, {f['seconds']:.0f} s. sentence-transformers embeds the test with "
-        f"the exported folder the same to {f['export_largest_difference']:.0e}.",
+        f"the exported folder equal to {f['export_largest_difference']:.0e}.",
         markdown_table(["dimension", "before", "after", "chance"], rows),
     ]
 
@@ -248,7 +248,7 @@ def import_time(result: dict[str, Any]) -> list[str]:
     ]
     return [
         "## Import time",
-        "Fresh processes in turn; the interpreter's own start is included.",
+        "Fresh processes, alternating; the interpreter's own start is included.",
         markdown_table(["imported", "seconds", "/ jax and flax"], rows),
     ]
 
@@ -269,7 +269,7 @@ def search(result: dict[str, Any]) -> list[str]:
     return [
         "## Exact search",
         f"The best {inputs['k']} of {inputs['documents']:,} random unit vectors of width "
-        f"{inputs['width']} for {inputs['queries']:,} queries; both sides in turn in one process. "
+        f"{inputs['width']} for {inputs['queries']:,} queries; both sides alternating in one process. "
         f"The same documents in the same order at {figures['same_documents']:.2%} of places, "
         f"scores apart by at most {figures['largest_difference']:.0e} (ours are rounded once, "
         f"from float64). faiss {faiss['version']} on {faiss['threads']} threads; its index holds "
@@ -284,7 +284,7 @@ def funnel(result: dict[str, Any]) -> list[str]:
     inputs = result["inputs"]
     noise = (
         " Among such copies neighbours differ by the noise, which is alike in all coordinates: "
-        "harder for a prefix than documents that differ in what they say."
+        "harder for a prefix than documents of different content."
     )
     rows = [
         [
@@ -301,7 +301,7 @@ def funnel(result: dict[str, Any]) -> list[str]:
         "## Funnel search",
         f"The best {inputs['k']} of {inputs['documents']:,} vectors of width {inputs['width']} for "
         f"{inputs['queries']} queries at once, float32: a prefix over all of them, then full width "
-        f"over its short list; all in turn in one process. Recall is against exact search. "
+        f"over its short list; all alternating in one process. Recall is against exact search. "
         f"Vectors: {inputs['vectors']}.{noise if 'copies' in inputs['vectors'] else ''}",
         markdown_table(["search", "short list", "recall@10", "seconds", "/ full width"], rows),
     ]
