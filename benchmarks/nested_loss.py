@@ -24,9 +24,8 @@ KINDS = ("full width, plain", "full width, ours", "one by one", "nested", "neste
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--large", type=int, default=16_384)
-    parser.add_argument("--repeats", type=int, default=7)
+    for option, default in (("--batch", 4096), ("--large", 16_384), ("--repeats", 7)):
+        parser.add_argument(option, type=int, default=default)
     parser.add_argument("--memory-of", choices=("vectors", "plain", "kept", "blockwise"))
     args = parser.parse_args()
     if args.memory_of:

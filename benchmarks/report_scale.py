@@ -5,6 +5,18 @@ from typing import Any
 
 from markdown_tables import markdown_table, median_and_range
 
+STEPS = {
+    "torch": "PyTorch, eager",
+    "ours": "ours",
+    "stored": "ours, cached documents",
+    "both": "ours, cached documents and speech",
+}
+LOOPS = {
+    "step alone": "steps alone",
+    "loop": "training loop, batches made before",
+    "loop, grain": "training loop, Grain",
+}
+
 
 def nested_loss(result: dict[str, Any]) -> list[str]:
     figures, inputs = result["figures"], result["inputs"]
@@ -29,12 +41,6 @@ def nested_loss(result: dict[str, Any]) -> list[str]:
 
 def train_step(result: dict[str, Any]) -> list[str]:
     figures, inputs = result["figures"], result["inputs"]
-    names = {
-        "torch": "PyTorch, eager",
-        "ours": "ours",
-        "stored": "ours, cached documents",
-        "both": "ours, cached documents and speech",
-    }
     rows = [
         [
             name,
@@ -42,7 +48,7 @@ def train_step(result: dict[str, Any]) -> list[str]:
             f"{figures['torch']['median'] / figures[side]['median']:.2f}",
             f"{figures[side]['peak_bytes'] / 1e9:.1f}",
         ]
-        for side, name in names.items()
+        for side, name in STEPS.items()
     ]
     work = result["flops_by_formula"]["all"] / 1e9
     return [
@@ -154,14 +160,9 @@ def fsdp(result: dict[str, Any]) -> list[str]:
 
 def host_overhead(result: dict[str, Any]) -> list[str]:
     figures = result["figures"]
-    names = {
-        "step alone": "steps alone",
-        "loop": "training loop, batches made before",
-        "loop, grain": "training loop, Grain",
-    }
     rows = [
         [
-            names[name],
+            LOOPS[name],
             median_and_range(f),
             f"{figures['added'][name]:.2f}" if name in figures["added"] else "",
         ]
