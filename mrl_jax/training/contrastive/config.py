@@ -9,7 +9,7 @@ from flax import nnx
 from mrl_jax.checkpoints.towers import load_qwen3, load_speech_tower
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.batches.plan import Augment
+from mrl_jax.data.audio.augment import Augment, check_augment
 from mrl_jax.data.batches.speech import BatchConfig
 from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.cache.speech import CACHE_DTYPES, CacheDtype
@@ -120,7 +120,8 @@ class ExperimentConfig:
     Attributes:
         name: of the run; its workdir is runs/NAME by default.
         seed: of the head's weights, the order of the data, and augmentation.
-        augment: changes training clips, see `data.batches.BatchSource`.
+        augment: changes training clips: a function, or a name of
+            `data.audio.augment.AUGMENTATIONS`.
         stretch: the most that `augment` makes a clip longer by.
     """
 
@@ -131,12 +132,13 @@ class ExperimentConfig:
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     train: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    augment: Augment | None = None
+    augment: Augment | str | None = None
     stretch: float = 1.0
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
+        check_augment(self.augment)
         if self.data.speech_cache and self.augment is not None:
             raise MrlError(
                 "data.speech_cache keeps what is heard of a clip, and augment would change that",

@@ -25,6 +25,8 @@ from mrl_jax.core.distributed import (
 )
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder, write_json
+from mrl_jax.data.audio.augment import resolve_augment
+from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.plan import read_batches
 from mrl_jax.data.batches.speech import BatchSource
 from mrl_jax.data.build.builder import BUILD_FILE
@@ -110,16 +112,19 @@ def train(
             where=folder,
             hint=f"set data.build.sample_rate={rate}, or build the data set again at that rate",
         )
+    augment, stretch = resolve_augment(config.augment, config.stretch, rate)
     source_of = functools.partial(
         BatchSource,
         examples,
         tokenizer,
         config.data.batch,
         seed=config.seed,
-        prepare=normalize_clip if model.speech.config.normalize_clips else _as_it_is,
-        min_samples=model.min_samples,
-        augment=config.augment,
-        stretch=config.stretch,
+        transform=ClipTransform(
+            prepare=normalize_clip if model.speech.config.normalize_clips else None,
+            min_samples=model.min_samples,
+            augment=augment,
+            stretch=stretch,
+        ),
         shard=host_shard(),
     )
     source = source_of()
@@ -291,7 +296,3 @@ def _export(
 def _tower_digests(config: ExperimentConfig) -> str:
     towers = (config.model.speech_tower, config.model.text_tower)
     return " ".join(read_info(Path(tower)).digest for tower in towers)
-
-
-def _as_it_is(clip: HostArray) -> HostArray:
-    return clip

@@ -11,8 +11,8 @@ from flax import nnx
 
 from mrl_jax.checkpoints.towers import TowerInfo, load_hubert, load_hubert_ctc, read_info
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.augment import Augment, check_augment
 from mrl_jax.data.batches.ctc import CtcBatchConfig, MaskConfig
-from mrl_jax.data.batches.plan import Augment
 from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.build.utterances import Column, check_column
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc, character_vocabulary
@@ -124,12 +124,13 @@ class CtcExperiment:
     masks: MaskConfig = dataclasses.field(default_factory=MaskConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     train: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    augment: Augment | None = None
+    augment: Augment | str | None = None
     stretch: float = 1.0
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
+        check_augment(self.augment)
 
 
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:

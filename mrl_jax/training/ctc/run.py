@@ -19,6 +19,8 @@ from mrl_jax.core.distributed import (
 )
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
+from mrl_jax.data.audio.augment import resolve_augment
+from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.ctc import CtcBatch, CtcSource, MaskConfig, mask_clip
 from mrl_jax.data.batches.plan import Augment, read_batches
 from mrl_jax.data.build.builder import BUILD_FILE
@@ -225,8 +227,9 @@ def _source(
     frames = np.asarray([sizes.frame_count(int(n)) for n in examples.num_samples], np.int64)
     rows = np.flatnonzero(frames >= counts + repeats)
     left_out = [examples.ids[row] for row in np.flatnonzero(frames < counts + repeats)]
+    augment, stretch = resolve_augment(config.augment, config.stretch, sizes.sample_rate)
     change = functools.partial(
-        _change, augment=config.augment, masks=config.masks, sample_rate=sizes.sample_rate
+        _change, augment=augment, masks=config.masks, sample_rate=sizes.sample_rate
     )
     source = CtcSource(
         functools.partial(_clip, examples, rows),
@@ -235,10 +238,12 @@ def _source(
         counts[rows],
         config.data.batch,
         seed=config.seed,
-        prepare=normalize_clip if sizes.normalize_clips else _as_it_is,
-        augment=change,
-        stretch=config.stretch,
-        min_samples=sizes.min_samples,
+        transform=ClipTransform(
+            prepare=normalize_clip if sizes.normalize_clips else None,
+            min_samples=sizes.min_samples,
+            augment=change,
+            stretch=stretch,
+        ),
         shard=host_shard(),
     )
     return source, left_out
@@ -286,7 +291,3 @@ def _change(
     if augment is not None:
         clip = augment(clip, rng)
     return mask_clip(clip, rng, masks, sample_rate)
-
-
-def _as_it_is(clip: HostArray) -> HostArray:
-    return clip
