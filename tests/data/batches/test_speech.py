@@ -246,10 +246,10 @@ def test_threads_at_the_turn_of_an_epoch():
     expected = [source(BatchConfig(batch_size=4, num_buckets=2)).plan(step) for step in steps]
     mixed = sorted(steps, key=lambda step: step % turn)
     with ThreadPoolExecutor(8) as pool:
-        found = dict(zip(mixed, pool.map(made.plan, mixed), strict=True))
+        results = dict(zip(mixed, pool.map(made.plan, mixed), strict=True))
     for step in steps:
-        assert found[step][0] == expected[step][0]
-        np.testing.assert_array_equal(found[step][1], expected[step][1])
+        assert results[step][0] == expected[step][0]
+        np.testing.assert_array_equal(results[step][1], expected[step][1])
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])

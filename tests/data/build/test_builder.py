@@ -203,10 +203,13 @@ def test_any_change_is_noticed(tmp_path):
         audio.write_bytes(original)
         path.write_text(text, encoding="utf-8")
         assert digest(path, out) == (first, False)
-    for option in ({"max_seconds": 19.0}, {"min_seconds": 0.11}, {"long": "cut"}):
-        assert "before the options changed" in refusal(
-            build_dataset, path, out, options=BuildOptions(**option)
-        )
+    for options in (
+        BuildOptions(max_seconds=19.0),
+        BuildOptions(min_seconds=0.11),
+        BuildOptions(long="cut"),
+    ):
+        message = refusal(build_dataset, path, out, options=options)
+        assert "before the options changed" in message
     second, reused = digest(path, out, sample_rate=8000)
     assert (second != first, reused) == (True, False)
     assert open_dataset(out).num_samples[0] == 1600
@@ -249,7 +252,7 @@ def test_unchanged_files_are_not_hashed_again(tmp_path):
 
 
 def bad_recordings(folder: Path) -> dict[str, str]:
-    """One file of each kind that cannot be used, and the reason that is told for it."""
+    """One file of each kind that cannot be used, and the reason given for it."""
 
     def wav(name: str, samples: np.ndarray) -> None:
         soundfile.write(folder / name, samples, RATE, subtype="FLOAT")
@@ -459,7 +462,8 @@ def test_large_splits_are_streamed_in_order(tmp_path, monkeypatch):
         "train",
         "train",
     ]
-    source = tfds.builder_from_directory(builder.data_dir).as_data_source(split="train")
+    read: Any = tfds.builder_from_directory(builder.data_dir)  # TFDS hides its parameters.
+    source = read.as_data_source(split="train")
     assert len(source) == 700
     for index in (0, 255, 256, 511, 512, 699):
         row = source[index]
@@ -523,7 +527,7 @@ def test_other_folders_are_not_replaced(tmp_path):
     assert (out / "precious").exists()
 
 
-def test_what_is_no_data_set_is_told(built, tmp_path):
+def test_folders_that_are_no_data_set_are_refused(built, tmp_path):
     folder = built[0] / "out"
     assert refusal(open_dataset, tmp_path / "x").startswith(f"{tmp_path}/x: no such folder")
     assert "is not a built data set: there is no build.json" in refusal(open_dataset, tmp_path)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,21 +36,21 @@ def test_a_split_may_be_named(tmp_path):
 @pytest.mark.parametrize("form", ["folders", "shards"])
 def test_fleurs_speech_to_text(form, tmp_path):
     make_fleurs(tmp_path, form)
-    found = read(f"fleurs:wo-fr@{tmp_path}", (1, 1))
-    assert [(q.id, q.transcript) for q in found.queries] == [
+    data = read(f"fleurs:wo-fr@{tmp_path}", (1, 1))
+    assert [(q.id, q.transcript) for q in data.queries] == [
         ("wo_sn-0-0", "Naka nga def?"),
         ("wo_sn-1-0", "Jàmm rekk."),
         ("wo_sn-0-1", "Naka nga def?"),
         ("wo_sn-3-0", "Déédéet"),
     ]
-    assert [q.text for q in found.queries] == [None] * 4
-    np.testing.assert_allclose(load_query_audio(found.queries[2], 16000), tone(400), atol=1e-4)
-    assert [(d.id, d.text) for d in found.corpus] == [
+    assert [q.text for q in data.queries] == [None] * 4
+    np.testing.assert_allclose(load_query_audio(data.queries[2], 16000), tone(400), atol=1e-4)
+    assert [(d.id, d.text) for d in data.corpus] == [
         ("fr_fr-1", "La paix seulement."),
         ("fr_fr-0", "Comment vas-tu ?"),
         ("fr_fr-3", "Non."),
     ]
-    assert found.qrels == {
+    assert data.qrels == {
         "wo_sn-0-0": {"fr_fr-0": 1},
         "wo_sn-1-0": {"fr_fr-1": 1},
         "wo_sn-0-1": {"fr_fr-0": 1},
@@ -97,7 +98,9 @@ def make_tfds(folder: Path, *, audio: str = "tensor") -> Path:
         "lang_group_id": tfds.features.ClassLabel(num_classes=7),
     }
 
-    class XtremeS(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    base: Any = tfds.core.GeneratorBasedBuilder
+
+    class XtremeS(base, skip_registration=True):
         name = "xtreme_s"
         VERSION = tfds.core.Version("2.0.0")
         url_infos = None

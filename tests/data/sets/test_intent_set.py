@@ -94,9 +94,9 @@ def test_a_folder_of_the_hub_tells_splits_by_file_and_labels_by_metadata(tmp_pat
     for split in ("train", "test"):
         rows = [without(row, "split") for row in ROWS if row["split"] == split]
         write_hub(tmp_path / place.format(split), rows, names)
-    found = read_intent_set(tmp_path)
-    assert sorted(found, key=lambda e: e.id) == list(EXPECTED)
-    assert [example.split for example in found] == ["test", "train", "train"]
+    examples = read_intent_set(tmp_path)
+    assert sorted(examples, key=lambda e: e.id) == list(EXPECTED)
+    assert [example.split for example in examples] == ["test", "train", "train"]
 
 
 def test_a_folder_of_csv_files_that_are_named_by_their_split(tmp_path):
@@ -104,9 +104,9 @@ def test_a_folder_of_csv_files_that_are_named_by_their_split(tmp_path):
         (tmp_path / split).mkdir()
         rows = [without(row, "split", "id") for row in ROWS if row["split"] == split]
         write_csv(tmp_path / split / f"{split}.csv", rows)
-    found = read_intent_set(tmp_path)
-    assert [example.id for example in found] == ["test-0", "train-0", "train-1"]
-    assert {e.text: (e.label, e.split) for e in found} == {
+    examples = read_intent_set(tmp_path)
+    assert [example.id for example in examples] == ["test-0", "train-0", "train-1"]
+    assert {e.text: (e.label, e.split) for e in examples} == {
         e.text: (e.label, e.split) for e in EXPECTED
     }
 
@@ -114,8 +114,8 @@ def test_a_folder_of_csv_files_that_are_named_by_their_split(tmp_path):
 def test_other_names_of_columns(tmp_path):
     rows = [{"input_wo": r["text"], "intent": r["label"], "split": r["split"]} for r in ROWS]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
-    found = read_intent_set(path, columns={"text": "input_wo", "label": "intent"})
-    assert [(e.text, e.label) for e in found] == [(e.text, e.label) for e in EXPECTED]
+    examples = read_intent_set(path, columns={"text": "input_wo", "label": "intent"})
+    assert [(e.text, e.label) for e in examples] == [(e.text, e.label) for e in EXPECTED]
     with pytest.raises(MrlError, match=r"line 1: has no `label` \(it has `input_wo`"):
         read_intent_set(path, columns={"text": "input_wo"})
 

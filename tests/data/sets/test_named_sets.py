@@ -42,12 +42,12 @@ def make_kallaama(folder: Path) -> Path:
 
 @pytest.mark.parametrize("named", ["{}", "kallaama@{}"])
 def test_kallaama(named, tmp_path):
-    found = load_retrieval_set(named.format(make_kallaama(tmp_path)))
-    assert [query.id for query in found.queries] == ["q0", "q1", "q2"]
-    assert found.queries[0].text == "ba"
-    clip = load_query_audio(found.queries[1], 16000)
+    data = load_retrieval_set(named.format(make_kallaama(tmp_path)))
+    assert [query.id for query in data.queries] == ["q0", "q1", "q2"]
+    assert data.queries[0].text == "ba"
+    clip = load_query_audio(data.queries[1], 16000)
     np.testing.assert_allclose(clip, tone(400), atol=1e-4)
-    assert found.qrels == {f"q{i}": {f"d{i}": 1} for i in range(3)}
+    assert data.qrels == {f"q{i}": {f"d{i}": 1} for i in range(3)}
 
 
 def test_qrels_of_the_hubs_default_table_and_of_several_splits(tmp_path):
@@ -75,14 +75,14 @@ def test_beir(tmp_path):
     (tmp_path / "qrels" / "test.tsv").write_text(
         "query-id\tcorpus-id\tscore\n1\t4983\t2\n1\t7912\t1\n"
     )
-    found = load_retrieval_set(tmp_path)
-    assert [document.text for document in found.corpus] == [
+    data = load_retrieval_set(tmp_path)
+    assert [document.text for document in data.corpus] == [
         "Mil Le mil se vend.",
         "Le prix monte.",
         "Seulement un titre",
     ]
-    assert found.qrels == {"1": {"4983": 2, "7912": 1}}
-    assert found.unjudged == ("3",)
+    assert data.qrels == {"1": {"4983": 2, "7912": 1}}
+    assert data.unjudged == ("3",)
     (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "title": "", "text": ""}\n')
     with pytest.raises(MrlError, match=r"corpus.jsonl, line 1: `text` is empty"):
         load_retrieval_set(tmp_path)

@@ -100,20 +100,20 @@ def write_tsv(folder: Path, name: str, rows: Rows, path: str = "qrels.tsv") -> N
 
 
 def test_a_set_in_json_lines(folder):
-    found = read_retrieval_set(folder)
-    assert [query.id for query in found.queries] == ["q0", "q1", "q2"]
-    assert found.queries[0] == Query(
+    data = read_retrieval_set(folder)
+    assert [query.id for query in data.queries] == ["q0", "q1", "q2"]
+    assert data.queries[0] == Query(
         id="q0", audio=folder / "audio/q0.wav", task="translation", speaker="awa"
     )
-    assert found.queries[1].text == "Dugub ji ñaata la?"
-    assert found.queries[2].transcript == "asalaa maalekum"
-    assert found.corpus[1] == Document(id="d1", text="Le mil coûte cent francs.")
-    assert found.qrels == {"q0": {"d0": 1}, "q1": {"d1": 2, "d0": 0}}
-    assert found.unjudged == ("q2",)
+    assert data.queries[1].text == "Dugub ji ñaata la?"
+    assert data.queries[2].transcript == "asalaa maalekum"
+    assert data.corpus[1] == Document(id="d1", text="Le mil coûte cent francs.")
+    assert data.qrels == {"q0": {"d0": 1}, "q1": {"d1": 2, "d0": 0}}
+    assert data.unjudged == ("q2",)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.queries = ()
+        data.queries = ()  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(TypeError):
-        found.qrels["q2"] = {"d2": 1}
+        data.qrels["q2"] = {"d2": 1}  # pyright: ignore[reportIndexIssue]
 
 
 def test_a_query_whose_judgements_are_all_zero_is_unjudged(folder):
@@ -186,20 +186,20 @@ def test_absolute_paths_numbers_as_ids_and_blank_lines(folder, tmp_path):
     soundfile.write(tmp_path / "far.flac", tone(700), 16000)
     write_jsonl(folder, "queries", [{"_id": 7, "audio": str(tmp_path / "far.flac"), "speaker": 12}])
     (folder / "qrels.jsonl").write_text('\ufeff{"query-id": 7, "corpus-id": "d0"}\n\n')
-    found = read_retrieval_set(folder)
-    assert found.queries == (Query(id="7", audio=tmp_path / "far.flac", speaker="12"),)
-    assert found.qrels == {"7": {"d0": 1}}  # The score is 1 unless told.
+    data = read_retrieval_set(folder)
+    assert data.queries == (Query(id="7", audio=tmp_path / "far.flac", speaker="12"),)
+    assert data.qrels == {"7": {"d0": 1}}  # The score is 1 unless told.
 
 
 def test_write_and_read_back(folder, tmp_path):
-    found = read_retrieval_set(folder)
-    again = write_retrieval_set(folder, found.queries, found.corpus, found.qrels)
-    assert again == found
+    data = read_retrieval_set(folder)
+    again = write_retrieval_set(folder, data.queries, data.corpus, data.qrels)
+    assert again == data
     row = json.loads((folder / "queries.jsonl").read_text("utf-8").splitlines()[0])
     assert row["audio"] == "audio/q0.wav"
     assert row["_id"] == "q0"
-    elsewhere = write_retrieval_set(tmp_path / "b", found.queries, found.corpus, found.qrels)
-    assert elsewhere == found
+    elsewhere = write_retrieval_set(tmp_path / "b", data.queries, data.corpus, data.qrels)
+    assert elsewhere == data
     assert "ñaata" in (tmp_path / "b" / "queries.jsonl").read_text("utf-8")
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
         "corpus.jsonl",
@@ -210,9 +210,9 @@ def test_write_and_read_back(folder, tmp_path):
     soundfile.write(buffer, tone(300), 16000, format="WAV")
     query = Query(id="q", audio=buffer.getvalue())
     with pytest.raises(MrlError, match="query 'q': holds bytes of audio"):
-        write_retrieval_set(tmp_path / "c", [query], found.corpus, {"q": {"d0": 1}})
+        write_retrieval_set(tmp_path / "c", [query], data.corpus, {"q": {"d0": 1}})
     with pytest.raises(MrlError, match="does not have"):
-        write_retrieval_set(tmp_path / "d", found.queries, found.corpus, {"q0": {"d9": 1}})
+        write_retrieval_set(tmp_path / "d", data.queries, data.corpus, {"q0": {"d9": 1}})
 
 
 def test_an_empty_set_has_no_unjudged_queries():

@@ -127,9 +127,9 @@ def test_batches_are_a_function_of_seed_and_step(tokenizer):
 
 
 def test_rows_are_whole_and_equal_texts_have_equal_ids(tokenizer):
-    found = source(tokenizer)
+    batches = source(tokenizer)
     for step in range(5):
-        batch = found(step)
+        batch = batches(step)
         assert batch.query.shape == batch.query_mask.shape == (4, 16)
         for tokens, mask, ids in (
             (batch.query, batch.query_mask, batch.query_ids),
@@ -144,10 +144,10 @@ def test_rows_are_whole_and_equal_texts_have_equal_ids(tokenizer):
 
 def test_long_texts_are_cut_and_counted(tokenizer):
     pairs = [TextPair(query="a" * 30, document="b" * n) for n in (3, 10, 11, 12)]
-    found = TextPairSource(pairs, tokenizer, TextBatchConfig(batch_size=4, max_tokens=12), seed=0)
-    assert found.cut == 4 + 2
-    assert found(0).query_mask.sum(axis=1).tolist() == [12] * 4
-    assert found.largest_id < 20
+    batches = TextPairSource(pairs, tokenizer, TextBatchConfig(batch_size=4, max_tokens=12), seed=0)
+    assert batches.cut == 4 + 2
+    assert batches(0).query_mask.sum(axis=1).tolist() == [12] * 4
+    assert batches.largest_id < 20
 
 
 def test_fewer_pairs_than_a_batch(tokenizer):

@@ -34,12 +34,12 @@ def make(folder, *, words=WORDS, appends=False, config=None):
 def test_every_text_ends_with_exactly_one_end_token(tmp_path, appends):
     tokenizer = TextTokenizer(make(tmp_path, appends=appends))
     assert tokenizer.end_id == 5
-    found = tokenizer.encode(["un deux trois", "", "deux ?", "quatre"])
-    assert found == [[0, 1, 2, 5], [5], [1, 3, 5], [4, 5]]
+    ids = tokenizer.encode(["un deux trois", "", "deux ?", "quatre"])
+    assert ids == [[0, 1, 2, 5], [5], [1, 3, 5], [4, 5]]
     assert tokenizer.encode_prompts(["un deux", ""]) == [[0, 1], []]
     if appends:  # The library itself would have appended it, cut, and padded.
         raw = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-        assert raw.encode("un deux trois").ids != found[0]
+        assert raw.encode("un deux trois").ids != ids[0]
 
 
 def test_cutting_keeps_the_end_token(tmp_path):
