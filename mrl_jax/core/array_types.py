@@ -25,10 +25,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
 HostArray = np.ndarray[Any, np.dtype[Any]]
 """An array in host memory, of any shape and dtype."""
 
-
 AnyArray = Array | HostArray
 """What a user may pass where a model begins: an array of JAX's or of numpy's."""
-
 
 __all__ = [
     "AnyArray",
@@ -41,6 +39,5 @@ __all__ = [
     "Int",
     "Shaped",
 ]
-
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

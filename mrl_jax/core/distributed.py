@@ -21,7 +21,6 @@ from mrl_jax.core.errors import MrlError, describe_os_error, first_line
 TIMEOUT = 300
 """Seconds to wait for the coordinator."""
 
-
 LINE = 1024
 """Bytes of a message that hosts exchange."""
 

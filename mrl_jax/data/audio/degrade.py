@@ -31,7 +31,6 @@ AMOUNTS: Mapping[str, str] = MappingProxyType(
 """Kinds of conditions that have an amount, and what that amount is; `clean` and `telephone`
 have none."""
 
-
 TITLES = {
     "white": "white noise, {:g} dB",
     "babble": "babble, {:g} dB",
@@ -40,13 +39,10 @@ TITLES = {
     "length": "first {:.0%}",
 }
 
-
 TALKERS = 6
 """Clips that are mixed to babble, or as many as there are."""
 
-
 TELEPHONE_RATE = 8000
-
 
 TELEPHONE_BAND = (250.0, 300.0, 3400.0, 3700.0)
 """Hertz between which the telephone's gain rises to 1, and between which it falls to 0."""

@@ -19,7 +19,6 @@ from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 POOL = 8
 """Batches whose pairs are sorted by length together."""
 
-
 SHORTEST = 16
 
 

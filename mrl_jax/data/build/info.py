@@ -11,12 +11,8 @@ from mrl_jax.data.sets.parquet import ParquetColumns
 FORMAT = 1
 """Raised whenever other records would be made of the same sources."""
 
-
 BUILD_FILE = "build.json"
-
-
 REBUILD = "build it again: `mrl-jax build SOURCE OUT --overwrite`"
-
 
 INDEX_COLUMNS = (
     "id",

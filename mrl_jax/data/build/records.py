@@ -17,11 +17,7 @@ from mrl_jax.data.sets.manifest import EmbeddedAudio, Example
 from mrl_jax.data.sets.parquet import EmbeddedReader
 
 _LOUDEST = 4.0
-
-
 _SHOWN = 5
-
-
 _GATHERED = 10
 
 

@@ -13,7 +13,6 @@ import tensorflow_datasets as tfds
 SHARD = 4096
 """Records in a file, at most."""
 
-
 _BATCH = 64
 """Records handed over at a time; TFDS writes its own notes after each time."""
 

@@ -12,8 +12,6 @@ from mrl_jax.data.cache.files import CACHE_FILE, CachedArray, is_cache_of, write
 from mrl_jax.data.sets.digests import digest_lines
 
 VECTORS_FILE = "vectors.npy"
-
-
 MAKE_AGAIN = "name another folder in data.document_cache, or remove this one to have it made again"
 
 

@@ -17,8 +17,6 @@ from mrl_jax.core.files import write_json
 from mrl_jax.core.records import read_object, readable_as
 
 CACHE_FILE = "cache.json"
-
-
 FORMAT = 1
 
 

@@ -17,7 +17,6 @@ from mrl_jax.data.sets.retrieval_set import RetrievalSet
 ABSENT = "absent"
 """The digest of what is no readable file."""
 
-
 _SETTLED_NS = 2_000_000_000
 
 

@@ -30,17 +30,11 @@ from mrl_jax.data.sets.retrieval_set import RetrievalSet, read_retrieval_set
 from mrl_jax.data.sets.tables import read_rows
 
 KALLAAMA_HUB_ID = "soynade-research/Kallaama-retrieval-eval"
-
-
 FLEURS_SPLITS = ("train", "validation", "test")
-
-
 WOLBANKING77_PAGE = "kaggle.com/datasets/abdoukarimkandji/wolbanking77"
-
 
 LABEL_COLUMNS = ("label", "intent", "intent_class", "class")
 """Names that the column of classes may have in the recordings of WolBanking77."""
-
 
 Kind = Literal["retrieval", "intent"]
 

@@ -19,7 +19,6 @@ from mrl_jax.data.sets.tables import (
 _BATCH = 16
 """Rows of audio held at a time."""
 
-
 OTHER_ID = "choose another column for `id`, or none (`id=`) to number the rows"
 
 
@@ -142,7 +141,7 @@ def _rows(file: Path, columns: ParquetColumns) -> Iterator[tuple[str, dict[str, 
         wanted = _wanted(table.schema_arrow.names, columns, file)
         audio = wanted.pop("audio")
         path = _path_column(table, audio, file)
-    read = sorted({*wanted.values(), *([path] if path else [])})
+    read: list[str] = sorted({*wanted.values(), *([path] if path else [])})
     for where, row in read_rows(file, columns=read):
         fields = {field: row[column] for field, column in wanted.items()}
         value = row[audio] if path else None

@@ -19,10 +19,7 @@ from mrl_jax.core.extras import require
 Row = tuple[str, dict[str, Any]]
 """The place of a row (file and line), and its columns."""
 
-
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
-
-
 DOWNLOAD = "download or write it again"
 
 

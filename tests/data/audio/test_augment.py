@@ -1,6 +1,7 @@
 """Augmentation: each change does what it says, and nothing else; a seed decides all."""
 
 import dataclasses
+import functools
 import pickle
 
 import numpy as np
@@ -37,7 +38,8 @@ def vowel(formant: float, fundamental: float = 100.0) -> np.ndarray:
     """Harmonics under one resonance."""
     harmonics = np.arange(fundamental, RATE / 2, fundamental)
     levels = np.exp(-np.square((harmonics - formant) / 300)) + 1e-3
-    return sum(level * tone(h) for h, level in zip(harmonics, levels, strict=True))
+    tones = [level * tone(h) for h, level in zip(harmonics, levels, strict=True)]
+    return functools.reduce(np.add, tones)
 
 
 def centre(clip: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,7 +197,7 @@ def test_hosts_share_a_batch_out(hosts):
     parts = [source(augment=jitter, shard=(host, hosts)) for host in range(hosts)]
     for step in (0, 3, 11):
         shares = [part[step] for part in parts]
-        joined = {
+        joined: dict[str, Any] = {
             field.name: np.concatenate([getattr(share, field.name) for share in shares])
             for field in dataclasses.fields(Batch)
             if field.name not in ("document_vectors", "speech")

@@ -1,11 +1,11 @@
 """Intent sets: every form gives the same set, and every mistake is one line."""
 
 import dataclasses
-import io
 import json
 
 import numpy as np
 import pytest
+from hub_tables import wav
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.digests import digest_intent_set
@@ -26,13 +26,6 @@ ROWS = [
     {"id": "c", "text": "Kàrt bi agsiwul", "label": "card_arrival", "split": "test"},
 ]
 EXPECTED = tuple(IntentExample(audio=None, **row) for row in ROWS)
-
-
-def wav(hertz: float) -> bytes:
-    file = io.BytesIO()
-    clip = 0.3 * np.sin(2 * np.pi * hertz * np.arange(1600) / 16000)
-    soundfile.write(file, clip, 16000, format="WAV")
-    return file.getvalue()
 
 
 def write_jsonl(path, rows):
@@ -181,18 +174,18 @@ def test_mistakes_name_file_and_line(mistake, tmp_path):
 
 def test_mistakes_in_other_tables(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text('text,label,split\n"two\nlines",x,train\nb,x\n')
-    with pytest.raises(MrlError, match=r"a.csv, line 4: has 2 columns, expected 3"):
-        read_intent_set(path)
-    path.write_text('text,label,split\n"two,x,train\n')
-    with pytest.raises(MrlError, match=r"a.csv, line 2: is not CSV"):
-        read_intent_set(path)
-    path.write_text("text,intent\na,b\n")
-    with pytest.raises(MrlError, match=r"has the header 'text,intent'.*columns label"):
-        read_intent_set(path)
-    path.write_text("text,label,split\na,,train\n")
-    with pytest.raises(MrlError, match=r"line 2: `label` is empty"):
-        read_intent_set(path)
+    for content, message in (
+        (
+            'text,label,split\n"two\nlines",x,train\nb,x\n',
+            "line 4: has 2 columns, expected 3",
+        ),
+        ('text,label,split\n"two,x,train\n', "a.csv, line 2: is not CSV"),
+        ("text,intent\na,b\n", r"has the header 'text,intent'.*columns label"),
+        ("text,label,split\na,,train\n", "line 2: `label` is empty"),
+    ):
+        path.write_text(content)
+        with pytest.raises(MrlError, match=message):
+            read_intent_set(path)
     file = write_hub(tmp_path / "a.parquet", ROWS, ["card_arrival", "balance"])
     table = parquet.read_table(file)
     bad = table.set_column(2, "label", pyarrow.array([0, 1, 2]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hub_tables import tone
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_clip
@@ -29,10 +30,6 @@ soundfile = pytest.importorskip("soundfile")
 
 Rows = list[dict[str, Any]]
 TEXTS = ("Où vend-on le mil ?", "Le mil coûte cent francs.", "Bonjour.")
-
-
-def tone(hertz: float) -> np.ndarray:
-    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(1600) / 16000)).astype(np.float32)
 
 
 def tables() -> dict[str, Rows]:
