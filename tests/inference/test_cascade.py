@@ -11,6 +11,7 @@ import jiwer
 import numpy as np
 import pytest
 import tiny_run
+from eval_reports import report_compare
 from flax import nnx
 from tiny_cascade import (
     QUERIES,
@@ -33,7 +34,6 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_clip
 from mrl_jax.data.sets.retrieval_set import Query, read_retrieval_set, write_retrieval_set
 from mrl_jax.evaluation.compare.propagation import BUCKETS, answer_rank
-from mrl_jax.evaluation.compare.report import report_compare
 from mrl_jax.evaluation.retrieval.report import run_retrieval
 from mrl_jax.inference.cascade import Cascade
 from mrl_jax.inference.cascade_config import (
@@ -232,7 +232,7 @@ def test_what_is_heard_may_be_nothing(root, nllb, tmp_path):
     assert all((row["wer"], row["deletions"]) == (1, 2) for row in rows)
     assert len({row["found"] for row in rows}) == 1  # Empty texts are all the same.
     report = (tmp_path / "out" / "report.md").read_text()
-    assert f"p: nothing was heard in {QUERIES} queries" in report
+    assert f"p: the transcript of {QUERIES} queries is empty" in report
     cascade = Cascade(folder, read_cascade(folder))
     vector = cascade.alone(np.zeros(4000, np.float32))()
     embedder = mrl_jax.Embedder.load(root / "model")
@@ -283,7 +283,7 @@ def test_what_a_cascade_does_not_go_with_is_refused(root, tmp_path, capsys, monk
         ([good], silent, "query 'q3': `transcript` is empty"),
         ([column], text, "query 'q0' has no 'whisper'"),
         ([good], text, "8 of 8 queries have no recording, the first is 'q0'"),
-        ([tasks], asked, "the task 'seek' of query 'q0' has no prompt in tasks, expected one of"),
+        ([tasks], asked, "query 'q0': the task 'seek' has no prompt, expected one of"),
     ):
         words = ("compare", "--models", *models, "--data", place, "--out", tmp_path / "out")
         assert message.lower() in refused(capsys, "eval", *words).lower()
