@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, existing_file, first_line
+from mrl_jax.core.errors import MrlError, existing_file, first_line, needs_extra
 from mrl_jax.data.text.prompts import query_prompt as query_prompt
 
 DEFAULT_END = "<|endoftext|>"
@@ -79,14 +79,8 @@ def open_tokenizer(path: Path, *, extra: str = "text") -> Any:
     Raises:
         MrlError: not a tokenizer; the library is not installed.
     """
-    try:
+    with needs_extra(extra, "reading texts", path):
         from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MrlError(
-            "reading texts takes tokenizers, which is not installed",
-            where=path,
-            hint=f"install the extra: `pip install 'mrl_jax[{extra}]'`",
-        ) from error
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # The library raises bare Exceptions.
