@@ -12,6 +12,7 @@ from repository import ROOT
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
+from mrl_jax.evaluation.report.options import ReportOptions
 from mrl_jax.evaluation.report.page import FigureFile, Table
 from mrl_jax.evaluation.report.plotting import figure, save
 from mrl_jax.evaluation.report.records import (
@@ -99,7 +100,7 @@ class Page(html.parser.HTMLParser):
 def test_one_page_holds_tables_and_figures_and_loads_nothing(tmp_path):
     drawing, axes = figure()
     axes.plot([1, 2], [3, 4])
-    with report_folder(tmp_path / "report", overwrite=False) as staging:
+    with report_folder(ReportOptions(data="set", out=tmp_path / "report")) as staging:
         save(drawing, staging / "line.png")
         write_report(
             staging,
@@ -128,14 +129,14 @@ def test_one_page_holds_tables_and_figures_and_loads_nothing(tmp_path):
     assert names_in(folder) == {"report.md", "report.html", "results.jsonl", "line.png"}
     with (
         pytest.raises(MrlError, match=r"the output exists already.*--overwrite"),
-        report_folder(folder, overwrite=False),
+        report_folder(ReportOptions(data="set", out=folder)),
     ):
         pass
 
 
 def test_a_report_that_fails_leaves_nothing(tmp_path):
     def fail():
-        with report_folder(tmp_path / "report", overwrite=False) as staging:
+        with report_folder(ReportOptions(data="set", out=tmp_path / "report")) as staging:
             (staging / "results.jsonl").write_text("half")
             raise KeyError
 

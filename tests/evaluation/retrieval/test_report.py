@@ -52,10 +52,8 @@ def test_eval_retrieval_writes_a_report(late_fusion, retrieval_set, tmp_path, ca
     assert {"report.md", "dimensions.png"} <= names_in(out)
     words = ["retrieval", "--model", late_fusion, "--data", data, "--out", out]
     assert "the output exists already" in refused(capsys, *words, "--dims", "16")
-    assert (
-        evaluate(*words, "--overwrite", "--dims", "16", "--ks", "3", "--ties", "id", "--binary")
-        == 0
-    )
+    options = ("--dims", "16", "--ks", "3", "--ties", "id", "--binary")
+    assert evaluate(*words, "--overwrite", *options) == 0
     assert "| 32 |" not in capsys.readouterr().out
     names = {record.metric for record in read_records(out / "results.jsonl")}
     assert {"ndcg@3", "map@3", "recall@3 over ties, worst", "ndcg@3 of chance"} <= names
