@@ -1,7 +1,7 @@
-"""The CTC stage: a small HuBERT learns, from nothing, to write down what it hears.
+"""The demo's own training of a small HuBERT recogniser, from random weights.
 
-This is how the towers of the demo and of the spoken digits come about; published
-towers have been through it already. Loss: connectionist temporal classification
+It makes the speech towers of the demo and of the spoken digits; published towers are
+trained on by `training.ctc` instead. Loss: connectionist temporal classification
 (Graves et al., 2006).
 """
 
@@ -26,7 +26,7 @@ from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.init import initial_recogniser, start_as_filterbank
 from mrl_jax.models.inputs import pad_clips
 
-NAME = "the CTC stage"
+NAME = "the demo's CTC training"
 
 
 ClipBatch = tuple[Sequence[HostArray], Sequence[str]]
@@ -74,8 +74,7 @@ def train_ctc(
         config: sizes of the encoder.
         vocabulary: the tokens that transcripts are written in.
         batches: clips and transcripts of step i, as a function of i or a sequence that
-            is gone through again and again. Each pair of clips in a batch and padded
-            size costs one compilation.
+            is repeated. Each combination of batch size and padded size costs one compilation.
         stage: steps, sizes and rates.
         progress: whether to show a progress bar.
 
@@ -102,7 +101,7 @@ def train_ctc(
     for number in bar:
         state, loss = _step(state, *batch, graphdef=graphdef, stage=stage, blank=vocabulary.blank)
         if number + 1 < stage.steps:
-            batch = batch_of(number + 1)  # While the step is computed.
+            batch = batch_of(number + 1)  # While the device computes the step.
         if before is not None:  # One step late, for the same reason.
             bar.set_postfix(loss=f"{finite(*before, NAME):.3f}", refresh=False)
         before = number, loss

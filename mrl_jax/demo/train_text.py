@@ -1,8 +1,8 @@
-"""A text stage for the small towers of the demo, whose queries are written as if heard.
+"""The demo's own training of a small text tower, on queries that look like a fusion head's tokens.
 
-Tokens come several times, with gaps and noise, as a fusion head will give them. Loss:
-nested InfoNCE in both directions, over batches of pairs. The text stage of a real tower,
-as in the paper (arXiv 2602.19991, section 3), is `text_run`.
+A query's tokens are repeated, with gaps and noise. Loss: nested InfoNCE in both directions,
+over batches of pairs. Published towers are trained by `training.text_tower` instead, without
+any of this, as in the paper (arXiv 2602.19991, section 3).
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.models.init import initial_tower
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 
-NAME = "the text stage"
+NAME = "the demo's text training"
 
 
 LENGTHS = 16
@@ -40,13 +40,13 @@ class TextStageConfig(StageConfig):
         batch_size: pairs in a step.
         dims: widths of the nested prefixes.
         temperature: of InfoNCE.
-        most_repeats: each token of a query comes once to this many times, drawn anew at
-            each step: what a recogniser's frames look like, and so what the tower will
-            read from the fusion head. 1 leaves queries as they are written.
+        most_repeats: each token of a query is repeated 1 to this many times, drawn anew at
+            each step, as a sound lasts several frames and the fusion head gives a token for
+            each of them. 1 leaves queries unchanged.
         gap_token: put up to `most_repeats` - 1 times before and between the tokens of a
-            query, for frames in which nothing is said; none by default.
-        noise: normal noise on the vectors of a query's tokens, as a share of their root mean
-            square over the vocabulary: what a fusion head hits, it hits roughly.
+            query, for frames of silence; none by default.
+        noise: standard deviation of normal noise on the vectors of a query's tokens, relative
+            to their root mean square over the vocabulary: a fusion head's tokens are inexact.
     """
 
     batch_size: int
@@ -97,10 +97,10 @@ def train_text_tower(
         rng = np.random.default_rng((stage.seed, number))
         epoch, place = divmod(number, len(queries) // stage.batch_size)
         rows = alike_batches(lengths, stage.batch_size, stage.seed, epoch)[place]
-        asked = [_stretch(queries[row], stage, rng) for row in rows]
+        stretched = [stretch(queries[row], stage, rng) for row in rows]
         state, loss = _step(
             state,
-            *pad_tokens(asked, -(-max(map(len, asked)) // LENGTHS) * LENGTHS),
+            *pad_tokens(stretched, -(-max(map(len, stretched)) // LENGTHS) * LENGTHS),
             *pad_tokens([documents[row] for row in rows], document_size),
             query_ids[rows],
             document_ids[rows],
@@ -152,8 +152,8 @@ def _step(
     return advance(state, loss, gradients, stage), loss
 
 
-def _stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:
-    """Each token some times over, gaps in between, the end token once."""
+def stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:
+    """A query's ids with every token repeated, gaps in between, and the end token once."""
     most, gap = stage.most_repeats, stage.gap_token
     if most == 1:
         return list(ids)
