@@ -13,7 +13,7 @@ import numpy as np
 from common import record, summarize, timed
 
 from mrl_jax.evaluation.tradeoff.measure import NOISE, grow
-from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.funnel import exact_places, make_funnel, recall_of
 
 K = 10
@@ -101,7 +101,7 @@ def random(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.nda
         for start in range(0, rows, 65_536):
             part = made[start : start + 65_536]
             noise = rng.standard_normal(part.shape, dtype=np.float32) * scale
-            part[:] = unit_prefix(centres[rng.integers(0, CLUSTERS, len(part))] + noise, None)
+            part[:] = truncate(centres[rng.integers(0, CLUSTERS, len(part))] + noise, None)
         return made
 
     told = (

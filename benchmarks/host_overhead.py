@@ -24,6 +24,7 @@ from flax import nnx
 from mrl_jax.checkpoints.new_towers import save_text_tower
 from mrl_jax.checkpoints.train_state import RunCheckpoints
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.plan import read_batches
 from mrl_jax.data.batches.speech import BatchConfig, BatchSource
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -89,8 +90,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
         tokenizer,
         BatchConfig(batch_size=BATCH, num_buckets=4),
         seed=0,
-        prepare=normalize_clip,
-        min_samples=model.min_samples,
+        transform=ClipTransform(prepare=normalize_clip, min_samples=model.min_samples),
     )
     split, place = param_tree.split(model), Devices("pmap", jax.devices()[:1])
     steps, dims = source.plan.batches_per_epoch, (32, 16, 8)

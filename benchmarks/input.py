@@ -148,6 +148,7 @@ def run_build(side: str, folder: Path) -> float:
 
 
 def run_ours(side: str, folder: Path) -> float:
+    from mrl_jax.data.batches.clips import ClipTransform
     from mrl_jax.data.batches.plan import read_batches
     from mrl_jax.data.batches.speech import BatchConfig, BatchSource
     from mrl_jax.data.build.dataset import open_dataset
@@ -160,8 +161,7 @@ def run_ours(side: str, folder: Path) -> float:
         TextTokenizer(text_folder(folder), max_tokens=64),
         config,
         seed=0,
-        prepare=normalize_clip,
-        min_samples=720,
+        transform=ClipTransform(prepare=normalize_clip, min_samples=720),
     )
     batches = read_batches(source, start=0, config=config)
     next(batches)

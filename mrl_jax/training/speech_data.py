@@ -1,16 +1,13 @@
 """The recordings of a run: built where they are a manifest, opened, checked."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
-from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import primary_first
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
 from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
-from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.training.state import Log
 
 
@@ -63,13 +60,3 @@ def check_rate(examples: SpeechDataset, rate: int) -> None:
             where=examples.folder,
             hint=f"set data.build.sample_rate={rate}, or build the data set again at that rate",
         )
-
-
-def clip_preparation(normalize: bool) -> Callable[[HostArray], HostArray]:
-    """What is done to each training clip last, so that the speech tower can read it."""
-    return normalize_clip if normalize else _unchanged
-
-
-# No lambda: processes that make batches receive it by pickle.
-def _unchanged(clip: HostArray) -> HostArray:
-    return clip

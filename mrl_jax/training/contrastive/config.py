@@ -8,7 +8,7 @@ from flax import nnx
 from mrl_jax.checkpoints.towers import load_qwen3, load_speech_tower
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.batches.plan import Augment
+from mrl_jax.data.audio.augment import Augment, check_augment
 from mrl_jax.data.batches.speech import BatchConfig
 from mrl_jax.data.cache.speech import CACHE_DTYPES, CacheDtype
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -103,18 +103,20 @@ class ExperimentConfig(RunConfig):
         model: the towers, and the head that is trained.
         data: the recordings and their documents.
         loss: what is minimised.
-        augment: changes training clips, see `data.batches.speech.BatchSource`.
+        augment: changes training clips: a function, or a name of
+            `data.audio.augment.AUGMENTATIONS`.
         stretch: the largest factor by which `augment` makes a clip longer.
     """
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    augment: Augment | None = None
+    augment: Augment | str | None = None
     stretch: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_augment(self.augment)
         if self.data.speech_cache and self.augment is not None:
             raise MrlError(
                 "data.speech_cache holds the states of unchanged clips, and augment changes them",

@@ -12,6 +12,8 @@ from mrl_jax.checkpoints.models import ModelInfo, read_model_info, save_model, t
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import assert_equal_across_hosts, host_shard
+from mrl_jax.data.audio.augment import resolve_augment
+from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.plan import read_batches
 from mrl_jax.data.batches.speech import BatchSource
 from mrl_jax.data.build.dataset import SpeechDataset
@@ -19,6 +21,7 @@ from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_queries, read_ret
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.evaluation.scoring import evaluate_retrieval, judgements_of
 from mrl_jax.inference.encoder import Encoder
+from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
@@ -29,7 +32,7 @@ from mrl_jax.training.contrastive.ctc_init import CLIPS, init_from_ctc
 from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.precompute import cached_documents, cached_speech
-from mrl_jax.training.speech_data import check_rate, clip_preparation, open_examples
+from mrl_jax.training.speech_data import check_rate, open_examples
 from mrl_jax.training.state import Log, TrainState
 from mrl_jax.training.trainer import (
     Best,
@@ -172,15 +175,19 @@ def _source(
     **caches: Any,
 ) -> BatchSource:
     """Batches of the examples; `caches` are the `vectors` and `speech` of `BatchSource`."""
+    rate = model.speech.config.sample_rate
+    augment, stretch = resolve_augment(config.augment, config.stretch, rate)
     return BatchSource(
         examples,
         tokenizer,
         config.data.batch,
         seed=config.seed,
-        prepare=clip_preparation(model.speech.config.normalize_clips),
-        min_samples=model.min_samples,
-        augment=config.augment,
-        stretch=config.stretch,
+        transform=ClipTransform(
+            prepare=normalize_clip if model.speech.config.normalize_clips else None,
+            min_samples=model.min_samples,
+            augment=augment,
+            stretch=stretch,
+        ),
         shard=host_shard(),
         **caches,
     )

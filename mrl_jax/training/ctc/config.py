@@ -12,8 +12,8 @@ from flax import nnx
 from mrl_jax.checkpoints.towers import TowerInfo, load_hubert, load_hubert_ctc, read_info
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.augment import Augment, check_augment
 from mrl_jax.data.batches.ctc import CtcBatchConfig, MaskConfig
-from mrl_jax.data.batches.plan import Augment
 from mrl_jax.data.build.utterances import Column, check_column
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc, character_vocabulary
 from mrl_jax.models.hubert import HubertConfig
@@ -104,12 +104,13 @@ class CtcExperiment(RunConfig):
     model: CtcModelConfig = dataclasses.field(default_factory=CtcModelConfig)
     data: CtcDataConfig = dataclasses.field(default_factory=CtcDataConfig)
     masks: MaskConfig = dataclasses.field(default_factory=MaskConfig)
-    augment: Augment | None = None
+    augment: Augment | str | None = None
     stretch: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_fsdp(self.train)
+        check_augment(self.augment)
 
 
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:

@@ -12,8 +12,10 @@ from mrl_jax.checkpoints.towers import TowerInfo, read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import assert_equal_across_hosts, host_shard
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.audio.augment import Augment, resolve_augment
+from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.ctc import CtcSource, MaskConfig, mask_clip
-from mrl_jax.data.batches.plan import Augment, read_batches
+from mrl_jax.data.batches.plan import read_batches
 from mrl_jax.data.build.dataset import SpeechDataset
 from mrl_jax.data.build.utterances import need_transcripts, read_utterances
 from mrl_jax.data.text.normalize import plain_text
@@ -21,6 +23,7 @@ from mrl_jax.inference.asr import Recogniser, unspelled
 from mrl_jax.metrics.error_rates import compare_transcripts
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, encode_transcripts
 from mrl_jax.models.hubert import HubertConfig
+from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.nn import param_tree
 from mrl_jax.training.ctc.config import (
     CtcExperiment,
@@ -30,7 +33,7 @@ from mrl_jax.training.ctc.config import (
 )
 from mrl_jax.training.ctc.step import make_ctc_step
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.speech_data import check_rate, clip_preparation, open_examples
+from mrl_jax.training.speech_data import check_rate, open_examples
 from mrl_jax.training.state import Log, TrainState
 from mrl_jax.training.trainer import Best, Prepared, RunResult, run
 
@@ -164,8 +167,9 @@ def _source(
     frames = np.asarray([sizes.frame_count(int(n)) for n in examples.num_samples], np.int64)
     rows = np.flatnonzero(frames >= counts + repeats)
     left_out = [examples.ids[row] for row in np.flatnonzero(frames < counts + repeats)]
+    augment, stretch = resolve_augment(config.augment, config.stretch, sizes.sample_rate)
     change = functools.partial(
-        _change, augment=config.augment, masks=config.masks, sample_rate=sizes.sample_rate
+        _change, augment=augment, masks=config.masks, sample_rate=sizes.sample_rate
     )
     source = CtcSource(
         functools.partial(_clip, examples, rows),
@@ -174,10 +178,12 @@ def _source(
         counts[rows],
         config.data.batch,
         seed=config.seed,
-        prepare=clip_preparation(sizes.normalize_clips),
-        augment=change,
-        stretch=config.stretch,
-        min_samples=sizes.min_samples,
+        transform=ClipTransform(
+            prepare=normalize_clip if sizes.normalize_clips else None,
+            min_samples=sizes.min_samples,
+            augment=change,
+            stretch=stretch,
+        ),
         shard=host_shard(),
     )
     return source, left_out

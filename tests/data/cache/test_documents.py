@@ -86,11 +86,14 @@ def test_a_store_of_something_else_is_refused(tmp_path, part):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "store.json").write_text("{"), "cannot be read as a store"),
-        (lambda f: (f / "store.json").write_text(json.dumps({"format": 9})), "its format is 9"),
-        (lambda f: (f / "store.json").unlink(), "cannot be read as a store"),
+        (lambda f: (f / "cache.json").write_text("{"), "cannot be read as a cache"),
+        (lambda f: (f / "cache.json").write_text(json.dumps({"format": 9})), "the format is not 1"),
+        (lambda f: (f / "cache.json").unlink(), "cannot be read as a cache"),
         (lambda f: (f / "vectors.npy").write_bytes(b"\x93NUMPY"), "vectors.npy: cannot be read"),
-        (lambda f: np.save(f / "vectors.npy", VECTORS[:1]), r"shape \(1, 4\), expected 2 rows"),
+        (
+            lambda f: np.save(f / "vectors.npy", VECTORS[:1]),
+            r"shape \(1, 4\), expected float32 of \(2, any\)",
+        ),
         (lambda f: np.save(f / "vectors.npy", VECTORS.astype("f8")), "holds float64"),
         (
             lambda f: np.save(f / "vectors.npy", np.asarray([{}], object), allow_pickle=True),

@@ -80,12 +80,12 @@ def zipped(path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "store.json").write_text("{"), "cannot be read as a store"),
+        (lambda f: (f / "cache.json").write_text("{"), "cannot be read as a cache"),
         (lambda f: (f / "states.npy").write_bytes(b"\x93NUMPY"), "states.npy: cannot be read"),
         (lambda f: (f / "states.npy").write_bytes(b""), "states.npy: cannot be read"),
         (lambda f: (f / "states.npy").write_bytes(b"PK\x03\x04"), "states.npy: cannot be read"),
         (lambda f: zipped(f / "states.npy"), "states.npy: cannot be read"),
-        (lambda f: (f / "store.json").write_text("[" * 100_000), "cannot be read as a store"),
+        (lambda f: (f / "cache.json").write_text("[" * 100_000), "cannot be read as a cache"),
         (lambda f: (f / "scales.npy").unlink(), "scales.npy: cannot be read"),
         (lambda f: np.save(f / "states.npy", STATES), "states.npy: holds float32 of shape"),
         (lambda f: np.save(f / "scales.npy", SCALES[:2]), r"scales.npy: holds .* of \(3, 2, 4\)"),
@@ -108,7 +108,7 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
     exact = (f"data.speech_cache={root / 'exact'}", "data.speech_cache_dtype=float32")
     first, said = four_steps(root, "first", *exact)
     np.testing.assert_allclose(first, plain, rtol=1e-5)
-    assert json.loads((root / "exact" / "store.json").read_text())["clips"] == 30
+    assert json.loads((root / "exact" / "cache.json").read_text())["clips"] == 30
     assert any("hours computed once" in line and "GB of float32" in line for line in said)
     # Both stores together, and in parts: the exact cached step reads them as well.
     both = (*exact, f"data.document_cache={root / 'documents'}", "optim.accumulation_steps=2")
@@ -202,7 +202,7 @@ def test_a_store_that_another_run_made_meanwhile_serves(root, monkeypatch):
 
     def spoiled(*arguments):
         (root / "other").mkdir()
-        (root / "other" / "store.json").write_text(json.dumps({"format": 1, "made_of": {}}))
+        (root / "other" / "cache.json").write_text(json.dumps({"format": 1, "made_of": {}}))
         inner(*arguments)
 
     monkeypatch.setattr(frozen_stores, "write_speech_cache", spoiled)

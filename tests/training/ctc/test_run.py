@@ -20,6 +20,7 @@ from mrl_jax.checkpoints.towers import load_hubert_ctc, read_checked_weights, re
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.ctc import CtcBatchConfig, CtcSource, MaskConfig, mask_clip
 from mrl_jax.inference.asr import unspelled
 from mrl_jax.models.ctc import CtcVocabulary
@@ -240,7 +241,7 @@ def some_batch():
         counts,
         CtcBatchConfig(batch_size=8, num_buckets=1),
         seed=0,
-        prepare=lambda clip: clip,
+        transform=ClipTransform(),
     )
     return source[0]
 
