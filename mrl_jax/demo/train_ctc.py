@@ -94,12 +94,14 @@ def train_ctc(
         return samples, lengths, *encode_transcripts(texts, vocabulary, stage.max_labels)
 
     batch = batch_of(0)  # Before the slow part, so that a mistake in it shows at once.
-    graphdef, params = nnx.split(_initial(config, vocabulary, stage))
+    graphdef, params = nnx.split(initial_model(config, vocabulary, stage))
     state = begin(params, stage)
     bar = tqdm(range(stage.steps), desc="ctc", unit="step", disable=not progress)
     before: tuple[int, Any] | None = None
     for number in bar:
-        state, loss = _step(state, *batch, graphdef=graphdef, stage=stage, blank=vocabulary.blank)
+        state, loss = train_step(
+            state, *batch, graphdef=graphdef, stage=stage, blank=vocabulary.blank
+        )
         if number + 1 < stage.steps:
             batch = batch_of(number + 1)  # While the device computes the step.
         if before is not None:  # One step late, for the same reason.
@@ -112,7 +114,7 @@ def train_ctc(
 
 # Static arguments, so that several trainings in one process compile once.
 @functools.partial(jax.jit, static_argnames=("graphdef", "stage", "blank"))
-def _step(
+def train_step(
     state: StageState,
     samples: Float32[Array, "B S"],
     lengths: Int[Array, " B"],
@@ -134,6 +136,9 @@ def _step(
     return advance(state, loss, gradients, stage), loss
 
 
-def _initial(config: HubertConfig, vocabulary: CtcVocabulary, stage: CtcStageConfig) -> HubertCtc:
+def initial_model(
+    config: HubertConfig, vocabulary: CtcVocabulary, stage: CtcStageConfig
+) -> HubertCtc:
+    """The recogniser before the first step."""
     model = initial_recogniser(config, vocabulary, stage.seed)
     return start_as_filterbank(model) if stage.filterbank else model

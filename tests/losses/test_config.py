@@ -1,5 +1,7 @@
 """`LossConfig`: its checks, and how it finds what computes it."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.losses import LOSSES, Loss, LossConfig, l1_cosine, matryoshka_infonce
 
 ROWS = jnp.asarray(np.random.default_rng(0).standard_normal((4, 8)), jnp.float32)
-IDS = {"query_ids": jnp.arange(4), "document_ids": jnp.asarray([0, 0, 2, 3])}
+IDS: dict[str, Any] = {"query_ids": jnp.arange(4), "document_ids": jnp.asarray([0, 0, 2, 3])}
 
 
 def test_a_contrastive_loss_gets_temperature_and_ids_and_another_does_not():
@@ -24,7 +26,7 @@ def test_a_contrastive_loss_gets_temperature_and_ids_and_another_does_not():
 
 
 def test_a_loss_that_is_registered_can_be_named(monkeypatch):
-    with pytest.raises(MrlError, match="loss.name is 'mine', expected matryoshka_infonce or l1"):
+    with pytest.raises(MrlError, match=r"loss\.name is 'mine', expected matryoshka_infonce or l1"):
         LossConfig(name="mine")
 
     def mine(queries, documents, **options):
