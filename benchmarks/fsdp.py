@@ -1,4 +1,4 @@
-"""What one of several devices holds of a large tower: replicated, and shared out by `fsdp`.
+"""What one of several devices holds of a large tower: replicated, and sharded by `train.fsdp`.
 
     python benchmarks/fsdp.py [--devices 4]
 

@@ -171,15 +171,15 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
         seconds["step alone"].append(time.perf_counter() - begun)
         seconds["loop"].append(loop(made_before))
         seconds["loop, grain"].append(loop(by_grain))
-    milliseconds = {name: [1e3 * s / steps for s in found] for name, found in seconds.items()}
+    milliseconds = {name: [1e3 * s / steps for s in times] for name, times in seconds.items()}
     base = statistics.median(milliseconds["step alone"])
     return {
         "steps": steps,
         "shapes": len({batch.samples.shape + batch.document.shape for batch in host}),
-        "milliseconds_a_step": {name: summarize(found) for name, found in milliseconds.items()},
+        "milliseconds_a_step": {name: summarize(times) for name, times in milliseconds.items()},
         "added": {
-            name: statistics.median(found) - base
-            for name, found in milliseconds.items()
+            name: statistics.median(times) - base
+            for name, times in milliseconds.items()
             if name != "step alone"
         },
         "compiled_again": compiled,

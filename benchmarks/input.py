@@ -50,14 +50,14 @@ def main() -> None:
             for side in sides:
                 rates[side].append(hours / worker(side, folder))
                 print(side, f"{rates[side][-1]:.4f} hours a second", flush=True)
-    medians = {side: statistics.median(found) for side, found in rates.items()}
+    medians = {side: statistics.median(rate) for side, rate in rates.items()}
     record(
         "input",
         {
             "target": "hours of audio a second of one core; beside loading in PyTorch",
             "inputs": {"hours": hours, "batch": BATCH, "written_at": WRITTEN, "rate": RATE},
             "figures": {
-                "hours_a_second": {side: summarize(found) for side, found in rates.items()},
+                "hours_a_second": {side: summarize(rate) for side, rate in rates.items()},
                 "over_datasets": {side: m / medians["datasets"] for side, m in medians.items()},
                 # What is decoded once has paid for itself after so many epochs.
                 "epochs_until_even": (1 / medians["build"])

@@ -35,7 +35,6 @@ from mrl_jax.training.text_tower.config import (
 )
 from mrl_jax.training.text_tower.run import train_text
 
-BESIDE = Path(__file__).parents[2] / "shared" / "data" / "ntrex"
 TRAIN, TEST = 1400, 200
 DIMS = (128, 64, 32, 16)
 METRIC = "ndcg@10"
@@ -43,7 +42,7 @@ METRIC = "ndcg@10"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=BESIDE)
+    parser.add_argument("--data", type=Path, required=True, help="folder of NTREX-128")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="keeps the run; default: a temporary folder")
     args = parser.parse_args()
