@@ -176,7 +176,7 @@ def test_a_store_and_changed_clips_are_refused(root):
     sys.path.insert(0, str(root))
     try:
         config = load_config(path, ExperimentConfig)
-        with pytest.raises(MrlError, match="augment would change that"):
+        with pytest.raises(MrlError, match="augment changes them"):
             override(config, ["data.speech_cache=anywhere"])
     finally:
         sys.path.remove(str(root))
