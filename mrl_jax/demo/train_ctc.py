@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float32, Int
-from tqdm import tqdm
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.demo.small_stage import StageConfig, StageState, advance, begin, finite
+from mrl_jax.demo.small_stage import LossWatch, StageConfig, StageState, advance, begin
 from mrl_jax.losses.ctc import ctc_losses
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, encode_transcripts
 from mrl_jax.models.hubert import HubertConfig
@@ -96,19 +95,15 @@ def train_ctc(
     batch = batch_of(0)  # Before the slow part, so that a mistake in it shows at once.
     graphdef, params = nnx.split(initial_model(config, vocabulary, stage))
     state = begin(params, stage)
-    bar = tqdm(range(stage.steps), desc="ctc", unit="step", disable=not progress)
-    before: tuple[int, Any] | None = None
-    for number in bar:
+    watch = LossWatch("ctc", NAME, stage, progress=progress)
+    for number in watch.bar:
         state, loss = train_step(
             state, *batch, graphdef=graphdef, stage=stage, blank=vocabulary.blank
         )
         if number + 1 < stage.steps:
             batch = batch_of(number + 1)  # While the device computes the step.
-        if before is not None:  # One step late, for the same reason.
-            bar.set_postfix(loss=f"{finite(*before, NAME):.3f}", refresh=False)
-        before = number, loss
-    if before is not None:
-        finite(*before, NAME)
+        watch.add(number, loss)
+    watch.end()
     return nnx.merge(graphdef, state.result)
 
 

@@ -117,13 +117,7 @@ class ContrastiveTask:
             make_step=make_step,
             batches=lambda start: read_batches(source, start=start, config=config.data.batch),
             steps=steps,
-            identity={
-                "speech tower": tower_reference(Path(config.model.speech_tower), workdir).digest,
-                "text tower": tower_reference(Path(config.model.text_tower), workdir).digest,
-                "end token": model.end_token,
-                "padding": config.model.padding,
-                "calibration": factors_of(model),
-            },
+            identity=_identity(config, workdir, model),
             data_digest=examples.digest,
             dims=config.loss.dims,
             validate=validate,
@@ -163,6 +157,17 @@ class ContrastiveTask:
     def exported(self, workdir: Path) -> tuple[Path, ModelInfo]:
         """The workdir itself is the model's folder."""
         return workdir, read_model_info(workdir)
+
+
+def _identity(config: ExperimentConfig, workdir: Path, model: TwoTowers) -> dict[str, Any]:
+    """What a resumed run must agree on."""
+    return {
+        "speech tower": tower_reference(Path(config.model.speech_tower), workdir).digest,
+        "text tower": tower_reference(Path(config.model.text_tower), workdir).digest,
+        "end token": model.end_token,
+        "padding": config.model.padding,
+        "calibration": factors_of(model),
+    }
 
 
 def _source(
