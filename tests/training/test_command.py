@@ -11,7 +11,7 @@ from mrl_jax.training.command import main
     ("words", "message"),
     [
         (["--config", "{cascade}"], "hint"),
-        (["--config", "late_fusoin"], "did you mean late_fusion?"),
+        (["--config", "late_fusoin"], "Did you mean late_fusion?"),
         (["--config", str(ROOT / "configs" / "dmeo.py")], "demo"),
         ([], "--config"),
     ],
