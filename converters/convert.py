@@ -1,10 +1,9 @@
 """Convert a published checkpoint into a tower folder."""
 
 import dataclasses
-import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,11 @@ import mrl_jax
 from mrl_jax.checkpoints.towers import TOWER_FILE, save_tower
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import check_apart, staged_folder
-from mrl_jax.models.ctc import CtcVocabulary, abstract_hubert_ctc
-from mrl_jax.models.hubert import HubertConfig, abstract_hubert
-from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
+from mrl_jax.core.files import check_apart, staged_folder, write_json
 from mrl_jax.nn import param_tree
 
-from . import hubert, qwen3
+from . import families
 from .checkpoints import (
-    DOWNLOAD_AGAIN,
     DTYPES,
     Checkpoint,
     copy_small_files,
@@ -31,75 +26,8 @@ from .checkpoints import (
     find_checkpoint,
     open_checkpoint,
 )
-from .rules import Plan, RuleTable, plan
-
-TABLES: dict[str, RuleTable] = {
-    "qwen3": qwen3.TABLE,
-    "hubert": hubert.TABLE,
-    "hubert_ctc": hubert.TABLE,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """What a checkpoint is, once its config was read.
-
-    Attributes:
-        kind: "qwen3", "hubert" or "hubert_ctc".
-        config: our config.
-        leaves: shapes of the module's leaves by path, group first.
-        vocabulary: a recogniser's characters.
-    """
-
-    kind: str
-    config: Qwen3Config | HubertConfig
-    leaves: Mapping[str, tuple[int, ...]]
-    vocabulary: CtcVocabulary | None = None
-
-
-def read_qwen3(checkpoint: Checkpoint) -> Family:
-    """What a Qwen3 checkpoint is.
-
-    Raises:
-        MrlError: its config is not supported.
-    """
-    config = qwen3.parse_config(checkpoint.config, where=checkpoint.folder / "config.json")
-    leaves = param_tree.flat_weights(abstract_qwen3(config))
-    return Family("qwen3", config, {f"encoder.{k}": v.shape for k, v in leaves.items()})
-
-
-def read_hubert(checkpoint: Checkpoint) -> Family:
-    """What a HuBERT checkpoint is, with or without a CTC output layer.
-
-    Raises:
-        MrlError: its config or vocabulary is not supported.
-    """
-    config = hubert.parse_config(
-        checkpoint.config,
-        where=checkpoint.folder / "config.json",
-        preprocessor=hubert.read_preprocessor(checkpoint.folder),
-    )
-    if hubert.CTC_KEY not in checkpoint.tensors:
-        leaves = param_tree.flat_weights(abstract_hubert(config))
-        return Family("hubert", config, {f"encoder.{k}": v.shape for k, v in leaves.items()})
-    output = checkpoint.tensors[hubert.CTC_KEY]
-    if len(output.shape) != 2:
-        raise MrlError(
-            f"{hubert.CTC_KEY} is {output.shape}, expected (tokens, {config.width})",
-            where=output.file,
-            hint=DOWNLOAD_AGAIN,
-        )
-    vocab_size = output.shape[0]
-    leaves = param_tree.flat_weights(abstract_hubert_ctc(config, vocab_size))
-    return Family(
-        "hubert_ctc",
-        config,
-        {path: leaf.shape for path, leaf in leaves.items()},
-        hubert.read_vocabulary(checkpoint.folder, checkpoint.config, vocab_size),
-    )
-
-
-READERS: dict[str, Callable[[Checkpoint], Family]] = {"qwen3": read_qwen3, "hubert": read_hubert}
+from .families import Description, family_of
+from .rules import Plan, plan
 
 
 def convert(
@@ -116,7 +44,7 @@ def convert(
     Args:
         source: local folder or hub id.
         out: the tower folder to make.
-        family: "qwen3" or "hubert".
+        family: one of `converters.FAMILIES`.
         dtype: dtype to store; that of the checkpoint by default.
         revision: branch, tag or commit on the hub.
         overwrite: replace `out` if it exists.
@@ -127,7 +55,7 @@ def convert(
     """
     checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
     check_apart(checkpoint.folder, out)
-    conversion = prepare(checkpoint, READERS[family](checkpoint), dtype=dtype)
+    conversion = prepare(checkpoint, families.family(family).describe(checkpoint), dtype=dtype)
     with staged_folder(
         out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=conversion.size
     ) as staging:
@@ -141,14 +69,14 @@ class Conversion:
 
     Attributes:
         checkpoint: where the tensors are.
-        family: what it is.
+        description: what it is.
         plan: which tensor goes where.
         tied: whether a copy of the embeddings was left out of it.
         dtypes: what each leaf is stored in, by path.
     """
 
     checkpoint: Checkpoint
-    family: Family
+    description: Description
     plan: Plan
     tied: bool
     dtypes: Mapping[str, np.dtype[Any]]
@@ -163,22 +91,27 @@ class Conversion:
 
 
 def prepare(
-    checkpoint: Checkpoint, family: Family, *, dtype: str | None = None, where: object = None
+    checkpoint: Checkpoint,
+    description: Description,
+    *,
+    dtype: str | None = None,
+    where: object = None,
 ) -> Conversion:
     """Prove that a checkpoint and its module are in bijection.
 
     Args:
         checkpoint: the published tensors.
-        family: what they are.
+        description: what they are.
         dtype: dtype to store; that of each tensor by default.
         where: what to call the checkpoint in an error; its folder by default.
 
     Raises:
         MrlError: they are not.
     """
-    proven, tied = _prove(checkpoint, family, checkpoint.folder if where is None else where)
+    where = checkpoint.folder if where is None else where
+    proven, tied = _prove(checkpoint, description, where)
     dtypes = _leaf_dtypes(checkpoint, proven, None if dtype is None else DTYPES[dtype])
-    return Conversion(checkpoint, family, proven, tied, dtypes)
+    return Conversion(checkpoint, description, proven, tied, dtypes)
 
 
 def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
@@ -206,7 +139,7 @@ def write_tower(
     Returns:
         The report that is also written to `folder`/report.json.
     """
-    checkpoint, described, proven = conversion.checkpoint, conversion.family, conversion.plan
+    checkpoint, described, proven = conversion.checkpoint, conversion.description, conversion.plan
     weights = _read_weights(checkpoint, proven, conversion.dtypes)
     info = save_tower(
         folder,
@@ -230,21 +163,18 @@ def write_tower(
         "files": list(files),
         "mrl_jax": mrl_jax.__version__,
     }
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "report.json", report)
     return report
 
 
-def _prove(checkpoint: Checkpoint, family: Family, where: object) -> tuple[Plan, bool]:
+def _prove(checkpoint: Checkpoint, description: Description, where: object) -> tuple[Plan, bool]:
     """The bijection, and whether a tied output layer was left out of it."""
     shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
-    tied = (
-        family.kind == "qwen3"
-        and bool(checkpoint.config.get("tie_word_embeddings", False))
-        and qwen3.TIED[0] in shapes
-    )
+    family = family_of(description.kind)
+    output, embeddings = family.tied or ("", "")
+    tied = bool(checkpoint.config.get("tie_word_embeddings", False)) and output in shapes
     if tied:
-        output, embeddings = qwen3.TIED
-        key = embeddings if embeddings in shapes else qwen3.TABLE.prefix + embeddings
+        key = embeddings if embeddings in shapes else family.table.prefix + embeddings
         if key not in shapes or not np.array_equal(checkpoint.read(key), checkpoint.read(output)):
             raise MrlError(
                 f"{output} differs from {embeddings}, though config.json ties them",
@@ -252,21 +182,21 @@ def _prove(checkpoint: Checkpoint, family: Family, where: object) -> tuple[Plan,
                 hint="set tie_word_embeddings to false if the output layer is one of its own",
             )
         del shapes[output]
-    return plan(TABLES[family.kind], shapes, family.leaves, where=where), tied
+    return plan(family.table, shapes, description.leaves, where=where), tied
 
 
 def _leaf_dtypes(
     checkpoint: Checkpoint, proven: Plan, stored: np.dtype[Any] | None
 ) -> dict[str, np.dtype[Any]]:
     """What each leaf is stored in: `stored`, or the one dtype its tensors have."""
-    found: dict[str, set[np.dtype[Any]]] = defaultdict(set)
+    published: dict[str, set[np.dtype[Any]]] = defaultdict(set)
     for item in proven.assignments:
-        found[item.path].add(checkpoint.tensors[item.key].dtype)
+        published[item.path].add(checkpoint.tensors[item.key].dtype)
     if stored is not None:
-        return dict.fromkeys(found, stored)
+        return dict.fromkeys(published, stored)
     return {
         path: dtypes.pop() if len(dtypes) == 1 else DTYPES["float32"]
-        for path, dtypes in found.items()
+        for path, dtypes in published.items()
     }
 
 

@@ -12,9 +12,8 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import existing_file
 from mrl_jax.core.files import check_apart, staged_folder
 
-from . import qwen3
 from .checkpoints import copy_small_files, read_json
-from .convert import TABLES
+from .families import family_of
 from .published_folder import SHARD_BYTES, save_shards
 from .rules import published_names
 
@@ -43,7 +42,8 @@ def export(
     leaves = {
         f"{group}.{path}": a for group, arrays in weights.items() for path, a in arrays.items()
     }
-    named = published_names(TABLES[info.kind], {p: a.shape for p, a in leaves.items()}, info.naming)
+    family = family_of(info.kind)
+    named = published_names(family.table, {p: a.shape for p, a in leaves.items()}, info.naming)
     tensors: dict[str, Callable[[], HostArray]] = {}
     sizes: dict[str, int] = {}
     for item in named:
@@ -53,8 +53,8 @@ def export(
             return np.ascontiguousarray(item.layout.inverse(array))
 
         tensors[item.key], sizes[item.key] = tensor, array.nbytes
-    if info.naming.get("tied_output"):
-        output, embeddings = qwen3.TIED
+    if info.naming.get("tied_output") and family.tied is not None:
+        output, embeddings = family.tied
         prefix = info.naming["prefix"]
         tensors[output], sizes[output] = tensors[prefix + embeddings], sizes[prefix + embeddings]
 

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.ctc import CtcVocabulary, abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig
+from mrl_jax.nn import param_tree
 
-from .checkpoints import read_json
+from .checkpoints import DOWNLOAD_AGAIN, Checkpoint, read_json
 from .config_fields import Fields
-from .rules import PASSENGERS, Layout, Rule, RuleTable
+from .families import Description, Family, encoder_leaves
+from .rules import UNUSED, Layout, Rule, RuleTable
 
 _BLOCK = "feature_extractor.conv_layers.{block}."
 _LAYER = "encoder.layers.{layer}."
@@ -43,7 +45,7 @@ TABLE = RuleTable(
         *_norm(f"{_BLOCK}layer_norm", "feature_encoder.blocks.{block}.norm"),
         *_norm("feature_projection.layer_norm", "projection_norm"),
         *_linear("feature_projection.projection", "projection"),
-        # torch renamed the two factors of a weight norm; both spellings are about.
+        # torch renamed the two factors of a weight norm; both spellings are in use.
         Rule(
             f"{_POSITION}weight_g",
             "encoder.position_conv.magnitude",
@@ -80,8 +82,8 @@ TABLE = RuleTable(
         *_norm(f"{_LAYER}final_layer_norm", "layers.feed_forward_norm"),
         Rule("lm_head.weight", "lm_head.kernel", Layout.LINEAR, prefixed=False),
         Rule("lm_head.bias", "lm_head.bias", prefixed=False),
-        # Stands for masked frames in pre-training; a frozen tower masks nothing.
-        Rule("masked_spec_embed", f"{PASSENGERS}.masked_spec_embed"),
+        # Replaces masked frames in pre-training; a frozen tower masks nothing.
+        Rule("masked_spec_embed", f"{UNUSED}.masked_spec_embed"),
     ),
 )
 CTC_KEY = "lm_head.weight"
@@ -195,3 +197,41 @@ def _token(value: Any) -> str | None:
     """A token's text, which tokenizer files write bare or with its options around it."""
     text = value.get("content") if isinstance(value, Mapping) else value
     return text if isinstance(text, str) else None
+
+
+def describe(checkpoint: Checkpoint) -> Description:
+    """What a HuBERT checkpoint is, with or without a CTC output layer.
+
+    Raises:
+        MrlError: its config or vocabulary is not supported.
+    """
+    config = parse_config(
+        checkpoint.config,
+        where=checkpoint.folder / "config.json",
+        preprocessor=read_preprocessor(checkpoint.folder),
+    )
+    if CTC_KEY not in checkpoint.tensors:
+        return Description("hubert", config, encoder_leaves("hubert", config))
+    output = checkpoint.tensors[CTC_KEY]
+    if len(output.shape) != 2:
+        raise MrlError(
+            f"{CTC_KEY} is {output.shape}, expected (tokens, {config.width})",
+            where=output.file,
+            hint=DOWNLOAD_AGAIN,
+        )
+    vocab_size = output.shape[0]
+    leaves = param_tree.flat_weights(abstract_hubert_ctc(config, vocab_size))
+    return Description(
+        "hubert_ctc",
+        config,
+        {path: leaf.shape for path, leaf in leaves.items()},
+        read_vocabulary(checkpoint.folder, checkpoint.config, vocab_size),
+    )
+
+
+FAMILY = Family(
+    table=TABLE,
+    parse_config=parse_config,
+    describe=describe,
+    torch_classes={"hubert": "HubertModel", "hubert_ctc": "HubertForCTC"},
+)

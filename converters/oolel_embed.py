@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import mrl_jax
 from mrl_jax.checkpoints.models import MODEL_FILE, save_model, tower_reference
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.files import check_apart, staged_folder
+from mrl_jax.core.files import check_apart, staged_folder, write_json
 from mrl_jax.models.late_fusion import LateFusionConfig
 from mrl_jax.nn import param_tree
 
@@ -23,7 +23,7 @@ from .checkpoints import (
     open_checkpoint,
     read_json,
 )
-from .convert import Conversion, origin, prepare, read_hubert, read_qwen3, write_tower
+from .convert import Conversion, origin, prepare, write_tower
 from .oolel_parts import HEAD, SPEECH, TEXT, Parts, Tower, find_parts, tower_config
 
 DIMS = (1024, 512, 256, 128)
@@ -38,6 +38,7 @@ def convert_oolel_embed(
     out: Path,
     *,
     dtype: str | None = None,
+    dims: Iterable[int] = DIMS,
     revision: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -48,6 +49,8 @@ def convert_oolel_embed(
         out: the model folder to make: `speech` and `text` towers, and the head.
         dtype: dtype to store the towers in; that of the checkpoint by default. The head
             computes in float32 and is stored so.
+        dims: prefixes that the model was trained on; those wider than its text tower are
+            left out.
         revision: branch, tag or commit on the hub.
         overwrite: replace `out` if it exists.
 
@@ -55,7 +58,68 @@ def convert_oolel_embed(
         MrlError: a part is missing, ambiguous, unsupported or left over; or `out` cannot
             be written. Nothing is left under `out` then.
     """
-    folder = find_checkpoint(source, revision=revision)
+    published = _read(find_checkpoint(source, revision=revision), out, dtype)
+    checkpoint, parts, towers = published.checkpoint, published.parts, published.towers
+    head = {
+        f"head.{path}": np.ascontiguousarray(
+            HEAD[path].forward(checkpoint.read(key)).astype(np.float32)
+        )
+        for path, key in parts.head.items()
+    }
+    arrays = head.values()
+    size = sum(tower.size for tower in towers.values()) + sum(array.nbytes for array in arrays)
+    width = towers["text"].description.config.width
+    with staged_folder(out, marker=MODEL_FILE, overwrite=overwrite, needs_bytes=size) as staging:
+        _copy_files(checkpoint.folder, staging, published.configs)
+        source_of = origin(checkpoint, source)
+        reports = {name: _write(staging / name, tower, source_of) for name, tower in towers.items()}
+        # Tower paths are relative to the model's folder, so they outlive its renaming.
+        fields: dict[str, Any] = {name: tower_reference(staging / name, staging) for name in towers}
+        fields |= {
+            "kind": "late_fusion",
+            "fusion": LateFusionConfig(end_token=None),
+            "padding": "reference",
+            "dims": tuple(dim for dim in dims if dim <= width) or (width,),
+            "prompts": {},
+            "max_text_tokens": MAX_TEXT_TOKENS,
+            "step": 0,
+            "scores": {},
+        }
+        info = save_model(staging, fields, head)
+        report = {
+            "kind": info.kind,
+            **source_of,
+            "prefixes": dict(parts.prefixes),
+            "head_tensors": dict(parts.head),
+            "head_parameters": param_tree.count(head),
+            "head_digest": f"sha256:{info.head_digest}",
+            "tensors": len(checkpoint.tensors),
+            "dims": list(info.dims),
+            "towers": reports,
+            "mrl_jax": mrl_jax.__version__,
+        }
+        write_json(staging / "report.json", report)
+    return report
+
+
+@dataclasses.dataclass(frozen=True)
+class _Published:
+    """A published model whose parts were found; no tensor is read yet.
+
+    Attributes:
+        checkpoint: all of it.
+        configs: each tower's own config.json.
+        parts: which tensors are whose.
+        towers: the towers, proven to be whole.
+    """
+
+    checkpoint: Checkpoint
+    configs: Mapping[str, Mapping[str, Any]]
+    parts: Parts
+    towers: Mapping[str, Conversion]
+
+
+def _read(folder: Path, out: Path, dtype: str | None) -> _Published:
     raw = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     raws = {tower.name: tower_config(folder, raw, tower) for tower in (SPEECH, TEXT)}
     speech_raw, speech_where = raws["speech"]
@@ -74,58 +138,17 @@ def convert_oolel_embed(
     # Characters of a recogniser are read from its own folder only: a vocab.json beside
     # both towers is the text tokenizer's.
     view = _view(checkpoint, parts, SPEECH, speech_raw, folder / SPEECH.folder)
-    family = dataclasses.replace(read_hubert(view), config=speech)
-    speech_tower = prepare(view, family, dtype=dtype, where=_where(folder, parts, SPEECH))
+    described = dataclasses.replace(hubert.describe(view), config=speech)
+    speech_tower = prepare(view, described, dtype=dtype, where=_where(folder, parts, SPEECH))
     view = _view(checkpoint, parts, TEXT, text_raw, folder)
-    text_tower = prepare(view, read_qwen3(view), dtype=dtype, where=_where(folder, parts, TEXT))
-    head = {
-        f"head.{path}": np.ascontiguousarray(
-            HEAD[path].forward(checkpoint.read(key)).astype(np.float32)
-        )
-        for path, key in parts.head.items()
-    }
-
-    size = speech_tower.size + text_tower.size + sum(array.nbytes for array in head.values())
-    with staged_folder(out, marker=MODEL_FILE, overwrite=overwrite, needs_bytes=size) as staging:
-        (staging / "speech").mkdir()
-        (staging / "text").mkdir()
-        _copy_files(folder, staging, speech_raw, text_raw)
-        source_of = origin(checkpoint, source)
-        towers = {
-            "speech": _write(staging / "speech", speech_tower, source_of),
-            "text": _write(staging / "text", text_tower, source_of),
-        }
-        info = save_model(
-            staging,
-            {
-                "kind": "late_fusion",
-                # Relative to the model's folder, so they outlive its renaming.
-                "speech": tower_reference(staging / "speech", staging),
-                "text": tower_reference(staging / "text", staging),
-                "fusion": LateFusionConfig(end_token=None),
-                "padding": "reference",
-                "dims": tuple(dim for dim in DIMS if dim <= text.width) or (text.width,),
-                "prompts": {},
-                "max_text_tokens": MAX_TEXT_TOKENS,
-                "step": 0,
-                "scores": {},
-            },
-            head,
-        )
-        report = {
-            "kind": info.kind,
-            **source_of,
-            "prefixes": dict(parts.prefixes),
-            "head_tensors": dict(parts.head),
-            "head_parameters": param_tree.count(head),
-            "head_digest": f"sha256:{info.head_digest}",
-            "tensors": len(checkpoint.tensors),
-            "dims": list(info.dims),
-            "towers": towers,
-            "mrl_jax": mrl_jax.__version__,
-        }
-        (staging / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return report
+    described = qwen3.describe(view)
+    text_tower = prepare(view, described, dtype=dtype, where=_where(folder, parts, TEXT))
+    return _Published(
+        checkpoint,
+        {"speech": speech_raw, "text": text_raw},
+        parts,
+        {"speech": speech_tower, "text": text_tower},
+    )
 
 
 def _where(folder: Path, parts: Parts, tower: Tower) -> str:
@@ -145,23 +168,23 @@ def _view(
     return Checkpoint(folder, config, tensors, read, checkpoint.revision)
 
 
-def _copy_files(
-    folder: Path, staging: Path, speech_raw: Mapping[str, Any], text_raw: Mapping[str, Any]
-) -> None:
-    """Give each tower its published files: its config, and tokenizer or feature extractor.
+def _copy_files(folder: Path, staging: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make each tower's folder with its published files: config, tokenizer, feature extractor.
 
     A tower's own folder goes before the files beside both.
     """
-    speech, text = staging / "speech", staging / "text"
-    copy_small_files(folder, text)
+    for name in configs:
+        (staging / name).mkdir()
+    copy_small_files(folder, staging / "text")
     for name in AUDIO_FILES:
-        if (text / name).is_file():
-            (text / name).rename(speech / name)
-    for tower, target in ((SPEECH, speech), (TEXT, text)):
+        if (staging / "text" / name).is_file():
+            (staging / "text" / name).rename(staging / "speech" / name)
+    for tower in (SPEECH, TEXT):
         if (folder / tower.folder).is_dir():
-            copy_small_files(folder / tower.folder, target)
-    for target, raw in ((speech, speech_raw), (text, text_raw)):
-        (target / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+            copy_small_files(folder / tower.folder, staging / tower.name)
+    for name, raw in configs.items():
+        text = json.dumps(raw, indent=2) + "\n"
+        (staging / name / "config.json").write_text(text, encoding="utf-8")
 
 
 def _write(folder: Path, tower: Conversion, source_of: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ HEAD = {
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a published model was found to consist of.
+    """What a published model consists of.
 
     Attributes:
         prefixes: of the towers' tensors, by tower.
@@ -100,20 +100,38 @@ def find_parts(
     prefixes: dict[str, str] = {}
     keys: dict[str, Sequence[str]] = {}
     for tower in (SPEECH, TEXT):
-        found = {prefix: _tower_keys(tower.table, prefix, rest) for prefix in tower.prefixes}
-        found = {prefix: names for prefix, names in found.items() if names}
-        for prefix, names in found.items():
+        matches = {prefix: _tower_keys(tower.table, prefix, rest) for prefix in tower.prefixes}
+        matches = {prefix: names for prefix, names in matches.items() if names}
+        for prefix, names in matches.items():
             for name in names:
                 rest.pop(prefix + name)
-        if len(found) == 1:
-            ((prefixes[tower.name], keys[tower.name]),) = found.items()
-        elif found:
-            told = " and ".join(f"{prefix}{names[0]}" for prefix, names in found.items())
-            problems.append(f"two {tower.name} towers: {told}")
+        if len(matches) == 1:
+            ((prefixes[tower.name], keys[tower.name]),) = matches.items()
+        elif matches:
+            firsts = " and ".join(f"{prefix}{names[0]}" for prefix, names in matches.items())
+            problems.append(f"two {tower.name} towers: {firsts}")
         else:
             expected = ", ".join(f"{prefix}*" for prefix in tower.prefixes)
             problems.append(f"no {tower.name} tower: expected its tensors as one of {expected}")
 
+    head = _find_head(rest, speech, text, problems)
+    left = {key: shape for key, shape in rest.items() if key not in head.values()}
+    if left:
+        problems.append(f"left over: {_listed(left)}")
+    if problems:
+        raise MrlError(
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} with the parts of the "
+            f"model: {'; '.join(problems)}",
+            where=where,
+            hint=WHOLE_MODEL,
+        )
+    return Parts(prefixes, keys, head)
+
+
+def _find_head(
+    rest: Mapping[str, Shape], speech: HubertConfig, text: Qwen3Config, problems: list[str]
+) -> dict[str, str]:
+    """The head's tensors by path of ours, from the shapes that the towers' sizes imply."""
     module = nnx.eval_shape(
         lambda: FusionHead(speech.num_layers, speech.width, text.width, rngs=nnx.Rngs(0))
     )
@@ -139,17 +157,7 @@ def find_parts(
             head["frame_downsample.bias"] = key
         else:
             problems.append(f"no {key} of {shapes['frame_downsample.bias']} for the head")
-    left = {key: shape for key, shape in rest.items() if key not in head.values()}
-    if left:
-        problems.append(f"left over: {_told(left)}")
-    if problems:
-        raise MrlError(
-            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} with the parts of the "
-            f"model: {'; '.join(problems)}",
-            where=where,
-            hint=WHOLE_MODEL,
-        )
-    return Parts(prefixes, keys, head)
+    return head
 
 
 def tower_config(
@@ -165,7 +173,7 @@ def tower_config(
     Raises:
         MrlError: there is none, or there are two that differ.
     """
-    found: list[tuple[Mapping[str, Any], object]] = []
+    configs: list[tuple[Mapping[str, Any], object]] = []
     for name in tower.configs:
         value = raw.get(name)
         if value is None:
@@ -176,25 +184,25 @@ def tower_config(
                 where=folder / "config.json",
                 hint=f"put that tower's config.json into a folder {tower.folder}",
             )
-        found.append((value, f"{folder / 'config.json'}: {name}"))
+        configs.append((value, f"{folder / 'config.json'}: {name}"))
     path = folder / tower.folder / "config.json"
     if path.is_file():
-        found.append((read_json(path), path))
-    if not found:
+        configs.append((read_json(path), path))
+    if not configs:
         raise MrlError(
             f"no config of the {tower.name} tower: expected {' or '.join(tower.configs)} in "
             f"config.json, or {tower.folder}/config.json",
             where=folder,
             hint=WHOLE_MODEL,
         )
-    for other, where in found[1:]:
-        if other != found[0][0]:
+    for other, where in configs[1:]:
+        if other != configs[0][0]:
             raise MrlError(
-                f"differs from {found[0][1]}, expected one config of the {tower.name} tower",
+                f"differs from {configs[0][1]}, expected one config of the {tower.name} tower",
                 where=where,
                 hint="remove the one that does not belong to the weights",
             )
-    return found[0]
+    return configs[0]
 
 
 def _tower_keys(table: RuleTable, prefix: str, keys: Mapping[str, Shape]) -> list[str]:
@@ -203,7 +211,7 @@ def _tower_keys(table: RuleTable, prefix: str, keys: Mapping[str, Shape]) -> lis
     return [name for name in names if table.match(name)]
 
 
-def _told(shapes: Mapping[str, Shape], *, at_most: int = 6) -> str:
-    told = [f"{key} {shape}" for key, shape in shapes.items()]
-    rest = len(told) - at_most
-    return ", ".join(told[:at_most]) + (f", and {rest} more" if rest > 0 else "")
+def _listed(shapes: Mapping[str, Shape], *, at_most: int = 6) -> str:
+    items = [f"{key} {shape}" for key, shape in shapes.items()]
+    rest = len(items) - at_most
+    return ", ".join(items[:at_most]) + (f", and {rest} more" if rest > 0 else "")

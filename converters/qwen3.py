@@ -5,8 +5,10 @@ from typing import Any
 
 from mrl_jax.models.qwen3 import Qwen3Config
 
+from .checkpoints import Checkpoint
 from .config_fields import Fields
-from .rules import PASSENGERS, Layout, Rule, RuleTable
+from .families import Description, Family, encoder_leaves
+from .rules import UNUSED, Layout, Rule, RuleTable
 
 _LAYER = "layers.{layer}."
 _OURS = "encoder.layers."
@@ -37,11 +39,9 @@ TABLE = RuleTable(
         _linear("mlp.down_proj", "mlp.down_proj"),
         Rule("norm.weight", "encoder.final_norm.scale"),
         # An encoder has no use for the output layer of an untied language model.
-        Rule("lm_head.weight", f"{PASSENGERS}.lm_head", prefixed=False),
+        Rule("lm_head.weight", f"{UNUSED}.lm_head", prefixed=False),
     ),
 )
-TIED = ("lm_head.weight", "embed_tokens.weight")
-"""An output layer that must equal the embeddings where the config ties them."""
 
 
 def parse_config(raw: Mapping[str, Any], *, where: object) -> Qwen3Config:
@@ -101,3 +101,22 @@ def _rope(fields: Fields) -> float:
     if nested is not None:
         return Fields({"rope_theta": nested}, fields.where).number("rope_theta")
     return fields.number("rope_theta")
+
+
+def describe(checkpoint: Checkpoint) -> Description:
+    """What a Qwen3 checkpoint is.
+
+    Raises:
+        MrlError: its config is not supported.
+    """
+    config = parse_config(checkpoint.config, where=checkpoint.folder / "config.json")
+    return Description("qwen3", config, encoder_leaves("qwen3", config))
+
+
+FAMILY = Family(
+    table=TABLE,
+    parse_config=parse_config,
+    describe=describe,
+    torch_classes={"qwen3": "Qwen3Model"},
+    tied=("lm_head.weight", "embed_tokens.weight"),
+)

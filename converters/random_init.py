@@ -1,7 +1,7 @@
 """A checkpoint of a given config with random weights, in the published format.
 
-For trying a machine or a pipeline at full size where the hub cannot be reached; no
-PyTorch is needed, because names and shapes come from the rule tables.
+For trying things at full size where the hub cannot be reached; no PyTorch is needed, because
+names and shapes come from the rule tables.
 """
 
 import json
@@ -14,19 +14,15 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import existing_file
 from mrl_jax.core.files import staged_folder
-from mrl_jax.models.hubert import abstract_hubert
-from mrl_jax.models.qwen3 import abstract_qwen3
-from mrl_jax.nn import param_tree
 
-from . import hubert, qwen3
 from .checkpoints import DTYPES, read_json
-from .convert import TABLES
+from .families import encoder_leaves, family
 from .published_folder import SHARD_BYTES, save_shards
 from .rules import published_names
 
 
 def random_init(
-    family: str,
+    name: str,
     config_file: Path,
     out: Path,
     *,
@@ -40,7 +36,7 @@ def random_init(
     Kernels are drawn with standard deviation 1/sqrt(inputs), norms are near identity.
 
     Args:
-        family: "qwen3" or "hubert".
+        name: one of `converters.FAMILIES`; also the kind of tower.
         config_file: a published config.json.
         out: the checkpoint folder to make.
         dtype: dtype of the weights.
@@ -52,17 +48,12 @@ def random_init(
         MrlError: the config is not supported, or `out` cannot be written.
     """
     raw = read_json(existing_file(config_file, hint="pass a Hugging Face config.json"))
-    if family == "qwen3":
-        module = abstract_qwen3(qwen3.parse_config(raw, where=config_file))
-    else:
-        module = abstract_hubert(hubert.parse_config(raw, where=config_file))
-    shapes = {
-        f"encoder.{path}": leaf.shape for path, leaf in param_tree.flat_weights(module).items()
-    }
+    published = family(name)
+    shapes = encoder_leaves(name, published.parse_config(raw, where=config_file))
     naming = {"prefix": "", "spellings": ["parametrizations"]}
     tensors: dict[str, Callable[[], HostArray]] = {}
     sizes: dict[str, int] = {}
-    for number, item in enumerate(published_names(TABLES[family], shapes, naming)):
+    for number, item in enumerate(published_names(published.table, shapes, naming)):
         shape = item.layout.inverse_shape(shapes[item.path][item.layer is not None :])
 
         def tensor(
@@ -76,7 +67,7 @@ def random_init(
     ) as staging:
         (staging / "config.json").write_text(json.dumps({**raw, "dtype": dtype}, indent=2) + "\n")
         files = save_shards(staging, tensors, sizes, shard_bytes)
-    return {"kind": family, "tensors": len(tensors), "files": files, "dtype": dtype}
+    return {"kind": name, "tensors": len(tensors), "files": files, "dtype": dtype}
 
 
 def _draw(rng: np.random.Generator, shape: tuple[int, ...], path: str) -> HostArray:

@@ -2,7 +2,7 @@
 
 A rule pairs a published tensor name with a dotted path in our module and says how
 the axes are laid out. `plan` proves that a checkpoint and a module are in bijection
-under a table, or tells everything that is in the way, at once.
+under a table, or raises one error that lists every problem.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 
 Shape = tuple[int, ...]
-PASSENGERS = "unused_tensors"
+UNUSED = "unused_tensors"
 """Group of tensors that no module computes with; kept so that export gives them back."""
 
 
@@ -87,9 +87,9 @@ class RuleTable:
         """Every rule that fits a published key, the key's prefix and its numbers."""
         fits = []
         for rule in self.rules:
-            found = _pattern(rule, self.prefix).fullmatch(key)
-            if found:
-                groups = found.groupdict()
+            match = _pattern(rule, self.prefix).fullmatch(key)
+            if match:
+                groups = match.groupdict()
                 prefix = groups.pop("prefix", None) or ""
                 fits.append((rule, prefix, {name: int(value) for name, value in groups.items()}))
         return fits
@@ -163,7 +163,7 @@ def plan(
         rule, prefix, numbers = fits[0]
         path = rule.target.format(**numbers)
         layer = numbers.get("layer")
-        if path.startswith(f"{PASSENGERS}."):
+        if path.startswith(f"{UNUSED}."):
             shapes[path] = rule.layout.forward_shape(shape) or shape
         if path not in shapes or (layer is not None and layer >= shapes[path][0]):
             problems["unknown"].append(key)
@@ -196,11 +196,11 @@ def plan(
     problems["missing"].extend(
         assignment.key for assignment in named if (assignment.path, assignment.layer) not in owners
     )
-    told = [f"{kind}: {_summarise(found)}" for kind, found in sorted(problems.items()) if found]
-    if told:
+    lines = [f"{kind}: {_summarise(names)}" for kind, names in sorted(problems.items()) if names]
+    if lines:
         total = sum(map(len, problems.values()))
         raise MrlError(
-            f"{total} problem{'s' if total > 1 else ''} with the tensors: {'; '.join(told)}",
+            f"{total} problem{'s' if total > 1 else ''} with the tensors: {'; '.join(lines)}",
             where=where,
             hint="check that config.json belongs to these weights and that no file was left out",
         )
@@ -238,9 +238,9 @@ def _rule_for(table: RuleTable, path: str, spellings: set[str]) -> tuple[Rule, d
     fits = []
     for rule in table.rules:
         pattern = re.escape(rule.target).replace(re.escape("{block}"), r"(?P<block>\d+)")
-        found = re.fullmatch(pattern, path)
-        if found:
-            fits.append((rule, {name: int(value) for name, value in found.groupdict().items()}))
+        match = re.fullmatch(pattern, path)
+        if match:
+            fits.append((rule, {name: int(value) for name, value in match.groupdict().items()}))
     spelled = [fit for fit in fits if fit[0].spelling in spellings] or fits
     if not spelled:
         raise ValueError(f"no rule leads to {path}")
@@ -252,9 +252,9 @@ def _summarise(names: Sequence[str], *, at_most: int = 6) -> str:
     families: dict[str, list[str]] = defaultdict(list)
     for name in names:
         families[re.sub(r"\d+", "#", name)].append(name)
-    told = [
+    lines = [
         members[0] if len(members) == 1 else f"{members[0]} and {len(members) - 1} like it"
         for members in families.values()
     ]
-    rest = len(told) - at_most
-    return ", ".join(told[:at_most]) + (f", and {rest} other kinds" if rest > 0 else "")
+    rest = len(lines) - at_most
+    return ", ".join(lines[:at_most]) + (f", and {rest} other kinds" if rest > 0 else "")

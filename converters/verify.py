@@ -2,8 +2,6 @@
 
 import dataclasses
 import gc
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,22 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mrl_jax.checkpoints.towers import (
-    TowerInfo,
-    load_hubert,
-    load_hubert_ctc,
-    load_qwen3,
-    read_checked_weights,
-    read_info,
-)
+from mrl_jax.checkpoints.towers import TowerInfo, load_tower, read_checked_weights, read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, first_line
-from mrl_jax.models.hubert import HubertConfig, HubertEncoder
+from mrl_jax.core.files import write_json
 from mrl_jax.models.inputs import pad_clips
-from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.models.speech_tower import SpeechTowerConfig
+from mrl_jax.models.towers import TOWERS
 
 from .checkpoints import DTYPES, Checkpoint, find_checkpoint, open_checkpoint
-from .convert import read_hubert, read_qwen3
+from .families import family
 
 TOLERANCE = 1e-5
 """Relative error that float32 arithmetic in another order may cause."""
@@ -91,18 +83,18 @@ def verify(
     _check_same_model(tower, info, checkpoint)
     read_checked_weights(tower, info)  # The certificate names them by their digest.
     with jax.default_matmul_precision("highest"):
-        if isinstance(info.config, Qwen3Config):
-            tokens, mask = _random_tokens(info.config)
+        if TOWERS[info.kind].modality == "text":
+            tokens, mask = _random_tokens(info.config.vocab_size)
             inputs = f"{tokens.shape[0]} texts of up to {tokens.shape[1]} random tokens"
-            theirs = _torch_qwen3(checkpoint, info, tokens, mask)
-            ours = _our_qwen3(tower, tokens, mask)
+            theirs = _torch_text(checkpoint, info, tokens, mask)
+            ours = _our_text(tower, tokens, mask)
         else:
             clips = _read_audio(audio, info.config) or _noise(info.config)
             inputs = (
                 ", ".join(str(path) for path in audio) if audio else f"{len(clips)} clips of noise"
             )
-            theirs = _torch_hubert(checkpoint, info, clips)
-            ours = _our_hubert(tower, info, clips)
+            theirs = _torch_speech(checkpoint, info, clips)
+            ours = _our_speech(tower, info, clips)
     certificate = Certificate(
         errors={name: relative_error(ours[name], theirs[name]) for name in theirs},
         tolerance=tolerance,
@@ -133,18 +125,17 @@ def _require_torch() -> None:
 
 
 def _check_same_model(tower: Path, info: TowerInfo, checkpoint: Checkpoint) -> None:
-    expected = "qwen3" if isinstance(info.config, Qwen3Config) else "hubert"
-    found = checkpoint.config.get("model_type")
-    if found != expected:
-        _refuse(tower, f"is a {expected} tower, and the checkpoint is of model type {found!r}")
-    described = (read_qwen3 if expected == "qwen3" else read_hubert)(checkpoint)
+    expected, model_type = TOWERS[info.kind].family, checkpoint.config.get("model_type")
+    if model_type != expected:
+        _refuse(tower, f"is a {expected} tower, and the checkpoint is of model type {model_type!r}")
+    described = family(expected).describe(checkpoint)
     if described.config != info.config:
         ours, theirs = dataclasses.asdict(info.config), dataclasses.asdict(described.config)
         name = next(name for name in ours if ours[name] != theirs[name])
         _refuse(tower, f"has {name} {ours[name]}, and the checkpoint has {theirs[name]}")
     if info.kind != described.kind:
         _refuse(tower, f"is a {info.kind} tower, and the checkpoint is a {described.kind}")
-    if info.kind == "hubert_ctc":
+    if TOWERS[info.kind].abstract_recogniser is not None:
         outputs = info.groups["lm_head"]["kernel"][-1]
         expected_outputs = described.leaves["lm_head.kernel"][-1]
         if outputs != expected_outputs:
@@ -157,29 +148,29 @@ def _refuse(tower: Path, problem: str) -> NoReturn:
     )
 
 
-def _random_tokens(config: Qwen3Config) -> tuple[HostArray, HostArray]:
+def _random_tokens(vocab_size: int) -> tuple[HostArray, HostArray]:
     """Three texts, one of them padded on the right and one on the left."""
     rng = np.random.default_rng(0)
-    tokens = rng.integers(0, config.vocab_size, (3, 24)).astype(np.int32)
+    tokens = rng.integers(0, vocab_size, (3, 24)).astype(np.int32)
     mask = np.ones((3, 24), bool)
     mask[1, 15:] = False
     mask[2, :9] = False
     return tokens, mask
 
 
-def _noise(config: HubertConfig) -> list[HostArray]:
+def _noise(config: SpeechTowerConfig) -> list[HostArray]:
     rng = np.random.default_rng(0)
     second = config.sample_rate
     lengths = (config.min_samples, second // 2, second * 3 // 2)
     return [rng.standard_normal(max(n, config.min_samples)).astype(np.float32) for n in lengths]
 
 
-def _read_audio(paths: Sequence[Path], config: HubertConfig) -> list[HostArray]:
+def _read_audio(paths: Sequence[Path], config: SpeechTowerConfig) -> list[HostArray]:
     from mrl_jax.data.audio.decode import load_clip
 
     clips = [load_clip(path, config.sample_rate) for path in paths]
     if clips:
-        pad_clips(clips, config, names=paths)  # Told with the file's name, before anything runs.
+        pad_clips(clips, config, names=paths)  # Fails with the file's name, before anything runs.
     return clips
 
 
@@ -190,13 +181,9 @@ def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    classes = {
-        "qwen3": transformers.Qwen3Model,
-        "hubert": transformers.HubertModel,
-        "hubert_ctc": transformers.HubertForCTC,
-    }
+    name = family(TOWERS[info.kind].family).torch_classes[info.kind]
     try:
-        model = classes[info.kind].from_pretrained(
+        model = getattr(transformers, name).from_pretrained(
             checkpoint.folder,
             dtype=torch.float32,
             attn_implementation="eager",
@@ -235,7 +222,7 @@ def _hooked(modules: Sequence[Any], run: Any) -> tuple[list[HostArray], Any]:
     return states, result
 
 
-def _torch_qwen3(
+def _torch_text(
     checkpoint: Checkpoint, info: TowerInfo, tokens: HostArray, mask: HostArray
 ) -> Ladder:
     import torch
@@ -250,9 +237,8 @@ def _torch_qwen3(
     return _ladder(states, result.last_hidden_state.numpy(), mask)
 
 
-def _our_qwen3(tower: Path, tokens: HostArray, mask: HostArray) -> Ladder:
-    module = load_qwen3(tower, dtype=jnp.float32)
-    graphdef, state = nnx.split(module)
+def _our_text(tower: Path, tokens: HostArray, mask: HostArray) -> Ladder:
+    graphdef, state = nnx.split(load_tower(tower, dtype=jnp.float32))
 
     @jax.jit
     def run(state: Any) -> tuple[jax.Array, Any]:
@@ -270,13 +256,12 @@ def _ladder(states: Sequence[Any], last: Any, mask: HostArray) -> Ladder:
     return {name: np.asarray(state)[mask] for name, state in named.items()}
 
 
-def _torch_hubert(checkpoint: Checkpoint, info: TowerInfo, clips: Sequence[HostArray]) -> Ladder:
-    """Each clip alone: a padded batch would change the group norm of the original."""
+def _torch_speech(checkpoint: Checkpoint, info: TowerInfo, clips: Sequence[HostArray]) -> Ladder:
+    """Each clip alone: padding would change the group norm of the original."""
     import torch
 
-    assert isinstance(info.config, HubertConfig)
     model = _torch_model(checkpoint, info)
-    hubert = model.hubert if info.kind == "hubert_ctc" else model
+    layers = model.base_model.encoder.layers
     ladders = []
     for clip in clips:
         samples, _ = pad_clips([clip], info.config)
@@ -286,34 +271,30 @@ def _torch_hubert(checkpoint: Checkpoint, info: TowerInfo, clips: Sequence[HostA
             first = args[0] if args else kwargs["hidden_states"]
             inputs.append(first.numpy().copy())
 
-        handle = hubert.encoder.layers[0].register_forward_pre_hook(keep_input, with_kwargs=True)
+        handle = layers[0].register_forward_pre_hook(keep_input, with_kwargs=True)
         states, result = _hooked(
-            list(hubert.encoder.layers),
+            list(layers),
             lambda samples=samples: model(torch.from_numpy(samples), output_hidden_states=True),
         )
         handle.remove()
         ladder = {"input": inputs[0]}
         ladder |= {f"layer {number}": state for number, state in enumerate(states, start=1)}
-        if info.kind == "hubert_ctc":
-            ladder["logits"] = result.logits.numpy()
-        else:
-            ladder["output"] = result.last_hidden_state.numpy()
+        name, last = ("logits", "logits") if "logits" in result else ("output", "last_hidden_state")
+        ladder[name] = result[last].numpy()
         ladders.append(ladder)
     return {name: np.concatenate([ladder[name][0] for ladder in ladders]) for name in ladders[0]}
 
 
-def _our_hubert(tower: Path, info: TowerInfo, clips: Sequence[HostArray]) -> Ladder:
+def _our_speech(tower: Path, info: TowerInfo, clips: Sequence[HostArray]) -> Ladder:
     """All clips in one padded batch."""
-    assert isinstance(info.config, HubertConfig)
     samples, lengths = pad_clips(clips, info.config)
-    ctc = info.kind == "hubert_ctc"
-    load = load_hubert_ctc if ctc else load_hubert
-    graphdef, state = nnx.split(load(tower, dtype=jnp.float32))
+    recogniser = TOWERS[info.kind].abstract_recogniser is not None
+    graphdef, state = nnx.split(load_tower(tower, recogniser=recogniser, dtype=jnp.float32))
 
     @jax.jit
     def run(state: Any) -> Any:
         model = nnx.merge(graphdef, state)
-        if isinstance(model, HubertEncoder):
+        if not recogniser:
             return model(samples, lengths), None
         output = model.encoder(samples, lengths)
         return output, model.lm_head(output.last_hidden)
@@ -322,7 +303,7 @@ def _our_hubert(tower: Path, info: TowerInfo, clips: Sequence[HostArray]) -> Lad
     mask = np.asarray(output.frame_mask)
     named = {"input": output.layer_input}
     named |= {f"layer {i}": layer for i, layer in enumerate(output.layer_states, start=1)}
-    named |= {"logits": logits} if ctc else {"output": output.last_hidden}
+    named |= {"logits": logits} if recogniser else {"output": output.last_hidden}
     return {name: np.asarray(state)[mask] for name, state in named.items()}
 
 
@@ -342,14 +323,10 @@ def _versions() -> dict[str, str]:
 
 
 def _write(path: Path, certificate: Certificate) -> None:
-    staged = path.with_name(f".{path.name}.partial-{os.getpid()}")
     record = {"holds": certificate.holds, **dataclasses.asdict(certificate)}
     # JSON has no NaN.
     record["errors"] = {k: e if np.isfinite(e) else None for k, e in certificate.errors.items()}
     try:
-        staged.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(staged, path)
+        write_json(path, record)
     except OSError as error:
         raise MrlError(f"could not be written: {error.strerror}", where=path) from error
-    finally:
-        staged.unlink(missing_ok=True)

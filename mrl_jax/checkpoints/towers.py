@@ -99,7 +99,7 @@ def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encod
         MrlError: the folder is not a Qwen3 tower, or cannot be read whole. (Single changed
             bits are found by `read_checked_weights`, as `verify` and `export` do.)
     """
-    return _load(folder, ("qwen3",), **options)
+    return load_tower(folder, ("qwen3",), **options)
 
 
 def load_hubert(
@@ -117,7 +117,7 @@ def load_hubert(
     Raises:
         MrlError: the folder is not a HuBERT tower, or cannot be read whole.
     """
-    return _load(folder, ("hubert", "hubert_ctc"), padding=padding, **options)
+    return load_tower(folder, ("hubert", "hubert_ctc"), padding=padding, **options)
 
 
 def load_hubert_ctc(
@@ -128,19 +128,19 @@ def load_hubert_ctc(
     Raises:
         MrlError: the folder holds no recogniser, or cannot be read whole.
     """
-    return _load(folder, ("hubert_ctc",), recogniser=True, padding=padding, **options)
+    return load_tower(folder, ("hubert_ctc",), recogniser=True, padding=padding, **options)
 
 
 def load_speech_tower(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> SpeechTower:
     """A speech tower of any kind in `models.towers.TOWERS`; arguments as `load_hubert`."""
-    return _load(folder, kinds_of("speech"), padding=padding, **options)
+    return load_tower(folder, kinds_of("speech"), padding=padding, **options)
 
 
-def _load(
+def load_tower(
     folder: str | Path,
-    expected: tuple[str, ...],
+    expected: tuple[str, ...] = tuple(TOWERS),
     *,
     recogniser: bool = False,
     dtype: DTypeLike | None = None,
@@ -148,7 +148,15 @@ def _load(
     sharding: jax.sharding.Sharding | None = None,
     **options: Any,
 ) -> Any:
-    """An encoder, or a whole recogniser; `options` go to its constructor."""
+    """A tower of any of the `expected` kinds: what the functions above do.
+
+    Args:
+        folder: the converted tower.
+        expected: kinds that are accepted.
+        recogniser: load the output layer as well.
+        dtype, trainable, sharding: see `LoadOptions`.
+        options: for the module's constructor: padding, remat, unroll.
+    """
     folder = Path(folder)
     info = read_info(folder, expected=expected)
     kind = TOWERS[info.kind]

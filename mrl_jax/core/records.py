@@ -55,7 +55,7 @@ def readable_as(what: str, path: Path, *, hint: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MrlError(f"cannot be read as {what} ({error})", where=path, hint=hint) from error
 
 

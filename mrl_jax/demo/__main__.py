@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _draw_training(model: Path, report: Path) -> None:
-    from mrl_jax.evaluation.report.page import plot_training
+    from mrl_jax.evaluation.report.plotting import plot_training
     from mrl_jax.training.metrics_log import METRICS_FILE, read_metrics
 
     plot_training(report / "training.png", read_metrics(model / METRICS_FILE))

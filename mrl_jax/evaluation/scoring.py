@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Int
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.retrieval_set import RetrievalSet
-from mrl_jax.inference.search.exact import exact_scores, rank, unit_prefix
+from mrl_jax.inference.search.exact import exact_scores, rank, truncate
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors, numbers_of
 from mrl_jax.metrics import ranking as metrics
 from mrl_jax.metrics.ties import METRICS, TiedRanking
@@ -131,7 +131,7 @@ def evaluate_retrieval(
     all_grades = judgements.grades()
     results = []
     for dim in dims:
-        asked, held = unit_prefix(queries, dim), unit_prefix(documents, dim)[order]
+        asked, held = truncate(queries, dim), truncate(documents, dim)[order]
         found = rank(asked, held, max(ks))
         best, places_found = found.scores[judged], found.indices[judged]
         # Every judged document: where it stands in the list, or that it is tied with its end.

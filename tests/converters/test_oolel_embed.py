@@ -107,10 +107,10 @@ def test_the_model_is_described_as_the_published_head_was_trained(model, referen
     )
 
 
-def test_dims_are_the_published_ones_up_to_the_width(tmp_path, reference, monkeypatch):
-    monkeypatch.setattr("converters.oolel_embed.DIMS", (64, 32, 16))
-    convert_oolel_embed(str(save_oolel_embed(reference, tmp_path / "s")), tmp_path / "model")
-    assert read_model_info(tmp_path / "model").dims == (32, 16)
+def test_dims_are_the_published_ones_up_to_the_width(tmp_path, reference):
+    source, out = save_oolel_embed(reference, tmp_path / "s"), tmp_path / "model"
+    convert_oolel_embed(str(source), out, dims=(64, 32, 16))
+    assert read_model_info(out).dims == (32, 16)
 
 
 def test_towers_are_those_of_their_own_checkpoints(model, reference, tmp_path):
@@ -297,11 +297,20 @@ def test_a_folder_of_another_kind_is_refused(tmp_path, capsys):
     refused(tmp_path / "source", tmp_path, capsys, ("no config of the speech tower",))
 
 
-def test_a_failed_write_leaves_nothing(source, tmp_path, monkeypatch):
-    def fail(*_: Any) -> None:
+def test_a_failed_write_leaves_nothing(source, tmp_path):
+    def dims() -> Iterator[int]:
         raise OSError(28, "x")
+        yield  # Read when both towers are written, and the head is next.
 
-    monkeypatch.setattr("mrl_jax.checkpoints.models.save_arrays", fail)
-    with pytest.raises(MrlError, match="the model could not be written"):
-        convert_oolel_embed(str(source), tmp_path / "model")
+    with pytest.raises(MrlError, match=r"model: could not be written: No space left"):
+        convert_oolel_embed(str(source), tmp_path / "model", dims=dims())
     assert os.listdir(tmp_path) == []
+
+
+def test_a_head_that_cannot_be_written_is_told(model, tmp_path):
+    (tmp_path / "file").touch()
+    info, folder = read_model_info(model), tmp_path / "file" / "model"
+    fields = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    del fields["head"], fields["head_digest"]
+    with pytest.raises(MrlError, match="the model could not be written: Not a directory"):
+        save_model(folder, fields, {"head.bias": np.zeros(3, np.float32)})

@@ -7,7 +7,8 @@ import pytest
 from published import CHARACTERS, edit_json, save, torch_hubert
 
 from converters.checkpoints import open_checkpoint
-from converters.convert import convert, read_hubert
+from converters.convert import convert
+from converters.hubert import describe
 from mrl_jax.checkpoints.towers import load_hubert_ctc, read_info
 from mrl_jax.core.errors import MrlError
 
@@ -40,7 +41,7 @@ def test_transformers_own_processor_is_read(tmp_path):
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False)
     tokenizer = transformers.Wav2Vec2CTCTokenizer(folder / "vocab.json")
     transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
-    described = read_hubert(open_checkpoint(folder))
+    described = describe(open_checkpoint(folder))
     assert described.config.normalize_clips is False
     assert described.vocabulary is not None
     assert described.vocabulary.tokens == tuple(CHARACTERS)
@@ -72,20 +73,20 @@ def test_tokens_with_an_output_are_found_wherever_they_stand(file, recogniser):
     vocabulary = {token: i for i, token in enumerate(CHARACTERS[:-1])}
     (recogniser / "vocab.json").write_text(json.dumps(vocabulary))
     with pytest.raises(MrlError, match=f"has {OUTPUTS - 1} tokens, expected the ids 0 to"):
-        read_hubert(open_checkpoint(recogniser))
+        describe(open_checkpoint(recogniser))
     if file == "added_tokens.json":
         (recogniser / file).write_text(json.dumps({"<x>": OUTPUTS - 1}))
     else:
         added = {str(OUTPUTS - 1): {"content": "<x>", "special": True}}
         edit_json(recogniser / file, added_tokens_decoder=added)
-    found = read_hubert(open_checkpoint(recogniser)).vocabulary
+    found = describe(open_checkpoint(recogniser)).vocabulary
     assert found is not None
     assert found.tokens[-1] == "<x>"
 
 
 def test_a_pad_token_of_another_type_is_no_crash(recogniser):
     edit_json(recogniser / "tokenizer_config.json", pad_token=["<pad>"])
-    found = read_hubert(open_checkpoint(recogniser)).vocabulary
+    found = describe(open_checkpoint(recogniser)).vocabulary
     assert found is not None
     assert found.blank == 0  # From config.json's pad_token_id.
 

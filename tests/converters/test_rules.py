@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from published import HUBERT_LARGE, torch_hubert, torch_qwen3
 
 from converters import hubert, qwen3
-from converters.rules import PASSENGERS, Layout, Plan, RuleTable, plan, published_names
+from converters.rules import UNUSED, Layout, Plan, RuleTable, plan, published_names
 from mrl_jax.core.errors import MrlError
 from mrl_jax.models.ctc import abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig, abstract_hubert
@@ -177,15 +177,15 @@ def test_qwen3_names_are_the_inverse_of_matching(prefix):
 @pytest.mark.parametrize("ctc", [False, True])
 def test_hubert_names_are_the_inverse_of_matching(spelling, ctc):
     leaves = shapes_of(abstract_hubert_ctc(BASE, 13)) if ctc else base_leaves()
-    leaves |= {f"{PASSENGERS}.masked_spec_embed": (32,)}
+    leaves |= {f"{UNUSED}.masked_spec_embed": (32,)}
     prefix = "hubert." if ctc else ""
     tensors = published_shapes(hubert.TABLE, leaves, prefix=prefix, spellings=[spelling])
     assert any(spelling in key for key in tensors)
     assert ("lm_head.bias" in tensors) == ctc
-    del leaves[f"{PASSENGERS}.masked_spec_embed"]
+    del leaves[f"{UNUSED}.masked_spec_embed"]
     proven = plan(hubert.TABLE, tensors, leaves, where="here")
     assert proven.naming == {"prefix": prefix, "spellings": [spelling]}
-    assert f"{PASSENGERS}.masked_spec_embed" in proven.shapes
+    assert f"{UNUSED}.masked_spec_embed" in proven.shapes
     back = published_names(hubert.TABLE, proven.shapes, proven.naming)
     assert {a.key for a in back} == set(tensors)
 

@@ -269,7 +269,7 @@ def test_what_does_not_fit_is_refused():
     for dims in ((), (17,), (4, 4), (0,)):
         with pytest.raises(ValueError, match="expected different widths from 1 to 16"):
             tiny_dual(dims=dims)
-    message = r"model\.kind is 'clip', expected one of late_fusion, dual_encoder"
+    message = r"model\.kind is 'clip', expected late_fusion or dual_encoder"
     with pytest.raises(MrlError, match=message):
         override(ExperimentConfig(name="x"), ["model.kind=clip"])
     with pytest.raises(MrlError, match=r"model\.nested is of dual encoders"):

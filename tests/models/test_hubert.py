@@ -449,7 +449,7 @@ def _broken(value: float) -> np.ndarray:
     ids=["stereo", "scalar", "nan", "inf", "-inf", "short", "empty", "long"],
 )
 @pytest.mark.parametrize("names", [None, ["good.wav", "bad.wav"]], ids=["numbers", "names"])
-def test_pad_clips_names_the_clip_and_the_mend(clip, problem, hint, names):
+def test_pad_clips_names_the_clip_and_a_hint(clip, problem, hint, names):
     clips = [*clips_of((600,)), np.asarray(clip)]
     called = "clip 1" if names is None else "bad.wav"
     with pytest.raises(MrlError, match=rf"^{called}: .*{problem}.*\. {hint}") as caught:

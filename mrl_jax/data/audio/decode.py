@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.errors import MrlError, existing_file, needs_extra
 
 DECODABLE = ("wav", "flac", "mp3", "ogg", "opus")
 
@@ -105,15 +105,9 @@ def clip_seconds(source: Path | bytes, *, name: object) -> float:
 
 
 def _libraries(name: object) -> tuple[Any, Any]:
-    try:
+    with needs_extra("audio", "reading audio", name):
         import librosa
         import soundfile
-    except ImportError as error:
-        raise MrlError(
-            f"reading audio takes {error.name}, which is not installed",
-            where=name,
-            hint="install the extra: `pip install 'mrl_jax[audio]'`",
-        ) from error
     return librosa, soundfile
 
 

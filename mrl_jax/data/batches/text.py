@@ -15,6 +15,7 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.plan import identities
 from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.prompts import prompt_of as prompt_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
@@ -136,8 +137,8 @@ class TextPairSource:
         """This host's rows of the batch of step `step`, counted from 0."""
         epoch, place = divmod(step, self.batches_per_epoch)
         if self._epoch[0] != epoch:
-            found = alike_batches(self._lengths, self.config.batch_size, self.seed, epoch)
-            self._epoch = epoch, found
+            batches = alike_batches(self._lengths, self.config.batch_size, self.seed, epoch)
+            self._epoch = epoch, batches
         rows = self._epoch[1][place]
         query, query_mask = _padded([self._queries[row] for row in rows])
         document, document_mask = _padded([self._documents[row] for row in rows])
@@ -175,13 +176,6 @@ def alike_batches(
         whole = len(pool) // batch_size * batch_size
         batches += list(pool[:whole].reshape(-1, batch_size))
     return [batches[place] for place in rng.permutation(len(batches))]
-
-
-def identities(texts: Sequence[Sequence[int]]) -> HostArray:
-    """[N] int32: equal numbers for texts of equal tokens."""
-    numbers: dict[tuple[int, ...], int] = {}
-    ids = [numbers.setdefault(tuple(text), len(numbers)) for text in texts]
-    return np.asarray(ids, np.int32)
 
 
 def padded_tokens(length: int) -> int:

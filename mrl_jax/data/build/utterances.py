@@ -11,8 +11,9 @@ from typing import Literal, get_args
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_audio_of
-from mrl_jax.data.build.builder import BUILD_FILE, read_examples
+from mrl_jax.data.build.builder import read_examples
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
+from mrl_jax.data.build.info import BUILD_FILE
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example
 from mrl_jax.data.sets.named_sets import load_retrieval_set
 from mrl_jax.data.sets.parquet import ParquetColumns
@@ -156,7 +157,7 @@ def _of_example(example: Example) -> Utterance:
             raise MrlError(
                 "holds its recordings inside",
                 where=audio.file,
-                hint="build a data set of it: `python -m mrl_jax.data.build SOURCE OUT`",
+                hint="build a data set of it: `mrl-jax build SOURCE OUT`",
             )
         return load_audio_of(name, audio, rate)
 

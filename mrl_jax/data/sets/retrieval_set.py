@@ -12,7 +12,6 @@ test split counts.
 import dataclasses
 import difflib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +19,18 @@ from typing import Any
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import write_text
 from mrl_jax.data.audio.decode import load_audio_of
-from mrl_jax.data.sets.parquet import split_of
-from mrl_jax.data.sets.tables import Row, read_rows, refuse, row_audio, row_id, row_text
+from mrl_jax.data.sets.tables import (
+    Row,
+    check_files,
+    parquet_shards,
+    read_rows,
+    refuse,
+    row_audio,
+    row_id,
+    row_text,
+)
 from mrl_jax.data.text.prompts import check_one_prompt
 
 MAX_SCORE = 1_000_000
@@ -107,8 +115,7 @@ def read_retrieval_set(folder: str | Path) -> RetrievalSet:
         seen: set[str] = set()
         repeated = [i for i in ids if i in seen or seen.add(i)]
         refuse(repeated, f"{name} repeats `_id`s", folder)
-    missing = [str(q.audio) for q in queries if isinstance(q.audio, Path) and not q.audio.is_file()]
-    refuse(missing, "queries name recordings that do not exist", folder)
+    check_files((q.audio for q in queries), "queries name recordings that do not exist", folder)
     qrels = _qrels(folder, {q.id for q in queries}, {d.id for d in corpus})
     return RetrievalSet(queries=queries, corpus=corpus, qrels=qrels)
 
@@ -300,37 +307,28 @@ def _read_table(folder: Path, name: str) -> Iterator[Row]:
     forms = [folder / f"{name}.jsonl", folder / f"{name}.parquet"]
     if name == "qrels":
         forms += [folder / "qrels.tsv", folder / "qrels" / "test.tsv"]
-    found = [[form] for form in forms if form.is_file()]
+    tables = [[form] for form in forms if form.is_file()]
     names = [str(form.relative_to(folder)) for form in forms] + [f"{name}/*.parquet"]
-    shards = _shards(folder / name, tested=name == "qrels")
-    if not found and not shards and name == "qrels":
-        shards = _shards(folder / "data", tested=True)
+    shards = parquet_shards(folder / name, "test" if name == "qrels" else None)
+    if not tables and not shards and name == "qrels":
+        shards = parquet_shards(folder / "data", "test")
     if shards:
-        found.append(shards)
-    if not found:
+        tables.append(shards)
+    if not tables:
         problem = f"has no table `{name}` (none of {', '.join(names)})"
         raise MrlError(problem, where=folder, hint="a set has queries, corpus and qrels")
-    if len(found) > 1:
-        both = " and ".join(str(files[0].relative_to(folder)) for files in found)
+    if len(tables) > 1:
+        both = " and ".join(str(files[0].relative_to(folder)) for files in tables)
         raise MrlError(f"has the table `{name}` twice: {both}", where=folder, hint="keep one")
     header = ("query-id", "corpus-id") if name == "qrels" else ()
     empty = True
-    for file in found[0]:
+    for file in tables[0]:
         for row in read_rows(file, header=header):
             empty = False
             yield row
     if empty:
-        raise MrlError(f"the table `{name}` is empty", where=found[0][0], hint="add rows to it")
-
-
-def _shards(folder: Path, *, tested: bool) -> list[Path]:
-    """Parquet files in a folder; only those of the test split where there are such, if told."""
-    shards = sorted(folder.glob("*.parquet"))
-    return (tested and [shard for shard in shards if split_of(shard) == "test"]) or shards
+        raise MrlError(f"the table `{name}` is empty", where=tables[0][0], hint="add rows to it")
 
 
 def _write_table(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as lines:
-        lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-    os.replace(partial, file)
+    write_text(file, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import MrlError, needs_extra
 from mrl_jax.data.text.tokenizer import DEFAULT_END
 
 Units = Literal["characters", "words", "pieces"]
@@ -32,13 +32,8 @@ def new_tokenizer(
     Raises:
         MrlError: the library of tokenizers is not installed.
     """
-    try:
+    with needs_extra("text", "making a tokenizer"):
         import tokenizers
-    except ImportError as error:
-        raise MrlError(
-            "making a tokenizer takes tokenizers, which is not installed",
-            hint="install the extra: `pip install 'mrl_jax[text]'`",
-        ) from error
     made = (
         _pieces(tokenizers, texts, max_pieces)
         if units == "pieces"

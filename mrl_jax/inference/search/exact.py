@@ -156,7 +156,7 @@ def _exact_sums(queries: HostArray, documents: HostArray) -> HostArray:
     return np.multiply(queries, documents, dtype=np.float64, order="C").sum(axis=-1)
 
 
-def unit_prefix(
+def truncate(
     vectors: Float32[HostArray, "R E"] | SeparateVectors, dim: int | None
 ) -> Float32[HostArray, "R P"]:
     """The first `dim` coordinates of each row, all of them for None, at unit length.

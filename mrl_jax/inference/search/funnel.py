@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.search.config import Precision
-from mrl_jax.inference.search.exact import search, unit_prefix
+from mrl_jax.inference.search.exact import search, truncate
 from mrl_jax.inference.search.quantize import BinaryStore, Store, stores
 
 SHORTLIST = 100
@@ -60,7 +60,7 @@ class Funnel:
             queries: of the width of the second store.
             k: documents a query.
         """
-        asked = unit_prefix(queries, self.prefix)
+        asked = truncate(queries, self.prefix)
         if self.second is None:
             return self.first.scan(asked, k)
         # In the corpus' own order, so that a stable sort leaves equals in it.
@@ -99,7 +99,7 @@ def make_funnel(
         raise MrlError(f"the short list is {shortlist}, expected 1 or more documents")
     first, second = stores(documents, precision)
     if prefix is not None:
-        first, _ = stores(unit_prefix(documents, prefix), _scanned(precision))
+        first, _ = stores(truncate(documents, prefix), _scanned(precision))
     elif not isinstance(first, BinaryStore):
         return Funnel(first, width, None, width, shortlist)
     return Funnel(first, prefix or width, second, width, shortlist)

@@ -39,7 +39,7 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
         return inner(self, items, **options)
 
     monkeypatch.setattr(Encoder, "text", counted)
-    store = f"data.store={root / 'store'}"
+    store = f"data.document_cache={root / 'store'}"
     first, said = four_steps(root, "first", store)
     np.testing.assert_allclose(first, plain, rtol=1e-5)
     # Each text once, whatever its examples; and the next run embeds none.
@@ -61,7 +61,7 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
         ("data.batch.max_text_tokens=8", "was made with another max_text_tokens"),
         ("model.dtype=bfloat16", "was made with another dtype"),
     ):
-        with pytest.raises(MrlError, match=f"{message}.*data.store"):
+        with pytest.raises(MrlError, match=f"{message}.*data.document_cache"):
             four_steps(root, "none", store, change)
 
 
@@ -86,11 +86,14 @@ def test_a_store_of_something_else_is_refused(tmp_path, part):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "store.json").write_text("{"), "cannot be read as a store"),
-        (lambda f: (f / "store.json").write_text(json.dumps({"format": 9})), "its format is 9"),
-        (lambda f: (f / "store.json").unlink(), "cannot be read as a store"),
+        (lambda f: (f / "cache.json").write_text("{"), "cannot be read as a cache"),
+        (lambda f: (f / "cache.json").write_text(json.dumps({"format": 9})), "the format is not 1"),
+        (lambda f: (f / "cache.json").unlink(), "cannot be read as a cache"),
         (lambda f: (f / "vectors.npy").write_bytes(b"\x93NUMPY"), "vectors.npy: cannot be read"),
-        (lambda f: np.save(f / "vectors.npy", VECTORS[:1]), r"shape \(1, 4\), expected 2 rows"),
+        (
+            lambda f: np.save(f / "vectors.npy", VECTORS[:1]),
+            r"shape \(1, 4\), expected float32 of \(2, any\)",
+        ),
         (lambda f: np.save(f / "vectors.npy", VECTORS.astype("f8")), "holds float64"),
         (
             lambda f: np.save(f / "vectors.npy", np.asarray([{}], object), allow_pickle=True),

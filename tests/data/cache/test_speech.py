@@ -80,12 +80,12 @@ def zipped(path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "store.json").write_text("{"), "cannot be read as a store"),
+        (lambda f: (f / "cache.json").write_text("{"), "cannot be read as a cache"),
         (lambda f: (f / "states.npy").write_bytes(b"\x93NUMPY"), "states.npy: cannot be read"),
         (lambda f: (f / "states.npy").write_bytes(b""), "states.npy: cannot be read"),
         (lambda f: (f / "states.npy").write_bytes(b"PK\x03\x04"), "states.npy: cannot be read"),
         (lambda f: zipped(f / "states.npy"), "states.npy: cannot be read"),
-        (lambda f: (f / "store.json").write_text("[" * 100_000), "cannot be read as a store"),
+        (lambda f: (f / "cache.json").write_text("[" * 100_000), "cannot be read as a cache"),
         (lambda f: (f / "scales.npy").unlink(), "scales.npy: cannot be read"),
         (lambda f: np.save(f / "states.npy", STATES), "states.npy: holds float32 of shape"),
         (lambda f: np.save(f / "scales.npy", SCALES[:2]), r"scales.npy: holds .* of \(3, 2, 4\)"),
@@ -108,13 +108,13 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
     exact = (f"data.speech_cache={root / 'exact'}", "data.speech_cache_dtype=float32")
     first, said = four_steps(root, "first", *exact)
     np.testing.assert_allclose(first, plain, rtol=1e-5)
-    assert json.loads((root / "exact" / "store.json").read_text())["clips"] == 30
-    assert any("hours heard once" in line and "GB of float32" in line for line in said)
+    assert json.loads((root / "exact" / "cache.json").read_text())["clips"] == 30
+    assert any("hours computed once" in line and "GB of float32" in line for line in said)
     # Both stores together, and in parts: the exact cached step reads them as well.
-    both = (*exact, f"data.store={root / 'documents'}", "optim.accumulation_steps=2")
+    both = (*exact, f"data.document_cache={root / 'documents'}", "optim.accumulation_steps=2")
     again, said = four_steps(root, "again", *both)
     np.testing.assert_allclose(again, plain, rtol=1e-4)
-    assert not any("heard once" in line for line in said)
+    assert not any("hours computed once" in line for line in said)
     # Fewer bits: near, not equal.
     for kept, near in (("bfloat16", 0.02), ("int8", 0.02)):
         other, _ = four_steps(
@@ -141,16 +141,15 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
 
 
 def test_training_from_a_store_runs_no_speech_tower(root, monkeypatch):
-    store = f"data.speech_cache={root / 'quiet'}"
-    no_validation = "data.validation="
-    four_steps(root, "loud", store, no_validation)
+    # Calibration runs the tower as well.
+    changes = f"data.speech_cache={root / 'quiet'}", "data.validation=", "model.calibrate=false"
+    four_steps(root, "loud", *changes)
 
     def never(*_: object):
         raise AssertionError("the speech tower ran")
 
     monkeypatch.setattr(HubertEncoder, "__call__", never)
-    monkeypatch.setattr("mrl_jax.training.contrastive.run._calibrate", lambda *_, **__: None)
-    losses, _ = four_steps(root, "quiet run", store, no_validation)
+    losses, _ = four_steps(root, "quiet run", *changes)
     assert len(losses) == 4
 
 
@@ -203,7 +202,7 @@ def test_a_store_that_another_run_made_meanwhile_serves(root, monkeypatch):
 
     def spoiled(*arguments):
         (root / "other").mkdir()
-        (root / "other" / "store.json").write_text(json.dumps({"format": 1, "made_of": {}}))
+        (root / "other" / "cache.json").write_text(json.dumps({"format": 1, "made_of": {}}))
         inner(*arguments)
 
     monkeypatch.setattr(frozen_stores, "write_speech_cache", spoiled)

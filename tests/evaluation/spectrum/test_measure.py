@@ -18,7 +18,7 @@ from mrl_jax.evaluation.spectrum.measure import (
     spectrum,
     views,
 )
-from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.rotation import (
     ROTATION_FILE,
     Rotation,
@@ -40,7 +40,7 @@ def made(queries=30, documents=40, width=16, seed=0):
     asked = held[answers] + 0.25 * rng.normal(size=(queries, width))
     ids, names = [f"d{i}" for i in range(documents)], [f"q{i}" for i in range(queries)]
     qrels = {name: {f"d{answer}": 1} for name, answer in zip(names, answers, strict=True)}
-    asked, held = (unit_prefix(x.astype(np.float32), None) for x in (asked, held))
+    asked, held = (truncate(x.astype(np.float32), None) for x in (asked, held))
     return asked, held, Judgements(names, ids, qrels)
 
 
@@ -201,7 +201,7 @@ def test_a_rotation_changes_prefixes_only(centred):
     rotation = stored(fit_rotation(train, centred=centred), centred=centred)
     turned = [apply_rotation(x, rotation) for x in (asked, held)]
     np.testing.assert_allclose(turned[0] @ turned[1].T, asked @ held.T, atol=2e-6)
-    short = [unit_prefix(x, 4) for x in (*turned, asked, held)]
+    short = [truncate(x, 4) for x in (*turned, asked, held)]
     assert np.abs(short[0] @ short[1].T - short[2] @ short[3].T).max() > 0.1
     energy = (turned[1] - (turned[1].mean(axis=0) if centred else 0)) ** 2
     plain = (held - (held.mean(axis=0) if centred else 0)) ** 2

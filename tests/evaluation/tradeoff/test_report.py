@@ -206,14 +206,14 @@ def test_eval_tradeoff_writes_a_report_and_the_setting(model, data, tmp_path, ca
     (chosen,) = [r for r in found if r.setting["chosen"]]
     within = [r.value for r, b in zip(found, bytes_of, strict=True) if b.value <= 8]
     assert chosen.value == max(within)
-    embedder = mrl_jax.Embedder.load(model, setting=True)
-    setting = embedder.setting
+    embedder = mrl_jax.Embedder.load(model, search_config=True)
+    setting = embedder.search_config
     assert setting is not None
     assert setting.precision == chosen.setting["precision"]
     vectors = embedder.embed_text(["ba ce", "di", "fo gu"])
     assert vectors.shape == (3, setting.width)
     assert embedder.quantize(vectors).search(vectors, 1).shape == (3, 1)
-    assert json.loads((model / "setting.json").read_text())["chosen"]["budget"] == "bytes=8"
+    assert json.loads((model / "search.json").read_text())["chosen"]["budget"] == "bytes=8"
     assert evaluate(*command) == 2
     assert "exists already" in capsys.readouterr().err
     other = (*command[:5], "--out", tmp_path / "other")
@@ -236,20 +236,20 @@ def test_a_setting_is_of_one_head(model, tmp_path):
     copy = tmp_path / "models"
     shutil.copytree(model.parent, copy)
     folder = copy / "model"
-    for path in folder.glob("setting*"):
+    for path in folder.glob("search*"):
         path.unlink()
     with pytest.raises(MrlError, match=r"no such file.*eval\.py tradeoff"):
-        mrl_jax.Embedder.load(folder, setting=True)
+        mrl_jax.Embedder.load(folder, search_config=True)
     info = read_model_info(folder)
     plain = mrl_jax.Embedder.load(folder)
-    assert plain.setting is None
-    with pytest.raises(MrlError, match="no setting was loaded"):
+    assert plain.search_config is None
+    with pytest.raises(MrlError, match="no search config was loaded"):
         plain.quantize(DOCUMENTS)
     whole = plain.embed_text(["ba ce", "di", "fo gu fo"])
     directions = np.linalg.qr(np.random.default_rng(1).normal(size=(16, 4)))[0].astype(np.float32)
     setting = SearchConfig(dim=16, rank=4, precision="int8", shortlist=10)
     write_search_config(folder, info, setting, directions, {})
-    embedder = mrl_jax.Embedder.load(folder, setting=True)
+    embedder = mrl_jax.Embedder.load(folder, search_config=True)
     vectors = embedder.embed_text(["ba ce", "di", "fo gu fo"])
     expected = tradeoff.project(whole, 16, directions)
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
@@ -257,18 +257,18 @@ def test_a_setting_is_of_one_head(model, tmp_path):
     assert embedder.quantize(vectors).bytes_per_document == 4
     spoken = embedder.embed_speech([(tiny_run.clip_of((1, 3), 5), tiny_run.RATE)])
     assert spoken.shape == (1, 4)
-    (array,) = folder.glob("setting-*.npy")
+    (array,) = folder.glob("search-*.npy")
     kept = array.read_bytes()
     array.write_bytes(kept[:-1] + b"x")
-    with pytest.raises(MrlError, match="cannot be read as a setting"):
+    with pytest.raises(MrlError, match="cannot be read as a search config"):
         read_search_config(folder, info)
     array.write_bytes(kept)
     with pytest.raises(MrlError, match=f"another head.*{info.head_digest[:12]}.*0123456789ab"):
         read_search_config(folder, dataclasses.replace(info, head_digest="0123456789abcdef"))
     # Another choice leaves nothing of this one.
     write_search_config(folder, info, SearchConfig(dim=8), None, {})
-    assert {path.name for path in folder.glob("*setting*")} == {"setting.json"}
+    assert {path.name for path in folder.glob("*search*")} == {"search.json"}
     assert read_search_config(folder, info) == (SearchConfig(dim=8), None)
-    (folder / "setting.json").write_text("{")
-    with pytest.raises(MrlError, match="cannot be read as a setting"):
+    (folder / "search.json").write_text("{")
+    with pytest.raises(MrlError, match="cannot be read as a search config"):
         read_search_config(folder, info)

@@ -1,0 +1,66 @@
+"""What the converters need of a family of published checkpoints."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.towers import TOWERS
+from mrl_jax.nn import param_tree
+
+from .checkpoints import Checkpoint
+from .rules import RuleTable, Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a checkpoint is, once its config was read.
+
+    Attributes:
+        kind: one of `mrl_jax.models.towers.TOWERS`.
+        config: our config.
+        leaves: shapes of the module's leaves by path, group first.
+        vocabulary: a recogniser's characters.
+    """
+
+    kind: str
+    config: Any
+    leaves: Mapping[str, Shape]
+    vocabulary: CtcVocabulary | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """How the checkpoints of one model type are read, written and run.
+
+    Attributes:
+        table: their tensor names.
+        parse_config: (config.json, where=) to our config.
+        describe: a checkpoint to what it is.
+        torch_classes: name of transformers' class for each kind of tower.
+        tied: names of an output layer and of the embeddings that it must equal where
+            config.json ties them; None where there is no such layer.
+    """
+
+    table: RuleTable
+    parse_config: Callable[..., Any]
+    describe: Callable[[Checkpoint], Description]
+    torch_classes: Mapping[str, str]
+    tied: tuple[str, str] | None = None
+
+
+def family(name: str) -> Family:
+    """One of `converters.FAMILIES`, from its own file."""
+    return importlib.import_module(f".{name}", __package__).FAMILY
+
+
+def family_of(kind: str) -> Family:
+    """The family of a kind of tower."""
+    return family(TOWERS[kind].family)
+
+
+def encoder_leaves(kind: str, config: Any) -> dict[str, Shape]:
+    """Shapes of an encoder's leaves by path, as a description has them."""
+    leaves = param_tree.flat_weights(TOWERS[kind].abstract(config))
+    return {f"encoder.{path}": leaf.shape for path, leaf in leaves.items()}
