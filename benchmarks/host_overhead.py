@@ -35,8 +35,9 @@ from mrl_jax.models.init import initial_tower
 from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 from mrl_jax.nn import param_tree
+from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.loop import LoopConfig, run_loop
+from mrl_jax.training.loop import LoopConfig, LoopInputs, run_loop
 from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import TrainState, init_state
 
@@ -94,7 +95,9 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
     split, place = param_tree.split(model), Devices("pmap", jax.devices()[:1])
     steps, dims = source.plan.batches_per_epoch, (32, 16, 8)
     optimizer = make_optimizer(OptimConfig(), steps)
-    step = place.compile_step(split.rebuild, optimizer, LossConfig(dims=dims))
+    step = place.compile(
+        make_train_step(split.rebuild, optimizer, LossConfig(dims=dims), axis_name=place.axis_name)
+    )
     frozen = place.replicate(split.frozen)
     host: list[Any] = []
     device: list[Any] = []
@@ -122,22 +125,25 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
             RunCheckpoints(Path(workdir) / "checkpoints", keep_last=1, keep_best=1) as kept,
         ):
             begun = time.perf_counter()
-            run_loop(
-                fresh(),
-                step,
-                frozen,
-                batches,
-                place.put_batch,
-                config=LoopConfig(checkpoint_every=0),
+            inputs = LoopInputs(
+                step=step,
+                frozen=frozen,
+                batches=batches,
+                put_batch=place.put_batch,
                 total_steps=steps,
                 dims=dims,
                 batch_size=BATCH,
                 learning_rate=lambda _: 1e-3,
-                checkpoints=kept,
                 identity={},
-                workdir=Path(workdir),
                 validate=None,
                 score="none",
+            )
+            run_loop(
+                fresh(),
+                inputs,
+                config=LoopConfig(checkpoint_every=0),
+                checkpoints=kept,
+                workdir=Path(workdir),
             )
             return time.perf_counter() - begun
 

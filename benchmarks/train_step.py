@@ -243,6 +243,7 @@ def run_ours(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
     from mrl_jax.nn import param_tree
+    from mrl_jax.training.contrastive.step import make_train_step
     from mrl_jax.training.devices import Devices
     from mrl_jax.training.optim import OptimConfig, make_optimizer
     from mrl_jax.training.state import init_state
@@ -283,7 +284,9 @@ def run_ours(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
         document_vectors=vectors,
     )
     batch = place.put_batch(host)
-    compiled = place.compile_step(split.rebuild, optimizer, LossConfig(dims=DIMS))
+    compiled = place.compile(
+        make_train_step(split.rebuild, optimizer, LossConfig(dims=DIMS), axis_name=place.axis_name)
+    )
 
     def step() -> float:
         nonlocal state

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.extras import missing_package
 from mrl_jax.core.nearest import did_you_mean
 
 _WRONG_CHOICE = re.compile(r"(?s)argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)")
@@ -63,6 +64,12 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
         return main(sys.argv[1:] if argv is None else argv)
     except MrlError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        refusal = missing_package(error)
+        if refusal is None:
+            raise
+        print(f"error: {refusal}", file=sys.stderr)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):

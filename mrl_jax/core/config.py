@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.extras import missing_package
 from mrl_jax.core.nearest import did_you_mean
 
 Config = TypeVar("Config")
@@ -41,11 +42,11 @@ def load_config(path: Path, *kinds: type[Config]) -> Config:
     except MrlError:
         raise
     except Exception as error:  # Whatever the user's file raises.
-        raise MrlError(
-            f"the config fails: {type(error).__name__}: {first_line(error)}",
-            where=path,
-            hint="correct the file",
-        ) from error
+        problem = f"the config fails: {type(error).__name__}: {first_line(error)}"
+        missing = isinstance(error, ImportError) and missing_package(
+            error, by="the config", where=path
+        )
+        raise missing or MrlError(problem, where=path, hint="correct the file") from error
     if not isinstance(config, kinds):
         raise MrlError(
             f"get_config() returns {type(config).__name__}, expected {expected}", where=path

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.demo.small_stage import StageConfig, StageState, advance, begin, finite, result
+from mrl_jax.demo.small_stage import StageConfig, StageState, advance, begin, finite
 from mrl_jax.losses.ctc import ctc_losses
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, encode_transcripts
 from mrl_jax.models.hubert import HubertConfig
@@ -108,7 +108,7 @@ def train_ctc(
         before = number, loss
     if before is not None:
         finite(*before, NAME)
-    return nnx.merge(graphdef, result(state))
+    return nnx.merge(graphdef, state.result)
 
 
 # Static arguments, so that several trainings in one process compile once.
@@ -132,7 +132,7 @@ def _step(
         return jnp.mean(losses / jnp.maximum(counts, 1).astype(jnp.float32))
 
     loss, gradients = jax.value_and_grad(loss_of)(state.params)
-    return advance(state, gradients, stage), loss
+    return advance(state, loss, gradients, stage), loss
 
 
 def _initial(config: HubertConfig, vocabulary: CtcVocabulary, stage: CtcStageConfig) -> HubertCtc:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.text import alike_batches, identities
 from mrl_jax.data.text.tokenizer import pad_tokens
-from mrl_jax.demo.small_stage import StageConfig, StageState, advance, begin, finite, result
+from mrl_jax.demo.small_stage import StageConfig, StageState, advance, begin, finite
 from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.models.init import initial_tower
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
@@ -113,7 +113,7 @@ def train_text_tower(
         before = number, loss
     if before is not None:
         finite(*before, NAME)
-    return nnx.merge(graphdef, result(state))
+    return nnx.merge(graphdef, state.result)
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "stage"))
@@ -149,7 +149,7 @@ def _step(
         ).total
 
     loss, gradients = jax.value_and_grad(loss_of)(state.params)
-    return advance(state, gradients, stage), loss
+    return advance(state, loss, gradients, stage), loss
 
 
 def _stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:

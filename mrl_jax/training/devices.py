@@ -8,20 +8,17 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import MrlError
-from mrl_jax.losses.config import LossConfig
 from mrl_jax.nn.layer_stack import FSDP, InMesh
-from mrl_jax.training.contrastive.step import make_train_step
-from mrl_jax.training.state import Metrics, Rebuild, TrainState
+from mrl_jax.training.state import Step
 
 Parallel = Literal["pmap", "mesh"]
 
@@ -190,28 +187,7 @@ class Devices:
             )
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
-    def compile_step(
-        self,
-        rebuild: Rebuild,
-        optimizer: optax.GradientTransformation,
-        config: LossConfig,
-        *,
-        accumulation_steps: int = 1,
-    ) -> Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]:
-        """The speech step, compiled."""
-        return self.compile(
-            make_train_step(
-                rebuild,
-                optimizer,
-                config,
-                accumulation_steps=accumulation_steps,
-                axis_name=self.axis_name,
-            )
-        )
-
-    def compile(
-        self, step: Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]
-    ) -> Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]:
+    def compile(self, step: Step) -> Step:
         """A step made with `axis_name`, compiled once a batch shape; it consumes its state."""
         if self.parallel == "pmap":
             return jax.pmap(

@@ -101,12 +101,16 @@ def ended(process, status: int = 0) -> tuple[str, str]:
 
 @pytest.mark.slow
 def test_two_hosts_are_one_run(world):
-    def stores(name: str) -> tuple[str, ...]:
+    def caches(name: str) -> tuple[str, ...]:
         speech = f"data.speech_cache={world / f'speech {name}'}"
-        return f"data.store={world / f'store {name}'}", speech, "data.speech_cache_dtype=float32"
+        return (
+            f"data.document_cache={world / f'documents {name}'}",
+            speech,
+            "data.speech_cache_dtype=float32",
+        )
 
-    ended(start(world, "one", *stores("one"), devices=2))
-    both = pair(world, "two", *stores("two"))
+    ended(start(world, "one", *caches("one"), devices=2))
+    both = pair(world, "two", *caches("two"))
     (first, _), (second, _) = map(ended, both)
     assert "on 2 device(s)" in first
     # Gloo's own line aside, the second has nothing to say.
@@ -224,7 +228,7 @@ def test_where_the_first_host_fails_the_others_do_not_wait(world):
 @pytest.mark.parametrize(
     ("store", "message"),
     [
-        ("own", "hosts disagree on the store in own: process 1 of 2 differs from process 0"),
+        ("own", "hosts disagree on the cache in own: process 1 of 2 differs from process 0"),
         ("/dev/null/store", "/dev/null/store: could not be written: "),
     ],
 )

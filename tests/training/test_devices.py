@@ -54,7 +54,7 @@ class LinearTowers(LateFusion):
         self.trained, self.frozen = nnx.data(trained), nnx.data(frozen)
 
     def embed_speech(self, samples, lengths, prompt, prompt_mask):
-        return samples @ self.trained["speech"] + self.trained["bias"][None, :]
+        return samples @ self.trained["kernel"] + self.trained["bias"][None, :]
 
     def embed_text(self, tokens, mask):
         vectors = self.frozen["text"][tokens] * mask[..., None].astype(jnp.float32)
@@ -69,7 +69,7 @@ class LinearTowers(LateFusion):
 def linear(config):
     rng = np.random.default_rng(7)
     trained = {
-        "speech": jnp.asarray(rng.normal(size=(SAMPLES, WIDTH)), jnp.float32),
+        "kernel": jnp.asarray(rng.normal(size=(SAMPLES, WIDTH)), jnp.float32),
         "bias": jnp.asarray(rng.normal(size=WIDTH), jnp.float32),
     }
     if config.learn_temperature:
@@ -91,6 +91,18 @@ def recording():
     record = optax.GradientTransformation(lambda p: jax.tree.map(jnp.zeros_like, p), update)
     adamw = make_optimizer(OptimConfig(learning_rate=1e-3, weight_decay=0.1), STEPS)
     return optax.chain(record, adamw)
+
+
+def compiled_step(place, rebuild, optimizer, config, accumulation_steps=1):
+    return place.compile(
+        make_train_step(
+            rebuild,
+            optimizer,
+            config,
+            accumulation_steps=accumulation_steps,
+            axis_name=place.axis_name,
+        )
+    )
 
 
 def observe(first, state, metrics):
@@ -154,7 +166,7 @@ def parallel_run(model, config, parallel, devices, accumulation_steps=1, fsdp=1)
     # What one device holds of the frozen weights: its part, and what cannot be cut.
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(frozen))
     assert held == whole if fsdp == 1 else held < 1.2 * whole / fsdp
-    step = place.compile_step(rebuild, optimizer, config, accumulation_steps=accumulation_steps)
+    step = compiled_step(place, rebuild, optimizer, config, accumulation_steps)
     first = None
     for batch in full_batches(model):
         share = 8 // jax.process_count()
@@ -318,17 +330,17 @@ class TestWhichReductionIsRight:
 
         def mean_of_local(trained, batch):
             def mean(t):
-                return jnp.mean(jnp.square(batch.samples @ t["speech"]))
+                return jnp.mean(jnp.square(batch.samples @ t["kernel"]))
 
-            return lax.pmean(jax.grad(mean)(trained)["speech"], AXIS)
+            return lax.pmean(jax.grad(mean)(trained)["kernel"], AXIS)
 
         def gradient_of_mean(trained, batch):
             def mean(t):
-                return lax.pmean(jnp.mean(jnp.square(batch.samples @ t["speech"])), AXIS)
+                return lax.pmean(jnp.mean(jnp.square(batch.samples @ t["kernel"])), AXIS)
 
-            return jax.grad(mean)(trained)["speech"]
+            return jax.grad(mean)(trained)["kernel"]
 
-        samples, speech = self.batch.samples, linear(self.config)[1]["speech"]
+        samples, speech = self.batch.samples, linear(self.config)[1]["kernel"]
         full = jax.grad(lambda w: jnp.mean(jnp.square(samples @ w)))(speech)
         twice = self.by_shard_map(mean_of_local, check_vma=True)
         np.testing.assert_allclose(twice, 2 * full, atol=1e-5)
@@ -344,7 +356,7 @@ def test_devices_exchange_vectors_and_gradients_and_nothing_longer(parallel):
     rebuild, trained, frozen = late_fusion(LOSSES["infonce"])
     place, optimizer = Devices(parallel, jax.devices()[:2]), make_optimizer(OptimConfig(), 5)
     state, frozen = place.replicate((init_state(trained, optimizer), frozen))
-    step = place.compile_step(rebuild, optimizer, LOSSES["infonce"])
+    step = compiled_step(place, rebuild, optimizer, LOSSES["infonce"])
     batch = place.put_batch(tiny_batch(8, samples=480))
     program = step.lower(state, frozen, batch).compile().as_text()
     gathered = re.findall(r" = \w+\[([\d,]*)\]\S* all-gather\(", program)
@@ -360,7 +372,7 @@ def test_shared_out_weights_come_to_the_rows():
     rebuild, trained, frozen = late_fusion(LOSSES["infonce"])
     place, optimizer = Devices("mesh", jax.devices()[:2], 2), make_optimizer(OptimConfig(), 5)
     state = place.replicate(init_state(trained, optimizer))
-    step = place.compile_step(rebuild, optimizer, LOSSES["infonce"])
+    step = compiled_step(place, rebuild, optimizer, LOSSES["infonce"])
     batch = place.put_batch(tiny_batch(rows, samples=480))
     frozen = place.place_frozen(frozen, least=1)
     program = step.lower(state, frozen, batch).compile().as_text()
@@ -377,7 +389,7 @@ def test_the_old_state_is_consumed_and_frozen_arrays_are_not(parallel):
     place, optimizer = Devices(parallel), make_optimizer(OptimConfig(), 5)
     state = place.replicate(init_state(trained, optimizer))
     frozen = place.replicate(frozen)
-    step = place.compile_step(rebuild, optimizer, LOSSES["infonce"])
+    step = compiled_step(place, rebuild, optimizer, LOSSES["infonce"])
     batch = place.put_batch(tiny_batch(8, samples=SAMPLES))
     new, _ = step(state, frozen, batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))

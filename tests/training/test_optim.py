@@ -5,12 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
+from tiny_ctc import TINY
+from tiny_fusion import TEXT, tiny_model
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mrl_jax.models.init import initial_recogniser, initial_tower
+from mrl_jax.nn import param_tree
 from mrl_jax.training.optim import (
     TEMPERATURE_RANGE,
     OptimConfig,
-    kernels_by_name,
+    decay_mask,
     learning_rate,
     make_optimizer,
 )
@@ -98,7 +105,65 @@ def test_adafactor_by_hand_and_its_small_state():
 
 def test_decay_by_name_leaves_stacked_norms_alone():
     stacked = {"norm": {"scale": jnp.ones((2, 3))}, "proj": {"kernel": jnp.ones((2, 3, 3))}}
-    assert kernels_by_name(stacked) == {"norm": {"scale": False}, "proj": {"kernel": True}}
+    assert decay_mask(stacked) == {"norm": {"scale": False}, "proj": {"kernel": True}}
+
+
+TEXT_LAYER = (
+    *(f"attention.{name}_proj" for name in "qkvo"),
+    *(f"mlp.{name}_proj" for name in ("down", "gate", "up")),
+)
+SPEECH_LAYER = (
+    *(f"attention.{name}_proj" for name in ("q", "k", "v", "out")),
+    "feed_forward.down",
+    "feed_forward.up",
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "decayed"),
+    [
+        ("late_fusion", {"head.frame_downsample.kernel", "head.frame_projection.kernel"}),
+        ("dual_encoder", {"head.projections.to_16.kernel", "head.projections.to_4.kernel"}),
+        ("nested dual_encoder", {"head.projections.to_16.kernel"}),
+        ("qwen3", {f"layers.{name}.kernel" for name in TEXT_LAYER}),
+        (
+            "hubert_ctc",
+            {
+                *(f"encoder.feature_encoder.blocks.{block}.conv.kernel" for block in range(2)),
+                *(f"encoder.layers.{name}.kernel" for name in SPEECH_LAYER),
+                "encoder.projection.kernel",
+                "encoder.position_conv.direction",
+                "lm_head.kernel",
+            },
+        ),
+    ],
+)
+def test_what_is_decayed_of_each_model(model, decayed):
+    trained = param_tree.split(trained_model(model)).trained
+    mask = param_tree.flatten(decay_mask(trained))
+    assert {path for path, chosen in mask.items() if chosen} == decayed
+    if "head." in min(decayed):
+        # The leaves of two axes, as a head has no stacked layers.
+        matrices = {p for p, leaf in param_tree.flatten(trained).items() if leaf.ndim > 1}
+        assert matrices == decayed
+    # On a tree of NNX as well.
+    state = nnx.to_flat_state(decay_mask(nnx.state(trained_model(model), nnx.Param)))
+    assert {param_tree.dotted(path) for path, leaf in state if leaf.get_value()} == decayed
+
+
+def trained_model(name: str) -> nnx.Module:
+    if name == "qwen3":
+        return initial_tower(TEXT, 0)
+    if name == "hubert_ctc":
+        return initial_recogniser(TINY, CtcVocabulary(("<pad>", "|", "a")), 0)
+    model = tiny_model(learn_temperature=True)
+    if name == "late_fusion":
+        return model
+    nested = name.startswith("nested")
+    config = DualEncoderConfig(
+        dims=() if nested else (16, 4), nested=nested, learn_temperature=True
+    )
+    return DualEncoder(model.speech, model.text, config=config, rngs=nnx.Rngs(0))
 
 
 def test_only_kernels_are_decayed():

@@ -128,7 +128,9 @@ class BatchPlan:
         return [batches[place] for place in order]
 
 
-def read_batches(source: Steps, *, start: int, config: ClipBatchConfig) -> Generator[Any, None, None]:
+def read_batches(
+    source: Steps, *, start: int, config: ClipBatchConfig
+) -> Generator[Any, None, None]:
     """Batches from step `start` on, made ahead by Grain in threads or processes.
 
     Closing the generator ends the threads or processes.

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, first_line, needs_extra
+from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.extras import require
 from mrl_jax.data.audio.encode import FULL_SCALE
 from mrl_jax.data.build.info import INDEX_COLUMNS, REBUILD, index_path, read_build
 from mrl_jax.data.sets.tables import open_parquet
@@ -132,8 +133,10 @@ class SpeechDataset:
         return opened[1]
 
     def _open(self) -> Any:
-        with needs_extra("train", "reading a data set", self.folder):
-            import tensorflow_datasets as tfds
+        packages = ("tensorflow_datasets", "array_record")
+        require(*packages, by="reading a data set", where=self.folder)
+        import tensorflow_datasets as tfds
+
         try:
             place = self.folder / "speech_data" / "1.0.0"
             return tfds.builder_from_directory(place).as_data_source(

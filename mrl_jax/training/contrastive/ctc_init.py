@@ -51,9 +51,9 @@ def init_from_ctc(
     recogniser = load_hubert_ctc(folder, dtype=jnp.float32)
     if recogniser.vocabulary is None:
         raise MrlError(
-            "the recogniser has no vocabulary, and model.start=ctc spells with it",
+            "the recogniser has no vocabulary, and model.head_init=ctc spells with it",
             where=folder,
-            hint="convert it from a folder with vocab.json, or set model.start=random",
+            hint="convert it from a folder with vocab.json, or set model.head_init=random",
         )
     embeddings = np.asarray(model.text.embed_tokens.embedding[...], np.float32)
     spelled, rest = character_vectors(recogniser.vocabulary, tokenizer, embeddings)

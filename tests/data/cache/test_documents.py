@@ -39,7 +39,7 @@ def test_a_run_with_a_store_is_that_without(root, monkeypatch):
         return inner(self, items, **options)
 
     monkeypatch.setattr(Encoder, "text", counted)
-    store = f"data.store={root / 'store'}"
+    store = f"data.document_cache={root / 'store'}"
     first, said = four_steps(root, "first", store)
     np.testing.assert_allclose(first, plain, rtol=1e-5)
     # Each text once, whatever its examples; and the next run embeds none.

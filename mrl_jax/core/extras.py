@@ -1,0 +1,54 @@
+"""Optional packages: which extra of `mrl_jax` brings one."""
+
+import importlib.util
+
+from mrl_jax.core.errors import MrlError
+
+EXTRAS = {
+    "array_record": "train",
+    "ctranslate2": "cascade",
+    "espeakng_loader": "demo",
+    "faiss": "bench",
+    "grain": "train",
+    "jinja2": "train",
+    "jiwer": "train",
+    "librosa": "audio",
+    "matplotlib": "train",
+    "pyarrow": "train",
+    "sklearn": "train",
+    "soundfile": "audio",
+    "soxr": "demo",
+    "tensorboardX": "train",
+    "tensorflow_datasets": "train",
+    "tokenizers": "text",
+    "torch": "bin",
+    "transformers": "text",
+}
+"""Import name: the smallest extra that installs it."""
+
+
+def require(*modules: str, by: str, where: object = None) -> None:
+    """Check that optional packages are installed, before a command begins what takes them.
+
+    Args:
+        by: what takes them, to begin the message with.
+
+    Raises:
+        MrlError: one is not installed; the extra that installs it is named.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise _missing(module, by, where)
+
+
+def missing_package(
+    error: ImportError, *, by: str = "this", where: object = None
+) -> MrlError | None:
+    """A failed import as an error that names the extra; None where no extra has the module."""
+    module = (error.name or "").partition(".")[0]
+    return _missing(module, by, where) if module in EXTRAS else None
+
+
+def _missing(module: str, by: str, where: object) -> MrlError:
+    hint = f"install the extra: `pip install 'mrl_jax[{EXTRAS[module]}]'`"
+    return MrlError(f"{by} takes {module}, which is not installed", where=where, hint=hint)
