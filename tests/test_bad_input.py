@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tiny_towers import JSONS
 
 from converters.__main__ import main
 from converters.convert import convert
@@ -21,40 +22,12 @@ from mrl_jax import load_hubert, load_hubert_ctc, load_qwen3
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
 
-CONFIGS: dict[str, dict[str, Any]] = {
-    "qwen3": {
-        "model_type": "qwen3",
-        "vocab_size": 101,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "rope_theta": 1e6,
-        "rms_norm_eps": 1e-6,
-    },
-    "hubert": {
-        "model_type": "hubert",
-        "vocab_size": 13,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "conv_dim": [16] * 7,
-        "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-        "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-    },
-}
-
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Sound checkpoints and towers, to be copied before they are spoiled."""
     root = tmp_path_factory.mktemp("originals")
-    for family, config in CONFIGS.items():
+    for family, config in JSONS.items():
         (root / "config.json").write_text(json.dumps(config))
         random_init(family, root / "config.json", root / family)
         convert(str(root / family), root / f"{family}-tower", family=family)
@@ -697,7 +670,7 @@ def test_a_tower_is_loaded_by_its_own_function(originals):
 def test_an_export_of_altered_weights(originals, place, tmp_path, refused):
     """Another tower's weights of the same shapes: only the digest tells."""
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(CONFIGS["qwen3"]))
+    config.write_text(json.dumps(JSONS["qwen3"]))
     random_init("qwen3", config, tmp_path / "other", seed=1)
     convert(str(tmp_path / "other"), tmp_path / "other-tower", family="qwen3")
     tower = shutil.copytree(originals["qwen3-tower"], tmp_path / "tower")

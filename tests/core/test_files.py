@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_towers import QWEN3_JSON
 
 from converters.convert import convert
 from converters.export import export
@@ -22,21 +23,9 @@ from mrl_jax import load_qwen3
 from mrl_jax.core.errors import MrlError, as_os_error
 from mrl_jax.core.files import check_apart, staged_folder
 
-TINY = {
-    "model_type": "qwen3",
-    "vocab_size": 101,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "rope_theta": 1e6,
-    "rms_norm_eps": 1e-6,
-}
 # 141 MB, so that writing takes long enough to be interrupted.
 LARGE = {
-    **TINY,
+    **QWEN3_JSON,
     "vocab_size": 20000,
     "hidden_size": 512,
     "intermediate_size": 1536,
@@ -55,7 +44,7 @@ def checkpoint(place: Path, config: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint(tmp_path_factory.mktemp("tiny"), TINY)
+    return checkpoint(tmp_path_factory.mktemp("tiny"), QWEN3_JSON)
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +329,7 @@ def fill(disk: Path, leave: int) -> Path:
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, tmp_path):
-    source = checkpoint(tmp_path, {**TINY, "vocab_size": 60_000})  # 7.7 MB
+    source = checkpoint(tmp_path, {**QWEN3_JSON, "vocab_size": 60_000})  # 7.7 MB
     size = (source / "model.safetensors").stat().st_size
     filler = fill(small_disk, leave=size // 2)
     with pytest.raises(MrlError, match=r"needs 0\.01 GB, and 0\.00 GB are free"):
