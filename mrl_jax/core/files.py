@@ -171,9 +171,7 @@ def _alive(pid: int) -> bool:
 def make_folder(workdir: Path) -> None:
     """The run's folder, made if it is not there."""
     if workdir.exists() and not workdir.is_dir():
-        raise MrlError(
-            "is a file, expected a folder", where=workdir, hint="choose another --workdir"
-        )
+        raise MrlError("is a file, expected a folder", where=workdir, hint="choose another name")
     workdir.mkdir(parents=True, exist_ok=True)
 
 

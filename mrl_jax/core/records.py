@@ -37,6 +37,8 @@ def as_record(raw: Mapping[str, Any], kind: type[Record]) -> Record:
         return _CONVERTER.structure(raw, kind)
     except cattrs.errors.ForbiddenExtraKeysError as error:
         raise ValueError(f"unknown fields: {', '.join(sorted(error.extra_fields))}") from error
+    except cattrs.errors.CattrsError as error:
+        raise ValueError(str(error)) from error
     except KeyError as error:
         raise ValueError(f"the field {error} is missing") from error
 

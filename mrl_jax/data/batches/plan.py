@@ -10,7 +10,6 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
-from mrl_jax.data.audio.augment import Augment as Augment
 
 GRID = 1600
 """Bucket sizes are whole tenths of a second at 16 kHz."""

@@ -13,7 +13,7 @@ from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.plan import identities
 from mrl_jax.data.sets.text_pairs import TextPair
-from mrl_jax.data.text.prompts import prompt_of as prompt_of
+from mrl_jax.data.text.prompts import prompt_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
 POOL = 8

@@ -11,7 +11,6 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file, first_line
 from mrl_jax.core.extras import require
-from mrl_jax.data.text.prompts import query_prompt as query_prompt
 
 DEFAULT_END = "<|endoftext|>"
 """What Qwen3-Embedding appends and pools: its padding token, not its `eos_token`."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens, query_prompt
+from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
 tokenizers = pytest.importorskip("tokenizers")
 END = "<|endoftext|>"
@@ -110,8 +110,3 @@ def test_padding():
     assert tokens.dtype == np.int32
     assert pad_tokens([[3]], 4)[0].shape == (1, 4)
     assert pad_tokens([[], []])[0].shape == (2, 0)
-
-
-def test_the_prompt_of_a_task():
-    assert query_prompt("Find the text.") == "Find the text.\nQuery:"
-    assert query_prompt("") == ""
