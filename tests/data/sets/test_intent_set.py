@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hub_tables import wav
+from hub_tables import parquet, pyarrow, wav
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.digests import digest_intent_set
@@ -15,10 +15,6 @@ from mrl_jax.data.sets.intent_set import (
     load_intent_audio,
     read_intent_set,
 )
-
-pyarrow = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
-soundfile = pytest.importorskip("soundfile")
 
 ROWS = [
     {"id": "a", "text": "Fan laa mana jote kàrt?", "label": "card_arrival", "split": "train"},

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hub_tables import tone
+from hub_tables import parquet, pyarrow, soundfile, tone
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_clip
@@ -23,10 +23,6 @@ from mrl_jax.data.sets.retrieval_set import (
     read_retrieval_set,
     write_retrieval_set,
 )
-
-pyarrow = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
-soundfile = pytest.importorskip("soundfile")
 
 Rows = list[dict[str, Any]]
 TEXTS = ("Où vend-on le mil ?", "Le mil coûte cent francs.", "Bonjour.")
