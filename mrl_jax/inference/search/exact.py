@@ -212,9 +212,7 @@ class _Candidates:
     others: Float32[HostArray, " Q"]
 
 
-def _rank_rows(
-    queries: HostArray, scan: _Scan, k: int
-) -> tuple[HostArray, HostArray, HostArray]:
+def _rank_rows(queries: HostArray, scan: _Scan, k: int) -> tuple[HostArray, HostArray, HostArray]:
     """Scores, indices and ties of some queries; again where rounding leaves a doubt."""
     documents = scan.documents
     wanted = min(k + SPARE, len(documents))
