@@ -74,9 +74,10 @@ def test_a_cascade_stands_beside_models(root, tmp_path, monkeypatch, capsys):
     # The corpus holds the true transcripts: as queries they come first.
     assert all(row["reference_rank"] == 1 for row in rows)
     assert all((row["ndcg@10"] == 1) == (row["rank"] == 1) for row in rows)
-    pair = [[r[key] for r in rows] for key in ("reference", "recognised")]
-    assert found["pipe", "wer", None, None].value == pytest.approx(jiwer.wer(*pair))
-    assert found["pipe", "cer", None, None].value == pytest.approx(jiwer.cer(*pair))
+    references, hypotheses = ([r[key] for r in rows] for key in ("reference", "recognised"))
+    wer, cer = jiwer.wer(references, hypotheses), jiwer.cer(references, hypotheses)
+    assert found["pipe", "wer", None, None].value == pytest.approx(wer)
+    assert found["pipe", "cer", None, None].value == pytest.approx(cer)
     lost = found["pipe", "ndcg@10 less that from true transcripts", 32, None].value
     assert lost == pytest.approx(np.mean(scores) - 1)
     embedder = mrl_jax.Embedder.load(root / "model")
