@@ -91,10 +91,10 @@ def embed_batches(
         MrlError: there are no rows.
     """
     vectors: HostArray | None = None
-    for rows, found in run_batches(lengths, inputs, program, **options):
+    for rows, batch in run_batches(lengths, inputs, program, **options):
         if vectors is None:
-            vectors = np.zeros((len(lengths), found.shape[1]), np.float32)
-        vectors[rows] = found
+            vectors = np.zeros((len(lengths), batch.shape[1]), np.float32)
+        vectors[rows] = batch
     if vectors is None:
         raise MrlError("there is nothing to embed", hint="pass one clip or text, or more")
     return vectors

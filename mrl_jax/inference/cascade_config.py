@@ -35,7 +35,7 @@ from mrl_jax.models.speech_tower import Padding
 FORMAT = 1
 
 
-CASCADE_FILE = PIPELINE_FILE = "cascade.json"
+CASCADE_FILE = "cascade.json"
 
 
 NONE = "none"
@@ -239,7 +239,7 @@ def translator_config(config: CascadeConfig, base: Path) -> TranslatorConfig:
 
 
 def _used(config: CascadeConfig) -> CascadeConfig:
-    """The config without what is not read.
+    """The config with defaults in the fields that are not read.
 
     Checked here and not in the config itself, whose defaults have no languages.
 

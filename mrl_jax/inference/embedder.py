@@ -91,8 +91,8 @@ class Embedder:
         info = read_model_info(folder)
         if search_config and rotation:
             raise MrlError(
-                "both the search config and the rotation are asked for, and search configs are "
-                "measured without a rotation",
+                "both a search config and a rotation are given, and search configs are measured "
+                "without a rotation",
                 where=folder,
                 hint="pass one of them",
             )

@@ -17,7 +17,6 @@ from tiny_cascade import (
     QUERIES,
     copied,
     lines,
-    make_parts,
     make_recogniser,
     records_of,
     refused,
@@ -26,7 +25,6 @@ from tiny_cascade import (
     write_config,
     written,
 )
-from tiny_nllb import make_nllb
 
 import mrl_jax
 from mrl_jax.checkpoints.towers import load_hubert_ctc
@@ -46,16 +44,6 @@ from mrl_jax.inference.translation import Translator
 CASCADE = "mrl_jax.inference.cascade_command"
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    return make_parts(tmp_path_factory.mktemp("cascade"))
-
-
-@pytest.fixture(scope="module")
-def nllb(tmp_path_factory):
-    return make_nllb(tmp_path_factory.mktemp("nllb"))
 
 
 def test_a_cascade_stands_beside_models(root, tmp_path, monkeypatch, capsys):
@@ -80,15 +68,16 @@ def test_a_cascade_stands_beside_models(root, tmp_path, monkeypatch, capsys):
     # What each stage makes of one clip alone.
     model = load_hubert_ctc(root / "recogniser")
     clip = load_clip(root / "set" / "q3.wav", tiny_run.RATE)
-    heard = model.decode(model(*mrl_jax.pad_clips([clip], model.encoder.config)))[0]
-    assert rows[3]["recognised"] == rows[3]["translation"] == heard
+    alone = model.decode(model(*mrl_jax.pad_clips([clip], model.encoder.config)))[0]
+    assert rows[3]["recognised"] == rows[3]["translation"] == alone
     assert len({row["recognised"] for row in rows}) > 1
-    # The corpus holds the very words: said, they are found.
+    # The corpus holds the true transcripts: as queries they come first.
     assert all(row["reference_rank"] == 1 for row in rows)
     assert all((row["ndcg@10"] == 1) == (row["rank"] == 1) for row in rows)
-    said, wrote = [r["reference"] for r in rows], [r["recognised"] for r in rows]
-    assert found["pipe", "wer", None, None].value == pytest.approx(jiwer.wer(said, wrote))
-    assert found["pipe", "cer", None, None].value == pytest.approx(jiwer.cer(said, wrote))
+    references, hypotheses = ([r[key] for r in rows] for key in ("reference", "recognised"))
+    wer, cer = jiwer.wer(references, hypotheses), jiwer.cer(references, hypotheses)
+    assert found["pipe", "wer", None, None].value == pytest.approx(wer)
+    assert found["pipe", "cer", None, None].value == pytest.approx(cer)
     lost = found["pipe", "ndcg@10 less that from true transcripts", 32, None].value
     assert lost == pytest.approx(np.mean(scores) - 1)
     embedder = mrl_jax.Embedder.load(root / "model")
@@ -126,10 +115,7 @@ def test_a_column_stands_for_another_recogniser(root, tmp_path):
     names = ("whisper", "transcript")
     models = [f"{n}={written(root, tmp_path / n, transcripts=n)}" for n in names]
     report_compare(models, root / "set", tmp_path / "out")
-    found, rows = (
-        records_of(tmp_path / "out"),
-        lines(tmp_path / "out" / "stages.jsonl"),
-    )
+    found, rows = records_of(tmp_path / "out"), lines(tmp_path / "out" / "stages.jsonl")
     rows = [row for row in rows if row["system"] == "whisper"]
     assert [row["wer"] for row in rows[:4]] == [1, 0, 0.5, 0]
     scores = np.asarray([row["ndcg@10"] for row in rows])
@@ -192,20 +178,17 @@ def test_a_translator_stands_between(root, nllb, tmp_path):
     names = {"french": fields, "english": {**fields, "target_language": "eng_Latn"}, "none": {}}
     models = [f"{n}={written(root, tmp_path / n, **f)}" for n, f in names.items()]
     report_compare(models, root / "set", tmp_path / "out")
-    found, rows = (
-        records_of(tmp_path / "out"),
-        lines(tmp_path / "out" / "stages.jsonl"),
-    )
+    found, rows = records_of(tmp_path / "out"), lines(tmp_path / "out" / "stages.jsonl")
     by_name = {n: [row for row in rows if row["system"] == n] for n in names}
-    heard = [row["recognised"] for row in by_name["none"]]
-    assert [row["translation"] for row in by_name["none"]] == heard
+    transcripts = [row["recognised"] for row in by_name["none"]]
+    assert [row["translation"] for row in by_name["none"]] == transcripts
     info = read_cascade(tmp_path / "french")
     translator = Translator(translator_config(info.config, tmp_path / "french"))
-    assert [row["recognised"] for row in by_name["french"]] == heard
-    assert [row["translation"] for row in by_name["french"]] == translator.translate(heard)
-    said = [row["reference"] for row in by_name["french"]]
+    assert [row["recognised"] for row in by_name["french"]] == transcripts
+    assert [row["translation"] for row in by_name["french"]] == translator.translate(transcripts)
+    references = [row["reference"] for row in by_name["french"]]
     true = [row["reference_translation"] for row in by_name["french"]]
-    assert true == translator.translate(said)
+    assert true == translator.translate(references)
     assert [row["translation"] for row in by_name["english"]] != true
     parameters = {n: found[n, "parameters", None, None].value for n in names}
     assert np.isnan(parameters["french"])  # CTranslate2 does not count them.
@@ -222,7 +205,7 @@ def test_a_translator_stands_between(root, nllb, tmp_path):
         read_cascade(tmp_path / "french")
 
 
-def test_what_is_heard_may_be_nothing(root, nllb, tmp_path):
+def test_transcripts_may_be_empty(root, nllb, tmp_path):
     make_recogniser(root / "towers" / "speech", tmp_path / "silent", silent=True)
     fields = {**translating(nllb[2]), "recogniser": str(tmp_path / "silent")}
     folder = written(root, tmp_path / "p", **fields)

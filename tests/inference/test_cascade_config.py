@@ -3,11 +3,9 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
-from tiny_cascade import make_parts, refused, write_config, written
-from tiny_nllb import make_nllb
+from tiny_cascade import refused, write_config, written
 
 from mrl_jax.core.config import load_config
 from mrl_jax.core.errors import MrlError
@@ -25,16 +23,6 @@ CONVERTED = r"(?:(?:mrl-jax convert|python -m converters) \w+ \S+|--output_dir) 
 CASCADE = "mrl_jax.inference.cascade_command"
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    return make_parts(tmp_path_factory.mktemp("cascade"))
-
-
-@pytest.fixture(scope="module")
-def nllb(tmp_path_factory):
-    return make_nllb(tmp_path_factory.mktemp("nllb"))
 
 
 def test_what_cannot_be_a_cascade_is_refused(root, nllb, tmp_path, capsys):

@@ -18,9 +18,12 @@ from mrl_jax.evaluation.spectrum.fit_rotation import fit_model_rotation
 RATE = tiny_run.RATE
 
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tiny_run.make_model(tmp_path_factory.mktemp("models"))
+def folder(root) -> Path:
+    return root / "model"
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +85,9 @@ def test_a_file_and_its_samples_are_the_same(embedder, tmp_path):
 
 def test_prompts_change_queries_and_tasks_name_them(embedder):
     plain = embedder.embed_speech(CLIPS[:1])
-    message = embedder.embed_speech(CLIPS[:1], prompt="ba ce\nQuery:")
-    assert np.abs(plain - message).max() > 1e-3
-    np.testing.assert_array_equal(message, embedder.embed_speech(CLIPS[:1], task="find"))
+    prompted = embedder.embed_speech(CLIPS[:1], prompt="ba ce\nQuery:")
+    assert np.abs(plain - prompted).max() > 1e-3
+    np.testing.assert_array_equal(prompted, embedder.embed_speech(CLIPS[:1], task="find"))
     with pytest.raises(MrlError, match="the task 'sing' has no prompt"):
         embedder.embed_speech(CLIPS[:1], task="sing")
     with pytest.raises(MrlError, match="both prompt and task"):
@@ -93,10 +96,10 @@ def test_prompts_change_queries_and_tasks_name_them(embedder):
 
 def test_written_queries_have_prompts_too(embedder):
     plain = embedder.embed_text(["di fo"])
-    message = embedder.embed_text(["di fo"], prompt="ba ce\nQuery:")
-    assert np.abs(plain - message).max() > 1e-3
-    np.testing.assert_array_equal(message, embedder.embed_text(["di fo"], task="find"))
-    np.testing.assert_array_equal(message, embedder.embed_text(["ba ce\nQuery:di fo"]))
+    prompted = embedder.embed_text(["di fo"], prompt="ba ce\nQuery:")
+    assert np.abs(plain - prompted).max() > 1e-3
+    np.testing.assert_array_equal(prompted, embedder.embed_text(["di fo"], task="find"))
+    np.testing.assert_array_equal(prompted, embedder.embed_text(["ba ce\nQuery:di fo"]))
     np.testing.assert_array_equal(plain, embedder.embed_text(["di fo"], prompt=""))
     with pytest.raises(MrlError, match="the task 'sing' has no prompt"):
         embedder.embed_text(["di"], task="sing")
@@ -104,27 +107,27 @@ def test_written_queries_have_prompts_too(embedder):
         embedder.embed_text(["di"], task="find", prompt="ba")
 
 
-def test_a_rotation_turns_both_sides_alike(folder, embedder, tmp_path):
+def test_a_rotation_is_applied_to_both_sides(folder, embedder, tmp_path):
     copy = tmp_path / "models"
     shutil.copytree(folder.parent, copy)
     with pytest.raises(MrlError, match=r"has no rotation.*mrl-jax rotate"):
         mrl_jax.Embedder.load(copy / "model", rotation=True)
     data = tiny_run.make_retrieval_set(tmp_path / "set")
     fit_model_rotation(copy / "model", data)
-    turned = mrl_jax.Embedder.load(copy / "model", rotation=True)
-    assert turned.rotation is not None
+    rotated_embedder = mrl_jax.Embedder.load(copy / "model", rotation=True)
+    assert rotated_embedder.rotation is not None
     texts = ["ba ce", "di fo", "gu"]
     whole = [embedder.embed_speech(CLIPS), embedder.embed_text(texts)]
-    rotated = [turned.embed_speech(CLIPS), turned.embed_text(texts)]
+    rotated = [rotated_embedder.embed_speech(CLIPS), rotated_embedder.embed_text(texts)]
     np.testing.assert_allclose(rotated[0] @ rotated[1].T, whole[0] @ whole[1].T, atol=1e-5)
-    expected = whole[1] @ turned.rotation.matrix[:, :8]
+    expected = whole[1] @ rotated_embedder.rotation.matrix[:, :8]
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(turned.embed_text(texts, dim=8), expected, atol=1e-5)
+    np.testing.assert_allclose(rotated_embedder.embed_text(texts, dim=8), expected, atol=1e-5)
     assert np.abs(expected - embedder.embed_text(texts, dim=8)).max() > 0.05
     # Without the flag the rotation that lies there does nothing.
     again = mrl_jax.Embedder.load(copy / "model")
     np.testing.assert_array_equal(again.embed_text(texts), whole[1])
-    with pytest.raises(MrlError, match="both the search config and the rotation"):
+    with pytest.raises(MrlError, match="both a search config and a rotation"):
         mrl_jax.Embedder.load(copy / "model", search_config=True, rotation=True)
 
 
@@ -168,7 +171,7 @@ def test_towers_of_another_model_are_refused_with_both_digests(folder, tmp_path)
     mrl_jax.Embedder.load(copy / "model")
 
 
-def test_damaged_models_are_told(folder, tmp_path):
+def test_damaged_models_are_refused(folder, tmp_path):
     with pytest.raises(MrlError, match=r"no such file.*train\.py"):
         mrl_jax.Embedder.load(tmp_path)
     copy = tmp_path / "models"

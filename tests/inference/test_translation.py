@@ -15,17 +15,12 @@ TEXTS = ["ba ce di", "fo", "gu ba ba ce di fo", "", "di, xyz gu"]
 LONGEST = 24
 
 
-@pytest.fixture(scope="module")
-def nllb(tmp_path_factory):
-    return make_nllb(tmp_path_factory.mktemp("nllb"))
-
-
-def asked(folder: Path, **changes) -> TranslatorConfig:
+def config_of(folder: Path, **changes) -> TranslatorConfig:
     fields = {"source": "wol_Latn", "target": "fra_Latn", "max_tokens": LONGEST}
     return TranslatorConfig(folder=folder, **{**fields, **changes})
 
 
-def theirs(model, tokenizer, text: str, target: str) -> str:
+def reference_of(model, tokenizer, text: str, target: str) -> str:
     inputs = tokenizer(text, return_tensors="pt")
     written = model.generate(
         **inputs,
@@ -39,26 +34,26 @@ def theirs(model, tokenizer, text: str, target: str) -> str:
 
 def test_greedy_translation_is_transformers(nllb):
     model, tokenizer, folder = nllb
-    translator = Translator(asked(folder))
+    translator = Translator(config_of(folder))
     found = translator.translate(TEXTS)
-    expected = [theirs(model, tokenizer, text, "fra_Latn") if text else "" for text in TEXTS]
+    expected = [reference_of(model, tokenizer, text, "fra_Latn") if text else "" for text in TEXTS]
     assert found == expected
     assert found[3] == ""
     assert len({text for text in found if text}) > 1  # It reads what it is given.
     for text in filter(None, TEXTS):
         assert translator.tokens(text) == tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)
     # Must differ: another language, and a text alone or in a batch must not.
-    english = Translator(asked(folder, target="eng_Latn")).translate(TEXTS)
+    english = Translator(config_of(folder, target="eng_Latn")).translate(TEXTS)
     assert english != found
     assert translator.translate([TEXTS[2]]) == [found[2]]
 
 
 def test_codes_stand_where_the_tokenizer_puts_them(tmp_path):
     model, tokenizer, folder = make_nllb(tmp_path, legacy=True)
-    translator = Translator(asked(folder))
+    translator = Translator(config_of(folder))
     assert translator.tokens("ba")[-2:] == ["</s>", "wol_Latn"]
     assert translator.tokens("ba") == tokenizer.convert_ids_to_tokens(tokenizer("ba").input_ids)
-    assert translator.translate(["ba ce"]) == [theirs(model, tokenizer, "ba ce", "fra_Latn")]
+    assert translator.translate(["ba ce"]) == [reference_of(model, tokenizer, "ba ce", "fra_Latn")]
 
 
 @pytest.mark.parametrize(
@@ -72,10 +67,10 @@ def test_codes_stand_where_the_tokenizer_puts_them(tmp_path):
 )
 def test_an_unknown_language_is_named_with_the_nearest(nllb, code, message):
     with pytest.raises(MrlError, match="source_language: the tokenizer does not know") as error:
-        Translator(asked(nllb[2], source=code))
+        Translator(config_of(nllb[2], source=code))
     assert message.lower() in str(error.value).lower()
     with pytest.raises(MrlError, match="target_language"):
-        Translator(asked(nllb[2], target=code))
+        Translator(config_of(nllb[2], target=code))
 
 
 def broken(nllb, folder: Path, kind: str) -> Path:
@@ -111,7 +106,7 @@ BROKEN = [
 @pytest.mark.parametrize(("kind", "message"), BROKEN)
 def test_a_folder_that_is_no_translator(nllb, tmp_path, kind, message):
     with pytest.raises(MrlError) as error:
-        Translator(asked(broken(nllb, tmp_path, kind)))
+        Translator(config_of(broken(nllb, tmp_path, kind)))
     assert message in str(error.value)
 
 
@@ -120,26 +115,26 @@ def test_a_tokenizer_of_its_own_folder(nllb, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(MrlError, match=r"tokenizer\.json: no such file"):
-        Translator(asked(bare))
-    found = Translator(asked(bare, tokenizer=folder.with_name("source"))).translate(TEXTS[:2])
-    assert found == Translator(asked(folder)).translate(TEXTS[:2])
+        Translator(config_of(bare))
+    found = Translator(config_of(bare, tokenizer=folder.with_name("source"))).translate(TEXTS[:2])
+    assert found == Translator(config_of(folder)).translate(TEXTS[:2])
 
 
 def test_every_field_is_read(nllb):
     folder = nllb[2]
-    found = Translator(asked(folder, beam_size=3)).translate(TEXTS[:3])
-    assert found != Translator(asked(folder)).translate(TEXTS[:3])
+    found = Translator(config_of(folder, beam_size=3)).translate(TEXTS[:3])
+    assert found != Translator(config_of(folder)).translate(TEXTS[:3])
     for name in ("beam_size", "max_tokens", "batch_size"):
         with pytest.raises(MrlError, match=f"{name} is 0, expected 1 or more"):
-            asked(folder, **{name: 0})
+            config_of(folder, **{name: 0})
     with pytest.raises(MrlError, match=r"cannot translate \(.* Lower max_translation_tokens"):
-        Translator(asked(folder, max_tokens=65)).translate(TEXTS[:1])
-    short = Translator(asked(folder, max_tokens=3)).translate(TEXTS[:1])
-    assert len(short[0]) < len(Translator(asked(folder)).translate(TEXTS[:1])[0])
+        Translator(config_of(folder, max_tokens=65)).translate(TEXTS[:1])
+    short = Translator(config_of(folder, max_tokens=3)).translate(TEXTS[:1])
+    assert len(short[0]) < len(Translator(config_of(folder)).translate(TEXTS[:1])[0])
 
 
 @pytest.mark.parametrize("package", ["ctranslate2", "tokenizers"])
 def test_a_missing_package_is_named(nllb, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MrlError, match=rf"{package}, which is not installed.*mrl_jax\[cascade\]"):
-        Translator(asked(nllb[2]))
+        Translator(config_of(nllb[2]))

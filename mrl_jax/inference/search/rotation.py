@@ -1,8 +1,7 @@
-"""A rotation of the embedding, fitted once, after which leading coordinates carry most.
+"""A rotation of the embedding, fitted once, after which the leading coordinates vary most.
 
-It is orthogonal and nothing else: no mean is subtracted when it is used, so cosines of whole
-vectors stay what they were and only prefixes change. It belongs to one trained head, whose
-digest it carries.
+It is orthogonal, and no mean is subtracted when it is applied, so cosines of whole vectors do not
+change; only prefixes do. It belongs to one trained head, whose digest it carries.
 """
 
 import dataclasses
@@ -40,7 +39,7 @@ class Rotation:
         fitted_on: which vectors of it, as "documents".
         centred: whether their mean was subtracted while fitting.
         rows: how many there were.
-        texts: of every text among them, or that stood beside them, `text_keys`.
+        texts: `text_keys` of the texts of `data`, whether they or recordings were fitted on.
     """
 
     matrix: Float32[HostArray, "E E"]
@@ -53,14 +52,14 @@ class Rotation:
     texts: Shaped[HostArray, " T"]
 
     def seen(self, texts: Iterable[str]) -> int:
-        """How many of some texts it was fitted on."""
+        """How many of `texts` it was fitted on."""
         return int(np.isin(text_keys(texts), self.texts).sum())
 
 
 def text_keys(texts: Iterable[str]) -> Shaped[HostArray, " T"]:
     """The first eight bytes of each text's SHA-256."""
-    found = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
-    return np.frombuffer(b"".join(found), "<u8").astype(np.uint64)
+    keys = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
+    return np.frombuffer(b"".join(keys), "<u8").astype(np.uint64)
 
 
 def fit_rotation(
@@ -70,8 +69,7 @@ def fit_rotation(
 
     Args:
         vectors: embeddings, one a row.
-        centred: fit on what differs between vectors, not on what all of them share. The
-            mean is subtracted here only.
+        centred: subtract the mean of the vectors, here and nowhere else.
 
     Raises:
         MrlError: no vectors, or one that is not finite.

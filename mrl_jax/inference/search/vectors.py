@@ -1,4 +1,4 @@
-"""Vectors that are no prefixes of one another: for each dim its own."""
+"""Query vectors of which each dim has its own, instead of a prefix of one vector."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -53,14 +53,14 @@ class SeparateVectors:
 
 
 Vectors = HostArray | SeparateVectors
-"""[R, E] whose prefixes serve at every dim, or separate vectors."""
+"""[R, E] whose prefixes are embeddings too, or separate vectors."""
 
 
 def check_separate(dim: int, dims: Sequence[int], *, where: str | None = None) -> None:
     """Refuse a dim that a model with separate query vectors has none for.
 
     Args:
-        dim: asked for.
+        dim: to be used.
         dims: `separate_dims` of the model; nothing is refused where they are empty.
         where: the option that named it.
 
@@ -77,12 +77,12 @@ def check_separate(dim: int, dims: Sequence[int], *, where: str | None = None) -
 
 
 def numbers_of(vectors: Vectors) -> Float32[HostArray, "R W"]:
-    """All numbers of each row, whatever they mean."""
+    """The rows as one array, separate vectors side by side."""
     return vectors.wide if isinstance(vectors, SeparateVectors) else vectors
 
 
 def placed(vectors: Vectors, rows: Int[HostArray, " R"], total: int) -> Vectors:
-    """`total` rows: the vectors at the places `rows`, and zeros elsewhere."""
+    """`total` rows: the vectors at the indices `rows`, and zeros elsewhere."""
     numbers = numbers_of(vectors)
     filled = np.zeros((total, numbers.shape[1]), np.float32)
     filled[rows] = numbers
