@@ -323,9 +323,9 @@ def test_the_accuracy_is_as_sure_as_there_are_speakers(two_dims, tmp_path, encod
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("matplotlib.figure", "figures take"),
+        ("matplotlib", "a report takes matplotlib"),
         ("sklearn.linear_model", "0"),
-        ("jinja2", "reports take"),
+        ("jinja2", "a report takes jinja2"),
     ],
 )
 def test_a_missing_library_is_refused_before_anything_is_embedded(
