@@ -13,7 +13,7 @@ from mrl_jax.data.sets.digests import digest_intent_set
 from mrl_jax.data.sets.intent_set import IntentExample, labels_of, load_intent_audio
 from mrl_jax.data.sets.named_sets import load_intent_set
 from mrl_jax.data.text.prompts import query_prompt
-from mrl_jax.evaluation.encoded_set import chosen_dims, set_name, source_of
+from mrl_jax.evaluation.encoded_set import chosen_dims, digest_model, set_name
 from mrl_jax.evaluation.intent.figures import (
     confusion_table,
     intent_records,
@@ -32,9 +32,9 @@ from mrl_jax.evaluation.intent.measure import (
     measure_intents,
 )
 from mrl_jax.evaluation.intent.options import IntentOptions
-from mrl_jax.evaluation.report.folder import report_folder, write_report
+from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile, Table
-from mrl_jax.evaluation.report.records import write_jsonl
+from mrl_jax.evaluation.report.records import Source, write_jsonl
 from mrl_jax.evaluation.report.statistics import clusters_by
 from mrl_jax.inference.embedder import Embedder
 from mrl_jax.inference.search.vectors import placed
@@ -127,7 +127,13 @@ def report_intent(
                 clusters=ways,
             ),
             records=intent_records(results, penalty, clusters),
-            source=source_of(embedder, options.model, options.data, digest_intent_set(examples)),
+            source=Source(
+                data=str(options.data),
+                data_digest=digest_intent_set(examples),
+                model=str(options.model),
+                model_digest=digest_model(embedder.info),
+                commit=library_commit(),
+            ),
             tables={"Scores": table, **tables},
             figures=figures,
         )
