@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 from mrl_jax.data.sets.digests import digest_intent_set
 from mrl_jax.data.sets.intent_set import IntentExample, labels_of, load_intent_audio
 from mrl_jax.data.sets.named_sets import load_intent_set
@@ -27,7 +28,6 @@ from mrl_jax.evaluation.intent.measure import (
     IntentVectors,
     check_shots,
     draw_shots,
-    import_classifier,
     label_text,
     measure_intents,
 )
@@ -92,6 +92,7 @@ def report_intent(
         MrlError: the model or the set cannot be used; a label with fewer training examples
             than shots; a dim above the width; `out` exists.
     """
+    require("sklearn", by="a report of intents")
     embedder, examples = Embedder.load(options.model), load_intent_set(options.data)
     dims = chosen_dims(embedder, options.dims)
     task = _task(options, examples, label_texts)
@@ -166,8 +167,6 @@ def _task(
         )
     classes = labels_of([*test, *train])
     check_shots([example.label for example in train], classes, options.shots)
-    if max(options.shots):
-        import_classifier()
     if label_texts is None:
         label_texts = {e.label: e.label_text for e in examples if e.label_text is not None}
     return IntentTask(
