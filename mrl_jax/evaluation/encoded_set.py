@@ -122,7 +122,7 @@ def encode_corpus(embedder: Embedder, data: RetrievalSet) -> HostArray:
 
 
 def check_task(task: str | None, prompts: Mapping[str, str], where: Path | str) -> None:
-    """Refuse a task, asked for by name, that a model has no prompt for.
+    """Refuse a task that a model has no prompt for.
 
     Raises:
         MrlError: naming the tasks that there are.

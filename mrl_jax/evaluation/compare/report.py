@@ -54,7 +54,7 @@ Each system encoded the queries once, and the documents were encoded once for al
 dimension is a prefix of those, or has its own query vectors where a dual encoder makes them.
 Documents are kept in float32, four bytes a coordinate. {prompts}
 
-Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over their words{speakers}.
+Intervals are 95 % confidence intervals of the mean, from a bootstrap over query texts{speakers}.
 Paired tests {tests}; p-values are also given
 as adjusted by Holm, for all pairs and dimensions together.
 
@@ -137,10 +137,10 @@ def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[
 
     Args:
         infos: of the systems by name.
-        dims: asked for; by default those that all have.
+        dims: to compare at; by default those that all have.
 
     Raises:
-        MrlError: text towers differ, or dims do and none are asked for; a dim that some
+        MrlError: text towers differ, or dims do and none are given; a dim that some
             system does not have.
     """
     (first, one), *others = infos.items()

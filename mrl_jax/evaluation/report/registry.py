@@ -1,4 +1,4 @@
-"""The reports by name. Nothing of a report is imported before it is asked for.
+"""The reports by name. A report is imported when it is run, its options when they are parsed.
 
 A report NAME is a folder `mrl_jax/evaluation/NAME/` with `options.py` (class `NameOptions`),
 `measure.py` (numbers), `figures.py` (tables and figures) and `report.py` (function
