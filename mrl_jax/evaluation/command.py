@@ -10,12 +10,7 @@ from pathlib import Path
 
 from mrl_jax.core.cli import CommandParser
 from mrl_jax.evaluation.report.options import add_options
-from mrl_jax.evaluation.report.registry import (
-    REPORTS,
-    check_report,
-    options_class,
-    report_function,
-)
+from mrl_jax.evaluation.report.registry import REPORTS, options_class, report_function
 
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax eval") -> int:
@@ -26,12 +21,9 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax eval") -> int:
     """
     parser = CommandParser(prog=prog, description=__doc__, allow_abbrev=False)
     reports = parser.add_subparsers(dest="report", required=True, metavar="REPORT")
-    chosen = argv[0] if argv and not argv[0].startswith("-") else None
-    if chosen is not None:
-        check_report(chosen)
     for name, text in REPORTS.items():
         report = reports.add_parser(name, help=text, description=text, allow_abbrev=False)
-        if name == chosen:  # The options of the others stay unimported.
+        if name in argv[:1]:  # The options of the others stay unimported.
             add_options(report, options_class(name))
     arguments = vars(parser.parse_args(argv))
     name = arguments.pop("report")

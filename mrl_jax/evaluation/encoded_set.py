@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mrl_jax.checkpoints.models import ModelInfo
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
@@ -44,8 +45,13 @@ class OpenedSet:
     @property
     def source(self) -> Source:
         """For the records: what is measured on what."""
-        digest = digest_retrieval_set(self.data)
-        return source_of(self.embedder, self.options.model, self.options.data, digest)
+        return Source(
+            data=str(self.options.data),
+            data_digest=digest_retrieval_set(self.data),
+            model=str(self.options.model),
+            model_digest=digest_model(self.embedder.info),
+            commit=library_commit(),
+        )
 
 
 def open_set(options: SetOptions) -> OpenedSet:
@@ -55,12 +61,12 @@ def open_set(options: SetOptions) -> OpenedSet:
         MrlError: one of them cannot be read; a task that the model has no prompt for.
     """
     embedder = Embedder.load(options.model)
-    data = load_asked(options)
+    data = load_set(options)
     check_task(options.task, embedder.info.prompts, options.model)
     return OpenedSet(options, embedder, data)
 
 
-def load_asked(options: QueryOptions) -> RetrievalSet:
+def load_set(options: QueryOptions) -> RetrievalSet:
     """A set by its folder or name, under one task or after one prompt where one is given.
 
     Raises:
@@ -69,24 +75,9 @@ def load_asked(options: QueryOptions) -> RetrievalSet:
     return asked_as(load_retrieval_set(options.data), task=options.task, prompt=options.prompt)
 
 
-def source_of(embedder: Embedder, model: Path, data: Path | str, digest: str) -> Source:
-    """What is measured on what.
-
-    Args:
-        embedder: loaded from `model`.
-        model: its folder.
-        data: the set, as the user named it.
-        digest: of the set's contents.
-    """
-    info = embedder.info
-    parts = (info.speech.digest, info.text.digest, info.head_digest)
-    return Source(
-        data=str(data),
-        data_digest=digest,
-        model=str(model),
-        model_digest=digest_lines(parts),
-        commit=library_commit(),
-    )
+def digest_model(info: ModelInfo) -> str:
+    """SHA-256 of a model's towers and head."""
+    return digest_lines((info.speech.digest, info.text.digest, info.head_digest))
 
 
 def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[Vectors, HostArray]:
@@ -131,7 +122,7 @@ def encode_corpus(embedder: Embedder, data: RetrievalSet) -> HostArray:
 
 
 def check_task(task: str | None, prompts: Mapping[str, str], where: Path | str) -> None:
-    """Refuse a task, asked for by name, that a model has no prompt for.
+    """Refuse a task that a model has no prompt for.
 
     Raises:
         MrlError: naming the tasks that there are.

@@ -61,12 +61,12 @@ def test_numbers_are_read_or_refused():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("xyz", "`--help` describes"), ("retreival", "`retrieval`"), ("tradoff", "`tradeoff`")],
+    [("xyz", "`--help` lists"), ("retreival", "mean retrieval?"), ("tradoff", "mean tradeoff?")],
 )
 def test_an_unknown_report_is_refused_with_the_nearest_name(capsys, name, hint):
     assert run_command(main, [name]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"there is no report {name!r}" in line
+    assert f"REPORT is {name!r}, expected one of" in line
     assert all(report in line for report in REPORTS)
     assert hint in line
 

@@ -56,14 +56,14 @@ def test_three_hundred_queries_as_trec_eval(documents):
         result.per_query["mrr@10"], np.where(ranks >= 0.1, ranks, 0), atol=1e-9
     )
     # The other rule for ties gives other scores; both lie in the range over all orders.
-    _, turned = evaluated(scores, ids, names, qrels, ties="id")
+    _, by_id = evaluated(scores, ids, names, qrels, ties="id")
     for metric in result.per_query:
         worst, expected, best = result.over_ties(metric)
-        assert result.over_ties(metric) == pytest.approx(turned.over_ties(metric), abs=1e-12)
+        assert result.over_ties(metric) == pytest.approx(by_id.over_ties(metric), abs=1e-12)
         assert worst - 1e-12 <= expected <= best + 1e-12
-        for one in (result, turned):
+        for one in (result, by_id):
             assert worst - 1e-12 <= one.means[metric] <= best + 1e-12
-    assert np.any(turned.per_query["ndcg@5"] != result.per_query["ndcg@5"])
+    assert np.any(by_id.per_query["ndcg@5"] != result.per_query["ndcg@5"])
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -36,7 +36,8 @@ from mrl_jax.evaluation.encoded_set import (
     REPEATS,
     check_task,
     clusters_of,
-    load_asked,
+    digest_model,
+    load_set,
     median_query,
     set_name,
 )
@@ -53,7 +54,7 @@ Each system encoded the queries once, and the documents were encoded once for al
 dimension is a prefix of those, or has its own query vectors where a dual encoder makes them.
 Documents are kept in float32, four bytes a coordinate. {prompts}
 
-Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over their words{speakers}.
+Intervals are 95 % confidence intervals of the mean, from a bootstrap over query texts{speakers}.
 Paired tests {tests}; p-values are also given
 as adjusted by Holm, for all pairs and dimensions together.
 
@@ -77,7 +78,7 @@ def report_compare(options: CompareOptions) -> str:
     folders = named_folders(options.models)
     infos = {name: read_system(folder) for name, folder in folders.items()}
     dims = check_alike(infos, options.dims)
-    data = load_asked(options)
+    data = load_set(options)
     for name, info in infos.items():
         prompts = info.config.prompts if isinstance(info, CascadeInfo) else info.prompts
         check_task(options.task, prompts, folders[name])
@@ -99,7 +100,10 @@ def report_compare(options: CompareOptions) -> str:
             data=str(options.data),
             data_digest=digest_retrieval_set(data),
             model=", ".join(f"{name}={folder}" for name, folder in folders.items()),
-            model_digest=digest_lines(map(_digest, infos.values())),
+            model_digest=digest_lines(
+                info.digest if isinstance(info, CascadeInfo) else digest_model(info)
+                for info in infos.values()
+            ),
             commit=library_commit(),
         )
         return write_comparison(staging, measured, task, source, set_name(options.data))
@@ -133,10 +137,10 @@ def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[
 
     Args:
         infos: of the systems by name.
-        dims: asked for; by default those that all have.
+        dims: to compare at; by default those that all have.
 
     Raises:
-        MrlError: text towers differ, or dims do and none are asked for; a dim that some
+        MrlError: text towers differ, or dims do and none are given; a dim that some
             system does not have.
     """
     (first, one), *others = infos.items()
@@ -245,12 +249,6 @@ def _prompts(queries: Sequence[Query]) -> str:
 def _has(info: Info, negated: str = "") -> str:
     """How a system comes by its dims, in words."""
     return f"is {negated}set to" if isinstance(info, CascadeInfo) else f"was {negated}trained on"
-
-
-def _digest(info: Info) -> str:
-    if isinstance(info, CascadeInfo):
-        return info.digest
-    return digest_lines((info.speech.digest, info.text.digest, info.head_digest))
 
 
 def _query_rows(systems: Sequence[System], task: Task) -> list[dict[str, object]]:

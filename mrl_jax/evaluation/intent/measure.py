@@ -4,7 +4,6 @@ import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
@@ -153,22 +152,6 @@ def zero_shot_predict(
     return places[:, 0].astype(np.int64)
 
 
-def import_classifier() -> Any:
-    """scikit-learn's logistic regression.
-
-    Raises:
-        MrlError: it is not installed.
-    """
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise MrlError(
-            "few-shot classification takes scikit-learn, which is not installed",
-            hint="install the extra: `pip install 'mrl_jax[train]'`, or pass --shots 0",
-        ) from error
-    return LogisticRegression
-
-
 def few_shot_predict(
     train: Float32[HostArray, "M E"] | SeparateVectors,
     labels: Int[HostArray, " M"],
@@ -187,9 +170,10 @@ def few_shot_predict(
         penalty: scikit-learn's C.
 
     Raises:
-        MrlError: a vector that is not finite; scikit-learn is absent.
+        MrlError: a vector that is not finite.
     """
-    learn = import_classifier()
+    from sklearn.linear_model import LogisticRegression
+
     for kind, some in (("training", train), ("test", vectors)):
         finite = np.isfinite(numbers_of(some)).all(axis=1)
         if not finite.all():
@@ -202,7 +186,7 @@ def few_shot_predict(
     if len(present) == 1:
         return np.full(len(vectors), present[0])
     # float64, so that the solver's path does not depend on the last digits of float32.
-    learner = learn(C=penalty, max_iter=1000)
+    learner = LogisticRegression(C=penalty, max_iter=1000)
     with warnings.catch_warnings():
         # Single shots look to scikit-learn as if they were no classes.
         warnings.filterwarnings("ignore", message="The number of unique classes")
@@ -231,7 +215,7 @@ def measure_intents(
         penalty: see `few_shot_predict`.
 
     Raises:
-        MrlError: as `check_shots`; a vector that is not finite; scikit-learn is absent.
+        MrlError: as `check_shots`; a vector that is not finite.
     """
     check_shots(vectors.train_labels, classes, shots)
     place = {name: number for number, name in enumerate(classes)}

@@ -8,7 +8,7 @@ from mrl_jax.evaluation.report.options import ModelOptions, integers, option
 
 @dataclass(frozen=True, kw_only=True)
 class IntentOptions(ModelOptions):
-    """How intents are learnt and asked for; `data` may be a table as well."""
+    """How intents are classified; `data` may be a table as well."""
 
     shots: Sequence[int] = field(
         default=(0, 1, 4, 8, 16),

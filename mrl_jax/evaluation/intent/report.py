@@ -9,11 +9,12 @@ from jaxtyping import Int
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 from mrl_jax.data.sets.digests import digest_intent_set
 from mrl_jax.data.sets.intent_set import IntentExample, labels_of, load_intent_audio
 from mrl_jax.data.sets.named_sets import load_intent_set
 from mrl_jax.data.text.prompts import query_prompt
-from mrl_jax.evaluation.encoded_set import chosen_dims, set_name, source_of
+from mrl_jax.evaluation.encoded_set import chosen_dims, digest_model, set_name
 from mrl_jax.evaluation.intent.figures import (
     confusion_table,
     intent_records,
@@ -27,14 +28,13 @@ from mrl_jax.evaluation.intent.measure import (
     IntentVectors,
     check_shots,
     draw_shots,
-    import_classifier,
     label_text,
     measure_intents,
 )
 from mrl_jax.evaluation.intent.options import IntentOptions
-from mrl_jax.evaluation.report.folder import report_folder, write_report
+from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile, Table
-from mrl_jax.evaluation.report.records import write_jsonl
+from mrl_jax.evaluation.report.records import Source, write_jsonl
 from mrl_jax.evaluation.report.statistics import clusters_by
 from mrl_jax.inference.embedder import Embedder
 from mrl_jax.inference.search.vectors import placed
@@ -92,6 +92,7 @@ def report_intent(
         MrlError: the model or the set cannot be used; a label with fewer training examples
             than shots; a dim above the width; `out` exists.
     """
+    require("sklearn", by="a report of intents")
     embedder, examples = Embedder.load(options.model), load_intent_set(options.data)
     dims = chosen_dims(embedder, options.dims)
     task = _task(options, examples, label_texts)
@@ -127,7 +128,13 @@ def report_intent(
                 clusters=ways,
             ),
             records=intent_records(results, penalty, clusters),
-            source=source_of(embedder, options.model, options.data, digest_intent_set(examples)),
+            source=Source(
+                data=str(options.data),
+                data_digest=digest_intent_set(examples),
+                model=str(options.model),
+                model_digest=digest_model(embedder.info),
+                commit=library_commit(),
+            ),
             tables={"Scores": table, **tables},
             figures=figures,
         )
@@ -160,8 +167,6 @@ def _task(
         )
     classes = labels_of([*test, *train])
     check_shots([example.label for example in train], classes, options.shots)
-    if max(options.shots):
-        import_classifier()
     if label_texts is None:
         label_texts = {e.label: e.label_text for e in examples if e.label_text is not None}
     return IntentTask(

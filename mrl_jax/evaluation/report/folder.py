@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import mrl_jax
+from mrl_jax.core.extras import require
 from mrl_jax.core.files import check_apart, staged_folder, write_text
 from mrl_jax.evaluation.report.options import ReportOptions
 from mrl_jax.evaluation.report.page import (
@@ -13,10 +14,8 @@ from mrl_jax.evaluation.report.page import (
     Page,
     Table,
     html_page,
-    import_environment,
     markdown_page,
 )
-from mrl_jax.evaluation.report.plotting import import_figure
 from mrl_jax.evaluation.report.records import Record, Source, write_records
 
 RECORDS = "results.jsonl"
@@ -40,8 +39,7 @@ def report_folder(options: ReportOptions, *models: Path) -> Iterator[Path]:
     """
     for model in models:
         check_apart(model, options.out)
-    import_figure()
-    import_environment()
+    require("matplotlib", "jinja2", by="a report")
     with staged_folder(options.out, marker=RECORDS, overwrite=options.overwrite) as staging:
         yield staging
 

@@ -1,4 +1,4 @@
-"""What a report is asked for: frozen dataclasses whose fields are its command-line options."""
+"""The options of reports: frozen dataclasses whose fields are command-line options."""
 
 import argparse
 import dataclasses

@@ -4,9 +4,6 @@ import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from mrl_jax.core.errors import MrlError
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
@@ -72,31 +69,13 @@ def markdown_page(page: Page) -> str:
 
 
 def html_page(page: Page, folder: Path) -> str:
-    """The page as one file that opens offline: the figures in `folder` become part of it.
+    """The page as one file that opens offline: the figures in `folder` become part of it."""
+    from jinja2 import Environment
 
-    Raises:
-        MrlError: jinja2 is not installed.
-    """
     figures = [
         (base64.b64encode((folder / one.name).read_bytes()).decode("ascii"), one.caption)
         for one in page.figures
     ]
-    environment = import_environment()(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(page=page, figures=figures) + "\n"
-
-
-def import_environment() -> Any:
-    """jinja2's Environment.
-
-    Raises:
-        MrlError: it is not installed.
-    """
-    try:
-        from jinja2 import Environment
-    except ImportError as error:
-        raise MrlError(
-            "reports take jinja2, which is not installed",
-            hint="install the extra: `pip install 'mrl_jax[train]'`",
-        ) from error
-    return Environment

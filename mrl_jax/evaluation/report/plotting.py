@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_bytes
 from mrl_jax.metrics.intervals import Interval, PairedTest
 
@@ -19,28 +18,14 @@ def figure(panels: int = 1, *, width: float = 5.2, height: float = 3.6) -> tuple
         panels: axes in a row.
         width, height: of one panel, in inches.
     """
-    drawing = import_figure()(figsize=(width * panels, height), layout="constrained")
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(width * panels, height), layout="constrained")
     axes = drawing.subplots(1, panels)
     for one in axes if panels > 1 else [axes]:
         one.grid(alpha=0.3)
         one.spines[["top", "right"]].set_visible(False)
     return drawing, axes
-
-
-def import_figure() -> Any:
-    """matplotlib's Figure.
-
-    Raises:
-        MrlError: it is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MrlError(
-            "figures take matplotlib, which is not installed",
-            hint="install the extra: `pip install 'mrl_jax[train]'`",
-        ) from error
-    return Figure
 
 
 def save(drawing: Any, path: Path) -> None:

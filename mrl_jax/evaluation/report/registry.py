@@ -1,17 +1,15 @@
-"""The reports by name. Nothing of a report is imported before it is asked for.
+"""The reports by name. A report is imported when it is run, its options when they are parsed.
 
 A report NAME is a folder `mrl_jax/evaluation/NAME/` with `options.py` (class `NameOptions`),
 `measure.py` (numbers), `figures.py` (tables and figures) and `report.py` (function
 `report_NAME`, from options to a written folder), and one line here.
 """
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.report.options import ReportOptions
 
 REPORTS: Mapping[str, str] = MappingProxyType(
@@ -34,20 +32,6 @@ REPORTS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Name to help text."""
-
-
-def check_report(name: str) -> None:
-    """Refuse what is no report.
-
-    Raises:
-        MrlError: with the nearest name.
-    """
-    if name not in REPORTS:
-        near = difflib.get_close_matches(name, REPORTS, n=1, cutoff=0.4)
-        raise MrlError(
-            f"there is no report {name!r}, expected one of {', '.join(REPORTS)}",
-            hint=f"did you mean `{near[0]}`?" if near else "`--help` describes them",
-        )
 
 
 def options_class(name: str) -> type[ReportOptions]:

@@ -145,14 +145,14 @@ def _summary(run: RetrievalRun, opened: OpenedSet, setting: Mapping[str, str | i
     if len(speakers) > 1:
         ways += f" and {len(speakers)} speakers"
     elif speakers:
-        alone = " All queries are by one speaker: others may differ by more than intervals say."
+        alone = " All queries are by one speaker: others may differ by more than the intervals."
     left_out = run.left_out
     without = f" {left_out} more without a relevant document are left out." if left_out else ""
     return (
         f"{len(run.data.queries)} queries, {len(run.data.corpus)} documents, model of step "
         f"{setting['step']}, {setting['relevance']} relevance.{without} "
         f"{describe_prompts(opened.embedder, run.data)}\n\n"
-        f"Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over {ways}."
+        f"Intervals are 95 % confidence intervals of the mean, from a bootstrap over {ways}."
         f"{alone} Paired tests {clusters.how_tested}; p-values are also given as "
         f"adjusted by Holm. Documents of equal score stand {ORDERS[str(setting['ties'])]}; "
         f"worst, expected and best are over all their orders."

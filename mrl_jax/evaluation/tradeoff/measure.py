@@ -1,7 +1,6 @@
 """What quality costs: every search config measured, the best, and a choice within a budget."""
 
 import dataclasses
-import difflib
 import functools
 import itertools
 import math
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.evaluation.scoring import Judgements, check_dims
 from mrl_jax.inference.search.config import SearchConfig
 from mrl_jax.inference.search.exact import truncate
@@ -276,9 +276,8 @@ def parse_budget(text: str) -> Budget:
     for part in text.split(","):
         key, equals, value = (x.strip() for x in part.partition("="))
         if key not in COSTS:
-            near = difflib.get_close_matches(key.lower(), COSTS, n=1, cutoff=0.3)
-            meant = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(COSTS)}"
-            raise MrlError(f"{key!r} cannot be limited", where="--budget", hint=meant)
+            hint = did_you_mean(key.lower(), COSTS)
+            raise MrlError(f"{key!r} cannot be limited", where="--budget", hint=hint)
         if key in limits:
             raise MrlError(f"{key} is limited twice", where="--budget", hint="name it once")
         try:

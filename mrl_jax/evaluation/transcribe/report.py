@@ -93,8 +93,8 @@ def _summary(
     ways = f"their words and {len(speakers)} speakers" if len(speakers) > 1 else "their words"
     text = (
         f"{len(utterances)} recordings, decoded greedily. A rate is all errors over all words "
-        "(characters, spaces among them) of the references, as jiwer counts them. Intervals hold "
-        f"it in 95 of 100 such samples: bootstrap over {ways}."
+        "(characters, spaces among them) of the references, as jiwer counts them. Intervals are "
+        f"95 % confidence intervals, from a bootstrap over {ways}."
     )
     empty = sum(not hypothesis.strip() for hypothesis in hypotheses)
     if empty:

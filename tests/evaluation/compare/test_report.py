@@ -23,7 +23,7 @@ from mrl_jax.inference.search.vectors import SeparateVectors
 from mrl_jax.metrics.intervals import Clusters
 from mrl_jax.nn import param_tree
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
+pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
 
 CLIPS = [(tiny_run.clip_of((i, (i + 2) % 5), i), tiny_run.RATE) for i in range(3)]
 
@@ -52,7 +52,7 @@ def test_systems_are_compared_from_one_encoding_each(root, tmp_path, encoded, ca
         *("report.md", "report.html", "results.jsonl", "queries.jsonl", "systems.png")
     }
     records = read_records(out / "results.jsonl")
-    found = {(r.setting.get("system"), r.metric, r.dim): r for r in records}
+    by_key = {(r.setting.get("system"), r.metric, r.dim): r for r in records}
     queries = json_lines(out / "queries.jsonl")
     assert len(queries) == 3 * 3 * 10
     data = read_retrieval_set(root / "test")
@@ -61,27 +61,27 @@ def test_systems_are_compared_from_one_encoding_each(root, tmp_path, encoded, ca
         alone = run_retrieval(embedder, data, ks=(5, 10)).results
         for result in alone:
             for metric in ("ndcg@5", "ndcg@10"):
-                record = found[name, metric, result.dim]
+                record = by_key[name, metric, result.dim]
                 assert record.value == result.means[metric]
                 assert record.low is not None
                 assert record.high is not None
                 assert record.low <= record.value <= record.high
                 of = [q[metric] for q in queries if (q["system"], q["dim"]) == (name, result.dim)]
                 np.testing.assert_array_equal(of, result.per_query[metric])
-        assert f"| {name} | {found[name, 'ndcg@10', 32].value:.4f} (" in table
+        assert f"| {name} | {by_key[name, 'ndcg@10', 32].value:.4f} (" in table
         trained = param_tree.count(param_tree.flatten(embedder.encoder.trained))
-        assert found[name, "trained parameters", None].value == trained
+        assert by_key[name, "trained parameters", None].value == trained
         whole = sum(
             leaf.get_value().size for leaf in param_tree.flat_weights(embedder.model).values()
         )
-        assert found[name, "parameters", None].value == whole > trained
-        assert found[name, "seconds a query", None].value > 0
-        assert found[name, "bytes a document", 16].value == 64
+        assert by_key[name, "parameters", None].value == whole > trained
+        assert by_key[name, "seconds a query", None].value > 0
+        assert by_key[name, "bytes a document", 16].value == 64
     # Frames of two layers of 32, and a bias: the query, then a layer a dim.
-    assert found["dual", "trained parameters", None].value == 64 + 65 * (32 + 16 + 8)
-    assert found["nested", "trained parameters", None].value == 64 + 65 * 32
+    assert by_key["dual", "trained parameters", None].value == 64 + 65 * (32 + 16 + 8)
+    assert by_key["nested", "trained parameters", None].value == 64 + 65 * 32
     # Late fusion puts speech through the text tower as well.
-    flops = {name: found[name, "flops a query", None].value for name in names}
+    flops = {name: by_key[name, "flops a query", None].value for name in names}
     assert flops["late"] > 1.2 * flops["dual"] > flops["nested"] > 0
     pairs = [r for r in records if r.metric == "ndcg@10 difference"]
     assert len(pairs) == 3 * 3
@@ -91,7 +91,7 @@ def test_systems_are_compared_from_one_encoding_each(root, tmp_path, encoded, ca
         "late",
         "dual",
     )
-    means = [found[name, "ndcg@10", 32].value for name in ("late", "dual")]
+    means = [by_key[name, "ndcg@10", 32].value for name in ("late", "dual")]
     assert first.value == pytest.approx(means[0] - means[1], abs=1e-12)
     assert all(float(r.setting["p_adjusted"]) >= float(r.setting["p_value"]) for r in pairs)
     report = (out / "report.md").read_text()

@@ -249,8 +249,8 @@ def test_eval_refuses_a_damaged_set(
 
 
 def test_a_broken_recording_is_fatal_where_it_counts(late_fusion, retrieval_set, tmp_path, capsys):
-    asked = '{"_id": "q99", "audio": "broken.wav"}'
-    data = damaged(retrieval_set, tmp_path, "queries", asked)
+    query = '{"_id": "q99", "audio": "broken.wav"}'
+    data = damaged(retrieval_set, tmp_path, "queries", query)
     (data / "broken.wav").write_bytes(b"RIFF")
     arguments = ("retrieval", "--model", late_fusion, "--data", data, "--out")
     assert evaluate(*arguments, tmp_path / "unjudged") == 0

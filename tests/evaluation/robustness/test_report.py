@@ -66,9 +66,9 @@ def test_neither_order_nor_company_changes_a_clip(condition):
         )
         return dict(zip((NAMES[row] for row in rows), clips, strict=True))
 
-    whole, turned = by_name([0, 1, 2, 3, 4]), by_name([3, 1, 4, 0, 2])
+    whole, reordered = by_name([0, 1, 2, 3, 4]), by_name([3, 1, 4, 0, 2])
     for name, clip in whole.items():
-        np.testing.assert_array_equal(clip, turned[name])
+        np.testing.assert_array_equal(clip, reordered[name])
     if condition.kind != "babble":
         np.testing.assert_array_equal(by_name([2])["q1"], whole["q1"])
 
@@ -105,26 +105,28 @@ def test_a_clip_is_never_cut_below_what_the_model_takes():
 def made(seed: int = 0, queries: int = 40, documents: int = 30, width: int = 16):
     """Documents at random, queries near their own; with noise they are less near."""
     rng = np.random.default_rng(seed)
-    held = rng.normal(size=(documents, width)).astype(np.float32)
+    corpus = rng.normal(size=(documents, width)).astype(np.float32)
     answers = rng.integers(0, documents, queries)
     noise = rng.normal(size=(queries, width)).astype(np.float32)
-    asked = {
-        condition: held[answers] + np.float32(level) * noise
+    vectors = {
+        condition: corpus[answers] + np.float32(level) * noise
         for condition, level in zip(FEW, np.linspace(0.4, 3.0, len(FEW)), strict=True)
     }
     ids, names = [f"d{i}" for i in range(documents)], [f"q{i}" for i in range(queries)]
     qrels = {name: {f"d{answer}": 1} for name, answer in zip(names, answers, strict=True)}
-    return asked, held, Judgements(names, ids, qrels), answers
+    return vectors, corpus, Judgements(names, ids, qrels), answers
 
 
 def test_every_dim_and_condition_from_one_encoding_each():
-    asked, held, judgements, answers = made()
+    vectors, corpus, judgements, answers = made()
     clusters = Clusters(texts=answers.tolist())
-    results = measure_robustness(asked, held, judgements, clusters, dims=[16, 4])
+    results = measure_robustness(vectors, corpus, judgements, clusters, dims=[16, 4])
     assert [(r.condition, r.dim) for r in results] == [(c, d) for c in FEW for d in (16, 4)]
     for result in results:
-        (alone,) = evaluate_retrieval(asked[result.condition], held, judgements, dims=[result.dim])
-        (clean,) = evaluate_retrieval(asked[CLEAN], held, judgements, dims=[result.dim])
+        (alone,) = evaluate_retrieval(
+            vectors[result.condition], corpus, judgements, dims=[result.dim]
+        )
+        (clean,) = evaluate_retrieval(vectors[CLEAN], corpus, judgements, dims=[result.dim])
         values, base = (x.per_query["ndcg@10"] for x in (alone, clean))
         np.testing.assert_array_equal(result.per_query, values)
         assert result.interval.mean == pytest.approx(np.mean(values))
@@ -147,9 +149,9 @@ def test_every_dim_and_condition_from_one_encoding_each():
 
 
 def test_figures_are_drawn(tmp_path):
-    asked, held, judgements, _ = made()
+    vectors, corpus, judgements, _ = made()
     clusters = Clusters(texts=judgements.query_ids)
-    results = measure_robustness(asked, held, judgements, clusters, dims=[16, 4])
+    results = measure_robustness(vectors, corpus, judgements, clusters, dims=[16, 4])
     plot_snr(tmp_path / "snr.png", results, chance=0.1)
     plot_conditions(tmp_path / "conditions.png", results, chance=0.1)
     for name in ("snr.png", "conditions.png"):
@@ -178,13 +180,11 @@ def test_a_report_from_end_to_end(two_dims, six_queries, embedder, tmp_path, enc
         for record in records
         if record.setting.get("condition") == "clean" and record.metric == "ndcg@10"
     }
-    found = read_retrieval_set(six_queries)
+    data = read_retrieval_set(six_queries)
     clips = [(tiny_run.clip_of(((7 * i) % 25 // 5, (7 * i) % 5), 1000 + i), RATE) for i in range(6)]
     vectors = embedder.embed_speech(clips)
-    documents = embedder.embed_text([d.text for d in found.corpus])
-    judgements = Judgements(
-        [q.id for q in found.queries], [d.id for d in found.corpus], found.qrels
-    )
+    documents = embedder.embed_text([d.text for d in data.corpus])
+    judgements = Judgements([q.id for q in data.queries], [d.id for d in data.corpus], data.qrels)
     for result in evaluate_retrieval(vectors, documents, judgements, dims=[32, 8]):
         assert clean[result.dim] == pytest.approx(result.means["ndcg@10"])
     # Loud noise is another input: something changed in at least one condition.
@@ -201,10 +201,10 @@ def test_a_report_from_end_to_end(two_dims, six_queries, embedder, tmp_path, enc
 
 
 def test_the_order_of_the_set_changes_nothing(embedder, six_queries):
-    found = read_retrieval_set(six_queries)
-    turned = RetrievalSet(queries=found.queries[::-1], corpus=found.corpus, qrels=found.qrels)
+    data = read_retrieval_set(six_queries)
+    reordered = RetrievalSet(queries=data.queries[::-1], corpus=data.corpus, qrels=data.qrels)
     few = [condition for condition in FEW if condition.kind in ("babble", "white")]
-    plain, back = (run_robustness(embedder, x, conditions=few)[0] for x in (found, turned))
+    plain, back = (run_robustness(embedder, x, conditions=few)[0] for x in (data, reordered))
     for a, b in zip(plain, back, strict=True):
         assert (a.condition, a.dim) == (b.condition, b.dim)
         np.testing.assert_allclose(a.per_query, b.per_query[::-1], atol=1e-9)

@@ -35,42 +35,42 @@ def made(queries=30, documents=40, width=16, seed=0):
     """Unit vectors with most energy in hidden directions, and queries near their documents."""
     rng = np.random.default_rng(seed)
     mixing = np.linalg.qr(rng.normal(size=(width, width)))[0]
-    held = (rng.normal(size=(documents, width)) * 0.7 ** np.arange(width)) @ mixing + 0.2
+    corpus = (rng.normal(size=(documents, width)) * 0.7 ** np.arange(width)) @ mixing + 0.2
     answers = rng.integers(0, documents, queries)
-    asked = held[answers] + 0.25 * rng.normal(size=(queries, width))
+    spoken = corpus[answers] + 0.25 * rng.normal(size=(queries, width))
     ids, names = [f"d{i}" for i in range(documents)], [f"q{i}" for i in range(queries)]
     qrels = {name: {f"d{answer}": 1} for name, answer in zip(names, answers, strict=True)}
-    asked, held = (truncate(x.astype(np.float32), None) for x in (asked, held))
-    return asked, held, Judgements(names, ids, qrels)
+    spoken, corpus = (truncate(x.astype(np.float32), None) for x in (spoken, corpus))
+    return spoken, corpus, Judgements(names, ids, qrels)
 
 
 @pytest.mark.parametrize("shape", [(30, 8), (5, 12), (12, 12)])
 @pytest.mark.parametrize("centred", [False, True])
 def test_a_spectrum_is_that_of_numpy(shape, centred):
     vectors = np.random.default_rng(1).normal(size=shape).astype(np.float32) + 0.5
-    found = spectrum(vectors, centred=centred)
+    measured = spectrum(vectors, centred=centred)
     matrix = vectors.astype(np.float64)
     matrix = matrix - matrix.mean(axis=0) if centred else matrix
     np.testing.assert_allclose(
-        found.values, np.linalg.svd(matrix, compute_uv=False), rtol=1e-12, atol=1e-12
+        measured.values, np.linalg.svd(matrix, compute_uv=False), rtol=1e-12, atol=1e-12
     )
     # The same from the eigenvalues of the Gram matrix, another road.
     squares = np.clip(np.sort(np.linalg.eigvalsh(matrix @ matrix.T))[::-1], 0, None)
     squares = squares[: min(shape)]
-    np.testing.assert_allclose(found.values**2, squares, atol=1e-9 * squares[0])
+    np.testing.assert_allclose(measured.values**2, squares, atol=1e-9 * squares[0])
     shares = squares / squares.sum()
-    np.testing.assert_allclose(found.energies, shares, atol=1e-9)
-    np.testing.assert_allclose(found.cumulative, np.cumsum(shares), atol=1e-9)
+    np.testing.assert_allclose(measured.energies, shares, atol=1e-9)
+    np.testing.assert_allclose(measured.cumulative, np.cumsum(shares), atol=1e-9)
     trace = np.trace(matrix.T @ matrix)
-    assert found.stable_rank == pytest.approx(trace / np.linalg.norm(matrix, 2) ** 2)
+    assert measured.stable_rank == pytest.approx(trace / np.linalg.norm(matrix, 2) ** 2)
     covariance = matrix.T @ matrix
-    assert found.participation_ratio == pytest.approx(trace**2 / np.sum(covariance**2))
+    assert measured.participation_ratio == pytest.approx(trace**2 / np.sum(covariance**2))
     for fraction in (0.9, 0.95, 0.99, 1.0):
-        kept = found.rank_keeping(fraction)
-        assert found.cumulative[kept - 1] >= fraction - 1e-12
-        assert kept == 1 or found.cumulative[kept - 2] < fraction
+        kept = measured.rank_keeping(fraction)
+        assert measured.cumulative[kept - 1] >= fraction - 1e-12
+        assert kept == 1 or measured.cumulative[kept - 2] < fraction
     other = spectrum(vectors, centred=not centred)
-    assert not np.allclose(other.values, found.values)
+    assert not np.allclose(other.values, measured.values)
 
 
 def test_ranks_of_known_spectra():
@@ -118,59 +118,59 @@ def test_directions_are_orthogonal_and_lead():
 
 
 def test_the_gap_between_modalities():
-    asked, held, _ = made()
-    distance, cosine = modality_gap(asked, held)
-    a, b = asked.mean(axis=0), held.mean(axis=0)
+    spoken, corpus, _ = made()
+    distance, cosine = modality_gap(spoken, corpus)
+    a, b = spoken.mean(axis=0), corpus.mean(axis=0)
     assert distance == pytest.approx(np.linalg.norm(a - b), rel=1e-5)
     assert cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-5)
-    assert modality_gap(held, held) == pytest.approx((0, 1))
-    assert modality_gap(asked + np.float32(0.3), held)[0] > distance + 0.5
+    assert modality_gap(corpus, corpus) == pytest.approx((0, 1))
+    assert modality_gap(spoken + np.float32(0.3), corpus)[0] > distance + 0.5
 
 
 def test_views_keep_what_they_say():
-    asked, held, judgements = made()
-    shown = views(asked, held, seeds=2)
+    spoken, corpus, judgements = made()
+    shown = views(spoken, corpus, seeds=2)
     results = measure_sizes(shown, judgements, sizes=[4, 16])
-    found = {(r.kind, r.size, r.seed): r for r in results}
-    assert len(found) == 2 * (5 + 2)
+    measured = {(r.kind, r.size, r.seed): r for r in results}
+    assert len(measured) == 2 * (5 + 2)
 
     def plain(queries, documents):
         (one,) = evaluate_retrieval(queries, documents, judgements, dims=[queries.shape[1]])
         return one.per_query["ndcg@10"]
 
     def shares(key, queries, documents):
-        np.testing.assert_allclose(found[key].per_query, plain(queries, documents), atol=1e-9)
+        np.testing.assert_allclose(measured[key].per_query, plain(queries, documents), atol=1e-9)
 
-    shares(("prefix", 4, None), asked[:, :4], held[:, :4])
-    shares(("last coordinates", 4, None), asked[:, -4:], held[:, -4:])
+    shares(("prefix", 4, None), spoken[:, :4], corpus[:, :4])
+    shares(("last coordinates", 4, None), spoken[:, -4:], corpus[:, -4:])
     order = np.random.default_rng(1).permutation(16)[:4]
-    shares(("random coordinates", 4, 1), asked[:, order], held[:, order])
-    both = np.concatenate((asked, held))
-    for kind, fitted in (("directions of documents", held), ("directions of both", both)):
+    shares(("random coordinates", 4, 1), spoken[:, order], corpus[:, order])
+    both = np.concatenate((spoken, corpus))
+    for kind, fitted in (("directions of documents", corpus), ("directions of both", both)):
         top = np.linalg.svd(fitted, full_matrices=False)[2][:4].T
-        shares((kind, 4, None), asked @ top, held @ top)
+        shares((kind, 4, None), spoken @ top, corpus @ top)
     from sklearn.decomposition import PCA
 
-    pca = PCA(4, svd_solver="full").fit(held)
-    projected = (pca.transform(x).astype(np.float32) for x in (asked, held))
+    pca = PCA(4, svd_solver="full").fit(corpus)
+    projected = (pca.transform(x).astype(np.float32) for x in (spoken, corpus))
     shares(("PCA of documents", 4, None), *projected)
     # Whole vectors only rotated or shuffled score what they did; the sizes below differ.
-    for kind, size, _ in found:
+    for kind, size, _ in measured:
         if size == 16 and kind != "PCA of documents":
-            assert found[kind, 16, _].mean == pytest.approx(found["prefix", 16, None].mean)
-    means = {kind: r.mean for (kind, size, _), r in found.items() if size == 4}
+            assert measured[kind, 16, _].mean == pytest.approx(measured["prefix", 16, None].mean)
+    means = {kind: r.mean for (kind, size, _), r in measured.items() if size == 4}
     assert len({round(mean, 6) for mean in means.values()}) > 3
     assert means["directions of documents"] > means["prefix"]
     assert sizes_for(24, [6, 16]) == (1, 2, 4, 6, 8, 16, 24)
 
 
 def test_blocks_add_and_harm():
-    asked, held, judgements = made(width=16)
+    spoken, corpus, judgements = made(width=16)
     # A last block of noise, half as large as all the rest.
     rng = np.random.default_rng(3)
     queries, documents = (
         np.concatenate((x, 0.25 * rng.normal(size=(len(x), 8)).astype(np.float32)), axis=1)
-        for x in (asked, held)
+        for x in (spoken, corpus)
     )
     blocks = measure_blocks(queries, documents, judgements, edges=[8, 16, 24])
     assert [block.name for block in blocks] == ["1-8", "9-16", "17-24"]
@@ -181,8 +181,8 @@ def test_blocks_add_and_harm():
             (block.full, np.arange(24)),
             (block.upto, np.arange(block.stop)),
         ):
-            cut, held = queries[:, keep], documents[:, keep]
-            (one,) = evaluate_retrieval(cut, held, judgements, dims=[len(keep)])
+            cut, corpus = queries[:, keep], documents[:, keep]
+            (one,) = evaluate_retrieval(cut, corpus, judgements, dims=[len(keep)])
             np.testing.assert_array_equal(values, one.per_query["ndcg@10"])
     assert not blocks[0].before.any()
     np.testing.assert_array_equal(blocks[2].before, blocks[1].upto)
@@ -196,23 +196,23 @@ def test_blocks_add_and_harm():
 
 @pytest.mark.parametrize("centred", [False, True])
 def test_a_rotation_changes_prefixes_only(centred):
-    asked, held, judgements = made()
+    spoken, corpus, judgements = made()
     train = made(seed=0, queries=200, documents=200)[1]
     rotation = stored(fit_rotation(train, centred=centred), centred=centred)
-    turned = (apply_rotation(asked, rotation), apply_rotation(held, rotation))
-    np.testing.assert_allclose(turned[0] @ turned[1].T, asked @ held.T, atol=2e-6)
-    short = [truncate(x, 4) for x in (*turned, asked, held)]
+    rotated = (apply_rotation(spoken, rotation), apply_rotation(corpus, rotation))
+    np.testing.assert_allclose(rotated[0] @ rotated[1].T, spoken @ corpus.T, atol=2e-6)
+    short = [truncate(x, 4) for x in (*rotated, spoken, corpus)]
     assert np.abs(short[0] @ short[1].T - short[2] @ short[3].T).max() > 0.1
-    energy = (turned[1] - (turned[1].mean(axis=0) if centred else 0)) ** 2
-    plain = (held - (held.mean(axis=0) if centred else 0)) ** 2
+    energy = (rotated[1] - (rotated[1].mean(axis=0) if centred else 0)) ** 2
+    plain = (corpus - (corpus.mean(axis=0) if centred else 0)) ** 2
     assert energy[:, :4].sum() / energy.sum() > plain[:, :4].sum() / plain.sum() + 0.2
     before, after = (
         evaluate_retrieval(queries, documents, judgements, dims=[4])[0].means["ndcg@10"]
-        for queries, documents in ((asked, held), turned)
+        for queries, documents in ((spoken, corpus), rotated)
     )
     assert after > before
     with pytest.raises(MrlError, match="for vectors of width 16, and these have 4"):
-        apply_rotation(held[:, :4], rotation)
+        apply_rotation(corpus[:, :4], rotation)
 
 
 def stored(matrix, **fields) -> Rotation:
@@ -234,14 +234,14 @@ def test_a_rotation_is_stored_whole_and_for_one_head(tmp_path):
     rotation = stored(fit_rotation(made()[1]), centred=False)
     path = save_rotation(tmp_path, rotation)
     assert [file.name for file in tmp_path.iterdir()] == [ROTATION_FILE]
-    found = read_rotation(tmp_path, head_digest="a" * 64)
-    assert found is not None
-    np.testing.assert_array_equal(found.matrix, rotation.matrix)
+    stored_again = read_rotation(tmp_path, head_digest="a" * 64)
+    assert stored_again is not None
+    np.testing.assert_array_equal(stored_again.matrix, rotation.matrix)
     for field in dataclasses.fields(Rotation):
         if field.name not in ("matrix", "texts"):
-            assert getattr(found, field.name) == getattr(rotation, field.name)
-    assert found.seen(["ce", "di", "ce ", "ba"]) == 2
-    assert found.seen([]) == 0
+            assert getattr(stored_again, field.name) == getattr(rotation, field.name)
+    assert stored_again.seen(["ce", "di", "ce ", "ba"]) == 2
+    assert stored_again.seen([]) == 0
     with pytest.raises(MrlError, match="another model: it was fitted for the head aaaaaaaaaaaa"):
         read_rotation(tmp_path, head_digest="c" * 64)
     with pytest.raises(MrlError, match="exists already"):
@@ -266,20 +266,20 @@ def test_a_rotation_is_stored_whole_and_for_one_head(tmp_path):
 
 
 def test_what_has_no_spectrum():
-    asked, held, _ = made()
-    spoilt = held.copy()
+    spoken, corpus, _ = made()
+    spoilt = corpus.copy()
     spoilt[5, 2] = np.nan
     for measure in (
         lambda x: spectrum(x, centred=False),
         lambda x: fit_rotation(x),
-        lambda x: views(asked, x),
-        lambda x: modality_gap(x, asked),
+        lambda x: views(spoken, x),
+        lambda x: modality_gap(x, spoken),
     ):
         with pytest.raises(MrlError, match=r"the vector of \w+ 5 is not finite"):
             measure(spoilt)
         with pytest.raises(MrlError, match="Check that the set is not empty"):
-            measure(held[:0])
+            measure(corpus[:0])
     with pytest.raises(MrlError, match="the 3 vectors are all alike"):
-        spectrum(np.repeat(held[:1], 3, axis=0), centred=True)
+        spectrum(np.repeat(corpus[:1], 3, axis=0), centred=True)
     with pytest.raises(MrlError, match="the dimension 32 is not of this model"):
-        measure_sizes(views(asked, held, seeds=1), made()[2], sizes=[32])
+        measure_sizes(views(spoken, corpus, seeds=1), made()[2], sizes=[32])

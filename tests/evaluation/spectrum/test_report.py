@@ -69,8 +69,8 @@ def test_a_report_with_and_without_a_rotation(model, embedder, six_queries, tmp_
         assert (plain / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in report
     records = read_records(plain / "results.jsonl")
-    found = read_retrieval_set(six_queries)
-    documents = embedder.embed_text([d.text for d in found.corpus])
+    data = read_retrieval_set(six_queries)
+    documents = embedder.embed_text([d.text for d in data.corpus])
     singular = np.linalg.svd(documents - documents.mean(axis=0), compute_uv=False)
     (stable,) = (
         r.value
@@ -86,7 +86,7 @@ def test_a_report_with_and_without_a_rotation(model, embedder, six_queries, tmp_
     assert "the first 32 coordinates keep 100.0% of the energy as they are" in message
     rotation = read_rotation(model, head_digest=embedder.info.head_digest)
     assert rotation is not None
-    assert rotation.data_digest == digest_retrieval_set(found)
+    assert rotation.data_digest == digest_retrieval_set(data)
     assert (rotation.rows, rotation.fitted_on) == (31, "joint")
     both = tmp_path / "both"
     table = report_spectrum(model, six_queries, both, seeds=2)
@@ -100,14 +100,12 @@ def test_a_report_with_and_without_a_rotation(model, embedder, six_queries, tmp_
     energy = np.cumsum(singular**2) / (singular**2).sum()
     np.testing.assert_allclose([row["cumulative_energy"] for row in kept], energy, atol=1e-5)
     records = read_records(both / "results.jsonl")
-    clips = [query.audio for query in found.queries]
-    turned = apply_rotation(embedder.embed_speech(clips), rotation)
-    judgements = Judgements(
-        [q.id for q in found.queries], [d.id for d in found.corpus], found.qrels
-    )
+    clips = [query.audio for query in data.queries]
+    rotated_queries = apply_rotation(embedder.embed_speech(clips), rotation)
+    judgements = Judgements([q.id for q in data.queries], [d.id for d in data.corpus], data.qrels)
     rotated = {r.dim: r.value for r in records if r.setting.get("kept") == "rotated prefix"}
     for result in evaluate_retrieval(
-        turned, apply_rotation(documents, rotation), judgements, dims=[4, 32]
+        rotated_queries, apply_rotation(documents, rotation), judgements, dims=[4, 32]
     ):
         assert rotated[result.dim] == pytest.approx(result.means["ndcg@10"])
     assert rotated[32] == pytest.approx(prefixes[32])

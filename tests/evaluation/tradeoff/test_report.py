@@ -87,12 +87,12 @@ def test_the_grid_measured():
 
 
 def test_a_longer_short_list_finds_more_and_works_more():
-    def found(shortlist: int) -> Measured:
+    def measured_with(shortlist: int) -> Measured:
         results = measure(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4), shortlist=shortlist)
         wanted = SearchConfig(dim=16, prefix=4, shortlist=shortlist)
         return next(r for r in results if r.config == wanted)
 
-    short, whole = found(10), found(60)
+    short, whole = measured_with(10), measured_with(60)
     assert short.recall < whole.recall == 1
     assert whole.flops - short.flops == 2 * 16 * 50
 
@@ -166,8 +166,8 @@ def test_budgets():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("byte=1", "'byte' cannot be limited.*'bytes'"),
-        ("latency=1", "'latency_ms'"),
+        ("byte=1", "'byte' cannot be limited.*mean bytes"),
+        ("latency=1", "mean latency_ms"),
         ("bytes", "the limit of bytes is ''"),
         ("bytes=few", "'few', expected a number above 0"),
         ("bytes=0", "'0', expected a number above 0"),
@@ -198,11 +198,11 @@ def test_eval_tradeoff_writes_a_report_and_the_search_config(model, data, tmp_pa
     assert evaluate(*command, "--corpus-size", 40, "--budget", "bytes=8") == 0
     assert "Chosen for bytes=8" in capsys.readouterr().out
     assert {"report.md", "report.html", "results.jsonl", "tradeoff.png"} <= names_in(out)
-    found = [r for r in read_records(out / "results.jsonl") if r.metric == "ndcg@10"]
-    assert len(found) == 4 * 4
+    scores = [r for r in read_records(out / "results.jsonl") if r.metric == "ndcg@10"]
+    assert len(scores) == 4 * 4
     bytes_of = [r for r in read_records(out / "results.jsonl") if r.metric == "bytes"]
-    (chosen,) = [r for r in found if r.setting["chosen"]]
-    within = [r.value for r, b in zip(found, bytes_of, strict=True) if b.value <= 8]
+    (chosen,) = [r for r in scores if r.setting["chosen"]]
+    within = [r.value for r, b in zip(scores, bytes_of, strict=True) if b.value <= 8]
     assert chosen.value == max(within)
     embedder = mrl_jax.Embedder.load(model, search_config=True)
     setting = embedder.search_config
@@ -216,7 +216,7 @@ def test_eval_tradeoff_writes_a_report_and_the_search_config(model, data, tmp_pa
     other = (*command[:5], "--out", tmp_path / "other")
     for words, message in (
         (("--corpus-size", "24"), "the corpus size is 24, and the set has 25"),
-        (("--budget", "byts=3"), "'bytes'"),
+        (("--budget", "byts=3"), "mean bytes"),
         (("--dims", "64"), "64 is not of this model"),
         (("--dims", "8", "--budget", "bytes=0.5"), "the least of each is bytes=1"),
         (("--dims", "8", "--budget", "bytes=99,flops=1"), "the least of each is bytes=1, flops="),
