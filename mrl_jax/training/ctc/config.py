@@ -18,7 +18,7 @@ from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc, ch
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.init import initial_recogniser, start_as_filterbank
 from mrl_jax.nn import param_tree
-from mrl_jax.training.config import ComputeConfig, refuse_fsdp
+from mrl_jax.training.config import ComputeConfig, check_choice, refuse_fsdp
 from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 
 Spelling = Literal["data", "tower"]
@@ -48,8 +48,7 @@ class CtcModelConfig(ComputeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.vocabulary not in get_args(Spelling):
-            raise MrlError(f"model.vocabulary is {self.vocabulary!r}, expected data or tower")
+        check_choice("model.vocabulary", self.vocabulary, get_args(Spelling))
         if not self.speech_tower and (self.vocabulary == "tower" or self.freeze_convolutions):
             raise MrlError(
                 "model.vocabulary=tower and model.freeze_convolutions take a tower, and "

@@ -331,13 +331,9 @@ def test_what_is_not_finite_stops_the_run_and_is_never_saved(world, one_device):
         (["data.build.sample_rate=8000"], "the data set is at 8000 Hz"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(world, changes, message, capsys, tmp_path):
+def test_wrong_input_is_one_line_and_status_2(world, changes, message, tmp_path):
     changes = [change.format(speech=world.speech) for change in changes]
-    command = ["--config", str(world.config), "--workdir", str(tmp_path / "run"), *changes]
-    assert run_command(importlib.import_module("train").main, command) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len([line for line in lines if line.startswith("error:")]) == 1
-    assert message in lines[-1]
+    tiny_run.assert_refused(world.config, tmp_path / "run", changes, message)
     assert not (tmp_path / "run" / "model.json").exists()
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 import json
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from tiny_run import losses
 
 from mrl_jax.checkpoints.new_towers import save_speech_tower
 from mrl_jax.checkpoints.towers import load_hubert_ctc, read_checked_weights, read_info
-from mrl_jax.core.cli import run_command
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.clips import ClipTransform
@@ -182,15 +180,11 @@ def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_pat
         (["data.build.sample_rate=8000"], "the data set is at 8000 Hz"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(world, changes, message, capsys, tmp_path):
+def test_wrong_input_is_one_line_and_status_2(world, changes, message, tmp_path):
     empty = changed_manifest(world, "empty", text="?!")  # Nothing, once it is plain.
     places = {"empty": empty, "text": world.speech.with_name("text")}
     changes = [change.format(**places) for change in changes]
-    command = ["--config", str(world.config), "--workdir", str(tmp_path / "run"), *changes]
-    assert run_command(importlib.import_module("train").main, command) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len([line for line in lines if line.startswith("error:")]) == 1
-    assert message in lines[-1]
+    tiny_run.assert_refused(world.config, tmp_path / "run", changes, message)
     assert not (tmp_path / "run" / "tower").exists()
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 import itertools
 import json
 import os
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_run
 from published import save, torch_qwen3
 from tiny_run import make_towers
 
@@ -25,7 +25,6 @@ from converters.export import export
 from converters.rules import published_names
 from mrl_jax.checkpoints.new_towers import NEW_NAMING, appending_end, sentence_files
 from mrl_jax.checkpoints.towers import read_info
-from mrl_jax.core.cli import run_command
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.text import TextBatchConfig, TextPairSource
@@ -380,7 +379,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
         (["data.train={root}/task.jsonl"], "the task 'rag' has no prompt, expected one of find"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(world, changes, message, capsys, tmp_path):
+def test_wrong_input_is_one_line_and_status_2(world, changes, message, tmp_path):
     if not (world / "towers").exists():
         make_towers(world / "towers")
         lines = {
@@ -397,11 +396,7 @@ def test_wrong_input_is_one_line_and_status_2(world, changes, message, capsys, t
             world / "spoken", [audio], [Document(id="d", text="b")], {"q": {"d": 1}}
         )
     changes = [change.format(root=world) for change in changes]
-    command = ["--config", str(world / "tiny.py"), "--workdir", str(tmp_path / "run"), *changes]
-    assert run_command(importlib.import_module("train").main, command) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len([line for line in lines if line.startswith("error:")]) == 1
-    assert message in lines[-1]
+    tiny_run.assert_refused(world / "tiny.py", tmp_path / "run", changes, message)
     assert not (tmp_path / "run" / "tower").exists()
 
 
