@@ -39,16 +39,15 @@ class CtcModelConfig(ComputeConfig):
         freeze_convolutions: leave the tower's convolutions as they are.
     """
 
+    dtype: str = "float32"
     speech_tower: str = "towers/speech"
     sizes: HubertConfig = dataclasses.field(default_factory=HubertConfig.base)
     filterbank: bool = False
     vocabulary: Spelling = "data"
     freeze_convolutions: bool = True
-    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("model.vocabulary", self.vocabulary, get_args(Spelling))
         if not self.speech_tower and (self.vocabulary == "tower" or self.freeze_convolutions):
             raise MrlError(
                 "model.vocabulary=tower and model.freeze_convolutions take a tower, and "
@@ -61,6 +60,7 @@ class CtcModelConfig(ComputeConfig):
                 "model.filterbank is for random weights, and model.speech_tower names a tower",
                 hint="leave one of the two out",
             )
+        check_choice("model.vocabulary", self.vocabulary, get_args(Spelling))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
