@@ -1,6 +1,7 @@
 """What the configs of all kinds of training have in common."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from mrl_jax.core.array_types import DTYPES
@@ -46,8 +47,14 @@ class ComputeConfig:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
+        check_choice("model.dtype", self.dtype, DTYPES)
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raises an `MrlError` where a field's value is none of the choices."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise MrlError(f"{name} is {value!r}, expected {' or '.join(choices)}")
 
 
 def refuse_fsdp(train: LoopConfig) -> None:

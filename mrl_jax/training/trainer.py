@@ -6,8 +6,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
-import optax
-
 from mrl_jax.checkpoints.train_state import RunCheckpoints
 from mrl_jax.core.config import to_json
 from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary, run_on_primary
@@ -39,7 +37,7 @@ class Prepared:
         weights: makes the initial trained weights, a nested dict; called once, so that only the
             state holds them.
         frozen: frozen weights by path, where the step wants them.
-        make_step: the step, a pure function, given the optimiser.
+        make_step: (optimizer, *, accumulation_steps, axis_name) to the step, a pure function.
         batches: this host's rows from a step on.
         steps: of the whole run.
         identity: what a resumed run must agree on, beside the shapes of the trained leaves.
@@ -54,7 +52,7 @@ class Prepared:
 
     weights: Callable[[], Mapping[str, Any]]
     frozen: Mapping[str, Any]
-    make_step: Callable[[optax.GradientTransformation], Step]
+    make_step: Callable[..., Step]
     batches: Callable[[int], Generator[Any, None, None]]
     steps: int
     identity: Mapping[str, Any]
@@ -195,8 +193,13 @@ def _train(
             _log_config_changes(record, workdir, log)
         if is_primary():
             write_json(workdir / CONFIG_FILE, record)
+        step = prepared.make_step(
+            optimizer,
+            accumulation_steps=config.optim.accumulation_steps,
+            axis_name=devices.axis_name,
+        )
         inputs = LoopInputs(
-            step=devices.compile(prepared.make_step(optimizer)),
+            step=devices.compile(step),
             frozen=prepared.frozen,
             batches=prepared.batches,
             put_batch=devices.put_batch,
@@ -211,10 +214,10 @@ def _train(
         summary = run_loop(state, inputs, config=train, checkpoints=checkpoints, workdir=workdir)
         if not summary.finished:
             return summary, None
-        step, state = checkpoints.best_step or summary.step, summary.state
-        if step != summary.step:
-            state = checkpoints.restore(step, state, identity)
-        return summary, Best(state, step, checkpoints.best_score)
+        best, state = checkpoints.best_step or summary.step, summary.state
+        if best != summary.step:
+            state = checkpoints.restore(best, state, identity)
+        return summary, Best(state, best, checkpoints.best_score)
 
 
 def has_checkpoint(workdir: Path) -> bool:

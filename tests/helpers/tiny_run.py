@@ -6,9 +6,10 @@ Random towers tell tones apart well enough for a head to learn on.
 
 import contextlib
 import dataclasses
+import io
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,6 +23,7 @@ from mrl_jax.checkpoints.arrays import read_arrays
 from mrl_jax.checkpoints.models import save_model, tower_reference
 from mrl_jax.checkpoints.new_towers import save_speech_tower, save_text_tower
 from mrl_jax.checkpoints.towers import load_hubert, load_qwen3
+from mrl_jax.core.cli import run_command
 from mrl_jax.core.config import load_config, override
 from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
 from mrl_jax.demo.towers import make_tokenizer, speech_config, text_config
@@ -31,7 +33,7 @@ from mrl_jax.models.init import initial_recogniser, initial_tower
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
-from mrl_jax.training import loop
+from mrl_jax.training import command, loop
 from mrl_jax.training.contrastive.config import ExperimentConfig
 from mrl_jax.training.contrastive.run import train
 from mrl_jax.training.devices import Devices
@@ -225,6 +227,17 @@ def sigterm_after(step: int) -> Iterator[None]:
         yield
     finally:
         loop.MetricsLog = original
+
+
+def assert_refused(config: Path, workdir: Path, changes: Sequence[str], message: str) -> str:
+    """`train.py` ends with status 2 and one line that holds `message`."""
+    words = ["--config", str(config), "--workdir", str(workdir), *changes]
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        assert run_command(command.main, words) == 2
+    lines = errors.getvalue().strip().splitlines()
+    assert len([line for line in lines if line.startswith("error:")]) == 1
+    assert message in lines[-1]
+    return lines[-1]
 
 
 def exported_head(workdir: Path) -> dict[str, np.ndarray]:

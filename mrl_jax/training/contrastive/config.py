@@ -1,7 +1,7 @@
 """One experiment: its config, and the model that is built from it."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from flax import nnx
 
@@ -15,8 +15,10 @@ from mrl_jax.losses.config import LossConfig
 from mrl_jax.models.heads import HEADS
 from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.two_towers import TwoTowers
-from mrl_jax.training.config import ComputeConfig, check_dims
+from mrl_jax.training.config import ComputeConfig, check_choice, check_dims
 from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
+
+HeadInit = Literal["random", "ctc"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,21 +48,18 @@ class ModelConfig(ComputeConfig):
     end_token: bool = True
     padding: Padding = "masked"
     calibrate: bool = True
-    head_init: Literal["random", "ctc"] = "random"
+    head_init: HeadInit = "random"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind not in HEADS:
-            raise MrlError(f"model.kind is {self.kind!r}, expected {' or '.join(HEADS)}")
+        check_choice("model.kind", self.kind, HEADS)
+        check_choice("model.padding", self.padding, get_args(Padding))
+        check_choice("model.head_init", self.head_init, get_args(HeadInit))
         if self.nested and self.kind != "dual_encoder":
             raise MrlError(
                 "model.nested is for dual encoders: late fusion is always nested",
                 hint="set model.kind=dual_encoder as well, or leave model.nested out",
             )
-        if self.padding not in ("masked", "reference"):
-            raise MrlError(f"model.padding is {self.padding!r}, expected masked or reference")
-        if self.head_init not in ("random", "ctc"):
-            raise MrlError(f"model.head_init is {self.head_init!r}, expected random or ctc")
         if self.head_init == "ctc" and self.kind != "late_fusion":
             raise MrlError(
                 "model.head_init=ctc is for late fusion: a dual encoder has no tokens",

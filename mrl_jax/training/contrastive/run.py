@@ -101,20 +101,13 @@ class ContrastiveTask:
         caches = _caches(config, examples, encoder, model, log)
         if caches:
             source = _source(config, examples, tokenizer, model, **caches)
-        make_step = functools.partial(
-            make_train_step,
-            split.rebuild,
-            config=config.loss,
-            accumulation_steps=config.optim.accumulation_steps,
-            axis_name=devices.axis_name,
-        )
         validate = None
         if validation is not None:
             validate = _validator(config, encoder, validation, rate, devices)
         return Prepared(
             weights=lambda: split.trained,
             frozen=frozen,
-            make_step=make_step,
+            make_step=functools.partial(make_train_step, split.rebuild, config=config.loss),
             batches=lambda start: read_batches(source, start=start, config=config.data.batch),
             steps=steps,
             identity=_identity(config, workdir, model),

@@ -18,7 +18,7 @@ from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc, ch
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.init import initial_recogniser, start_as_filterbank
 from mrl_jax.nn import param_tree
-from mrl_jax.training.config import ComputeConfig, refuse_fsdp
+from mrl_jax.training.config import ComputeConfig, check_choice, refuse_fsdp
 from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 
 Spelling = Literal["data", "tower"]
@@ -39,17 +39,15 @@ class CtcModelConfig(ComputeConfig):
         freeze_convolutions: leave the tower's convolutions as they are.
     """
 
+    dtype: str = "float32"
     speech_tower: str = "towers/speech"
     sizes: HubertConfig = dataclasses.field(default_factory=HubertConfig.base)
     filterbank: bool = False
     vocabulary: Spelling = "data"
     freeze_convolutions: bool = True
-    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.vocabulary not in get_args(Spelling):
-            raise MrlError(f"model.vocabulary is {self.vocabulary!r}, expected data or tower")
         if not self.speech_tower and (self.vocabulary == "tower" or self.freeze_convolutions):
             raise MrlError(
                 "model.vocabulary=tower and model.freeze_convolutions take a tower, and "
@@ -62,6 +60,7 @@ class CtcModelConfig(ComputeConfig):
                 "model.filterbank is for random weights, and model.speech_tower names a tower",
                 hint="leave one of the two out",
             )
+        check_choice("model.vocabulary", self.vocabulary, get_args(Spelling))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -52,13 +52,7 @@ def train_recogniser(
 ) -> RunResult[TowerInfo]:
     """Train a recogniser, or resume, and write the best as the tower folder workdir/tower.
 
-    Args:
-        config: the run.
-        workdir: gets the data set, checkpoints/, metrics.jsonl and tower/.
-        options: see `RunOptions`.
-
-    Raises:
-        MrlError: whatever is wrong with the config, the data, the tower, a checkpoint.
+    Arguments and errors are those of `trainer.run`. The workdir also gets the data set.
     """
     return run(CtcTask(), config, workdir, **options)
 
@@ -89,17 +83,10 @@ class CtcTask:
         steps = config.train.total_steps(source.plan.batches_per_epoch)
         model = build_recogniser(config.model, tower, vocabulary, config.seed)
         split = param_tree.split(model)
-        make_step = functools.partial(
-            make_ctc_step,
-            split.rebuild,
-            blank=vocabulary.blank,
-            accumulation_steps=config.optim.accumulation_steps,
-            axis_name=devices.axis_name,
-        )
         return Prepared(
             weights=lambda: split.trained,
             frozen=devices.replicate(split.frozen),
-            make_step=make_step,
+            make_step=functools.partial(make_ctc_step, split.rebuild, blank=vocabulary.blank),
             batches=lambda start: read_batches(source, start=start, config=config.data.batch),
             steps=steps,
             identity={"first tower": first, "vocabulary": list(vocabulary.tokens)},

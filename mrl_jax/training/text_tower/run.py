@@ -59,13 +59,7 @@ def train_text(
 ) -> RunResult[TowerInfo]:
     """Train a text tower whole, or resume, and write the best as the folder workdir/tower.
 
-    Args:
-        config: the run.
-        workdir: gets checkpoints/, metrics.jsonl, tower/, and initial/ for a new tower.
-        options: see `RunOptions`.
-
-    Raises:
-        MrlError: whatever is wrong with the config, the pairs, the tower, a checkpoint.
+    Arguments and errors are those of `trainer.run`. The workdir also gets a new tower, in initial/.
     """
     return run(TextTask(), config, workdir, **options)
 
@@ -125,19 +119,11 @@ class TextTask:
         )
         tower.check_ids(source.largest_id, tower.folder)
         rebuild = tower_rebuilder(tower.config, dtype, remat=config.model.remat)
-        make_step = functools.partial(
-            make_text_step,
-            rebuild,
-            config=config.loss,
-            dtype=dtype,
-            accumulation_steps=config.optim.accumulation_steps,
-            axis_name=devices.axis_name,
-        )
         validate = _validator(config, rebuild, tower, devices) if config.data.validation else None
         return Prepared(
             weights=tower.weights,
             frozen={},
-            make_step=make_step,
+            make_step=functools.partial(make_text_step, rebuild, config=config.loss, dtype=dtype),
             batches=source.from_step,
             steps=config.train.total_steps(source.batches_per_epoch),
             identity={
