@@ -269,11 +269,11 @@ def search(result: dict[str, Any]) -> list[str]:
     return [
         "## Exact search",
         f"The best {inputs['k']} of {inputs['documents']:,} random unit vectors of width "
-        f"{inputs['width']} for {inputs['queries']:,} queries; both sides alternating in one process. "
-        f"The same documents in the same order at {figures['same_documents']:.2%} of places, "
-        f"scores apart by at most {figures['largest_difference']:.0e} (ours are rounded once, "
-        f"from float64). faiss {faiss['version']} on {faiss['threads']} threads; its index holds "
-        f"a copy of the vectors, which is in its memory.",
+        f"{inputs['width']} for {inputs['queries']:,} queries; both sides alternating in one "
+        f"process. The same documents in the same order at {figures['same_documents']:.2%} of "
+        f"places, scores apart by at most {figures['largest_difference']:.0e} (ours are rounded "
+        f"once, from float64). faiss {faiss['version']} on {faiss['threads']} threads; its index "
+        f"holds a copy of the vectors, which is in its memory.",
         markdown_table(
             ["search", "seconds", "/ faiss", "peak memory beside the vectors, GB"], rows
         ),

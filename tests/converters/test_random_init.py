@@ -14,18 +14,12 @@ from converters.convert import convert
 from converters.random_init import random_init
 from mrl_jax.core.errors import MrlError
 
+ROPE = {"rope_type": "default", "rope_theta": 1e6}
 QWEN3: dict[str, Any] = {
-    "model_type": "qwen3",
+    **{name: value for name, value in CONFIGS["qwen3"].items() if name != "rope_theta"},
     "architectures": ["Qwen3Model"],
-    "vocab_size": 101,
-    "hidden_size": 32,
-    "intermediate_size": 48,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-    "rms_norm_eps": 1e-6,
+    "rope_parameters": ROPE,
 }
 HUBERT: dict[str, Any] = {
     **CONFIGS["hubert"],

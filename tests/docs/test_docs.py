@@ -160,9 +160,10 @@ def broken_links(site: Path) -> list[str]:
             place = (place / "index.html" if place.is_dir() else place).resolve()
             if not place.exists():
                 broken.append(f"{name}: {target}")
-            elif url.fragment and place in pages and url.fragment != "__top":
-                if urllib.parse.unquote(url.fragment) not in pages[place].ids:
-                    broken.append(f"{name}: {target}")
+            elif place in pages and url.fragment not in ("", "__top"):
+                if urllib.parse.unquote(url.fragment) in pages[place].ids:
+                    continue
+                broken.append(f"{name}: {target}")
     return broken
 
 
