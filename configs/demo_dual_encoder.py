@@ -2,7 +2,8 @@
 
 Command:   mrl-jax train --config demo_dual_encoder --workdir demo/dual_encoder
            (after `make demo`)
-Hardware:  two CPU cores; about six minutes on one of them.
+Hardware:  two CPU cores.
+Duration:  about six minutes on one of them.
 Expected:  nDCG@10 of 0.58 at full width, chance 0.0076.
 """
 

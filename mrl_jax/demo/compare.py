@@ -17,7 +17,7 @@ from mrl_jax.checkpoints.models import MODEL_FILE
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.demo.commands import run_mrl_jax
-from mrl_jax.inference.cascade_config import PIPELINE_FILE
+from mrl_jax.inference.cascade_config import CASCADE_FILE
 
 REGRESSION = "loss.name=l1_cosine"
 DUAL = "model.kind=dual_encoder"
@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
             *world.overrides,
             *changes,
         )
-    if not (world.runs / "cascade" / PIPELINE_FILE).is_file():
+    if not (world.runs / "cascade" / CASCADE_FILE).is_file():
         run_mrl_jax(
             *("cascade", "--config", "demo_cascade", "--out", world.runs / "cascade"),
             f"recogniser={world.speech}",

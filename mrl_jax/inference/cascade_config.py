@@ -35,7 +35,7 @@ from mrl_jax.models.speech_tower import Padding
 FORMAT = 1
 
 
-CASCADE_FILE = PIPELINE_FILE = "cascade.json"
+CASCADE_FILE = "cascade.json"
 
 
 NONE = "none"
