@@ -1,8 +1,9 @@
 """The dual encoder by regression in the demo world: nDCG@10 of 0.49 at full width.
 
+Expected:  as above; chance is 0.0076.
 Command:   mrl-jax train --config demo_dual_encoder_regression
                --workdir demo/dual_encoder_regression   (after `make demo`)
-Otherwise: as configs/demo_dual_encoder.py.
+Hardware:  as configs/demo_dual_encoder.py. Duration: the same.
 """
 
 from mrl_jax.core.presets import variant

@@ -1,7 +1,7 @@
 """Late fusion by regression in the demo world.
 
 Command:   mrl-jax train --config demo_regression --workdir demo/regression   (after `make demo`)
-Hardware:  two CPU cores; about five minutes on one of them.
+Hardware:  two CPU cores. Duration: about five minutes on one of them.
 Expected:  nDCG@10 of 0.92 at full width, chance 0.0076.
 """
 

@@ -1,6 +1,7 @@
 """The CLIP-like baseline: pooled speech frames, a linear layer for each dimension.
 
 Command:   mrl-jax train --config dual_encoder data.train=YOUR-MANIFEST.jsonl
+Hardware:  as configs/late_fusion.py.
 Nested:    one layer whose prefixes serve all dimensions: add model.nested=true.
 Duration:  less than configs/late_fusion.py: no speech goes through the text tower.
 Expected:  not yet measured here; the paper's own set is not public.

@@ -1,8 +1,9 @@
 """The head as it was published: no end token after the speech, padding read as speech.
 
 Command:   mrl-jax train --config oolel_embed data.train=YOUR-MANIFEST.jsonl
-Otherwise: as configs/late_fusion.py; not yet measured here. For comparison with the published
-           head only: masked padding and the end token are what to train with.
+Hardware:  as configs/late_fusion.py. Duration: the same.
+Expected:  not yet measured here. For comparison with the published head only: masked padding
+           and the end token are what to train with.
 """
 
 from mrl_jax.core.presets import variant

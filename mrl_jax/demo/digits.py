@@ -2,8 +2,8 @@
 
 The recordings are those of the Free Spoken Digit Dataset: English digits, one file
 each, named `{digit}_{speaker}_{take}.wav`. A string such as "371" is a query in
-English speech; its document is the French wording, "trois sept un". There are 1,000
-strings, some to train on and the others never seen.
+English speech; its document is the French wording, "trois sept un". Of the 1,000
+strings some are for training, the others for the test only.
 """
 
 import dataclasses
@@ -60,10 +60,10 @@ def load_takes(folder: str | Path, sample_rate: int = SAMPLE_RATE) -> list[Take]
         raise MrlError("no such folder", where=folder, hint="pass the folder of the recordings")
     takes = []
     for path in sorted(folder.glob("*.wav")):
-        found = re.fullmatch(r"(\d)_(\w+)_(\d+)", path.stem)
-        if found:
+        match = re.fullmatch(r"(\d)_(\w+)_(\d+)", path.stem)
+        if match:
             clip = trim_silence(load_clip(path, sample_rate), sample_rate)
-            takes.append(Take(int(found[1]), found[2], int(found[3]), clip))
+            takes.append(Take(int(match[1]), match[2], int(match[3]), clip))
     if not takes:
         raise MrlError(
             "holds no recording named {digit}_{speaker}_{take}.wav",
@@ -91,7 +91,7 @@ def trim_silence(clip: HostArray, sample_rate: int, *, below_db: float = 35.0) -
 
 
 def split_strings(*, num_test: int = 200, seed: int = 0) -> tuple[list[str], list[str]]:
-    """All strings "000" to "999" as those to train on and those kept for the test.
+    """All strings "000" to "999", divided into those for training and those for the test.
 
     Returns:
         Two sorted lists without a common string; the same seed gives the same lists.
@@ -115,7 +115,7 @@ def french(string: str) -> str:
 
 
 class DigitVoices:
-    """Recordings by speaker and digit, from which strings are spoken.
+    """Recordings by speaker and digit, which are joined to strings.
 
     Args:
         takes: the recordings to draw from; every speaker needs all ten digits.
@@ -150,7 +150,7 @@ class DigitVoices:
         change: Callable[[HostArray, np.random.Generator], HostArray] | None = None,
         gap_seconds: tuple[float, float] = (0.02, 0.15),
     ) -> HostArray:
-        """One string by one speaker: a random take of each digit, random gaps between.
+        """A recording of a string: a random take of each digit by one speaker, random gaps between.
 
         Args:
             string: digits, "371".
@@ -185,7 +185,7 @@ def fade_ends(clip: HostArray, sample_rate: int, *, seconds: float = 0.005) -> H
     return faded
 
 
-def words_right(truth: Sequence[str], found: Sequence[str]) -> int:
-    """How many of the true words are found, in order (longest matching blocks)."""
-    matcher = difflib.SequenceMatcher(a=list(truth), b=list(found), autojunk=False)
+def words_right(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
+    """How many words of the reference are recognised, in order (longest matching blocks)."""
+    matcher = difflib.SequenceMatcher(a=list(reference), b=list(hypothesis), autojunk=False)
     return sum(block.size for block in matcher.get_matching_blocks())

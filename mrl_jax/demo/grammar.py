@@ -155,12 +155,12 @@ def french_count(number: int, noun: Word) -> str:
 
 def _words(table: str) -> tuple[Word, ...]:
     """A list written `wolof = french[/f] [= Wolof article]`, separated by commas."""
-    found = []
+    words = []
     for entry in table.split(","):
         wo, french, *article = (part.strip() for part in entry.split("="))
         fr, _, gender = french.partition("/")
-        found.append(Word(wo, fr, gender or "m", " ".join([wo, *article])))
-    return tuple(found)
+        words.append(Word(wo, fr, gender or "m", " ".join([wo, *article])))
+    return tuple(words)
 
 
 GOODS = _words(

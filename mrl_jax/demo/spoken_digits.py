@@ -2,11 +2,11 @@
 
     python -m mrl_jax.demo.spoken_digits --out runs/spoken_digits [--leave-out SPEAKER ...]
 
-Recorded digits of one speaker are joined to strings; 800 strings are trained on, 200 are
-never seen, and each has the 1,000 wordings there are to choose from. Without --leave-out
-the test speaks in takes that were never heard, of known speakers; with it, in the voice
-of a speaker who was never heard at all. Towers are trained on the spot by the demo's
-stages, from training strings and training takes only; the head by `train.py`'s own path.
+Recorded digits of one speaker are joined to strings; 800 strings are for training, 200 for
+the test, and each query is ranked against the wordings of all 1,000. Without --leave-out
+the test uses other takes of the training speakers; with it, a speaker who is not in the
+training data. The towers are trained by the demo's stages, from training strings and
+training takes only; the head as by `mrl-jax train`.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.config import load_config
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.presets import find_config
 from mrl_jax.data.audio.augment import AugmentConfig, augment_channel, augment_voice
 from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
 from mrl_jax.demo.digits import (
@@ -66,9 +67,6 @@ TEST_TAKES = 5
 """Takes 0 to 4 of every digit and speaker are the test's, as in the data set's own split."""
 
 
-CONFIG = Path(__file__).parents[2] / "configs" / "spoken_digits.py"
-
-
 ARCHIVE = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.zip"
 
 
@@ -77,8 +75,8 @@ class Recipe:
     """Sizes and lengths of one fold.
 
     Attributes:
-        variants: changed voices made of every training take.
-        utterances: recordings of each training string, for the head.
+        variants: augmented voices made of every training take.
+        utterances: recordings of each training string, to train the head.
         word_steps: CTC steps on single digits, which come first.
         string_steps: CTC steps on whole strings.
         text_steps: steps of the text stage.
@@ -130,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def find_recordings(given: Path | None, out: Path) -> Path:
-    """The folder given, the one beside the project, or the data set fetched by TFDS."""
+    """The folder given, one beside the checkout, or the data set downloaded by TFDS."""
     beside = Path(__file__).parents[3] / "shared" / "data" / "fsdd" / "recordings"
     if given is not None or beside.is_dir():
         return beside if given is None else given
@@ -141,7 +139,7 @@ def find_recordings(given: Path | None, out: Path) -> Path:
             download_dir=str(out / "download"), register_checksums=True
         )
         return next(Path(manager.download_and_extract(ARCHIVE)).glob("*/recordings"))
-    except Exception as error:  # Whatever the network does.
+    except Exception as error:  # TFDS and the network raise many kinds.
         raise MrlError(
             f"the recordings could not be fetched ({type(error).__name__})",
             where="spoken_digit",
@@ -161,9 +159,11 @@ def run_fold(
         speech_stage(voices, strings, folder / "speech", recipe)
     write_manifest(folder / "data", voices, strings, recipe)
     write_test(folder / "test", DigitVoices(testing), unseen, recipe)
-    config = fold_config(load_config(CONFIG, ExperimentConfig), out / "text", folder)
+    config = fold_config(
+        load_config(find_config("spoken_digits"), ExperimentConfig), out / "text", folder
+    )
     if not train(config, folder / "model").summary.finished:
-        raise SystemExit(143)  # As train.py ends after SIGTERM; the same command goes on.
+        raise SystemExit(143)  # As `mrl-jax train` after SIGTERM; the same command resumes.
     report_retrieval(
         RetrievalOptions(
             model=folder / "model",
@@ -181,7 +181,7 @@ def run_fold(
 
 
 def fold_config(config: ExperimentConfig, text: Path, folder: Path) -> ExperimentConfig:
-    """The config of configs/, on this fold's towers and recordings."""
+    """The preset with this fold's towers and recordings."""
     return dataclasses.replace(
         config,
         model=dataclasses.replace(
@@ -192,7 +192,7 @@ def fold_config(config: ExperimentConfig, text: Path, folder: Path) -> Experimen
 
 
 def split_takes(takes: Sequence[Take], left_out: str | None) -> tuple[list[Take], list[Take]]:
-    """Takes to train on and takes of the test, which share no recording."""
+    """Takes for training and takes for the test, which share no recording."""
     if left_out is None:
         return (
             [take for take in takes if take.take >= TEST_TAKES],
@@ -205,7 +205,7 @@ def split_takes(takes: Sequence[Take], left_out: str | None) -> tuple[list[Take]
 
 
 def changed_voices(takes: Sequence[Take], recipe: Recipe) -> DigitVoices:
-    """Every take as it is, and as said by other voices: the same each time."""
+    """Every take, and augmented copies in other voices; the same in each call."""
     pool = list(takes)
     for number, take in enumerate(takes):
         rng = np.random.default_rng((1, number))
@@ -241,7 +241,7 @@ def text_stage(out: Path, recipe: Recipe) -> None:
 
 
 def speech_stage(voices: DigitVoices, strings: Sequence[str], out: Path, recipe: Recipe) -> None:
-    """Single digits first, then whole strings, written down as they are heard."""
+    """Train the recogniser on single digits first, then on whole strings."""
     word_size, string_size = int(0.8 * SAMPLE_RATE), int(1.8 * SAMPLE_RATE)
 
     def batch(step: int) -> tuple[list[HostArray], list[str]]:
@@ -281,7 +281,7 @@ def speech_stage(voices: DigitVoices, strings: Sequence[str], out: Path, recipe:
 def write_manifest(
     folder: Path, voices: DigitVoices, strings: Sequence[str], recipe: Recipe
 ) -> None:
-    """Training strings as recordings, each said several times by voices drawn at random."""
+    """Training strings as recordings, each by several randomly drawn speakers."""
     lines = []
     for number, string in enumerate(strings):
         for turn in range(recipe.utterances):
@@ -303,7 +303,7 @@ def write_manifest(
 
 
 def write_test(folder: Path, voices: DigitVoices, unseen: Sequence[str], recipe: Recipe) -> None:
-    """Unseen strings as queries, speakers taking turns; all 1,000 wordings as the corpus."""
+    """Test strings as queries, by alternating speakers; all 1,000 wordings as the corpus."""
     queries, qrels = [], {}
     for number, string in enumerate(unseen):
         for turn in range(recipe.queries):

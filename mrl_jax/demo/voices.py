@@ -1,13 +1,14 @@
-"""Wolof read aloud by espeak-ng, in many voices; no voice of it is Wolof's own.
+"""Wolof speech by espeak-ng, in many voices; espeak-ng itself has no Wolof voice.
 
 Wolof is written as it is spoken, so a small table turns its letters into espeak-ng's
-phonemes. They are played by the Indonesian voice, which has all of them: /c/ and /j/ as
+phonemes. They are spoken by the Indonesian voice, which has all of them: /c/ and /j/ as
 affricates, /x/, /ñ/, /ŋ/, schwa, and open and close e and o. A voice here is one of
 espeak-ng's own variants (other formants and voicing) at a pitch and a rate of its own.
 
-espeak-ng changes its output a little from call to call. Hence each utterance is made in
-a process of its own, forked by a server, `python -m mrl_jax.demo.voices`, that has only
-loaded the library. The server is small, so that forking is quick, and never imports JAX.
+The output of espeak-ng varies slightly from call to call within a process. Hence each
+utterance is made in a process of its own, forked by a server, `python -m
+mrl_jax.demo.voices`, that has only loaded the library. The server is small, so that
+forking is quick, and never imports JAX.
 """
 
 import ctypes
@@ -54,7 +55,7 @@ class Voice:
         variant: a voice variant of espeak-ng; no two voices share one.
         pitch: 0 to 100, relative to the variant's own.
         rate: words a minute.
-        spread: how far the pitch moves, 0 to 100.
+        pitch_range: how far the pitch moves, 0 to 100.
     """
 
     variant: str
@@ -69,7 +70,7 @@ class Voice:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """A sentence to be said, who says it, and the .flac file to be written."""
+    """A sentence, the voice that speaks it, and the .flac file to write."""
 
     text: str
     voice: Voice
@@ -77,7 +78,7 @@ class Utterance:
 
 
 def _voices(variants: str, *, start: int) -> tuple[Voice, ...]:
-    """Voices of these variants, with pitch and rate spread evenly, out of step."""
+    """Voices of these variants, whose pitches and rates cover their ranges independently."""
     return tuple(
         Voice(
             variant=variant,
@@ -121,7 +122,7 @@ _LETTERS = _VOWELS + "bcdfgjklmnñŋpqrstwxy"
 def phonemes(text: str) -> str:
     """Wolof in lower case, in espeak-ng's mnemonics.
 
-    A doubled vowel is long, a doubled consonant is said twice. Stress falls on the first
+    A doubled vowel is long, a doubled consonant is pronounced twice. Stress falls on the first
     syllable, or on the second where that alone is long.
 
     Raises:
@@ -136,7 +137,7 @@ def phonemes(text: str) -> str:
 
 
 def _word(word: str) -> str:
-    letters = [found.group() for found in _SOUND.finditer(word.replace("ng", "ŋg"))]
+    letters = [match.group() for match in _SOUND.finditer(word.replace("ng", "ŋg"))]
     vowels = [i for i, letter in enumerate(letters) if letter[0] in _VOWELS]
     stressed = vowels[:1]
     if len(vowels) > 1 and len(letters[vowels[0]]) < len(letters[vowels[1]]):
@@ -160,10 +161,10 @@ def speak(
     workers: int | None = None,
     done: Callable[[], object] = lambda: None,
 ) -> None:
-    """Write every utterance as 16 kHz mono FLAC; the same bytes in any order and company.
+    """Write every utterance as 16 kHz mono FLAC; its bytes do not depend on the others.
 
     Args:
-        workers: processes at a time; as many as cores unless told.
+        workers: parallel processes; default: the number of cores.
         done: called after each utterance, by the thread that wrote it.
 
     Raises:
@@ -172,14 +173,14 @@ def speak(
     """
     require_espeak()
     workers = max(1, min(workers or os.cpu_count() or 1, len(utterances)))
-    shares = [utterances[i::workers] for i in range(workers)]
+    parts = [utterances[i::workers] for i in range(workers)]
     with ThreadPoolExecutor(workers) as pool:
-        for share in [pool.submit(_speak_in_turn, share, done) for share in shares]:
-            share.result()
+        for future in [pool.submit(_speak_in_turn, part, done) for part in parts]:
+            future.result()
 
 
 def _speak_in_turn(utterances: Sequence[Utterance], done: Callable[[], object]) -> None:
-    """Have one server say everything, and write what it says."""
+    """Synthesise the utterances in one server process, and write their files."""
     command = [sys.executable, "-m", "mrl_jax.demo.voices"]
     pipe = subprocess.PIPE
     with tempfile.TemporaryFile("w+", encoding="utf-8") as jobs:
@@ -200,27 +201,27 @@ def _speak_in_turn(utterances: Sequence[Utterance], done: Callable[[], object]) 
             except BaseException:
                 server.kill()
                 raise
-            words = server.stderr.read().decode(errors="replace").strip()
+            text = server.stderr.read().decode(errors="replace").strip()
     if server.returncode:
-        said = words.splitlines()[-1] if words else f"it ended with status {server.returncode}"
-        raise MrlError(said.removeprefix("error: "), where="speech by espeak-ng")
+        message = text.splitlines()[-1] if text else f"it ended with status {server.returncode}"
+        raise MrlError(message.removeprefix("error: "), where="speech by espeak-ng")
 
 
 def _write_flac(path: Path, pcm: bytes, rate: int) -> None:
-    import numpy as np  # Here, as the server is to stay small.
+    import numpy as np  # Imported here to keep the server small.
     import soundfile
     import soxr
 
     samples = np.frombuffer(pcm, np.int16).astype(np.float32)
     wave = soxr.resample(samples, rate, SAMPLE_RATE, "HQ")
     whole = np.clip(np.rint(wave), -32768, 32767).astype(np.int16)
-    flac = io.BytesIO()  # A full disk is then an OSError, and no error of libsndfile's own.
+    flac = io.BytesIO()  # So that a full disk is an OSError rather than an error of libsndfile.
     soundfile.write(flac, whole, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     path.write_bytes(flac.getvalue())
 
 
 class _Espeak:
-    """The library, loaded and never used: each utterance is made by a fork of its process."""
+    """The loaded library; each utterance is made by a fork of the process that loaded it."""
 
     def __init__(self) -> None:
         import espeakng_loader
@@ -233,33 +234,33 @@ class _Espeak:
             raise MrlError("espeak-ng cannot read its data", where=data, hint="install it again")
 
     def speak(self, sounds: str, voice: Voice) -> bytes:
-        """The 16-bit samples of one utterance; once in a process."""
+        """The 16-bit samples of one utterance; to be called once in a process."""
         library = self._library
-        # The library would take the base voice for a variant that it does not have.
+        # For an unknown variant the library falls back to the base voice.
         known = Path("espeak-ng-data", "voices", "!v", voice.variant).is_file()
         if not known or library.espeak_SetVoiceByName(f"{BASE_VOICE}+{voice.variant}".encode()):
             raise MrlError(f"espeak-ng has no voice {BASE_VOICE}+{voice.variant}")
         settings = {_RATE: voice.rate, _PITCH: voice.pitch, _RANGE: voice.pitch_range}
         for parameter, value in settings.items():
             library.espeak_SetParameter(parameter, value, 0)
-        heard: list[bytes] = []
+        chunks: list[bytes] = []
 
         @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
         def receive(samples: int | None, count: int, events: int | None) -> int:
             if samples and count:
-                heard.append(ctypes.string_at(samples, 2 * count))
+                chunks.append(ctypes.string_at(samples, 2 * count))
             return 0
 
         library.espeak_SetSynthCallback(receive)
         text = f"[[{sounds}]]".encode()
         library.espeak_Synth(text, len(text) + 1, 0, _CHARACTERS, 0, _UTF8 | _PHONEMES, None, None)
-        if not heard:
-            raise MrlError(f"espeak-ng said nothing for {sounds!r}")
-        return b"".join(heard)
+        if not chunks:
+            raise MrlError(f"espeak-ng returned no samples for {sounds!r}")
+        return b"".join(chunks)
 
 
 def _fork(espeak: _Espeak, sounds: str, voice: Voice) -> bool:
-    """Say one utterance to stdout in a process of its own; whether that went well."""
+    """Write one utterance to stdout from a process of its own; whether it succeeded."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1] == 0
@@ -276,7 +277,7 @@ def _fork(espeak: _Espeak, sounds: str, voice: Voice) -> bool:
 
 
 def _main(argv: Sequence[str]) -> int:
-    """Jobs from stdin, one a line; on stdout, for each, rate and size and then samples."""
+    """Read jobs from stdin, one a line; write for each its rate, size and samples to stdout."""
     espeak = _Espeak()
     for line in sys.stdin.readlines():
         job = json.loads(line)

@@ -1,4 +1,4 @@
-"""The demo's data: spoken Wolof, its French, and nothing of the test in the training."""
+"""The demo's data: spoken Wolof with its French translation; training and test are disjoint."""
 
 import dataclasses
 import json
@@ -29,12 +29,12 @@ TASK = "translation"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class World:
-    """Where the parts of a world are, and which sentences each part says.
+    """Where the parts of a world are, and the sentences of each part.
 
     Attributes:
         folder: holds `train.jsonl`, `text_pairs.jsonl` and, as retrieval sets,
             `validation/` and `test/`.
-        train: sentences to train on; no two parts share a sentence or a voice.
+        train: sentences for training; no two parts share a sentence or a voice.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class World:
 
     @property
     def manifest(self) -> Path:
-        """Recordings and their French, for the speech stage."""
+        """Manifest of recordings and their French translations, for the speech stage."""
         return self.folder / "train.jsonl"
 
     @property
@@ -64,16 +64,16 @@ def write_world(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> World:
-    """Draw sentences, have them spoken, and write the manifest and the retrieval sets.
+    """Draw sentences, synthesise them, and write the manifest and the retrieval sets.
 
-    A seed gives the same bytes each time. In the retrieval sets each query has one
+    The same seed gives the same bytes. In the retrieval sets each query has one
     relevant document, so that chance is an nDCG@10 of 4.54 / sentences.
 
     Args:
         folder: appears whole or not at all.
         train_sentences: also the number of text pairs.
         utterances_per_sentence: of each training sentence, each in another voice.
-        workers: processes at a time; as many as cores unless told.
+        workers: parallel processes; default: the number of cores.
         overwrite: replace a world that is there already.
 
     Raises:
@@ -97,17 +97,17 @@ def write_world(
     test, rest = drawn[:test_sentences], drawn[test_sentences:]
     validation, train = rest[:validation_sentences], rest[validation_sentences:]
     with staged_folder(folder, marker=MARKER, overwrite=overwrite) as staging:
-        said = _said(train, TRAIN_VOICES, utterances_per_sentence, staging / "audio")
-        said_in_sets = {
-            name: _said(part, voices, 1, staging / name / "audio")
+        spoken = _assign_voices(train, TRAIN_VOICES, utterances_per_sentence, staging / "audio")
+        spoken_sets = {
+            name: _assign_voices(part, voices, 1, staging / name / "audio")
             for name, part, voices in (
                 ("validation", validation, VALIDATION_VOICES),
                 ("test", test, TEST_VOICES),
             )
         }
-        _speak([u for part in (said, *said_in_sets.values()) for _, u in part], workers)
-        _write_manifest(staging, said)
-        for name, part in said_in_sets.items():
+        _speak([u for part in (spoken, *spoken_sets.values()) for _, u in part], workers)
+        _write_manifest(staging, spoken)
+        for name, part in spoken_sets.items():
             _write_set(staging / name, part)
         recipe = {
             "seed": seed,
@@ -120,11 +120,13 @@ def write_world(
     return World(folder=folder, train=tuple(train), validation=tuple(validation), test=tuple(test))
 
 
-Said = tuple[Phrase, Utterance]
+Spoken = tuple[Phrase, Utterance]
 
 
-def _said(part: Sequence[Phrase], voices: Sequence[Voice], times: int, audio: Path) -> list[Said]:
-    """Who says what, where: voices take turns, and so each says as much as the others."""
+def _assign_voices(
+    part: Sequence[Phrase], voices: Sequence[Voice], times: int, audio: Path
+) -> list[Spoken]:
+    """Each phrase with its voices and files; voices alternate, so that all speak equally often."""
     turns = [(phrase, i * times + j) for i, phrase in enumerate(part) for j in range(times)]
     return [
         (
@@ -146,9 +148,9 @@ def _speak(utterances: Sequence[Utterance], workers: int | None) -> None:
         speak(utterances, workers=workers, done=bar.update)
 
 
-def _write_manifest(folder: Path, said: Sequence[Said]) -> None:
+def _write_manifest(folder: Path, spoken: Sequence[Spoken]) -> None:
     """The manifest and, once for each sentence, the text pairs."""
-    documents = {phrase: f"train-{i:05}" for i, phrase in enumerate(dict(said))}
+    documents = {phrase: f"train-{i:05}" for i, phrase in enumerate(dict(spoken))}
     _write_lines(
         folder / "train.jsonl",
         (
@@ -162,7 +164,7 @@ def _write_manifest(folder: Path, said: Sequence[Said]) -> None:
                 "speaker": utterance.voice.name,
                 "document_id": documents[phrase],
             }
-            for phrase, utterance in said
+            for phrase, utterance in spoken
         ),
     )
     _write_lines(
@@ -171,8 +173,8 @@ def _write_manifest(folder: Path, said: Sequence[Said]) -> None:
     )
 
 
-def _write_set(folder: Path, said: Sequence[Said]) -> None:
-    # Here, as arrays and thus JAX come with it: no process that speaks should load them.
+def _write_set(folder: Path, spoken: Sequence[Spoken]) -> None:
+    # Imported here, as it imports JAX, which the speech processes must not load.
     from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
 
     write_retrieval_set(
@@ -185,10 +187,10 @@ def _write_set(folder: Path, said: Sequence[Said]) -> None:
                 speaker=u.voice.name,
                 transcript=phrase.wolof,
             )
-            for phrase, u in said
+            for phrase, u in spoken
         ],
-        [Document(id=f"d{u.path.stem}", text=phrase.french) for phrase, u in said],
-        {f"q{u.path.stem}": {f"d{u.path.stem}": 1} for _, u in said},
+        [Document(id=f"d{u.path.stem}", text=phrase.french) for phrase, u in spoken],
+        {f"q{u.path.stem}": {f"d{u.path.stem}": 1} for _, u in spoken},
     )
 
 

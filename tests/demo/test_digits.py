@@ -64,7 +64,7 @@ def test_a_speaker_may_be_named_and_digits_changed_before_joining():
     assert voices.speak("5", np.random.default_rng(0), speaker="ana").size == 200
 
 
-def test_a_missing_digit_is_told():
+def test_a_missing_digit_is_refused():
     with pytest.raises(MrlError, match="speaker ana has no recording of 4"):
         DigitVoices(takes(leave_out=4))
 
@@ -87,15 +87,15 @@ def test_recordings_are_read_by_name(tmp_path: Path):
     tone = np.sin(np.arange(800) / 3)
     for name in ("3_ana_0", "3_ana_12", "notes"):
         soundfile.write(tmp_path / f"{name}.wav", tone, 8000)
-    found = digits.load_takes(tmp_path, sample_rate=16_000)
-    assert [(take.digit, take.speaker, take.take) for take in found] == [
+    read = digits.load_takes(tmp_path, sample_rate=16_000)
+    assert [(take.digit, take.speaker, take.take) for take in read] == [
         (3, "ana", 0),
         (3, "ana", 12),
     ]
-    assert found[0].clip.size == 1600
+    assert read[0].clip.size == 1600
 
 
-def test_a_folder_without_recordings_is_told(tmp_path: Path):
+def test_a_folder_without_recordings_is_refused(tmp_path: Path):
     with pytest.raises(MrlError, match="holds no recording named"):
         digits.load_takes(tmp_path)
     with pytest.raises(MrlError, match="no such folder"):
@@ -103,8 +103,8 @@ def test_a_folder_without_recordings_is_told(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("found", "right"),
+    ("hypothesis", "right"),
     [("three seven one", 3), ("three one", 2), ("one seven three", 1), ("", 0), ("thre seven", 1)],
 )
-def test_words_right(found: str, right: int):
-    assert digits.words_right(["three", "seven", "one"], found.split()) == right
+def test_words_right(hypothesis: str, right: int):
+    assert digits.words_right(["three", "seven", "one"], hypothesis.split()) == right

@@ -1,4 +1,4 @@
-"""The demo's world: its grammar, its voices, and data whose test is unseen."""
+"""The demo's world: its grammar, its voices, and a test set apart from the training data."""
 
 import collections
 import importlib.util
@@ -36,9 +36,10 @@ SMALL: dict[str, Any] = {"train_sentences": 9, "validation_sentences": 4, "test_
 
 
 def test_sentences_are_many_and_in_bijection():
-    found = phrases()
-    assert len(found) >= 4000
-    assert len({p.wolof for p in found}) == len({p.french for p in found}) == len(found)
+    all_phrases = phrases()
+    assert len(all_phrases) >= 4000
+    assert len({p.wolof for p in all_phrases}) == len(all_phrases)
+    assert len({p.french for p in all_phrases}) == len(all_phrases)
 
 
 def test_every_template_is_an_intent_of_one_topic():
@@ -46,7 +47,7 @@ def test_every_template_is_an_intent_of_one_topic():
     for phrase in phrases():
         topics[phrase.intent].add(phrase.topic)
     assert len(topics) == len(TEMPLATES.strip().splitlines())
-    assert all(len(found) == 1 for found in topics.values())
+    assert all(len(of_intent) == 1 for of_intent in topics.values())
     assert set.union(*topics.values()) == {
         "market", "fields", "weather", "family", "greetings", "health", "numbers",
     }  # fmt: skip
@@ -160,19 +161,19 @@ def test_what_is_not_wolof_is_refused():
 
 def test_without_espeak_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    said = Utterance(text="naka", voice=TRAIN_VOICES[0], path=tmp_path / "a.flac")
+    utterance = Utterance(text="naka", voice=TRAIN_VOICES[0], path=tmp_path / "a.flac")
     with pytest.raises(MrlError, match=r"takes espeakng_loader.*mrl_jax\[demo\]"):
-        voices.speak([said])
+        voices.speak([utterance])
     with pytest.raises(MrlError, match=r"mrl_jax\[demo\]"):
         write_world(tmp_path / "world", **SMALL)
     assert not list(tmp_path.iterdir())
 
 
-def speak(folder: Path, said: list[tuple[str, voices.Voice]], workers: int) -> list[bytes]:
+def speak(folder: Path, spoken: list[tuple[str, voices.Voice]], workers: int) -> list[bytes]:
     folder.mkdir()
-    paths = [folder / f"{i}.flac" for i in range(len(said))]
+    paths = [folder / f"{i}.flac" for i in range(len(spoken))]
     voices.speak(
-        [Utterance(text=t, voice=v, path=p) for (t, v), p in zip(said, paths, strict=True)],
+        [Utterance(text=t, voice=v, path=p) for (t, v), p in zip(spoken, paths, strict=True)],
         workers=workers,
     )
     return [path.read_bytes() for path in paths]
@@ -180,11 +181,11 @@ def speak(folder: Path, said: list[tuple[str, voices.Voice]], workers: int) -> l
 
 @speaks
 def test_speech_is_the_same_in_any_order_and_company(tmp_path):
-    said = [(text, voice) for text in ("naka sa yaay", "am na ceeb") for voice in TEST_VOICES[:3]]
-    first = speak(tmp_path / "a", said, workers=1)
-    again = speak(tmp_path / "b", said[::-1], workers=2)[::-1]
+    spoken = [(text, voice) for text in ("naka sa yaay", "am na ceeb") for voice in TEST_VOICES[:3]]
+    first = speak(tmp_path / "a", spoken, workers=1)
+    again = speak(tmp_path / "b", spoken[::-1], workers=2)[::-1]
     assert first == again
-    assert len(set(first)) == len(first)  # Each voice and each sentence is heard.
+    assert len(set(first)) == len(first)  # Voices and sentences all differ.
 
 
 @speaks
@@ -193,10 +194,10 @@ def test_the_longest_sentences_are_short_and_every_voice_speaks(tmp_path):
 
     slow = min(TRAIN_VOICES + VALIDATION_VOICES + TEST_VOICES, key=lambda voice: voice.rate)
     longest = sorted(phrases(), key=lambda phrase: len(phonemes(phrase.wolof)))[-4:]
-    said = [(phrase.wolof, slow) for phrase in longest]
-    said += [("naka sa yaay", voice) for voice in TRAIN_VOICES + VALIDATION_VOICES + TEST_VOICES]
-    speak(tmp_path / "a", said, workers=2)
-    for i, (text, voice) in enumerate(said):
+    spoken = [(phrase.wolof, slow) for phrase in longest]
+    spoken += [("naka sa yaay", voice) for voice in TRAIN_VOICES + VALIDATION_VOICES + TEST_VOICES]
+    speak(tmp_path / "a", spoken, workers=2)
+    for i, (text, voice) in enumerate(spoken):
         samples, rate = soundfile.read(tmp_path / "a" / f"{i}.flac", dtype="int16")
         assert rate == 16000
         assert samples.ndim == 1
@@ -236,9 +237,11 @@ def test_test_sentences_and_voices_are_unseen(small):
     assert [len(part) for part in parts] == [9, 4, 8]
     assert len({phrase.wolof for part in parts for phrase in part}) == 21
     read = {name: lines(small.folder / name / "queries.jsonl") for name in ("validation", "test")}
-    heard = [{row["speaker"] for row in rows} for rows in (lines(small.manifest), *read.values())]
-    assert all(heard)
-    assert len(set.union(*heard)) == sum(map(len, heard))
+    speakers = [
+        {row["speaker"] for row in rows} for rows in (lines(small.manifest), *read.values())
+    ]
+    assert all(speakers)
+    assert len(set.union(*speakers)) == sum(map(len, speakers))
     unseen = {phrase.french for part in parts[1:] for phrase in part}
     text = small.manifest.read_text("utf-8") + small.text_pairs.read_text("utf-8")
     assert not any(french in text for french in unseen)
@@ -269,14 +272,14 @@ def test_training_files(small):
 def test_retrieval_sets_are_sound(small):
     from mrl_jax.data.sets.retrieval_set import load_query_audio, read_retrieval_set
 
-    found = read_retrieval_set(small.folder / "test")
-    assert found.unjudged == ()
-    text = {document.id: document.text for document in found.corpus}
-    for query, phrase in zip(found.queries, small.test, strict=True):
+    test = read_retrieval_set(small.folder / "test")
+    assert test.unjudged == ()
+    text = {document.id: document.text for document in test.corpus}
+    for query, phrase in zip(test.queries, small.test, strict=True):
         assert query.transcript == phrase.wolof
-        ((document, score),) = found.qrels[query.id].items()
+        ((document, score),) = test.qrels[query.id].items()
         assert (text[document], score) == (phrase.french, 1)
-    assert 0.3 < load_query_audio(found.queries[0], 16000).size / 16000 < 3.5
+    assert 0.3 < load_query_audio(test.queries[0], 16000).size / 16000 < 3.5
     assert len(read_retrieval_set(small.folder / "validation").queries) == 4
 
 

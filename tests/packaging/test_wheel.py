@@ -150,7 +150,7 @@ REFUSED = {
     "no model": (("eval", "retrieval", "--model", "none", "--data", "none"), "none"),
     "no manifest": (("build", "none.jsonl", "built"), "none.jsonl"),
     "no checkpoint": (("convert", "qwen3", "./none", "tower"), "none"),
-    "no set": (("rotate", "none", "rotated"), "none"),
+    "nothing to rotate": (("rotate", "--model", "none", "--data", "none"), "none"),
     "no parts": (("cascade", "--config", "demo_cascade", "--out", "cascade"), "demo/towers/"),
     "no folder": (("demo", "--out", "file"), "file: is a file, expected a folder"),
 }
