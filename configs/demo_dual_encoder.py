@@ -15,7 +15,7 @@ def get_config() -> ExperimentConfig:
         "demo",
         ExperimentConfig,
         "name=demo_dual_encoder",
-        "model.start=random",
+        "model.head_init=random",
         "model.kind=dual_encoder",
         # A head that begins at random takes larger and more steps.
         "optim.learning_rate=3e-3",

@@ -5,10 +5,12 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mrl_jax.core.cli import CommandParser, run_command, unwind_on_sigterm
 from mrl_jax.core.errors import MrlError
 
+from . import FAMILIES
 from .checkpoints import DTYPES
 
 
@@ -19,13 +21,11 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
 
-    for family, text, made in (
-        ("qwen3", "Convert a Qwen3 text checkpoint into a tower folder.", "tower"),
-        ("hubert", "Convert a HuBERT speech checkpoint into a tower folder.", "tower"),
-        ("oolel-embed", "Convert the Oolel-Embed speech model: both towers and head.", "model"),
-    ):
-        command = add(family, text)
+    oolel = {"oolel-embed": "Convert the Oolel-Embed speech model: both towers and head."}
+    for name, text in {**FAMILIES, **oolel}.items():
+        command = add(name, text)
         command.add_argument("source", help="checkpoint folder, or hub id")
+        made = "model" if name in oolel else "tower"
         command.add_argument("out", type=Path, help=f"{made} folder to make")
         command.add_argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
         command.add_argument("--revision", help="branch, tag or commit on the hub")
@@ -49,7 +49,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
     command = add("random-init", "Make a checkpoint of random weights, to try things out offline.")
-    command.add_argument("family", choices=("qwen3", "hubert"))
+    command.add_argument("family", choices=tuple(FAMILIES))
     command.add_argument("config", type=Path, help="a Hugging Face config.json")
     command.add_argument("out", type=Path, help="checkpoint folder to make")
     command.add_argument(
@@ -69,26 +69,23 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax convert") -> int:
     """
     args = build_parser(prog).parse_args(argv)
     unwind_on_sigterm()
-    if args.command in ("qwen3", "hubert"):
+    if args.command in FAMILIES:
         return _convert(args)
-    if args.command == "oolel-embed":
-        return _convert_model(args)
-    if args.command == "verify":
-        return _verify(args)
-    return _export(args) if args.command == "export" else _random_init(args)
+    run = {
+        "oolel-embed": _convert_model,
+        "verify": _verify,
+        "export": _export,
+        "random-init": _random_init,
+    }
+    return run[args.command](args)
 
 
 def _convert(args: argparse.Namespace) -> int:
+    from mrl_jax.models.towers import TOWERS
+
     from .convert import convert
 
-    report = convert(
-        args.source,
-        args.out,
-        family=args.command,
-        dtype=args.dtype,
-        revision=args.revision,
-        overwrite=args.overwrite,
-    )
+    report = convert(args.source, args.out, family=args.command, **_options(args))
     print(
         f"{args.out}: {report['kind']}, {report['parameters'] / 1e6:.1f} M parameters in "
         f"{report['dtype']}, {report['tensors']} tensors matched one to one with "
@@ -96,7 +93,7 @@ def _convert(args: argparse.Namespace) -> int:
     )
     if report["kind"] == "hubert_ctc" and "vocab.json" not in report["files"]:
         print("note: the checkpoint has no vocab.json, so this recogniser gives no text")
-    if report["kind"] != "qwen3" and not {
+    if TOWERS[report["kind"]].modality == "speech" and not {
         "preprocessor_config.json",
         "processor_config.json",
     } & set(report["files"]):
@@ -104,16 +101,15 @@ def _convert(args: argparse.Namespace) -> int:
     return 0
 
 
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What every conversion takes."""
+    return {name: getattr(args, name) for name in ("dtype", "revision", "overwrite")}
+
+
 def _convert_model(args: argparse.Namespace) -> int:
     from .oolel_embed import convert_oolel_embed
 
-    report = convert_oolel_embed(
-        args.source,
-        args.out,
-        dtype=args.dtype,
-        revision=args.revision,
-        overwrite=args.overwrite,
-    )
+    report = convert_oolel_embed(args.source, args.out, **_options(args))
     speech, text = report["towers"]["speech"], report["towers"]["text"]
     print(
         f"{args.out}: {report['kind']}, {speech['kind']} of {speech['parameters'] / 1e6:.1f} M "

@@ -164,7 +164,6 @@ def file_digest(path: Path) -> str:
 
 def _download(hub_id: str, revision: str | None) -> Path:
     import huggingface_hub
-    from huggingface_hub import errors as hub_errors
 
     def snapshot(patterns: tuple[str, ...]) -> Path:
         return Path(
@@ -185,37 +184,41 @@ def _download(hub_id: str, revision: str | None) -> Path:
         return folder
     except MrlError:
         raise
-    except hub_errors.GatedRepoError as error:
-        raise MrlError(
-            "the hub wants an agreement for this model",
-            where=hub_id,
-            hint="accept it on the model's page and log in with `hf auth login`",
-        ) from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise MrlError(
-            "neither a local folder nor a model on the hub",
-            where=hub_id,
-            hint="check the spelling; for a private model log in with `hf auth login`",
-        ) from error
-    except hub_errors.RevisionNotFoundError as error:
-        raise MrlError(
-            f"the hub has no revision {revision!r} of this model",
-            where=hub_id,
-            hint="pass a branch, tag or commit that its page lists",
-        ) from error
-    except hub_errors.HFValidationError as error:
-        raise MrlError(
-            f"neither a local folder nor a hub id ({first_line(error)})",
-            where=hub_id,
-            hint="pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B",
-        ) from error
     except Exception as error:  # The HTTP client beneath raises kinds of its own.
-        raise MrlError(
-            "no such folder, and the hub could not be reached "
-            f"({type(error).__name__}: {first_line(error)})",
-            where=hub_id,
-            hint="check the network, or pass a folder that holds the checkpoint",
-        ) from error
+        problem, hint = _hub_problem(error, revision)
+        raise MrlError(problem, where=hub_id, hint=hint) from error
+
+
+def _hub_problem(error: Exception, revision: str | None) -> tuple[str, str]:
+    """What went wrong with a download, and what helps."""
+    from huggingface_hub import errors
+
+    match error:
+        case errors.GatedRepoError():
+            return (
+                "the hub wants an agreement for this model",
+                "accept it on the model's page and log in with `hf auth login`",
+            )
+        case errors.RepositoryNotFoundError():
+            return (
+                "neither a local folder nor a model on the hub",
+                "check the spelling; for a private model log in with `hf auth login`",
+            )
+        case errors.RevisionNotFoundError():
+            return (
+                f"the hub has no revision {revision!r} of this model",
+                "pass a branch, tag or commit that its page lists",
+            )
+        case errors.HFValidationError():
+            return (
+                f"neither a local folder nor a hub id ({first_line(error)})",
+                "pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B",
+            )
+    return (
+        "no such folder, and the hub could not be reached "
+        f"({type(error).__name__}: {first_line(error)})",
+        "check the network, or pass a folder that holds the checkpoint",
+    )
 
 
 def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:

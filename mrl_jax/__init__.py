@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mrl_jax.checkpoints.towers import load_hubert, load_hubert_ctc, load_qwen3
     from mrl_jax.core.errors import MrlError
+    from mrl_jax.data.audio.decode import load_clip
     from mrl_jax.inference.embedder import Embedder
     from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
     from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.linen import to_linen
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+    from mrl_jax.nn.param_tree import Frozen
 
 __version__ = "0.1.0"
 
@@ -25,6 +27,7 @@ _HOMES = {
     "DualEncoder": "mrl_jax.models.dual_encoder",
     "DualEncoderConfig": "mrl_jax.models.dual_encoder",
     "Embedder": "mrl_jax.inference.embedder",
+    "Frozen": "mrl_jax.nn.param_tree",
     "HubertConfig": "mrl_jax.models.hubert",
     "HubertCtc": "mrl_jax.models.ctc",
     "HubertEncoder": "mrl_jax.models.hubert",
@@ -33,6 +36,7 @@ _HOMES = {
     "MrlError": "mrl_jax.core.errors",
     "Qwen3Config": "mrl_jax.models.qwen3",
     "Qwen3Encoder": "mrl_jax.models.qwen3",
+    "load_clip": "mrl_jax.data.audio.decode",
     "load_hubert": "mrl_jax.checkpoints.towers",
     "load_hubert_ctc": "mrl_jax.checkpoints.towers",
     "load_qwen3": "mrl_jax.checkpoints.towers",
@@ -45,6 +49,7 @@ __all__ = [
     "DualEncoder",
     "DualEncoderConfig",
     "Embedder",
+    "Frozen",
     "HubertConfig",
     "HubertCtc",
     "HubertEncoder",
@@ -53,6 +58,7 @@ __all__ = [
     "MrlError",
     "Qwen3Config",
     "Qwen3Encoder",
+    "load_clip",
     "load_hubert",
     "load_hubert_ctc",
     "load_qwen3",

@@ -1,17 +1,14 @@
 """What an import costs and brings: no PyTorch, no TensorFlow, no transformers, ever."""
 
 import importlib
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tiny_checkpoints import make_checkpoint, make_tower
 
 import mrl_jax
-from converters.convert import convert
-from converters.random_init import random_init
 
 BIG = ("torch", "tensorflow", "transformers")
 
@@ -38,36 +35,9 @@ def test_the_probe_sees_an_import():
 @pytest.fixture(scope="module")
 def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("towers")
-    configs: dict[str, dict[str, Any]] = {
-        "qwen3": {
-            "model_type": "qwen3",
-            "vocab_size": 101,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "rope_theta": 1e6,
-            "rms_norm_eps": 1e-6,
-        },
-        "hubert": {
-            "model_type": "hubert",
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 48,
-            "conv_dim": [16] * 7,
-            "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-            "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-            "num_conv_pos_embeddings": 16,
-            "num_conv_pos_embedding_groups": 4,
-        },
-    }
-    for family, config in configs.items():
-        (root / "config.json").write_text(json.dumps(config))
-        random_init(family, root / "config.json", root / f"{family}-checkpoint")
-        convert(str(root / f"{family}-checkpoint"), root / family, family=family)
+    for family in ("qwen3", "hubert"):
+        checkpoint = make_checkpoint(family, root / f"{family}-checkpoint")
+        make_tower(family, checkpoint, root / family)
     return root
 
 

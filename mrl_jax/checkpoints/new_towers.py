@@ -1,7 +1,8 @@
-"""The small files of a text tower, so that what was trained here loads elsewhere.
+"""Towers trained here as tower folders, with the published small files beside the weights.
 
-Of one made from nothing: its config.json. Of any: what sentence-transformers reads
-beside it, and a tokenizer that appends the end token by itself.
+Other libraries load what `python -m converters export` makes of such a folder: for that it holds
+config.json, the files of sentence-transformers, a tokenizer that appends the end token, and a
+recogniser's vocabulary and feature extractor.
 """
 
 import json
@@ -24,7 +25,7 @@ OWN_FILES = (TOWER_FILE, "report.json", "verification.json")
 
 
 NEW_NAMING: Mapping[str, Any] = {"prefix": "", "spellings": [], "tied_output": False}
-"""Tensor names of a tower that came from no checkpoint: those of Qwen3-Embedding."""
+"""Tensor names of a tower that was made here: those of Qwen3-Embedding."""
 
 
 def published_config(config: Qwen3Config, dtype: DTypeLike) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def save_text_tower(
     *,
     dtype: DTypeLike = "float32",
 ) -> TowerInfo:
-    """Write a text tower that came from no checkpoint as a tower folder.
+    """Write a text tower that was made here as a tower folder.
 
     Args:
         folder: to be made, or replaced.
@@ -62,13 +63,9 @@ def save_text_tower(
         tokenizer: files of its tokenizer by name.
         dtype: in which the weights are stored.
     """
-    config = published_config(tower.config, dtype)
-    files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer}
-    arrays = {
-        path: np.asarray(jax.device_get(leaf.get_value())).astype(dtype)
-        for path, leaf in param_tree.flat_weights(tower).items()
-    }
-    return write_text_tower(folder, tower.config, {"encoder": arrays}, files, naming=NEW_NAMING)
+    files = {**_json_files({"config.json": published_config(tower.config, dtype)}), **tokenizer}
+    weights = {"encoder": tower_arrays(tower, dtype)}
+    return write_text_tower(folder, tower.config, weights, files, naming=NEW_NAMING)
 
 
 def write_text_tower(
@@ -79,14 +76,25 @@ def write_text_tower(
     *,
     naming: Mapping[str, Any],
 ) -> TowerInfo:
-    """A tower folder of these arrays and small files, whole or not at all."""
+    """A text tower's folder of these arrays and small files, whole or not at all."""
+    return _write_tower(folder, "qwen3", config, weights, files, naming=naming)
+
+
+def _write_tower(
+    folder: Path,
+    kind: str,
+    config: Any,
+    weights: Weights,
+    files: Mapping[str, str | bytes],
+    **described: Any,
+) -> TowerInfo:
     needed = sum(array.nbytes for arrays in weights.values() for array in arrays.values())
     with staged_folder(folder, marker=TOWER_FILE, overwrite=True, needs_bytes=needed) as staging:
         for name, contents in files.items():
             raw = contents.encode() if isinstance(contents, str) else contents
             (staging / name).parent.mkdir(exist_ok=True)
             (staging / name).write_bytes(raw)
-        return save_tower(staging, "qwen3", config, weights, naming=naming)
+        return save_tower(staging, kind, config, weights, **described)
 
 
 def small_files(folder: Path) -> dict[str, bytes]:
@@ -106,7 +114,7 @@ def sentence_files(width: int, max_tokens: int, prompts: Mapping[str, str]) -> d
     Args:
         width: of the tower.
         max_tokens: longer texts are cut there.
-        prompts: what stands before a query, word for word, by task.
+        prompts: what goes before a query, word for word, by task.
     """
     kinds = ("Transformer", "Pooling", "Normalize")
     modules = [
@@ -128,7 +136,7 @@ def sentence_files(width: int, max_tokens: int, prompts: Mapping[str, str]) -> d
         "pooling_mode_lasttoken": True,
         "include_prompt": True,
     }
-    asked = {
+    options = {
         "prompts": dict(prompts),
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
@@ -136,22 +144,19 @@ def sentence_files(width: int, max_tokens: int, prompts: Mapping[str, str]) -> d
     files = {
         "modules.json": modules,
         "1_Pooling/config.json": pooling,
-        "config_sentence_transformers.json": asked,
+        "config_sentence_transformers.json": options,
         "sentence_bert_config.json": {"max_seq_length": max_tokens, "do_lower_case": False},
     }
-    return {
-        name: json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        for name, value in files.items()
-    }
+    return _json_files(files, indent=2)
 
 
 def appending_end(tokenizer: bytes, end_id: int, *, where: object) -> bytes:
-    """A tokenizer.json that puts the end token behind every text, as this library does.
+    """A tokenizer.json that appends the end token to every text, as this library does.
 
-    Whatever else it puts around a text goes: this library leaves it out.
+    Other special tokens that it added are dropped, as this library does not add them.
 
     Raises:
-        MrlError: it cannot be read, or puts something around texts in an unknown way.
+        MrlError: it cannot be read, or adds special tokens in an unknown way.
     """
     from tokenizers import Tokenizer
 
@@ -250,18 +255,20 @@ def save_speech_tower(
         "vocab.json": ids,
         "tokenizer_config.json": tokenizer,
     }
-    texts = {
-        name: json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-        for name, value in files.items()
-    }
     weights = {
         "encoder": tower_arrays(recogniser.encoder, dtype),
         "lm_head": tower_arrays(recogniser.lm_head, dtype),
     }
     naming = {"prefix": "hubert.", "spellings": ["parametrizations"], "tied_output": False}
-    with staged_folder(folder, marker=TOWER_FILE, overwrite=True) as staging:
-        write_files(staging, texts)
-        return save_tower(staging, "hubert_ctc", c, weights, naming=naming, vocabulary=vocabulary)
+    described: dict[str, Any] = {"naming": naming, "vocabulary": vocabulary}
+    return _write_tower(folder, "hubert_ctc", c, weights, _json_files(files), **described)
+
+
+def _json_files(files: Mapping[str, Any], *, indent: int = 1) -> dict[str, str]:
+    return {
+        name: json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+        for name, value in files.items()
+    }
 
 
 def tower_arrays(module: Any, dtype: DTypeLike) -> dict[str, Any]:

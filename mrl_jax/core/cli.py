@@ -17,7 +17,17 @@ _WRONG_CHOICE = re.compile(r"(?s)argument (\S+): invalid choice: '(.*)' \(choose
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line, with the nearest name that it does take."""
+    """Reports a wrong command line in one line, with the nearest name that it does take.
+
+    Options are never abbreviated, and a description keeps its lines.
+    """
+
+    def __init__(self, **options: Any):
+        defaults = {
+            "allow_abbrev": False,
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+        }
+        super().__init__(**{**defaults, **options})
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
         """As argparse's, but an unknown option is refused by the parser of its subcommand."""

@@ -1,9 +1,7 @@
 """What a user did wrong, where, and how to correct it: one line, and exit status 2."""
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -55,25 +53,3 @@ def existing_file(path: Path, *, hint: str) -> Path:
         kind = "is a folder, expected a file" if path.is_dir() else "no such file"
         raise MrlError(kind, where=path, hint=hint)
     return path
-
-
-@contextlib.contextmanager
-def needs_extra(extra: str, task: str, where: object = None) -> Iterator[None]:
-    """Around the imports of optional libraries: one that is missing is one line.
-
-    Args:
-        extra: of this package, which has the libraries.
-        task: what takes them, "reading audio" for one.
-        where: the file at hand, for the error.
-
-    Raises:
-        MrlError: a library is not installed.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise MrlError(
-            f"{task} takes {(error.name or str(error)).partition('.')[0]}, which is not installed",
-            where=where,
-            hint=f"install the extra: `pip install 'mrl_jax[{extra}]'`",
-        ) from error

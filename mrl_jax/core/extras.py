@@ -27,18 +27,21 @@ EXTRAS = {
 """Import name: the smallest extra that installs it."""
 
 
-def require(*modules: str, by: str, where: object = None) -> None:
-    """Check that optional packages are installed, before a command begins what takes them.
+def require(*modules: str, by: str, where: object = None, extra: str | None = None) -> None:
+    """Check that optional packages are installed, before what takes them is begun.
 
     Args:
+        modules: their import names.
         by: what takes them, to begin the message with.
+        where: the file or option at hand.
+        extra: that installs them; by default the smallest one.
 
     Raises:
         MrlError: one is not installed; the extra that installs it is named.
     """
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            raise _missing(module, by, where)
+            raise _missing(module, by, where, extra or EXTRAS[module])
 
 
 def missing_package(
@@ -46,9 +49,9 @@ def missing_package(
 ) -> MrlError | None:
     """A failed import as an error that names the extra; None where no extra has the module."""
     module = (error.name or "").partition(".")[0]
-    return _missing(module, by, where) if module in EXTRAS else None
+    return _missing(module, by, where, EXTRAS[module]) if module in EXTRAS else None
 
 
-def _missing(module: str, by: str, where: object) -> MrlError:
-    hint = f"install the extra: `pip install 'mrl_jax[{EXTRAS[module]}]'`"
+def _missing(module: str, by: str, where: object, extra: str) -> MrlError:
+    hint = f"install the extra: `pip install 'mrl_jax[{extra}]'`"
     return MrlError(f"{by} takes {module}, which is not installed", where=where, hint=hint)

@@ -37,13 +37,15 @@ def as_record(raw: Mapping[str, Any], kind: type[Record]) -> Record:
         return _CONVERTER.structure(raw, kind)
     except cattrs.errors.ForbiddenExtraKeysError as error:
         raise ValueError(f"unknown fields: {', '.join(sorted(error.extra_fields))}") from error
+    except cattrs.errors.CattrsError as error:
+        raise ValueError(str(error)) from error
     except KeyError as error:
         raise ValueError(f"the field {error} is missing") from error
 
 
 @contextlib.contextmanager
 def readable_as(what: str, path: Path, *, hint: str) -> Iterator[None]:
-    """Turns whatever a damaged file raises inside the block into one line.
+    """Turns an error that a damaged file raises inside the block into one line.
 
     Args:
         what: the file should hold, "a tower description" for one.

@@ -27,7 +27,7 @@ SHOWN = 4
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = CommandParser(prog="mrl-jax demo", description=__doc__, allow_abbrev=False)
+    parser = CommandParser(prog="mrl-jax demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="default: ./demo")
     out: Path = parser.parse_args(argv).out
     if out.exists() and not out.is_dir():

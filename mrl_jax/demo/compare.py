@@ -87,9 +87,7 @@ WORLDS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = CommandParser(
-        prog="python -m mrl_jax.demo.compare", description=__doc__, allow_abbrev=False
-    )
+    parser = CommandParser(prog="python -m mrl_jax.demo.compare", description=__doc__)
     parser.add_argument("world", nargs="?", choices=WORLDS, default="demo")
     parser.add_argument("--out", type=Path, help="of that world: ./demo or ./runs/spoken_digits")
     args = parser.parse_args(argv)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 from jaxtyping import Array
+from tqdm import tqdm
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.training.optim import OptimConfig, make_optimizer
@@ -74,20 +75,43 @@ def advance(state: StageState, loss: Array, gradients: Any, stage: StageConfig) 
     return StageState(training, average)
 
 
-def finite(number: int, loss: Array, name: str) -> float:
-    """The loss of step `number` as a float.
+class LossWatch:
+    """A progress bar that shows the loss of the step before, so that the device never waits.
 
-    Raises:
-        MrlError: it is not finite.
+    Args:
+        label: of the bar.
+        name: what an error calls the training.
+        stage: its steps.
+        progress: whether the bar is shown.
     """
-    value = float(np.asarray(loss))
-    if not np.isfinite(value):
-        raise MrlError(
-            f"the loss of step {number} is {value}, expected a finite number",
-            where=name,
-            hint="lower the learning rate, or look for a broken example",
-        )
-    return value
+
+    def __init__(self, label: str, name: str, stage: StageConfig, *, progress: bool):
+        self.bar = tqdm(range(stage.steps), desc=label, unit="step", disable=not progress)
+        self._name = name
+        self._last: tuple[int, Array] | None = None
+
+    def add(self, number: int, loss: Array) -> None:
+        """The loss of step `number`, which may still be running; checks the one before.
+
+        Raises:
+            MrlError: that is not finite.
+        """
+        self.end()
+        self._last = number, loss
+
+    def end(self) -> None:
+        """Check the loss that was added last."""
+        if self._last is None:
+            return
+        number, loss = self._last
+        value = float(np.asarray(loss))
+        if not np.isfinite(value):
+            raise MrlError(
+                f"the loss of step {number} is {value}, expected a finite number",
+                where=self._name,
+                hint="lower the learning rate, or look for a broken example",
+            )
+        self.bar.set_postfix(loss=f"{value:.3f}", refresh=False)
 
 
 def _optimizer(stage: StageConfig) -> optax.GradientTransformation:

@@ -97,9 +97,7 @@ class Recipe:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = CommandParser(
-        prog="python -m mrl_jax.demo.spoken_digits", description=__doc__, allow_abbrev=False
-    )
+    parser = CommandParser(prog="python -m mrl_jax.demo.spoken_digits", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/spoken_digits"))
     parser.add_argument("--recordings", type=Path, help="folder of {digit}_{speaker}_{take}.wav")
     parser.add_argument("--leave-out", nargs="*", default=[], help="speakers, or `all` in turn")

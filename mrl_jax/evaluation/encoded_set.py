@@ -1,22 +1,20 @@
 """A model and a retrieval set as reports open them: checked, then each side encoded once."""
 
-import contextlib
 import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import check_apart
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
 from mrl_jax.data.sets.named_sets import load_retrieval_set
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, asked_as, load_queries, load_query_audio
-from mrl_jax.evaluation.report.folder import library_commit, report_folder
+from mrl_jax.evaluation.report.folder import library_commit
 from mrl_jax.evaluation.report.options import QueryOptions, SetOptions
 from mrl_jax.evaluation.report.records import Source
 from mrl_jax.evaluation.report.statistics import clusters_by
@@ -42,17 +40,6 @@ class OpenedSet:
     options: SetOptions
     embedder: Embedder
     data: RetrievalSet
-
-    @contextlib.contextmanager
-    def folder(self) -> Iterator[Path]:
-        """`report_folder` of the options, which never replaces the model.
-
-        Raises:
-            MrlError: as `report_folder`; the report would replace its model.
-        """
-        check_apart(self.options.model, self.options.out)
-        with report_folder(self.options.out, overwrite=self.options.overwrite) as staging:
-            yield staging
 
     @property
     def source(self) -> Source:

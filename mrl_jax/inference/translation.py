@@ -104,7 +104,7 @@ class Translator:
         written = [row for row, text in enumerate(texts) if text.strip()]
         lengths = [len(texts[row]) for row in written]
         for places in sorted_batches(lengths, self.config.batch_size, progress=progress):
-            batch = [written[place] for place in places.tolist()]
+            batch: list[int] = [written[place] for place in places]
             results = self._run([self.tokens(texts[row]) for row in batch])
             for row, result in zip(batch, results, strict=True):
                 translations[row] = self.text(result.hypotheses[0])

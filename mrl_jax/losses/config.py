@@ -19,7 +19,7 @@ class LossConfig:
             embedding.
         dims: widths of the nested prefixes.
         weights: weight of each; equal if empty.
-        temperature: of InfoNCE; where it starts if it is trained.
+        temperature: of InfoNCE; the initial one if it is trained.
         learn_temperature: train it, with the head.
         symmetric: average InfoNCE over both directions.
     """

@@ -1,7 +1,7 @@
 """The losses by name; a new one is its own file and one line here."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from mrl_jax.losses.matryoshka import NestedLoss, l1_cosine, matryoshka_infonce
 
@@ -21,7 +21,7 @@ class Loss:
     contrastive: bool
 
 
-LOSSES: Mapping[str, Loss] = {
+LOSSES: dict[str, Loss] = {
     "matryoshka_infonce": Loss(compute=matryoshka_infonce, contrastive=True),
     "l1_cosine": Loss(compute=l1_cosine, contrastive=False),
 }

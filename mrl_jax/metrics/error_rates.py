@@ -13,7 +13,7 @@ from mrl_jax.core.errors import MrlError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Errors:
-    """What has to be changed to make the reference of the hypothesis.
+    """Edits that turn the reference into the hypothesis.
 
     Attributes:
         units: words or characters of the reference, at least 1.
@@ -30,13 +30,13 @@ class Errors:
 
     @property
     def rate(self) -> float:
-        """Errors a unit; above 1 where much is inserted."""
+        """Errors per unit; above 1 where much is inserted."""
         return self.total / self.units
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """References beside hypotheses, utterance by utterance.
+    """Errors of hypotheses against references, utterance by utterance.
 
     Attributes:
         words, characters: errors of each. Spaces count as characters.
@@ -98,15 +98,15 @@ def import_jiwer() -> Any:
 
 
 def _each(output: Any) -> list[Errors]:
-    """Of jiwer's WordOutput or CharacterOutput, each sentence's own counts."""
-    found = []
+    """Each sentence's counts from jiwer's WordOutput or CharacterOutput."""
+    counted = []
     for reference, chunks in zip(output.references, output.alignments, strict=True):
         counts = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
         for chunk in chunks:
             in_reference = chunk.ref_end_idx - chunk.ref_start_idx
             in_hypothesis = chunk.hyp_end_idx - chunk.hyp_start_idx
             counts[chunk.type] += max(in_reference, in_hypothesis)
-        found.append(
+        counted.append(
             Errors(
                 units=len(reference),
                 substitutions=counts["substitute"],
@@ -114,7 +114,7 @@ def _each(output: Any) -> list[Errors]:
                 insertions=counts["insert"],
             )
         )
-    return found
+    return counted
 
 
 def _rate(errors: Sequence[Errors]) -> float:

@@ -1,7 +1,7 @@
-"""How sure a mean is: intervals and paired tests for queries that are not independent.
+"""Confidence intervals and paired tests of means over queries that are not independent.
 
-Queries with the same words, or by the same speaker, succeed and fail together. So whole
-clusters are resampled, not queries, and two ways of clustering may cross each other.
+Scores of queries with the same text, or by the same speaker, are correlated. So whole clusters
+are resampled, not queries; clusters by text and by speaker may cross.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairedTest:
-    """The mean of a - b, its 95 % interval, and how likely one so large is by chance."""
+    """The mean of a - b, its 95 % interval, and the two-sided p-value."""
 
     difference: float
     low: float
@@ -59,11 +59,11 @@ def cluster_bootstrap(
 
     Args:
         values: one a query.
-        clusters: what each query shares with others, as its text; None: queries are
+        clusters: label of each query's cluster, such as its text; None: queries are
             independent.
-        crossed: a second way, as its speaker. A way with a single cluster tells nothing about
-            the spread between clusters and is left out.
-        level: how often the interval is to hold the true mean.
+        crossed: a second clustering, such as by speaker. A clustering into a single cluster has
+            no spread between clusters and is left out.
+        level: confidence level.
         resamples: of clusters.
         seed: of the resampling.
     """
@@ -121,12 +121,12 @@ def paired_test(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> PairedTest:
-    """Whether two settings differ on the same queries.
+    """Whether two systems differ on the same queries.
 
-    Were they alike, the differences of each cluster could as well have the other sign: the
-    p-value is the share of sign patterns whose sum is as far from zero as the one seen, all
-    patterns where they are few. With two ways of clustering no such pattern keeps both: then
-    it is that of Student's t for the mean over its two-way standard error (Cameron, Gelbach
+    Under the null hypothesis the differences of each cluster may have either sign: the p-value
+    is the fraction of sign patterns whose sum is as far from zero as the observed one, over all
+    patterns where they are few. With crossed clusters no such pattern keeps both: then it is
+    that of Student's t for the mean over its two-way standard error (Cameron, Gelbach
     and Miller, 2011, section 2.3), with one degree of freedom less than the way of fewer
     clusters has clusters.
 
@@ -190,7 +190,7 @@ def _reach(
 def _two_way_p(
     differences: Float[HostArray, " Q"], ways: Sequence[Int[HostArray, " Q"]]
 ) -> float | None:
-    """Two-sided p-value of the mean; None where clusters are all alike, and none can be told."""
+    """Two-sided p-value of the mean; None where all clusters are alike and it is undefined."""
     mean = differences.mean()
 
     def variance(way: Int[HostArray, " Q"]) -> float:
@@ -207,14 +207,14 @@ def _two_way_p(
 
 
 def _sign_flips(sums: Float[HostArray, " G"], resamples: int, seed: int) -> float:
-    count, seen = len(sums), abs(sums.sum()) * (1 - 1e-12)
+    count, observed = len(sums), abs(sums.sum()) * (1 - 1e-12)
     if 2**count <= resamples:
         patterns = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        return float(np.mean(np.abs((2.0 * patterns - 1.0) @ sums) >= seen))
-    rng, extreme = np.random.default_rng(seed), 1  # The pattern seen is one of them.
+        return float(np.mean(np.abs((2.0 * patterns - 1.0) @ sums) >= observed))
+    rng, extreme = np.random.default_rng(seed), 1  # The observed pattern is one of them.
     for start in range(0, resamples, ROWS):
         signs = rng.integers(0, 2, (min(ROWS, resamples - start), count), dtype=np.int8)
-        extreme += int(np.sum(np.abs((2.0 * signs - 1.0) @ sums) >= seen))
+        extreme += int(np.sum(np.abs((2.0 * signs - 1.0) @ sums) >= observed))
     return extreme / (resamples + 1)
 
 
@@ -236,11 +236,11 @@ def _codes(labels: Sequence[Hashable]) -> Int[HostArray, " Q"]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clusters:
-    """What judged queries have in common, in their order.
+    """Clusters of the judged queries, in their order.
 
     Attributes:
-        texts: their words.
-        speakers: who says them; None where nobody is named.
+        texts: their texts.
+        speakers: their speakers; None where none is named.
     """
 
     texts: Sequence[Hashable]

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
 
 
 def ndcg(
@@ -45,8 +46,8 @@ def accuracy(
         trec_eval's `success`.
     """
     check_k(k)
-    found = (grades[:, :k] > 0).any(axis=1).astype(np.float64)
-    return np.where(relevant(judged) > 0, found, np.nan)
+    hits = (grades[:, :k] > 0).any(axis=1).astype(np.float64)
+    return np.where(relevant(judged) > 0, hits, np.nan)
 
 
 def reciprocal_rank(
@@ -56,14 +57,14 @@ def reciprocal_rank(
     check_k(k)
     hits = grades[:, :k] > 0
     first = 1.0 / (1.0 + np.argmax(hits, axis=1))
-    found = np.where(hits.any(axis=1), first, 0.0)
-    return np.where(relevant(judged) > 0, found, np.nan)
+    reciprocal = np.where(hits.any(axis=1), first, 0.0)
+    return np.where(relevant(judged) > 0, reciprocal, np.nan)
 
 
 def recall(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
-    """Share of a query's relevant documents that are among the first k; NaN without one."""
+    """Fraction of a query's relevant documents that are among the first k; NaN without one."""
     check_k(k)
     return over((grades[:, :k] > 0).sum(axis=1).astype(np.float64), relevant(judged))
 
@@ -72,7 +73,7 @@ def average_precision(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
     """Precision at the rank of each relevant document among the first k, averaged over all
-    relevant documents of the query, found or not; NaN without one. Its mean is MAP.
+    relevant documents of the query, retrieved or not; NaN without one. Its mean is MAP.
 
     References:
         trec_eval's `map_cut`. (Others divide by k where a query has more relevant documents.)
@@ -115,9 +116,9 @@ def relevant(judged: Int[HostArray, "Q J"]) -> Float[HostArray, " Q"]:
     return (judged > 0).sum(axis=1).astype(np.float64)
 
 
-def over(found: Float[HostArray, " Q"], best: Float[HostArray, " Q"]) -> Float[HostArray, " Q"]:
-    """`found` / `best`, NaN where nothing can be found."""
-    return np.divide(found, best, out=np.full(len(found), np.nan), where=best > 0)
+def over(gain: Float[HostArray, " Q"], best: Float[HostArray, " Q"]) -> Float[HostArray, " Q"]:
+    """`gain` / `best`, NaN where there is nothing to gain."""
+    return np.divide(gain, best, out=np.full(len(gain), np.nan), where=best > 0)
 
 
 def check_k(k: int) -> None:
@@ -147,19 +148,31 @@ def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
 
     Args:
         truth: label of each example.
-        predicted: what was said, in the same order.
+        predicted: label that was predicted, in the same order.
         labels: those that count, each once.
+
+    Raises:
+        MrlError: scikit-learn is not installed.
     """
     if len(truth) != len(predicted):
         raise ValueError(f"{len(truth)} true labels and {len(predicted)} predicted")
     if not labels or len(set(labels)) != len(labels):
         raise ValueError("labels are none, or one is there twice")
-    scores, support = np.zeros(len(labels)), np.zeros(len(labels))
-    for place, label in enumerate(labels):
-        both = sum(t == label == p for t, p in zip(truth, predicted, strict=True))
-        support[place] = sum(t == label for t in truth)
-        either = support[place] + sum(p == label for p in predicted)
-        scores[place] = 2 * both / either if either else 0.0
+    if not truth:
+        return F1(macro=0.0, weighted=0.0, per_label=dict.fromkeys(labels, 0.0))
+    try:
+        from sklearn.metrics import precision_recall_fscore_support
+    except ImportError as error:
+        raise MrlError(
+            f"F1 needs {error.name}", hint="install the extra: `pip install 'mrl_jax[train]'`"
+        ) from error
+    _, _, scores, support = precision_recall_fscore_support(
+        truth,
+        predicted,
+        labels=labels,
+        zero_division=0,  # pyright: ignore[reportArgumentType] - its default is a string
+    )
+    scores, support = np.asarray(scores), np.asarray(support, np.float64)
     total = support.sum()
     return F1(
         macro=float(scores.mean()),

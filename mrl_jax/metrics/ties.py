@@ -64,20 +64,20 @@ class TiedRanking:
         # How likely no relevant document is among the first ranks, rank by rank.
         none = np.cumprod((1 - hits / (size - place)).clip(min=0), axis=1)
         if metric == "accuracy":
-            found = 1 - none[:, -1]
+            value = 1 - none[:, -1]
         elif metric == "mrr":
             earlier = np.concatenate((np.ones((len(none), 1)), none[:, :-1]), axis=1)
-            found = ((earlier - none) / ranks).sum(axis=1)
+            value = ((earlier - none) / ranks).sum(axis=1)
         else:
             raise ValueError(f"there is no metric {metric!r}, only {', '.join(METRICS)}")
-        return np.where(total > 0, found, np.nan)
+        return np.where(total > 0, value, np.nan)
 
     def best(self, metric: str, k: int) -> Float[HostArray, " Q"]:
-        """A metric of the order that is kindest to it."""
+        """A metric of the order in which it is highest."""
         return METRICS[metric](self._ordered(best=True), self.judged, k)
 
     def worst(self, metric: str, k: int) -> Float[HostArray, " Q"]:
-        """A metric of the order that is hardest on it."""
+        """A metric of the order in which it is lowest."""
         return METRICS[metric](self._ordered(best=False), self.judged, k)
 
     def _numbers(self) -> Int[HostArray, "Q R"]:
@@ -121,7 +121,7 @@ class TiedRanking:
         rows, ranks = self.grades.shape
         number = self._numbers()
         last = number[:, -1:]
-        # Tied documents without a grade may push others out of the first ranks.
+        # Tied documents without a grade may displace others from the first ranks.
         fill = np.arange(ranks) < (self.tied - (self.beyond > 0).sum(axis=1))[:, None]
         grades = np.concatenate(
             (self.grades.clip(min=0), self.beyond.clip(min=0), np.zeros((rows, ranks), np.int64)),

@@ -19,7 +19,6 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder
-from mrl_jax.models.speech_tower import Padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +74,8 @@ class HubertCtc(nnx.Module):
         config: sizes and variants of the encoder.
         vocab_size: number of output tokens, the blank included.
         vocabulary: the tokens themselves; without them there is no `decode`.
-        padding, dtype, param_dtype, remat, unroll, rngs: as in `HubertEncoder`.
+        dtype, param_dtype, rngs: as in `HubertEncoder`.
+        options: padding, remat and unroll, as there.
     """
 
     def __init__(
@@ -84,12 +84,10 @@ class HubertCtc(nnx.Module):
         vocab_size: int,
         *,
         vocabulary: CtcVocabulary | None = None,
-        padding: Padding = "masked",
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
-        remat: bool = False,
-        unroll: bool = False,
         rngs: nnx.Rngs,
+        **options: Any,
     ):
         if vocabulary is not None and len(vocabulary.tokens) != vocab_size:
             raise ValueError(
@@ -97,18 +95,9 @@ class HubertCtc(nnx.Module):
                 "one for each output of the model"
             )
         self.vocabulary = vocabulary
-        self.encoder = HubertEncoder(
-            config,
-            padding=padding,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            remat=remat,
-            unroll=unroll,
-            rngs=rngs,
-        )
-        self.lm_head = nnx.Linear(
-            config.width, vocab_size, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-        )
+        held: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.encoder = HubertEncoder(config, **held, **options)
+        self.lm_head = nnx.Linear(config.width, vocab_size, **held)
 
     def __call__(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> CtcOutput:
         """Logits of a batch that `pad_clips` made; those at padded frames are unspecified."""

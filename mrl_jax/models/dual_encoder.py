@@ -17,14 +17,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.speech_tower import SpeechTower
-from mrl_jax.models.two_towers import (
-    Calibration,
-    Head,
-    HeadConfig,
-    Prompt,
-    TwoTowers,
-    layer_scales,
-)
+from mrl_jax.models.two_towers import Head, HeadConfig, Prompt, TwoTowers
 from mrl_jax.nn.pooling import l2_normalize
 
 
@@ -65,7 +58,7 @@ class PoolingHead(Head):
             {f"to_{width}": nnx.Linear(size, width, rngs=rngs) for width in widths}
         )
         self.widths = tuple(widths)
-        self.layer_scale = Calibration(jnp.ones(num_layers, jnp.float32))
+        super().__init__(num_layers)
 
     def __call__(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
@@ -86,7 +79,7 @@ class PoolingHead(Head):
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
     ) -> None:
         """Set the factors so that each layer's scaled states have a mean square of 1."""
-        self.layer_scale[...] = layer_scales(layer_states, frame_mask)
+        self.fit_layer_scale(layer_states, frame_mask)
 
     def fold(self) -> dict[str, HostArray]:
         """The weights with the factors multiplied in, by path."""
@@ -147,10 +140,7 @@ class DualEncoder(TwoTowers):
         self.head.calibrate(output.layer_states, output.frame_mask)
 
     def join(
-        self,
-        layer_states: Float[Array, "Y B T D"],
-        frame_mask: Bool[Array, "B T"],
-        prompt: Prompt | None,
+        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt
     ) -> Float32[Array, "B E"]:
         """With `nested` [B, E]; otherwise [B, sum of dims], unit vectors side by side.
 

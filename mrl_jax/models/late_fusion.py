@@ -14,14 +14,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.speech_tower import SpeechTower
-from mrl_jax.models.two_towers import (
-    Calibration,
-    Head,
-    HeadConfig,
-    Prompt,
-    TwoTowers,
-    layer_scales,
-)
+from mrl_jax.models.two_towers import Calibration, Head, HeadConfig, Prompt, TwoTowers
 from mrl_jax.nn.masking import length_mask
 
 
@@ -89,10 +82,7 @@ class LateFusion(TwoTowers):
         self.head.calibrate(output.layer_states, output.frame_mask, token_size)
 
     def join(
-        self,
-        layer_states: Float[Array, "Y B T D"],
-        frame_mask: Bool[Array, "B T"],
-        prompt: Prompt | None,
+        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt
     ) -> Float32[Array, "B E"]:
         """Embeddings of prompt, speech tokens and end token by the text tower."""
         speech = self.head(layer_states).astype(self.text.dtype)
@@ -146,7 +136,7 @@ class FusionHead(Head):
             padding="VALID",
             rngs=rngs,
         )
-        self.layer_scale = Calibration(jnp.ones(num_layers, jnp.float32))
+        super().__init__(num_layers)
         self.token_scale = Calibration(jnp.ones((), jnp.float32))
 
     def __call__(self, layer_states: Float[Array, "Y B T D"]) -> Float32[Array, "B U E"]:
@@ -168,7 +158,7 @@ class FusionHead(Head):
             frame_mask: their valid frames.
             token_size: root mean square of the text tower's token embeddings.
         """
-        self.layer_scale[...] = layer_scales(layer_states, frame_mask)
+        self.fit_layer_scale(layer_states, frame_mask)
         self.token_scale[...] = jnp.ones((), jnp.float32)
         # Each of the new weights' layers keeps the mean square of what goes in, about.
         tokens = self(layer_states)

@@ -5,6 +5,7 @@ and the published checkpoints, whose `config.json` and tensors decide in doubt.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -87,10 +88,9 @@ class Attention(nnx.Module):
     def __init__(
         self, config: Qwen3Config, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
     ):
-        def linear(inputs: int, outputs: int) -> nnx.Linear:
-            return nnx.Linear(
-                inputs, outputs, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-            )
+        linear = functools.partial(
+            nnx.Linear, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
 
         def norm() -> RMSNorm:
             return RMSNorm(config.head_width, epsilon=config.norm_epsilon, param_dtype=param_dtype)
@@ -123,10 +123,9 @@ class SwiGlu(nnx.Module):
     def __init__(
         self, config: Qwen3Config, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
     ):
-        def linear(inputs: int, outputs: int) -> nnx.Linear:
-            return nnx.Linear(
-                inputs, outputs, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-            )
+        linear = functools.partial(
+            nnx.Linear, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
 
         self.gate_proj = linear(config.width, config.mlp_width)
         self.up_proj = linear(config.width, config.mlp_width)

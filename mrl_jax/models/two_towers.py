@@ -31,12 +31,19 @@ class Calibration(nnx.Variable[Any]):
     """A fixed factor: it is not trained, and `fold` multiplies it into the weights."""
 
 
-Prompt = tuple[Int[Array, "B P"], Bool[Array, "B P"]]
-"""Token ids before the speech, and True where they are valid."""
+Prompt = tuple[Int[Array, "B P"], Bool[Array, "B P"]] | None
+"""Token ids before the speech, and True where they are valid; None without a prompt."""
 
 
 class Head(nnx.Module):
-    """The trained part. Its fixed factors are those attributes that are `Calibration`."""
+    """The trained part. Its fixed factors are those attributes that are `Calibration`.
+
+    Args:
+        num_layers: layers of the speech tower, Y; each has a factor in `layer_scale`.
+    """
+
+    def __init__(self, num_layers: int):
+        self.layer_scale = Calibration(jnp.ones(num_layers, jnp.float32))
 
     def factors(self) -> dict[str, Calibration]:
         """The fixed factors by name."""
@@ -45,6 +52,16 @@ class Head(nnx.Module):
             for name, value in sorted(vars(self).items())
             if isinstance(value, Calibration)
         }
+
+    def fit_layer_scale(
+        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
+    ) -> None:
+        """Set the factors that give each layer's states, over valid frames, mean square 1."""
+        valid = frame_mask[None, :, :, None].astype(jnp.float32)
+        squares = jnp.square(layer_states.astype(jnp.float32)) * valid
+        number = jnp.sum(valid) * layer_states.shape[-1]
+        mean = jnp.sum(squares, axis=(1, 2, 3)) / jnp.maximum(number, 1.0)
+        self.layer_scale[...] = jnp.reciprocal(jnp.sqrt(jnp.maximum(mean, 1e-12)))
 
     def fold(self) -> dict[str, HostArray]:
         """The weights with the factors multiplied in, by path."""
@@ -143,10 +160,7 @@ class TwoTowers(nnx.Module):
         return self.join(layer_states, frame_mask, (tokens, jnp.asarray(mask)))
 
     def join(
-        self,
-        layer_states: Float[Array, "Y B T D"],
-        frame_mask: Bool[Array, "B T"],
-        prompt: Prompt | None,
+        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt
     ) -> Float32[Array, "B E"]:
         """What a subclass computes for `embed_states`."""
         raise NotImplementedError
@@ -175,14 +189,3 @@ class TwoTowers(nnx.Module):
         if self.log_temperature is None:
             return fixed
         return jnp.exp(self.log_temperature[...])
-
-
-def layer_scales(
-    layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
-) -> Float32[Array, " Y"]:
-    """Factors that give each layer's states, over valid frames, a mean square of 1."""
-    valid = frame_mask[None, :, :, None].astype(jnp.float32)
-    squares = jnp.square(layer_states.astype(jnp.float32)) * valid
-    number = jnp.sum(valid) * layer_states.shape[-1]
-    mean = jnp.sum(squares, axis=(1, 2, 3)) / jnp.maximum(number, 1.0)
-    return jnp.reciprocal(jnp.sqrt(jnp.maximum(mean, 1e-12)))

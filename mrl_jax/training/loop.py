@@ -23,15 +23,15 @@ from mrl_jax.training.state import Metrics, Step, TrainState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How long a run goes on and what it keeps.
+    """How long a run is, where it runs, and what it keeps.
 
     Attributes:
         steps: optimiser steps; 0 lets `epochs` decide.
         epochs: passes over the data, if `steps` is 0.
-        parallel: "pmap" or "mesh".
         devices: how many of a machine's devices to train on; 0 for all.
-        fsdp: of "mesh": devices that one copy of the frozen weights is shared out over, for
+        fsdp: of "mesh": devices that one copy of the frozen weights is sharded over, for
             towers that one device cannot hold.
+        parallel: "pmap" or "mesh".
         validate_every: steps between validations; 0 validates at the end only.
         checkpoint_every: steps between checkpoints; one is also written with every
             validation, at the end, and on SIGTERM.
@@ -42,9 +42,9 @@ class LoopConfig:
 
     steps: int = 0
     epochs: float = 1.0
-    parallel: Literal["pmap", "mesh"] = "pmap"
     devices: int = 0
     fsdp: int = 1
+    parallel: Literal["pmap", "mesh"] = "pmap"
     validate_every: int = 0
     checkpoint_every: int = 500
     keep_last: int = 1

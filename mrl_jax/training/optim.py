@@ -27,14 +27,14 @@ class OptimConfig:
         name: "adamw", or "adafactor": second moments by rows and columns only and no first
             ones, so that the optimiser's state is small beside the weights.
         learning_rate: at its peak.
-        schedule: how it falls after the warm-up; to 0 unless "constant".
+        schedule: its decay after the warm-up; to 0 unless "constant".
         warmup_fraction: fraction of all steps in which it rises.
         weight_decay: on kernels only (`decay_mask`), never on biases, norms or the temperature.
         b1, b2, epsilon: Adam's; Adafactor reads none of them.
-        clip_norm: global norm that gradients are cut to; None leaves them.
+        clip_norm: global norm that gradients are clipped to; None does not clip.
         accumulation_steps: equal parts that a device's rows are run in, one after the
             other. The gradient is that of the whole batch, all of whose rows are each
-            other's negatives; memory is that of a part, and a forward pass comes on top.
+            other's negatives; memory is that of a part, at the price of one more forward pass.
     """
 
     name: Optimizer = "adamw"
@@ -85,7 +85,7 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
         fall = optax.cosine_decay_schedule(peak, rest)
     rate = fall
     if warmup:
-        # From above 0, so that the first step already counts.
+        # From above 0, so that the first step already changes the weights.
         rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
         rate = optax.join_schedules([rise, fall], [warmup])
 
@@ -158,7 +158,7 @@ def _optax_promotion() -> Any:
 
 
 def _keep_temperature_in_range() -> optax.GradientTransformation:
-    """Cuts the update, not the gradient: at a bound the way back stays open."""
+    """Clips the update, not the gradient, so that the temperature can leave a bound again."""
     low, high = (jnp.log(jnp.float32(bound)) for bound in TEMPERATURE_RANGE)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

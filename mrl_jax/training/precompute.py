@@ -21,7 +21,6 @@ from mrl_jax.core.distributed import (
     run_on_primary,
 )
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import staged_folder
 from mrl_jax.data.build.dataset import SpeechDataset
 from mrl_jax.data.cache.documents import (
     document_cache_key,
@@ -30,7 +29,6 @@ from mrl_jax.data.cache.documents import (
 )
 from mrl_jax.data.cache.files import CachedArray
 from mrl_jax.data.cache.speech import (
-    CACHE_FILE,
     CacheDtype,
     SpeechCache,
     cache_bytes,
@@ -146,8 +144,7 @@ def cached_speech(
         return open_speech_cache(folder, key, *shape)
 
     def write() -> None:
-        with staged_folder(folder, marker=CACHE_FILE, needs_bytes=needed) as staging:
-            write_speech_cache(staging, key, *shape, _layer_states(tower, examples, kept))
+        write_speech_cache(folder, key, *shape, _layer_states(tower, examples, kept))
 
     def make() -> None:
         run_on_primary(lambda: _write_unless_there(open_cache, write))

@@ -6,8 +6,10 @@ from pathlib import Path
 from mrl_jax.core.distributed import primary_first
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
+from mrl_jax.data.audio.augment import Augment, check_augment
 from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
+from mrl_jax.training.config import RunConfig
 from mrl_jax.training.state import Log
 
 
@@ -27,6 +29,24 @@ class SpeechDataConfig:
     split: str = "train"
     validation: str = ""
     build: BuildOptions = dataclasses.field(default_factory=BuildOptions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeechRunConfig(RunConfig):
+    """A run on recordings.
+
+    Attributes:
+        augment: changes training clips: a function, or a name of
+            `data.audio.augment.AUGMENTATIONS`.
+        stretch: the largest factor by which `augment` makes a clip longer.
+    """
+
+    augment: Augment | str | None = None
+    stretch: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_augment(self.augment)
 
 
 def prepare_data(config: SpeechDataConfig, workdir: Path) -> tuple[Path, BuildReport | None]:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
 import optax
 
@@ -128,13 +128,23 @@ class RunResult(Generic[Info]):
         return self.summary.finished
 
 
+class RunOptions(TypedDict, total=False):
+    """What `run` and the functions over it take by name.
+
+    Attributes:
+        devices: those that `config.train` names by default.
+        log: called with a line for whatever happens, on the first host only; `print` by default.
+    """
+
+    devices: Devices | None
+    log: Log
+
+
 def run(
     task: Task[Config, Info],
     config: Config,
     workdir: Path,
-    *,
-    devices: Devices | None = None,
-    log: Log = print,
+    **options: Unpack[RunOptions],
 ) -> RunResult[Info]:
     """Train, from the last checkpoint on where there is one, and export the best state.
 
@@ -142,13 +152,13 @@ def run(
         task: the kind of training.
         config: of that kind.
         workdir: gets checkpoints/, metrics.jsonl, the config, and what the task writes.
-        devices: those that `config.train` names by default.
-        log: called with a line for whatever happens, on the first host only.
+        options: see `RunOptions`.
 
     Raises:
         MrlError: hosts with other configs; devices that are not there; an uneven batch;
             whatever is wrong with the data, the model or a checkpoint.
     """
+    devices, log = options.get("devices"), options.get("log", print)
     train, batch_size = config.train, config.data.batch.batch_size
     assert_equal_across_hosts({"config": json.dumps(to_json(config), sort_keys=True, default=str)})
     if devices is None:

@@ -1,9 +1,10 @@
 """The published speech model as one folder: every spelling, and everything that is refused."""
 
+import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from converters.convert import convert
 from converters.export import export
 from converters.oolel_embed import convert_oolel_embed
 from mrl_jax import load_hubert_ctc
-from mrl_jax.checkpoints.models import load_model, read_model_info
+from mrl_jax.checkpoints.models import load_model, read_model_info, save_model
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError

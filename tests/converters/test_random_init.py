@@ -8,36 +8,23 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tiny_checkpoints import CONFIGS
 
 from converters.convert import convert
 from converters.random_init import random_init
 from mrl_jax.core.errors import MrlError
 
+ROPE = {"rope_type": "default", "rope_theta": 1e6}
 QWEN3: dict[str, Any] = {
-    "model_type": "qwen3",
+    **{name: value for name, value in CONFIGS["qwen3"].items() if name != "rope_theta"},
     "architectures": ["Qwen3Model"],
-    "vocab_size": 101,
-    "hidden_size": 32,
-    "intermediate_size": 48,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-    "rms_norm_eps": 1e-6,
+    "rope_parameters": ROPE,
 }
 HUBERT: dict[str, Any] = {
-    "model_type": "hubert",
+    **CONFIGS["hubert"],
     "architectures": ["HubertModel"],
-    "hidden_size": 32,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "conv_dim": [16] * 7,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
     "mask_time_prob": 0.0,
 }
 LARGE = {**HUBERT, "feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}

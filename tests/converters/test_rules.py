@@ -1,9 +1,11 @@
 """Rule tables: one rule a name, the same table read both ways, every problem told at once."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
+import tiny_towers
 from hypothesis import given
 from hypothesis import strategies as st
 from published import HUBERT_LARGE, torch_hubert, torch_qwen3
@@ -12,32 +14,15 @@ from converters import hubert, qwen3
 from converters.rules import UNUSED, Layout, Plan, RuleTable, plan, published_names
 from mrl_jax.core.errors import MrlError
 from mrl_jax.models.ctc import abstract_hubert_ctc
-from mrl_jax.models.hubert import HubertConfig, abstract_hubert
-from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
+from mrl_jax.models.hubert import abstract_hubert
+from mrl_jax.models.qwen3 import abstract_qwen3
 from mrl_jax.nn import param_tree
 
 Shapes = dict[str, tuple[int, ...]]
 
-QWEN3 = Qwen3Config(
-    vocab_size=101,
-    width=32,
-    num_layers=12,  # Two digits, so that layer 1 and layer 11 must not be confused.
-    num_heads=4,
-    num_kv_heads=2,
-    head_width=16,
-    mlp_width=48,
-    rope_theta=1e6,
-    norm_epsilon=1e-6,
-)
-BASE = HubertConfig(
-    width=32,
-    num_layers=3,
-    num_heads=4,
-    mlp_width=48,
-    conv_channels=(16,) * 7,
-    position_kernel=16,
-    position_groups=4,
-)
+# Two digits, so that layer 1 and layer 11 must not be confused.
+QWEN3 = dataclasses.replace(tiny_towers.QWEN3, num_layers=12)
+BASE = tiny_towers.HUBERT
 
 axes = st.lists(st.integers(0, 4), min_size=3, max_size=3).map(tuple)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
@@ -46,7 +47,7 @@ def make_recogniser(speech: Path, folder: Path, *, silent: bool = False) -> Hube
     if silent:
         bias = np.zeros(len(vocabulary.tokens), np.float32)
         bias[vocabulary.blank] = 1e6
-        recogniser.lm_head.bias = nnx.Param(bias)
+        recogniser.lm_head.bias = nnx.Param(jnp.asarray(bias))
     save_speech_tower(folder, recogniser)
     return recogniser
 

@@ -1,12 +1,15 @@
 """A late-fusion model small enough to train in a test, and batches for it."""
 
+import dataclasses
+
 import numpy as np
+import tiny_towers
 from flax import nnx
 
 from mrl_jax.core.batch import Batch
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
-from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.nn.param_tree import freeze
 
 SPEECH = HubertConfig(
@@ -20,7 +23,8 @@ SPEECH = HubertConfig(
     position_kernel=4,
     position_groups=2,
 )
-TEXT = Qwen3Config(
+TEXT = dataclasses.replace(
+    tiny_towers.QWEN3,
     vocab_size=31,
     width=16,
     num_layers=2,
@@ -29,7 +33,6 @@ TEXT = Qwen3Config(
     head_width=8,
     mlp_width=24,
     rope_theta=1e4,
-    norm_epsilon=1e-6,
 )
 DIMS = (16, 8, 4)
 

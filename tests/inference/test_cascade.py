@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -104,6 +105,11 @@ def test_a_cascade_stands_beside_models(root, tmp_path, monkeypatch, capsys):
         assert message in report
 
 
+def translating(folder: Path) -> dict[str, Any]:
+    languages = {"source_language": "wol_Latn", "target_language": "fra_Latn"}
+    return {"translator": str(folder), **languages, "max_translation_tokens": 24}
+
+
 def flat(module: nnx.Module):
     return [leaf for leaf in nnx.to_flat_state(nnx.state(module)).leaves if leaf.ndim]
 
@@ -182,8 +188,7 @@ def test_a_column_is_as_written_queries(root, tmp_path):
 
 def test_a_translator_stands_between(root, nllb, tmp_path):
     folder = shutil.copytree(nllb[2], tmp_path / "ct2")
-    fields = {"translator": str(folder), "source_language": "wol_Latn"}
-    fields |= {"target_language": "fra_Latn", "max_translation_tokens": 24}
+    fields = translating(folder)
     names = {"french": fields, "english": {**fields, "target_language": "eng_Latn"}, "none": {}}
     models = [f"{n}={written(root, tmp_path / n, **f)}" for n, f in names.items()]
     report_compare(models, root / "set", tmp_path / "out")
@@ -219,9 +224,7 @@ def test_a_translator_stands_between(root, nllb, tmp_path):
 
 def test_what_is_heard_may_be_nothing(root, nllb, tmp_path):
     make_recogniser(root / "towers" / "speech", tmp_path / "silent", silent=True)
-    fields = {"translator": str(nllb[2]), "source_language": "wol_Latn"}
-    fields |= {"target_language": "fra_Latn", "recogniser": str(tmp_path / "silent")}
-    fields["max_translation_tokens"] = 24
+    fields = {**translating(nllb[2]), "recogniser": str(tmp_path / "silent")}
     folder = written(root, tmp_path / "p", **fields)
     report_compare([f"p={folder}"], root / "set", tmp_path / "out")
     rows = lines(tmp_path / "out" / "stages.jsonl")

@@ -1,6 +1,7 @@
 """Cascades on disk: what is checked, and what is kept."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,9 +9,18 @@ import pytest
 from tiny_cascade import make_parts, refused, write_config, written
 from tiny_nllb import make_nllb
 
-from mrl_jax.inference.cascade_config import (
-    read_cascade,
-)
+from mrl_jax.core.config import load_config
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.presets import find_config, preset_names
+from mrl_jax.inference.cascade_config import CascadeConfig, read_cascade
+from mrl_jax.training.contrastive.config import ExperimentConfig
+from mrl_jax.training.ctc import run as ctc
+from mrl_jax.training.ctc.config import CtcExperiment
+from mrl_jax.training.text_tower import run as text_tower
+from mrl_jax.training.text_tower.config import TextStageExperiment
+
+CONVERTED = r"(?:(?:mrl-jax convert|python -m converters) \w+ \S+|--output_dir) (\S+)\n"
+"""The output of a conversion in the header of a preset."""
 
 CASCADE = "mrl_jax.inference.cascade_command"
 
@@ -82,3 +92,50 @@ def test_places_and_digests(root, tmp_path):
     kept = read_cascade(written(root, tmp_path / "c", **fields))
     assert (kept.config.recogniser, kept.recogniser, kept.config.beam_size) == ("", None, 1)
     assert kept.config.source_language == ""
+
+
+def test_a_damaged_file_is_named(root, tmp_path):
+    folder = written(root, tmp_path / "c")
+    path = folder / "cascade.json"
+    raw = json.loads(path.read_text())
+    for damage, message in (
+        ({"dims": [8, 8]}, r"cannot be read as a cascade \(dims is .*each once"),
+        ({"beam_size": "1"}, r"cannot be read as a cascade \('1' is no int"),
+        ({"beams": 1}, r"cannot be read as a cascade \(unknown fields: beams"),
+    ):
+        path.write_text(json.dumps({**raw, "config": {**raw["config"], **damage}}))
+        with pytest.raises(MrlError, match=rf"cascade\.json: {message}.*mrl-jax cascade"):
+            read_cascade(folder)
+    path.write_text(json.dumps(raw))
+    assert read_cascade(folder).dims == (32, 16, 8)
+
+
+def test_other_configs_and_places_are_refused(tmp_path, capsys):
+    for words, message in (
+        (("--config", "cascad", "--out", tmp_path / "c"), "Did you mean cascade?"),
+        (("--config", "ctc", "--out", tmp_path / "c"), "CtcExperiment, expected CascadeConfig"),
+        (("--config", "cascade"), "--out"),
+    ):
+        assert message in refused(capsys, CASCADE, *words)
+        assert not (tmp_path / "c").exists()
+
+
+def test_presets_name_folders_that_are_written():
+    """By a command in the header of a preset, or by a training run in its default workdir."""
+    made = set()
+    for name in preset_names():
+        made |= set(re.findall(CONVERTED, find_config(name).read_text()))
+    recogniser = load_config(find_config("ctc"), CtcExperiment)
+    text_stage = load_config(find_config("text_stage"), TextStageExperiment)
+    made.add(f"runs/{text_stage.name}/{text_tower.TOWER}")
+    cascade = load_config(find_config("cascade"), CascadeConfig)
+    assert cascade.recogniser == f"runs/{recogniser.name}/{ctc.TOWER}"
+    model = load_config(find_config("late_fusion"), ExperimentConfig).model
+    assert cascade.text_tower == model.text_tower  # Systems are compared over one text tower.
+    towers = (model.speech_tower, recogniser.model.speech_tower, text_stage.model.text_tower)
+    assert {*towers, cascade.text_tower, cascade.translator} <= made
+    # The demo writes its towers where its own preset reads them.
+    demo_cascade = load_config(find_config("demo_cascade"), CascadeConfig)
+    demo = load_config(find_config("demo"), ExperimentConfig).model
+    folders = (demo_cascade.recogniser, demo_cascade.text_tower)
+    assert folders == (demo.speech_tower, demo.text_tower)

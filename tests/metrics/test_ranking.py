@@ -2,10 +2,12 @@
 
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
 
+from mrl_jax.core.errors import MrlError
 from mrl_jax.metrics import ranking as metrics
 from mrl_jax.metrics.ranking import (
     accuracy,
@@ -152,6 +154,20 @@ def test_k_below_one(metric):
     second = 5 if metric is chance_ndcg else JUDGED
     with pytest.raises(ValueError, match="k is 0, expected 1 or more"):
         metric(JUDGED if metric is chance_ndcg else GRADES, second, 0)
+
+
+def test_f1_by_hand():
+    ours = f1_scores(list("aabc"), list("abbb"), list("abcd"))
+    assert ours.per_label == pytest.approx({"a": 2 / 3, "b": 1 / 2, "c": 0, "d": 0})
+    assert ours.macro == pytest.approx(7 / 24)
+    assert ours.weighted == pytest.approx((2 * 2 / 3 + 1 / 2) / 4)
+    assert f1_scores(["a"], ["a"], ["b"]).weighted == f1_scores([], [], ["b"]).macro == 0
+
+
+def test_f1_without_scikit_learn_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
+    with pytest.raises(MrlError, match=r"F1 needs sklearn.metrics\. Install the extra.*\[train\]"):
+        f1_scores(["a"], ["a"], ["a"])
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import published
 import pytest
+import tiny_towers
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -662,15 +663,7 @@ def test_an_unknown_padding_is_refused():
 
 # --- The config -------------------------------------------------------------------------
 
-TINY = HubertConfig(
-    width=32,
-    num_layers=3,
-    num_heads=4,
-    mlp_width=48,
-    conv_channels=(16,) * 7,
-    position_kernel=16,
-    position_groups=4,
-)
+TINY = tiny_towers.HUBERT
 # field: (another value, what must change with it)
 PERTURBATIONS: dict[str, tuple[Any, str]] = {
     "width": (40, "encoder_norm.scale"),

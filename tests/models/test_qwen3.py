@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import published
 import pytest
+import tiny_towers
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -520,17 +521,7 @@ def test_bfloat16_stays_near_float32(tower, tower_folder):
 
 # --- The config -------------------------------------------------------------------------
 
-TINY = Qwen3Config(
-    vocab_size=101,
-    width=32,
-    num_layers=3,
-    num_heads=4,
-    num_kv_heads=2,
-    head_width=16,
-    mlp_width=48,
-    rope_theta=1e6,
-    norm_epsilon=1e-6,
-)
+TINY = tiny_towers.QWEN3
 # field: (another value, what must change with it)
 PERTURBATIONS: dict[str, tuple[Any, str]] = {
     "vocab_size": (102, "embed_tokens.embedding"),

@@ -17,22 +17,11 @@ from pathlib import Path
 import pytest
 import tiny_run
 from repository import ROOT
+from tiny_checkpoints import write_config
 
 import mrl_jax
 
 SOURCES = ("mrl_jax", "converters", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
-HUBERT = {
-    "model_type": "hubert",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "conv_dim": [16] * 7,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +110,7 @@ def world(installed: Installed) -> Path:
     work = installed.work
     manifest = tiny_run.make_manifest(work / "recordings", examples=16)
     tiny_run.make_retrieval_set(work / "test", queries=4)
-    (work / "config.json").write_text(json.dumps(HUBERT))
+    write_config("hubert", work / "config.json")
     installed.mrl_jax("convert", "random-init", "hubert", "config.json", "checkpoint")
     installed.mrl_jax("convert", "hubert", "checkpoint", "towers/speech")
     published = installed.packages / "mrl_jax" / "demo" / "towers_hf" / "text"
@@ -131,6 +120,7 @@ def world(installed: Installed) -> Path:
 
 
 FEW_STEPS = ("train.steps=2", "train.checkpoint_every=2", "data.batch.batch_size=8")
+OVERRIDES = ("data.train=data", "model.dtype=float32", "loss.dims=32,16")
 
 
 def test_a_config_of_ones_own_trains(installed, world):
@@ -140,8 +130,7 @@ def test_a_config_of_ones_own_trains(installed, world):
 
 
 def test_a_preset_trains_and_its_model_is_evaluated(installed, world):
-    changes = ("data.train=data", "model.dtype=float32", "loss.dims=32,16")
-    installed.mrl_jax("train", "--config", "late_fusion", *FEW_STEPS, *changes)
+    installed.mrl_jax("train", "--config", "late_fusion", *FEW_STEPS, *OVERRIDES)
     model = world / "runs" / "late_fusion"
     assert (model / "model.json").is_file()
     installed.mrl_jax("eval", "retrieval", "--model", model, "--data", "test", "--out", "report")
@@ -157,7 +146,7 @@ REFUSED = {
         ("train", "--config", "configs/late_fusion.py"),
         "configs/late_fusion.py: no such config. Did you mean late_fusion?",
     ),
-    "no towers": (("train", "--config", "late_fusion"), "data/train.jsonl"),
+    "no towers": (("train", "--config", "late_fusion"), "towers/text"),
     "no model": (("eval", "retrieval", "--model", "none", "--data", "none"), "none"),
     "no manifest": (("build", "none.jsonl", "built"), "none.jsonl"),
     "no checkpoint": (("convert", "qwen3", "./none", "tower"), "none"),
@@ -195,8 +184,7 @@ print(json.dumps(answers))
 
 
 MISSING = {
-    "grain": ("train", ("train", "--config", "late_fusion", "loss.dims=32", "data.train=data")),
-    "array_record": ("train", ("build", "recordings/train.jsonl", "built")),
+    "array_record": ("train", ("train", "--config", "late_fusion", *FEW_STEPS, *OVERRIDES)),
     "jiwer": ("train", ("train", "--config", "of_jiwer.py")),
     "espeakng_loader": ("demo", ("demo",)),
 }

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.nn.param_tree import split
 from mrl_jax.training.contrastive.step import make_train_step
-from mrl_jax.training.devices import AXIS, Devices
+from mrl_jax.training.devices import AXIS, Devices, Parallel
 from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import TrainState, init_state
 
@@ -53,7 +54,7 @@ class LinearTowers(LateFusion):
     def __init__(self, trained, frozen):
         self.trained, self.frozen = nnx.data(trained), nnx.data(frozen)
 
-    def embed_speech(self, samples, lengths, prompt, prompt_mask):
+    def embed_speech(self, samples, lengths, prompt=None, prompt_mask=None):
         return samples @ self.trained["kernel"] + self.trained["bias"][None, :]
 
     def embed_text(self, tokens, mask):
@@ -88,12 +89,14 @@ def recording():
     def update(updates, state, params=None):
         return updates, updates
 
-    record = optax.GradientTransformation(lambda p: jax.tree.map(jnp.zeros_like, p), update)
+    record = optax.GradientTransformation(
+        lambda params: jax.tree.map(jnp.zeros_like, params), update
+    )
     adamw = make_optimizer(OptimConfig(learning_rate=1e-3, weight_decay=0.1), STEPS)
     return optax.chain(record, adamw)
 
 
-def compiled_step(place, rebuild, optimizer, config, accumulation_steps=1):
+def compiled_step(place, rebuild, optimizer, config, accumulation_steps=1) -> Any:
     return place.compile(
         make_train_step(
             rebuild,
@@ -140,7 +143,7 @@ def plain(model, config, accumulation_steps=1):
     record = optax.chain(recording(), optax.set_to_zero())
     zeros = record.init(trained)
     one = jax.jit(make_train_step(rebuild, record, config))
-    first = None
+    first, losses = None, []
     for batch in full_batches(model):
         found = []
         for part in range(accumulation_steps):
@@ -167,7 +170,7 @@ def parallel_run(model, config, parallel, devices, accumulation_steps=1, fsdp=1)
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(frozen))
     assert held == whole if fsdp == 1 else held < 1.2 * whole / fsdp
     step = compiled_step(place, rebuild, optimizer, config, accumulation_steps)
-    first = None
+    first, metrics = None, {}
     for batch in full_batches(model):
         share = 8 // jax.process_count()
         begin = jax.process_index() * share
@@ -266,7 +269,7 @@ class TestWhichReductionIsRight:
     def loss(self, trained, batch, axis_name):
         model = LinearTowers(trained, linear(self.config)[2])
         return matryoshka_infonce(
-            model.embed_speech(batch.samples, None, None, None),
+            model.embed_speech(batch.samples, batch.lengths),
             model.embed_text(batch.document, batch.document_mask),
             dims=DIMS,
             where=jnp.asarray(batch.rows),
@@ -398,9 +401,10 @@ def test_the_old_state_is_consumed_and_frozen_arrays_are_not(parallel):
 
 def test_a_batch_is_shared_out_in_order():
     batch = tiny_batch(8, samples=SAMPLES)
-    for parallel, shape in (("pmap", (2, 4, SAMPLES)), ("mesh", (8, SAMPLES))):
+    shapes = {"pmap": (2, 4, SAMPLES), "mesh": (8, SAMPLES)}
+    for parallel in get_args(Parallel):
         put = Devices(parallel).put_batch(batch)
-        assert put.samples.shape == shape
+        assert put.samples.shape == shapes[parallel]
         np.testing.assert_array_equal(np.reshape(put.samples, (8, -1)), batch.samples)
         assert len(put.samples.sharding.device_set) == 2
 

@@ -1,5 +1,7 @@
 """The schedule, what is decayed, and the temperature's range."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,9 +30,9 @@ PARAMS = {
 }
 
 
-def rates(steps, **options):
+def rates(steps: int, **options: Any) -> np.ndarray:
     schedule = learning_rate(OptimConfig(learning_rate=1.0, **options), steps)
-    return np.asarray([float(schedule(jnp.int32(step))) for step in range(steps + 1)])
+    return np.asarray([float(np.asarray(schedule(jnp.int32(step)))) for step in range(steps + 1)])
 
 
 def test_the_schedules():
@@ -46,7 +48,7 @@ def test_the_schedules():
     assert (rates(3) > 0)[:3].all()  # Every step of a short run counts.
 
 
-def apply(config, gradients, params=PARAMS, steps=1):
+def apply(config: OptimConfig, gradients: Any, params: Any = PARAMS, steps: int = 1) -> Any:
     optimizer = make_optimizer(config, 100)
     state = optimizer.init(params)
     update = jax.jit(optimizer.update)
@@ -84,7 +86,7 @@ def test_adafactor_by_hand_and_its_small_state():
     rng = np.random.default_rng(0)
     gradient = rng.normal(size=(128, 160)).astype(np.float32) * np.linspace(0.1, 3, 160)
     gradient = gradient.astype(np.float32)
-    fixed = {"schedule": "constant", "warmup_fraction": 0.0, "clip_norm": None}
+    fixed: dict[str, Any] = {"schedule": "constant", "warmup_fraction": 0.0, "clip_norm": None}
     config = OptimConfig(name="adafactor", learning_rate=0.1, weight_decay=0.3, **fixed)
     weights = {"kernel": jnp.ones((128, 160))}
     found = apply(config, {"kernel": gradient}, weights)["kernel"]
@@ -189,7 +191,7 @@ def test_the_temperature_stays_in_its_range_and_comes_back(sign):
 
 def test_clipping_can_be_left_out():
     large = jax.tree.map(lambda x: jnp.full_like(x, 100.0), PARAMS)
-    options = {"learning_rate": 0.1, "epsilon": 10.0}
+    options: dict[str, Any] = {"learning_rate": 0.1, "epsilon": 10.0}
     clipped = apply(OptimConfig(**options), large)["head"]["bias"]
     free = apply(OptimConfig(clip_norm=None, **options), large)["head"]["bias"]
     assert (np.asarray(free) < np.asarray(clipped) - 1e-3).all()

@@ -87,7 +87,7 @@ class AugmentConfig:
 def augment_voice(
     clip: HostArray, rng: np.random.Generator, config: AugmentConfig, sample_rate: int
 ) -> HostArray:
-    """Another voice says the same word: speed, formants, tempo and level."""
+    """The same words in another voice: speed, formants, tempo and level."""
     clip = change_speed(clip, draw_factor(rng, config.speed))
     clip = stretch_and_warp(
         clip,

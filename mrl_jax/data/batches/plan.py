@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, needs_extra
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 from mrl_jax.data.audio.augment import Augment as Augment
 
 GRID = 1600
@@ -135,9 +136,10 @@ def read_batches(
 
     Closing the generator ends the threads or processes.
     """
-    with needs_extra("train", "reading batches"):
-        import absl.flags
-        import grain
+    require("grain", by="reading batches")
+    import absl.flags
+    import grain
+
     if not absl.flags.FLAGS.is_parsed():
         absl.flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags.
     options = grain.ReadOptions(

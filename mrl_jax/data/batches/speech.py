@@ -1,6 +1,6 @@
-"""Batches as a pure function of (seed, step), read by Grain.
+"""Batches of clips and documents, as a pure function of (seed, step).
 
-Clips of like length share a batch, so that there are few shapes to compile; every host
+Clips of similar length share a batch, so that there are few shapes to compile; every host
 computes the same plan and reads its own rows of it.
 """
 
@@ -22,7 +22,7 @@ from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
 @runtime_checkable
 class Examples(Protocol):
-    """What batches are made of: columns, and clips by index."""
+    """The examples of a data set: columns, and clips by index."""
 
     ids: list[str]
     num_samples: HostArray
@@ -83,7 +83,7 @@ class BatchSource:
 
     Raises:
         MrlError: too few examples, a clip too short, a task without a prompt, rows that
-            cannot be shared out evenly.
+            cannot be divided evenly among hosts.
     """
 
     def __init__(
@@ -132,8 +132,8 @@ class BatchSource:
         self._document_ids = identities(examples.document_ids)
         self._query_ids = identities(
             [
-                f"said:{said}" if said else f"id:{key}"
-                for said, key in zip(examples.transcripts, examples.ids, strict=True)
+                f"transcript:{text}" if text else f"id:{key}"
+                for text, key in zip(examples.transcripts, examples.ids, strict=True)
             ]
         )
 

@@ -1,8 +1,4 @@
-"""Pairs of texts for the text stage: read, checked, tokenised, and put into batches.
-
-A table has a row a pair: `query`, `document` and, optionally, `task_type`, whose prompt is
-put before the query. It is JSON Lines, Parquet, or a folder of Parquet files.
-"""
+"""Batches of pairs of texts, tokenised, as a pure function of (seed, step)."""
 
 import dataclasses
 import itertools
@@ -21,7 +17,7 @@ from mrl_jax.data.text.prompts import prompt_of as prompt_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
 POOL = 8
-"""Like lengths are found among the pairs of so many batches."""
+"""Batches whose pairs are sorted by length together."""
 
 
 SHORTEST = 16
@@ -46,7 +42,7 @@ class TextBatchConfig:
         if self.batch_size < 2:
             raise MrlError(
                 f"data.batch.batch_size is {self.batch_size}, expected 2 or more: the other "
-                "pairs of a batch are what a pair is told apart from"
+                "pairs of a batch are the negatives"
             )
         if self.max_tokens < 2:
             raise MrlError(f"data.batch.max_tokens is {self.max_tokens}, expected 2 or more")
@@ -62,7 +58,7 @@ class TextBatch:
         query_mask: [B, L] bool, True at tokens of the query.
         document: [B, L'] int32, token ids of the documents, end token included.
         document_mask: [B, L'] bool, True at tokens of the document.
-        query_ids: [B] int32, equal for two rows that ask the same thing.
+        query_ids: [B] int32, equal for two rows with the same query.
         document_ids: [B] int32, equal for two rows with the same document.
     """
 
@@ -162,7 +158,7 @@ class TextPairSource:
 def alike_batches(
     lengths: Sequence[int] | HostArray, batch_size: int, seed: int, epoch: int
 ) -> list[HostArray]:
-    """Rows of every batch of an epoch: like lengths together, among those of `POOL` batches.
+    """Rows of every batch of an epoch, of similar lengths: sorted within each `POOL` batches.
 
     Every row is there at most once; fewer than `batch_size` are left out.
     """

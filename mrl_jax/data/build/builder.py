@@ -11,7 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mrl_jax.core.errors import MrlError, needs_extra
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 from mrl_jax.core.files import check_apart, staged_folder, write_json
 from mrl_jax.core.records import read_object
 from mrl_jax.data.build.info import (
@@ -35,7 +36,7 @@ SOURCES_FILE = "sources.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build made, or found made.
+    """What a build made, or what was there already.
 
     Attributes:
         out: the folder.
@@ -162,12 +163,13 @@ def _build(
     examples: list[Example], staging: Path, options: BuildOptions, workers: int
 ) -> tuple[dict[str, SplitInfo], tuple[Skipped, ...]]:
     """Write records and indices; what there is of each split, and what was left out."""
-    with needs_extra("train", "building a data set"):
-        import pyarrow
-        import tensorflow_datasets as tfds
-        from pyarrow import parquet
+    require("pyarrow", "tensorflow_datasets", "array_record", by="building a data set")
+    import pyarrow
+    import tensorflow_datasets as tfds
+    from pyarrow import parquet
 
-        from mrl_jax.data.build.tfds_builder import SpeechDataBuilder
+    from mrl_jax.data.build.tfds_builder import SpeechDataBuilder
+
     splits: dict[str, list[Example]] = {}
     for example in examples:
         splits.setdefault(example.split, []).append(example)

@@ -1,4 +1,4 @@
-"""What is made of recordings, and what `build.json` says of a built data set."""
+"""Options of a build, and the description of a built data set, `build.json`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -100,13 +100,7 @@ def read_intent_set(
 
 
 def load_intent_audio(example: IntentExample, sample_rate: int) -> HostArray:
-    """The recording of an example, mono.
-
-    Args:
-        sample_rate: samples a second of the result.
-
-    Returns:
-        [S] float32.
+    """The recording of an example: [S] float32, mono, `sample_rate` samples a second.
 
     Raises:
         MrlError: the example is only written; its recording cannot be decoded.

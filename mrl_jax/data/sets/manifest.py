@@ -31,14 +31,14 @@ class EmbeddedAudio:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One recording and the document that it asks for.
+    """One recording and the document that answers it.
 
     Attributes:
         id: unique in its manifest.
         audio: the recording, as a file or as the row of a table.
         text: the document, as it was written.
         task: the name of a task in the training config; "" is no task.
-        transcript: what is said.
+        transcript: of the recording.
         language: of the recording.
         speaker: who speaks.
         document_id: the identity of the document; without one that is its text.

@@ -2,7 +2,7 @@
 
 A set is a folder with three tables: `queries` (`_id`, `audio` or `text`, and optionally
 `task`, `prompt`, `speaker`, `transcript`), `corpus` (`_id`, `text`, and optionally `title`,
-which is then put before the text, as BEIR's own code does) and `qrels` (`query-id`,
+which is then put before the text, as in BEIR) and `qrels` (`query-id`,
 `corpus-id`, optionally `score`). Each is NAME.jsonl, NAME.parquet or a folder NAME/ of
 parquet files as the Hugging Face hub has them; qrels may also be qrels.tsv, qrels/test.tsv
 as in BEIR, or data/ where they are the hub's default table. Of qrels in several splits the
@@ -39,13 +39,13 @@ MAX_SCORE = 1_000_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Query:
-    """What is asked, aloud or in writing.
+    """A query, spoken or written.
 
     Attributes:
         audio: a recording on disk, or the bytes of one; None where the query is written.
-        task: a task of the model, whose prompt stands before the query.
-        prompt: or what stands there itself, word for word.
-        transcript: the words that are spoken, where they are known.
+        task: a task of the model, whose prompt is put before the query.
+        prompt: or the prompt itself, word for word.
+        transcript: of the recording, where it is known.
     """
 
     id: str
@@ -67,7 +67,7 @@ class Document:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrievalSet:
-    """Queries, the corpus they are asked of, and which documents answer which.
+    """Queries, a corpus, and which documents answer which query.
 
     Attributes:
         qrels: query id → document id → score; 0 is not relevant, more is better. Only
@@ -91,7 +91,7 @@ class RetrievalSet:
 
 
 def read_retrieval_set(folder: str | Path) -> RetrievalSet:
-    """Read a retrieval set and hold its three tables against each other.
+    """Read a retrieval set and check its three tables against each other.
 
     Args:
         folder: where the tables are; paths of recordings are absolute or relative to it.
@@ -176,7 +176,7 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
     Raises:
         MrlError: a query without it (the nearest column is named), or whose text is empty.
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for where, row in _read_table(Path(folder), "queries"):
         key = row_id(where, row, "_id")
         if name not in row:
@@ -194,18 +194,12 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
                 where=where,
                 hint="fill it, or leave the query out",
             )
-        found[key] = value
-    return found
+        texts[key] = value
+    return texts
 
 
 def load_query_audio(query: Query, sample_rate: int) -> HostArray:
-    """The recording of a spoken query, mono.
-
-    Args:
-        sample_rate: samples a second of the result.
-
-    Returns:
-        [S] float32.
+    """The recording of a spoken query: [S] float32, mono, `sample_rate` samples a second.
 
     Raises:
         MrlError: the query is written, not spoken; its recording cannot be decoded.

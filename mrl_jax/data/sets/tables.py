@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from mrl_jax.core.errors import MrlError, first_line, needs_extra
+from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.extras import require
 
 Row = tuple[str, dict[str, Any]]
 """The place of a row (file and line), and its columns."""
@@ -90,9 +91,10 @@ def open_parquet(file: Path, *, hint: str = DOWNLOAD) -> Iterator[Any]:
     Raises:
         MrlError: pyarrow is absent; the file, or what the block reads of it, is damaged.
     """
-    with needs_extra("train", "reading Parquet", file):
-        import pyarrow
-        import pyarrow.parquet
+    require("pyarrow", by="reading Parquet", where=file)
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             yield table
@@ -102,7 +104,7 @@ def open_parquet(file: Path, *, hint: str = DOWNLOAD) -> Iterator[Any]:
 
 
 def split_of(file: Path) -> str:
-    """The split that a file's name says, or its folder's; "train" where neither does."""
+    """The split in a file's name, or in its folder's; "train" where neither has one."""
     sharded = re.match(r"([A-Za-z0-9_]+)-\d+-of-\d+", file.stem)
     if sharded:
         return sharded[1]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, existing_file, first_line, needs_extra
+from mrl_jax.core.errors import MrlError, existing_file, first_line
+from mrl_jax.core.extras import require
 from mrl_jax.data.text.prompts import query_prompt as query_prompt
 
 DEFAULT_END = "<|endoftext|>"
@@ -79,8 +80,9 @@ def open_tokenizer(path: Path, *, extra: str = "text") -> Any:
     Raises:
         MrlError: not a tokenizer; the library is not installed.
     """
-    with needs_extra(extra, "reading texts", path):
-        from tokenizers import Tokenizer
+    require("tokenizers", by="reading texts", where=path, extra=extra)
+    from tokenizers import Tokenizer
+
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # The library raises bare Exceptions.

@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from mrl_jax.core.errors import MrlError, needs_extra
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 from mrl_jax.data.text.tokenizer import DEFAULT_END
 
 Units = Literal["characters", "words", "pieces"]
@@ -32,8 +33,9 @@ def new_tokenizer(
     Raises:
         MrlError: the library of tokenizers is not installed.
     """
-    with needs_extra("text", "making a tokenizer"):
-        import tokenizers
+    require("tokenizers", by="making a tokenizer")
+    import tokenizers
+
     made = (
         _pieces(tokenizers, texts, max_pieces)
         if units == "pieces"

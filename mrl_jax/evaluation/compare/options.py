@@ -8,13 +8,7 @@ from mrl_jax.evaluation.report.options import DIMS, QueryOptions, option
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(QueryOptions):
-    """Which systems are compared.
-
-    Attributes:
-        models: trained models and cascades: NAME=DIR, or DIR for one that is called as its
-            folder.
-        dims: prefixes; by default those that all systems have.
-    """
+    """Which systems are compared."""
 
     models: Sequence[str] = field(
         metadata=option(

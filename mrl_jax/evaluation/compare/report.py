@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import check_apart
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
 from mrl_jax.data.sets.retrieval_set import Query
 from mrl_jax.evaluation.compare.figures import (
@@ -82,12 +81,10 @@ def report_compare(options: CompareOptions) -> str:
     for name, info in infos.items():
         prompts = info.config.prompts if isinstance(info, CascadeInfo) else info.prompts
         check_task(options.task, prompts, folders[name])
-    for folder in folders.values():
-        check_apart(folder, options.out)
     judged = data.judged_only()
     judgements = judgements_of(judged)
     columns = columns_of(infos, judged, options.data)
-    with report_folder(options.out, overwrite=options.overwrite) as staging:
+    with report_folder(options, *folders.values()) as staging:
         rate = recording_rate(folders, infos)
         task = Task(
             data=judged,

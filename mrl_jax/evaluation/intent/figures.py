@@ -1,4 +1,4 @@
-"""Intent scores as records, tables and pictures."""
+"""Intent scores as records, tables and figures."""
 
 from collections.abc import Sequence
 from pathlib import Path

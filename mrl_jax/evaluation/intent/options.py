@@ -8,15 +8,7 @@ from mrl_jax.evaluation.report.options import ModelOptions, integers, option
 
 @dataclass(frozen=True, kw_only=True)
 class IntentOptions(ModelOptions):
-    """How intents are learnt and asked for; `data` may be a table as well.
-
-    Attributes:
-        shots: training examples a label; 0 is the nearest label text.
-        seeds: draws of training examples.
-        prompt: put before every example: the name of one of the model's tasks, or the words
-            themselves; none by default.
-        label_format: how a label's text is embedded; {} stands for it.
-    """
+    """How intents are learnt and asked for; `data` may be a table as well."""
 
     shots: Sequence[int] = field(
         default=(0, 1, 4, 8, 16),

@@ -9,7 +9,6 @@ from jaxtyping import Int
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import check_apart
 from mrl_jax.data.sets.digests import digest_intent_set
 from mrl_jax.data.sets.intent_set import IntentExample, labels_of, load_intent_audio
 from mrl_jax.data.sets.named_sets import load_intent_set
@@ -96,8 +95,7 @@ def report_intent(
     embedder, examples = Embedder.load(options.model), load_intent_set(options.data)
     dims = chosen_dims(embedder, options.dims)
     task = _task(options, examples, label_texts)
-    check_apart(options.model, options.out)
-    with report_folder(options.out, overwrite=options.overwrite) as staging:
+    with report_folder(options, options.model) as staging:
         results = measure_intents(
             encode_intents(embedder, task, options),
             classes=task.classes,

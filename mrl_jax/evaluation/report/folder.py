@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import mrl_jax
-from mrl_jax.core.files import staged_folder, write_text
+from mrl_jax.core.files import check_apart, staged_folder, write_text
+from mrl_jax.evaluation.report.options import ReportOptions
 from mrl_jax.evaluation.report.page import (
     FigureFile,
     Page,
@@ -24,18 +25,24 @@ PACKAGE = Path(mrl_jax.__file__).parent
 
 
 @contextlib.contextmanager
-def report_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a hidden folder to write into, which becomes `out` if the block succeeds.
+def report_folder(options: ReportOptions, *models: Path) -> Iterator[Path]:
+    """Give a hidden folder to write into, which becomes the report if the block succeeds.
 
     Encode inside the block: then a place that may not be written to is refused before it.
 
+    Args:
+        options: where the report goes, and whether it may replace another.
+        models: that are measured, which it may not replace.
+
     Raises:
-        MrlError: `out` exists and `overwrite` is not given, or it is no report; the place
+        MrlError: the folder exists and may not be replaced, or is no report; the place
             cannot be written to; matplotlib or jinja2 is absent.
     """
+    for model in models:
+        check_apart(model, options.out)
     import_figure()
     import_environment()
-    with staged_folder(out, marker=RECORDS, overwrite=overwrite) as staging:
+    with staged_folder(options.out, marker=RECORDS, overwrite=options.overwrite) as staging:
         yield staging
 
 

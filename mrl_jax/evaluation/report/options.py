@@ -13,7 +13,7 @@ from mrl_jax.core.errors import MrlError
 def option(text: str, **settings: Any) -> dict[str, Any]:
     """Metadata of a dataclass field that is an option of the command line as well.
 
-    A field without a default is a required option.
+    A field without a default is a required option. The text documents both.
 
     Args:
         text: help of the option.
@@ -49,13 +49,7 @@ DIMS = option("comma-separated; default: those trained", type=integers("--dims")
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """What every report takes.
-
-    Attributes:
-        data: folder of a set, or its name.
-        out: folder of the report.
-        overwrite: replace an earlier report.
-    """
+    """What every report takes."""
 
     data: Path | str = field(metadata=option("folder of a set, or its name: fleurs:wo-fr"))
     out: Path = field(metadata=option("report folder", type=Path))
@@ -66,12 +60,7 @@ class ReportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(ReportOptions):
-    """A report on one trained model.
-
-    Attributes:
-        model: folder of the model.
-        dims: prefixes to measure; those trained by default.
-    """
+    """A report on one trained model."""
 
     model: Path = field(metadata=option("folder of a trained model", type=Path))
     out: Path = field(
@@ -86,12 +75,7 @@ class ModelOptions(ReportOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class QueryOptions(ReportOptions):
-    """A report on the queries of a retrieval set.
-
-    Attributes:
-        task: of all queries, instead of those in the set.
-        prompt: or what stands before all queries, word for word.
-    """
+    """A report on the queries of a retrieval set."""
 
     task: str | None = field(
         default=None,

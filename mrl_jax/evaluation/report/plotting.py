@@ -51,7 +51,10 @@ def save(drawing: Any, path: Path) -> None:
 
 
 def error_bars(
-    axes: Any, places: Sequence[float], intervals: Sequence[Interval | PairedTest], **style: Any
+    axes: Any,
+    places: Sequence[int] | Sequence[float],
+    intervals: Sequence[Interval] | Sequence[PairedTest],
+    **style: Any,
 ) -> None:
     """Means, or differences, with their intervals."""
     means = [one.mean if isinstance(one, Interval) else one.difference for one in intervals]

@@ -9,13 +9,7 @@ from mrl_jax.evaluation.report.options import SetOptions, integers, option
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalOptions(SetOptions):
-    """How rankings are scored.
-
-    Attributes:
-        ks: ranks that metrics are cut at.
-        ties: see `evaluate_retrieval`.
-        binary: count every grade above 0 as 1.
-    """
+    """How rankings are scored."""
 
     ks: Sequence[int] = field(
         default=(1, 5, 10), metadata=option("ranks to cut at: 1,5,10", type=integers("--ks"))

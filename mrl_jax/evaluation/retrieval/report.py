@@ -13,7 +13,7 @@ from mrl_jax.evaluation.encoded_set import (
     open_set,
     set_name,
 )
-from mrl_jax.evaluation.report.folder import write_report
+from mrl_jax.evaluation.report.folder import report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Record, write_jsonl
 from mrl_jax.evaluation.report.statistics import metric_title
@@ -78,7 +78,7 @@ def report_retrieval(options: RetrievalOptions) -> str:
         MrlError: the model or the set cannot be used; the report exists.
     """
     opened = open_set(options)
-    with opened.folder() as staging:
+    with report_folder(options, options.model) as staging:
         run = run_retrieval(
             opened.embedder,
             opened.data,

@@ -13,16 +13,10 @@ from mrl_jax.evaluation.encoded_set import (
     open_set,
     set_name,
 )
-from mrl_jax.evaluation.report.folder import write_report
+from mrl_jax.evaluation.report.folder import report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Record
-from mrl_jax.evaluation.robustness.figures import (
-    change_table,
-    plot_conditions,
-    plot_snr,
-    robustness_records,
-    robustness_table,
-)
+from mrl_jax.evaluation.robustness import figures
 from mrl_jax.evaluation.robustness.measure import (
     CLEAN,
     CONDITIONS,
@@ -125,16 +119,16 @@ def report_robustness(
         MrlError: as `run_robustness`; the set or the model cannot be read; `out` exists.
     """
     opened = open_set(options)
-    with opened.folder() as staging:
+    with report_folder(options, options.model) as staging:
         results, judgements = run_robustness(
             opened.embedder, opened.data, dims=options.dims, conditions=conditions, seed=seed
         )
         chance = judgements.chance()
-        table = robustness_table(results)
+        table = figures.robustness_table(results)
         noisy = any("snr_db" in condition.setting for condition in conditions)
         if noisy:
-            plot_snr(staging / SNR.name, results, chance=chance)
-        plot_conditions(staging / OTHERS.name, results, chance=chance)
+            figures.plot_snr(staging / SNR.name, results, chance=chance)
+        figures.plot_conditions(staging / OTHERS.name, results, chance=chance)
         write_report(
             staging,
             title=f"Robustness: {set_name(options.data)}",
@@ -146,11 +140,14 @@ def report_robustness(
                 seed=seed,
             ),
             records=[
-                *robustness_records(results, seed=seed),
+                *figures.robustness_records(results, seed=seed),
                 Record(metric="ndcg@10 of chance", value=chance),
             ],
             source=opened.source,
-            tables={"nDCG@10": table, "Change against clean recordings": change_table(results)},
+            tables={
+                "nDCG@10": table,
+                "Change against clean recordings": figures.change_table(results),
+            },
             figures=[SNR, OTHERS] if noisy else [OTHERS],
         )
     return str(table)

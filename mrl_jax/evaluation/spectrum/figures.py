@@ -1,4 +1,4 @@
-"""Spectra, nDCG against size, and blocks of coordinates: records, tables and pictures."""
+"""Spectra, nDCG against size, and blocks of coordinates: records, tables and figures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -16,8 +16,8 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.scoring import Judgements, check_dims, evaluate_retrieval
 from mrl_jax.inference.search.rotation import check_vectors, leading_directions
 
-ENERGY_SHARES = (0.90, 0.95, 0.99)
-"""Fractions of the energy whose rank is told."""
+ENERGY_FRACTIONS = (0.90, 0.95, 0.99)
+"""Fractions of the energy whose rank is measured."""
 
 
 METRIC = "ndcg@10"
@@ -76,7 +76,7 @@ class Spectrum:
             "energy rank": self.energy_rank,
             "stable rank": self.stable_rank,
             "participation ratio": self.participation_ratio,
-            **{f"rank keeping {f:.0%}": float(self.rank_keeping(f)) for f in ENERGY_SHARES},
+            **{f"rank keeping {f:.0%}": float(self.rank_keeping(f)) for f in ENERGY_FRACTIONS},
         }
 
 
@@ -181,7 +181,7 @@ def views(
     *,
     seeds: int = 5,
 ) -> list[View]:
-    """The prefix, and what it must be held against.
+    """The prefix, and the ways to keep as many numbers that it is compared with.
 
     "prefix", "last coordinates" (the reversed prefix) and "random coordinates" (once a
     seed) keep coordinates. The others project: on the leading directions of the documents,

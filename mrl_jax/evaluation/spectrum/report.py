@@ -16,7 +16,7 @@ from mrl_jax.evaluation.encoded_set import (
     open_set,
     set_name,
 )
-from mrl_jax.evaluation.report.folder import write_report
+from mrl_jax.evaluation.report.folder import report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile, Table
 from mrl_jax.evaluation.report.records import Record, write_jsonl
 from mrl_jax.evaluation.scoring import Judgements, judgements_of
@@ -108,7 +108,7 @@ def report_spectrum(options: SpectrumOptions, *, seeds: int = 5) -> str:
     dims = chosen_dims(embedder, options.dims)
     rotation = read_rotation(options.model, head_digest=embedder.info.head_digest)
     judgements = judgements_of(data)
-    with opened.folder() as staging:
+    with report_folder(options, options.model) as staging:
         encoded, documents = encode_set(embedder, data)
         spoken = data.queries[0].audio is not None
         kind = "speech" if spoken else "written queries"
@@ -127,10 +127,7 @@ def report_spectrum(options: SpectrumOptions, *, seeds: int = 5) -> str:
             staging,
             title=f"Spectrum: {set_name(options.data)}",
             summary=_summary(opened, rotation, spoken, seeds),
-            records=[
-                *_records(run, clusters, gains),
-                Record(metric="ndcg@10 of chance", value=chance),
-            ],
+            records=_records(run, clusters, gains, chance),
             source=opened.source,
             tables={"nDCG@10 against size": table, **_tables(run, clusters, gains)},
             figures=FIGURES,
@@ -173,13 +170,16 @@ def _measure(
     )
 
 
-def _records(run: SpectrumRun, clusters: Clusters, gains: figures.Gains | None) -> list[Record]:
+def _records(
+    run: SpectrumRun, clusters: Clusters, gains: figures.Gains | None, chance: float
+) -> list[Record]:
     records = figures.spectrum_records(run.spectra, run.rows)
     for dim, (distance, cosine) in run.gaps.items():
         records.append(Record(metric="distance of means", value=distance, dim=dim))
         records.append(Record(metric="cosine of means", value=cosine, dim=dim))
     records += figures.size_records(run.sizes, clusters)
     records += figures.block_records(run.blocks, clusters)
+    records.append(Record(metric="ndcg@10 of chance", value=chance))
     return records + (figures.rotation_records(gains) if gains else [])
 
 

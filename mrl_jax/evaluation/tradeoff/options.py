@@ -7,14 +7,7 @@ from mrl_jax.evaluation.report.options import SetOptions, option
 
 @dataclass(frozen=True, kw_only=True)
 class TradeoffOptions(SetOptions):
-    """What is searched, and within which budget; `dims` are prefixes, and ranks.
-
-    Attributes:
-        corpus_size: documents that latency and work are measured at; the set's by default.
-        shortlist: documents that funnels and searches by signs score again; by default a
-            tenth of the set's, 10 to 100, whatever `corpus_size` is.
-        budget: as `parse_budget` reads it.
-    """
+    """What is searched, and within which budget; `dims` are prefixes, and ranks of projections."""
 
     corpus_size: int | None = field(
         default=None,

@@ -20,7 +20,7 @@ from mrl_jax.evaluation.encoded_set import (
     set_name,
     time_query,
 )
-from mrl_jax.evaluation.report.folder import write_report
+from mrl_jax.evaluation.report.folder import report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Source
 from mrl_jax.evaluation.report.statistics import intervals_of
@@ -122,7 +122,7 @@ def report_tradeoff(options: TradeoffOptions) -> str:
     embedder, data = opened.embedder, opened.data.judged_only()
     need_prefixes(embedder, options.model)
     plan = _plan(options, embedder, len(data.corpus), budget)
-    with opened.folder() as staging:
+    with report_folder(options, options.model) as staging:
         encoded, documents = encode_set(embedder, data)
         judgements = judgements_of(data)
         results = measure(

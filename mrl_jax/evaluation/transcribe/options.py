@@ -8,14 +8,7 @@ from mrl_jax.evaluation.report.options import ReportOptions, option
 
 @dataclass(frozen=True, kw_only=True)
 class TranscribeOptions(ReportOptions):
-    """Which recogniser hears what.
-
-    Attributes:
-        model: tower folder of a recogniser.
-        data: a retrieval set or its name, a manifest, or a built data set.
-        split: of a manifest or a built data set.
-        plain: compare in lower case and without punctuation.
-    """
+    """Which recogniser hears what."""
 
     model: Path = field(metadata=option("tower folder of a recogniser", type=Path))
     data: Path | str = field(

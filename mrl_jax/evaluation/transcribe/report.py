@@ -7,7 +7,6 @@ import numpy as np
 
 from mrl_jax.checkpoints.towers import load_hubert_ctc, read_info
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.files import check_apart
 from mrl_jax.data.build.utterances import Utterance, need_transcripts, read_utterances
 from mrl_jax.data.text.normalize import plain_text
 from mrl_jax.evaluation.encoded_set import set_name
@@ -46,8 +45,7 @@ def report_transcribe(options: TranscribeOptions) -> str:
     ids = [utterance.id for utterance in utterances]
     transcripts = [utterance.transcript for utterance in utterances]
     references = need_transcripts(ids, transcripts, options.data, column="transcript")
-    check_apart(options.model, options.out)
-    with report_folder(options.out, overwrite=options.overwrite) as staging:
+    with report_folder(options, options.model) as staging:
         recogniser = Recogniser(load_hubert_ctc(options.model))
         clips = [utterance.load(recogniser.config.sample_rate) for utterance in utterances]
         hypotheses = recogniser.transcribe(clips, names=ids, progress="recordings")

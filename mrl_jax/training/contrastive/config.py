@@ -8,7 +8,6 @@ from flax import nnx
 from mrl_jax.checkpoints.towers import load_qwen3, load_speech_tower
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.audio.augment import Augment, check_augment
 from mrl_jax.data.batches.speech import BatchConfig
 from mrl_jax.data.cache.speech import CACHE_DTYPES, CacheDtype
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -16,8 +15,8 @@ from mrl_jax.losses.config import LossConfig
 from mrl_jax.models.heads import HEADS
 from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.two_towers import TwoTowers
-from mrl_jax.training.config import ComputeConfig, RunConfig, check_dims
-from mrl_jax.training.speech_data import SpeechDataConfig
+from mrl_jax.training.config import ComputeConfig, check_dims
+from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,27 +95,21 @@ class DataConfig(SpeechDataConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExperimentConfig(RunConfig):
+class ExperimentConfig(SpeechRunConfig):
     """Everything about a run. The defaults are the paper's speech run.
 
     Attributes:
         model: the towers, and the head that is trained.
         data: the recordings and their documents.
         loss: what is minimised.
-        augment: changes training clips: a function, or a name of
-            `data.audio.augment.AUGMENTATIONS`.
-        stretch: the largest factor by which `augment` makes a clip longer.
     """
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    augment: Augment | str | None = None
-    stretch: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_augment(self.augment)
         if self.data.speech_cache and self.augment is not None:
             raise MrlError(
                 "data.speech_cache holds the states of unchanged clips, and augment changes them",

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -37,6 +37,7 @@ from mrl_jax.training.state import Log, TrainState
 from mrl_jax.training.trainer import (
     Best,
     Prepared,
+    RunOptions,
     RunResult,
     has_checkpoint,
     run,
@@ -47,22 +48,19 @@ from mrl_jax.training.trainer import (
 def train(
     config: ExperimentConfig,
     workdir: Path,
-    *,
-    devices: Devices | None = None,
-    log: Log = print,
+    **options: Unpack[RunOptions],
 ) -> RunResult[ModelInfo]:
     """Train a head, or resume, and export the best model into `workdir`.
 
     Args:
         config: the run.
         workdir: gets the data set, checkpoints/, metrics.jsonl, model.json and the head.
-        devices: all of JAX's by default.
-        log: called with a line for whatever happens.
+        options: see `RunOptions`.
 
     Raises:
         MrlError: whatever is wrong with the config, the data, the towers, a checkpoint.
     """
-    return run(ContrastiveTask(), config, workdir, devices=devices, log=log)
+    return run(ContrastiveTask(), config, workdir, **options)
 
 
 class ContrastiveTask:
@@ -119,13 +117,7 @@ class ContrastiveTask:
             make_step=make_step,
             batches=lambda start: read_batches(source, start=start, config=config.data.batch),
             steps=steps,
-            identity={
-                "speech tower": tower_reference(Path(config.model.speech_tower), workdir).digest,
-                "text tower": tower_reference(Path(config.model.text_tower), workdir).digest,
-                "end token": model.end_token,
-                "padding": config.model.padding,
-                "calibration": factors_of(model),
-            },
+            identity=_identity(config, workdir, model),
             data_digest=examples.digest,
             dims=config.loss.dims,
             validate=validate,
@@ -165,6 +157,17 @@ class ContrastiveTask:
     def exported(self, workdir: Path) -> tuple[Path, ModelInfo]:
         """The workdir itself is the model's folder."""
         return workdir, read_model_info(workdir)
+
+
+def _identity(config: ExperimentConfig, workdir: Path, model: TwoTowers) -> dict[str, Any]:
+    """What a resumed run must agree on."""
+    return {
+        "speech tower": tower_reference(Path(config.model.speech_tower), workdir).digest,
+        "text tower": tower_reference(Path(config.model.text_tower), workdir).digest,
+        "end token": model.end_token,
+        "padding": config.model.padding,
+        "calibration": factors_of(model),
+    }
 
 
 def _source(

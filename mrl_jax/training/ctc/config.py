@@ -12,15 +12,14 @@ from flax import nnx
 from mrl_jax.checkpoints.towers import TowerInfo, load_hubert, load_hubert_ctc, read_info
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.audio.augment import Augment, check_augment
 from mrl_jax.data.batches.ctc import CtcBatchConfig, MaskConfig
 from mrl_jax.data.build.utterances import Column, check_column
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc, character_vocabulary
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.init import initial_recogniser, start_as_filterbank
 from mrl_jax.nn import param_tree
-from mrl_jax.training.config import ComputeConfig, RunConfig, refuse_fsdp
-from mrl_jax.training.speech_data import SpeechDataConfig
+from mrl_jax.training.config import ComputeConfig, refuse_fsdp
+from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 
 Spelling = Literal["data", "tower"]
 
@@ -90,27 +89,22 @@ class CtcDataConfig(SpeechDataConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CtcExperiment(RunConfig):
+class CtcExperiment(SpeechRunConfig):
     """Everything about a recogniser's run.
 
     Attributes:
         model: the recogniser.
         data: the recordings and their transcripts.
-        masks: stretches and bands that are silenced in training clips.
-        augment: changes training clips before that, as `ExperimentConfig.augment` does.
-        stretch: the largest factor by which `augment` makes a clip longer.
+        masks: stretches and bands that are silenced in training clips, after `augment`.
     """
 
     model: CtcModelConfig = dataclasses.field(default_factory=CtcModelConfig)
     data: CtcDataConfig = dataclasses.field(default_factory=CtcDataConfig)
     masks: MaskConfig = dataclasses.field(default_factory=MaskConfig)
-    augment: Augment | str | None = None
-    stretch: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_fsdp(self.train)
-        check_augment(self.augment)
 
 
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:

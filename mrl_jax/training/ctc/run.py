@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import jax
 import numpy as np
@@ -35,7 +36,7 @@ from mrl_jax.training.ctc.step import make_ctc_step
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.speech_data import check_rate, open_examples
 from mrl_jax.training.state import Log, TrainState
-from mrl_jax.training.trainer import Best, Prepared, RunResult, run
+from mrl_jax.training.trainer import Best, Prepared, RunOptions, RunResult, run
 
 SCORE = "word accuracy"
 """1 less the word error rate: of scores the highest is the best."""
@@ -47,22 +48,19 @@ TOWER = "tower"
 def train_recogniser(
     config: CtcExperiment,
     workdir: Path,
-    *,
-    devices: Devices | None = None,
-    log: Log = print,
+    **options: Unpack[RunOptions],
 ) -> RunResult[TowerInfo]:
     """Train a recogniser, or resume, and write the best as the tower folder workdir/tower.
 
     Args:
         config: the run.
         workdir: gets the data set, checkpoints/, metrics.jsonl and tower/.
-        devices: all of JAX's by default.
-        log: called with a line for whatever happens.
+        options: see `RunOptions`.
 
     Raises:
         MrlError: whatever is wrong with the config, the data, the tower, a checkpoint.
     """
-    return run(CtcTask(), config, workdir, devices=devices, log=log)
+    return run(CtcTask(), config, workdir, **options)
 
 
 class CtcTask:

@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ from mrl_jax.training.text_tower.step import (
     text_embedder,
     tower_rebuilder,
 )
-from mrl_jax.training.trainer import Best, Prepared, RunResult, run, scores_of
+from mrl_jax.training.trainer import Best, Prepared, RunOptions, RunResult, run, scores_of
 
 TOWER = "tower"
 
@@ -55,22 +55,19 @@ TOWER = "tower"
 def train_text(
     config: TextStageExperiment,
     workdir: Path,
-    *,
-    devices: Devices | None = None,
-    log: Log = print,
+    **options: Unpack[RunOptions],
 ) -> RunResult[TowerInfo]:
     """Train a text tower whole, or resume, and write the best as the folder workdir/tower.
 
     Args:
         config: the run.
         workdir: gets checkpoints/, metrics.jsonl, tower/, and initial/ for a new tower.
-        devices: all of JAX's by default.
-        log: called with a line for whatever happens.
+        options: see `RunOptions`.
 
     Raises:
         MrlError: whatever is wrong with the config, the pairs, the tower, a checkpoint.
     """
-    return run(TextTask(), config, workdir, devices=devices, log=log)
+    return run(TextTask(), config, workdir, **options)
 
 
 @dataclasses.dataclass(frozen=True)

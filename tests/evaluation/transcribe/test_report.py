@@ -5,14 +5,14 @@ from pathlib import Path
 
 import jiwer
 import pytest
-from tiny_cascade import QUERIES, copied, lines, make_parts, run
+from eval_reports import evaluate, json_lines, names_in, refused, report_transcribe
+from tiny_cascade import QUERIES, copied, make_parts
 
 import mrl_jax
 from mrl_jax.checkpoints.towers import load_hubert_ctc
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_clip
 from mrl_jax.evaluation.report.records import read_records
-from mrl_jax.evaluation.transcribe.report import report_transcribe
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -25,21 +25,21 @@ def root(tmp_path_factory) -> Path:
 def test_transcribe_writes_a_report(root, tmp_path, capsys):
     recogniser, data = root / "recogniser", root / "set"
     out = tmp_path / "out"
-    assert run("eval", "transcribe", "--model", recogniser, "--data", data, "--out", out) == 0
+    assert evaluate("transcribe", "--model", recogniser, "--data", data, "--out", out) == 0
     assert "WER" in capsys.readouterr().out
-    rows = lines(out / "transcripts.jsonl")
-    said, heard = [r["reference"] for r in rows], [r["hypothesis"] for r in rows]
+    rows = json_lines(out / "transcripts.jsonl")
+    references, hypotheses = ([row[key] for row in rows] for key in ("reference", "hypothesis"))
     records = {r.metric: r for r in read_records(out / "results.jsonl")}
-    assert records["wer"].value == pytest.approx(jiwer.wer(said, heard))
-    assert records["cer"].value == pytest.approx(jiwer.cer(said, heard))
+    assert records["wer"].value == pytest.approx(jiwer.wer(references, hypotheses))
+    assert records["cer"].value == pytest.approx(jiwer.cer(references, hypotheses))
     assert records["wer"].n == QUERIES
-    assert {"report.md", "report.html", "errors.png"} <= {path.name for path in out.iterdir()}
+    assert {"report.md", "report.html", "errors.png"} <= names_in(out)
     # What one clip alone is decoded to.
     model = load_hubert_ctc(recogniser)
     clip = load_clip(data / "q0.wav", 16_000)
     alone = model.decode(model(*mrl_jax.pad_clips([clip], model.encoder.config)))
-    assert heard[0] == alone[0]
-    assert len(set(heard)) > 1
+    assert hypotheses[0] == alone[0]
+    assert len(set(hypotheses)) > 1
 
 
 def test_transcribe_reads_a_manifest(root, tmp_path):
@@ -83,8 +83,5 @@ def test_transcribe_refuses(root, tmp_path, capsys):
         (recogniser, tmp_path / "nowhere", "nowhere"),
     ):
         words = ("transcribe", "--model", model, "--data", where, "--out", tmp_path / "out")
-        assert run("eval", *words) == 2
-        errors = capsys.readouterr().err.strip().splitlines()
-        assert len(errors) == 1
-        assert message in errors[0]
+        assert message in refused(capsys, *words)
     assert not (tmp_path / "out").exists()

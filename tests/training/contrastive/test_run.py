@@ -14,7 +14,9 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from flax import nnx
 from repository import ROOT
+from tiny_run import losses
 
 import mrl_jax
 from mrl_jax.checkpoints.towers import TOWER_FILE, read_checked_weights, read_info
@@ -60,23 +62,12 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def one_device():
-    return Devices("pmap", jax.devices()[:1])
-
-
-@pytest.fixture(scope="module")
 def finished(world, one_device):
     """An uninterrupted run, and what it said."""
     said: list[str] = []
     workdir = world.folder / "finished"
     run = train(world.load(), workdir, devices=one_device, log=said.append)
     return workdir, run, said
-
-
-def losses(workdir: Path) -> list[float]:
-    rows = [row for row in read_metrics(workdir / "metrics.jsonl") if row["kind"] == "train"]
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    return [row["loss"] for row in rows]
 
 
 def test_a_run_leaves_metrics_checkpoints_and_a_model(world, finished):
@@ -122,6 +113,7 @@ def test_only_the_head_moves(world, finished):
     # The towers on disk are checked against their digests, those in memory against the disk.
     model = mrl_jax.Embedder.load(workdir).model
     for folder, tower in ((world.speech, model.speech), (world.text, model.text)):
+        assert isinstance(tower, nnx.Module)
         stored = read_checked_weights(folder, read_info(folder))["encoder"]
         for path, leaf in param_tree.flat_weights(tower).items():
             assert np.array_equal(np.asarray(leaf.get_value()), stored[path]), path
@@ -182,7 +174,7 @@ def test_two_runs_are_the_same_to_the_bit_and_another_seed_is_not(world, finishe
 def test_steps_compile_once_a_bucket(world, one_device):
     compiled: list[str] = []
 
-    def listen(event: str, seconds: float, **details: object) -> None:
+    def listen(event: str, duration_secs: float, **details: str | int) -> None:
         if event.endswith("backend_compile_duration"):
             compiled.append(str(details.get("fun_name")))
 
@@ -212,25 +204,13 @@ def test_another_device_count_resumes(world, finished):
 
 def run_until(config: ExperimentConfig, workdir: Path, step: int) -> None:
     """Train, and be stopped by SIGTERM right after `step`."""
-    path = workdir / "metrics.jsonl"
-    from mrl_jax.training import loop
-
-    class Stopping(loop.MetricsLog):
-        def write(self, kind, number, values):
-            super().write(kind, number, values)
-            if number >= step:
-                signal.raise_signal(signal.SIGTERM)
-
-    original, loop.MetricsLog = loop.MetricsLog, Stopping
-    try:
-        said: list[str] = []
+    said: list[str] = []
+    with tiny_run.sigterm_after(step):
         one = Devices("pmap", jax.devices()[:1])
         run = train(config, workdir, devices=one, log=said.append)
-    finally:
-        loop.MetricsLog = original
     assert not run.summary.finished
     assert run.info is None
-    assert path.is_file()
+    assert (workdir / "metrics.jsonl").is_file()
     assert "stopped by SIGTERM" in said[-1]
 
 
@@ -452,6 +432,7 @@ def test_a_dual_encoder_trains_resumes_and_is_exported(world, one_device, tmp_pa
     run_until(config, tmp_path, 7)
     run = train(config, tmp_path, devices=one_device, log=said.append)
     assert any("resumed from step" in line for line in said)
+    assert run.info is not None
     assert run.info.kind == "dual_encoder"
     values = losses(tmp_path)
     assert np.mean(values[-4:]) < np.mean(values[:4])

@@ -32,7 +32,7 @@ def run():
     step = place.compile(make_train_step(parts.rebuild, optimizer, LOSS, axis_name=place.axis_name))
     compiled = []
 
-    def listen(event, seconds, **_):
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if "backend_compile" in event:
             compiled[-1] += 1
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import importlib
 import json
-import signal
 from pathlib import Path
 
 import jax
@@ -14,6 +13,7 @@ import pytest
 import tiny_run
 from flax import nnx
 from tiny_ctc import TINY, make_config
+from tiny_run import losses
 
 from mrl_jax.checkpoints.new_towers import save_speech_tower
 from mrl_jax.checkpoints.towers import load_hubert_ctc, read_checked_weights, read_info
@@ -30,7 +30,6 @@ from mrl_jax.training.ctc.config import CtcExperiment
 from mrl_jax.training.ctc.run import train_recogniser
 from mrl_jax.training.ctc.step import make_ctc_step
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.metrics_log import read_metrics
 from mrl_jax.training.optim import OptimConfig, decay_mask, make_optimizer
 from mrl_jax.training.state import init_state
 
@@ -59,11 +58,6 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def one_device():
-    return Devices("pmap", jax.devices()[:1])
-
-
-@pytest.fixture(scope="module")
 def finished(world, one_device):
     said: list[str] = []
     workdir = world.folder / "finished"
@@ -72,12 +66,6 @@ def finished(world, one_device):
         train_recogniser(world.load(), workdir, devices=one_device, log=said.append),
         said,
     )
-
-
-def losses(workdir: Path) -> list[float]:
-    rows = [row for row in read_metrics(workdir / "metrics.jsonl") if row["kind"] == "train"]
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    return [row["loss"] for row in rows]
 
 
 def stored(folder: Path) -> dict[str, np.ndarray]:
@@ -96,32 +84,26 @@ def test_a_run_leaves_metrics_and_a_tower(world, finished):
     model = load_hubert_ctc(run.folder)
     assert model.lm_head.kernel.shape[-1] == 12
     before, after = stored(world.speech), stored(run.folder)
-    moved = {path for path in after if not np.array_equal(after[path], before.get(path))}
+    moved = {
+        path
+        for path in after
+        if path not in before or not np.array_equal(after[path], before[path])
+    }
     frozen = {path for path in after if ".feature_encoder." in path}
     assert frozen
     assert moved == set(after) - frozen
 
 
 def test_stopped_by_sigterm_it_goes_on_to_the_same(world, finished, one_device):
-    from mrl_jax.training import loop
-
-    class Stopping(loop.MetricsLog):
-        def write(self, kind, number, values):
-            super().write(kind, number, values)
-            if number >= 2:
-                signal.raise_signal(signal.SIGTERM)
-
-    workdir, original = world.folder / "stopped", loop.MetricsLog
-    loop.MetricsLog = Stopping
-    try:
+    workdir = world.folder / "stopped"
+    with tiny_run.sigterm_after(2):
         run = train_recogniser(world.load(), workdir, devices=one_device, log=lambda _: None)
-    finally:
-        loop.MetricsLog = original
     assert not run.finished
     assert run.folder is None
     said: list[str] = []
     again = train_recogniser(world.load(), workdir, devices=one_device, log=said.append)
     assert again.finished
+    assert again.info is not None
     assert any("resumed from step" in line for line in said)
     assert losses(workdir) == losses(finished[0])
     assert again.info.digest == finished[1].info.digest
@@ -175,6 +157,8 @@ def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_pat
         devices=one_device,
         log=lambda _: None,
     )
+    assert run.info is not None
+    assert run.folder is not None
     assert run.info.vocabulary == finished[1].info.vocabulary
     before, after = stored(finished[1].folder), stored(run.folder)
     np.testing.assert_allclose(after["lm_head.kernel"], before["lm_head.kernel"], atol=1e-6)
@@ -319,6 +303,9 @@ def test_a_tower_of_capitals_is_spelled_in_capitals(world, one_device, tmp_path)
         devices=one_device,
         log=lambda _: None,
     )
+    assert run.info is not None
+    assert run.info.vocabulary is not None
+    assert run.folder is not None
     assert run.info.vocabulary.tokens == tokens
     assert isinstance(load_hubert_ctc(run.folder), nnx.Module)
     assert jnp.isfinite(jnp.asarray(losses(tmp_path / "run"))).all()

@@ -273,11 +273,6 @@ def load(world, *changes):
 
 
 @pytest.fixture(scope="module")
-def one_device():
-    return Devices("pmap", jax.devices()[:1])
-
-
-@pytest.fixture(scope="module")
 def finished(world, one_device):
     said = []
     run = train_text(load(world), world / "run", devices=one_device, log=said.append)
@@ -331,6 +326,7 @@ def test_a_trained_tower_can_be_trained_on(finished, world, one_device, tmp_path
     config = override(config, ["model.dtype=bfloat16", "optim.name=adafactor"])
     again = train_text(config, tmp_path / "run", devices=one_device, log=lambda _: None)
     assert again.info is not None
+    assert again.folder is not None
     assert again.info.dtype == "bfloat16"
     tokenizer = "tokenizer.json"
     assert (again.folder / tokenizer).read_bytes() == (run.folder / tokenizer).read_bytes()
@@ -353,6 +349,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
     said = []
     run = train_text(load(world), tmp_path / "run", devices=one_device, log=said.append)
     assert "resumed from step 8" in said
+    assert run.info is not None
     assert run.info.digest == whole.info.digest
     for change, message in (
         ("model.new.mlp_width=16", "the run began with a tower of other sizes"),
