@@ -84,6 +84,27 @@ def test_every_command_and_report_has_its_help_on_a_page():
     assert {*COMMANDS, *(f"eval {name}" for name in REPORTS)} <= marks
 
 
+def test_names_that_examples_use_are_public():
+    import mrl_jax
+
+    used = {
+        (page.name, name)
+        for page in PAGES
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        for name in re.findall(r"\bmrl_jax\.(\w+)", block)
+    }
+    assert len(used) > 8
+    packages = {path.parent.name for path in (ROOT / "mrl_jax").glob("*/__init__.py")}
+    assert {name for _, name in used} <= {*mrl_jax.__all__, *packages}
+
+
+def test_every_preset_is_on_the_page_of_train():
+    from mrl_jax.core.presets import preset_names
+
+    page = (DOCS / "commands" / "train.md").read_text(encoding="utf-8")
+    assert {name for name in preset_names() if f"`{name}`" not in page} == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_files_lead_somewhere(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
