@@ -144,7 +144,8 @@ def test_gradients_reach_the_variables(towers):
     batch = _batch("qwen3")
 
     def loss(variables):
-        return jnp.sum(jnp.square(module.apply(variables, *batch).last_hidden))
+        output: Any = module.apply(variables, *batch)
+        return jnp.sum(jnp.square(output.last_hidden))
 
     gradients = jax.jit(jax.grad(loss), compiler_options=QUICK)(variables)
     assert jax.tree.structure(gradients) == jax.tree.structure(variables)

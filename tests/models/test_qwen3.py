@@ -35,7 +35,7 @@ BFLOAT16_COSINE = 0.999
 LENGTHS = (9, 4, 1, 7)
 SEED = 3
 # Half the compile time, for tests that compile many shapes. Parity is tested as users run it.
-QUICK = {"xla_backend_optimization_level": 0}
+QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass(frozen=True)
