@@ -1,15 +1,16 @@
-# The two commands: `make demo` and `make test`. Both set up what they need first.
+# `make demo` and `make test` install what they need first.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo compare test test-fast lint bench clean
+.PHONY: demo compare test test-fast lint docs bench clean
 
 demo: $(STAMP)
-	$(BIN)/python -m mrl_jax.demo
+	$(BIN)/mrl-jax demo
 
-# After `make demo`: trains three more heads, and compares all with the pipeline.
+# After `make demo`: trains three more heads, and compares all of them with the cascade.
 compare: $(STAMP)
 	$(BIN)/python -m mrl_jax.demo.compare
 
@@ -23,6 +24,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Every page, with the API reference of the docstrings, into site/; a broken link fails.
+docs: $(DOCS_STAMP)
+	$(BIN)/mkdocs build --strict
 
 # The tables of docs/benchmarks.md: about three quarters of an hour on two cores. Those
 # of the spoken digits, of real text and of audio input want data, see each file's head.
@@ -39,11 +44,15 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/fsdp.py
 	$(BIN)/python benchmarks/report.py
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $(STAMP)
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $(DOCS_STAMP)
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .ruff_cache .hypothesis

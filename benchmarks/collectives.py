@@ -18,13 +18,13 @@ def collectives(program: str) -> dict[str, dict[str, Any]]:
     Bodies of loops count as often as they run, where XLA knows it, and else once.
     """
     bodies = _computations(program)
-    found: dict[str, dict[str, Any]] = {}
+    counts: dict[str, dict[str, Any]] = {}
 
     def visit(name: str, times: int) -> None:
         for line in bodies.get(name, ()):
             kind = re.search(rf"\s({'|'.join(KINDS)})(?:-start)?\(", line)
             if kind is not None:
-                entry = found.setdefault(kind[1], {"times": 0, "bytes": 0})
+                entry = counts.setdefault(kind[1], {"times": 0, "bytes": 0})
                 entry["times"] += times
                 entry["bytes"] += times * _bytes(line[: kind.start()].partition("=")[2])
                 continue
@@ -33,7 +33,7 @@ def collectives(program: str) -> dict[str, dict[str, Any]]:
                 visit(called, times * int(trips[1]) if trips else times)
 
     visit("ENTRY", 1)
-    return found
+    return counts
 
 
 def _computations(program: str) -> dict[str, list[str]]:

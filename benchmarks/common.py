@@ -1,4 +1,4 @@
-"""What every benchmark records beside its figures, and how it is stored."""
+"""What all benchmarks share: full-size configs, timing, and results with machine and versions."""
 
 import importlib.metadata
 import json
@@ -12,57 +12,18 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-QWEN3_06B = {
-    "architectures": ["Qwen3ForCausalLM"],
-    "attention_bias": False,
-    "head_dim": 128,
-    "hidden_act": "silu",
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "max_position_embeddings": 32768,
-    "model_type": "qwen3",
-    "num_attention_heads": 16,
-    "num_hidden_layers": 28,
-    "num_key_value_heads": 8,
-    "rms_norm_eps": 1e-06,
-    "rope_theta": 1000000,
-    "tie_word_embeddings": True,
-    "use_sliding_window": False,
-    "vocab_size": 151669,
-}
-HUBERT_BASE = {
-    "model_type": "hubert",
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "conv_dim": [512] * 7,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "num_conv_pos_embeddings": 128,
-    "num_conv_pos_embedding_groups": 16,
-    "feat_extract_norm": "group",
-    "conv_bias": False,
-    "do_stable_layer_norm": False,
-    # Without these transformers would expect a mask embedding, which plain use never reads.
-    "mask_time_prob": 0.0,
-    "mask_feature_prob": 0.0,
-}
-HUBERT_LARGE = {
-    **HUBERT_BASE,
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "feat_extract_norm": "layer",
-    "conv_bias": True,
-    "do_stable_layer_norm": True,
-}
-CONFIGS = {
-    "qwen3-0.6b": ("qwen3", QWEN3_06B),
-    "hubert-base": ("hubert", HUBERT_BASE),
-    "hubert-large": ("hubert", HUBERT_LARGE),
-}
+PUBLISHED = Path(__file__).parent / "published"
+FAMILIES = {"qwen3-0.6b": "qwen3", "hubert-base": "hubert", "hubert-large": "hubert"}
+"""Full-size towers, and the converter that each one needs."""
+
+
+def published_config(tower: str) -> dict[str, Any]:
+    """The config.json of a full-size tower, as on the Hugging Face hub.
+
+    HuBERT's has its masking switched off: transformers would otherwise expect a mask embedding,
+    which inference never reads.
+    """
+    return dict(json.loads((PUBLISHED / f"{tower}.json").read_text()))
 
 
 def summarize(seconds: Sequence[float]) -> dict[str, Any]:
@@ -114,10 +75,10 @@ def _machine() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in ("jax", "flax", "orbax-checkpoint", "torch", "transformers", "safetensors"):
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import QWEN3_06B, record, summarize
+from common import published_config, record, summarize
 
 ROUNDS = 3
 LOAD = "import sys, jax, mrl_jax; m = mrl_jax.load_qwen3(sys.argv[1]); print(m.config.width)"
@@ -25,7 +25,7 @@ CONVERTERS = ["-m", "converters"]
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "config.json").write_text(json.dumps(QWEN3_06B))
+        (folder / "config.json").write_text(json.dumps(published_config("qwen3-0.6b")))
         source, tower, back = folder / "source", folder / "tower", folder / "back"
         _run(
             *CONVERTERS, "random-init", "qwen3", folder / "config.json", source,

@@ -1,9 +1,11 @@
-"""Reports of this project's own runs, small enough to be kept: docs/examples/.
+"""Reports of this project's own runs, small enough to be kept in docs/examples/.
 
-python benchmarks/examples.py demo     after `make demo`
-python benchmarks/examples.py digits   after `python -m mrl_jax.demo.spoken_digits`
+    python benchmarks/examples.py demo     after `make demo`
+    python benchmarks/examples.py digits   after `python -m mrl_jax.demo.spoken_digits`
 
-Each also compares the systems (`python -m mrl_jax.demo.compare`), which trains what is missing.
+Both names may be given at once. The systems are compared as well (`python -m
+mrl_jax.demo.compare`), which trains those that are missing. A report names the commit of the
+library, so the checkout has to be clean, and nothing is copied before all reports are written.
 """
 
 import argparse
@@ -11,51 +13,54 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 RUNS = {"demo": Path("demo"), "digits": Path("runs/spoken_digits/known")}
-KEPT_FILES = ("*.md", "*.png")
-RECORDS = "results.jsonl"
-"""Kept of one report, to show what they look like; every report has them."""
+TEST_SETS = {"demo": "world/test", "digits": "test"}
+REPORTS = ("retrieval", "spectrum", "tradeoff", "robustness")
+KEPT = ("*.md", "*.png")
+RECORDS = ("retrieval", "compare")
+"""Reports whose results.jsonl is kept too; every report writes one."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=RUNS)
+    parser.add_argument("names", nargs="+", choices=RUNS, metavar="demo|digits")
     args = parser.parse_args()
-    run_folder = RUNS[args.what]
-    model = run_folder / "model"
-    data = run_folder / ("world/test" if args.what == "demo" else "test")
+    git = ["git", "status", "--porcelain", "--untracked-files=no"]
+    if subprocess.run(git, check=True, cwd=ROOT, capture_output=True).stdout:
+        parser.error("the checkout has changes that are not committed, which reports would show")
     with tempfile.TemporaryDirectory() as folder:
-        # What spectrum then shows beside the plain prefixes.
-        run(
-            "-m",
-            "mrl_jax.evaluation.spectrum.fit_rotation",
-            "--model",
-            model,
-            "--data",
-            model / "data",
-            "--overwrite",
-        )
-        for command in ("retrieval", "spectrum", "tradeoff", "robustness"):
-            out = Path(folder) / command
-            run("eval.py", command, "--model", model, "--data", data, "--out", out)
-            patterns = (*KEPT_FILES, RECORDS) if command == "retrieval" else KEPT_FILES
-            keep(out, EXAMPLES / args.what / command, patterns)
-    run("-m", "mrl_jax.demo.compare", args.what)
-    keep(run_folder / "compare", EXAMPLES / args.what / "compare", KEPT_FILES)
+        reports = [report for name in args.names for report in write_reports(name, Path(folder))]
+        for report, out in reports:
+            keep(report, out)
+
+
+def write_reports(name: str, scratch: Path) -> list[tuple[Path, Path]]:
+    """Every report of one run: the folder where it is, and the one where it is kept."""
+    model, data = RUNS[name] / "model", RUNS[name] / TEST_SETS[name]
+    # The spectrum report shows the rotated prefixes beside the plain ones.
+    rotate = ("-m", "mrl_jax.evaluation.spectrum.fit_rotation")
+    run(*rotate, "--model", model, "--data", model / "data", "--overwrite")
+    for report in REPORTS:
+        out = scratch / name / report
+        run("eval.py", report, "--model", model, "--data", data, "--out", out)
+    run("-m", "mrl_jax.demo.compare", name)
+    folders = [scratch / name / report for report in REPORTS]
+    folders.append(ROOT / RUNS[name] / "compare")
+    return [(folder, EXAMPLES / name / folder.name) for folder in folders]
 
 
 def run(*words: object) -> None:
     subprocess.run([sys.executable, *map(str, words)], check=True, cwd=ROOT)
 
 
-def keep(report: Path, out: Path, patterns: Sequence[str]) -> None:
+def keep(report: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    patterns = (*KEPT, "results.jsonl") if report.name in RECORDS else KEPT
     for file in sorted(report.iterdir()):
         if any(file.match(pattern) for pattern in patterns):
             shutil.copyfile(file, out / file.name)

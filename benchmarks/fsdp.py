@@ -1,4 +1,4 @@
-"""What one of several devices holds of a large tower: replicated, and shared out by `fsdp`.
+"""What one of several devices holds of a large tower: replicated, and sharded by `train.fsdp`.
 
     python benchmarks/fsdp.py [--devices 4]
 
@@ -89,6 +89,7 @@ def compile_step(
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
     from mrl_jax.nn import param_tree
+    from mrl_jax.training.contrastive.step import make_train_step
     from mrl_jax.training.devices import Devices
     from mrl_jax.training.optim import OptimConfig, make_optimizer
     from mrl_jax.training.state import init_state
@@ -129,7 +130,9 @@ def compile_step(
         batch = place.put_batch(batch)
     else:
         batch = jax.tree.map(lambda x: shaped(x, place.rows), batch)
-    step: Any = place.compile_step(split.rebuild, optimizer, LossConfig())
+    step: Any = place.compile(
+        make_train_step(split.rebuild, optimizer, LossConfig(), axis_name=place.axis_name)
+    )
     trained = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(split.trained))
     return step.lower(state, frozen, batch).compile(), trained
 

@@ -13,7 +13,7 @@ import numpy as np
 from common import record, summarize, timed
 
 from mrl_jax.evaluation.tradeoff.measure import NOISE, grow
-from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.funnel import exact_places, make_funnel, recall_of
 
 K = 10
@@ -33,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     if (args.model is None) != (args.data is None):
         parser.error("--model and --data go together")
-    told, queries, documents = embeddings(args) if args.model else random(args)
+    description, queries, documents = embeddings(args) if args.model else random(args)
     exact = exact_places(queries, documents, K)  # Compiles, and warms up.
     runs: list[tuple[dict[str, Any], Any]] = [
         ({"precision": "fp32", "prefix": None}, lambda: exact_places(queries, documents, K))
@@ -41,26 +41,26 @@ def main() -> None:
     for prefix in [x for x in args.prefixes if x < queries.shape[1]]:
         for size in args.shortlists:
             funnel = make_funnel(documents, prefix=prefix, shortlist=size)
-            setting = {"precision": "fp32", "prefix": prefix, "shortlist": size}
-            runs.append((setting, lambda funnel=funnel: funnel.search(queries, K)))
-    found = [run() for _, run in runs]
+            search = {"precision": "fp32", "prefix": prefix, "shortlist": size}
+            runs.append((search, lambda funnel=funnel: funnel.search(queries, K)))
+    places_found = [run() for _, run in runs]
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(args.repeats):  # In turn, so that what else the machine does meets all.
         for row, (_, run) in zip(seconds, runs, strict=True):
             row.append(timed(run))
     full = summarize(seconds[0])
     figures = []
-    for (setting, _), places, took in zip(runs, found, seconds, strict=True):
+    for (search, _), places, took in zip(runs, places_found, seconds, strict=True):
         of = summarize(took)
         ratio = of["median"] / full["median"]
         recall = recall_of(places, exact)
-        figures.append({**setting, "recall": recall, "seconds": of, "over_full": ratio})
+        figures.append({**search, "recall": recall, "seconds": of, "over_full": ratio})
     record(
         "funnel",
         {
             "target": "recall@10 against time, beside full width",
             "inputs": {
-                **told,
+                **description,
                 "queries": len(queries),
                 "documents": len(documents),
                 "width": queries.shape[1],
@@ -82,12 +82,12 @@ def embeddings(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np
     embedder = Embedder.load(args.model)
     need_prefixes(embedder, args.model)
     asked, held = encode_set(embedder, load_retrieval_set(args.data))
-    told = (
+    description = (
         f"embeddings of {Path(args.data).name}, {len(held)} documents and {len(asked)} queries, "
         f"and copies of them with noise {NOISE} as long"
     )
     queries = grow(numbers_of(asked), max(args.queries, len(asked)), seed=1)[: args.queries]
-    return {"vectors": told}, queries, grow(held, max(args.documents, len(held)))
+    return {"vectors": description}, queries, grow(held, max(args.documents, len(held)))
 
 
 def random(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
@@ -101,14 +101,14 @@ def random(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.nda
         for start in range(0, rows, 65_536):
             part = made[start : start + 65_536]
             noise = rng.standard_normal(part.shape, dtype=np.float32) * scale
-            part[:] = unit_prefix(centres[rng.integers(0, CLUSTERS, len(part))] + noise, None)
+            part[:] = truncate(centres[rng.integers(0, CLUSTERS, len(part))] + noise, None)
         return made
 
-    told = (
+    description = (
         f"random, around {CLUSTERS} centres, spread as far as these are; coordinate i has the "
         f"standard deviation i ** -{DECAY}"
     )
-    return {"vectors": told}, around(args.queries), around(args.documents)
+    return {"vectors": description}, around(args.queries), around(args.documents)
 
 
 if __name__ == "__main__":

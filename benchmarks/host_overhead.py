@@ -24,6 +24,7 @@ from flax import nnx
 from mrl_jax.checkpoints.new_towers import save_text_tower
 from mrl_jax.checkpoints.train_state import RunCheckpoints
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.plan import read_batches
 from mrl_jax.data.batches.speech import BatchConfig, BatchSource
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -34,8 +35,9 @@ from mrl_jax.models.init import initial_tower
 from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 from mrl_jax.nn import param_tree
+from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.loop import LoopConfig, run_loop
+from mrl_jax.training.loop import LoopConfig, LoopInputs, run_loop
 from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import TrainState, init_state
 
@@ -88,13 +90,14 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
         tokenizer,
         BatchConfig(batch_size=BATCH, num_buckets=4),
         seed=0,
-        prepare=normalize_clip,
-        min_samples=model.min_samples,
+        transform=ClipTransform(prepare=normalize_clip, min_samples=model.min_samples),
     )
     split, place = param_tree.split(model), Devices("pmap", jax.devices()[:1])
     steps, dims = source.plan.batches_per_epoch, (32, 16, 8)
     optimizer = make_optimizer(OptimConfig(), steps)
-    step = place.compile_step(split.rebuild, optimizer, LossConfig(dims=dims))
+    step = place.compile(
+        make_train_step(split.rebuild, optimizer, LossConfig(dims=dims), axis_name=place.axis_name)
+    )
     frozen = place.replicate(split.frozen)
     host: list[Any] = []
     device: list[Any] = []
@@ -122,22 +125,25 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
             RunCheckpoints(Path(workdir) / "checkpoints", keep_last=1, keep_best=1) as kept,
         ):
             begun = time.perf_counter()
-            run_loop(
-                fresh(),
-                step,
-                frozen,
-                batches,
-                place.put_batch,
-                config=LoopConfig(checkpoint_every=0),
+            inputs = LoopInputs(
+                step=step,
+                frozen=frozen,
+                batches=batches,
+                put_batch=place.put_batch,
                 total_steps=steps,
                 dims=dims,
                 batch_size=BATCH,
                 learning_rate=lambda _: 1e-3,
-                checkpoints=kept,
                 identity={},
-                workdir=Path(workdir),
                 validate=None,
                 score="none",
+            )
+            run_loop(
+                fresh(),
+                inputs,
+                config=LoopConfig(checkpoint_every=0),
+                checkpoints=kept,
+                workdir=Path(workdir),
             )
             return time.perf_counter() - begun
 
@@ -165,15 +171,15 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
         seconds["step alone"].append(time.perf_counter() - begun)
         seconds["loop"].append(loop(made_before))
         seconds["loop, grain"].append(loop(by_grain))
-    milliseconds = {name: [1e3 * s / steps for s in found] for name, found in seconds.items()}
+    milliseconds = {name: [1e3 * s / steps for s in times] for name, times in seconds.items()}
     base = statistics.median(milliseconds["step alone"])
     return {
         "steps": steps,
         "shapes": len({batch.samples.shape + batch.document.shape for batch in host}),
-        "milliseconds_a_step": {name: summarize(found) for name, found in milliseconds.items()},
+        "milliseconds_a_step": {name: summarize(times) for name, times in milliseconds.items()},
         "added": {
-            name: statistics.median(found) - base
-            for name, found in milliseconds.items()
+            name: statistics.median(times) - base
+            for name, times in milliseconds.items()
             if name != "step alone"
         },
         "compiled_again": compiled,

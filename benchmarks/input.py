@@ -50,14 +50,14 @@ def main() -> None:
             for side in sides:
                 rates[side].append(hours / worker(side, folder))
                 print(side, f"{rates[side][-1]:.4f} hours a second", flush=True)
-    medians = {side: statistics.median(found) for side, found in rates.items()}
+    medians = {side: statistics.median(rate) for side, rate in rates.items()}
     record(
         "input",
         {
             "target": "hours of audio a second of one core; beside loading in PyTorch",
             "inputs": {"hours": hours, "batch": BATCH, "written_at": WRITTEN, "rate": RATE},
             "figures": {
-                "hours_a_second": {side: summarize(found) for side, found in rates.items()},
+                "hours_a_second": {side: summarize(rate) for side, rate in rates.items()},
                 "over_datasets": {side: m / medians["datasets"] for side, m in medians.items()},
                 # What is decoded once has paid for itself after so many epochs.
                 "epochs_until_even": (1 / medians["build"])
@@ -148,6 +148,7 @@ def run_build(side: str, folder: Path) -> float:
 
 
 def run_ours(side: str, folder: Path) -> float:
+    from mrl_jax.data.batches.clips import ClipTransform
     from mrl_jax.data.batches.plan import read_batches
     from mrl_jax.data.batches.speech import BatchConfig, BatchSource
     from mrl_jax.data.build.dataset import open_dataset
@@ -160,8 +161,7 @@ def run_ours(side: str, folder: Path) -> float:
         TextTokenizer(text_folder(folder), max_tokens=64),
         config,
         seed=0,
-        prepare=normalize_clip,
-        min_samples=720,
+        transform=ClipTransform(prepare=normalize_clip, min_samples=720),
     )
     batches = read_batches(source, start=0, config=config)
     next(batches)

@@ -52,6 +52,7 @@ def step(batch_size: int, parts: int, steps: int) -> dict[str, Any]:
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
     from mrl_jax.nn import param_tree
+    from mrl_jax.training.contrastive.step import make_train_step
     from mrl_jax.training.devices import Devices
     from mrl_jax.training.optim import OptimConfig, make_optimizer
     from mrl_jax.training.state import init_state
@@ -92,8 +93,15 @@ def step(batch_size: int, parts: int, steps: int) -> dict[str, Any]:
     )
     seconds, loss = 0.0, float("nan")
     if steps:
-        compiled = place.compile_step(
-            split.rebuild, optimizer, LossConfig(dims=(256, 128, 64)), accumulation_steps=parts
+        loss_config = LossConfig(dims=(256, 128, 64))
+        compiled = place.compile(
+            make_train_step(
+                split.rebuild,
+                optimizer,
+                loss_config,
+                accumulation_steps=parts,
+                axis_name=place.axis_name,
+            )
         )
 
         def run() -> None:

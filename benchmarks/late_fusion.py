@@ -46,7 +46,6 @@ def demo(folder: Path | None) -> None:
             "figures": scores(folder / "report" / "results.jsonl"),
         },
     )
-    shutil.copyfile(folder / "report" / "dimensions.png", ROOT / "docs" / "demo.png")
 
 
 def digits(folder: Path | None) -> None:

@@ -24,9 +24,8 @@ KINDS = ("full width, plain", "full width, ours", "one by one", "nested", "neste
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--large", type=int, default=16_384)
-    parser.add_argument("--repeats", type=int, default=7)
+    for option, default in (("--batch", 4096), ("--large", 16_384), ("--repeats", 7)):
+        parser.add_argument(option, type=int, default=default)
     parser.add_argument("--memory-of", choices=("vectors", "plain", "kept", "blockwise"))
     args = parser.parse_args()
     if args.memory_of:
@@ -96,9 +95,11 @@ def compiled(kind: str, arrays: tuple[Any, Any, Any], **options: Any) -> Callabl
         if kind == "one by one":
             return sum(plain(q[:, :dim], d[:, :dim]) for dim in DIMS) / len(DIMS)
         dims = DIMS[:1] if kind == "full width, ours" else DIMS
-        told = {"query_ids": ids, "document_ids": ids} if kind == "nested with ids" else {}
-        found = matryoshka_infonce(q, d, dims=dims, temperature=TEMPERATURE, **told, **options)
-        return found.total
+        ids_given = {"query_ids": ids, "document_ids": ids} if kind == "nested with ids" else {}
+        losses = matryoshka_infonce(
+            q, d, dims=dims, temperature=TEMPERATURE, **ids_given, **options
+        )
+        return losses.total
 
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
 

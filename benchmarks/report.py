@@ -1,65 +1,101 @@
-"""Write docs/benchmarks.md, README's table and docs/parity.png from the last runs' JSON.
+"""Write every table of the documentation from results, and docs/parity.png.
 
-python benchmarks/report.py
+    python benchmarks/report.py            writes
+    python benchmarks/report.py --check    changes nothing; status 1 where a table is out of date
+
+docs/benchmarks.md is written whole. In other pages a table stands between `<!-- table: NAME -->`
+and `<!-- end of table -->`. Results are benchmarks/results/*.json and the reports in docs/examples.
 """
 
+import argparse
 import json
+import re
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import report_scale
-from common import RESULTS
-from report_scale import markdown_table
+from markdown_tables import markdown_table, median_and_range
 
 ROOT = Path(__file__).parent.parent
-DOCUMENT = ROOT / "docs" / "benchmarks.md"
-PICTURE = ROOT / "docs" / "parity.png"
-README = ROOT / "README.md"
-TABLE_MARKS = ("<!-- table: benchmarks/report.py -->", "<!-- end of table -->")
+PAGES = ("README.md", "docs/index.md", "docs/results.md")
 LIMIT = 1e-5
+"""The largest relative error against PyTorch that a tower may have."""
+SYSTEMS_HEADING = "nDCG@10 at each dimension"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    parser.add_argument("--root", type=Path, default=ROOT, help="checkout; default: this one")
+    args = parser.parse_args(argv)
+    pages = written_pages(args.root)
+    stale = [path for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
+    if args.check:
+        for path in stale:
+            print(f"{path}: a table differs from its results; run python benchmarks/report.py")
+        return 1 if stale else 0
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+    draw_parity(read_result(args.root, "towers"), args.root / "docs" / "parity.png")
+    return 0
+
+
+def written_pages(root: Path) -> dict[Path, str]:
+    """Path -> its whole text with all tables as the results have them."""
+    pages = {root / "docs" / "benchmarks.md": benchmarks_page(root)}
+    for name in PAGES:
+        path = root / name
+        pages[path] = fill_tables(path.read_text(encoding="utf-8"), root)
+    return pages
+
+
+def fill_tables(text: str, root: Path) -> str:
+    """A page with every marked table replaced; an unknown name is a KeyError."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{MARKED_TABLES[match[2]](root)}\n{match[3]}"
+
+    marked = r"(<!-- table: (\S+) -->)\n.*?(<!-- end of table -->)"
+    return re.sub(marked, table, text, flags=re.DOTALL)
+
+
+def read_result(root: Path, name: str) -> dict[str, Any]:
+    path = root / "benchmarks" / "results" / f"{name}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def report_table(root: Path, report: str, heading: str) -> str:
+    """The table under a heading of a report that docs/examples holds."""
+    text = (root / "docs" / "examples" / report / "report.md").read_text(encoding="utf-8")
+    _, _, section = text.partition(f"\n## {heading}\n")
+    lines = section.strip().splitlines()
+    rows = [line for line in lines[: lines.index("")] if line.startswith("|")]
+    return "\n".join(rows)
+
+
+def benchmarks_page(root: Path) -> str:
     parts = [
         "# Benchmarks",
-        "Every table is written by `python benchmarks/report.py` from `benchmarks/results/`; "
-        "`make bench` runs again what needs no data. Ratios compare two sides of one run on one "
-        "machine; absolute times are that machine's.",
+        "Every table is written by `python benchmarks/report.py` from `benchmarks/results/`. "
+        "`make bench` runs all benchmarks that need no data. A ratio compares two sides of one "
+        "run on one machine; absolute times hold for that machine only. Nothing was measured on "
+        "a GPU or TPU yet.",
     ]
-    for name, write in (
-        ("demo", demo),
-        ("spoken_digits", spoken_digits),
-        ("text_stage", text_stage),
-        ("towers", towers),
-        ("conversion", conversion),
-        ("import_time", import_time),
-        ("search", search),
-        ("funnel", funnel),
-        *report_scale.TABLES.items(),
-    ):
-        path = RESULTS / f"{name}.json"
-        if path.is_file():
-            result = json.loads(path.read_text())
-            parts += [*write(result), _footer(result)]
-    DOCUMENT.parent.mkdir(exist_ok=True)
-    DOCUMENT.write_text("\n\n".join(parts) + "\n")
-    result = json.loads((RESULTS / "towers.json").read_text())
-    draw_parity(result)
-    fill_readme(result)
-    for name, rows in (("demo", demo_rows), ("spoken_digits", digits_rows)):
-        path = RESULTS / f"{name}.json"
-        if path.is_file():
-            marks = f"<!-- {name}: benchmarks/report.py -->", f"<!-- end of {name} -->"
-            fill(marks, markdown_table(*rows(json.loads(path.read_text())["figures"])))
-    print(*(f"wrote {path.relative_to(ROOT)}" for path in (DOCUMENT, PICTURE, README)), sep="\n")
+    for name, section in SECTIONS.items():
+        result = read_result(root, name)
+        parts += [*section(result), _footer(result)]
+    return "\n\n".join(parts) + "\n"
 
 
-def draw_parity(result: dict[str, Any]) -> None:
+def draw_parity(result: dict[str, Any], path: Path) -> None:
     """Error of every state of every full-size tower, on one logarithmic axis."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
     figure, axes = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
     for (name, figures), marker in zip(result["figures"].items(), "osD", strict=True):
         # An exact state (the embedding lookup) has no place on a logarithmic axis.
@@ -76,11 +112,10 @@ def draw_parity(result: dict[str, Any]) -> None:
     )
     axes.legend(loc="lower right", frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(PICTURE, dpi=160)
+    figure.savefig(path, dpi=160)
 
 
-def fill_readme(result: dict[str, Any]) -> None:
-    """Put the towers' figures between the marks in README.md."""
+def towers_table(root: Path) -> str:
     rows = [
         [
             name,
@@ -89,45 +124,41 @@ def fill_readme(result: dict[str, Any]) -> None:
             f"{f['torch_over_ours']:.2f}",
             f"{f['compile_scanned']:.0f} s, {f['compile_unrolled']:.0f} s",
         ]
-        for name, f in result["figures"].items()
+        for name, f in read_result(root, "towers")["figures"].items()
     ]
     header = [
         "full-size tower",
-        "worst layer against PyTorch",
+        "largest error of a layer",
         "forward pass",
         "PyTorch's time / ours",
         "compile: scanned, unrolled",
     ]
-    fill(TABLE_MARKS, markdown_table(header, rows))
-
-
-def fill(marks: tuple[str, str], table: str) -> None:
-    """Put a table between two marks of README.md."""
-    start, end = marks
-    before, rest = README.read_text().split(start)
-    _, after = rest.split(end)
-    README.write_text(f"{before}{start}\n{table}\n{end}{after}")
+    return markdown_table(header, rows)
 
 
 def demo_rows(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     header = ["dimension", "nDCG@10", "chance"]
     chance = f"{figures['chance']:.4f}"
-    return header, [[dim, f"{x:.3f}", chance] for dim, x in figures["ndcg@10"].items()]
+    return header, [[dim, f"{x:.4f}", chance] for dim, x in figures["ndcg@10"].items()]
 
 
 def digits_rows(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Known speakers, each speaker left out, and their mean: nDCG@10 at each dimension."""
     dims = list(next(iter(figures.values()))["ndcg@10"])
     left_out = {name: f for name, f in figures.items() if name != "known"}
-    named = {"unseen takes of known speakers": figures["known"]} if "known" in figures else {}
+    named = {"known speakers, unseen takes": figures["known"]} if "known" in figures else {}
     rows = [
-        [name, *(f"{f['ndcg@10'][dim]:.3f}" for dim in dims), f"{f['chance']:.4f}"]
-        for name, f in [*named.items(), *((f"{n}, never heard", f) for n, f in left_out.items())]
+        [name, *(f"{f['ndcg@10'][dim]:.4f}" for dim in dims), f"{f['chance']:.4f}"]
+        for name, f in {
+            **named,
+            **{f"{speaker}, not in training": f for speaker, f in left_out.items()},
+        }.items()
     ]
     if len(left_out) > 1:
         means = [sum(f["ndcg@10"][dim] for f in left_out.values()) / len(left_out) for dim in dims]
         chance = next(iter(left_out.values()))["chance"]
-        rows.append(["mean of never heard", *(f"{mean:.3f}" for mean in means), f"{chance:.4f}"])
+        name = "mean of speakers not in training"
+        rows.append([name, *(f"{mean:.4f}" for mean in means), f"{chance:.4f}"])
     return ["speaker", *(f"{dim} coordinates" for dim in dims), "chance"], rows
 
 
@@ -163,7 +194,7 @@ def text_stage(result: dict[str, Any]) -> list[str]:
         f"nDCG@10 of Wolof sentences that ask for their French ones: {f['data']}. A tower of "
         f"{f['parameters']:,} parameters from random weights, {f['tokenizer']}, {f['steps']:,} "
         f"steps of {f['batch']}, {f['seconds']:.0f} s. sentence-transformers embeds the test with "
-        f"the exported folder the same to {f['export_largest_difference']:.0e}.",
+        f"the exported folder equal to {f['export_largest_difference']:.0e}.",
         markdown_table(["dimension", "before", "after", "chance"], rows),
     ]
 
@@ -173,8 +204,8 @@ def towers(result: dict[str, Any]) -> list[str]:
         [
             name,
             f"{f['largest_error']:.1e}",
-            f"{f['torch']['median']:.2f} ({f['torch']['min']:.2f} to {f['torch']['max']:.2f})",
-            f"{f['ours']['median']:.2f} ({f['ours']['min']:.2f} to {f['ours']['max']:.2f})",
+            median_and_range(f["torch"]),
+            median_and_range(f["ours"]),
             f"{f['torch_over_ours']:.2f}",
             f"{f['compile_scanned']:.1f}",
             f"{f['compile_unrolled']:.1f}",
@@ -217,7 +248,7 @@ def import_time(result: dict[str, Any]) -> list[str]:
     ]
     return [
         "## Import time",
-        "Fresh processes in turn; the interpreter's own start is included.",
+        "Fresh processes, alternating; the interpreter's own start is included.",
         markdown_table(["imported", "seconds", "/ jax and flax"], rows),
     ]
 
@@ -228,21 +259,21 @@ def search(result: dict[str, Any]) -> list[str]:
     rows = [
         [
             name,
-            f"{f['median']:.2f} ({f['min']:.2f} to {f['max']:.2f})",
+            median_and_range(f),
             f"{f['median'] / figures['faiss']['median']:.2f}",
             f"{(figures['peak_bytes'][side] - base) / 1e9:.2f}",
         ]
-        for side, name in (("faiss", "faiss `IndexFlatIP`"), ("ours", "`evaluation.search`"))
+        for side, name in (("faiss", "faiss `IndexFlatIP`"), ("ours", "`mrl_jax.inference.search`"))
         for f in (figures[side],)
     ]
     return [
         "## Exact search",
         f"The best {inputs['k']} of {inputs['documents']:,} random unit vectors of width "
-        f"{inputs['width']} for {inputs['queries']:,} queries; both sides in turn in one process. "
-        f"The same documents in the same order at {figures['same_documents']:.2%} of places, "
-        f"scores apart by at most {figures['largest_difference']:.0e} (ours are rounded once, "
-        f"from float64). faiss {faiss['version']} on {faiss['threads']} threads; its index holds "
-        f"a copy of the vectors, which is in its memory.",
+        f"{inputs['width']} for {inputs['queries']:,} queries; both sides alternating in one "
+        f"process. The same documents in the same order at {figures['same_documents']:.2%} of "
+        f"places, scores apart by at most {figures['largest_difference']:.0e} (ours are rounded "
+        f"once, from float64). faiss {faiss['version']} on {faiss['threads']} threads; its index "
+        f"holds a copy of the vectors, which is in its memory.",
         markdown_table(
             ["search", "seconds", "/ faiss", "peak memory beside the vectors, GB"], rows
         ),
@@ -253,7 +284,7 @@ def funnel(result: dict[str, Any]) -> list[str]:
     inputs = result["inputs"]
     noise = (
         " Among such copies neighbours differ by the noise, which is alike in all coordinates: "
-        "harder for a prefix than documents that differ in what they say."
+        "harder for a prefix than documents of different content."
     )
     rows = [
         [
@@ -270,7 +301,7 @@ def funnel(result: dict[str, Any]) -> list[str]:
         "## Funnel search",
         f"The best {inputs['k']} of {inputs['documents']:,} vectors of width {inputs['width']} for "
         f"{inputs['queries']} queries at once, float32: a prefix over all of them, then full width "
-        f"over its short list; all in turn in one process. Recall is against exact search. "
+        f"over its short list; all alternating in one process. Recall is against exact search. "
         f"Vectors: {inputs['vectors']}.{noise if 'copies' in inputs['vectors'] else ''}",
         markdown_table(["search", "short list", "recall@10", "seconds", "/ full width"], rows),
     ]
@@ -286,5 +317,29 @@ def _footer(result: dict[str, Any]) -> str:
     )
 
 
+SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "demo": demo,
+    "spoken_digits": spoken_digits,
+    "text_stage": text_stage,
+    "towers": towers,
+    "conversion": conversion,
+    "import_time": import_time,
+    "search": search,
+    "funnel": funnel,
+    **report_scale.TABLES,
+}
+"""Result name -> the function that writes its section, in the order of the page."""
+
+MARKED_TABLES: dict[str, Callable[[Path], str]] = {
+    "towers": towers_table,
+    "demo": lambda root: markdown_table(*demo_rows(read_result(root, "demo")["figures"])),
+    "spoken_digits": lambda root: markdown_table(
+        *digits_rows(read_result(root, "spoken_digits")["figures"])
+    ),
+    "demo_systems": lambda root: report_table(root, "demo/compare", SYSTEMS_HEADING),
+    "digits_systems": lambda root: report_table(root, "digits/compare", SYSTEMS_HEADING),
+}
+"""Name in a mark -> the function that writes its table."""
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

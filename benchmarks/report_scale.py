@@ -1,7 +1,21 @@
-"""The tables of scale and speed in docs/benchmarks.md; `report.py` calls them."""
+"""The sections on scale and speed in docs/benchmarks.md; `report.py` puts them together."""
 
 from collections.abc import Callable
 from typing import Any
+
+from markdown_tables import markdown_table, median_and_range
+
+STEPS = {
+    "torch": "PyTorch, eager",
+    "ours": "ours",
+    "stored": "ours, cached documents",
+    "both": "ours, cached documents and speech",
+}
+LOOPS = {
+    "step alone": "steps alone",
+    "loop": "training loop, batches made before",
+    "loop, grain": "training loop, Grain",
+}
 
 
 def nested_loss(result: dict[str, Any]) -> list[str]:
@@ -17,8 +31,8 @@ def nested_loss(result: dict[str, Any]) -> list[str]:
         "## Nested loss",
         f"Loss and both gradients of InfoNCE, batch {inputs['batch']:,}, on {result['device']}. "
         f"Nested: at {dims} coordinates. Plain: unit vectors, one product, logsumexp, "
-        "differentiated by JAX; one by one: that, once a dim. Median of "
-        f"{figures['nested']['repeats']}, in turn.",
+        "differentiated by JAX; one by one: the same, once per dimension. Median of "
+        f"{figures['nested']['repeats']}, alternating.",
         markdown_table(["loss", "seconds", "/ full width, plain"], rows),
         f"Peak memory beside the vectors at batch {inputs['large']:,}, each in its own process:",
         markdown_table(["loss", "GB"], large),
@@ -27,12 +41,6 @@ def nested_loss(result: dict[str, Any]) -> list[str]:
 
 def train_step(result: dict[str, Any]) -> list[str]:
     figures, inputs = result["figures"], result["inputs"]
-    names = {
-        "torch": "PyTorch, eager",
-        "ours": "ours",
-        "stored": "ours, documents stored",
-        "both": "ours, documents and speech stored",
-    }
     rows = [
         [
             name,
@@ -40,7 +48,7 @@ def train_step(result: dict[str, Any]) -> list[str]:
             f"{figures['torch']['median'] / figures[side]['median']:.2f}",
             f"{figures[side]['peak_bytes'] / 1e9:.1f}",
         ]
-        for side, name in names.items()
+        for side, name in STEPS.items()
     ]
     work = result["flops_by_formula"]["all"] / 1e9
     return [
@@ -48,7 +56,7 @@ def train_step(result: dict[str, Any]) -> list[str]:
         f"Late fusion over HuBERT-base and Qwen3-0.6B, random weights, {inputs['clips']} clips of "
         f"{inputs['seconds']:g} s, documents of {inputs['document_tokens']} tokens, "
         f"{inputs['dtype']}, on {result['device']}; {work:.0f} GFLOP by formula. Each side in "
-        f"processes of its own, in turn; median of {figures['ours']['repeats']}.",
+        f"processes of its own, alternating; median of {figures['ours']['repeats']}.",
         markdown_table(["step", "seconds", "PyTorch's time /", "peak memory, GB"], rows),
     ]
 
@@ -73,10 +81,10 @@ def large_batch(result: dict[str, Any]) -> list[str]:
 def scaling(result: dict[str, Any]) -> list[str]:
     inputs, estimate = result["inputs"], result["estimate"]
     rows = []
-    for name, found in result["figures"].items():
-        kinds = found["collectives"]
+    for name, counts in result["figures"].items():
+        kinds = counts["collectives"]
         sent = sum(kind["bytes"] for kind in kinds.values())
-        needed = found["needed_bytes"]
+        needed = counts["needed_bytes"]
         rows.append(
             [
                 name,
@@ -101,9 +109,9 @@ def scaling(result: dict[str, Any]) -> list[str]:
         "## Collectives of a training step",
         "Late fusion over HuBERT-base and Qwen3-0.6B in bfloat16, "
         f"{inputs['rows_a_device']} clips of {inputs['seconds']} s a device, compiled for "
-        "simulated devices and not run. Bytes of the results of all collectives, as the program "
-        "says them; needed are the gradients of the trained weights once, and the document "
-        "vectors of all rows. (The one device of pmap exchanges with itself.)",
+        "simulated devices and not run. Bytes: the results of all collectives in the compiled "
+        "program. Needed: the gradients of the trained weights once, and the document vectors "
+        "of all rows. (Under pmap a single device exchanges with itself.)",
         markdown_table(["by, devices", "collectives", "MB", "needed, MB", "/ needed"], rows),
         f"On paper, for {chip['name']} and {pod['rows']} clips of {pod['seconds']:g} s a chip with "
         f"documents of {pod['tokens']} tokens. Assumed: {chip['utilisation']:.0%} of the published "
@@ -120,13 +128,13 @@ def scaling(result: dict[str, Any]) -> list[str]:
 def fsdp(result: dict[str, Any]) -> list[str]:
     inputs = result["inputs"]
     rows = []
-    for name, found in result["figures"].items():
-        kinds = found["collectives"]
+    for name, step in result["figures"].items():
+        kinds = step["collectives"]
         gathered, reduced = (
             kinds.get(kind, {"bytes": 0})["bytes"] for kind in ("all-gather", "all-reduce")
         )
-        larger = found["collectives_of_larger_batch"]["all-gather"]["bytes"]
-        sizes = (found["argument_bytes"], found["temporary_bytes"], gathered, larger, reduced)
+        larger = step["collectives_of_larger_batch"]["all-gather"]["bytes"]
+        sizes = (step["argument_bytes"], step["temporary_bytes"], gathered, larger, reduced)
         rows.append([name.replace("_", "-"), *(f"{size / 1e9:.2f}" for size in sizes)])
     header = [
         "text tower",
@@ -137,7 +145,7 @@ def fsdp(result: dict[str, Any]) -> list[str]:
         "reduced, GB",
     ]
     return [
-        "## Frozen weights shared out",
+        "## Frozen weights sharded over devices",
         f"What one of {inputs['devices']} devices holds and sends in a step with "
         f"{inputs['rows_a_device']} clips of {inputs['seconds']} s each and documents of "
         f"{inputs['tokens']} tokens, in bfloat16, layers recomputed (`train.parallel=mesh "
@@ -152,15 +160,10 @@ def fsdp(result: dict[str, Any]) -> list[str]:
 
 def host_overhead(result: dict[str, Any]) -> list[str]:
     figures = result["figures"]
-    names = {
-        "step alone": "steps alone",
-        "loop": "training loop, batches made before",
-        "loop, grain": "training loop, Grain",
-    }
     rows = [
         [
-            names[name],
-            f"{f['median']:.2f} ({f['min']:.2f} to {f['max']:.2f})",
+            LOOPS[name],
+            median_and_range(f),
             f"{figures['added'][name]:.2f}" if name in figures["added"] else "",
         ]
         for name, f in figures["milliseconds_a_step"].items()
@@ -183,7 +186,7 @@ def audio_input(result: dict[str, Any]) -> list[str]:
         "ours": "ours, every epoch after",
     }
     rows = [
-        [names[side], f"{f['median']:.2f} ({f['min']:.2f} to {f['max']:.2f})", f"{over:.2f}"]
+        [names[side], median_and_range(f), f"{over:.2f}"]
         for side, f in figures["hours_a_second"].items()
         for over in (figures["over_datasets"][side],)
     ]
@@ -197,12 +200,6 @@ def audio_input(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A table of Markdown; all columns but the first are numbers."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "nested_loss": nested_loss,
     "train_step": train_step,
@@ -212,4 +209,4 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "scaling": scaling,
     "fsdp": fsdp,
 }
-"""By the name of the result that each one tells of."""
+"""Result name -> the function that writes its section."""

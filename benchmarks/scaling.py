@@ -1,4 +1,4 @@
-"""What each device more adds to a training step: collectives counted, against what it needs.
+"""The collectives of a training step on more devices, beside the bytes that the loss needs.
 
     python benchmarks/scaling.py
 
@@ -37,9 +37,9 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for parallel in ("pmap", "mesh"):
         for devices in (1, 2, 4):
-            found = worker(parallel, devices)
-            figures[f"{parallel}, {devices}"] = found
-            print(parallel, devices, found, flush=True)
+            counts = worker(parallel, devices)
+            figures[f"{parallel}, {devices}"] = counts
+            print(parallel, devices, counts, flush=True)
     trained = figures["pmap, 4"]["trained_bytes"]
     record(
         "scaling",

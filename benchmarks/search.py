@@ -35,12 +35,12 @@ def main() -> None:
     memory = {side: memory_of(side, args) for side in ("vectors", *SIDES)}
     queries, documents = vectors(args.queries, args.documents, args.width)
     finds = {side: finder(side, queries, documents) for side in SIDES}
-    found = {side: find() for side, find in finds.items()}  # Compiles, and warms up.
+    results = {side: find() for side, find in finds.items()}  # Compiles, and warms up.
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(args.repeats):
         for side, find in finds.items():
             seconds[side].append(timed(find))
-    (scores, places), (other_scores, others) = found["ours"], found["faiss"]
+    (scores, places), (other_scores, others) = results["ours"], results["faiss"]
     figures = {side: summarize(seconds[side]) for side in SIDES}
     ratio = figures["ours"]["median"] / figures["faiss"]["median"]
     record(

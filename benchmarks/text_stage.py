@@ -35,7 +35,6 @@ from mrl_jax.training.text_tower.config import (
 )
 from mrl_jax.training.text_tower.run import train_text
 
-BESIDE = Path(__file__).parents[2] / "shared" / "data" / "ntrex"
 TRAIN, TEST = 1400, 200
 DIMS = (128, 64, 32, 16)
 METRIC = "ndcg@10"
@@ -43,7 +42,7 @@ METRIC = "ndcg@10"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=BESIDE)
+    parser.add_argument("--data", type=Path, required=True, help="folder of NTREX-128")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="keeps the run; default: a temporary folder")
     args = parser.parse_args()
@@ -72,16 +71,16 @@ def measure(data: Path, out: Path, steps: int) -> None:
     begun = time.perf_counter()
     run = train_text(config, out / "run")
     seconds = time.perf_counter() - begun
-    assert run.tower is not None
+    assert run.folder is not None
     before, _ = scores(test, out / "run" / "initial")
-    after, vectors = scores(test, run.tower)
+    after, vectors = scores(test, run.folder)
     trained = [x for x in read_metrics(out / "run" / METRICS_FILE) if x["kind"] == "train"]
     record(
         "text_stage",
         {
             "target": "nDCG@10 of Wolof to French well above chance",
             "data": f"NTREX-128, lines 1 to {TRAIN} to train, the next {TEST} to test",
-            "parameters": _parameters(run.tower),
+            "parameters": _parameters(run.folder),
             "tokenizer": f"{config.model.new.max_pieces if config.model.new else 0} byte pieces",
             "steps": steps,
             "batch": f"{config.data.batch.batch_size} pairs in "
@@ -90,7 +89,7 @@ def measure(data: Path, out: Path, steps: int) -> None:
             "pairs_per_second": round(float(np.median([x["pairs_per_second"] for x in trained]))),
             "loss": {"first": trained[0]["loss"], "last": trained[-1]["loss"]},
             METRIC: {"chance": chance(TEST), "before": before, "after": after},
-            "export_largest_difference": difference(run.tower, out / "export", test, vectors),
+            "export_largest_difference": difference(run.folder, out / "export", test, vectors),
         },
     )
 

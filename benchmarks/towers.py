@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import CONFIGS, record, summarize, timed
+from common import FAMILIES, published_config, record, summarize, timed
 
 RUNS = 4
 """Timed calls in each process, after one that warms up."""
@@ -33,10 +33,10 @@ def main() -> None:
     if args.worker:
         side, tower, folder = args.worker
         worker = {"torch": run_torch, "scanned": run_ours, "unrolled": run_ours}[side]
-        print(json.dumps(worker(CONFIGS[tower][0], Path(folder), side)))
+        print(json.dumps(worker(FAMILIES[tower], Path(folder), side)))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        figures = {tower: measure(tower, Path(scratch), args.rounds) for tower in CONFIGS}
+        figures = {tower: measure(tower, Path(scratch), args.rounds) for tower in FAMILIES}
     record(
         "towers",
         {
@@ -53,7 +53,7 @@ def main() -> None:
 
 def measure(tower: str, scratch: Path, rounds: int) -> dict[str, Any]:
     """Parity and times of one tower."""
-    family, config = CONFIGS[tower]
+    family, config = FAMILIES[tower], published_config(tower)
     config_file, source, out = (scratch / f"{tower}{end}" for end in (".json", "-source", ""))
     config_file.write_text(json.dumps(config))
     _converters("random-init", family, config_file, source)

@@ -1,6 +1,6 @@
 """A recogniser of characters from a HuBERT tower: the first stage of the pipeline baseline.
 
-Command:   python train.py --config configs/ctc.py data.train=YOUR-MANIFEST.jsonl
+Command:   mrl-jax train --config ctc data.train=YOUR-MANIFEST.jsonl
 Hardware:  one accelerator of 16 GB for HuBERT-base.
 Duration:  not yet measured here.
 Expected:  not yet measured here; the paper does not give the settings of its recogniser.

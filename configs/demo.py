@@ -23,7 +23,7 @@ def get_config() -> ExperimentConfig:
             text_tower="demo/towers/text",
             dtype="float32",
             remat=False,
-            start="ctc",
+            head_init="ctc",
         ),
         data=DataConfig(
             train="demo/world/train.jsonl",

@@ -1,11 +1,11 @@
 """The demo's recogniser from random weights, by the same command as a real one.
 
-Command:   make demo && python train.py --config configs/demo_ctc.py
+Command:   make demo && mrl-jax train --config demo_ctc
 Hardware:  two CPU cores.
 Duration:  ten minutes.
 Expected:  a word error rate of 43 % on the validation set. The tower of the demo was trained
            twice as long and heard changed voices (demo/make_towers.py): 17 %, as measured by
-           python eval.py transcribe --model demo/towers/speech --data demo/world/test --out OUT
+           mrl-jax eval transcribe --model demo/towers/speech --data demo/world/test --out OUT
 """
 
 from mrl_jax.data.batches.ctc import CtcBatchConfig

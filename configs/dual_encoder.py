@@ -1,23 +1,15 @@
 """The CLIP-like baseline: pooled speech frames, a linear layer for each dimension.
 
-Command:   python train.py --config configs/dual_encoder.py data.train=YOUR-MANIFEST.jsonl
-Hardware:  as configs/late_fusion.py.
-Duration:  as configs/late_fusion.py, or less: no speech goes through the text tower.
+Command:   mrl-jax train --config dual_encoder data.train=YOUR-MANIFEST.jsonl
 Nested:    one layer whose prefixes serve all dimensions: add model.nested=true.
+Duration:  less than configs/late_fusion.py: no speech goes through the text tower.
 Expected:  not yet measured here; the paper's own set is not public.
 """
 
-import dataclasses
-
-from mrl_jax.core.config import load_config
-from mrl_jax.core.presets import find_config
+from mrl_jax.core.presets import variant
 from mrl_jax.training.contrastive.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    base = load_config(find_config("late_fusion"), ExperimentConfig)
-    return dataclasses.replace(
-        base,
-        name="dual_encoder",
-        model=dataclasses.replace(base.model, kind="dual_encoder"),
-    )
+    changes = ("name=dual_encoder", "model.kind=dual_encoder")
+    return variant("late_fusion", ExperimentConfig, *changes)

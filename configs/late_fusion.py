@@ -1,8 +1,8 @@
 """The paper's speech run: Qwen3-Embedding-0.6B and HuBERT-base, a head of 11.5 M parameters.
 
-Command:   python -m converters qwen3 Qwen/Qwen3-Embedding-0.6B towers/text
-           python -m converters hubert YOUR-HUBERT-FOLDER-OR-HUB-ID towers/speech
-           python train.py --config configs/late_fusion.py data.train=YOUR-MANIFEST.jsonl
+Command:   mrl-jax convert qwen3 Qwen/Qwen3-Embedding-0.6B towers/text
+           mrl-jax convert hubert YOUR-HUBERT-FOLDER-OR-HUB-ID towers/speech
+           mrl-jax train --config late_fusion data.train=YOUR-MANIFEST.jsonl
 Hardware:  any accelerators; 16 pairs a device and step (set data.batch.batch_size to 16
            times the devices: more pairs are more negatives).
 Duration:  one epoch; not yet measured at this size.

@@ -1,8 +1,8 @@
 """The paper's text stage: Qwen3-Embedding-0.6B, trained whole on Wolof-French text pairs.
 
-Command:   python -m converters qwen3 Qwen/Qwen3-Embedding-0.6B towers/qwen3
-           python train.py --config configs/text_stage.py data.train=YOUR-PAIRS.jsonl
-           python -m converters export runs/text_stage/tower OUT   (for sentence-transformers)
+Command:   mrl-jax convert qwen3 Qwen/Qwen3-Embedding-0.6B towers/qwen3
+           mrl-jax train --config text_stage data.train=YOUR-PAIRS.jsonl
+           mrl-jax convert export runs/text_stage/tower OUT   (for sentence-transformers)
 Hardware:  one accelerator of 16 GB or more: 7 GB of float32 weights and moments, 2.4 GB of
            gradients, 1.2 GB of bfloat16 weights, and the activations of 8 pairs.
            optim.name=adafactor saves 4.8 GB. On n devices set optim.accumulation_steps to

@@ -1,7 +1,7 @@
 """The text stage at demo size: a new tower of characters learns the demo's phrases.
 
 Command:   make demo   (once, for demo/world)
-           python train.py --config configs/text_stage_demo.py
+           mrl-jax train --config text_stage_demo
 Hardware:  one CPU core.
 Duration:  two and a half minutes.
 Expected:  nDCG@10 on the validation sentences, written, of 0.97, 0.97, 0.96 and 0.96 at 96, 48,

@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong ends in one line that says what and how to mend it, and status 2."""
+"""Wrong input ends in one line that says what is wrong and how to correct it, and status 2."""
 
 import json
 import os
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_towers import JSONS
+from tiny_checkpoints import make_checkpoint, make_tower
 
 from converters.__main__ import main
 from converters.convert import convert
-from converters.random_init import random_init
 from mrl_jax import load_hubert, load_hubert_ctc, load_qwen3
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
@@ -27,10 +26,8 @@ from mrl_jax.core.errors import MrlError
 def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Sound checkpoints and towers, to be copied before they are spoiled."""
     root = tmp_path_factory.mktemp("originals")
-    for family, config in JSONS.items():
-        (root / "config.json").write_text(json.dumps(config))
-        random_init(family, root / "config.json", root / family)
-        convert(str(root / family), root / f"{family}-tower", family=family)
+    for family in ("qwen3", "hubert"):
+        make_tower(family, make_checkpoint(family, root / family), root / f"{family}-tower")
     recogniser = shutil.copytree(root / "hubert", root / "ctc")
     tensors = {f"hubert.{k}": v for k, v in load_file(recogniser / "model.safetensors").items()}
     tensors["lm_head.weight"] = np.ones((13, 32), np.float32)
@@ -38,13 +35,13 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     save_file(tensors, recogniser / "model.safetensors")
     vocabulary = {token: i for i, token in enumerate(["<pad>", "|", *"abcdefghijk"])}
     (recogniser / "vocab.json").write_text(json.dumps(vocabulary))
-    convert(str(recogniser), root / "ctc-tower", family="hubert")
+    make_tower("hubert", recogniser, root / "ctc-tower")
     return {path.name: path for path in root.iterdir()}
 
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """The command installs a handler: give the test process its own back."""
+    """Restores the signal handler of the test process, which the command replaces."""
     usual = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, usual)
@@ -122,7 +119,10 @@ def cut(share: float) -> Callable[[Path], None]:
 
 
 def written(data: bytes) -> Callable[[Path], None]:
-    return lambda folder: weights(folder).write_bytes(data) and None
+    def spoil(folder: Path) -> None:
+        weights(folder).write_bytes(data)
+
+    return spoil
 
 
 def grown(folder: Path) -> None:
@@ -130,7 +130,7 @@ def grown(folder: Path) -> None:
 
 
 def sharded(spoil: Callable[[Path, dict[str, str], list[dict[str, np.ndarray]]], None]) -> Any:
-    """Split into two shards with an index, which `spoil` may change before it is written."""
+    """Splits into two shards with an index, which `spoil` may change before it is written."""
 
     def run(folder: Path) -> None:
         tensors = load_file(weights(folder))
@@ -249,7 +249,7 @@ def test_spoiled_weights(name, originals, place, tmp_path, refused):
     assert os.listdir(place) == []
 
 
-def test_several_mistakes_are_told_together(originals, place, tmp_path, refused):
+def test_several_mistakes_are_reported_together(originals, place, tmp_path, refused):
     source = shutil.copytree(originals["hubert"], tmp_path / "source")
 
     def edit(tensors: dict[str, np.ndarray]) -> None:
@@ -437,7 +437,9 @@ def test_a_blank_that_is_no_output_is_refused(originals, place, tmp_path, refuse
     refused("hubert", source, place / "out", parts=parts)
     (source / "config.json").write_text(json.dumps({**config, "pad_token_id": 12}))
     convert(str(source), place / "out", family="hubert")
-    assert load_hubert_ctc(place / "out").vocabulary.blank == 12
+    vocabulary = load_hubert_ctc(place / "out").vocabulary
+    assert vocabulary is not None
+    assert vocabulary.blank == 12
 
 
 @pytest.mark.parametrize("shape", [(), (13,), (13, 31), (13, 32, 1)])
@@ -668,11 +670,9 @@ def test_a_tower_is_loaded_by_its_own_function(originals):
 
 
 def test_an_export_of_altered_weights(originals, place, tmp_path, refused):
-    """Another tower's weights of the same shapes: only the digest tells."""
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(JSONS["qwen3"]))
-    random_init("qwen3", config, tmp_path / "other", seed=1)
-    convert(str(tmp_path / "other"), tmp_path / "other-tower", family="qwen3")
+    """Another tower's weights of the same shapes: only the digest differs."""
+    other = make_checkpoint("qwen3", tmp_path / "other", seed=1)
+    make_tower("qwen3", other, tmp_path / "other-tower")
     tower = shutil.copytree(originals["qwen3-tower"], tmp_path / "tower")
     shutil.rmtree(tower / "weights")
     shutil.copytree(tmp_path / "other-tower" / "weights", tower / "weights")
@@ -717,7 +717,7 @@ def test_a_real_process_says_no_more(originals, place, tmp_path):
         )
         for argv, _ in cases
     ]
-    message = [process.communicate(timeout=120) for process in running]
-    for process, (out, line), (_, parts) in zip(running, message, cases, strict=True):
+    outputs = [process.communicate(timeout=120) for process in running]
+    for process, (out, line), (_, parts) in zip(running, outputs, cases, strict=True):
         check_line(process.returncode, out, line, parts)
     assert os.listdir(place) == []

@@ -132,11 +132,11 @@ def read_model_info(folder: Path) -> ModelInfo:
     Raises:
         MrlError: no such file, not a model, or damaged.
     """
-    if (Path(folder) / "pipeline.json").is_file() and not (Path(folder) / MODEL_FILE).exists():
+    if (Path(folder) / "cascade.json").is_file() and not (Path(folder) / MODEL_FILE).exists():
         raise MrlError(
-            "is a pipeline, expected a trained model",
+            "is a cascade, expected a trained model",
             where=folder,
-            hint="measure it by `python eval.py compare`",
+            hint="measure it by `mrl-jax eval compare`",
         )
     path = existing_file(
         Path(folder) / MODEL_FILE,

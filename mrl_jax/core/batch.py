@@ -9,7 +9,7 @@ import jax
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredSpeech:
-    """What the speech tower said of a batch's clips, computed before.
+    """Outputs of the speech tower for a batch's clips, computed before.
 
     Attributes:
         states: [B, T, Y, D] float32, bfloat16 or int8, all layers of each frame, padded with zeros.
@@ -25,26 +25,26 @@ class StoredSpeech:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Clips beside the documents that answer them, row by row.
+    """Clips and the documents that answer them, row by row.
 
-    As a pytree it also stands with other leaves in its fields (shardings, specs, arrays
-    with an axis of devices in front), so fields carry no shapes; the model's own
-    signatures check them.
+    As a pytree it may have other leaves in its fields (shardings, specs, arrays with a
+    leading axis of devices), so fields carry no shapes; the model's own signatures check
+    them.
 
     Attributes:
         samples: [B, S] float32, clips padded with zeros, normalised as the tower wants.
         lengths: [B] int32, samples of each clip.
-        prompt: [B, P] int32, token ids that stand before the speech; P may be 0.
+        prompt: [B, P] int32, token ids that are put before the speech; P may be 0.
         prompt_mask: [B, P] bool, True at tokens of the prompt.
         document: [B, L] int32, token ids of the documents, end token included.
         document_mask: [B, L] bool, True at tokens of the document.
-        query_ids: [B] int32, equal for two rows that ask the same thing.
+        query_ids: [B] int32, equal for two rows with the same query.
         document_ids: [B] int32, equal for two rows with the same document.
         rows: [B] bool, False at rows that only fill the batch up.
         document_vectors: [B, E] float32, of the documents where they were computed before;
             `document` is then empty.
-        speech: what the speech tower said of the clips where that was computed before;
-            `samples` is then empty.
+        speech: outputs of the speech tower where they were computed before; `samples` is then
+            empty.
     """
 
     samples: Any

@@ -10,13 +10,24 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.extras import missing_package
 from mrl_jax.core.nearest import did_you_mean
 
 _WRONG_CHOICE = re.compile(r"(?s)argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line, with the nearest name that it does take."""
+    """Reports a wrong command line in one line, with the nearest name that it does take.
+
+    Options are never abbreviated, and a description keeps its lines.
+    """
+
+    def __init__(self, **options: Any):
+        defaults = {
+            "allow_abbrev": False,
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+        }
+        super().__init__(**{**defaults, **options})
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
         """As argparse's, but an unknown option is refused by the parser of its subcommand."""
@@ -63,6 +74,12 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
         return main(sys.argv[1:] if argv is None else argv)
     except MrlError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        refusal = missing_package(error)
+        if refusal is None:
+            raise
+        print(f"error: {refusal}", file=sys.stderr)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):

@@ -3,7 +3,6 @@
 `mrl-jax COMMAND --help` explains a command.
 """
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
@@ -31,12 +30,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = CommandParser(
-        prog="mrl-jax",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(prog="mrl-jax", description=__doc__)
     version = f"mrl_jax {mrl_jax.__version__}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

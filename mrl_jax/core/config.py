@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import difflib
 import runpy
 import types
 import typing
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.extras import missing_package
+from mrl_jax.core.nearest import did_you_mean
 
 Config = TypeVar("Config")
 
@@ -30,7 +31,7 @@ def load_config(path: Path, *kinds: type[Config]) -> Config:
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path("configs")
         there = sorted(map(str, folder.glob("*.py")))
-        raise MrlError("no such config", where=path, hint=_nearest(str(path), there))
+        raise MrlError("no such config", where=path, hint=did_you_mean(str(path), there))
     try:
         module = runpy.run_path(str(path))
         if "get_config" not in module:
@@ -41,11 +42,11 @@ def load_config(path: Path, *kinds: type[Config]) -> Config:
     except MrlError:
         raise
     except Exception as error:  # Whatever the user's file raises.
-        raise MrlError(
-            f"the config fails: {type(error).__name__}: {first_line(error)}",
-            where=path,
-            hint="correct the file",
-        ) from error
+        problem = f"the config fails: {type(error).__name__}: {first_line(error)}"
+        missing = isinstance(error, ImportError) and missing_package(
+            error, by="the config", where=path
+        )
+        raise missing or MrlError(problem, where=path, hint="correct the file") from error
     if not isinstance(config, kinds):
         raise MrlError(
             f"get_config() returns {type(config).__name__}, expected {expected}", where=path
@@ -97,7 +98,7 @@ def _collect(changes: dict[str, Any], config: Any, dotted: str, text: str) -> No
     while True:
         known = [field.name for field in dataclasses.fields(config)]
         if head not in known:
-            raise MrlError(f"the config has no field {dotted!r}", hint=_nearest(head, known))
+            raise MrlError(f"the config has no field {dotted!r}", hint=did_you_mean(head, known))
         old = getattr(config, head)
         if not rest:
             break
@@ -154,7 +155,7 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
         known = [str(value) for value in literals]
         raise MrlError(
             f"{dotted} is {text!r}, expected one of {', '.join(known)}",
-            hint=_nearest(text, known, otherwise="choose one of these"),
+            hint=did_you_mean(text, known, otherwise="choose one of these"),
         )
     if str in options:
         return text
@@ -197,12 +198,3 @@ def _options(hint: Any) -> tuple[Any, ...]:
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return typing.get_args(hint)
     return (hint,)
-
-
-def _nearest(name: str, known: Sequence[str], *, otherwise: str = "") -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]}?"
-    if otherwise:
-        return otherwise
-    return f"expected one of {', '.join(known)}" if known else "check the name"

@@ -32,10 +32,10 @@ def initialize_distributed(
     """Join the run of several hosts; before anything else of JAX.
 
     Args:
-        coordinator: HOST:PORT of the first process; None where the cluster tells (TPU pods,
+        coordinator: HOST:PORT of the first process; None where the cluster knows it (TPU pods,
             SLURM, Open MPI, Kubernetes).
-        process: number of this one, from 0; None where the cluster tells.
-        processes: how many there are; None where the cluster tells.
+        process: number of this one, from 0; None where the cluster knows it.
+        processes: how many there are; None where the cluster knows it.
         timeout: seconds to wait for the coordinator.
 
     Raises:
@@ -68,7 +68,7 @@ def initialize_distributed(
 
 
 def _wait_for(coordinator: str, timeout: int) -> None:
-    """JAX aborts the process where nobody answers, so that is found out before it is asked."""
+    """Raise where the coordinator does not answer, as JAX itself would abort the process."""
     host, _, port = coordinator.rpartition(":")
     end = time.monotonic() + timeout
     while True:
@@ -142,7 +142,7 @@ def primary_first(name: str) -> Iterator[None]:
 
 
 def run_on_primary(work: Callable[[], None]) -> None:
-    """What one host does for all, and all then go on; where it fails, all fail with its line.
+    """Do work on one host while the others wait; where it fails, all fail with its message.
 
     Args:
         work: done by the first host, of files that all of them see.
@@ -163,11 +163,11 @@ def run_on_primary(work: Callable[[], None]) -> None:
     from jax.experimental import multihost_utils
 
     line = np.zeros(LINE, np.uint8)
-    said = problem.encode()[:LINE]
-    line[: len(said)] = np.frombuffer(said, np.uint8)
-    heard = bytes(np.asarray(multihost_utils.broadcast_one_to_all(line))).rstrip(b"\0")
-    if heard:
-        raise MrlError(f"the first host failed: {heard.decode(errors='replace')}")
+    sent = problem.encode()[:LINE]
+    line[: len(sent)] = np.frombuffer(sent, np.uint8)
+    message = bytes(np.asarray(multihost_utils.broadcast_one_to_all(line))).rstrip(b"\0")
+    if message:
+        raise MrlError(f"the first host failed: {message.decode(errors='replace')}")
 
 
 def assert_equal_across_hosts(facts: Mapping[str, str]) -> None:
@@ -198,7 +198,7 @@ def assert_equal_across_hosts(facts: Mapping[str, str]) -> None:
 
 
 def should_stop(step: int, stopped: threading.Event) -> bool:
-    """Whether the run ends here: this process was told to, or any host, and all have heard.
+    """Whether the run ends here: this process got SIGTERM, or any host did and all know of it.
 
     Args:
         step: the same on every host.

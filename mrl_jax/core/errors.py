@@ -1,4 +1,4 @@
-"""What a user did wrong, where, and how to mend it: one line, and exit status 2."""
+"""What a user did wrong, where, and how to correct it: one line, and exit status 2."""
 
 import os
 import re
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 class MrlError(Exception):
-    """A problem that the user can mend, told in one line.
+    """A problem that the user can correct, described in one line.
 
     Args:
-        problem: what was found and what was expected.
+        problem: what is there and what was expected.
         where: the file, folder, key or option at fault.
-        mend: what to do about it.
+        hint: what to do about it.
     """
 
     def __init__(self, problem: str, *, where: object = None, hint: str | None = None):
@@ -25,19 +25,19 @@ class MrlError(Exception):
 
 
 def describe_os_error(error: OSError) -> str:
-    """The operating system's words for a failed read or write, without numbers or paths."""
+    """The operating system's message for a failed read or write, without numbers or paths."""
     return os.strerror(error.errno) if error.errno else str(error)
 
 
 def as_os_error(error: Exception) -> OSError:
-    """A failed write as the operating system tells it, where a library raised its own kind.
+    """A failed write as an `OSError`, where a library raised a class of its own.
 
     TensorStore and safetensors leave the number of the system's error in their text.
     """
-    found = re.search(r"os_error_code='(\d+)'|\(os error (\d+)\)", str(error))
-    if not found:
+    match = re.search(r"os_error_code='(\d+)'|\(os error (\d+)\)", str(error))
+    if not match:
         return OSError(first_line(error))
-    number = int(found[1] or found[2])
+    number = int(match[1] or match[2])
     return OSError(number, os.strerror(number))
 
 
@@ -48,7 +48,7 @@ def first_line(error: Exception) -> str:
 
 
 def existing_file(path: Path, *, hint: str) -> Path:
-    """`path` itself where it is a file; an `MrlError` that says how to mend it otherwise."""
+    """`path` itself where it is a file; an `MrlError` with the hint otherwise."""
     if not path.is_file():
         kind = "is a folder, expected a file" if path.is_dir() else "no such file"
         raise MrlError(kind, where=path, hint=hint)

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders and files that appear whole or not at all."""
 
 import contextlib
 import glob
@@ -148,11 +148,11 @@ def _remove(path: Path) -> None:
 def _remove_leftovers(final: Path, host: str) -> None:
     prefix = f".{final.name}.partial-{host}-"
     for leftover in final.parent.glob(f"{glob.escape(prefix)}*"):
-        found = re.fullmatch(r"(\d+)(-old)?", leftover.name.removeprefix(prefix))
+        match = re.fullmatch(r"(\d+)(-old)?", leftover.name.removeprefix(prefix))
         # Our own number: that of a process which is gone, as containers reuse them.
-        if not found or (int(found[1]) != os.getpid() and _alive(int(found[1]))):
+        if not match or (int(match[1]) != os.getpid() and _alive(int(match[1]))):
             continue
-        if found[2] and not final.exists():
+        if match[2] and not final.exists():
             os.rename(leftover, final)  # Killed after the first of two renames.
         else:
             _remove(leftover)
@@ -171,9 +171,7 @@ def _alive(pid: int) -> bool:
 def make_folder(workdir: Path) -> None:
     """The run's folder, made if it is not there."""
     if workdir.exists() and not workdir.is_dir():
-        raise MrlError(
-            "is a file, expected a folder", where=workdir, hint="choose another --workdir"
-        )
+        raise MrlError("is a file, expected a folder", where=workdir, hint="choose another name")
     workdir.mkdir(parents=True, exist_ok=True)
 
 

@@ -1,9 +1,13 @@
 """Configs by name: `late_fusion` is a preset that comes with the library, `my/run.py` a file."""
 
 from pathlib import Path
+from typing import TypeVar
 
+from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
+
+Config = TypeVar("Config")
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -42,3 +46,12 @@ def find_config(name_or_path: str) -> Path:
     if name_or_path not in presets:
         raise MrlError(f"{name_or_path!r} is no preset", hint=did_you_mean(name_or_path, presets))
     return bundled_folder("configs") / f"{name_or_path}.py"
+
+
+def variant(preset: str, kind: type[Config], *assignments: str) -> Config:
+    """A preset with changes, each `dotted.name=value` as on the command line.
+
+    Raises:
+        MrlError: as `find_config`, `load_config` and `override`.
+    """
+    return override(load_config(find_config(preset), kind), assignments)

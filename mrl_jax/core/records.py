@@ -45,7 +45,7 @@ def as_record(raw: Mapping[str, Any], kind: type[Record]) -> Record:
 
 @contextlib.contextmanager
 def readable_as(what: str, path: Path, *, hint: str) -> Iterator[None]:
-    """Turns whatever a damaged file raises inside the block into one line.
+    """Turns an error that a damaged file raises inside the block into one line.
 
     Args:
         what: the file should hold, "a tower description" for one.
@@ -57,7 +57,7 @@ def readable_as(what: str, path: Path, *, hint: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MrlError(f"cannot be read as {what} ({error})", where=path, hint=hint) from error
 
 

@@ -1,1 +1,1 @@
-"""The offline demo: `python -m mrl_jax.demo`."""
+"""The offline demo: `mrl-jax demo`."""

@@ -1,9 +1,9 @@
-"""The demo, offline: spoken Wolof phrases find the French sentences that answer them.
+"""The offline demo: spoken Wolof phrases retrieve their French translations.
 
-Phrases are made by a grammar and spoken by espeak-ng; the two towers are small, of the
-published architectures, and come with the project. From there it is the real path:
-convert, build the data set, train the head, evaluate. Test sentences and test voices
-appear nowhere before the evaluation.
+A grammar makes the phrases and espeak-ng speaks them; the two towers are small, of the
+published architectures, and come with the library. The steps are those of a real run:
+convert, build the data set, train the head, evaluate. No test sentence and no test voice
+is in the training data.
 """
 
 import json
@@ -16,18 +16,18 @@ from typing import Any
 
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
-from mrl_jax.demo.commands import ROOT, run_python
+from mrl_jax.demo.commands import run_mrl_jax
 from mrl_jax.demo.world import MARKER, write_world
 
 TOWERS = Path(__file__).parent / "towers_hf"
 
 
 SHOWN = 4
-"""Test queries that are shown with what they found."""
+"""Test queries that are printed with their first results."""
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = CommandParser(prog="python -m mrl_jax.demo", description=__doc__, allow_abbrev=False)
+    parser = CommandParser(prog="mrl-jax demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="default: ./demo")
     out: Path = parser.parse_args(argv).out
     if out.exists() and not out.is_dir():
@@ -35,35 +35,35 @@ def main(argv: Sequence[str]) -> int:
     begun = time.monotonic()
     world = out / "world"
     if not (world / MARKER).is_file():
-        print(f"Speaking the demo world into {world}", flush=True)
+        print(f"Synthesising the demo's recordings into {world}", flush=True)
         write_world(world)
     for family, name in (("hubert", "speech"), ("qwen3", "text")):
-        run_python("-m", "converters", family, TOWERS / name, out / "towers" / name, "--overwrite")
+        tower = out / "towers" / name
+        run_mrl_jax("convert", family, TOWERS / name, tower, "--overwrite")
     model, report = out / "model", out / "report"
     if (model / "experiment.json").is_file():
         shutil.rmtree(model)  # An earlier demo's.
-    run_python(
-        ROOT / "train.py",
-        *("--config", ROOT / "configs" / "demo.py", "--workdir", model),
+    run_mrl_jax(
+        "train",
+        *("--config", "demo", "--workdir", model),
         f"model.speech_tower={out / 'towers' / 'speech'}",
         f"model.text_tower={out / 'towers' / 'text'}",
         f"data.train={world / 'train.jsonl'}",
         f"data.validation={world / 'validation'}",
     )
     test = world / "test"
-    run_python(
-        ROOT / "eval.py",
-        "retrieval",
+    run_mrl_jax(
+        *("eval", "retrieval"),
         *("--model", model, "--data", test, "--out", report, "--overwrite"),
     )
     _draw_training(model, report)
     _show_queries(test, report)
-    print(f"\nReport with pictures: {report} ({time.monotonic() - begun:.0f} s in all)")
+    print(f"\nReport with figures: {report} ({time.monotonic() - begun:.0f} s in all)")
     return 0
 
 
 def _draw_training(model: Path, report: Path) -> None:
-    from mrl_jax.evaluation.report.page import plot_training
+    from mrl_jax.evaluation.report.plotting import plot_training
     from mrl_jax.training.metrics_log import METRICS_FILE, read_metrics
 
     plot_training(report / "training.png", read_metrics(model / METRICS_FILE))
@@ -72,16 +72,16 @@ def _draw_training(model: Path, report: Path) -> None:
 
 
 def _show_queries(test: Path, report: Path) -> None:
-    """What was said, and the first three sentences found; every n-th query of the test."""
+    """Print transcripts and the first three results of every n-th test query."""
     corpus = {row["_id"]: row["text"] for row in _lines(test / "corpus.jsonl")}
     rankings = _lines(report / "rankings.jsonl")
-    print("\nSome test queries, as they were spoken, and the first three sentences found:")
+    print("\nTranscripts of some spoken test queries, and their first three results:")
     for row in rankings[:: max(len(rankings) // SHOWN, 1)][:SHOWN]:
         print(f"\n  « {row['transcript']} »")
-        for rank, found in enumerate(row["top"][:3], 1):
-            mark = "*" if row["relevant"].get(found["id"]) else " "
-            print(f"   {mark} {rank}. {corpus[found['id']]}  ({found['score']:.2f})")
-    print("\n  * the sentence that answers")
+        for rank, result in enumerate(row["top"][:3], 1):
+            mark = "*" if row["relevant"].get(result["id"]) else " "
+            print(f"   {mark} {rank}. {corpus[result['id']]}  ({result['score']:.2f})")
+    print("\n  * the relevant document")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

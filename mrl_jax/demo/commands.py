@@ -4,23 +4,22 @@ import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from mrl_jax.core.errors import MrlError
 
-ROOT = Path(__file__).parents[2]
 
-
-def run_python(*arguments: object) -> None:
-    """Show a command, run it, and say how long it took.
+def run_mrl_jax(*arguments: object) -> None:
+    """Print an `mrl-jax` command line, run it in a process of its own, and print how long it took.
 
     Raises:
         MrlError: it ended with another status than 0.
     """
     words = [str(argument) for argument in arguments]
-    print(f"\n$ python {shlex.join(words)}", flush=True)
+    print(f"\n$ mrl-jax {shlex.join(words)}", flush=True)
     begun = time.monotonic()
-    done = subprocess.run([sys.executable, *words], check=False)
-    if done.returncode:
-        raise MrlError(f"the command above ended with status {done.returncode}")
+    # As a module, since the script may not be on the PATH.
+    command = [sys.executable, "-m", "mrl_jax.core.commands", *words]
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        raise MrlError(f"the command above ended with status {status}")
     print(f"({time.monotonic() - begun:.0f} s)", flush=True)

@@ -1,10 +1,10 @@
 """The paper's systems side by side, in the demo world or on the spoken digits.
 
-    python -m mrl_jax.demo.compare           after `make demo`; the same as `make compare`
+    python -m mrl_jax.demo.compare           after `mrl-jax demo`; the same as `make compare`
     python -m mrl_jax.demo.compare digits    after `python -m mrl_jax.demo.spoken_digits`
 
-Late fusion and the dual encoder, each by nested InfoNCE and by regression, and the pipeline of
-recogniser and text tower. What is there already is not trained again.
+Late fusion and the dual encoder, each trained by nested InfoNCE and by regression, and the
+cascade of recogniser and text tower. Systems that are trained already are kept.
 """
 
 import dataclasses
@@ -16,30 +16,25 @@ from pathlib import Path
 from mrl_jax.checkpoints.models import MODEL_FILE
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
-from mrl_jax.demo.commands import ROOT, run_python
+from mrl_jax.demo.commands import run_mrl_jax
 from mrl_jax.inference.cascade_config import PIPELINE_FILE
 
-CONFIGS = ROOT / "configs"
-
-
 REGRESSION = "loss.name=l1_cosine"
-
-
 DUAL = "model.kind=dual_encoder"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class World:
-    """Where one world's parts lie, and how its systems are trained.
+    """Where the data and models of one world are, and how its systems are trained.
 
     Attributes:
-        runs: folder of the trained systems; `runs/model` is late fusion, and is there.
-        speech: the speech tower, which is the recogniser too.
+        runs: folder of the trained systems; `runs/model`, late fusion, exists already.
+        speech: the speech tower, which is also the recogniser.
         text: the text tower.
-        test: the retrieval set they are compared on.
-        first: the command that makes all this.
-        trained: system → config and changes to it.
-        pipeline: changes to the demo's pipeline.
+        test: the retrieval set on which the systems are compared.
+        made_by: the command that makes all this.
+        trained: system → preset and changes to it.
+        cascade: changes to the demo's cascade.
         overrides: changes to each of `trained`.
     """
 
@@ -47,9 +42,9 @@ class World:
     speech: Path
     text: Path
     test: Path
-    first: str
+    made_by: str
     trained: dict[str, tuple[str, ...]]
-    pipeline: tuple[str, ...] = ()
+    cascade: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
 
@@ -59,11 +54,10 @@ def demo_world(out: Path) -> World:
         speech=out / "towers" / "speech",
         text=out / "towers" / "text",
         test=out / "world" / "test",
-        first="make demo",
+        made_by="mrl-jax demo",
         trained={
-            "regression": ("demo_regression.py",),
-            "dual_encoder": ("demo_dual_encoder.py",),
-            "dual_encoder_regression": ("demo_dual_encoder_regression.py",),
+            name: (f"demo_{name}",)
+            for name in ("regression", "dual_encoder", "dual_encoder_regression")
         },
         overrides=(f"data.validation={out / 'world' / 'validation'}",),
     )
@@ -76,13 +70,13 @@ def digits_world(out: Path) -> World:
         speech=known / "speech",
         text=out / "text",
         test=known / "test",
-        first="python -m mrl_jax.demo.spoken_digits",
+        made_by="python -m mrl_jax.demo.spoken_digits",
         trained={
-            "regression": ("spoken_digits.py", REGRESSION),
-            "dual_encoder": ("spoken_digits.py", DUAL),
-            "dual_encoder_regression": ("spoken_digits.py", DUAL, REGRESSION),
+            "regression": ("spoken_digits", REGRESSION),
+            "dual_encoder": ("spoken_digits", DUAL),
+            "dual_encoder_regression": ("spoken_digits", DUAL, REGRESSION),
         },
-        pipeline=("name=digits_pipeline", "max_text_tokens=48"),
+        cascade=("name=digits_cascade", "max_text_tokens=48"),
     )
 
 
@@ -93,46 +87,42 @@ WORLDS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = CommandParser(
-        prog="python -m mrl_jax.demo.compare", description=__doc__, allow_abbrev=False
-    )
+    parser = CommandParser(prog="python -m mrl_jax.demo.compare", description=__doc__)
     parser.add_argument("world", nargs="?", choices=WORLDS, default="demo")
     parser.add_argument("--out", type=Path, help="of that world: ./demo or ./runs/spoken_digits")
     args = parser.parse_args(argv)
-    make_world, usual = WORLDS[args.world]
-    world = make_world(args.out or usual)
+    make_world, default = WORLDS[args.world]
+    world = make_world(args.out or default)
     if not (world.runs / "model" / MODEL_FILE).is_file():
-        raise MrlError("has no trained model", where=world.runs, hint=f"run `{world.first}` first")
+        hint = f"run `{world.made_by}` first"
+        raise MrlError("has no trained model", where=world.runs, hint=hint)
     begun = time.monotonic()
-    for name, (config, *changes) in world.trained.items():
+    for name, (preset, *changes) in world.trained.items():
         if (world.runs / name / MODEL_FILE).is_file():
             continue
-        run_python(
-            ROOT / "train.py",
-            *("--config", CONFIGS / config, "--workdir", world.runs / name),
+        run_mrl_jax(
+            *("train", "--config", preset, "--workdir", world.runs / name),
             f"model.speech_tower={world.speech}",
             f"model.text_tower={world.text}",
             f"data.train={world.runs / 'model' / 'data'}",
             *world.overrides,
             *changes,
         )
-    if not (world.runs / "pipeline" / PIPELINE_FILE).is_file():
-        run_python(
-            ROOT / "train.py",
-            *("--config", CONFIGS / "demo_pipeline.py", "--workdir", world.runs / "pipeline"),
+    if not (world.runs / "cascade" / PIPELINE_FILE).is_file():
+        run_mrl_jax(
+            *("cascade", "--config", "demo_cascade", "--out", world.runs / "cascade"),
             f"recogniser={world.speech}",
             f"text_tower={world.text}",
-            *world.pipeline,
+            *world.cascade,
         )
     report = world.runs / "compare"
-    names = {"late_fusion": "model", **{name: name for name in (*world.trained, "pipeline")}}
-    run_python(
-        ROOT / "eval.py",
-        "compare",
-        *("--models", *(f"{system}={world.runs / name}" for system, name in names.items())),
+    folders = {"late_fusion": "model", **{name: name for name in (*world.trained, "cascade")}}
+    run_mrl_jax(
+        *("eval", "compare"),
+        *("--models", *(f"{system}={world.runs / name}" for system, name in folders.items())),
         *("--data", world.test, "--out", report, "--overwrite"),
     )
-    print(f"\nReport with pictures: {report} ({time.monotonic() - begun:.0f} s in all)")
+    print(f"\nReport with figures: {report} ({time.monotonic() - begun:.0f} s in all)")
     return 0
 
 

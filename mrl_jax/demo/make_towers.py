@@ -1,7 +1,7 @@
 """Train the demo's two towers: `python -m mrl_jax.demo.make_towers --out FOLDER`.
 
 The folder `mrl_jax/demo/towers_hf` was made by this command and `python -m converters
-export`; `make demo` starts from there. Both stages see the training sentences in the
+export`; `make demo` starts from there. Both are trained on the training sentences in the
 training voices only. About three quarters of an hour on two cores.
 """
 
@@ -45,14 +45,14 @@ RATE = 16_000
 SPEEDS = (0.85, 1.2)
 
 
-THROATS = AugmentConfig(formants=(0.8, 1.25), gain_db=(0.0, 0.0))
+FORMANTS = AugmentConfig(formants=(0.8, 1.25), gain_db=(0.0, 0.0))
 
 
 CHANGED = 3
-"""Copies of every clip in changed voices: thirty voices alone are learnt by heart."""
+"""Copies of every clip in changed voices: with thirty voices alone the model overfits."""
 
 
-VOICES = AugmentConfig(reverb_probability=0.1, mask_probability=0.2, noise_probability=0.5)
+CHANNEL = AugmentConfig(reverb_probability=0.1, mask_probability=0.2, noise_probability=0.5)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,14 +76,14 @@ def main(argv: Sequence[str]) -> int:
 
 def vary(clip: HostArray, rng: np.random.Generator) -> HostArray:
     """The same words, faster or slower, through another channel; at most 1 / 0.85 longer."""
-    return augment_channel(change_speed(clip, draw_factor(rng, SPEEDS)), rng, VOICES, RATE)
+    return augment_channel(change_speed(clip, draw_factor(rng, SPEEDS)), rng, CHANNEL, RATE)
 
 
 def text_stage(world: Path, out: Path, *, steps: int) -> None:
     """Wolof and French of the training sentences, drawn together.
 
-    Wolof is spelled and French read by whole words, as published tokenizers have it with
-    the languages that they saw least and most of.
+    Wolof is tokenised by characters and French by whole words, like the rarest and the most
+    frequent languages of a published tokenizer.
     """
     lines = (world / "text_pairs.jsonl").read_text(encoding="utf-8").splitlines()
     pairs = [json.loads(line) for line in lines]
@@ -112,7 +112,7 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
 
 
 def speech_stage(world: Path, out: Path, *, steps: int) -> None:
-    """The Wolof that is heard, written down: from training voices, and from changed ones."""
+    """Spoken Wolof to its transcripts: in the training voices, and in changed ones."""
     examples = read_manifest(world / "train.jsonl")
     clips = [load_clip(str(example.audio), RATE) for example in examples]
     transcripts = [str(example.transcript) for example in examples]
@@ -136,9 +136,9 @@ def speech_stage(world: Path, out: Path, *, steps: int) -> None:
 
 
 def changed_voices(clips: Sequence[HostArray], copies: int) -> list[HostArray]:
-    """Every clip so many times over: other throats, other rates, the same words."""
+    """Copies of every clip with other formants and rates, and the same words."""
     return [
-        augment_voice(clip, np.random.default_rng((copy, number)), THROATS, RATE)
+        augment_voice(clip, np.random.default_rng((copy, number)), FORMANTS, RATE)
         for copy in range(copies)
         for number, clip in enumerate(tqdm(clips, desc=f"voices {copy + 1}", unit="clip"))
     ]
@@ -147,7 +147,7 @@ def changed_voices(clips: Sequence[HostArray], copies: int) -> list[HostArray]:
 def ctc_batches(
     clips: Sequence[HostArray], transcripts: Sequence[str], *, batch_size: int, seed: int = 0
 ) -> tuple[Callable[[int], tuple[list[HostArray], list[str]]], tuple[int, ...]]:
-    """Clips of like length through drawn channels, as a function of the step; padded sizes."""
+    """Batches of clips of like length with random channels, by step; and the padded sizes."""
     lengths = np.asarray([len(clip) for clip in clips])
     plan = BatchPlan(
         lengths, np.zeros_like(lengths), batch_size=batch_size, num_buckets=4, seed=seed
@@ -157,8 +157,8 @@ def ctc_batches(
     def batch(step: int) -> tuple[list[HostArray], list[str]]:
         rng = np.random.default_rng((seed, step))
         rows = [int(row) for row in plan(step)[1]]
-        heard = [augment_channel(clips[row], rng, VOICES, RATE) for row in rows]
-        return heard, [transcripts[row] for row in rows]
+        changed = [augment_channel(clips[row], rng, CHANNEL, RATE) for row in rows]
+        return changed, [transcripts[row] for row in rows]
 
     return batch, sizes
 

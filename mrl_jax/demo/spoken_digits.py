@@ -37,6 +37,7 @@ from mrl_jax.demo.towers import GAP_TOKEN, make_tokenizer, open_tokenizer, text_
 from mrl_jax.demo.train_ctc import CtcStageConfig, train_ctc
 from mrl_jax.demo.train_text import TextStageConfig, train_text_tower
 from mrl_jax.evaluation.report.records import write_jsonl
+from mrl_jax.evaluation.retrieval.options import RetrievalOptions
 from mrl_jax.evaluation.retrieval.report import report_retrieval
 from mrl_jax.models.ctc import word_vocabulary
 from mrl_jax.models.hubert import HubertConfig
@@ -96,9 +97,7 @@ class Recipe:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = CommandParser(
-        prog="python -m mrl_jax.demo.spoken_digits", description=__doc__, allow_abbrev=False
-    )
+    parser = CommandParser(prog="python -m mrl_jax.demo.spoken_digits", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/spoken_digits"))
     parser.add_argument("--recordings", type=Path, help="folder of {digit}_{speaker}_{take}.wav")
     parser.add_argument("--leave-out", nargs="*", default=[], help="speakers, or `all` in turn")
@@ -165,7 +164,14 @@ def run_fold(
     config = fold_config(load_config(CONFIG, ExperimentConfig), out / "text", folder)
     if not train(config, folder / "model").summary.finished:
         raise SystemExit(143)  # As train.py ends after SIGTERM; the same command goes on.
-    report_retrieval(folder / "model", folder / "test", folder / "report", overwrite=True)
+    report_retrieval(
+        RetrievalOptions(
+            model=folder / "model",
+            data=folder / "test",
+            out=folder / "report",
+            overwrite=True,
+        )
+    )
     text = (folder / "report" / "results.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     widest = max(row["dim"] for row in rows if row["dim"])

@@ -1,7 +1,8 @@
-"""Small towers of the published architectures, and the folders they are kept in.
+"""Small towers of the published architectures, for two cores.
 
-Their stages are the real ones (`training.text_stage`, `training.ctc_stage`); only the
-sizes are small enough for two cores.
+They are trained by the demo's own `train_ctc` and `train_text`, not by `training.ctc` and
+`training.text_tower`: those have no repeated tokens, no noise and no running mean of the weights.
+The losses, the optimiser and the update are the same.
 """
 
 import json
@@ -20,8 +21,8 @@ def speech_config(*, width: int = 128, num_layers: int = 3) -> HubertConfig:
     """A small HuBERT at 16 kHz with frames of 20 ms.
 
     Its three convolutions reach as far as the published seven, the first one as wide as
-    the window of a spectrogram: a wide one learns from few hours what a row of narrow
-    ones needs many for.
+    the window of a spectrogram: on a few hours of speech, one wide convolution learns what
+    several narrow ones need many hours for.
     """
     return HubertConfig(
         width=width,
@@ -55,7 +56,7 @@ def text_config(vocab_size: int, *, width: int = 96, num_layers: int = 2) -> Qwe
 
 
 GAP_TOKEN = 1
-"""Id of what stands for anything unknown, and in the text stage for silence."""
+"""Id of the unknown token, which in `train_text` stands for silence."""
 
 
 def make_tokenizer(
@@ -64,7 +65,7 @@ def make_tokenizer(
     """A tokenizer of the characters, or words, of `texts`; its end token has id 0.
 
     Args:
-        texts: what it must be able to read.
+        texts: those that it must have tokens for.
         words: whether words are tokens, instead of characters.
         whole: words that are one token each in either case, in lower case.
     """

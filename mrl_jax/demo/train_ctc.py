@@ -1,7 +1,7 @@
-"""The CTC stage: a small HuBERT learns, from nothing, to write down what it hears.
+"""The demo's own training of a small HuBERT recogniser, from random weights.
 
-This is how the towers of the demo and of the spoken digits come about; published
-towers have been through it already. Loss: connectionist temporal classification
+It makes the speech towers of the demo and of the spoken digits; published towers are
+trained on by `training.ctc` instead. Loss: connectionist temporal classification
 (Graves et al., 2006).
 """
 
@@ -15,18 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float32, Int
-from tqdm import tqdm
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.demo.small_stage import StageConfig, StageState, advance, begin, finite, result
+from mrl_jax.demo.small_stage import LossWatch, StageConfig, StageState, advance, begin
 from mrl_jax.losses.ctc import ctc_losses
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, encode_transcripts
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.init import initial_recogniser, start_as_filterbank
 from mrl_jax.models.inputs import pad_clips
 
-NAME = "the CTC stage"
+NAME = "the demo's CTC training"
 
 
 ClipBatch = tuple[Sequence[HostArray], Sequence[str]]
@@ -74,8 +73,7 @@ def train_ctc(
         config: sizes of the encoder.
         vocabulary: the tokens that transcripts are written in.
         batches: clips and transcripts of step i, as a function of i or a sequence that
-            is gone through again and again. Each pair of clips in a batch and padded
-            size costs one compilation.
+            is repeated. Each combination of batch size and padded size costs one compilation.
         stage: steps, sizes and rates.
         progress: whether to show a progress bar.
 
@@ -95,25 +93,23 @@ def train_ctc(
         return samples, lengths, *encode_transcripts(texts, vocabulary, stage.max_labels)
 
     batch = batch_of(0)  # Before the slow part, so that a mistake in it shows at once.
-    graphdef, params = nnx.split(_initial(config, vocabulary, stage))
+    graphdef, params = nnx.split(initial_model(config, vocabulary, stage))
     state = begin(params, stage)
-    bar = tqdm(range(stage.steps), desc="ctc", unit="step", disable=not progress)
-    before: tuple[int, Any] | None = None
-    for number in bar:
-        state, loss = _step(state, *batch, graphdef=graphdef, stage=stage, blank=vocabulary.blank)
+    watch = LossWatch("ctc", NAME, stage, progress=progress)
+    for number in watch.bar:
+        state, loss = train_step(
+            state, *batch, graphdef=graphdef, stage=stage, blank=vocabulary.blank
+        )
         if number + 1 < stage.steps:
-            batch = batch_of(number + 1)  # While the step is computed.
-        if before is not None:  # One step late, for the same reason.
-            bar.set_postfix(loss=f"{finite(*before, NAME):.3f}", refresh=False)
-        before = number, loss
-    if before is not None:
-        finite(*before, NAME)
-    return nnx.merge(graphdef, result(state))
+            batch = batch_of(number + 1)  # While the device computes the step.
+        watch.add(number, loss)
+    watch.end()
+    return nnx.merge(graphdef, state.result)
 
 
 # Static arguments, so that several trainings in one process compile once.
 @functools.partial(jax.jit, static_argnames=("graphdef", "stage", "blank"))
-def _step(
+def train_step(
     state: StageState,
     samples: Float32[Array, "B S"],
     lengths: Int[Array, " B"],
@@ -132,9 +128,12 @@ def _step(
         return jnp.mean(losses / jnp.maximum(counts, 1).astype(jnp.float32))
 
     loss, gradients = jax.value_and_grad(loss_of)(state.params)
-    return advance(state, gradients, stage), loss
+    return advance(state, loss, gradients, stage), loss
 
 
-def _initial(config: HubertConfig, vocabulary: CtcVocabulary, stage: CtcStageConfig) -> HubertCtc:
+def initial_model(
+    config: HubertConfig, vocabulary: CtcVocabulary, stage: CtcStageConfig
+) -> HubertCtc:
+    """The recogniser before the first step."""
     model = initial_recogniser(config, vocabulary, stage.seed)
     return start_as_filterbank(model) if stage.filterbank else model

@@ -1,8 +1,8 @@
-"""A text stage for the small towers of the demo, whose queries are written as if heard.
+"""The demo's own training of a small text tower, on queries that look like a fusion head's tokens.
 
-Tokens come several times, with gaps and noise, as a fusion head will give them. Loss:
-nested InfoNCE in both directions, over batches of pairs. The text stage of a real tower,
-as in the paper (arXiv 2602.19991, section 3), is `text_run`.
+A query's tokens are repeated, with gaps and noise. Loss: nested InfoNCE in both directions,
+over batches of pairs. Published towers are trained by `training.text_tower` instead, without
+any of this, as in the paper (arXiv 2602.19991, section 3).
 """
 
 import dataclasses
@@ -14,18 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float32, Int
-from tqdm import tqdm
+from jaxtyping import Array, Float32
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.batches.text import alike_batches, identities
+from mrl_jax.data.batches.text import TextBatch, alike_batches, identities
 from mrl_jax.data.text.tokenizer import pad_tokens
-from mrl_jax.demo.small_stage import StageConfig, StageState, advance, begin, finite, result
+from mrl_jax.demo.small_stage import LossWatch, StageConfig, StageState, advance, begin
 from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.models.init import initial_tower
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 
-NAME = "the text stage"
+NAME = "the demo's text training"
 
 
 LENGTHS = 16
@@ -40,13 +39,13 @@ class TextStageConfig(StageConfig):
         batch_size: pairs in a step.
         dims: widths of the nested prefixes.
         temperature: of InfoNCE.
-        most_repeats: each token of a query comes once to this many times, drawn anew at
-            each step: what a recogniser's frames look like, and so what the tower will
-            read from the fusion head. 1 leaves queries as they are written.
+        most_repeats: each token of a query is repeated 1 to this many times, drawn anew at
+            each step, as a sound lasts several frames and the fusion head gives a token for
+            each of them. 1 leaves queries unchanged.
         gap_token: put up to `most_repeats` - 1 times before and between the tokens of a
-            query, for frames in which nothing is said; none by default.
-        noise: normal noise on the vectors of a query's tokens, as a share of their root mean
-            square over the vocabulary: what a fusion head hits, it hits roughly.
+            query, for frames of silence; none by default.
+        noise: standard deviation of normal noise on the vectors of a query's tokens, relative
+            to their root mean square over the vocabulary: a fusion head's tokens are inexact.
     """
 
     batch_size: int
@@ -91,40 +90,38 @@ def train_text_tower(
     lengths, document_size = list(map(len, queries)), max(map(len, documents))
     graphdef, params = nnx.split(initial_tower(config, stage.seed))
     state = begin(params, stage)
-    before: tuple[int, Array] | None = None
-    bar = tqdm(range(stage.steps), desc="text", unit="step", disable=not progress)
-    for number in bar:
+    watch = LossWatch("text", NAME, stage, progress=progress)
+    for number in watch.bar:
         rng = np.random.default_rng((stage.seed, number))
         epoch, place = divmod(number, len(queries) // stage.batch_size)
         rows = alike_batches(lengths, stage.batch_size, stage.seed, epoch)[place]
-        asked = [_stretch(queries[row], stage, rng) for row in rows]
+        stretched = [stretch(queries[row], stage, rng) for row in rows]
+        query_size = -(-max(map(len, stretched)) // LENGTHS) * LENGTHS
+        query, query_mask = pad_tokens(stretched, query_size)
+        document, document_mask = pad_tokens([documents[row] for row in rows], document_size)
         state, loss = _step(
             state,
-            *pad_tokens(asked, -(-max(map(len, asked)) // LENGTHS) * LENGTHS),
-            *pad_tokens([documents[row] for row in rows], document_size),
-            query_ids[rows],
-            document_ids[rows],
+            TextBatch(
+                query=query,
+                query_mask=query_mask,
+                document=document,
+                document_mask=document_mask,
+                query_ids=query_ids[rows],
+                document_ids=document_ids[rows],
+            ),
             jax.random.key(number),
             graphdef=graphdef,
             stage=stage,
         )
-        if before is not None:
-            bar.set_postfix(loss=f"{finite(*before, NAME):.3f}", refresh=False)
-        before = number, loss
-    if before is not None:
-        finite(*before, NAME)
-    return nnx.merge(graphdef, result(state))
+        watch.add(number, loss)
+    watch.end()
+    return nnx.merge(graphdef, state.result)
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "stage"))
 def _step(
     state: StageState,
-    query: Int[Array, "B L"],
-    query_mask: Bool[Array, "B L"],
-    document: Int[Array, "B M"],
-    document_mask: Bool[Array, "B M"],
-    query_ids: Int[Array, " B"],
-    document_ids: Int[Array, " B"],
+    batch: TextBatch,
     key: Array,
     *,
     graphdef: nnx.GraphDef[Qwen3Encoder],
@@ -134,26 +131,26 @@ def _step(
 
     def loss_of(params: Any) -> Float32[Array, ""]:
         tower = nnx.merge(graphdef, params)
-        vectors = tower.embed_tokens(query)
+        vectors = tower.embed_tokens(batch.query)
         if stage.noise:
             size = jnp.sqrt(jnp.mean(jnp.square(tower.embed_tokens.embedding[...])))
             vectors += stage.noise * size * jax.random.normal(key, vectors.shape)
         return matryoshka_infonce(
-            tower.embed(vectors, query_mask),
-            tower.embed(document, document_mask),
+            tower.embed(vectors, batch.query_mask),
+            tower.embed(batch.document, batch.document_mask),
             dims=stage.dims,
             temperature=stage.temperature,
             symmetric=True,
-            query_ids=query_ids,
-            document_ids=document_ids,
+            query_ids=batch.query_ids,
+            document_ids=batch.document_ids,
         ).total
 
     loss, gradients = jax.value_and_grad(loss_of)(state.params)
-    return advance(state, gradients, stage), loss
+    return advance(state, loss, gradients, stage), loss
 
 
-def _stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:
-    """Each token some times over, gaps in between, the end token once."""
+def stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:
+    """A query's ids with every token repeated, gaps in between, and the end token once."""
     most, gap = stage.most_repeats, stage.gap_token
     if most == 1:
         return list(ids)

@@ -12,7 +12,6 @@ loaded the library. The server is small, so that forking is quick, and never imp
 
 import ctypes
 import dataclasses
-import importlib.util
 import io
 import json
 import os
@@ -28,6 +27,7 @@ from typing import Any
 
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.extras import require
 
 SAMPLE_RATE = 16_000
 
@@ -149,6 +149,11 @@ def _word(word: str) -> str:
     )
 
 
+def require_espeak() -> None:
+    """Raise an `MrlError` where espeak-ng, or what writes its speech, is not installed."""
+    require("espeakng_loader", "soundfile", "soxr", by="the demo's speech")
+
+
 def speak(
     utterances: Sequence[Utterance],
     *,
@@ -165,12 +170,7 @@ def speak(
         MrlError: espeak-ng is not installed, or cannot read its data; a text is not Wolof.
         OSError: a file cannot be written.
     """
-    for module in ("espeakng_loader", "soundfile", "soxr"):
-        if importlib.util.find_spec(module) is None:
-            raise MrlError(
-                f"the demo's speech takes {module}, which is not installed",
-                hint="install the extra: `pip install 'mrl_jax[demo]'`",
-            )
+    require_espeak()
     workers = max(1, min(workers or os.cpu_count() or 1, len(utterances)))
     shares = [utterances[i::workers] for i in range(workers)]
     with ThreadPoolExecutor(workers) as pool:

@@ -17,6 +17,7 @@ from mrl_jax.demo.voices import (
     VALIDATION_VOICES,
     Utterance,
     Voice,
+    require_espeak,
     speak,
 )
 
@@ -91,6 +92,7 @@ def write_world(
             f"{utterances_per_sentence} utterances a sentence, for {len(TRAIN_VOICES)} voices",
             hint=f"ask for at most {len(TRAIN_VOICES)}",
         )
+    require_espeak()
     drawn = random.Random(seed).sample(phrases(), sum(sizes))
     test, rest = drawn[:test_sentences], drawn[test_sentences:]
     validation, train = rest[:validation_sentences], rest[validation_sentences:]

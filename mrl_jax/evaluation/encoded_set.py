@@ -1,5 +1,6 @@
-"""A retrieval set as a model sees it: encoded once, with its dims and clusters."""
+"""A model and a retrieval set as reports open them: checked, then each side encoded once."""
 
+import dataclasses
 import json
 import statistics
 import time
@@ -10,8 +11,13 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
 from mrl_jax.data.sets.named_sets import load_retrieval_set
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, asked_as, load_queries, load_query_audio
+from mrl_jax.evaluation.report.folder import library_commit
+from mrl_jax.evaluation.report.options import QueryOptions, SetOptions
+from mrl_jax.evaluation.report.records import Source
+from mrl_jax.evaluation.report.statistics import clusters_by
 from mrl_jax.evaluation.scoring import Judgements, check_dims
 from mrl_jax.inference.embedder import Embedder, warn_untrained
 from mrl_jax.inference.search.vectors import Vectors, check_separate
@@ -19,6 +25,68 @@ from mrl_jax.metrics.intervals import Clusters
 
 REPEATS = 5
 """Runs of one query that are timed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedSet:
+    """A model and a set that a report is about.
+
+    Attributes:
+        options: of the report.
+        embedder: the model.
+        data: the set, its queries under the task or prompt of the options.
+    """
+
+    options: SetOptions
+    embedder: Embedder
+    data: RetrievalSet
+
+    @property
+    def source(self) -> Source:
+        """For the records: what is measured on what."""
+        digest = digest_retrieval_set(self.data)
+        return source_of(self.embedder, self.options.model, self.options.data, digest)
+
+
+def open_set(options: SetOptions) -> OpenedSet:
+    """Load the model and the set of a report.
+
+    Raises:
+        MrlError: one of them cannot be read; a task that the model has no prompt for.
+    """
+    embedder = Embedder.load(options.model)
+    data = load_asked(options)
+    check_task(options.task, embedder.info.prompts, options.model)
+    return OpenedSet(options, embedder, data)
+
+
+def load_asked(options: QueryOptions) -> RetrievalSet:
+    """A set by its folder or name, under one task or after one prompt where one is given.
+
+    Raises:
+        MrlError: as `load_retrieval_set`; a task and a prompt.
+    """
+    return asked_as(load_retrieval_set(options.data), task=options.task, prompt=options.prompt)
+
+
+def source_of(embedder: Embedder, model: Path, data: Path | str, digest: str) -> Source:
+    """What is measured on what.
+
+    Args:
+        embedder: loaded from `model`.
+        model: its folder.
+        data: the set, as the user named it.
+        digest: of the set's contents.
+    """
+    info = embedder.info
+    parts = (info.speech.digest, info.text.digest, info.head_digest)
+    return Source(
+        data=str(data),
+        data_digest=digest,
+        model=str(model),
+        model_digest=digest_lines(parts),
+        commit=library_commit(),
+    )
 
 
 def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[Vectors, HostArray]:
@@ -62,15 +130,6 @@ def encode_corpus(embedder: Embedder, data: RetrievalSet) -> HostArray:
     return embedder.encoder.text([doc.text for doc in data.corpus], progress="corpus")
 
 
-def load_asked(data: Path | str, *, task: str | None, prompt: str | None) -> RetrievalSet:
-    """A set by its folder or name, asked under one task or after one prompt where one is given.
-
-    Raises:
-        MrlError: as `load_retrieval_set`; a task and a prompt.
-    """
-    return asked_as(load_retrieval_set(data), task=task, prompt=prompt)
-
-
 def check_task(task: str | None, prompts: Mapping[str, str], where: Path | str) -> None:
     """Refuse a task, asked for by name, that a model has no prompt for.
 
@@ -87,20 +146,20 @@ def check_task(task: str | None, prompts: Mapping[str, str], where: Path | str) 
         )
 
 
-def told_prompts(embedder: Embedder, data: RetrievalSet) -> str:
-    """What stands before the queries, in words."""
-    before = embedder.encoder.prompts_of(
+def describe_prompts(embedder: Embedder, data: RetrievalSet) -> str:
+    """Which prompts stand before the queries, in words."""
+    prompts = embedder.encoder.prompts_of(
         [query.task or "" for query in data.queries],
         [query.prompt for query in data.queries],
         len(data.queries),
     )
-    found = [
-        json.dumps(words.strip(), ensure_ascii=False) for words in sorted(set(before)) if words
+    quoted = [
+        json.dumps(words.strip(), ensure_ascii=False) for words in sorted(set(prompts)) if words
     ]
-    if not found:
+    if not quoted:
         return "No prompt stands before the queries."
-    some = "Some stand alone. " if "" in before else ""
-    return f"{some}Before the queries stands {' or '.join(found)}."
+    some = "Some stand alone. " if "" in prompts else ""
+    return f"{some}Before the queries stands {' or '.join(quoted)}."
 
 
 def median_query(data: RetrievalSet, rate: int | None) -> int:
@@ -139,13 +198,13 @@ def need_prefixes(embedder: Embedder, model: Path) -> None:
 
 
 def clusters_of(data: RetrievalSet, judgements: Judgements) -> Clusters:
-    """Texts and speakers of the judged queries; one without words, or a name, is like no other."""
-    asked = [data.queries[row] for row in judgements.judged]
-    words = [query.transcript or query.text for query in asked]
-    texts = [(said, None) if said else query.id for said, query in zip(words, asked, strict=True)]
-    speakers = [(query.speaker, None) if query.speaker else query.id for query in asked]
-    named = any(query.speaker for query in asked)
-    return Clusters(texts=texts, speakers=speakers if named else None)
+    """Clusters of the judged queries by their words and speakers."""
+    queries = [data.queries[row] for row in judgements.judged]
+    return clusters_by(
+        [query.id for query in queries],
+        [query.transcript or query.text for query in queries],
+        [query.speaker for query in queries],
+    )
 
 
 def chosen_dims(embedder: Embedder, dims: Sequence[int] | None) -> tuple[int, ...]:

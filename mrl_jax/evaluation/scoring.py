@@ -10,13 +10,12 @@ from jaxtyping import Float, Float32, Int
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.retrieval_set import RetrievalSet
-from mrl_jax.inference.search.exact import exact_scores, rank, unit_prefix
+from mrl_jax.inference.search.exact import exact_scores, rank, truncate
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors, numbers_of
 from mrl_jax.metrics import ranking as metrics
 from mrl_jax.metrics.ties import METRICS, TiedRanking
 
 KS = (1, 5, 10)
-
 
 Ties = Literal["trec", "id"]
 """Documents of equal score by descending id, as trec_eval has them, or by ascending id."""
@@ -24,11 +23,11 @@ Ties = Literal["trec", "id"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrievalResult:
-    """What was found at one dimension.
+    """Rankings and scores at one dimension.
 
     Attributes:
         dim: width of the prefix.
-        per_query: "ndcg@10" and its kin to one value a judged query.
+        per_query: "ndcg@10", say, to one value a judged query.
         ranking: [Q, k] indices into the corpus, best first, for every query.
         scores: [Q, k] cosines.
         tied: the rankings of the judged queries, for metrics over all orders of ties.
@@ -131,19 +130,19 @@ def evaluate_retrieval(
     all_grades = judgements.grades()
     results = []
     for dim in dims:
-        asked, held = unit_prefix(queries, dim), unit_prefix(documents, dim)[order]
-        found = rank(asked, held, max(ks))
-        best, places_found = found.scores[judged], found.indices[judged]
-        # Every judged document: where it stands in the list, or that it is tied with its end.
-        match = places_found[rows] == columns[:, None]
+        own, corpus = truncate(queries, dim), truncate(documents, dim)[order]
+        ranked = rank(own, corpus, max(ks))
+        scores, places = ranked.scores[judged], ranked.indices[judged]
+        # Every judged document: where it is in the list, or that it ties with the list's end.
+        match = places[rows] == columns[:, None]
         at, listed = match.argmax(axis=1), match.any(axis=1)
-        in_order = np.zeros(best.shape, np.int64)
+        in_order = np.zeros(scores.shape, np.int64)
         in_order[rows[listed], at[listed]] = grades[listed]
-        asked = asked[judged]
-        behind = ~listed & (exact_scores(asked[rows], held[columns]) == best[rows, -1])
+        own = own[judged]
+        behind = ~listed & (exact_scores(own[rows], corpus[columns]) == scores[rows, -1])
         ends = np.searchsorted(rows[behind], np.arange(1, len(judged)))
         beyond = _filled([part.tolist() for part in np.split(grades[behind], ends)])
-        tied = TiedRanking(in_order, best, beyond, found.tied[judged], all_grades)
+        tied = TiedRanking(in_order, scores, beyond, ranked.tied[judged], all_grades)
         per_query = {
             f"{name}@{k}": metric(in_order, all_grades, k)
             for name, metric in METRICS.items()
@@ -153,8 +152,8 @@ def evaluate_retrieval(
             RetrievalResult(
                 dim=dim,
                 per_query=per_query,
-                ranking=order[found.indices],
-                scores=found.scores,
+                ranking=order[ranked.indices],
+                scores=ranked.scores,
                 tied=tied,
             )
         )
@@ -162,7 +161,7 @@ def evaluate_retrieval(
 
 
 def judgements_of(data: RetrievalSet) -> Judgements:
-    """The qrels of a retrieval set, as evaluation wants them."""
+    """The qrels of a retrieval set, in the order of its queries and documents."""
     return Judgements(
         [query.id for query in data.queries], [doc.id for doc in data.corpus], data.qrels
     )

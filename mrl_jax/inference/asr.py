@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,16 +17,16 @@ from mrl_jax.nn import param_tree
 
 
 class Recogniser:
-    """Greedy transcripts of clips; what is heard does not depend on the batch.
+    """Greedy transcripts of clips; a transcript does not depend on the batch.
 
     Args:
-        model: taken apart once; its arrays may be replaced by those of a training state.
+        model: taken apart into arrays once.
         batch_size: clips in a batch.
 
     Attributes:
-        trained, frozen: arrays of the trained leaves, and of all others.
+        trained, frozen: the arrays; `trained` may be replaced by those of a training state.
         vocabulary: what transcripts are spelled with.
-        parameters: of the recogniser, its output layer among them.
+        parameters: number of weights, those of the output layer included.
 
     Raises:
         MrlError: the recogniser has no vocabulary.
@@ -33,10 +34,7 @@ class Recogniser:
 
     def __init__(self, model: HubertCtc, *, batch_size: int = 16):
         if model.vocabulary is None:
-            raise MrlError(
-                "the recogniser has no vocabulary, so nothing can be written down",
-                hint="convert it from a folder with vocab.json",
-            )
+            raise no_vocabulary()
         self.vocabulary: CtcVocabulary = model.vocabulary
         self.config = model.encoder.config
         self.batch_size = batch_size
@@ -59,11 +57,11 @@ class Recogniser:
         names: Sequence[object] | None = None,
         progress: str | None = None,
     ) -> list[str]:
-        """What is said in each clip: mono, float, at the tower's sample rate.
+        """The transcript of each clip: mono, float, at the tower's sample rate.
 
         Args:
-            clips: one [S] array a clip; one alone is a batch of its own.
-            names: what errors call each clip.
+            clips: one [S] array a clip.
+            names: of each clip, for error messages.
             progress: name of a progress bar.
 
         Raises:
@@ -95,6 +93,15 @@ class Recogniser:
         longest = max(len(clip) for clip in clips)
         size = longest if self._reference else padded_length(longest)
         return pad_clips(clips, self.config, size=size, names=names)
+
+
+def no_vocabulary(where: Path | None = None) -> MrlError:
+    """The error of a recogniser, found in `where`, that cannot spell transcripts."""
+    return MrlError(
+        "the recogniser has no vocabulary, so nothing can be written down",
+        where=where,
+        hint="convert it from a folder with vocab.json",
+    )
 
 
 def unspelled(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> list[str]:

@@ -1,4 +1,4 @@
-"""The pipeline baseline at work: recogniser, translator, text tower, each stage's output kept."""
+"""The cascade baseline at work: recogniser, translator, text tower, each stage's output kept."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,30 +9,32 @@ from jaxtyping import Float32
 from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.data.sets.retrieval_set import Query, load_query_audio
-from mrl_jax.data.text.tokenizer import TextTokenizer, query_prompt
+from mrl_jax.data.text.prompts import prompt_of
+from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.asr import Recogniser
-from mrl_jax.inference.cascade_config import NONE, PipelineInfo, translator_config
+from mrl_jax.inference.cascade_config import NONE, CascadeInfo, translator_config
 from mrl_jax.inference.text_encoder import TextEmbedder
-from mrl_jax.inference.translation import Translator, count_parameters
+from mrl_jax.inference.translation import Translator
 
 
 class Cascade:
-    """A pipeline with its parts in memory.
+    """A cascade with its parts in memory.
 
-    What nothing was heard in is an empty text: nothing is translated, and the text tower
-    embeds the prompt alone.
+    A clip in which the recogniser finds no speech has an empty transcript: nothing is
+    translated, and the text tower embeds the prompt alone.
 
     Args:
         folder: that `info` was read from.
-        info: what stands in it.
+        info: the contents of its cascade.json.
 
     Attributes:
-        rate: samples a second that the recogniser hears; None without one.
+        rate: sample rate of the recogniser's clips; None without one.
         kind: what it is, in a few words.
-        parameters: of all parts; NaN where a translator's cannot be counted.
+        parameters: of all parts; NaN with a translator, whose weights CTranslate2 does not
+            count.
     """
 
-    def __init__(self, folder: Path, info: PipelineInfo):
+    def __init__(self, folder: Path, info: CascadeInfo):
         self.config = config = info.config
         tower = folder / config.text_tower
         tokenizer = TextTokenizer(tower, max_tokens=config.max_text_tokens)
@@ -45,19 +47,19 @@ class Cascade:
         kinds = [f"column {config.transcripts}"]
         if config.recogniser:
             place = folder / config.recogniser
-            heard = load_hubert_ctc(place, padding=config.padding, dtype=config.dtype)
-            self._recogniser, kinds = Recogniser(heard), ["recogniser"]
+            model = load_hubert_ctc(place, padding=config.padding, dtype=config.dtype)
+            self._recogniser, kinds = Recogniser(model), ["recogniser"]
             self.parameters += self._recogniser.parameters
         if config.translator != NONE:
-            asked = translator_config(config, folder)
-            self._translator = Translator(asked)
-            kinds.append(f"translator {asked.source} to {asked.target}")
-            self.parameters += count_parameters(asked.folder)
+            translator = translator_config(config, folder)
+            self._translator = Translator(translator)
+            kinds.append(f"translator {translator.source} to {translator.target}")
+            self.parameters = math.nan
         self.rate = None if self._recogniser is None else self._recogniser.config.sample_rate
-        self.kind = f"pipeline: {', '.join(kinds)}"
+        self.kind = f"cascade: {', '.join(kinds)}"
 
-    def hear(self, queries: Sequence[Query]) -> list[str]:
-        """What the recogniser makes of spoken queries, "" where it hears nothing."""
+    def transcribe(self, queries: Sequence[Query]) -> list[str]:
+        """The recogniser's transcripts of spoken queries, "" where it finds no speech."""
         if self._recogniser is None:
             raise ValueError("a column of transcripts stands for the recogniser")
         rate, names = self._recogniser.config.sample_rate, [f"query {q.id}" for q in queries]
@@ -65,7 +67,7 @@ class Cascade:
         return self._recogniser.transcribe(clips, names=names, progress="recogniser")
 
     def translate(self, texts: Sequence[str], *, progress: str | None = None) -> list[str]:
-        """What is embedded, in the order of the texts."""
+        """Translations in the order of the texts; the texts themselves without a translator."""
         if self._translator is None:
             return list(texts)
         return self._translator.translate(texts, progress=progress)
@@ -73,36 +75,36 @@ class Cascade:
     def embed(
         self, texts: Sequence[str], *, prompts: Sequence[str] | None = None, progress: str
     ) -> Float32[HostArray, "N E"]:
-        """Vectors of queries with what stands before each, or of documents alone."""
+        """Vectors of queries, each after its prompt, or of documents, which have none."""
         if prompts is not None:
-            texts = [words + text for words, text in zip(prompts, texts, strict=True)]
+            texts = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
         return self._text(texts, progress=progress)
 
-    def alone(self, asked: HostArray | str, *, prompt: str = "") -> Callable[[], HostArray]:
-        """What takes one query from samples, or its transcript, to its vector: to be timed."""
+    def alone(self, query: HostArray | str, *, prompt: str = "") -> Callable[[], HostArray]:
+        """A function that takes one query, samples or a transcript, to its vector: to be timed."""
 
         def run() -> HostArray:
-            if isinstance(asked, str):
-                heard = [asked]
-            else:
-                assert self._recogniser is not None
-                heard = self._recogniser.transcribe([asked])
-            return self._text([prompt + self.translate(heard)[0]])
+            return self._text([prompt + self.translate([self._transcript(query)])[0]])
 
         return run
 
-    def flops(self, asked: HostArray | str, *, prompt: str = "") -> float:
-        """Floating-point operations of one query; NaN with a translator, which nobody counts."""
+    def flops(self, query: HostArray | str, *, prompt: str = "") -> float:
+        """Floating-point operations of one query; NaN with a translator, which has no count."""
         if self._translator is not None:
             return math.nan
-        total, heard = 0.0, asked
-        if not isinstance(heard, str):
+        total = 0.0
+        if not isinstance(query, str):
             assert self._recogniser is not None
-            total, heard = self._recogniser.flops(heard), self._recogniser.transcribe([heard])[0]
-        return total + self._text.flops(prompt + heard)
+            total = self._recogniser.flops(query)
+        return total + self._text.flops(prompt + self._transcript(query))
 
     def prompt_of(self, query: Query) -> str:
-        """What stands before a query: its own prompt, or that of its task."""
-        if query.prompt is not None:
-            return query.prompt
-        return query_prompt(self.config.prompts.get(query.task or "", ""))
+        """The prompt of a query: its own, or that of its task."""
+        where = f"query {query.id!r}"
+        return prompt_of(query.task, self.config.prompts, where, prompt=query.prompt)
+
+    def _transcript(self, query: HostArray | str) -> str:
+        if isinstance(query, str):
+            return query
+        assert self._recogniser is not None
+        return self._recogniser.transcribe([query])[0]

@@ -1,14 +1,13 @@
-"""The pipeline baseline on disk: which recogniser, translator and text tower, checked.
+"""The cascade baseline on disk: which recogniser, translator and text tower, checked.
 
-pipeline.json   the config, its paths relative to the folder, and the digest of each part
+cascade.json   the config, its paths relative to the folder, and the digest of each part
 
-Nothing is trained: `python train.py --config configs/pipeline.py` checks that the parts fit
-together and writes the file, and `eval.py compare` reads it.
+Nothing is trained: `mrl-jax cascade` checks that the parts fit together and writes the file, and
+`mrl-jax eval compare` reads it.
 """
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,8 +18,10 @@ from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.config import to_json
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder, write_json
+from mrl_jax.core.records import as_record, read_object, readable_as
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import TextTokenizer
+from mrl_jax.inference.asr import no_vocabulary
 from mrl_jax.inference.translation import (
     MODEL,
     TOKENIZER,
@@ -34,13 +35,17 @@ from mrl_jax.models.speech_tower import Padding
 FORMAT = 1
 
 
-PIPELINE_FILE = "pipeline.json"
+CASCADE_FILE = PIPELINE_FILE = "cascade.json"
 
 
 NONE = "none"
 
 
-WRITE_AGAIN = "write it again: `python train.py --config configs/pipeline.py --workdir FOLDER`"
+PATHS = ("text_tower", "recogniser", "translator", "tokenizer")
+"""Fields of the config that hold a folder."""
+
+
+WRITE_AGAIN = "write it again: `mrl-jax cascade --config cascade --out FOLDER`"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,12 +53,12 @@ class CascadeConfig:
     """Recogniser, translator and text tower, one after the other.
 
     Attributes:
-        name: its workdir is runs/NAME by default.
-        text_tower: folder made by `python -m converters qwen3` or the text stage.
-        recogniser: folder of a recogniser, made by `python -m converters hubert` or
-            `configs/ctc.py`; not read if `transcripts` is set.
-        transcripts: "", or a column of the set's queries to take for what was heard: that
-            of another recogniser, or `transcript`, what was really said.
+        name: what messages call it.
+        text_tower: folder made by `mrl-jax convert qwen3` or the text stage.
+        recogniser: folder made by `mrl-jax convert hubert`, or by a run of the config `ctc`;
+            not read if `transcripts` is set.
+        transcripts: "", or a column of the set's queries that holds transcripts: those of
+            another recogniser, or `transcript`, the true ones.
         translator: folder of CTranslate2's, or "none" where the text tower reads the
             transcripts' language.
         tokenizer: folder of the tokenizer that the translator was published with; that of
@@ -70,9 +75,9 @@ class CascadeConfig:
         plain_errors: count recognition errors in lower case and without punctuation.
     """
 
-    name: str = "pipeline"
+    name: str = "cascade"
     text_tower: str = "towers/text"
-    recogniser: str = "towers/recogniser"
+    recogniser: str = "runs/ctc/tower"
     transcripts: str = ""
     translator: str = NONE
     tokenizer: str = ""
@@ -102,130 +107,127 @@ class CascadeConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PipelineInfo:
-    """The contents of pipeline.json.
+class Digests:
+    """Digests of a cascade's parts, "" for one that it does not have.
+
+    Attributes:
+        text, recogniser: of the towers' weights.
+        translator: of its weights and its tokenizer.
+    """
+
+    text: str
+    recogniser: str
+    translator: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CascadeInfo:
+    """The contents of cascade.json.
 
     Attributes:
         config: its paths are relative to the folder.
-        text: the text tower.
-        recogniser: None where a column of transcripts stands for it.
-        translator_digest: of its weights and its tokenizer; "" where there is none.
+        digests: of its parts.
     """
 
     config: CascadeConfig
-    text: TowerReference
-    recogniser: TowerReference | None
-    translator_digest: str
+    digests: Digests
 
     @property
     def dims(self) -> tuple[int, ...]:
         return self.config.dims
 
     @property
+    def text(self) -> TowerReference:
+        """The text tower."""
+        return TowerReference(path=self.config.text_tower, digest=self.digests.text)
+
+    @property
+    def recogniser(self) -> TowerReference | None:
+        """None where a column of transcripts stands for it."""
+        digest = self.digests.recogniser
+        return TowerReference(path=self.config.recogniser, digest=digest) if digest else None
+
+    @property
     def digest(self) -> str:
-        """Of all parts, and of how they are asked."""
-        told = dataclasses.replace(
+        """Of all parts, and of how they are used."""
+        config = dataclasses.replace(
             self.config, name="", text_tower="", recogniser=self.config.recogniser and "recogniser"
         )
-        if told.translator != NONE:
-            told = dataclasses.replace(told, translator="translator", tokenizer="")
-        heard = self.recogniser and self.recogniser.digest
-        return digest_lines((self.text.digest, heard, self.translator_digest, to_json(told)))
-
-
-@dataclasses.dataclass(frozen=True)
-class WrittenPipeline:
-    """What `write_cascade` gives back: nothing is trained, so it has always finished."""
-
-    folder: Path
-    info: PipelineInfo
-    finished: bool = True
+        if config.translator != NONE:
+            config = dataclasses.replace(config, translator="translator", tokenizer="")
+        parts = (self.digests.text, self.digests.recogniser or None, self.digests.translator)
+        return digest_lines((*parts, to_json(config)))
 
 
 def write_cascade(
-    config: CascadeConfig, workdir: Path, *, log: Callable[[str], None] = print
-) -> WrittenPipeline:
-    """Check every part, and write pipeline.json; an earlier one is replaced.
+    config: CascadeConfig, out: Path, *, log: Callable[[str], None] = print
+) -> CascadeInfo:
+    """Check every part, and write cascade.json; an earlier one is replaced.
 
     Args:
         config: its paths are relative to the current folder.
-        workdir: gets pipeline.json.
-        say: told what was written.
+        out: the folder that gets cascade.json.
+        log: gets a line on what was written.
 
     Raises:
         MrlError: a part that is missing or is not what it must be; the folder is that of a
             trained model.
     """
-    if (workdir / MODEL_FILE).is_file():
+    if (out / MODEL_FILE).is_file():
         raise MrlError(
-            f"holds a trained model ({MODEL_FILE})", where=workdir, hint="choose another --workdir"
+            f"holds a trained model ({MODEL_FILE})", where=out, hint="choose another --out"
         )
     config, here = _used(config), Path()
-    text, recogniser, translator = _digests(config, here)
+    digests = _digests(config, here)
     if config.translator != NONE:
         Translator(translator_config(config, here))  # Its weights can be read.
-    make_folder(workdir)
+    make_folder(out)
 
-    def place(path: str) -> str:
-        relative = os.path.relpath(Path(path).resolve(), workdir.resolve())
-        return Path(relative).as_posix() if path and path != NONE else path
+    def relative(path: str) -> str:
+        moved = os.path.relpath(Path(path).resolve(), out.resolve())
+        return Path(moved).as_posix() if path and path != NONE else path
 
     stored = dataclasses.replace(
-        config,
-        text_tower=place(config.text_tower),
-        recogniser=place(config.recogniser),
-        translator=place(config.translator),
-        tokenizer=place(config.tokenizer),
+        config, **{name: relative(getattr(config, name)) for name in PATHS}
     )
-    digests = {"text": text, "recogniser": recogniser, "translator": translator}
-    record = {"format": FORMAT, "config": to_json(stored), "digests": digests}
-    write_json(workdir / PIPELINE_FILE, record)
-    log(f"{config.name}: {workdir / PIPELINE_FILE}, to be measured by `python eval.py compare`")
-    return WrittenPipeline(workdir, read_pipeline(workdir))
+    info = CascadeInfo(config=stored, digests=digests)
+    write_json(out / CASCADE_FILE, {"format": FORMAT, **to_json(info)})
+    log(f"{config.name}: {out / CASCADE_FILE}, to be measured by `mrl-jax eval compare`")
+    return info
 
 
-def read_pipeline(folder: Path) -> PipelineInfo:
-    """pipeline.json, checked with all that it names.
+def read_cascade(folder: Path) -> CascadeInfo:
+    """cascade.json, checked with all that it names.
 
     Raises:
         MrlError: damaged; a part that is missing, is not what it must be, or is another
             than the one that was there when the file was written (both digests are named).
     """
-    path = folder / PIPELINE_FILE
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["format"] != FORMAT:
-            raise ValueError(f"the format is not {FORMAT}")
-        fields = {**raw["config"], "dims": tuple(int(dim) for dim in raw["config"]["dims"])}
-        config = CascadeConfig(**fields)
-        expected = {name: raw["digests"][name] for name in ("text", "recogniser", "translator")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, MrlError) as error:
-        raise MrlError(
-            f"cannot be read as a pipeline ({error})", where=path, hint=WRITE_AGAIN
-        ) from error
-    found = _digests(_used(config), folder)
-    places = (config.text_tower, config.recogniser, config.translator)
-    for (name, digest), now, where in zip(expected.items(), found, places, strict=True):
-        if now != digest:
+    path = folder / CASCADE_FILE
+    with readable_as("a cascade", path, hint=WRITE_AGAIN):
+        try:
+            info = as_record(read_object(path, version=FORMAT), CascadeInfo)
+        except MrlError as error:  # A value that the config refuses.
+            raise ValueError(str(error)) from error
+    config = _used(info.config)
+    expected, present = info.digests, _digests(config, folder)
+    for name, place in (
+        ("text", config.text_tower),
+        ("recogniser", config.recogniser),
+        ("translator", config.translator),
+    ):
+        if getattr(present, name) != getattr(expected, name):
             raise MrlError(
-                f"is not the {name} that the pipeline was written with: its digest is "
-                f"{now[:12]}, expected {str(digest)[:12]}",
-                where=folder / where,
+                f"is not the {name} that the cascade was written with: its digest is "
+                f"{getattr(present, name)[:12]}, expected {getattr(expected, name)[:12]}",
+                where=folder / place,
                 hint=f"bring that back, or {WRITE_AGAIN}",
             )
-    text, recogniser, translator = found
-    return PipelineInfo(
-        config=config,
-        text=TowerReference(path=config.text_tower, digest=text),
-        recogniser=TowerReference(path=config.recogniser, digest=recogniser)
-        if recogniser
-        else None,
-        translator_digest=translator,
-    )
+    return info
 
 
 def translator_config(config: CascadeConfig, base: Path) -> TranslatorConfig:
-    """The translator of a pipeline that has one; paths are relative to `base`."""
+    """The translator of a cascade that has one; paths are relative to `base`."""
     return TranslatorConfig(
         folder=base / config.translator,
         tokenizer=base / config.tokenizer if config.tokenizer else None,
@@ -239,7 +241,7 @@ def translator_config(config: CascadeConfig, base: Path) -> TranslatorConfig:
 def _used(config: CascadeConfig) -> CascadeConfig:
     """The config without what is not read.
 
-    Checked here and not in the config itself, whose fields are overridden one by one.
+    Checked here and not in the config itself, whose defaults have no languages.
 
     Raises:
         MrlError: no recogniser and no transcripts; a translator without both languages.
@@ -264,8 +266,8 @@ def _used(config: CascadeConfig) -> CascadeConfig:
     return config
 
 
-def _digests(config: CascadeConfig, base: Path) -> tuple[str, str, str]:
-    """Digests of text tower, recogniser and translator, "" for what is not there; checked."""
+def _digests(config: CascadeConfig, base: Path) -> Digests:
+    """Digests of the parts, each of which is checked."""
     text = read_info(base / config.text_tower, expected=("qwen3",))
     assert isinstance(text.config, Qwen3Config)
     if max(config.dims) > text.config.width:
@@ -280,18 +282,14 @@ def _digests(config: CascadeConfig, base: Path) -> tuple[str, str, str]:
     if config.recogniser:
         info = read_info(base / config.recogniser, expected=("hubert_ctc",))
         if info.vocabulary is None:
-            raise MrlError(
-                "the recogniser has no vocabulary, so nothing can be written down",
-                where=base / config.recogniser,
-                hint="convert it from a folder with vocab.json",
-            )
+            raise no_vocabulary(base / config.recogniser)
         recogniser = info.digest
     if config.translator != NONE:
-        asked = translator_config(config, base)
-        check_translator(asked)
-        files = (asked.folder / MODEL, asked.tokenizer_folder / TOKENIZER)
+        checked = translator_config(config, base)
+        check_translator(checked)
+        files = (checked.folder / MODEL, checked.tokenizer_folder / TOKENIZER)
         translator = digest_lines(map(_file_digest, files))
-    return text.digest, recogniser, translator
+    return Digests(text=text.digest, recogniser=recogniser, translator=translator)
 
 
 def _file_digest(path: Path) -> str:

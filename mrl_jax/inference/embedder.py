@@ -14,10 +14,11 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_clip, resample
+from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
 from mrl_jax.inference.search.config import SearchConfig, read_search_config
-from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.funnel import Funnel, make_funnel
 from mrl_jax.inference.search.rotation import Rotation, apply_rotation, read_rotation
 from mrl_jax.inference.search.vectors import Vectors, check_separate, numbers_of
@@ -35,8 +36,9 @@ class Embedder:
         info: the model's description: dims, prompts, towers.
         model: the Flax module.
         width: of the full embedding; where dims are separate, the widest of them.
-        setting: how vectors are cut, kept and searched by default; None for full width.
-        rotation: what vectors are turned by before they are cut; None where they are not.
+        search_config: how vectors are truncated, stored and searched by default; None for the
+            full width.
+        rotation: applied to vectors before they are truncated; None for none.
     """
 
     def __init__(
@@ -45,13 +47,13 @@ class Embedder:
         info: ModelInfo,
         tokenizer: TextTokenizer,
         *,
-        setting: SearchConfig | None = None,
+        search_config: SearchConfig | None = None,
         directions: Float32[HostArray, "dim rank"] | None = None,
         rotation: Rotation | None = None,
     ):
         self.model = model
         self.info = info
-        self.setting = setting
+        self.search_config = search_config
         self.rotation = rotation
         self._directions = directions
         self.width = max(model.separate_dims, default=model.text.config.width)
@@ -69,37 +71,38 @@ class Embedder:
         folder: str | Path,
         *,
         dtype: DTypeLike | None = None,
-        setting: bool = False,
+        search_config: bool = False,
         rotation: bool = False,
     ) -> "Embedder":
-        """Load a folder that `train.py` or `python -m converters oolel-embed` made.
+        """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made.
 
         Args:
             folder: the model.
             dtype: dtype of the towers; the one trained with by default.
-            setting: embed as the setting says that `eval.py tradeoff --budget` chose.
-            rotation: turn vectors by the rotation that `mrl-jax rotate` fitted, so
-                that short prefixes hold more. Both sides must be embedded so: queries
-                and documents of one index.
+            search_config: embed as `mrl-jax eval tradeoff --budget` chose.
+            rotation: apply the rotation that `mrl-jax rotate` fitted, so that short prefixes
+                hold more. Queries and documents of one index must both be embedded so.
 
         Raises:
-            MrlError: no model, or its towers are gone or were changed; no setting or
+            MrlError: no model, or its towers are gone or were changed; no search config or
                 rotation, or one that belongs to another head; both.
         """
         folder = Path(folder)
         info = read_model_info(folder)
-        if setting and rotation:
+        if search_config and rotation:
             raise MrlError(
-                "both the setting and the rotation are asked for, and settings are measured "
-                "without a rotation",
+                "both the search config and the rotation are asked for, and search configs are "
+                "measured without a rotation",
                 where=folder,
                 hint="pass one of them",
             )
-        chosen, directions = read_search_config(folder, info) if setting else (None, None)
-        turn = _need_rotation(folder, info) if rotation else None
+        config, directions = read_search_config(folder, info) if search_config else (None, None)
+        fitted = _need_rotation(folder, info) if rotation else None
         model = load_model(folder, info, dtype=dtype)
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
-        return cls(model, info, tokenizer, setting=chosen, directions=directions, rotation=turn)
+        return cls(
+            model, info, tokenizer, search_config=config, directions=directions, rotation=fitted
+        )
 
     def embed_speech(
         self,
@@ -115,8 +118,8 @@ class Embedder:
         Args:
             clips: files, or pairs of samples and sample rate.
             prompt: put before the speech, word for word.
-            task: or a task of the training config, whose prompt is put there.
-            dim: length of the prefix to keep; by default that of the setting, and the full
+            task: or a task of the training config, whose prompt is put before the speech.
+            dim: length of the prefix to keep; by default that of the search config, or the full
                 width without one. A dual encoder with separate dims has a vector for each.
             progress: show a progress bar.
 
@@ -126,7 +129,7 @@ class Embedder:
         self._check_dim(dim)
         if isinstance(clips, str | Path):
             raise MrlError("clips is one path, expected a list of them", hint="put it in a list")
-        _check_asked(prompt, task)
+        check_one_prompt(task, prompt)
         rate = self.model.speech.config.sample_rate
         names: list[object] = [
             clip if isinstance(clip, str | Path) else f"clip {i}" for i, clip in enumerate(clips)
@@ -155,20 +158,16 @@ class Embedder:
         dim: int | None = None,
         progress: bool = False,
     ) -> Float32[HostArray, "N E"]:
-        """Unit vectors of texts: documents as they are, written queries with a prompt.
+        """Unit vectors of texts: documents without a prompt, written queries with theirs.
 
         Args:
-            texts: any number.
-            prompt: put before each text, word for word.
-            task: or a task of the training config, whose prompt is put there.
-            dim: length of the prefix to keep; by default that of the setting, and the full
-                width without one.
-            progress: show a progress bar.
+            texts: at least one.
+            prompt, task, dim, progress: as in `embed_speech`.
         """
         self._check_dim(dim)
         if isinstance(texts, str):
             raise MrlError("texts is one string, expected a list of them", hint="put it in a list")
-        _check_asked(prompt, task)
+        check_one_prompt(task, prompt)
         vectors = self.encoder.text(
             texts,
             tasks=None if task is None else [task] * len(texts),
@@ -178,25 +177,28 @@ class Embedder:
         return self._cut(vectors, dim)
 
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:
-        """Documents kept as the setting says, to be searched: `.search(queries, k)`.
+        """Documents stored as the search config says, to be searched: `.search(queries, k)`.
 
         Args:
             documents: of `embed_text`. Scales of int8 are fitted on them.
         """
-        chosen = self.setting
-        if chosen is None:
-            raise MrlError("no setting was loaded", hint="pass `setting=True` to `Embedder.load`")
+        config = self.search_config
+        if config is None:
+            raise MrlError(
+                "no search config was loaded",
+                hint="pass `search_config=True` to `Embedder.load`",
+            )
         return make_funnel(
-            documents, chosen.precision, prefix=chosen.prefix, shortlist=chosen.shortlist
+            documents, config.precision, prefix=config.prefix, shortlist=config.shortlist
         )
 
     def _cut(self, vectors: Vectors, dim: int | None) -> HostArray:
         if self.rotation is not None:
             vectors = apply_rotation(numbers_of(vectors), self.rotation)
-        if dim is not None or self.setting is None:
-            return unit_prefix(vectors, self.width if dim is None else dim)
-        cut = unit_prefix(vectors, self.setting.dim)
-        return cut if self._directions is None else unit_prefix(cut @ self._directions, None)
+        if dim is not None or self.search_config is None:
+            return truncate(vectors, self.width if dim is None else dim)
+        cut = truncate(vectors, self.search_config.dim)
+        return cut if self._directions is None else truncate(cut @ self._directions, None)
 
     def _check_dim(self, dim: int | None) -> None:
         if dim is None:
@@ -207,25 +209,15 @@ class Embedder:
         warn_untrained(dim, self.info.dims, stacklevel=4)
 
 
-def _check_asked(prompt: str | None, task: str | None) -> None:
-    if prompt is not None and task is not None:
-        raise MrlError("both prompt and task are given", hint="pass one of them")
-
-
 def _need_rotation(folder: Path, info: ModelInfo) -> Rotation:
-    """The rotation of a model's folder."""
-    found = read_rotation(folder, head_digest=info.head_digest)
-    if found is None:
-        raise MrlError(
-            "has no rotation",
-            where=folder,
-            hint="fit one: `mrl-jax rotate`",
-        )
-    return found
+    rotation = read_rotation(folder, head_digest=info.head_digest)
+    if rotation is None:
+        raise MrlError("has no rotation", where=folder, hint="fit one: `mrl-jax rotate`")
+    return rotation
 
 
 def warn_untrained(dim: int, trained: Sequence[int], *, stacklevel: int) -> None:
     """A warning where a prefix was not trained to stand alone."""
     if dim not in trained:
-        told = ", ".join(map(str, trained))
-        warnings.warn(f"dim {dim} is not among those trained: {told}", stacklevel=stacklevel)
+        names = ", ".join(map(str, trained))
+        warnings.warn(f"dim {dim} is not among those trained: {names}", stacklevel=stacklevel)

@@ -11,7 +11,8 @@ from jaxtyping import Float32
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens, query_prompt
+from mrl_jax.data.text.prompts import prompts_of
+from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 from mrl_jax.inference.batching import embed_batches, padded_length
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors
@@ -23,6 +24,9 @@ EMBED: Mapping[str, Callable[..., Any]] = {
     "speech": lambda model, *inputs: model.embed_speech(*inputs),
     "text": lambda model, *inputs: model.embed_text(*inputs),
 }
+
+
+CORRECT_TASK = "correct the task, or pass the prompt itself"
 
 
 class Encoder:
@@ -84,12 +88,13 @@ class Encoder:
         Args:
             clips: one [S] array a clip.
             tasks: task of each clip, whose prompt from the config is used.
-            prompts: or the prompt itself of each clip, word for word; None for its task's.
-            names: what errors call each clip.
+            prompts: prompt of each clip, word for word; None for that of its task.
+            names: of each clip, for error messages.
             progress: name of a progress bar.
 
         Returns:
-            [N, E] whose prefixes serve, or separate vectors where the model's are.
+            [N, E] whose prefixes are embeddings too, or `SeparateVectors` of a model that has
+            a vector for each dim.
 
         Raises:
             MrlError: a clip that cannot be embedded; an unknown task.
@@ -128,8 +133,7 @@ class Encoder:
                     where=name,
                     hint="leave the clip out, or join it to its neighbour",
                 )
-        for task in set(tasks or ()):
-            self._prompt(task)
+        self.prompts_of(tasks, None, len(clips))
 
     def prompts_of(
         self,
@@ -137,14 +141,12 @@ class Encoder:
         prompts: Sequence[str | None] | None,
         count: int,
     ) -> list[str]:
-        """What stands before each of `count` queries, word for word.
+        """The prompt of each of `count` queries: its own, or that of its task.
 
         Raises:
             MrlError: an unknown task.
         """
-        tasks, given = tasks or [""] * count, prompts or [None] * count
-        pairs = zip(tasks, given, strict=True)
-        return [self._prompt(task) if words is None else words for task, words in pairs]
+        return prompts_of(count, self.prompts, tasks=tasks, given=prompts, hint=CORRECT_TASK)
 
     def text(
         self,
@@ -154,16 +156,16 @@ class Encoder:
         prompts: Sequence[str | None] | None = None,
         progress: str | None = None,
     ) -> Float32[HostArray, "N E"]:
-        """Embed texts: documents, which carry no prompt, or queries with theirs.
+        """Embed texts: documents without a prompt, or queries with theirs.
 
         Args:
-            texts: any number.
+            texts: at least one.
             tasks, prompts: of written queries, as in `speech`.
             progress: name of a progress bar.
         """
         if tasks is not None or prompts is not None:
             before = self.prompts_of(tasks, prompts, len(texts))
-            texts = [words + text for words, text in zip(before, texts, strict=True)]
+            texts = [prompt + text for prompt, text in zip(before, texts, strict=True)]
         tokens = self._tokenizer.encode(texts)
         return self._in_batches(
             "text",
@@ -175,11 +177,11 @@ class Encoder:
     def alone(
         self, query: HostArray | str, *, task: str = "", prompt: str | None = None
     ) -> Callable[[], HostArray]:
-        """What embeds one query and nothing else, from samples or text on: to be timed.
+        """A function that embeds one query, from samples or text on: to be timed.
 
         Args:
             query: a clip as `speech` takes it, or a text.
-            task, prompt: of it.
+            task, prompt: of the query.
         """
         before = self.prompts_of([task], [prompt], 1)[0]
         kind = "text" if isinstance(query, str) else "speech"
@@ -225,15 +227,6 @@ class Encoder:
     def _text_inputs(self, tokens: Sequence[Sequence[int]]) -> tuple[Any, ...]:
         size = -(-max(map(len, tokens)) // 16) * 16
         return pad_tokens(tokens, size)
-
-    def _prompt(self, task: str) -> str:
-        if task and self.prompts and task not in self.prompts:
-            raise MrlError(
-                f"the task {task!r} has no prompt in the model, expected one of "
-                f"{', '.join(sorted(self.prompts))}",
-                hint="correct the task, or pass the prompt itself",
-            )
-        return query_prompt(self.prompts.get(task, ""))
 
     def _in_batches(
         self,

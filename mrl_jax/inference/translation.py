@@ -6,18 +6,17 @@ the tokens and an end token, and writes after the code of the target language.
 """
 
 import dataclasses
-import difflib
 import json
-import math
 import re
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mrl_jax.core.errors import MrlError, existing_file, first_line
+from mrl_jax.core.nearest import did_you_mean
+from mrl_jax.core.records import read_object, readable_as
+from mrl_jax.data.text.tokenizer import open_tokenizer
+from mrl_jax.inference.batching import sorted_batches
 
 CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 """A language and its script: wol_Latn."""
@@ -35,12 +34,13 @@ CONVERT = (
 )
 
 
-INSTALL = "install the extra: `pip install 'mrl_jax[pipeline]'`"
+EXTRA = "cascade"
+"""Of this package, that brings CTranslate2 and tokenizers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranslatorConfig:
-    """A translator and what it is asked for.
+    """A translator and how it translates.
 
     Attributes:
         folder: of CTranslate2's.
@@ -48,7 +48,7 @@ class TranslatorConfig:
             model for None.
         source, target: NLLB's codes of the languages, wol_Latn and fra_Latn for instance.
         beam_size: hypotheses kept at a time; 1 is greedy.
-        max_tokens: of a translation.
+        max_tokens: longer translations are cut.
         batch_size: texts in a batch.
     """
 
@@ -100,18 +100,15 @@ class Translator:
             MrlError: CTranslate2 refuses, as where a translation may be longer than the
                 model has positions.
         """
-        config, found = self.config, [""] * len(texts)
-        # Longest first: like lengths together.
-        rows = [row for row in range(len(texts)) if texts[row].strip()]
-        rows.sort(key=lambda row: -len(texts[row]))
-        with tqdm(total=len(rows), desc=progress, disable=progress is None, leave=False) as bar:
-            for start in range(0, len(rows), config.batch_size):
-                batch = rows[start : start + config.batch_size]
-                results = self._run([self.tokens(texts[row]) for row in batch])
-                for row, result in zip(batch, results, strict=True):
-                    found[row] = self.text(result.hypotheses[0])
-                bar.update(len(batch))
-        return found
+        translations = [""] * len(texts)
+        written = [row for row, text in enumerate(texts) if text.strip()]
+        lengths = [len(texts[row]) for row in written]
+        for places in sorted_batches(lengths, self.config.batch_size, progress=progress):
+            batch: list[int] = [written[place] for place in places]
+            results = self._run([self.tokens(texts[row]) for row in batch])
+            for row, result in zip(batch, results, strict=True):
+                translations[row] = self.text(result.hypotheses[0])
+        return translations
 
     def _run(self, batch: Sequence[Sequence[str]]) -> Any:
         config = self.config
@@ -136,7 +133,7 @@ class Translator:
         return [*inner, END, code] if self._code_last else [code, *inner, END]
 
     def text(self, tokens: Sequence[str]) -> str:
-        """What the model wrote, without codes and ends."""
+        """The model's output as text, without codes and end tokens."""
         ids = [self._tokenizer.token_to_id(token) for token in tokens]
         known = [i for i in ids if i is not None]  # Rows that only fill the embeddings up.
         return self._tokenizer.decode(known, skip_special_tokens=True)
@@ -153,7 +150,7 @@ def check_translator(config: TranslatorConfig) -> Any:
         config.tokenizer_folder / TOKENIZER,
         hint="copy it from the checkpoint that the model was converted from",
     )
-    tokenizer = _open_tokenizer(path)
+    tokenizer = open_tokenizer(path, extra=EXTRA)
     known = sorted(token for token in tokenizer.get_vocab(True) if CODE.fullmatch(token))
     if not known or tokenizer.token_to_id(END) is None:
         raise MrlError(
@@ -179,32 +176,13 @@ def _check_folder(folder: Path) -> None:
         raise MrlError(f"is no folder of CTranslate2's: {what}", where=folder, hint=CONVERT)
 
 
-def _open_tokenizer(path: Path) -> Any:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MrlError(
-            "translating takes tokenizers, which is not installed", hint=INSTALL
-        ) from error
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises bare Exceptions.
-        raise MrlError(
-            f"cannot be read as a tokenizer ({first_line(error)})",
-            where=path,
-            hint="copy tokenizer.json from the published model again",
-        ) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
 def _library() -> Any:
     try:
         import ctranslate2
     except ImportError as error:
         raise MrlError(
-            "translating takes ctranslate2, which is not installed", hint=INSTALL
+            "translating takes ctranslate2, which is not installed",
+            hint=f"install the extra: `pip install 'mrl_jax[{EXTRA}]'`",
         ) from error
     return ctranslate2
 
@@ -221,13 +199,13 @@ def _open_model(folder: Path) -> Any:
 def _check_code(code: str, known: Sequence[str], option: str) -> None:
     if code in known:
         return
-    near = difflib.get_close_matches(code, known, n=1, cutoff=0.5)
-    near = near or [other for other in known if other[:2] == code[:2]][:1]
-    told = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
+    alike = [other for other in known if other[:2] == code[:2]]
+    first = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
+    otherwise = f"did you mean {alike[0]}?" if alike else f"expected one of {first}"
     raise MrlError(
         f"the tokenizer does not know the language {code!r}; it knows {len(known)}",
         where=option,
-        hint=f"did you mean {near[0]}?" if near else f"expected one of {told}",
+        hint=did_you_mean(code, known, otherwise=otherwise),
     )
 
 
@@ -236,11 +214,9 @@ def _check_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
     path = folder / VOCABULARY
     if not path.is_file():
         return
-    try:
-        held = set(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise MrlError("cannot be read as a list of tokens", where=path, hint=CONVERT) from error
-    missing = [token for token in tokens if token not in held]
+    with readable_as("a list of tokens", path, hint=CONVERT):
+        vocabulary = set(json.loads(path.read_text(encoding="utf-8")))
+    missing = [token for token in tokens if token not in vocabulary]
     if missing:
         raise MrlError(
             f"has no {', '.join(missing)}: the tokenizer beside it is another model's",
@@ -254,56 +230,6 @@ def _has_code_last(folder: Path) -> bool:
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         return False
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("legacy_behaviour", False))
-    except (ValueError, AttributeError) as error:
-        raise MrlError(
-            f"cannot be read as a tokenizer's description ({first_line(error)})",
-            where=path,
-            hint="copy it from the published model again",
-        ) from error
-
-
-FORMAT = 6
-
-
-TIED = ("/embeddings", "/projection/")
-"""Aliases that share weights; others are of weights that happen to be equal, zero biases say."""
-
-
-def count_parameters(folder: Path) -> float:
-    """Weights of a translator, tied ones once; NaN where the file is of another format.
-
-    Left out, as they are no weights: settings, positions, and the scales of quantised ones.
-    """
-    path = folder / MODEL
-    size, counts = path.stat().st_size, dict[str, int]()
-
-    def numbers(layout: str) -> tuple[int, ...]:
-        data = file.read(struct.calcsize(f"<{layout}"))
-        return struct.unpack(f"<{layout}", data)
-
-    def name() -> str:
-        (length,) = numbers("H")
-        return file.read(length)[:-1].decode("utf-8")  # A zero byte closes it.
-
-    try:
-        with path.open("rb") as file:
-            if numbers("I") != (FORMAT,):
-                return math.nan
-            name()
-            _, variables = numbers("II")
-            for _ in range(variables):
-                called, (rank,) = name(), numbers("B")
-                shape = numbers(f"{rank}I")
-                _, held = numbers("BI")
-                file.seek(held, 1)
-                weight = rank and not called.endswith("_scale")
-                weight = weight and "position_encodings" not in called
-                counts[called] = math.prod(shape) if weight else 0
-            for _ in range(numbers("I")[0]):
-                called, equal = name(), name()
-                counts[called] = 0 if any(part in called for part in TIED) else counts[equal]
-            return float(sum(counts.values())) if file.tell() == size else math.nan
-    except (struct.error, UnicodeDecodeError, KeyError):
-        return math.nan
+    hint = "copy it from the published model again"
+    with readable_as("a tokenizer's description", path, hint=hint):
+        return bool(read_object(path).get("legacy_behaviour", False))

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from mrl_jax.losses.matryoshka import l1_cosine as l1_cosine
     from mrl_jax.losses.matryoshka import matryoshka_infonce as matryoshka_infonce
     from mrl_jax.losses.matryoshka import over_separate as over_separate
+    from mrl_jax.losses.registry import LOSSES as LOSSES
+    from mrl_jax.losses.registry import Loss as Loss
 
 _HOMES = {
+    "LOSSES": "registry",
+    "Loss": "registry",
     "LossConfig": "config",
     "NestedLoss": "matryoshka",
     "ctc_losses": "ctc",

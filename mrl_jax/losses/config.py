@@ -1,11 +1,13 @@
 """`LossConfig`: which loss a run minimises."""
 
 import dataclasses
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Any
 
 from mrl_jax.core.errors import MrlError
-
-LossName = Literal["matryoshka_infonce", "l1_cosine"]
+from mrl_jax.losses.matryoshka import NestedLoss
+from mrl_jax.losses.registry import LOSSES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,15 +15,16 @@ class LossConfig:
     """What is minimised.
 
     Attributes:
-        name: "matryoshka_infonce", or "l1_cosine": regression onto the text embedding.
+        name: one of `LOSSES`: "matryoshka_infonce", or "l1_cosine": regression onto the text
+            embedding.
         dims: widths of the nested prefixes.
         weights: weight of each; equal if empty.
-        temperature: of InfoNCE; where it starts if it is trained.
+        temperature: of InfoNCE; the initial one if it is trained.
         learn_temperature: train it, with the head.
         symmetric: average InfoNCE over both directions.
     """
 
-    name: LossName = "matryoshka_infonce"
+    name: str = "matryoshka_infonce"
     dims: tuple[int, ...] = (1024, 512, 256, 128)
     weights: tuple[float, ...] = ()
     temperature: float = 0.05
@@ -29,8 +32,8 @@ class LossConfig:
     symmetric: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in ("matryoshka_infonce", "l1_cosine"):
-            raise MrlError(f"loss.name is {self.name!r}, expected matryoshka_infonce or l1_cosine")
+        if self.name not in LOSSES:
+            raise MrlError(f"loss.name is {self.name!r}, expected {' or '.join(LOSSES)}")
         if not self.dims or len(set(self.dims)) != len(self.dims) or min(self.dims) < 1:
             raise MrlError(f"loss.dims is {self.dims}, expected different widths from 1 on")
         if self.weights and len(self.weights) != len(self.dims):
@@ -42,3 +45,29 @@ class LossConfig:
             raise MrlError(f"loss.weights is {self.weights}, expected none below 0, one above it")
         if not self.temperature > 0:
             raise MrlError(f"loss.temperature is {self.temperature}, expected above 0")
+
+    def bind(
+        self,
+        *,
+        temperature: Any,
+        query_ids: Any,
+        document_ids: Any,
+        where: Any = None,
+        axis_name: str | None = None,
+    ) -> Callable[..., NestedLoss]:
+        """The loss as a function of (queries [B, E], documents [B, E], *, dims, weights).
+
+        Args:
+            temperature: the fixed or the trained one.
+            query_ids, document_ids, where, axis_name: as in `matryoshka_infonce`.
+        """
+        loss = LOSSES[self.name]
+        options: dict[str, Any] = {"where": where, "axis_name": axis_name}
+        if loss.contrastive:
+            options |= {
+                "temperature": temperature,
+                "symmetric": self.symmetric,
+                "query_ids": query_ids,
+                "document_ids": document_ids,
+            }
+        return functools.partial(loss.compute, **options)

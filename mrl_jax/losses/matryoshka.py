@@ -1,4 +1,4 @@
-"""Nested losses between queries and documents: every prefix of the vectors counts.
+"""Nested losses between queries and documents: a mean over prefixes of the vectors.
 
 Sources: InfoNCE, van den Oord et al., 2018 (arXiv 1807.03748); Matryoshka
 representation learning, Kusupati et al., 2022 (arXiv 2205.13147); both as used in
@@ -66,7 +66,7 @@ def matryoshka_infonce(
         temperature: what cosines are divided by; a traced scalar may be trained.
         symmetric: average with the other direction, each document's own query among all.
         hard_negatives: M more documents a query, candidates for every query of the batch.
-        query_ids: rows with equal ids ask the same thing: never each other's negatives.
+        query_ids: rows with equal ids have the same query: never each other's negatives.
         document_ids: rows with equal ids have the same document: never negatives.
         hard_negative_ids: a hard negative with the id of a query's own document is no
             candidate for that query.
@@ -74,7 +74,7 @@ def matryoshka_infonce(
         axis_name: mapped axis of devices; candidates then come from all of them, and
             `total` and `per_dim` are the full batch's on every device. Average the
             gradients over the axis (`lax.pmean`) to get the full batch's.
-        blockwise: keep no array of rows by candidates, and make products again in the
+        blockwise: keep no array of rows by candidates, and recompute products in the
             backward pass; by default where keeping them takes more than 1 GiB.
 
     Raises:
@@ -82,11 +82,11 @@ def matryoshka_infonce(
             nothing to compare them to.
     """
     blocks, order = _blocks(dims, queries.shape[-1])
-    shares = _shares(weights, dims)
+    normalized = _normalized(weights, dims)
     if hard_negative_ids is not None and (hard_negatives is None or document_ids is None):
         raise ValueError("hard_negative_ids go with hard_negatives and document_ids")
     rows = queries.shape[0]
-    told = where is not None or query_ids is not None or document_ids is not None
+    selective = where is not None or query_ids is not None or document_ids is not None
     where = jnp.ones(rows, jnp.bool_) if where is None else where
     # Without ids every row is its own: the global row number.
     first = 0 if axis_name is None else lax.axis_index(axis_name) * rows
@@ -103,7 +103,7 @@ def matryoshka_infonce(
         )
 
     candidates, allowed, of_documents = gather(documents), None, None
-    if told:
+    if selective:
         all_rows = gather(jnp.ones(rows, jnp.bool_))
         # Both relations are symmetric, so the same holds in both directions.
         allowed = of_documents = Candidates(
@@ -124,7 +124,7 @@ def matryoshka_infonce(
     per_row = direction(queries, candidates, of_documents)
     if symmetric:
         per_row = (per_row + direction(documents, gather(queries), allowed)) / 2
-    return _reduce(per_row[np.asarray(order)], where, shares, axis_name)
+    return _reduce(per_row[np.asarray(order)], where, normalized, axis_name)
 
 
 def l1_cosine(
@@ -140,8 +140,8 @@ def l1_cosine(
     """Regression onto given embeddings: mean |a − b| − log σ(cos(a, b)), on every prefix.
 
     Args:
-        predictions: what is trained.
-        targets: what it should be, for instance the text tower's embedding.
+        predictions: those that are trained.
+        targets: the given embeddings, for instance those of the text tower.
         dims: widths of the prefixes.
         weights: weight of each dim; equal by default.
         normalize: scale each prefix to unit length before |a − b|; the cosine does not
@@ -153,7 +153,7 @@ def l1_cosine(
         ValueError: dims or weights that do not fit the vectors.
     """
     _blocks(dims, predictions.shape[-1])
-    shares = _shares(weights, dims)
+    normalized = _normalized(weights, dims)
     where = jnp.ones(predictions.shape[0], jnp.bool_) if where is None else where
     per_dim = []
     for dim in dims:
@@ -162,7 +162,7 @@ def l1_cosine(
         if not normalize:
             a, b = (x[:, :dim].astype(jnp.float32) for x in (predictions, targets))
         per_dim.append(jnp.mean(jnp.abs(a - b), axis=-1) - jax.nn.log_sigmoid(cosine))
-    return _reduce(jnp.stack(per_dim), where, shares, axis_name)
+    return _reduce(jnp.stack(per_dim), where, normalized, axis_name)
 
 
 def over_separate(
@@ -186,7 +186,7 @@ def over_separate(
         ValueError: dims or weights that do not fit the vectors.
     """
     _blocks(dims, documents.shape[-1])
-    shares = _shares(weights, dims)
+    normalized = _normalized(weights, dims)
     if sum(dims) != queries.shape[-1]:
         raise ValueError(
             f"the queries are {queries.shape[-1]} wide, expected {sum(dims)}: dims {tuple(dims)} "
@@ -199,7 +199,7 @@ def over_separate(
     ]
     per_dim = jnp.concatenate([part.per_dim for part in parts])
     return NestedLoss(
-        total=jnp.sum(per_dim * jnp.asarray(shares, jnp.float32)),
+        total=jnp.sum(per_dim * jnp.asarray(normalized, jnp.float32)),
         per_dim=per_dim,
         per_row=jnp.concatenate([part.per_row for part in parts]),
     )
@@ -214,7 +214,7 @@ def _with_hard_negatives(
     where: Bool[Array, " B"],
     gather: Callable[[Array], Array],
 ) -> tuple[Array, Candidates]:
-    """Candidates for every row, which no row owns, behind those that some row owns."""
+    """The candidates with the hard negatives, which are no row's positive, behind them."""
     each, width = hard_negatives.shape[1:]
     extra = gather(hard_negatives.reshape(-1, width))
     none = jnp.zeros(len(extra), jnp.bool_)
@@ -249,7 +249,7 @@ def _with_hard_negatives(
 def _reduce(
     per_row: Float32[Array, "dims B"],
     where: Bool[Array, " B"],
-    shares: tuple[float, ...],
+    normalized: tuple[float, ...],
     axis_name: str | None,
 ) -> NestedLoss:
     """Means over the rows that count: the one place that reduces."""
@@ -259,7 +259,7 @@ def _reduce(
         total, number = lax.psum(total, axis_name), lax.psum(number, axis_name)
     per_dim = total / jnp.maximum(number, 1.0)
     return NestedLoss(
-        total=jnp.sum(per_dim * jnp.asarray(shares, jnp.float32)),
+        total=jnp.sum(per_dim * jnp.asarray(normalized, jnp.float32)),
         per_dim=per_dim,
         per_row=per_row,
     )
@@ -278,7 +278,7 @@ def _blocks(dims: Dims, width: int) -> tuple[list[tuple[int, int]], list[int]]:
     return list(zip([0, *ordered[:-1]], ordered, strict=True)), [ordered.index(d) for d in dims]
 
 
-def _shares(weights: Sequence[float] | None, dims: Dims) -> tuple[float, ...]:
+def _normalized(weights: Sequence[float] | None, dims: Dims) -> tuple[float, ...]:
     weights = [1.0] * len(dims) if weights is None else weights
     if len(weights) != len(dims):
         raise ValueError(f"there are {len(weights)} weights, expected {len(dims)}: one a dim")

@@ -1,12 +1,12 @@
 """Softmax cross-entropy of nested cosines: all prefixes for little more than the widest.
 
-The products of a prefix are those of the one before and of the block of coordinates between
-them, so that all prefixes together take one product of full width; and so does each side of
-the backward pass, which is written by hand: what reaches the products of a prefix reaches the
-blocks of all shorter ones, and is added up from the widest prefix down before it meets the
-vectors. Rows are worked off a tile at a time, so that what belongs to a pair of vectors stays in
-the cache; and where the products of all rows would be too many to keep for the backward pass,
-they are made again, so that no array of rows by candidates exists.
+The inner products of a prefix are those of the prefix before plus those of the block of
+coordinates between the two, so that all prefixes together take one product of full width. So does
+each side of the backward pass, which is written by hand: the cotangent of a prefix's products is
+also that of all shorter blocks, and is summed from the widest prefix down before it is multiplied
+with the vectors. Rows are processed in tiles, so that the products of a tile stay in the cache; and
+where the products of all rows would take too much memory to be kept for the backward pass, they
+are recomputed, so that no array of rows by candidates exists.
 
 Source: the softmax of a row is exact, as in FlashAttention's backward pass (Dao et al., 2022,
 arXiv 2205.14135); one row's products are never split.
@@ -24,29 +24,28 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 KEPT_BYTES = 2**30
-"""Products beyond this are not kept for the backward pass, but made again."""
+"""Products beyond this are not kept for the backward pass, but recomputed."""
 
 
-CACHED, RESIDENT = 2**21, 2**24
-"""Entries of a tile: as many as stay in a CPU's cache; or as fill another device."""
+CPU_TILE, DEVICE_TILE = 2**21, 2**24
+"""Entries of a tile: as many as fit a CPU's cache; as many as keep another device busy."""
 
 
-WARM = 0.025
+NO_OVERFLOW_FROM = 0.025
 """From this temperature on, exp(cosine / temperature) and its sums are far from overflow."""
 
 
 class Candidates(NamedTuple):
-    """Which candidates a row may be told apart from.
+    """Which candidates are in the softmax of each row.
 
-    A candidate stands against a row if it counts and is not the same: neither asks the same
-    nor has the same document, or it is the row's own.
+    A candidate is in a row's softmax if it counts and has neither the row's query id nor its
+    document id, or if it is the row's own positive.
 
     Attributes:
-        row_query, row_document, row_own: of each row: what it asks, what answers it, and its
-            number.
-        counts: whether the candidate counts at all.
-        query, document, own: the same of each candidate.
-        has_query, has_document: whether those say anything.
+        row_query, row_document, row_own: query id, document id and global number of each row.
+        counts: whether the candidate is in any softmax.
+        query, document, own: ids and global number of each candidate.
+        has_query, has_document: whether the candidate has such an id.
     """
 
     row_query: Int[Array, " B"]
@@ -62,13 +61,13 @@ class Candidates(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What does not change from step to step.
+    """Static options.
 
     Attributes:
         blocks: of coordinates, between successive prefixes.
         rows: of a tile.
         keep: products for the backward pass.
-        warm: exponentials need no shift.
+        skip_max_shift: exponentials cannot overflow, so the maximum is not subtracted.
     """
 
     blocks: tuple[tuple[int, int], ...]
@@ -95,22 +94,22 @@ def nested_cross_entropy(
         positive: place of each row's own among them.
         blocks: of coordinates, (0, a), (a, b), ...; prefix n ends where block n does.
         temperature: what cosines are divided by.
-        allowed: which candidates each row meets; all for None. A row that meets none has a
-            loss without meaning, and no gradient where its own is zero.
-        blockwise: make products again in the backward pass instead of keeping them; by
+        allowed: which candidates are in each row's softmax; all for None. The loss of a row
+            with none is meaningless; its gradient is zero where its cotangent is.
+        blockwise: recompute products in the backward pass instead of keeping them; by
             default where they take more than `KEPT_BYTES`.
     """
     rows, others = anchors.shape[0], candidates.shape[0]
     kept = 4 * len(blocks) * rows * others
-    room = CACHED if jax.default_backend() == "cpu" else RESIDENT
-    tile = min(rows, max(8, room // others))
+    entries = CPU_TILE if jax.default_backend() == "cpu" else DEVICE_TILE
+    tile = min(rows, max(8, entries // others))
     static = isinstance(temperature, int | float)
     plan = _Plan(
         blocks=tuple(blocks),
-        # As even as can be: what fills up the last tile is worked on in vain.
+        # Tiles of nearly equal size: the padding of the last one is wasted work.
         rows=-(-rows // -(-rows // tile)),
         keep=kept <= KEPT_BYTES if blockwise is None else not blockwise,
-        skip_max_shift=static and temperature >= WARM,
+        skip_max_shift=static and temperature >= NO_OVERFLOW_FROM,
     )
     wide = plan.blocks[-1][1]
     return _losses(
@@ -144,10 +143,11 @@ def _forward(
         products = _products(plan, rows, candidates_T)
         mask = _mask(mask, allowed)
         sums, owns = [], []
-        for product, mine, theirs in zip(products, row_scale, scales, strict=True):
-            mine = mine / temperature
-            owns.append(jnp.take_along_axis(product, own[:, None], 1)[:, 0] * mine * theirs[own])
-            logits = product * mine[:, None] * theirs[None, :]
+        for product, of_rows, of_candidates in zip(products, row_scale, scales, strict=True):
+            over_t = of_rows / temperature
+            positives = jnp.take_along_axis(product, own[:, None], 1)[:, 0]
+            owns.append(positives * over_t * of_candidates[own])
+            logits = product * over_t[:, None] * of_candidates[None, :]
             sums.append(_log_sum_exp(logits, mask, skip_max_shift=plan.skip_max_shift))
         kept = jnp.stack(products) if plan.keep else None
         return jnp.stack(sums), jnp.stack(owns), kept
@@ -175,29 +175,30 @@ def _backward(plan: _Plan, residuals: Any, cotangents: Array) -> tuple[Any, ...]
         products = _products(plan, rows, candidates_T) if kept is None else kept
         mask = _mask(mask, allowed)
         is_own = own[:, None] == columns[None, :]
-        reaching = jnp.zeros_like(products[0])
-        to_rows, to_candidates, row_pull, cotangent = [], [], [], []
-        # From the widest prefix down: `reaching` is what reaches the products of a block.
+        block_cotangent = jnp.zeros_like(products[0])
+        to_rows, to_candidates, row_cotangent, cotangent = [], [], [], []
+        # From the widest prefix down: the cotangent of a block's products.
         for level in reversed(range(len(plan.blocks))):
             start, stop = plan.blocks[level]
-            mine = row_scale[level] / temperature
-            logits = products[level] * mine[:, None] * scales[level][None, :]
+            over_t = row_scale[level] / temperature
+            logits = products[level] * over_t[:, None] * scales[level][None, :]
             probs = jnp.exp(logits - row_sums[level][:, None])
             if mask is not None:
                 probs = jnp.where(mask, probs, 0.0)
             gradient = weights[level][:, None] * (probs - is_own.astype(jnp.float32))
-            # Or it would be computed anew for each of the three things made of it.
+            # Or XLA would recompute it for each of its three uses.
             gradient = lax.optimization_barrier(gradient)
             moment = gradient * logits
-            row_pull.append(jnp.sum(moment, axis=1))
+            row_cotangent.append(jnp.sum(moment, axis=1))
             cotangent.append(jnp.sum(moment, axis=0))
-            reaching = reaching + gradient * mine[:, None] * scales[level][None, :]
-            reaching = lax.optimization_barrier(reaching)
-            to_rows.append(_matmul(reaching, candidates[:, start:stop]))
-            to_candidates.append(_matmul(rows[:, start:stop].T, reaching))
+            scaled = gradient * over_t[:, None] * scales[level][None, :]
+            block_cotangent = block_cotangent + scaled
+            block_cotangent = lax.optimization_barrier(block_cotangent)
+            to_rows.append(_matmul(block_cotangent, candidates[:, start:stop]))
+            to_candidates.append(_matmul(rows[:, start:stop].T, block_cotangent))
         more = jnp.concatenate(to_candidates[::-1]), jnp.stack(cotangent[::-1])
         total = jax.tree.map(jnp.add, total, more)
-        return total, (jnp.concatenate(to_rows[::-1], axis=1), jnp.stack(row_pull[::-1]))
+        return total, (jnp.concatenate(to_rows[::-1], axis=1), jnp.stack(row_cotangent[::-1]))
 
     parts = (
         _split(anchors, plan),
@@ -205,15 +206,17 @@ def _backward(plan: _Plan, residuals: Any, cotangents: Array) -> tuple[Any, ...]
         _split(positive, plan),
         _split_rows(allowed, plan),
         _split(sums, plan, axis=1),
-        _split(cotangents, plan, axis=1),  # Zero in rows that fill up the last tile.
+        _split(cotangents, plan, axis=1),  # Zero in the padding of the last tile.
         kept,
     )
     zero = jnp.zeros_like(candidates_T), jnp.zeros_like(scales)
-    (to_candidates, cotangent), (to_rows, row_pull) = lax.scan(tile, zero, parts)
-    row_pull = _join(row_pull, len(anchors), axis=1)
-    to_rows = _join(to_rows, len(anchors), axis=0) - _norm_pull(plan, anchors, row_scales, row_pull)
-    to_candidates = to_candidates.T - _norm_pull(plan, candidates, scales, cotangent)
-    return to_rows, to_candidates, -jnp.sum(row_pull) / temperature, None, None
+    (to_candidates, cotangent), (to_rows, row_cotangent) = lax.scan(tile, zero, parts)
+    row_cotangent = _join(row_cotangent, len(anchors), axis=1)
+    to_rows = _join(to_rows, len(anchors), axis=0) - _norm_gradient(
+        plan, anchors, row_scales, row_cotangent
+    )
+    to_candidates = to_candidates.T - _norm_gradient(plan, candidates, scales, cotangent)
+    return to_rows, to_candidates, -jnp.sum(row_cotangent) / temperature, None, None
 
 
 _losses.defvjp(_forward, _backward)
@@ -244,30 +247,32 @@ def _scales(vectors: Array, plan: _Plan) -> Array:
     return lax.rsqrt(jnp.maximum(_squares(vectors, plan), jnp.float32(1e-24)))
 
 
-def _norm_pull(plan: _Plan, vectors: Array, scales: Array, cotangent: Array) -> Array:
-    """What the lengths take from the gradient of the vectors: it has no part along them.
+def _norm_gradient(plan: _Plan, vectors: Array, scales: Array, cotangent: Array) -> Array:
+    """The part of the vectors' gradient that passes through their lengths.
 
     Args:
         plan: the blocks.
         vectors: [N, E].
         scales: one over the length of every prefix.
-        pull: [blocks, N], sums of gradient times logit.
+        cotangent: [blocks, N], sums of gradient times logit.
     """
-    share = jnp.where(_squares(vectors, plan) > 1e-24, jnp.square(scales) * cotangent, 0.0)
+    per_prefix = jnp.where(_squares(vectors, plan) > 1e-24, jnp.square(scales) * cotangent, 0.0)
     # A block is in its own prefix and in all longer ones.
-    share = jnp.cumsum(share[::-1], axis=0)[::-1]
-    parts = [vectors[:, a:b] * row[:, None] for (a, b), row in zip(plan.blocks, share, strict=True)]
+    per_block = jnp.cumsum(per_prefix[::-1], axis=0)[::-1]
+    parts = [
+        vectors[:, a:b] * row[:, None] for (a, b), row in zip(plan.blocks, per_block, strict=True)
+    ]
     return jnp.concatenate(parts, axis=1)
 
 
 def _log_sum_exp(logits: Array, mask: Array | None, *, skip_max_shift: bool) -> Array:
-    """log Σ exp over the candidates that are met; 0 where none is."""
+    """log Σ exp over the candidates that `mask` allows; 0 where there are none."""
     if skip_max_shift:
         powers = jnp.exp(logits)
         total = jnp.sum(powers if mask is None else jnp.where(mask, powers, 0.0), axis=1)
         return jnp.log(jnp.where(total > 0, total, 1.0))
     if mask is not None:
-        # Before the maximum, so that no masked candidate leaves a trace.
+        # Before the maximum, so that masked candidates have no influence.
         logits = jnp.where(mask, logits, -jnp.inf)
     highest = jnp.max(logits, axis=1)
     highest = jnp.where(highest > -math.inf, highest, 0.0)
@@ -276,7 +281,7 @@ def _log_sum_exp(logits: Array, mask: Array | None, *, skip_max_shift: bool) -> 
 
 
 def _mask(rows: tuple[Array, Array, Array] | None, allowed: Candidates | None) -> Array | None:
-    """[rows, G]: which candidates each row of a tile meets."""
+    """[rows, G]: which candidates are in the softmax of each row of a tile."""
     if rows is None or allowed is None:
         return None
     query, document, own = (x[:, None] for x in rows)
@@ -294,7 +299,7 @@ def _split_rows(allowed: Candidates | None, plan: _Plan) -> tuple[Array, Array, 
 
 
 def _split(x: Array, plan: _Plan, *, axis: int = 0) -> Array:
-    """Tiles first; every tiles-th row in one, so that a tile has rows of all devices."""
+    """[tiles, ...], rows dealt out in turn, so that a tile has rows of all devices."""
     tiles = -(-x.shape[axis] // plan.rows)
     fill = tiles * plan.rows - x.shape[axis]
     x = jnp.pad(x, [(0, fill if i == axis else 0) for i in range(x.ndim)])
@@ -303,7 +308,7 @@ def _split(x: Array, plan: _Plan, *, axis: int = 0) -> Array:
 
 
 def _join(x: Array, rows: int, *, axis: int) -> Array:
-    """What `_split` took apart, without what filled it up; `axis` is that of the rows."""
+    """The inverse of `_split`, without its padding; `axis` is that of the rows."""
     x = jnp.moveaxis(x, 0, axis + 1)
     x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
     return lax.slice_in_dim(x, 0, rows, axis=axis)

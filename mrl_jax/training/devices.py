@@ -3,25 +3,22 @@
 "pmap"  replicated weights; each device runs the step on its rows, negatives are
         gathered, gradients averaged.
 "mesh"  jit over a mesh; the batch is one global array and XLA places the collectives. With
-        `fsdp` the frozen weights are shared out over that many devices, each of which
-        holds a part and gathers a layer's when it comes to it.
+        `fsdp` the frozen weights are sharded over that many devices, each of which gathers
+        the weights of a layer just before it is computed.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import MrlError
-from mrl_jax.losses.config import LossConfig
 from mrl_jax.nn.layer_stack import FSDP, InMesh
-from mrl_jax.training.contrastive.step import make_train_step
-from mrl_jax.training.state import Metrics, Rebuild, TrainState
+from mrl_jax.training.state import Step
 
 Parallel = Literal["pmap", "mesh"]
 
@@ -29,22 +26,22 @@ Parallel = Literal["pmap", "mesh"]
 AXIS = "batch"
 
 
-SHARED_FROM = 1 << 14
-"""Entries from which on a frozen array is shared out: smaller ones cost more to gather."""
+SHARD_FROM = 1 << 14
+"""Frozen arrays of fewer entries are replicated: sharding them saves little memory."""
 
 
 Rows = TypeVar("Rows")
-"""One step's input: a pytree of arrays with a row a pair."""
+"""One step's input: a pytree of arrays with one row for each pair."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """Where a run lives.
+    """The devices of a run, and how arrays are placed on them.
 
     Args:
         parallel: "pmap" or "mesh".
         devices: all devices of all hosts; JAX's by default.
-        fsdp: devices that one copy of the frozen weights is shared out over; "mesh" only.
+        fsdp: devices that one copy of the frozen weights is sharded over; "mesh" only.
     """
 
     parallel: Parallel = "pmap"
@@ -73,20 +70,21 @@ class Devices:
         """The first `count` devices, all of them by default.
 
         Raises:
-            MrlError: there are fewer; some of several hosts' devices are asked for.
+            MrlError: there are fewer; there are several hosts, and `count` is not 0.
         """
-        found = jax.devices()
-        if not 0 <= count <= len(found):
+        available = jax.devices()
+        if not 0 <= count <= len(available):
             raise MrlError(
-                f"train.devices is {count}, and there are {len(found)} ({found[0].platform})",
-                hint=f"set it to {len(found)} at most, or to 0 for all of them",
+                f"train.devices is {count}, and there are {len(available)} "
+                f"({available[0].platform})",
+                hint=f"set it to {len(available)} at most, or to 0 for all of them",
             )
         if count and jax.process_count() > 1:
             raise MrlError(
-                f"train.devices is {count}, and {jax.process_count()} hosts bring all of theirs",
+                f"train.devices is {count}, and {jax.process_count()} hosts use all of theirs",
                 hint="leave train.devices out",
             )
-        return cls(parallel, found[:count] or None, fsdp)
+        return cls(parallel, available[:count] or None, fsdp)
 
     @property
     def global_devices(self) -> list[Any]:
@@ -99,7 +97,7 @@ class Devices:
 
     @property
     def axis_name(self) -> str | None:
-        """The mapped axis that a step is made with; none where the batch is one array."""
+        """Name of pmap's mapped axis, which a step reduces over; None for a mesh."""
         return AXIS if self.parallel == "pmap" else None
 
     @property
@@ -107,7 +105,7 @@ class Devices:
         """One axis, named as pmap's: over this host's devices for pmap, else over all.
 
         Arrays on it go into a pmapped function without a copy and without compiling
-        it a second time. With `fsdp` there are two, and rows are shared out over both.
+        it a second time. With `fsdp` there are two axes, and rows are sharded over both.
         """
         chosen = np.asarray(self.local if self.parallel == "pmap" else self.global_devices)
         if self.fsdp == 1:
@@ -118,21 +116,21 @@ class Devices:
 
     @property
     def rows(self) -> NamedSharding:
-        """Where the rows of a batch go."""
+        """Sharding of a batch's rows."""
         axes = self.mesh.axis_names
         return NamedSharding(self.mesh, PartitionSpec(axes if len(axes) > 1 else AXIS))
 
     @property
     def global_batch_sharding(self) -> NamedSharding:
-        """Where rows go that all devices of all hosts share: for what is encoded, not trained."""
+        """Sharding of rows over all devices of all hosts: for encoding, not for training."""
         if self.parallel == "mesh":
             return self.rows
         return batch_sharded(self.global_devices, AXIS)
 
     def to_global(self, tree: Any) -> Any:
-        """Arrays of this host's devices as arrays on the mesh of all hosts; no copy.
+        """Arrays of this host's devices as arrays on the mesh of all hosts, without a copy.
 
-        Every host must hold the same.
+        Every host must hold the same values.
         """
         if self.parallel == "mesh":
             return tree
@@ -145,7 +143,7 @@ class Devices:
         return jax.tree.map(one, tree)
 
     def check_batch(self, batch_size: int, accumulation_steps: int = 1) -> None:
-        """Raises an `MrlError` unless rows can be shared out evenly."""
+        """Raises an `MrlError` unless devices and parts get equally many rows."""
         parts = len(self.global_devices) * accumulation_steps
         if batch_size % parts:
             times = f" x {accumulation_steps} accumulation steps" if accumulation_steps > 1 else ""
@@ -159,17 +157,17 @@ class Devices:
         """Put a tree of arrays on every device of the mesh."""
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
-    def place_frozen(self, tree: Any, *, least: int = SHARED_FROM) -> Any:
-        """Put frozen arrays on every device, or a part of each on every one of `fsdp`."""
+    def place_frozen(self, tree: Any, *, least: int = SHARD_FROM) -> Any:
+        """Put frozen arrays on every device, or sharded over `fsdp` devices."""
         place = self.frozen_sharding
         return jax.tree.map(lambda x: jax.device_put(x, place(x, least=least)), tree)
 
-    def frozen_sharding(self, array: Any, *, least: int = SHARED_FROM) -> NamedSharding:
-        """Where a frozen array goes: cut along the longest of its axes that can be.
+    def frozen_sharding(self, array: Any, *, least: int = SHARD_FROM) -> NamedSharding:
+        """Sharding of a frozen array: along the longest axis that `fsdp` divides.
 
         Args:
-            array: or its shape, as `jax.ShapeDtypeStruct` has it.
-            least: entries from which on an array is cut; whole where none of its axes can be.
+            array: or a `jax.ShapeDtypeStruct`.
+            least: arrays of fewer entries are replicated, as are those without such an axis.
         """
         spec: list[str | None] = [None] * len(array.shape)
         even = [axis for axis, size in enumerate(array.shape) if size % self.fsdp == 0]
@@ -178,7 +176,7 @@ class Devices:
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
     def put_batch(self, batch: Rows) -> Rows:
-        """This host's rows onto its devices: [devices, rows, ...] for pmap, else global."""
+        """This host's rows onto its devices: [devices, rows, ...] for pmap, else a global array."""
         sharding = self.rows
         if self.parallel == "pmap":
             count = len(self.local)
@@ -190,29 +188,8 @@ class Devices:
             )
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
-    def compile_step(
-        self,
-        rebuild: Rebuild,
-        optimizer: optax.GradientTransformation,
-        config: LossConfig,
-        *,
-        accumulation_steps: int = 1,
-    ) -> Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]:
-        """The speech step, compiled."""
-        return self.compile(
-            make_train_step(
-                rebuild,
-                optimizer,
-                config,
-                accumulation_steps=accumulation_steps,
-                axis_name=self.axis_name,
-            )
-        )
-
-    def compile(
-        self, step: Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]
-    ) -> Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]:
-        """A step made with `axis_name`, compiled once a batch shape; it consumes its state."""
+    def compile(self, step: Step) -> Step:
+        """A step made with `axis_name`, compiled once for each batch shape; donates its state."""
         if self.parallel == "pmap":
             return jax.pmap(
                 step,

@@ -3,8 +3,8 @@
 A contrastive loss couples all rows, so that averaging the gradients of parts of a batch
 gives that of another loss: each part's own. Here all parts are embedded first, without
 keeping activations; the loss of the whole batch is differentiated at the embeddings; and
-each part is run again to carry its share of that gradient to the weights. One forward pass
-more, and the gradient is that of the whole batch (Gao et al., 2021, arXiv 2101.06983).
+each part is run again to carry its part of that gradient to the weights. For one more forward
+pass, the gradient is that of the whole batch (Gao et al., 2021, arXiv 2101.06983).
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from jax import lax
 from jaxtyping import Array
 
 Embed = Callable[[Any, Any], Any]
-"""(params, part of a batch) to embeddings: any pytree of arrays, one row a row of the part.
+"""(params, part of a batch) to embeddings: any pytree of arrays with a row for each of the part.
 
-Called twice on each part, and must give the same twice: a random key is part of the batch.
+Called twice on each part, with equal results: a random key must be part of the batch.
 """
 
 
 Loss = Callable[[Any, Any, Any], tuple[Array, Any]]
-"""(params, embeddings of the whole batch, the batch) to the loss and whatever else is told.
+"""(params, embeddings of the whole batch, the batch) to the loss and any auxiliary output.
 
-`params` is for what the loss itself trains, a temperature for one.
+`params` is for what is trained inside the loss, such as a temperature.
 """
 
 
@@ -62,8 +62,8 @@ def cached_value_and_grad(
 
         def add(total: Any, part: Array) -> tuple[Any, None]:
             piece = rows_of(batch, part, parts)
-            _, pull = jax.vjp(lambda params: embed(params, piece), params)
-            (gradient,) = pull(rows_of(at_embeddings, part, parts))
+            _, vjp = jax.vjp(lambda params: embed(params, piece), params)
+            (gradient,) = vjp(rows_of(at_embeddings, part, parts))
             return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, gradient), None
 
         start = jax.tree.map(lambda x: x.astype(jnp.float32), direct)
@@ -76,8 +76,8 @@ def cached_value_and_grad(
 def rows_of(tree: Any, part: Array, parts: int) -> Any:
     """Every `parts`-th row of [B, ...], from row `part` on: [B / parts, ...].
 
-    So each part has rows of all devices where the batch is one array over a mesh. Taken when
-    it is needed: the batch is not held a second time, in order of parts.
+    So each part has rows of all devices where the batch is one array over a mesh. Sliced when
+    needed: no second copy of the batch, in the order of parts, is held.
     """
     return jax.tree.map(
         lambda x: lax.dynamic_index_in_dim(

@@ -17,23 +17,21 @@ from tqdm import tqdm
 from mrl_jax.checkpoints.train_state import RunCheckpoints
 from mrl_jax.core.distributed import is_primary, should_stop
 from mrl_jax.core.errors import MrlError
-from mrl_jax.training.metrics_log import MetricsLog, _metrics_row
-from mrl_jax.training.state import Metrics, TrainState
-
-Step = Callable[[TrainState, Mapping[str, Any], Any], tuple[TrainState, Metrics]]
+from mrl_jax.training.metrics_log import MetricsLog, metrics_row
+from mrl_jax.training.state import Metrics, Step, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How long a run goes on and what it keeps.
+    """How long a run is, where it runs, and what it keeps.
 
     Attributes:
         steps: optimiser steps; 0 lets `epochs` decide.
         epochs: passes over the data, if `steps` is 0.
-        parallel: "pmap" or "mesh".
         devices: how many of a machine's devices to train on; 0 for all.
-        fsdp: of "mesh": devices that one copy of the frozen weights is shared out over, for
+        fsdp: of "mesh": devices that one copy of the frozen weights is sharded over, for
             towers that one device cannot hold.
+        parallel: "pmap" or "mesh".
         validate_every: steps between validations; 0 validates at the end only.
         checkpoint_every: steps between checkpoints; one is also written with every
             validation, at the end, and on SIGTERM.
@@ -44,9 +42,9 @@ class LoopConfig:
 
     steps: int = 0
     epochs: float = 1.0
-    parallel: Literal["pmap", "mesh"] = "pmap"
     devices: int = 0
     fsdp: int = 1
+    parallel: Literal["pmap", "mesh"] = "pmap"
     validate_every: int = 0
     checkpoint_every: int = 500
     keep_last: int = 1
@@ -71,7 +69,7 @@ class RunSummary:
     Attributes:
         step: the last step done.
         finished: False if SIGTERM stopped it first.
-        input_wait: share of the loop's time spent waiting for batches.
+        input_wait: fraction of the loop's time spent waiting for batches.
         compiled_shapes: different batch shapes that were seen.
     """
 
@@ -82,141 +80,176 @@ class RunSummary:
     compiled_shapes: int
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopInputs:
+    """What a loop runs on.
+
+    Attributes:
+        step: compiled, see `Devices.compile`.
+        frozen: frozen weights, where the step wants them.
+        batches: a generator of host batches from a given step on; it is closed at the end.
+        put_batch: a host batch onto the devices.
+        total_steps: where to end.
+        dims: names of the per-dim losses.
+        batch_size: pairs in a step, over all devices.
+        learning_rate: rate at a step, for the record.
+        identity: what a resumed run must agree on.
+        validate: validation scores by name.
+        score: which of them decides what is best.
+    """
+
+    step: Step
+    frozen: Mapping[str, Any]
+    batches: Callable[[int], Generator[Any, None, None]]
+    put_batch: Callable[[Any], Any]
+    total_steps: int
+    dims: tuple[int, ...]
+    batch_size: int
+    learning_rate: Callable[[int], Any]
+    identity: Mapping[str, Any]
+    validate: Callable[[TrainState], Mapping[str, float]] | None
+    score: str
+
+
 def run_loop(
     state: TrainState,
-    step_function: Step,
-    frozen: Mapping[str, Any],
-    batches: Callable[[int], Generator[Any, None, None]],
-    put_batch: Callable[[Any], Any],
+    inputs: LoopInputs,
     *,
     config: LoopConfig,
-    total_steps: int,
-    dims: tuple[int, ...],
-    batch_size: int,
-    learning_rate: Callable[[int], Any],
     checkpoints: RunCheckpoints,
-    identity: Mapping[str, Any],
     workdir: Path,
-    validate: Callable[[TrainState], Mapping[str, float]] | None,
-    score: str,
 ) -> RunSummary:
-    """Train from `state.step` to `total_steps`.
+    """Train from `state.step` to `inputs.total_steps`.
 
     The metrics of a step are read while the next one runs, so that the device never
     waits for the host.
 
     Args:
         state: consumed.
-        step_function: the compiled step.
-        frozen: frozen weights, where the step wants them.
-        batches: a generator from a given step on; it is closed at the end.
-        put_batch: a host batch onto the devices.
-        config: lengths and intervals.
-        total_steps: where to end.
-        dims: names of the per-dim losses.
-        batch_size: pairs in a step, over all devices.
-        learning_rate: rate at a step, for the record.
+        inputs: the step, its batches, and what is recorded.
+        config: intervals.
         checkpoints: where the state is saved.
-        identity: what a resumed run must agree on.
         workdir: gets metrics.jsonl and tensorboard/.
-        validate: validation scores by name.
-        score: which of them decides what is best.
 
     Raises:
         MrlError: a loss or gradient that is not finite; the last checkpoint is from before.
     """
-    start = int(np.asarray(state.step))
+    start = step = int(np.asarray(state.step))
     shapes: set[tuple[tuple[int, ...], ...]] = set()
-    waited = 0.0
-    pending: tuple[int, Metrics, float] | None = None
-    step = start
+    waited, total = 0.0, inputs.total_steps
     with (
         MetricsLog(workdir, start=start, tensorboard=config.tensorboard) as log,
         _sigterm() as stopped,
-        tqdm(
-            total=total_steps,
-            initial=start,
-            desc="training",
-            unit="step",
-            disable=not is_primary(),
-            # A log is no terminal: a line in ten seconds is enough there.
-            mininterval=0.1 if sys.stderr.isatty() else 10.0,
-        ) as bar,
-        contextlib.closing(batches(start)) as iterator,
+        _progress_bar(total, start) as bar,
+        contextlib.closing(inputs.batches(start)) as iterator,
     ):
-
-        def record(entry: tuple[int, Metrics, float]) -> None:
-            number, metrics, seconds = entry
-            row = _metrics_row(metrics, dims)
-            watched = [row[name] for name in ("loss", "gradient_norm", "weight_norm")]
-            if not np.isfinite(watched).all():
-                last = checkpoints.latest_step
-                raise MrlError(
-                    f"step {number}: the loss is {row['loss']}, the gradient's norm "
-                    f"{row['gradient_norm']}, the weights' {row['weight_norm']}: not finite, "
-                    "so training stopped. "
-                    + (f"The checkpoint of step {last} is whole" if last is not None else "")
-                    + ("" if last is not None else "There is no checkpoint yet"),
-                    where=workdir,
-                    hint="lower optim.learning_rate, or set loss.temperature higher",
-                )
-            row["learning_rate"] = float(learning_rate(number - 1))
-            row["pairs_per_second"] = batch_size / seconds
-            log.write("train", number, row)
-            bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['pairs_per_second']:.0f} pairs/s")
-
-        def save(scores: Mapping[str, float] | None = None) -> None:
-            value = None if scores is None else scores[score]
-            checkpoints.save(step, state, identity, value)
-
+        records = _Records(inputs, checkpoints, log, bar, workdir)
         ending = should_stop(step, stopped)
-        begun = last_time = time.perf_counter()
-        while step < total_steps and not ending:
+        begun = records.last_time
+        while step < total and not ending:
             asked = time.perf_counter()
             batch = next(iterator)
             waited += time.perf_counter() - asked
             shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
-            state, metrics = step_function(state, frozen, put_batch(batch))
-            if pending is not None:
-                record(pending)
+            state, metrics = inputs.step(state, inputs.frozen, inputs.put_batch(batch))
+            records.write_pending()
             step += 1
-            now = time.perf_counter()
-            pending, last_time = (step, metrics, now - last_time), now
-            bar.update()
-            validating = validate is not None and (
-                step == total_steps or _is_due(step, config.validate_every)
+            records.add(step, metrics)
+            validating = inputs.validate is not None and (
+                step == total or _is_due(step, config.validate_every)
             )
-            saving = step == total_steps or _is_due(step, config.checkpoint_every)
+            saving = step == total or _is_due(step, config.checkpoint_every)
             ending = should_stop(step, stopped)
             if validating or saving or ending:
-                record(pending)  # Nothing that is not finite is ever saved.
-                pending = None
-            if validating and validate is not None:
-                try:
-                    scores = validate(state)
-                except BaseException:
-                    save()  # What was trained is not lost with a validation that fails.
-                    raise
-                log.write("validation", step, scores)
-                if is_primary():
-                    bar.write(f"step {step}: {score} {scores[score]:.4f}")
-                save(scores)
-            elif saving:
-                save()
-            if pending is None:
-                last_time = time.perf_counter()
+                records.write_pending()  # Nothing that is not finite is ever saved.
+                if validating:
+                    records.validate(step, state)
+                else:
+                    records.save(step, state)
+                records.last_time = time.perf_counter()
         elapsed = time.perf_counter() - begun
-        if ending and step < total_steps:
-            if pending is not None:
-                record(pending)
-            if step > start:
-                save()
     return RunSummary(
         state=state,
         step=step,
-        finished=step >= total_steps,
+        finished=step >= total,
         input_wait=waited / elapsed if step > start else 0.0,
         compiled_shapes=len(shapes),
+    )
+
+
+class _Records:
+    """What a loop writes: metrics one step late, scores, checkpoints."""
+
+    def __init__(
+        self,
+        inputs: LoopInputs,
+        checkpoints: RunCheckpoints,
+        log: MetricsLog,
+        bar: Any,
+        workdir: Path,
+    ):
+        self._inputs, self._checkpoints, self._log, self._bar = inputs, checkpoints, log, bar
+        self._workdir = workdir
+        self._pending: tuple[int, Metrics, float] | None = None
+        self.last_time = time.perf_counter()
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Metrics of a step that may still be running."""
+        now = time.perf_counter()
+        self._pending, self.last_time = (step, metrics, now - self.last_time), now
+        self._bar.update()
+
+    def write_pending(self) -> None:
+        """Wait for the metrics added last, if any, and write them."""
+        if self._pending is None:
+            return
+        step, metrics, seconds = self._pending
+        self._pending = None
+        row = metrics_row(metrics, self._inputs.dims)
+        if not np.isfinite([row[name] for name in ("loss", "gradient_norm", "weight_norm")]).all():
+            last = self._checkpoints.latest_step
+            kept = "There is no checkpoint yet"
+            raise MrlError(
+                f"step {step}: the loss is {row['loss']}, the gradient's norm "
+                f"{row['gradient_norm']}, the weights' {row['weight_norm']}: not finite, "
+                "so training stopped. "
+                + (kept if last is None else f"The checkpoint of step {last} is whole"),
+                where=self._workdir,
+                hint="lower optim.learning_rate, or set loss.temperature higher",
+            )
+        row["learning_rate"] = float(self._inputs.learning_rate(step - 1))
+        row["pairs_per_second"] = self._inputs.batch_size / seconds
+        self._log.write("train", step, row)
+        self._bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['pairs_per_second']:.0f} pairs/s")
+
+    def validate(self, step: int, state: TrainState) -> None:
+        """Score the state, and save it with its score."""
+        assert self._inputs.validate is not None
+        try:
+            scores = self._inputs.validate(state)
+        except BaseException:
+            self.save(step, state)  # What was trained is not lost with a validation that fails.
+            raise
+        self._log.write("validation", step, scores)
+        score = scores[self._inputs.score]
+        if is_primary():
+            self._bar.write(f"step {step}: {self._inputs.score} {score:.4f}")
+        self.save(step, state, score)
+
+    def save(self, step: int, state: TrainState, score: float | None = None) -> None:
+        """Write a checkpoint."""
+        self._checkpoints.save(step, state, self._inputs.identity, score)
+
+
+def _progress_bar(total: int, start: int) -> Any:
+    return tqdm(
+        total=total,
+        initial=start,
+        desc="training",
+        unit="step",
+        disable=not is_primary(),
+        # A log is no terminal: a line in ten seconds is enough there.
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
     )
 
 
@@ -228,7 +261,7 @@ def _is_due(step: int, every: int) -> bool:
 def _sigterm() -> Iterator[threading.Event]:
     """An event that SIGTERM sets: what a cluster sends before it takes the machine away."""
     event = threading.Event()
-    # Of several hosts JAX's own handler hears it, and tells the others (`should_stop`).
+    # Of several hosts JAX's own handler gets it, and informs the others (`should_stop`).
     if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
         yield event
         return

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from mrl_jax.core.distributed import is_primary
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import write_text
 from mrl_jax.training.state import Metrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -31,10 +31,7 @@ class MetricsLog:
             return
         path = workdir / METRICS_FILE
         kept = [row for row in read_metrics(path) if row["step"] <= start]
-        partial = path.with_name(f".{METRICS_FILE}")
-        lines = [json.dumps(row) + "\n" for row in kept]
-        partial.write_text("".join(lines), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
         self._events = _event_writer(workdir / "tensorboard", start) if tensorboard else None
 
@@ -68,7 +65,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _metrics_row(metrics: Metrics, dims: tuple[int, ...]) -> dict[str, float]:
+def metrics_row(metrics: Metrics, dims: tuple[int, ...]) -> dict[str, float]:
+    """A step's metrics as numbers, with `loss/DIM` for each entry of `loss_per_dim`."""
     values = {name: np.asarray(value) for name, value in metrics.items()}
     per_dim = values.pop("loss_per_dim")
     row = {name: float(value) for name, value in values.items()}

@@ -1,7 +1,6 @@
 """The optimiser and its schedule."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -28,14 +27,14 @@ class OptimConfig:
         name: "adamw", or "adafactor": second moments by rows and columns only and no first
             ones, so that the optimiser's state is small beside the weights.
         learning_rate: at its peak.
-        schedule: how it falls after the warm-up; to 0 unless "constant".
-        warmup_fraction: share of all steps in which it rises.
-        weight_decay: on kernels only, never on biases or the temperature.
+        schedule: its decay after the warm-up; to 0 unless "constant".
+        warmup_fraction: fraction of all steps in which it rises.
+        weight_decay: on kernels only (`decay_mask`), never on biases, norms or the temperature.
         b1, b2, epsilon: Adam's; Adafactor reads none of them.
-        clip_norm: global norm that gradients are cut to; None leaves them.
+        clip_norm: global norm that gradients are clipped to; None does not clip.
         accumulation_steps: equal parts that a device's rows are run in, one after the
             other. The gradient is that of the whole batch, all of whose rows are each
-            other's negatives; memory is that of a part, and a forward pass comes on top.
+            other's negatives; memory is that of a part, at the price of one more forward pass.
     """
 
     name: Optimizer = "adamw"
@@ -86,7 +85,7 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
         fall = optax.cosine_decay_schedule(peak, rest)
     rate = fall
     if warmup:
-        # From above 0, so that the first step already counts.
+        # From above 0, so that the first step already changes the weights.
         rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
         rate = optax.join_schedules([rise, fall], [warmup])
 
@@ -97,27 +96,33 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
     return at
 
 
-def kernels_by_name(params: Any) -> Any:
-    """True at kernels; where layers are stacked, norms and biases have two axes as well."""
-    return jax.tree.map_with_path(lambda path, _: "kernel" in jax.tree_util.keystr(path), params)
+DECAYED = ("kernel", "direction")
+"""Names of the leaves that weight decay is for: matrices, and convolutions' filters."""
+
+
+def decay_mask(params: Any) -> Any:
+    """True at the leaves that are decayed: by name, as stacked norms and biases have two axes."""
+
+    def is_kernel(path: Any, _: Any) -> bool:
+        return any(name in jax.tree_util.keystr(path) for name in DECAYED)
+
+    return jax.tree.map_with_path(is_kernel, params)
 
 
 def make_optimizer(
-    config: OptimConfig, steps: int, *, decayed: Callable[[Any], Any] | None = None
+    config: OptimConfig, steps: int, *, rate: optax.Schedule | None = None
 ) -> optax.GradientTransformation:
     """Clipping, AdamW or Adafactor, and the range of a trained temperature.
 
     Args:
         config: rates and moments.
         steps: of the whole run.
-        decayed: True at the leaves that weight decay is for; those of two axes or more by
-            default.
+        rate: another schedule than `learning_rate(config, steps)`.
     """
-    decayed = _kernels if decayed is None else decayed
     parts = []
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    rate = learning_rate(config, steps)
+    rate = learning_rate(config, steps) if rate is None else rate
     if config.name == "adamw":
         parts.append(
             optax.adamw(
@@ -126,15 +131,15 @@ def make_optimizer(
                 b2=config.b2,
                 eps=config.epsilon,
                 weight_decay=config.weight_decay,
-                mask=decayed,
+                mask=decay_mask,
             )
         )
     else:
-        # Rates as Adam's: absolute, not a share of each weight's own size.
+        # Rates as Adam's: absolute, not relative to each weight's own size.
         parts += [
             optax.scale_by_factored_rms(),
             optax.clip_by_block_rms(1.0),
-            optax.add_decayed_weights(config.weight_decay, decayed),
+            optax.add_decayed_weights(config.weight_decay, decay_mask),
             optax.scale_by_learning_rate(rate),
         ]
     parts.append(_keep_temperature_in_range())
@@ -152,12 +157,8 @@ def _optax_promotion() -> Any:
     return jax.numpy_dtype_promotion("standard")
 
 
-def _kernels(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
-
 def _keep_temperature_in_range() -> optax.GradientTransformation:
-    """Cuts the update, not the gradient: at a bound the way back stays open."""
+    """Clips the update, not the gradient, so that the temperature can leave a bound again."""
     low, high = (jnp.log(jnp.float32(bound)) for bound in TEMPERATURE_RANGE)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

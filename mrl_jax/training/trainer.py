@@ -1,187 +1,258 @@
-"""What every run does around its own part: hosts agree, steps are run, the best state is found."""
+"""One run: its task prepares it, the loop trains, and the task exports the best state."""
 
 import dataclasses
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
+
+import optax
 
 from mrl_jax.checkpoints.train_state import RunCheckpoints
 from mrl_jax.core.config import to_json
-from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary, run_on_primary
 from mrl_jax.core.files import write_json
 from mrl_jax.evaluation.scoring import RetrievalResult
 from mrl_jax.nn import param_tree
+from mrl_jax.training.config import RunConfig
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.loop import LoopConfig, RunSummary, Step, run_loop
-from mrl_jax.training.optim import OptimConfig, learning_rate
-from mrl_jax.training.state import TrainState
-
-Say = Callable[[str], None]
-
-
-@runtime_checkable
-class RunConfig(Protocol):
-    """What all experiments have."""
-
-    @property
-    def train(self) -> LoopConfig: ...
-
-    @property
-    def optim(self) -> OptimConfig: ...
-
-    @property
-    def data(self) -> Any: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """How the steps of a run ended.
-
-    Attributes:
-        summary: of the loop.
-        state: of the best step; of the last where the run was stopped.
-        step: that step.
-        score: its own; None where nothing was validated.
-    """
-
-    summary: RunSummary
-    state: TrainState
-    step: int
-    score: float | None
-
-
-def begin(config: RunConfig, devices: Devices | None, log: Say) -> tuple[Devices, Say]:
-    """The devices of a run, and what it is told through: of several hosts, the first says all.
-
-    Args:
-        config: of the run; its batch must be shared out evenly.
-        devices: those that `config.train` names by default.
-        say: told what happens.
-
-    Raises:
-        MrlError: hosts with other configs; devices that are not there; an uneven batch.
-    """
-    assert_equal_across_hosts({"config": json.dumps(to_json(config), sort_keys=True, default=str)})
-    if devices is None:
-        train = config.train
-        devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
-    devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
-    return devices, log if is_primary() else _silent
-
-
-def run_steps(
-    config: RunConfig,
-    workdir: Path,
-    devices: Devices,
-    step: Step,
-    state: TrainState,
-    frozen: Mapping[str, Any],
-    batches: Callable[[int], Generator[Any, None, None]],
-    *,
-    steps: int,
-    dims: tuple[int, ...],
-    identity: Mapping[str, Any],
-    data_digest: str,
-    validate: Callable[[TrainState], Mapping[str, float]] | None,
-    score: str,
-    log: Say,
-) -> Trained:
-    """Train, from the last checkpoint on where there is one, and find the best state.
-
-    Args:
-        config: lengths, intervals, the rate.
-        workdir: gets checkpoints/, metrics.jsonl and the config.
-        devices: where the run lives.
-        step: compiled.
-        state, frozen: where the step wants them; the state is consumed.
-        batches: this host's rows from a step on.
-        steps: of the whole run.
-        dims: names of the per-dim losses.
-        identity: what a resumed run must agree on.
-        data_digest: of what is trained on, for the record.
-        validate, score: scores by name, and which of them decides what is best.
-        say: told what happens.
-    """
-    record = {**to_json(config), "data_digest": data_digest}
-    with RunCheckpoints(
-        workdir / "checkpoints",
-        keep_last=config.train.keep_last,
-        keep_best=config.train.keep_best,
-    ) as checkpoints:
-        if checkpoints.latest_step is not None:
-            state = checkpoints.restore(checkpoints.latest_step, state, identity)
-            log(f"resumed from step {checkpoints.latest_step}")
-            log_config_changes(record, workdir, log)
-        if is_primary():
-            write_json(workdir / CONFIG_FILE, record)
-        summary = run_loop(
-            state,
-            step,
-            frozen,
-            batches,
-            devices.put_batch,
-            config=config.train,
-            total_steps=steps,
-            dims=dims,
-            batch_size=config.data.batch.batch_size,
-            learning_rate=learning_rate(config.optim, steps),
-            checkpoints=checkpoints,
-            identity=identity,
-            workdir=workdir,
-            validate=validate,
-            score=score,
-        )
-        if not summary.finished:
-            log(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
-            return Trained(summary, summary.state, summary.step, None)
-        best, state = checkpoints.best_step or summary.step, summary.state
-        if best != summary.step:
-            state = checkpoints.restore(best, state, identity)
-        return Trained(summary, state, best, checkpoints.best_score)
-
-
-def _silent(line: str) -> None:
-    """What the first host says is enough."""
-    del line
-
-
-def check_dims(dims: tuple[int, ...], width: int, where: object) -> None:
-    """Raises an `MrlError` for a dim that the text tower does not have."""
-    for dim in dims:
-        if not 1 <= dim <= width:
-            raise MrlError(
-                f"loss.dims has {dim}, expected 1 to {width}, the width of the text tower",
-                where=where,
-                hint=f"for instance loss.dims={_halves(width)}",
-            )
-
-
-def _halves(width: int) -> str:
-    dims = [width >> shift for shift in range(4) if width >> shift]
-    return "[" + ",".join(map(str, dims)) + "]"
-
-
-SCORE = "ndcg@10"
-
+from mrl_jax.training.loop import LoopInputs, RunSummary, run_loop
+from mrl_jax.training.optim import learning_rate, make_optimizer
+from mrl_jax.training.state import Log, Step, TrainState, init_state, trained_leaves
 
 CONFIG_FILE = "experiment.json"
 
 
-def check_whole(fsdp: int) -> None:
-    """Raises an `MrlError` where weights are to be shared out: frozen ones only can be."""
-    if fsdp != 1:
-        raise MrlError(
-            f"train.fsdp is {fsdp}, and shares out frozen weights: this stage trains its own",
-            hint="leave train.fsdp out",
+SCORE = "ndcg@10"
+"""What decides which state is best, where a run is validated by retrieval."""
+
+
+Config = TypeVar("Config", bound=RunConfig, contravariant=True)
+Info = TypeVar("Info", covariant=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run before its first step.
+
+    Attributes:
+        weights: makes the initial trained weights, a nested dict; called once, so that only the
+            state holds them.
+        frozen: frozen weights by path, where the step wants them.
+        make_step: the step, a pure function, given the optimiser.
+        batches: this host's rows from a step on.
+        steps: of the whole run.
+        identity: what a resumed run must agree on, beside the shapes of the trained leaves.
+        data_digest: of what is trained on, for the record.
+        dims: names of the per-dim losses.
+        validate: scores of a state by name; None where nothing is validated.
+        score: which of them decides what is best, the highest.
+        parameters: of the whole model; None where all of them are trained.
+        data: how many examples of what, for the log; `details` ends its line.
+        parts: whatever `Task.export` needs.
+    """
+
+    weights: Callable[[], Mapping[str, Any]]
+    frozen: Mapping[str, Any]
+    make_step: Callable[[optax.GradientTransformation], Step]
+    batches: Callable[[int], Generator[Any, None, None]]
+    steps: int
+    identity: Mapping[str, Any]
+    data_digest: str
+    dims: tuple[int, ...] = ()
+    validate: Callable[[TrainState], Mapping[str, float]] | None = None
+    score: str = SCORE
+    parameters: int | None = None
+    data: str
+    details: str = ""
+    parts: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The state that is exported.
+
+    Attributes:
+        state: of the step with the highest score; of the last where nothing was validated.
+        step: its number.
+        score: its own; None where nothing was validated.
+    """
+
+    state: TrainState
+    step: int
+    score: float | None
+
+    def scores(self, name: str = SCORE) -> dict[str, float]:
+        """The score by its name, as the exported folder records it."""
+        return {} if self.score is None else {name: self.score}
+
+
+@runtime_checkable
+class Task(Protocol[Config, Info]):
+    """A kind of training: all that it does not share with the others."""
+
+    def prepare(self, config: Config, workdir: Path, devices: Devices, log: Log) -> Prepared:
+        """Read and check the data and the model.
+
+        Raises:
+            MrlError: whatever is wrong with them.
+        """
+        ...
+
+    def export(self, config: Config, workdir: Path, prepared: Prepared, best: Best) -> None:
+        """Write the exported folder; called on the first host only."""
+        ...
+
+    def exported(self, workdir: Path) -> tuple[Path, Info]:
+        """The exported folder, and what it holds."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult(Generic[Info]):
+    """What a run gives back.
+
+    Attributes:
+        summary: how the loop ended.
+        folder: the exported model or tower, if the run finished.
+        info: what it holds.
+    """
+
+    summary: RunSummary
+    folder: Path | None = None
+    info: Info | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps were done."""
+        return self.summary.finished
+
+
+class RunOptions(TypedDict, total=False):
+    """What `run` and the functions over it take by name.
+
+    Attributes:
+        devices: those that `config.train` names by default.
+        log: called with a line for whatever happens, on the first host only; `print` by default.
+    """
+
+    devices: Devices | None
+    log: Log
+
+
+def run(
+    task: Task[Config, Info],
+    config: Config,
+    workdir: Path,
+    **options: Unpack[RunOptions],
+) -> RunResult[Info]:
+    """Train, from the last checkpoint on where there is one, and export the best state.
+
+    Args:
+        task: the kind of training.
+        config: of that kind.
+        workdir: gets checkpoints/, metrics.jsonl, the config, and what the task writes.
+        options: see `RunOptions`.
+
+    Raises:
+        MrlError: hosts with other configs; devices that are not there; an uneven batch;
+            whatever is wrong with the data, the model or a checkpoint.
+    """
+    devices, log = options.get("devices"), options.get("log", print)
+    train, batch_size = config.train, config.data.batch.batch_size
+    assert_equal_across_hosts({"config": json.dumps(to_json(config), sort_keys=True, default=str)})
+    if devices is None:
+        devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
+    devices.check_batch(batch_size, config.optim.accumulation_steps)
+    log = log if is_primary() else _silent
+    prepared = task.prepare(config, workdir, devices, log)
+    summary, best = _train(config, workdir, devices, prepared, log)
+    if best is None:
+        log(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
+        return RunResult(summary)
+    run_on_primary(lambda: task.export(config, workdir, prepared, best))
+    folder, info = task.exported(workdir)
+    log(f"model of step {best.step} in {folder}; input wait {summary.input_wait:.1%} of the time")
+    return RunResult(summary, folder, info)
+
+
+def _train(
+    config: RunConfig, workdir: Path, devices: Devices, prepared: Prepared, log: Log
+) -> tuple[RunSummary, Best | None]:
+    """Run the steps that are left, and find the best state; None if SIGTERM stopped the run."""
+    train, optimizer = config.train, make_optimizer(config.optim, prepared.steps)
+    state = devices.replicate(init_state(prepared.weights(), optimizer))
+    _log_summary(config, devices, prepared, state, log)
+    leaves = {path: list(shape) for path, shape in trained_leaves(state.trained).items()}
+    identity = {"trained leaves": leaves, **prepared.identity}
+    record = {**to_json(config), "data_digest": prepared.data_digest}
+    with RunCheckpoints(
+        workdir / "checkpoints", keep_last=train.keep_last, keep_best=train.keep_best
+    ) as checkpoints:
+        if checkpoints.latest_step is not None:
+            state = checkpoints.restore(checkpoints.latest_step, state, identity)
+            log(f"resumed from step {checkpoints.latest_step}")
+            _log_config_changes(record, workdir, log)
+        if is_primary():
+            write_json(workdir / CONFIG_FILE, record)
+        inputs = LoopInputs(
+            step=devices.compile(prepared.make_step(optimizer)),
+            frozen=prepared.frozen,
+            batches=prepared.batches,
+            put_batch=devices.put_batch,
+            total_steps=prepared.steps,
+            dims=prepared.dims,
+            batch_size=config.data.batch.batch_size,
+            learning_rate=learning_rate(config.optim, prepared.steps),
+            identity=identity,
+            validate=prepared.validate,
+            score=prepared.score,
         )
+        summary = run_loop(state, inputs, config=train, checkpoints=checkpoints, workdir=workdir)
+        if not summary.finished:
+            return summary, None
+        step, state = checkpoints.best_step or summary.step, summary.state
+        if step != summary.step:
+            state = checkpoints.restore(step, state, identity)
+        return summary, Best(state, step, checkpoints.best_score)
 
 
-def log_config_changes(
-    record: Mapping[str, Any], workdir: Path, log: Callable[[str], None]
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether the run in this folder has begun."""
+    return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
+
+
+def scores_of(results: Sequence[RetrievalResult]) -> dict[str, float]:
+    """nDCG@10 at each dimension; that of the widest also by its bare name."""
+    widest = max(results, key=lambda result: result.dim)
+    return {
+        SCORE: widest.means[SCORE],
+        **{f"{SCORE}/{result.dim}": result.means[SCORE] for result in results},
+    }
+
+
+def _log_summary(
+    config: RunConfig, devices: Devices, prepared: Prepared, state: TrainState, log: Log
 ) -> None:
-    """A resumed run may have another config or data; what differs is said, never just taken."""
+    """One line: how much is trained, on what, for how long, where."""
+    trained = param_tree.count(param_tree.flatten(state.trained))
+    whole = trained if prepared.parameters is None else prepared.parameters
+    parts = config.optim.accumulation_steps
+    log(
+        f"{config.name}: {trained:,} trained of {whole:,} parameters, {prepared.data}, "
+        f"{prepared.steps:,} steps of {config.data.batch.batch_size}"
+        f"{f' in {parts} part(s)' if parts > 1 else ''} on {len(devices.global_devices)} "
+        f"device(s) by {devices.parallel}{prepared.details}"
+    )
+
+
+def _silent(line: str) -> None:
+    """What the first host logs is enough."""
+    del line
+
+
+def _log_config_changes(record: Mapping[str, Any], workdir: Path, log: Log) -> None:
+    """A resumed run may have another config or data; what differs is logged."""
     path = workdir / CONFIG_FILE
     if not path.is_file():
         return
@@ -192,14 +263,5 @@ def log_config_changes(
     now = param_tree.flatten(record)
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
-        told = ", ".join(f"{name} {before.get(name)} → {now[name]}" for name in changed)
-        log(f"note: the config has changed since the run began: {told}")
-
-
-def scores_of(results: Sequence[RetrievalResult]) -> dict[str, float]:
-    """nDCG@10 at each dimension; that of the widest also by its bare name."""
-    widest = max(results, key=lambda result: result.dim)
-    return {
-        SCORE: widest.means[SCORE],
-        **{f"{SCORE}/{result.dim}": result.means[SCORE] for result in results},
-    }
+        listed = ", ".join(f"{name} {before.get(name)} → {now[name]}" for name in changed)
+        log(f"note: the config has changed since the run began: {listed}")

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from loopback_hub import COMMIT, Handler, Hub, closed_port, environment, serving
-from tiny_towers import QWEN3_JSON
+from tiny_checkpoints import CONFIGS, make_checkpoint
 
 from converters.convert import convert
-from converters.random_init import random_init
 
 OTHERS = {
     "tokenizer.json": b'{"version": "1.0"}',
@@ -38,9 +37,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("checkpoint")
-    (root / "config.json").write_text(json.dumps(QWEN3_JSON))
-    random_init("qwen3", root / "config.json", root / "made")
-    return root / "made"
+    return make_checkpoint("qwen3", root / "made")
 
 
 def published(checkpoint: Path) -> dict[str, bytes]:
@@ -140,7 +137,7 @@ def test_a_pickle_is_fetched_only_where_there_is_nothing_better(hub, checkpoint,
 
 def test_what_the_hub_refuses_is_one_line(hub, checkpoint, tmp_path):
     hub.models["org/tiny"] = published(checkpoint)
-    hub.models["org/bare"] = {"config.json": json.dumps(QWEN3_JSON).encode()}
+    hub.models["org/bare"] = {"config.json": json.dumps(CONFIGS["qwen3"]).encode()}
     out = str(tmp_path / "out")
     results = run(
         environment(tmp_path / "home", hub.url),

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny_towers import HUBERT_JSON, QWEN3_JSON
+from tiny_checkpoints import CONFIGS
 
 from converters.convert import convert
 from converters.random_init import random_init
@@ -16,13 +16,13 @@ from mrl_jax.core.errors import MrlError
 
 ROPE = {"rope_type": "default", "rope_theta": 1e6}
 QWEN3: dict[str, Any] = {
-    **{name: value for name, value in QWEN3_JSON.items() if name != "rope_theta"},
+    **{name: value for name, value in CONFIGS["qwen3"].items() if name != "rope_theta"},
     "architectures": ["Qwen3Model"],
     "num_hidden_layers": 3,
     "rope_parameters": ROPE,
 }
 HUBERT: dict[str, Any] = {
-    **HUBERT_JSON,
+    **CONFIGS["hubert"],
     "architectures": ["HubertModel"],
     "num_hidden_layers": 3,
     "mask_time_prob": 0.0,

@@ -7,10 +7,10 @@ from mrl_jax.core.errors import MrlError
 
 
 def parser() -> CommandParser:
-    program = CommandParser(prog="tool", allow_abbrev=False)
+    program = CommandParser(prog="tool")
     program.add_argument("--verbose", action="store_true")
     commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    convert = commands.add_parser("convert", allow_abbrev=False)
+    convert = commands.add_parser("convert")
     convert.add_argument("source")
     convert.add_argument("--dtype", choices=("float32", "bfloat16"))
     convert.add_argument("--overwrite", action="store_true")
@@ -51,10 +51,15 @@ def test_a_wrong_command_line_names_the_nearest(line, message):
 
 
 def test_options_may_stand_between_positional_arguments():
-    program = CommandParser(prog="tool", allow_abbrev=False)
+    program = CommandParser(prog="tool")
     program.add_argument("--steps", type=int)
     program.add_argument("fields", nargs="*")
     args = program.parse_intermixed_args(["a=1", "--steps", "3", "b=2"])
     assert (args.steps, args.fields) == (3, ["a=1", "b=2"])
     with pytest.raises(MrlError, match=r"no option --step\. Did you mean --steps\?"):
         program.parse_intermixed_args(["a=1", "--step", "3", "b=2"])
+
+
+def test_a_description_keeps_its_lines():
+    program = CommandParser(prog="tool", description="What it does:\n\n    tool --option")
+    assert "What it does:\n\n    tool --option" in program.format_help()

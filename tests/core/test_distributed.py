@@ -1,12 +1,9 @@
-"""Several processes, one run: `train.py` itself, two of it, against one; and what they refuse."""
+"""Several processes, one run: two processes of `train.py` against one; and what they refuse."""
 
 import itertools
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_ctc
 import tiny_run
+from forked_train import ForkedTrain, ForkServer
 from repository import ROOT
 
 import mrl_jax
@@ -44,27 +42,45 @@ def world(tmp_path_factory):
     return root
 
 
-def start(
-    world: Path,
-    workdir: str,
-    *words: object,
-    devices: int = 1,
-    config: str = "tiny.py",
-    cwd: Path = ROOT,
-):
-    command = [
-        *(sys.executable, ROOT / "train.py", "--config", world / config),
-        *("--workdir", world / workdir, *CHANGES, *words),
-    ]
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        list(map(str, command)),
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def launch(world, tmp_path_factory):
+    """A function that starts `train.py` of this world in a process of its own."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    numbers = itertools.count()
+    with ForkServer() as server:
+
+        def start(
+            workdir: str,
+            *words: object,
+            devices: int = 1,
+            config: str = "tiny.py",
+            cwd: Path = ROOT,
+        ) -> ForkedTrain:
+            command = ["--config", world / config, "--workdir", world / workdir, *CHANGES, *words]
+            output = outputs / str(next(numbers))
+            return server.start(list(map(str, command)), devices=devices, cwd=cwd, output=output)
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def launch_pair(launch):
+    """A function that starts two processes of one device each, as two hosts of one run."""
+
+    def pair(
+        workdir: str,
+        *words: object,
+        second: tuple[object, ...] = (),
+        config: str = "tiny.py",
+        cwd: tuple[Path, Path] = (ROOT, ROOT),
+    ) -> list[ForkedTrain]:
+        hosts = ("--coordinator", f"localhost:{free_port()}", "--processes", 2, "--process")
+        return [
+            launch(workdir, *hosts, 0, *words, config=config, cwd=cwd[0]),
+            launch(workdir, *hosts, 1, *words, *second, config=config, cwd=cwd[1]),
+        ]
+
+    return pair
 
 
 def free_port() -> int:
@@ -73,41 +89,19 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def pair(
-    world: Path,
-    workdir: str,
-    *words: object,
-    second: tuple[object, ...] = (),
-    config: str = "tiny.py",
-    cwd: tuple[Path, Path] = (ROOT, ROOT),
-):
-    """Two processes of one device each; their output."""
-    port = free_port()
-    hosts = ("--coordinator", f"localhost:{port}", "--processes", 2, "--process")
-    return [
-        start(world, workdir, *hosts, 0, *words, config=config, cwd=cwd[0]),
-        start(world, workdir, *hosts, 1, *words, *second, config=config, cwd=cwd[1]),
-    ]
-
-
-def ended(process, status: int = 0) -> tuple[str, str]:
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == status, err[-3000:]
-    return out, err
-
-
 @pytest.mark.slow
-def test_two_hosts_are_one_run(world):
-    def stores(name: str) -> tuple[str, ...]:
+def test_two_hosts_are_one_run(world, launch, launch_pair):
+    def caches(name: str) -> tuple[str, ...]:
         speech = f"data.speech_cache={world / f'speech {name}'}"
-        return f"data.store={world / f'store {name}'}", speech, "data.speech_cache_dtype=float32"
+        return (
+            f"data.document_cache={world / f'documents {name}'}",
+            speech,
+            "data.speech_cache_dtype=float32",
+        )
 
-    ended(start(world, "one", *stores("one"), devices=2))
-    both = pair(world, "two", *stores("two"))
-    (first, _), (second, _) = map(ended, both)
+    launch("one", *caches("one"), devices=2).ended()
+    both = launch_pair("two", *caches("two"))
+    (first, _), (second, _) = (process.ended() for process in both)
     assert "on 2 device(s)" in first
     # Gloo's own line aside, the second has nothing to say.
     assert all("Gloo" in line for line in second.splitlines())
@@ -122,7 +116,7 @@ def test_two_hosts_are_one_run(world):
     scores = [mrl_jax.Embedder.load(world / name).info.scores for name in ("one", "two")]
     assert scores[0] == pytest.approx(scores[1])
     # The same command goes on with it, on another number of hosts.
-    ended(start(world, "two", "train.steps=8", "train.validate_every=0", devices=2))
+    launch("two", "train.steps=8", "train.validate_every=0", devices=2).ended()
     rows = read_metrics(world / "two" / "metrics.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 9))
 
@@ -152,7 +146,7 @@ def get_config():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["text", "ctc"])
-def test_the_other_stages_run_on_two_hosts_too(world, stage):
+def test_the_other_stages_run_on_two_hosts_too(world, launch, launch_pair, stage):
     """Rows of a batch, its loss and the exported tower are those of one process."""
     changes = ("train.steps=3", "train.validate_every=0")
     if stage == "ctc":
@@ -172,10 +166,10 @@ def test_the_other_stages_run_on_two_hosts_too(world, stage):
         for name, place in places.items():
             text = text.replace(name, repr(str(place)))
         config.write_text(text)
-    one = start(world, f"{stage} one", *changes, devices=2, config=config.name)
-    both = pair(world, f"{stage} two", *changes, config=config.name)
+    one = launch(f"{stage} one", *changes, devices=2, config=config.name)
+    both = launch_pair(f"{stage} two", *changes, config=config.name)
     for process in (one, *both):
-        ended(process)
+        process.ended()
     found, expected = (
         [row["loss"] for row in read_metrics(world / name / "metrics.jsonl") if "loss" in row]
         for name in (f"{stage} two", f"{stage} one")
@@ -188,25 +182,25 @@ def test_the_other_stages_run_on_two_hosts_too(world, stage):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_host_stops_both_at_one_step(world):
+def test_a_signal_to_one_host_stops_both_at_one_step(world, launch_pair):
     longer = ("train.steps=100000", "train.checkpoint_every=0", "train.validate_every=0")
-    processes = pair(world, "stopped", *longer)
+    processes = launch_pair("stopped", *longer)
     metrics = world / "stopped" / "metrics.jsonl"
     for _ in range(600):
         if metrics.is_file() and len(read_metrics(metrics)) > 3:
             break
         time.sleep(0.2)
     processes[1].send_signal(signal.SIGTERM)
-    (first, _), _ = (ended(process, 143) for process in processes)
+    (first, _), _ = (process.ended(143) for process in processes)
     assert "stopped by SIGTERM after step" in first
     steps = [int(path.name) for path in (world / "stopped" / "checkpoints").glob("[0-9]*")]
     assert steps == [read_metrics(metrics)[-1]["step"]]
 
 
 @pytest.mark.slow
-def test_hosts_that_disagree_are_named(world):
-    for process in pair(world, "none", second=("optim.learning_rate=1e-2",)):
-        _, err = ended(process, 2)
+def test_hosts_that_disagree_are_named(world, launch_pair):
+    for process in launch_pair("none", second=("optim.learning_rate=1e-2",)):
+        _, err = process.ended(2)
         lines = [line for line in err.splitlines() if line.startswith("error:")]
         assert len(lines) == 1
         assert "hosts disagree on the config: process 1 of 2 differs from process 0" in lines[0]
@@ -214,9 +208,9 @@ def test_hosts_that_disagree_are_named(world):
 
 
 @pytest.mark.slow
-def test_where_the_first_host_fails_the_others_do_not_wait(world):
-    for process in pair(world, "broken", "data.train=nowhere.jsonl"):
-        _, err = ended(process, 2)
+def test_where_the_first_host_fails_the_others_do_not_wait(launch_pair):
+    for process in launch_pair("broken", "data.train=nowhere.jsonl"):
+        _, err = process.ended(2)
         assert sum("nowhere.jsonl: no such" in line for line in err.splitlines()) == 1
 
 
@@ -224,17 +218,17 @@ def test_where_the_first_host_fails_the_others_do_not_wait(world):
 @pytest.mark.parametrize(
     ("store", "message"),
     [
-        ("own", "hosts disagree on the store in own: process 1 of 2 differs from process 0"),
+        ("own", "hosts disagree on the cache in own: process 1 of 2 differs from process 0"),
         ("/dev/null/store", "/dev/null/store: could not be written: "),
     ],
 )
-def test_a_store_that_not_all_hosts_see(world, tmp_path, store, message):
+def test_a_cache_that_not_all_hosts_see(launch_pair, tmp_path, store, message):
     """Each host in a folder of its own, or a place where the first cannot write: nobody waits."""
     places = (tmp_path / "a", tmp_path / "b")
     for place in places:
         place.mkdir()
-    both = pair(world, f"with {len(store)}", f"data.speech_cache={store}", cwd=places)
-    for _, err in [ended(process, 2) for process in both]:
+    both = launch_pair(f"with {len(store)}", f"data.speech_cache={store}", cwd=places)
+    for _, err in [process.ended(2) for process in both]:
         assert sum(message in line for line in err.splitlines()) == 1, err
 
 

@@ -14,18 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_towers import QWEN3_JSON
+from tiny_checkpoints import make_checkpoint
 
 from converters.convert import convert
 from converters.export import export
-from converters.random_init import random_init
 from mrl_jax import load_qwen3
 from mrl_jax.core.errors import MrlError, as_os_error
 from mrl_jax.core.files import check_apart, staged_folder
 
 # 141 MB, so that writing takes long enough to be interrupted.
 LARGE = {
-    **QWEN3_JSON,
     "vocab_size": 20000,
     "hidden_size": 512,
     "intermediate_size": 1536,
@@ -36,20 +34,14 @@ LARGE = {
 }
 
 
-def checkpoint(place: Path, config: dict[str, Any]) -> Path:
-    (place / "config.json").write_text(json.dumps(config))
-    random_init("qwen3", place / "config.json", place / "checkpoint")
-    return place / "checkpoint"
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint(tmp_path_factory.mktemp("tiny"), QWEN3_JSON)
+    return make_checkpoint("qwen3", tmp_path_factory.mktemp("tiny") / "checkpoint")
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint(tmp_path_factory.mktemp("large"), LARGE)
+    return make_checkpoint("qwen3", tmp_path_factory.mktemp("large") / "checkpoint", **LARGE)
 
 
 @pytest.fixture
@@ -329,7 +321,7 @@ def fill(disk: Path, leave: int) -> Path:
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, tmp_path):
-    source = checkpoint(tmp_path, {**QWEN3_JSON, "vocab_size": 60_000})  # 7.7 MB
+    source = make_checkpoint("qwen3", tmp_path / "checkpoint", vocab_size=60_000)  # 7.7 MB
     size = (source / "model.safetensors").stat().st_size
     filler = fill(small_disk, leave=size // 2)
     with pytest.raises(MrlError, match=r"needs 0\.01 GB, and 0\.00 GB are free"):

@@ -35,7 +35,7 @@ def changed(**fields) -> TextStageConfig:
 )
 def test_stretched_queries_still_spell_the_query(ids, most, gaps, seed):
     stage = changed(most_repeats=most, gap_token=1 if gaps else None)
-    stretched = text_stage._stretch([*ids, 0], stage, np.random.default_rng(seed))
+    stretched = text_stage.stretch([*ids, 0], stage, np.random.default_rng(seed))
     assert stretched[-1] == 0
     assert stretched.count(0) == 1
     spoken = [token for token in stretched[:-1] if token != 1]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ from mrl_jax.demo.world import World, write_world
 SPEECH = ("espeakng_loader", "soundfile", "soxr")
 ABSENT = [name for name in SPEECH if importlib.util.find_spec(name) is None]
 speaks = pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}")
-SMALL = {"train_sentences": 9, "validation_sentences": 4, "test_sentences": 8}
+SMALL: dict[str, Any] = {"train_sentences": 9, "validation_sentences": 4, "test_sentences": 8}
 
 
 # Grammar.
@@ -322,7 +323,7 @@ def test_a_world_is_replaced_only_when_asked(small, monkeypatch):
         ({"utterances_per_sentence": 31}, "31 utterances a sentence, for 30 voices"),
     ],
 )
-def test_sizes_that_cannot_be_had(sizes, message, tmp_path):
+def test_sizes_that_cannot_be_had(sizes: dict[str, Any], message: str, tmp_path: Path):
     with pytest.raises(MrlError) as refused:
         write_world(tmp_path / "world", **sizes)
     assert message in str(refused.value)

@@ -4,9 +4,11 @@ Each "word" is a tone of its own pitch; a clip is two of them, its document thei
 Random towers tell tones apart well enough for a head to learn on.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,6 +31,7 @@ from mrl_jax.models.init import initial_recogniser, initial_tower
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
+from mrl_jax.training import loop
 from mrl_jax.training.contrastive.config import ExperimentConfig
 from mrl_jax.training.contrastive.run import train
 from mrl_jax.training.devices import Devices
@@ -196,8 +199,32 @@ def four_steps(root: Path, name: str, *changes: str) -> tuple[list[float], list[
     changes = ("train.steps=4", "train.validate_every=0", *changes)
     config = override(load_config(root / "tiny.py", ExperimentConfig), changes)
     train(config, root / name, devices=Devices("pmap", jax.devices()[:1]), log=said.append)
-    rows = read_metrics(root / name / "metrics.jsonl")
-    return [row["loss"] for row in rows if row["kind"] == "train"], said
+    return losses(root / name), said
+
+
+def losses(workdir: Path) -> list[float]:
+    """Losses of all steps from the first on."""
+    rows = [row for row in read_metrics(workdir / "metrics.jsonl") if row["kind"] == "train"]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return [row["loss"] for row in rows]
+
+
+@contextlib.contextmanager
+def sigterm_after(step: int) -> Iterator[None]:
+    """Runs in the block are stopped by SIGTERM when the metrics of `step` are written."""
+
+    class Stopping(loop.MetricsLog):
+        def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+            super().write(kind, step, values)
+            if step >= last:
+                signal.raise_signal(signal.SIGTERM)
+
+    last, original = step, loop.MetricsLog
+    loop.MetricsLog = Stopping
+    try:
+        yield
+    finally:
+        loop.MetricsLog = original
 
 
 def exported_head(workdir: Path) -> dict[str, np.ndarray]:

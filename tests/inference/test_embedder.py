@@ -124,8 +124,8 @@ def test_a_rotation_turns_both_sides_alike(folder, embedder, tmp_path):
     # Without the flag the rotation that lies there does nothing.
     again = mrl_jax.Embedder.load(copy / "model")
     np.testing.assert_array_equal(again.embed_text(texts), whole[1])
-    with pytest.raises(MrlError, match="both the setting and the rotation"):
-        mrl_jax.Embedder.load(copy / "model", setting=True, rotation=True)
+    with pytest.raises(MrlError, match="both the search config and the rotation"):
+        mrl_jax.Embedder.load(copy / "model", search_config=True, rotation=True)
 
 
 @pytest.mark.parametrize(

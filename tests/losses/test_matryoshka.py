@@ -51,7 +51,8 @@ def torch_infonce(
             loss = (loss + cross_entropy(back, labels)) / 2
         losses.append(loss)
     weights = weights or [1.0] * len(dims)
-    return sum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights), losses
+    total = torch.stack([w * x for w, x in zip(weights, losses, strict=True)]).sum()
+    return total / sum(weights), losses
 
 
 def tensors(*arrays):
@@ -309,7 +310,7 @@ def test_l1_cosine_against_torch(normalize):
     torch = pytest.importorskip("torch")
     p, t = tensors(Q, D)
     keep = torch.tensor(ROWS_THAT_COUNT)
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64)
     for dim, share in zip(DIMS, SHARES, strict=True):
         a, b = p[:, :dim], t[:, :dim]
         cosine = torch.nn.functional.cosine_similarity(a, b, dim=1)

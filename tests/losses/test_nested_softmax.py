@@ -62,7 +62,7 @@ def test_it_is_the_definition(rows, more, room, blockwise, temperature, traced):
     positive = jnp.asarray(rng.permutation(rows + more)[:rows])
     weights = jnp.asarray(rng.normal(size=(3, rows)), jnp.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CACHED", room)  # Tiles of eight rows, or of all.
+        patch.setattr(module, "CPU_TILE", room)  # Tiles of eight rows, or of all.
         if traced:
             arrays = (a, c, np.float32(temperature))
             found = both(
@@ -140,7 +140,7 @@ def test_ids_and_masks_are_those_of_every_tile(monkeypatch, room, blockwise):
         each = jnp.where(counts[None, :], (there + back) / 2, 0.0)
         return jnp.sum(each) / (3 * jnp.sum(counts.astype(jnp.float32)))
 
-    monkeypatch.setattr(module, "CACHED", room)
+    monkeypatch.setattr(module, "CPU_TILE", room)
     arrays = [jnp.asarray(x) for x in (q, d, hard)]
     found = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*arrays)
     right = jax.jit(jax.value_and_grad(expected, argnums=(0, 1, 2)))(*arrays)

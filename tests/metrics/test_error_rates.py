@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.normalize import plain_text
-from mrl_jax.evaluation.transcribe.tables import error_columns, error_records, rate_intervals
+from mrl_jax.evaluation.transcribe.measure import error_columns, error_records, rate_intervals
 from mrl_jax.metrics.error_rates import Errors, compare_transcripts
 from mrl_jax.metrics.intervals import Clusters
 

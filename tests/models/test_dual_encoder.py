@@ -270,7 +270,7 @@ def test_what_does_not_fit_is_refused():
     message = r"model\.kind is 'clip', expected late_fusion or dual_encoder"
     with pytest.raises(MrlError, match=message):
         override(ExperimentConfig(name="x"), ["model.kind=clip"])
-    with pytest.raises(MrlError, match=r"model\.nested is of dual encoders"):
+    with pytest.raises(MrlError, match=r"model\.nested is for dual encoders"):
         ModelConfig(nested=True)
-    with pytest.raises(MrlError, match=r"model\.start=ctc is of late fusion"):
-        ModelConfig(kind="dual_encoder", start="ctc")
+    with pytest.raises(MrlError, match=r"model\.head_init=ctc is for late fusion"):
+        ModelConfig(kind="dual_encoder", head_init="ctc")

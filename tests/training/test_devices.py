@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.nn.param_tree import split
 from mrl_jax.training.contrastive.step import make_train_step
-from mrl_jax.training.devices import AXIS, Devices
+from mrl_jax.training.devices import AXIS, Devices, Parallel
 from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import TrainState, init_state
 
@@ -53,8 +54,8 @@ class LinearTowers(LateFusion):
     def __init__(self, trained, frozen):
         self.trained, self.frozen = nnx.data(trained), nnx.data(frozen)
 
-    def embed_speech(self, samples, lengths, prompt, prompt_mask):
-        return samples @ self.trained["speech"] + self.trained["bias"][None, :]
+    def embed_speech(self, samples, lengths, prompt=None, prompt_mask=None):
+        return samples @ self.trained["kernel"] + self.trained["bias"][None, :]
 
     def embed_text(self, tokens, mask):
         vectors = self.frozen["text"][tokens] * mask[..., None].astype(jnp.float32)
@@ -69,7 +70,7 @@ class LinearTowers(LateFusion):
 def linear(config):
     rng = np.random.default_rng(7)
     trained = {
-        "speech": jnp.asarray(rng.normal(size=(SAMPLES, WIDTH)), jnp.float32),
+        "kernel": jnp.asarray(rng.normal(size=(SAMPLES, WIDTH)), jnp.float32),
         "bias": jnp.asarray(rng.normal(size=WIDTH), jnp.float32),
     }
     if config.learn_temperature:
@@ -88,9 +89,23 @@ def recording():
     def update(updates, state, params=None):
         return updates, updates
 
-    record = optax.GradientTransformation(lambda p: jax.tree.map(jnp.zeros_like, p), update)
+    record = optax.GradientTransformation(
+        lambda params: jax.tree.map(jnp.zeros_like, params), update
+    )
     adamw = make_optimizer(OptimConfig(learning_rate=1e-3, weight_decay=0.1), STEPS)
     return optax.chain(record, adamw)
+
+
+def compiled_step(place, rebuild, optimizer, config, accumulation_steps=1) -> Any:
+    return place.compile(
+        make_train_step(
+            rebuild,
+            optimizer,
+            config,
+            accumulation_steps=accumulation_steps,
+            axis_name=place.axis_name,
+        )
+    )
 
 
 def observe(first, state, metrics):
@@ -128,7 +143,7 @@ def plain(model, config, accumulation_steps=1):
     record = optax.chain(recording(), optax.set_to_zero())
     zeros = record.init(trained)
     one = jax.jit(make_train_step(rebuild, record, config))
-    first = None
+    first, losses = None, []
     for batch in full_batches(model):
         found = []
         for part in range(accumulation_steps):
@@ -154,8 +169,8 @@ def parallel_run(model, config, parallel, devices, accumulation_steps=1, fsdp=1)
     # What one device holds of the frozen weights: its part, and what cannot be cut.
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(frozen))
     assert held == whole if fsdp == 1 else held < 1.2 * whole / fsdp
-    step = place.compile_step(rebuild, optimizer, config, accumulation_steps=accumulation_steps)
-    first = None
+    step = compiled_step(place, rebuild, optimizer, config, accumulation_steps)
+    first, metrics = None, {}
     for batch in full_batches(model):
         share = 8 // jax.process_count()
         begin = jax.process_index() * share
@@ -254,7 +269,7 @@ class TestWhichReductionIsRight:
     def loss(self, trained, batch, axis_name):
         model = LinearTowers(trained, linear(self.config)[2])
         return matryoshka_infonce(
-            model.embed_speech(batch.samples, None, None, None),
+            model.embed_speech(batch.samples, batch.lengths),
             model.embed_text(batch.document, batch.document_mask),
             dims=DIMS,
             where=jnp.asarray(batch.rows),
@@ -318,17 +333,17 @@ class TestWhichReductionIsRight:
 
         def mean_of_local(trained, batch):
             def mean(t):
-                return jnp.mean(jnp.square(batch.samples @ t["speech"]))
+                return jnp.mean(jnp.square(batch.samples @ t["kernel"]))
 
-            return lax.pmean(jax.grad(mean)(trained)["speech"], AXIS)
+            return lax.pmean(jax.grad(mean)(trained)["kernel"], AXIS)
 
         def gradient_of_mean(trained, batch):
             def mean(t):
-                return lax.pmean(jnp.mean(jnp.square(batch.samples @ t["speech"])), AXIS)
+                return lax.pmean(jnp.mean(jnp.square(batch.samples @ t["kernel"])), AXIS)
 
-            return jax.grad(mean)(trained)["speech"]
+            return jax.grad(mean)(trained)["kernel"]
 
-        samples, speech = self.batch.samples, linear(self.config)[1]["speech"]
+        samples, speech = self.batch.samples, linear(self.config)[1]["kernel"]
         full = jax.grad(lambda w: jnp.mean(jnp.square(samples @ w)))(speech)
         twice = self.by_shard_map(mean_of_local, check_vma=True)
         np.testing.assert_allclose(twice, 2 * full, atol=1e-5)
@@ -344,7 +359,7 @@ def test_devices_exchange_vectors_and_gradients_and_nothing_longer(parallel):
     rebuild, trained, frozen = late_fusion(LOSSES["infonce"])
     place, optimizer = Devices(parallel, jax.devices()[:2]), make_optimizer(OptimConfig(), 5)
     state, frozen = place.replicate((init_state(trained, optimizer), frozen))
-    step = place.compile_step(rebuild, optimizer, LOSSES["infonce"])
+    step = compiled_step(place, rebuild, optimizer, LOSSES["infonce"])
     batch = place.put_batch(tiny_batch(8, samples=480))
     program = step.lower(state, frozen, batch).compile().as_text()
     gathered = re.findall(r" = \w+\[([\d,]*)\]\S* all-gather\(", program)
@@ -360,7 +375,7 @@ def test_shared_out_weights_come_to_the_rows():
     rebuild, trained, frozen = late_fusion(LOSSES["infonce"])
     place, optimizer = Devices("mesh", jax.devices()[:2], 2), make_optimizer(OptimConfig(), 5)
     state = place.replicate(init_state(trained, optimizer))
-    step = place.compile_step(rebuild, optimizer, LOSSES["infonce"])
+    step = compiled_step(place, rebuild, optimizer, LOSSES["infonce"])
     batch = place.put_batch(tiny_batch(rows, samples=480))
     frozen = place.place_frozen(frozen, least=1)
     program = step.lower(state, frozen, batch).compile().as_text()
@@ -377,7 +392,7 @@ def test_the_old_state_is_consumed_and_frozen_arrays_are_not(parallel):
     place, optimizer = Devices(parallel), make_optimizer(OptimConfig(), 5)
     state = place.replicate(init_state(trained, optimizer))
     frozen = place.replicate(frozen)
-    step = place.compile_step(rebuild, optimizer, LOSSES["infonce"])
+    step = compiled_step(place, rebuild, optimizer, LOSSES["infonce"])
     batch = place.put_batch(tiny_batch(8, samples=SAMPLES))
     new, _ = step(state, frozen, batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
@@ -386,9 +401,10 @@ def test_the_old_state_is_consumed_and_frozen_arrays_are_not(parallel):
 
 def test_a_batch_is_shared_out_in_order():
     batch = tiny_batch(8, samples=SAMPLES)
-    for parallel, shape in (("pmap", (2, 4, SAMPLES)), ("mesh", (8, SAMPLES))):
+    shapes = {"pmap": (2, 4, SAMPLES), "mesh": (8, SAMPLES)}
+    for parallel in get_args(Parallel):
         put = Devices(parallel).put_batch(batch)
-        assert put.samples.shape == shape
+        assert put.samples.shape == shapes[parallel]
         np.testing.assert_array_equal(np.reshape(put.samples, (8, -1)), batch.samples)
         assert len(put.samples.sharding.device_set) == 2
 

@@ -86,7 +86,7 @@ def test_averaged_gradients_of_micro_batches_are_another_losss():
 def test_parts_on_two_devices_give_the_same(axis_name):
     # Rows of a part come from both devices, whether they are mapped over or one array.
     _, whole = plain(params(), batch())
-    found = cached_value_and_grad(embed, lambda *x: loss(*x, axis_name), parts=4)
+    found = cached_value_and_grad(embed, lambda p, e, b: loss(p, e, b, axis_name), parts=4)
     if axis_name is None:
         mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
         rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))

@@ -1,16 +1,25 @@
 """The schedule, what is decayed, and the temperature's range."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
+from tiny_ctc import TINY
+from tiny_fusion import TEXT, tiny_model
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
+from mrl_jax.models.init import initial_recogniser, initial_tower
+from mrl_jax.nn import param_tree
 from mrl_jax.training.optim import (
     TEMPERATURE_RANGE,
     OptimConfig,
-    kernels_by_name,
+    decay_mask,
     learning_rate,
     make_optimizer,
 )
@@ -21,9 +30,9 @@ PARAMS = {
 }
 
 
-def rates(steps, **options):
+def rates(steps: int, **options: Any) -> np.ndarray:
     schedule = learning_rate(OptimConfig(learning_rate=1.0, **options), steps)
-    return np.asarray([float(schedule(jnp.int32(step))) for step in range(steps + 1)])
+    return np.asarray([float(np.asarray(schedule(jnp.int32(step)))) for step in range(steps + 1)])
 
 
 def test_the_schedules():
@@ -39,7 +48,7 @@ def test_the_schedules():
     assert (rates(3) > 0)[:3].all()  # Every step of a short run counts.
 
 
-def apply(config, gradients, params=PARAMS, steps=1):
+def apply(config: OptimConfig, gradients: Any, params: Any = PARAMS, steps: int = 1) -> Any:
     optimizer = make_optimizer(config, 100)
     state = optimizer.init(params)
     update = jax.jit(optimizer.update)
@@ -77,7 +86,7 @@ def test_adafactor_by_hand_and_its_small_state():
     rng = np.random.default_rng(0)
     gradient = rng.normal(size=(128, 160)).astype(np.float32) * np.linspace(0.1, 3, 160)
     gradient = gradient.astype(np.float32)
-    fixed = {"schedule": "constant", "warmup_fraction": 0.0, "clip_norm": None}
+    fixed: dict[str, Any] = {"schedule": "constant", "warmup_fraction": 0.0, "clip_norm": None}
     config = OptimConfig(name="adafactor", learning_rate=0.1, weight_decay=0.3, **fixed)
     weights = {"kernel": jnp.ones((128, 160))}
     found = apply(config, {"kernel": gradient}, weights)["kernel"]
@@ -98,7 +107,65 @@ def test_adafactor_by_hand_and_its_small_state():
 
 def test_decay_by_name_leaves_stacked_norms_alone():
     stacked = {"norm": {"scale": jnp.ones((2, 3))}, "proj": {"kernel": jnp.ones((2, 3, 3))}}
-    assert kernels_by_name(stacked) == {"norm": {"scale": False}, "proj": {"kernel": True}}
+    assert decay_mask(stacked) == {"norm": {"scale": False}, "proj": {"kernel": True}}
+
+
+TEXT_LAYER = (
+    *(f"attention.{name}_proj" for name in "qkvo"),
+    *(f"mlp.{name}_proj" for name in ("down", "gate", "up")),
+)
+SPEECH_LAYER = (
+    *(f"attention.{name}_proj" for name in ("q", "k", "v", "out")),
+    "feed_forward.down",
+    "feed_forward.up",
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "decayed"),
+    [
+        ("late_fusion", {"head.frame_downsample.kernel", "head.frame_projection.kernel"}),
+        ("dual_encoder", {"head.projections.to_16.kernel", "head.projections.to_4.kernel"}),
+        ("nested dual_encoder", {"head.projections.to_16.kernel"}),
+        ("qwen3", {f"layers.{name}.kernel" for name in TEXT_LAYER}),
+        (
+            "hubert_ctc",
+            {
+                *(f"encoder.feature_encoder.blocks.{block}.conv.kernel" for block in range(2)),
+                *(f"encoder.layers.{name}.kernel" for name in SPEECH_LAYER),
+                "encoder.projection.kernel",
+                "encoder.position_conv.direction",
+                "lm_head.kernel",
+            },
+        ),
+    ],
+)
+def test_what_is_decayed_of_each_model(model, decayed):
+    trained = param_tree.split(trained_model(model)).trained
+    mask = param_tree.flatten(decay_mask(trained))
+    assert {path for path, chosen in mask.items() if chosen} == decayed
+    if "head." in min(decayed):
+        # The leaves of two axes, as a head has no stacked layers.
+        matrices = {p for p, leaf in param_tree.flatten(trained).items() if leaf.ndim > 1}
+        assert matrices == decayed
+    # On a tree of NNX as well.
+    state = nnx.to_flat_state(decay_mask(nnx.state(trained_model(model), nnx.Param)))
+    assert {param_tree.dotted(path) for path, leaf in state if leaf.get_value()} == decayed
+
+
+def trained_model(name: str) -> nnx.Module:
+    if name == "qwen3":
+        return initial_tower(TEXT, 0)
+    if name == "hubert_ctc":
+        return initial_recogniser(TINY, CtcVocabulary(("<pad>", "|", "a")), 0)
+    model = tiny_model(learn_temperature=True)
+    if name == "late_fusion":
+        return model
+    nested = name.startswith("nested")
+    config = DualEncoderConfig(
+        dims=() if nested else (16, 4), nested=nested, learn_temperature=True
+    )
+    return DualEncoder(model.speech, model.text, config=config, rngs=nnx.Rngs(0))
 
 
 def test_only_kernels_are_decayed():
@@ -124,7 +191,7 @@ def test_the_temperature_stays_in_its_range_and_comes_back(sign):
 
 def test_clipping_can_be_left_out():
     large = jax.tree.map(lambda x: jnp.full_like(x, 100.0), PARAMS)
-    options = {"learning_rate": 0.1, "epsilon": 10.0}
+    options: dict[str, Any] = {"learning_rate": 0.1, "epsilon": 10.0}
     clipped = apply(OptimConfig(**options), large)["head"]["bias"]
     free = apply(OptimConfig(clip_norm=None, **options), large)["head"]["bias"]
     assert (np.asarray(free) < np.asarray(clipped) - 1e-3).all()

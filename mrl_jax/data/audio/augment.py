@@ -3,17 +3,25 @@
 Every function takes a clip [S] of float32 and a generator where it draws anything,
 and returns a new float32 clip; the same generator state gives the same samples.
 Ranges stand in `AugmentConfig`; `augment_voice` suits single words before they are
-joined, `augment_channel` the whole recording.
+joined, `augment_channel` the whole recording. A config names one of `AUGMENTATIONS`.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.nearest import did_you_mean
 
 Range = tuple[float, float]
+
+
+Augment = Callable[[HostArray, np.random.Generator], HostArray]
+"""A clip [S] float32 to another one, of another length perhaps."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +87,7 @@ class AugmentConfig:
 def augment_voice(
     clip: HostArray, rng: np.random.Generator, config: AugmentConfig, sample_rate: int
 ) -> HostArray:
-    """Another voice says the same word: speed, formants, tempo and level."""
+    """The same words in another voice: speed, formants, tempo and level."""
     clip = change_speed(clip, draw_factor(rng, config.speed))
     clip = stretch_and_warp(
         clip,
@@ -261,3 +269,56 @@ def _fft_size(samples: int) -> int:
     """A little more than `samples`, with small factors: a prime length takes ten times as long."""
     block = 1 << max(samples.bit_length() - 5, 0)
     return -(-samples // block) * block
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """A change of training clips that a config can name.
+
+    Attributes:
+        change: from a clip [S] float32, a generator, ranges and the sample rate, to a clip.
+        stretch: the most that it makes a clip longer by, with the ranges of `AugmentConfig`.
+    """
+
+    change: Callable[[HostArray, np.random.Generator, AugmentConfig, int], HostArray]
+    stretch: float = 1.0
+
+
+AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
+    {
+        "channel": Augmentation(change=augment_channel),
+        "mask": Augmentation(change=mask_time),
+        "voice": Augmentation(change=augment_voice, stretch=1 / (0.8 * 0.8)),
+    }
+)
+"""What `augment=NAME` means in a config or on the command line."""
+
+
+def check_augment(augment: Augment | str | None) -> None:
+    """Raises an `MrlError` where `augment` is a name that `AUGMENTATIONS` does not have."""
+    if isinstance(augment, str) and augment not in AUGMENTATIONS:
+        raise MrlError(
+            f"augment is {augment!r}, expected one of {', '.join(AUGMENTATIONS)}",
+            hint=did_you_mean(augment, AUGMENTATIONS, otherwise="choose one of these, or none"),
+        )
+
+
+def resolve_augment(
+    augment: Augment | str | None, stretch: float, sample_rate: int
+) -> tuple[Augment | None, float]:
+    """What changes the clips of a run, and the most that it makes one longer by.
+
+    Args:
+        augment: a function, taken as it is, or a name of `AUGMENTATIONS`.
+        stretch: of a function; a name brings its own.
+        sample_rate: of the clips.
+
+    Raises:
+        MrlError: no augmentation has the name.
+    """
+    check_augment(augment)
+    if not isinstance(augment, str):
+        return augment, stretch
+    named = AUGMENTATIONS[augment]
+    change = functools.partial(named.change, config=AugmentConfig(), sample_rate=sample_rate)
+    return change, max(stretch, named.stretch)

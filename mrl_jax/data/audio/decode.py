@@ -12,6 +12,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.extras import require
 
 DECODABLE = ("wav", "flac", "mp3", "ogg", "opus")
 
@@ -20,7 +21,7 @@ _BLOCK = 1 << 20
 
 
 _UNKNOWN = 1 << 60
-"""Frames that no file has: what libsndfile tells where a stream does not say its length."""
+"""Frames that no file has: what libsndfile returns where a stream does not have its length."""
 
 
 def load_clip(path: str | Path, sample_rate: int, *, max_seconds: float | None = None) -> HostArray:
@@ -95,31 +96,26 @@ def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: int) -> H
 
 
 def clip_seconds(source: Path | bytes, *, name: object) -> float:
-    """How long a recording says it is, without decoding it; infinity where it does not say.
+    """Length of a recording by its header, without decoding it; infinity where it has none.
 
     Raises:
-        MrlError: as `load_clip`, so far as the start of the recording tells.
+        MrlError: as `load_clip`, so far as the start of the recording shows.
     """
     with _opened(source, name) as file:
         return file.frames / file.samplerate if file.frames < _UNKNOWN else math.inf
 
 
 def _libraries(name: object) -> tuple[Any, Any]:
-    try:
-        import librosa
-        import soundfile
-    except ImportError as error:
-        raise MrlError(
-            f"reading audio takes {error.name}, which is not installed",
-            where=name,
-            hint="install the extra: `pip install 'mrl_jax[audio]'`",
-        ) from error
+    require("librosa", "soundfile", by="reading audio", where=name)
+    import librosa
+    import soundfile
+
     return librosa, soundfile
 
 
 @contextlib.contextmanager
 def _opened(source: Path | bytes, name: object) -> Iterator[Any]:
-    """A `soundfile.SoundFile`; whatever libsndfile cannot do with it is an `MrlError`."""
+    """A `soundfile.SoundFile`; libsndfile's errors become `MrlError`s."""
     _, soundfile = _libraries(name)
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as f:
@@ -149,7 +145,7 @@ def _bytes_between(source: Path | bytes, start: int, stop: int) -> bytes:
 
 
 def _known_problem(source: Path | bytes) -> str | None:
-    """A plainer word than libsndfile's for what people often have."""
+    """A plainer message than libsndfile's for common files that it cannot read."""
     try:
         head = _bytes_between(source, 0, 12)
     except OSError:
@@ -162,9 +158,9 @@ def _known_problem(source: Path | bytes) -> str | None:
 
 
 def _check_whole(source: Path | bytes, kind: str, missing: int, name: object) -> None:
-    """Refuse a recording whose end is gone, which libsndfile reads without a word.
+    """Refuse a recording whose end is missing, which libsndfile reads without an error.
 
-    (It does tell for FLAC.) Streams that never said their length pass.
+    (It raises one for FLAC.) Streams without a length in their header pass.
     """
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     truncated = False

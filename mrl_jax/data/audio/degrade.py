@@ -1,4 +1,4 @@
-"""Recordings made worse on purpose: what a model may meet outside the recording room.
+"""Recordings made worse on purpose: conditions outside the recording room.
 
 `degrade` puts a clip [S] of float32 into a `Condition`. It is a pure function of the clip,
 the condition and the generator; `generator_of` makes the generator from a seed and the
@@ -88,7 +88,7 @@ class Condition:
 
     @property
     def title(self) -> str:
-        """A few words for tables and pictures."""
+        """A few words for tables and figures."""
         if self.amount is None:
             return {"clean": "clean", "telephone": "telephone band"}[self.kind]
         return TITLES[self.kind].format(self.amount)
@@ -166,10 +166,10 @@ def babble(others: Sequence[HostArray], rng: np.random.Generator, size: int) -> 
         talkers += 1
         talker = others[place].astype(np.float64)
         start = int(rng.integers(talker.size))
-        said = np.resize(np.roll(talker, -start), size)
-        if not said.any():  # A pause as long as the clip.
-            said = np.resize(np.roll(talker, -int(np.abs(talker).argmax())), size)
-        mixed += said / np.sqrt(_power(talker))
+        repeated = np.resize(np.roll(talker, -start), size)
+        if not repeated.any():  # A pause as long as the clip.
+            repeated = np.resize(np.roll(talker, -int(np.abs(talker).argmax())), size)
+        mixed += repeated / np.sqrt(_power(talker))
     if not talkers:
         raise MrlError(
             "babble takes at least one other clip of the set that is not silent",
@@ -206,7 +206,7 @@ def telephone_band(clip: HostArray, sample_rate: int) -> HostArray:
 
 
 def first_part(clip: HostArray, fraction: float) -> HostArray:
-    """The beginning of a clip: someone stopped, or the recorder did."""
+    """The beginning of a clip, as if the recording had been stopped early."""
     return clip[: max(int(np.ceil(clip.size * fraction)), 1)].astype(np.float32)
 
 

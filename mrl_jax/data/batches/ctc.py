@@ -1,7 +1,7 @@
-"""Batches of clips and what is said in them, as a pure function of (seed, step)."""
+"""Batches of clips and their transcripts, as a pure function of (seed, step)."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.augment import AugmentConfig, mask_frequency, mask_time
-from mrl_jax.data.batches.plan import Augment, BatchPlan
+from mrl_jax.data.batches.clips import ClipTransform
+from mrl_jax.data.batches.plan import BatchPlan, ClipBatchConfig, sizes_by_bucket
 
 
 @jax.tree_util.register_dataclass
@@ -33,27 +34,8 @@ class CtcBatch:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CtcBatchConfig:
-    """How recordings become batches.
-
-    Attributes:
-        batch_size: clips in a step, over all devices.
-        num_buckets: clip lengths to pad to, and so shapes to compile.
-        prefetch: batches made ahead by threads.
-        workers: processes that make batches; 0 makes them in this one.
-    """
-
-    batch_size: int = 16
-    num_buckets: int = 4
-    prefetch: int = 4
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        if self.prefetch < 1 or self.workers < 0:
-            raise MrlError(
-                f"data.batch.prefetch is {self.prefetch} and data.batch.workers {self.workers}, "
-                "expected 1 or more, and 0 or more"
-            )
+class CtcBatchConfig(ClipBatchConfig):
+    """How clips and their transcripts become batches."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,12 +90,8 @@ class CtcSource:
         labels: [examples, L] ids of each transcript, padded with `blank`.
         counts: [examples], ids that count.
         config: how to batch.
-        seed: order of the examples, and augmentation.
-        prepare: applied to each clip last, `normalize_clip` where the tower wants it.
-        augment: changes a training clip; its randomness is a function of (seed, step,
-            row), so that a resumed run hears the same.
-        stretch: the most that `augment` makes a clip longer by.
-        min_samples: a clip that `augment` makes shorter is padded to it.
+        seed: of the order of the examples, and of augmentation.
+        transform: of each clip.
         shard: (this host's number, number of hosts): whose rows of each batch are given.
 
     Attributes:
@@ -132,29 +110,19 @@ class CtcSource:
         config: CtcBatchConfig,
         *,
         seed: int,
-        prepare: Callable[[HostArray], HostArray],
-        augment: Augment | None = None,
-        stretch: float = 1.0,
-        min_samples: int = 1,
+        transform: ClipTransform,
         shard: tuple[int, int] = (0, 1),
     ):
-        self._shard = shard
         self._clip, self._labels, self._counts = clip, labels, counts
-        self._seed, self._prepare, self._augment = seed, prepare, augment
-        self._min_samples = min_samples
+        self._seed, self._transform, self._shard = seed, transform, shard
         self.plan = BatchPlan(
-            np.ceil(num_samples * stretch).astype(np.int64),
+            transform.stretched(num_samples),
             np.zeros(len(num_samples), np.int64),
             batch_size=config.batch_size,
             num_buckets=config.num_buckets,
             seed=seed,
         )
-        longest = np.zeros(len(self.plan.sizes), np.int64)
-        np.maximum.at(longest, self.plan.bucket_of, counts)
-        # Eights, and enough for every shorter bucket's, whose leftovers move up.
-        self._label_sizes: Sequence[int] = (
-            -(-np.maximum(np.maximum.accumulate(longest), 1) // 8) * 8
-        ).tolist()
+        self._label_sizes = sizes_by_bucket(np.maximum(counts, 1), self.plan)
 
     def __len__(self) -> int:
         return 1 << 40  # Epochs follow one another without end.
@@ -163,17 +131,8 @@ class CtcSource:
         bucket, everyone = self.plan(int(step))
         mine = host_rows(len(everyone), self._shard)
         rows = everyone[mine]
-        size = int(self.plan.sizes[bucket])
-        samples = np.zeros((len(rows), size), np.float32)
-        lengths = np.zeros(len(rows), np.int32)
-        for row, index in enumerate(rows):
-            clip = self._clip(int(index))
-            if self._augment is not None:
-                rng = np.random.default_rng((self._seed, int(step), mine.start + row))
-                clip = self._augment(clip, rng)[:size]
-                clip = np.pad(clip, (0, max(self._min_samples - len(clip), 0)))
-            clip = self._prepare(clip)
-            samples[row, : len(clip)], lengths[row] = clip, len(clip)
+        size, key = int(self.plan.sizes[bucket]), (self._seed, int(step), mine.start)
+        samples, lengths = self._transform.read(self._clip, rows, size, key)
         labels = np.zeros((len(rows), self._label_sizes[bucket]), np.int32)
         width = min(labels.shape[1], self._labels.shape[1])
         labels[:, :width] = self._labels[rows, :width]

@@ -1,16 +1,16 @@
 """Which rows make up each batch: a pure function of seed and step."""
 
 import contextlib
-from collections.abc import Callable, Generator
+import dataclasses
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-
-Augment = Callable[[HostArray, np.random.Generator], HostArray]
-
+from mrl_jax.core.extras import require
+from mrl_jax.data.audio.augment import Augment as Augment
 
 GRID = 1600
 """Bucket sizes are whole tenths of a second at 16 kHz."""
@@ -18,22 +18,35 @@ GRID = 1600
 
 @runtime_checkable
 class Steps(Protocol):
-    """Batches by step number: a `BatchSource`, or another stage's own."""
+    """Batches by step number: a `BatchSource` or `CtcSource`."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, step: int) -> Any: ...
 
 
-@runtime_checkable
-class Reading(Protocol):
-    """How batches are read ahead: fields that every stage's batch config has."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipBatchConfig:
+    """How clips become batches, which are read ahead.
 
-    @property
-    def prefetch(self) -> int: ...
+    Attributes:
+        batch_size: clips in a step, over all devices of all hosts.
+        num_buckets: clip lengths to pad to, and so shapes to compile.
+        prefetch: batches made ahead by threads.
+        workers: processes that make batches; 0 makes them in this one.
+    """
 
-    @property
-    def workers(self) -> int: ...
+    batch_size: int = 16
+    num_buckets: int = 4
+    prefetch: int = 4
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prefetch < 1 or self.workers < 0:
+            raise MrlError(
+                f"data.batch.prefetch is {self.prefetch} and data.batch.workers {self.workers}, "
+                "expected 1 or more, and 0 or more"
+            )
 
 
 class BatchPlan:
@@ -116,19 +129,17 @@ class BatchPlan:
         return [batches[place] for place in order]
 
 
-def read_batches(source: Steps, *, start: int, config: Reading) -> Generator[Any, None, None]:
+def read_batches(
+    source: Steps, *, start: int, config: ClipBatchConfig
+) -> Generator[Any, None, None]:
     """Batches from step `start` on, made ahead by Grain in threads or processes.
 
-    Closing the generator ends them.
+    Closing the generator ends the threads or processes.
     """
-    try:
-        import absl.flags
-        import grain
-    except ImportError as error:
-        raise MrlError(
-            f"reading batches takes {error.name}, which is not installed",
-            hint="install the extra: `pip install 'mrl_jax[train]'`",
-        ) from error
+    require("grain", by="reading batches")
+    import absl.flags
+    import grain
+
     if not absl.flags.FLAGS.is_parsed():
         absl.flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags.
     options = grain.ReadOptions(
@@ -142,8 +153,14 @@ def read_batches(source: Steps, *, start: int, config: Reading) -> Generator[Any
         yield from iterator
 
 
-def _sizes_by_bucket(lengths: HostArray, plan: BatchPlan) -> list[int]:
+def sizes_by_bucket(lengths: HostArray, plan: BatchPlan) -> list[int]:
     """Tokens or frames to pad to: eights, and enough for every shorter bucket's as well."""
     longest = np.zeros(len(plan.sizes), np.int64)
     np.maximum.at(longest, plan.bucket_of, lengths)
     return [int(-(-size // 8) * 8) for size in np.maximum.accumulate(longest)]
+
+
+def identities(keys: Iterable[Sequence[Any]]) -> HostArray:
+    """[N] int32: equal numbers for equal keys, which are strings or token ids."""
+    numbers: dict[tuple[Any, ...], int] = {}
+    return np.asarray([numbers.setdefault(tuple(key), len(numbers)) for key in keys], np.int32)

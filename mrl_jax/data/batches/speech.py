@@ -1,11 +1,11 @@
-"""Batches as a pure function of (seed, step), read by Grain.
+"""Batches of clips and documents, as a pure function of (seed, step).
 
-Clips of like length share a batch, so that there are few shapes to compile; every host
+Clips of similar length share a batch, so that there are few shapes to compile; every host
 computes the same plan and reads its own rows of it.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,14 +14,15 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.batch import Batch, StoredSpeech
 from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.batches.plan import Augment, BatchPlan, _sizes_by_bucket
+from mrl_jax.data.batches.clips import ClipTransform
+from mrl_jax.data.batches.plan import BatchPlan, ClipBatchConfig, identities, sizes_by_bucket
 from mrl_jax.data.text.prompts import prompts_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
 
 @runtime_checkable
 class Examples(Protocol):
-    """What batches are made of: columns, and clips by index."""
+    """The examples of a data set: columns, and clips by index."""
 
     ids: list[str]
     num_samples: HostArray
@@ -44,7 +45,7 @@ class Rows(Protocol):
 
 @runtime_checkable
 class SpeechRows(Protocol):
-    """What the speech tower said of every clip, computed before: a `SpeechCache`."""
+    """Outputs of the speech tower for every clip, computed before: a `SpeechCache`."""
 
     frames: HostArray
 
@@ -52,33 +53,18 @@ class SpeechRows(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchConfig:
-    """How examples become batches.
+class BatchConfig(ClipBatchConfig):
+    """How pairs of a clip and a document become batches.
 
     Attributes:
-        batch_size: pairs in a step, over all devices of all hosts.
-        num_buckets: clip lengths to pad to, and so shapes to compile.
         task_homogeneous: pairs of one task only in each batch.
         prompts: sentence of each task, put before its queries.
         max_text_tokens: longer documents lose their tail.
-        prefetch: batches made ahead by threads.
-        workers: processes that make batches; 0 makes them in this one.
     """
 
-    batch_size: int = 16
-    num_buckets: int = 4
     task_homogeneous: bool = False
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     max_text_tokens: int = 512
-    prefetch: int = 4
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        if self.prefetch < 1 or self.workers < 0:
-            raise MrlError(
-                f"data.batch.prefetch is {self.prefetch} and data.batch.workers {self.workers}, "
-                "expected 1 or more, and 0 or more"
-            )
 
 
 class BatchSource:
@@ -88,12 +74,8 @@ class BatchSource:
         examples: the data set.
         tokenizer: the text tower's.
         config: how to batch.
-        seed: order of the examples, and augmentation.
-        prepare: applied to each clip last, `normalize_clip` where the tower wants it.
-        min_samples: clips shorter than this are an error.
-        augment: changes a training clip; its randomness is a function of (seed, step,
-            row), so that a resumed run hears the same.
-        stretch: the most that `augment` makes a clip longer by.
+        seed: of the order of the examples, and of augmentation.
+        transform: of each clip; clips shorter than its `min_samples` are an error.
         shard: (this host's number, number of hosts).
         vectors: of the documents, computed before: one of each text, and the place of every
             example's among them. Batches then hold vectors instead of tokens.
@@ -101,7 +83,7 @@ class BatchSource:
 
     Raises:
         MrlError: too few examples, a clip too short, a task without a prompt, rows that
-            cannot be shared out evenly.
+            cannot be divided evenly among hosts.
     """
 
     def __init__(
@@ -111,10 +93,7 @@ class BatchSource:
         config: BatchConfig,
         *,
         seed: int,
-        prepare: Callable[[HostArray], HostArray],
-        min_samples: int,
-        augment: Augment | None = None,
-        stretch: float = 1.0,
+        transform: ClipTransform,
         shard: tuple[int, int] = (0, 1),
         vectors: tuple[Rows, HostArray] | None = None,
         speech: SpeechRows | None = None,
@@ -124,15 +103,13 @@ class BatchSource:
                 f"batch_size is {config.batch_size}, expected a multiple of the {shard[1]} hosts",
                 hint="change data.batch.batch_size",
             )
-        _check_lengths(examples, min_samples)
-        self._examples = examples
-        self._prepare, self._augment = prepare, augment
+        _check_lengths(examples, transform.min_samples)
+        self._examples, self._transform = examples, transform
         self._seed, self._shard = seed, shard
-        self._min_samples = min_samples
         tasks = sorted(set(examples.tasks))
         task_of = np.asarray([tasks.index(task) for task in examples.tasks], np.int64)
         self.plan = BatchPlan(
-            np.ceil(np.asarray(examples.num_samples) * stretch).astype(np.int64),
+            transform.stretched(examples.num_samples),
             task_of if config.task_homogeneous else np.zeros_like(task_of),
             batch_size=config.batch_size,
             num_buckets=config.num_buckets,
@@ -141,22 +118,22 @@ class BatchSource:
         self._speech = speech
         self._frames = [0] * len(self.plan.sizes)
         if speech is not None:
-            self._frames = _sizes_by_bucket(speech.frames, self.plan)
+            self._frames = sizes_by_bucket(speech.frames, self.plan)
         self._vectors = vectors
         self._documents: list[list[int]] = []
         self._document_size = [0] * len(self.plan.sizes)
         if vectors is None:
             self._documents = tokenizer.encode(examples.texts)
             lengths = np.asarray([len(document) for document in self._documents], np.int64)
-            self._document_size = _sizes_by_bucket(lengths, self.plan)
+            self._document_size = sizes_by_bucket(lengths, self.plan)
         prompts = prompts_of(len(tasks), config.prompts, tasks=tasks)
         self._prompt, self._prompt_mask = pad_tokens(tokenizer.encode_prompts(prompts))
         self._task_of = task_of
-        self._document_ids = _identities(examples.document_ids)
-        self._query_ids = _identities(
+        self._document_ids = identities(examples.document_ids)
+        self._query_ids = identities(
             [
-                f"said:{said}" if said else f"id:{key}"
-                for said, key in zip(examples.transcripts, examples.ids, strict=True)
+                f"transcript:{text}" if text else f"id:{key}"
+                for text, key in zip(examples.transcripts, examples.ids, strict=True)
             ]
         )
 
@@ -179,7 +156,8 @@ class BatchSource:
         mine = everyone[start:stop]
         speech = None
         if self._speech is None:
-            samples, lengths = self._clips(mine, int(self.plan.sizes[bucket]), int(step), start)
+            size, key = int(self.plan.sizes[bucket]), (self._seed, int(step), start)
+            samples, lengths = self._transform.read(self._examples.clip, mine, size, key)
         else:
             speech = self._speech.rows(mine, self._frames[bucket])
             samples = np.zeros((len(mine), 0), np.float32)
@@ -206,23 +184,6 @@ class BatchSource:
             speech=speech,
         )
 
-    def _clips(
-        self, mine: HostArray, size: int, step: int, start: int
-    ) -> tuple[HostArray, HostArray]:
-        """Clips [B, size], changed, prepared and padded, and the length of each."""
-        samples = np.zeros((len(mine), size), np.float32)
-        lengths = np.zeros(len(mine), np.int32)
-        for row, index in enumerate(mine):
-            clip = self._examples.clip(int(index))
-            if self._augment is not None:
-                rng = np.random.default_rng((self._seed, step, start + row))
-                clip = self._augment(clip, rng)[:size]
-                if len(clip) < self._min_samples:  # Cut too short to be heard.
-                    clip = np.pad(clip, (0, self._min_samples - len(clip)))
-            clip = self._prepare(clip)
-            samples[row, : len(clip)], lengths[row] = clip, len(clip)
-        return samples, lengths
-
 
 def _check_lengths(examples: Examples, min_samples: int) -> None:
     if not len(examples):
@@ -235,7 +196,3 @@ def _check_lengths(examples: Examples, min_samples: int) -> None:
             f"token, the first is {examples.ids[first]} with {examples.num_samples[first]}",
             hint="build the data set again with a longer --min-seconds",
         )
-
-
-def _identities(keys: Sequence[str]) -> HostArray:
-    return np.unique(np.asarray(keys), return_inverse=True)[1].astype(np.int32)

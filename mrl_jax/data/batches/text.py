@@ -1,8 +1,4 @@
-"""Pairs of texts for the text stage: read, checked, tokenised, and put into batches.
-
-A table has a row a pair: `query`, `document` and, optionally, `task_type`, whose prompt is
-put before the query. It is JSON Lines, Parquet, or a folder of Parquet files.
-"""
+"""Batches of pairs of texts, tokenised, as a pure function of (seed, step)."""
 
 import dataclasses
 import itertools
@@ -15,12 +11,13 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.plan import identities
 from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.prompts import prompt_of as prompt_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
 POOL = 8
-"""Like lengths are found among the pairs of so many batches."""
+"""Batches whose pairs are sorted by length together."""
 
 
 SHORTEST = 16
@@ -45,7 +42,7 @@ class TextBatchConfig:
         if self.batch_size < 2:
             raise MrlError(
                 f"data.batch.batch_size is {self.batch_size}, expected 2 or more: the other "
-                "pairs of a batch are what a pair is told apart from"
+                "pairs of a batch are the negatives"
             )
         if self.max_tokens < 2:
             raise MrlError(f"data.batch.max_tokens is {self.max_tokens}, expected 2 or more")
@@ -61,7 +58,7 @@ class TextBatch:
         query_mask: [B, L] bool, True at tokens of the query.
         document: [B, L'] int32, token ids of the documents, end token included.
         document_mask: [B, L'] bool, True at tokens of the document.
-        query_ids: [B] int32, equal for two rows that ask the same thing.
+        query_ids: [B] int32, equal for two rows with the same query.
         document_ids: [B] int32, equal for two rows with the same document.
     """
 
@@ -136,8 +133,8 @@ class TextPairSource:
         """This host's rows of the batch of step `step`, counted from 0."""
         epoch, place = divmod(step, self.batches_per_epoch)
         if self._epoch[0] != epoch:
-            found = alike_batches(self._lengths, self.config.batch_size, self.seed, epoch)
-            self._epoch = epoch, found
+            batches = alike_batches(self._lengths, self.config.batch_size, self.seed, epoch)
+            self._epoch = epoch, batches
         rows = self._epoch[1][place]
         query, query_mask = _padded([self._queries[row] for row in rows])
         document, document_mask = _padded([self._documents[row] for row in rows])
@@ -161,7 +158,7 @@ class TextPairSource:
 def alike_batches(
     lengths: Sequence[int] | HostArray, batch_size: int, seed: int, epoch: int
 ) -> list[HostArray]:
-    """Rows of every batch of an epoch: like lengths together, among those of `POOL` batches.
+    """Rows of every batch of an epoch, of similar lengths: sorted within each `POOL` batches.
 
     Every row is there at most once; fewer than `batch_size` are left out.
     """
@@ -175,13 +172,6 @@ def alike_batches(
         whole = len(pool) // batch_size * batch_size
         batches += list(pool[:whole].reshape(-1, batch_size))
     return [batches[place] for place in rng.permutation(len(batches))]
-
-
-def identities(texts: Sequence[Sequence[int]]) -> HostArray:
-    """[N] int32: equal numbers for texts of equal tokens."""
-    numbers: dict[tuple[int, ...], int] = {}
-    ids = [numbers.setdefault(tuple(text), len(numbers)) for text in texts]
-    return np.asarray(ids, np.int32)
 
 
 def padded_tokens(length: int) -> int:

@@ -1,6 +1,7 @@
-"""`python -m mrl_jax.data.build`: make the data set that training reads."""
+"""`mrl-jax build`: make the data set that training reads."""
 
 import argparse
+import functools
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,14 +13,12 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.build.builder import BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.sets.parquet import ParquetColumns
 
-_TOLD = 10
+_SHOWN = 10
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str) -> argparse.ArgumentParser:
     default = BuildOptions()
-    parser = CommandParser(
-        prog="python -m mrl_jax.data.build", description=__doc__, allow_abbrev=False
-    )
+    parser = CommandParser(prog=prog, description=__doc__, allow_abbrev=False)
     parser.add_argument("source", type=Path, help="manifest, or Parquet file or folder")
     parser.add_argument("out", type=Path, help="data set folder to make")
     shown = "default: %(default)s"
@@ -47,8 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str]) -> int:
-    args = build_parser().parse_args(argv)
+def main(argv: Sequence[str], *, prog: str = "mrl-jax build") -> int:
+    args = build_parser(prog).parse_args(argv)
     unwind_on_sigterm()
     if args.workers is not None and args.workers < 1:
         raise MrlError(f"{args.workers}, expected 1 or more", where="--workers")
@@ -64,10 +63,10 @@ def main(argv: Sequence[str]) -> int:
         args.source, args.out, options=options, overwrite=args.overwrite, workers=args.workers
     )
     print(summary(report))
-    for skipped in report.skipped[:_TOLD]:
+    for skipped in report.skipped[:_SHOWN]:
         print(f"  left out, {skipped.kind}: {skipped.audio} ({skipped.id}): {skipped.reason}")
-    if len(report.skipped) > _TOLD:
-        print(f"  and {len(report.skipped) - _TOLD} more, in {report.out}/build.json")
+    if len(report.skipped) > _SHOWN:
+        print(f"  and {len(report.skipped) - _SHOWN} more, in {report.out}/build.json")
     return 0
 
 
@@ -101,4 +100,4 @@ def summary(report: BuildReport) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(functools.partial(main, prog="python -m mrl_jax.data.build")))

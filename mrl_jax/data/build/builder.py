@@ -2,87 +2,41 @@
 
 import contextlib
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import check_apart, staged_folder
-from mrl_jax.data.build.records import RecordStream, Skipped
+from mrl_jax.core.extras import require
+from mrl_jax.core.files import check_apart, staged_folder, write_json
+from mrl_jax.core.records import read_object
+from mrl_jax.data.build.info import (
+    BUILD_FILE,
+    FORMAT,
+    INDEX_COLUMNS,
+    BuildInfo,
+    BuildOptions,
+    Skipped,
+    SplitInfo,
+    index_path,
+    read_build,
+)
+from mrl_jax.data.build.records import RecordStream
 from mrl_jax.data.sets.digests import digest_files, digest_lines, load_digests, save_digests
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example, read_manifest
 from mrl_jax.data.sets.parquet import ParquetColumns, read_parquet
 
-FORMAT = 1
-"""Raised whenever other records would be made of the same sources."""
-
-
-BUILD_FILE = "build.json"
-
-
 SOURCES_FILE = "sources.jsonl"
-
-
-INDEX_COLUMNS = (
-    "id",
-    "num_samples",
-    "text",
-    "task",
-    "transcript",
-    "language",
-    "speaker",
-    "document_id",
-    "split",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What is made of the recordings.
-
-    Attributes:
-        min_seconds: shorter recordings are left out.
-        max_seconds: longer recordings are left out, or cut.
-        long: "skip" leaves them out, "cut" keeps their beginning.
-        sample_rate: samples a second of the records.
-        max_broken_fraction: of the examples, how many may have a broken recording; one more
-            and nothing is built.
-        columns: of Parquet tables.
-    """
-
-    min_seconds: float = 0.1
-    max_seconds: float = 20.0
-    long: str = "skip"
-    sample_rate: int = 16000
-    max_broken_fraction: float = 0.01
-    columns: ParquetColumns = field(default_factory=ParquetColumns)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_seconds < self.max_seconds < float("inf"):
-            raise MrlError(
-                f"clips from {self.min_seconds:g} to {self.max_seconds:g} seconds",
-                where="min_seconds, max_seconds",
-                hint="pass a shortest length of 0 or more, and a greater longest one",
-            )
-        if self.long not in ("skip", "cut"):
-            raise MrlError(f"{self.long!r}, expected 'skip' or 'cut'", where="long")
-        if self.sample_rate not in range(1000, 192001):
-            raise MrlError(f"{self.sample_rate}, expected 1000 to 192000", where="sample_rate")
-        if not 0 <= self.max_broken_fraction <= 1:
-            raise MrlError(
-                f"{self.max_broken_fraction:g}, expected 0 to 1", where="max_broken_fraction"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build made, or found made.
+    """What a build made, or what was there already.
 
     Attributes:
         out: the folder.
@@ -123,8 +77,8 @@ def build_dataset(
         workers: threads that decode; the records do not depend on it.
 
     Raises:
-        MrlError: the manifest or table is at fault; too many recordings are broken, told
-            with the first few; a split has nothing left; `out` holds something else.
+        MrlError: the manifest or table is at fault; too many recordings are broken, the first
+            few of which are named; a split has nothing left; `out` holds something else.
     """
     source, out, options = Path(source), Path(out), options or BuildOptions()
     workers = workers or min(16, os.cpu_count() or 1)
@@ -137,9 +91,9 @@ def build_dataset(
     )
     parts = _digest_parts(examples, digests, options)
     digest = digest_lines([parts])
-    old = _read_build(out)
+    old = _any_build(out)
     if old is not None and old.get("digest") == digest:
-        return _report(out, old, reused=True)
+        return _report(out, read_build(out), reused=True)
     if old is not None and not overwrite:
         before = old.get("parts", {})
         changed = " and the ".join(part for part in parts if before.get(part) != parts[part])
@@ -149,19 +103,18 @@ def build_dataset(
             hint="choose another name, or pass --overwrite",
         )
     with staged_folder(out, marker=BUILD_FILE, overwrite=overwrite) as staging:
-        build = _build(examples, staging, options, workers)
+        splits, skipped = _build(examples, staging, options, workers)
         save_digests(staging / SOURCES_FILE, remembered)
-        build = {
-            "format": FORMAT,
-            "digest": digest,
-            "parts": parts,
-            "source": str(source),
-            "options": asdict(options),
-        } | build
-        (staging / BUILD_FILE).write_text(
-            json.dumps(build, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        info = BuildInfo(
+            digest=digest,
+            parts=parts,
+            source=str(source),
+            options=options,
+            splits=splits,
+            skipped=skipped,
         )
-    return _report(out, build, reused=False)
+        write_json(staging / BUILD_FILE, {"format": FORMAT, **asdict(info)})
+    return _report(out, info, reused=False)
 
 
 def read_examples(source: Path, columns: ParquetColumns) -> list[Example]:
@@ -169,11 +122,6 @@ def read_examples(source: Path, columns: ParquetColumns) -> list[Example]:
     if source.is_dir() or source.suffix == ".parquet":
         return read_parquet(source, columns)
     return read_manifest(source)
-
-
-def index_path(folder: Path, split: str) -> Path:
-    """The table of a split: a row a record, in their order, without the audio."""
-    return folder / "index" / f"{split}.parquet"
 
 
 def _digest_parts(
@@ -192,41 +140,36 @@ def _digest_parts(
     }
 
 
-def _read_build(out: Path) -> dict[str, Any] | None:
+def _any_build(out: Path) -> dict[str, Any] | None:
+    """What is in a `build.json` of any format; None where there is none that can be read."""
     try:
-        build = json.loads((out / BUILD_FILE).read_text(encoding="utf-8"))
+        return read_object(out / BUILD_FILE)
     except (OSError, ValueError):
         return None
-    return build if isinstance(build, dict) else None
 
 
-def _report(out: Path, build: dict[str, Any], *, reused: bool) -> BuildReport:
-    splits = build["splits"]
+def _report(out: Path, info: BuildInfo, *, reused: bool) -> BuildReport:
     return BuildReport(
         out=out,
-        digest=build["digest"],
+        digest=info.digest,
         reused=reused,
-        examples={name: split["examples"] for name, split in splits.items()},
-        seconds={name: split["seconds"] for name, split in splits.items()},
-        skipped=tuple(Skipped(**row) for row in build["skipped"]),
+        examples={name: split.examples for name, split in info.splits.items()},
+        seconds={name: split.seconds for name, split in info.splits.items()},
+        skipped=info.skipped,
     )
 
 
 def _build(
     examples: list[Example], staging: Path, options: BuildOptions, workers: int
-) -> dict[str, Any]:
-    """Write records and indices; returns what `build.json` says of them."""
-    try:
-        import pyarrow
-        import tensorflow_datasets as tfds
-        from pyarrow import parquet
+) -> tuple[dict[str, SplitInfo], tuple[Skipped, ...]]:
+    """Write records and indices; what there is of each split, and what was left out."""
+    require("pyarrow", "tensorflow_datasets", "array_record", by="building a data set")
+    import pyarrow
+    import tensorflow_datasets as tfds
+    from pyarrow import parquet
 
-        from mrl_jax.data.build.tfds_builder import SpeechDataBuilder
-    except ImportError as error:
-        raise MrlError(
-            f"building a data set takes {error.name}, which is not installed",
-            hint="install the extra: `pip install 'mrl_jax[train]'`",
-        ) from error
+    from mrl_jax.data.build.tfds_builder import SpeechDataBuilder
+
     splits: dict[str, list[Example]] = {}
     for example in examples:
         splits.setdefault(example.split, []).append(example)
@@ -235,16 +178,7 @@ def _build(
         tqdm(total=len(examples), desc="decoding", unit=" clips", disable=None) as bar,
     ):
         stream = RecordStream(
-            pool,
-            ahead=4 * workers,
-            min_seconds=options.min_seconds,
-            max_seconds=options.max_seconds,
-            cut=options.long == "cut",
-            sample_rate=options.sample_rate,
-            max_broken=int(options.max_broken_fraction * len(examples)),
-            total=len(examples),
-            column=options.columns.audio,
-            progress=bar.update,
+            pool, options, total=len(examples), ahead=4 * workers, progress=bar.update
         )
         builder = SpeechDataBuilder(
             clips={split: stream.records(split, rows) for split, rows in splits.items()},
@@ -262,13 +196,13 @@ def _build(
             pyarrow.Table.from_pylist(rows, pyarrow.schema(schema)), index_path(staging, split)
         )
         samples = sum(row["num_samples"] for row in rows)
-        totals[split] = {"examples": len(rows), "seconds": samples / options.sample_rate}
-    return {"splits": totals, "skipped": [asdict(skipped) for skipped in stream.skipped]}
+        totals[split] = SplitInfo(examples=len(rows), seconds=samples / options.sample_rate)
+    return totals, tuple(stream.skipped)
 
 
 @contextlib.contextmanager
 def _quiet(tfds: Any) -> Iterator[None]:
-    """Without TFDS's own bars and its talk of downloading."""
+    """Without TFDS's own progress bars and messages about downloads."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -1,7 +1,6 @@
-"""A built data set, read back: columns in memory, clips decoded when they are asked for."""
+"""A built data set, read back: columns in memory, clips decoded one by one when needed."""
 
 import io
-import json
 import os
 import threading
 from pathlib import Path
@@ -11,10 +10,10 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.extras import require
 from mrl_jax.data.audio.encode import FULL_SCALE
-from mrl_jax.data.build.builder import BUILD_FILE, FORMAT, INDEX_COLUMNS, index_path
-
-_REBUILD = "build it again: `python -m mrl_jax.data.build SOURCE OUT --overwrite`"
+from mrl_jax.data.build.info import INDEX_COLUMNS, REBUILD, index_path, read_build
+from mrl_jax.data.sets.tables import open_parquet
 
 
 def open_dataset(folder: str | Path, split: str = "train") -> "SpeechDataset":
@@ -45,17 +44,17 @@ class SpeechDataset:
     """
 
     def __init__(self, folder: Path, split: str):
-        build = _read_build(folder)
-        if split not in build["splits"]:
+        build = read_build(folder)
+        if split not in build.splits:
             raise MrlError(
-                f"no split {split!r}; there are: {', '.join(build['splits'])}",
+                f"no split {split!r}; there are: {', '.join(build.splits)}",
                 where=folder,
                 hint="name one of these, or give examples this `split` in the manifest",
             )
         self.folder = folder
         self.split = split
-        self.sample_rate: int = build["options"]["sample_rate"]
-        self.digest: str = build["digest"]
+        self.sample_rate: int = build.options.sample_rate
+        self.digest: str = build.digest
         columns = _read_index(index_path(folder, split))
         self.ids: list[str] = columns["id"]
         self.num_samples: HostArray = np.asarray(columns["num_samples"], np.int64)
@@ -70,13 +69,13 @@ class SpeechDataset:
         ]
         self._lock = threading.Lock()
         self._opened: tuple[int, Any] | None = None
-        records, expected = len(self._records()), build["splits"][split]["examples"]
+        records, expected = len(self._records()), build.splits[split].examples
         if not len(self.ids) == records == expected:
             raise MrlError(
                 f"the split {split!r} has {records} records and {len(self.ids)} rows in its "
                 f"index, expected {expected}: the data set is damaged",
                 where=folder,
-                hint=_REBUILD,
+                hint=REBUILD,
             )
 
     def __len__(self) -> int:
@@ -119,7 +118,7 @@ class SpeechDataset:
         return MrlError(
             f"the record {index} of split {self.split!r} is damaged ({problem})",
             where=self.folder,
-            hint=_REBUILD,
+            hint=REBUILD,
         )
 
     def _records(self) -> Any:
@@ -134,14 +133,10 @@ class SpeechDataset:
         return opened[1]
 
     def _open(self) -> Any:
-        try:
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise MrlError(
-                f"reading a data set takes {error.name}, which is not installed",
-                where=self.folder,
-                hint="install the extra: `pip install 'mrl_jax[train]'`",
-            ) from error
+        packages = ("tensorflow_datasets", "array_record")
+        require(*packages, by="reading a data set", where=self.folder)
+        import tensorflow_datasets as tfds
+
         try:
             place = self.folder / "speech_data" / "1.0.0"
             return tfds.builder_from_directory(place).as_data_source(
@@ -151,48 +146,14 @@ class SpeechDataset:
             raise MrlError(
                 f"the records of split {self.split!r} cannot be opened ({first_line(error)})",
                 where=self.folder,
-                hint=_REBUILD,
+                hint=REBUILD,
             ) from error
 
 
-def _read_build(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise MrlError(
-            "no such folder",
-            where=folder,
-            hint="build it: `python -m mrl_jax.data.build SOURCE OUT`",
-        )
-    try:
-        build = json.loads((folder / BUILD_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MrlError(
-            f"is not a built data set: there is no {BUILD_FILE}",
-            where=folder,
-            hint="build one: `python -m mrl_jax.data.build SOURCE OUT`",
-        ) from error
-    except ValueError as error:
-        raise MrlError("damaged: not JSON", where=folder / BUILD_FILE, hint=_REBUILD) from error
-    if not isinstance(build, dict) or build.get("format") != FORMAT:
-        found = build.get("format") if isinstance(build, dict) else None
-        raise MrlError(
-            f"has format {found}, expected {FORMAT}", where=folder / BUILD_FILE, hint=_REBUILD
-        )
-    return build
-
-
 def _read_index(path: Path) -> dict[str, list[Any]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MrlError(
-            "reading a data set takes pyarrow, which is not installed",
-            where=path,
-            hint="install the extra: `pip install 'mrl_jax[train]'`",
-        ) from error
-    try:
-        table = parquet.ParquetFile(path).read(columns=list(INDEX_COLUMNS))
-    except (OSError, ValueError, KeyError) as error:
-        raise MrlError(
-            f"the index cannot be read ({first_line(error)})", where=path, hint=_REBUILD
-        ) from error
+    with open_parquet(path, hint=REBUILD) as file:
+        table = file.read(columns=list(INDEX_COLUMNS))
+    if absent := set(INDEX_COLUMNS) - set(table.column_names):
+        problem = f"the index has no column {' and no '.join(sorted(absent))}"
+        raise MrlError(problem, where=path, hint=REBUILD)
     return {name: table[name].to_pylist() for name in INDEX_COLUMNS}

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,17 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import clip_seconds, decode_clip
 from mrl_jax.data.audio.encode import FULL_SCALE, flac_bytes, quantize
+from mrl_jax.data.build.info import BuildOptions, Skipped
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example
 from mrl_jax.data.sets.parquet import EmbeddedReader
 
 _LOUDEST = 4.0
 
 
-_TOLD = 5
+_SHOWN = 5
 
 
 _GATHERED = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """An example that was left out: its recording is "broken", "short" or "long"."""
-
-    id: str
-    split: str
-    audio: str
-    kind: str
-    reason: str
 
 
 class RecordStream:
@@ -41,14 +30,9 @@ class RecordStream:
 
     Args:
         pool: the threads that decode.
+        options: what is made of the recordings.
+        total: examples in all splits.
         ahead: recordings held in memory at once, at most.
-        min_seconds: shorter recordings are left out.
-        max_seconds: longer recordings are left out, or with `cut` lose their end.
-        cut: see there.
-        sample_rate: of the records.
-        max_broken: how many broken recordings to bear.
-        total: examples in all splits, for the error.
-        column: of the recordings in a Parquet table.
         progress: called with 1 after each example.
 
     Attributes:
@@ -59,27 +43,16 @@ class RecordStream:
     def __init__(
         self,
         pool: ThreadPoolExecutor,
+        options: BuildOptions,
         *,
-        ahead: int,
-        min_seconds: float,
-        max_seconds: float,
-        cut: bool,
-        sample_rate: int,
-        max_broken: int,
         total: int,
-        column: str,
+        ahead: int,
         progress: Callable[[int], Any],
     ):
-        self._pool = pool
-        self._ahead = ahead
-        self._min_seconds = min_seconds
-        self._max_seconds = max_seconds
-        self._cut = cut
-        self._sample_rate = sample_rate
-        self._max_broken = max_broken
-        self._total = total
-        self._embedded = EmbeddedReader(column)
-        self._progress = progress
+        self._pool, self._options = pool, options
+        self._total, self._ahead, self._progress = total, ahead, progress
+        self._max_broken = int(options.max_broken_fraction * total)
+        self._embedded = EmbeddedReader(options.columns.audio)
         self.index: dict[str, list[dict[str, Any]]] = {}
         self.skipped: list[Skipped] = []
 
@@ -104,15 +77,15 @@ class RecordStream:
             self.check_broken()
             reasons = [f"{s.audio}: {s.reason}" for s in self.skipped if s.split == split]
             raise MrlError(
-                f"the split {split!r} has no recording left: {'; '.join(reasons[:_TOLD])}",
-                hint="mend the recordings, or change the limits of length",
+                f"the split {split!r} has no recording left: {'; '.join(reasons[:_SHOWN])}",
+                hint="correct the recordings, or change the limits of length",
             )
 
     def check_broken(self, slack: int = 0) -> None:
         """Give up where more recordings are broken than may be.
 
         Args:
-            slack: bear so many more for now, so that the error can name several.
+            slack: allow so many more for now, so that the error can name several.
 
         Raises:
             MrlError: with their number, and the first few and what is wrong with them.
@@ -120,11 +93,11 @@ class RecordStream:
         broken = [skipped for skipped in self.skipped if skipped.kind == "broken"]
         if len(broken) <= self._max_broken + slack:
             return
-        told = "; ".join(f"{s.audio} ({s.id}): {s.reason}" for s in broken[:_TOLD])
+        first = "; ".join(f"{s.audio} ({s.id}): {s.reason}" for s in broken[:_SHOWN])
         raise MrlError(
             f"{len(broken)} recordings{' or more' if slack else ''} of {self._total} are broken, "
-            f"and {self._max_broken} may be: {told}{'; ...' if len(broken) > _TOLD else ''}",
-            hint="mend them, leave them out, or raise --max-broken-fraction",
+            f"and {self._max_broken} may be: {first}{'; ...' if len(broken) > _SHOWN else ''}",
+            hint="correct them, leave them out, or raise --max-broken-fraction",
         )
 
     def _in_order(
@@ -160,30 +133,31 @@ class RecordStream:
 
         if isinstance(source, Path) and not source.is_file():
             return skipped("broken", "is a folder" if source.is_dir() else "no such file")
+        options = self._options
         try:
             seconds = clip_seconds(source, name=example.audio)
-            if self._max_seconds < seconds < float("inf") and not self._cut:
-                return skipped("long", f"{seconds:.2f} s, longer than {self._max_seconds:g} s")
-            # A second more, to see the length of streams that do not tell it.
+            if options.max_seconds < seconds < float("inf") and options.long == "skip":
+                return skipped("long", f"{seconds:.2f} s, longer than {options.max_seconds:g} s")
+            # A second more, to see the length of streams that do not say it.
             clip = decode_clip(
                 source,
-                self._sample_rate,
+                options.sample_rate,
                 name=example.audio,
-                max_seconds=self._max_seconds + 1,
+                max_seconds=options.max_seconds + 1,
             )
         except MrlError as error:
             return skipped("broken", error.problem)
-        longest = int(self._max_seconds * self._sample_rate)
-        if clip.size > longest + 1 and not self._cut:
-            return skipped("long", f"longer than {self._max_seconds:g} s")
+        longest = int(options.max_seconds * options.sample_rate)
+        if clip.size > longest + 1 and options.long == "skip":
+            return skipped("long", f"longer than {options.max_seconds:g} s")
         clip = clip[:longest]
         problem = unfit(clip)
         if problem:
             return skipped("broken", problem)
-        if clip.size < self._min_seconds * self._sample_rate:
-            seconds = clip.size / self._sample_rate
-            return skipped("short", f"{seconds:.2f} s, shorter than {self._min_seconds:g} s")
-        return flac_bytes(quantize(clip), self._sample_rate), clip.size
+        if clip.size < options.min_seconds * options.sample_rate:
+            seconds = clip.size / options.sample_rate
+            return skipped("short", f"{seconds:.2f} s, shorter than {options.min_seconds:g} s")
+        return flac_bytes(quantize(clip), options.sample_rate), clip.size
 
 
 def unfit(clip: HostArray) -> str | None:

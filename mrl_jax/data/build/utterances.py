@@ -1,4 +1,4 @@
-"""Recordings and what is said in them, from whatever holds both.
+"""Recordings and their transcripts, from any kind of data set.
 
 A retrieval set (or a published one by name), a manifest, or a built data set.
 """
@@ -11,15 +11,16 @@ from typing import Literal, get_args
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_audio_of
-from mrl_jax.data.build.builder import BUILD_FILE, read_examples
+from mrl_jax.data.build.builder import read_examples
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
+from mrl_jax.data.build.info import BUILD_FILE
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example
 from mrl_jax.data.sets.named_sets import load_retrieval_set
 from mrl_jax.data.sets.parquet import ParquetColumns
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_audio
 
 Column = Literal["transcript", "text"]
-"""Where what is said stands: beside the document, or as the document itself."""
+"""The column with the transcripts: beside the document, or the document itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Utterance:
 
     Attributes:
         id: its name in its set.
-        transcript: what is said; None where nobody wrote it down.
+        transcript: None where there is none.
         speaker: who speaks, where that is known.
         load: the samples [S] float32, at a given rate.
     """
@@ -93,13 +94,13 @@ def of_retrieval_set(data: RetrievalSet) -> list[Utterance]:
 
 
 def of_dataset(data: SpeechDataset) -> list[Utterance]:
-    """The clips of a built data set, which are heard at its own rate only."""
+    """The clips of a built data set, which are there at its own rate only."""
 
     def loader(index: int) -> Callable[[int], HostArray]:
         def load(rate: int) -> HostArray:
             if rate != data.sample_rate:
                 raise MrlError(
-                    f"the data set is at {data.sample_rate} Hz, the tower hears {rate} Hz",
+                    f"the data set is at {data.sample_rate} Hz, the tower takes {rate} Hz",
                     where=data.folder,
                     hint="build it again at that rate",
                 )
@@ -109,8 +110,8 @@ def of_dataset(data: SpeechDataset) -> list[Utterance]:
 
     rows = zip(data.ids, data.transcripts, data.speakers, strict=True)
     return [
-        Utterance(id=key, transcript=said, speaker=speaker, load=loader(index))
-        for index, (key, said, speaker) in enumerate(rows)
+        Utterance(id=key, transcript=transcript, speaker=speaker, load=loader(index))
+        for index, (key, transcript, speaker) in enumerate(rows)
     ]
 
 
@@ -122,23 +123,23 @@ def need_transcripts(
     Raises:
         MrlError: one is absent, or empty.
     """
-    absent = [key for key, said in zip(ids, transcripts, strict=True) if said is None]
+    absent = [key for key, text in zip(ids, transcripts, strict=True) if text is None]
     if absent:
         raise MrlError(
             f"{len(absent)} of {len(ids)} recordings have no {column}, the first is {absent[0]!r}",
             where=where,
             hint=f"give each its `{column}`, or leave it out",
         )
-    said = [text or "" for text in transcripts]
-    empty = [key for key, text in zip(ids, said, strict=True) if not text.strip()]
+    texts = [text or "" for text in transcripts]
+    empty = [key for key, text in zip(ids, texts, strict=True) if not text.strip()]
     if empty:
         raise MrlError(
             f"{len(empty)} of {len(ids)} recordings have an empty {column}, the first is "
             f"{empty[0]!r}",
             where=where,
-            hint="write down what is said, or leave them out",
+            hint="transcribe them, or leave them out",
         )
-    return said
+    return texts
 
 
 def check_column(column: str, name: str) -> None:
@@ -156,7 +157,7 @@ def _of_example(example: Example) -> Utterance:
             raise MrlError(
                 "holds its recordings inside",
                 where=audio.file,
-                hint="build a data set of it: `python -m mrl_jax.data.build SOURCE OUT`",
+                hint="build a data set of it: `mrl-jax build SOURCE OUT`",
             )
         return load_audio_of(name, audio, rate)
 

@@ -1,39 +1,42 @@
-"""What a store of frozen outputs was made of, beside its arrays; another run's is refused."""
+"""What all caches of frozen outputs share: a file that says what they were made of, and arrays.
 
-import json
+A cache belongs to what it was made of (texts or clips, weights, dtypes), each by its digest or
+value, and a run that differs in one is refused.
+"""
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.typing import DTypeLike
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.files import write_json
+from mrl_jax.core.records import read_object, readable_as
+
+CACHE_FILE = "cache.json"
 
 
-def is_store_of(folder: Path, name: str, key: Mapping[str, str], *, format: int, hint: str) -> bool:
-    """Whether a store made of this is there; one made of something else is an error.
+FORMAT = 1
+
+
+def is_cache_of(folder: Path, key: Mapping[str, str], *, hint: str) -> bool:
+    """Whether a cache made of this is there; one made of something else is an error.
 
     Args:
-        folder: of the store.
-        name: of its file.
-        key: what the store must have been made of.
-        format: that it must have.
-        mend: what a user does about a store that cannot be read.
+        folder: of the cache.
+        key: what it must have been made of.
+        hint: what a user does about a cache that cannot be used.
 
     Raises:
         MrlError: it was made of something else, or is damaged.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    try:
-        told = json.loads((folder / name).read_text(encoding="utf-8"))
-        if told["format"] != format:
-            raise ValueError(f"its format is {told['format']!r}")
-        made_of = dict(told["made_of"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        problem = f"cannot be read as a store ({first_line(error)})"
-        raise MrlError(problem, where=folder, hint=hint) from error
+    with readable_as("a cache", folder, hint=hint):
+        made_of = dict(read_object(folder / CACHE_FILE, version=FORMAT)["made_of"])
     for part, value in key.items():
         if made_of.get(part) != value:
             raise MrlError(
@@ -45,31 +48,41 @@ def is_store_of(folder: Path, name: str, key: Mapping[str, str], *, format: int,
     return True
 
 
-def write_store_file(
-    path: Path, key: Mapping[str, str], *, format: int, more: Mapping[str, Any]
-) -> None:
-    """Say what a store was made of, and `more` for whoever looks at it."""
-    told = {"format": format, "made_of": dict(key), **more}
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+def write_cache_file(folder: Path, key: Mapping[str, str], more: Mapping[str, Any]) -> None:
+    """Write down what a cache was made of, and `more` for whoever looks at it."""
+    write_json(folder / CACHE_FILE, {"format": FORMAT, "made_of": dict(key), **more})
 
 
 class CachedArray:
-    """An array of a store, left on the disk until rows of it are read.
+    """An array of a cache, left on the disk until rows of it are read.
 
     May be read by several threads; a copy in another process opens the file by itself.
 
     Args:
         path: an .npy file.
-        mend: what a user does about one that cannot be read.
+        dtype: that it must have.
+        shape: that it must have; None stands for any size.
+        hint: what a user does about one that cannot be read.
 
     Raises:
-        MrlError: it is damaged.
+        MrlError: it is damaged, or of another dtype or shape.
     """
 
-    def __init__(self, path: Path, *, hint: str):
-        self.path, self._mend = path, hint
+    def __init__(self, path: Path, dtype: DTypeLike, shape: tuple[int | None, ...], *, hint: str):
+        self.path, self._hint = path, hint
         self._array = _opened(path, hint)
         self.shape, self.dtype = self._array.shape, self._array.dtype
+        fits = len(self.shape) == len(shape) and all(
+            want in (None, size) for want, size in zip(shape, self.shape, strict=True)
+        )
+        if self.dtype != dtype or not fits:
+            expected = ", ".join("any" if size is None else str(size) for size in shape)
+            raise MrlError(
+                f"holds {self.dtype} of shape {self.shape}, expected {np.dtype(dtype)} of "
+                f"({expected})",
+                where=path,
+                hint=hint,
+            )
 
     def __len__(self) -> int:
         return len(self._array)
@@ -82,12 +95,12 @@ class CachedArray:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._array = _opened(self.path, self._mend)
+        self._array = _opened(self.path, self._hint)
 
 
 def _opened(path: Path, hint: str) -> HostArray:
     try:
-        # Not np.load, which also reads archives and, where told to, pickles.
+        # Not np.load, which also reads archives and, where asked to, pickles.
         return np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError, TypeError, SyntaxError) as error:
         problem = f"cannot be read ({first_line(error)})"

@@ -1,9 +1,8 @@
-"""What a frozen speech tower says of every clip, computed once and read back by every run after it.
+"""Layer states of a frozen speech tower, computed once and read back by every run after it.
 
-A store holds all layers of every frame, so that a head is trained without the tower. That is
+A cache holds all layers of every frame, so that a head is trained without the tower. That is
 large: an hour of audio (180,000 frames) takes 3.3 GB of bfloat16 with HuBERT-base, 8.8 GB with
-large; twice that in float32, half in int8. It belongs to the clips, weights and dtype it was made
-of, and a run that differs in one is refused.
+large; twice that in float32, half in int8.
 """
 
 import os
@@ -16,8 +15,8 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.batch import StoredSpeech
-from mrl_jax.core.errors import MrlError
-from mrl_jax.data.cache.files import CachedArray, is_store_of, write_store_file
+from mrl_jax.core.files import staged_folder
+from mrl_jax.data.cache.files import CACHE_FILE, CachedArray, is_cache_of, write_cache_file
 
 CacheDtype = Literal["float32", "bfloat16", "int8"]
 
@@ -28,30 +27,27 @@ CACHE_DTYPES: tuple[str, ...] = get_args(CacheDtype)
 KEPT_AS = "speech_cache_dtype"
 
 
-CACHE_FILE, STATES_FILE, SCALES_FILE = "store.json", "states.npy", "scales.npy"
-
-
-FORMAT = 1
+STATES_FILE, SCALES_FILE = "states.npy", "scales.npy"
 
 
 MAKE_AGAIN = "name another folder in data.speech_cache, or remove this one to have it made again"
 
 
-STORED_AS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
-"""numpy's files know no bfloat16: its bits are written as whole numbers."""
+DISK_DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
+"""On disk. numpy's files know no bfloat16: its bits are written as whole numbers."""
 
 
 def speech_cache_key(
     *, clips: str, split: str, tower: str, dtype: str, kept: str
 ) -> dict[str, str]:
-    """What a store is made of, in words → digest or value.
+    """What a cache is made of: name → digest or value.
 
     Args:
         clips: digest of the built data set.
         split: of it.
         tower: digest of the speech tower's weights.
         dtype: that the tower computes in.
-        kept: dtype of the store.
+        kept: dtype of the cache.
     """
     return {"data": clips, "split": split, "speech tower": tower, "dtype": dtype, KEPT_AS: kept}
 
@@ -63,7 +59,7 @@ class SpeechCache:
     the order of the data set.
 
     Args:
-        states: [all frames, Y, D], as it is stored.
+        states: [all frames, Y, D], in the dtype on disk.
         scales: [N, Y, D] float32 of int8; else None.
         frames: [N], of each clip.
         kept: dtype of the states.
@@ -95,9 +91,9 @@ def starts_of(frames: HostArray) -> HostArray:
 
 
 def cache_bytes(frames: HostArray, layers: int, width: int, kept: str) -> int:
-    """What a store takes on the disk."""
+    """Bytes of a cache on the disk."""
     scales = len(frames) * layers * width * 4 if kept == "int8" else 0
-    return int(frames.sum()) * layers * width * np.dtype(STORED_AS[kept]).itemsize + scales
+    return int(frames.sum()) * layers * width * np.dtype(DISK_DTYPES[kept]).itemsize + scales
 
 
 def write_speech_cache(
@@ -108,33 +104,38 @@ def write_speech_cache(
     width: int,
     clips: Iterable[tuple[int, HostArray, HostArray | None]],
 ) -> None:
-    """Write a store into a folder that is there.
+    """Write a cache, whole or not at all.
 
     Args:
-        folder: empty.
+        folder: of the cache; empty, or not there.
         key: what it is made of.
         frames: [N], of each clip.
         layers: Y.
         width: D.
         clips: number of every clip, in any order, its states [its frames or more, Y, D] in the
-            store's dtype, and its scales [Y, D] of int8.
+            cache's dtype, and its scales [Y, D] of int8.
+
+    Raises:
+        MrlError: something else is there; the place cannot be written to, or has no room.
     """
-    expected, arrays = _arrays(key, frames, layers, width), []
-    for name, (shape, dtype) in expected.items():
-        path = folder / name
-        arrays.append(np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape))
-        with path.open("r+b") as file:  # A disk that fills up is told now, and not by a signal.
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    starts = starts_of(frames)
-    for clip, states, scales in clips:
-        start, stop = starts[clip : clip + 2]
-        arrays[0][start:stop] = states[: stop - start].view(arrays[0].dtype)
-        if scales is not None:
-            arrays[1][clip] = scales
-    for array in arrays:
-        array.flush()
-    more = {"clips": len(frames), "frames": int(frames.sum()), "layers": layers, "width": width}
-    write_store_file(folder / CACHE_FILE, key, format=FORMAT, more=more)
+    needed = cache_bytes(frames, layers, width, key[KEPT_AS])
+    with staged_folder(folder, marker=CACHE_FILE, needs_bytes=needed) as staging:
+        arrays = []
+        for name, (shape, dtype) in _arrays(key, frames, layers, width).items():
+            path = staging / name
+            arrays.append(np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape))
+            with path.open("r+b") as file:  # A disk that fills up is an error now, and no signal.
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        starts = starts_of(frames)
+        for clip, states, scales in clips:
+            start, stop = starts[clip : clip + 2]
+            arrays[0][start:stop] = states[: stop - start].view(arrays[0].dtype)
+            if scales is not None:
+                arrays[1][clip] = scales
+        for array in arrays:
+            array.flush()
+        more = {"clips": len(frames), "frames": int(frames.sum()), "layers": layers, "width": width}
+        write_cache_file(staging, key, more)
 
 
 def _arrays(
@@ -142,7 +143,7 @@ def _arrays(
 ) -> dict[str, tuple[tuple[int, int, int], Any]]:
     """Shape and dtype of every file."""
     kept = key[KEPT_AS]
-    expected = {STATES_FILE: ((int(frames.sum()), layers, width), STORED_AS[kept])}
+    expected = {STATES_FILE: ((int(frames.sum()), layers, width), DISK_DTYPES[kept])}
     if kept == "int8":
         expected[SCALES_FILE] = ((len(frames), layers, width), np.float32)
     return expected
@@ -151,30 +152,23 @@ def _arrays(
 def open_speech_cache(
     folder: Path, key: Mapping[str, str], frames: HostArray, layers: int, width: int
 ) -> SpeechCache | None:
-    """A store that was made before; None where there is none.
+    """A cache that was made before; None where there is none.
 
     Args:
-        folder: of the store.
+        folder: of the cache.
         key: what it must have been made of.
-        frames: [N], what the tower gives of each clip.
+        frames: [N], that the tower gives for each clip.
         layers: Y.
         width: D.
 
     Raises:
         MrlError: it was made of something else, or is damaged.
     """
-    if not is_store_of(folder, CACHE_FILE, key, format=FORMAT, hint=MAKE_AGAIN):
+    if not is_cache_of(folder, key, hint=MAKE_AGAIN):
         return None
-    arrays: list[CachedArray] = []
-    for name, (shape, dtype) in _arrays(key, frames, layers, width).items():
-        array = CachedArray(folder / name, hint=MAKE_AGAIN)
-        if array.shape != shape or array.dtype != dtype:
-            raise MrlError(
-                f"holds {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} of "
-                f"{shape}",
-                where=folder / name,
-                hint=MAKE_AGAIN,
-            )
-        arrays.append(array)
+    arrays = [
+        CachedArray(folder / name, dtype, shape, hint=MAKE_AGAIN)
+        for name, (shape, dtype) in _arrays(key, frames, layers, width).items()
+    ]
     scales = arrays[1] if len(arrays) > 1 else None
     return SpeechCache(arrays[0], scales, frames, key[KEPT_AS])

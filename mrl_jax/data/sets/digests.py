@@ -22,7 +22,7 @@ _SETTLED_NS = 2_000_000_000
 
 
 class FileDigest(NamedTuple):
-    """What a file held when it had this size and this time of change."""
+    """SHA-256 of a file when it had this size and time of change."""
 
     size: int
     mtime_ns: int
@@ -56,7 +56,7 @@ def digest_files(
         return sha256, FileDigest(stat.st_size, stat.st_mtime_ns, sha256) if settled else None
 
     with ThreadPoolExecutor(workers) as pool:
-        found = list(
+        results = list(
             tqdm(
                 pool.map(digest, paths),
                 total=len(paths),
@@ -65,10 +65,10 @@ def digest_files(
                 disable=None,
             )
         )
-    digests = {path: sha256 for path, (sha256, _) in zip(paths, found, strict=True)}
+    digests = {path: sha256 for path, (sha256, _) in zip(paths, results, strict=True)}
     remembered = {
         os.path.abspath(path): entry
-        for path, (_, entry) in zip(paths, found, strict=True)
+        for path, (_, entry) in zip(paths, results, strict=True)
         if entry is not None
     }
     return digests, remembered
@@ -89,7 +89,7 @@ def save_digests(path: Path, digests: dict[str, FileDigest]) -> None:
 
 
 def load_digests(path: Path) -> dict[str, FileDigest]:
-    """What `save_digests` wrote; nothing where it cannot be read, as it is only a memory."""
+    """What `save_digests` wrote; nothing where it cannot be read, as files are then hashed anew."""
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return {name: FileDigest(*digest) for name, *digest in rows}
@@ -123,7 +123,7 @@ def digest_intent_set(examples: Iterable[IntentExample]) -> str:
 
 
 def _recording(audio: Path | bytes | None) -> str | None:
-    """The digest of a recording's bytes: what it says, not where it lies."""
+    """The digest of a recording's bytes, wherever they are."""
     if audio is None:
         return None
     if isinstance(audio, bytes):

@@ -72,10 +72,10 @@ def load_fleurs(
     are one document.
 
     Args:
-        source: language asked in, such as `wo`.
-        target: language answered in, such as `fr`.
+        source: language of the queries, such as `wo`.
+        target: language of the documents, such as `fr`.
         folder: parquet of the hub or TFDS's data folder; None downloads from the hub.
-        speech: ask by recordings; otherwise by the distinct sentences of the source.
+        speech: queries are recordings; otherwise the distinct sentences of the source.
         split: of both languages.
 
     Raises:
@@ -89,7 +89,7 @@ def load_fleurs(
         ]
         hint = "check the network, or name a folder that holds it: `fleurs:wo-fr@FOLDER`"
         folder = download_dataset(HUB_ID, patterns=patterns, revision=HUB_REVISION, hint=hint)
-    asked = list(_rows(folder, spoken[0], split, speech=speech))
+    rows = list(_rows(folder, spoken[0], split, speech=speech))
     answers: dict[str, str] = {}
     for where, row in _rows(folder, spoken[1], split, speech=False):
         answers.setdefault(_sentence(where, row), _raw(where, row))
@@ -97,7 +97,7 @@ def load_fleurs(
     numbers: dict[str, str] = {}
     known: dict[str, int] = {}
     dropped = 0
-    for where, row in asked:
+    for where, row in rows:
         number = _sentence(where, row)
         taken = known.get(number, 0)
         if not speech and taken:

@@ -15,7 +15,7 @@ def download_dataset(
         hub_id: owner and name of the data set.
         patterns: the files to fetch.
         revision: branch, tag or commit; the main branch by default.
-        mend: what to do without the hub, for errors.
+        hint: what to do without the hub, for errors.
 
     Raises:
         MrlError: the hub does not have it, wants a login, or cannot be reached; none of

@@ -3,9 +3,9 @@
 A row has `label` and `audio`, `text` or both, and optionally `split`, `id`, `speaker` and
 `label_text`, the label in words that a model can read. The table is
 one .jsonl, .csv or .parquet file, or a folder: of parquet files as the Hugging Face hub has
-them, or with .csv or .jsonl files whose names are splits. Where a row tells no split, the
-name of its file does, as for all parquet; a single .jsonl or .csv file must tell it. Labels
-that are numbers get the names that the hub's parquet keeps in its metadata.
+them, or with .csv or .jsonl files whose names are splits. A row without `split` has that of
+its file's name, as in all Parquet; a single .jsonl or .csv file must have the column. Labels
+that are numbers get the names that the hub's Parquet has in its metadata.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,17 @@ from typing import Any
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_audio_of
-from mrl_jax.data.sets.parquet import SPLITS, split_of
-from mrl_jax.data.sets.tables import read_rows, refuse, row_audio, row_id, row_text
+from mrl_jax.data.sets.tables import (
+    SPLITS,
+    check_files,
+    new_id,
+    parquet_shards,
+    read_rows,
+    row_audio,
+    row_id,
+    row_text,
+    split_of,
+)
 
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {key: key for key in ("audio", "text", "label", "label_text", "split", "id", "speaker")}
@@ -28,7 +37,7 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class IntentExample:
-    """What someone said or wrote, and what they want.
+    """A recording or text, and the intent that it expresses.
 
     Attributes:
         audio: a recording on disk, or the bytes of one; None where there is only text.
@@ -37,7 +46,7 @@ class IntentExample:
         split: "train", "test" or another.
         id: unique in its set.
         label_text: the label in words; None where the table has none.
-        speaker: who says it; None where nobody is named.
+        speaker: None where nobody is named.
     """
 
     audio: Path | bytes | None
@@ -73,14 +82,11 @@ def read_intent_set(
         default = split_of(file) if path.is_dir() or file.suffix == ".parquet" else None
         for where, row in read_rows(file, header=(columns["label"],)):
             example = _example(where, row, file.parent, columns, default, counts)
-            first = places.setdefault(example.id, where)
-            if first != where:
-                problem = f"the id {example.id!r} is that of {first} as well"
-                raise MrlError(problem, where=where, hint="give each example its own id")
-            said = example.label_text and words.setdefault(example.label, example.label_text)
-            if said != example.label_text:
+            new_id(places, example.id, where)
+            before = example.label_text and words.setdefault(example.label, example.label_text)
+            if before != example.label_text:
                 raise MrlError(
-                    f"the label {example.label!r} is {example.label_text!r} here and {said!r} "
+                    f"the label {example.label!r} is {example.label_text!r} here and {before!r} "
                     "before",
                     where=where,
                     hint=f"give every label one `{columns['label_text']}`",
@@ -88,20 +94,13 @@ def read_intent_set(
             examples.append(example)
     if not examples:
         raise MrlError("the intent set has no rows", where=path, hint="add rows to its table")
-    files = (example.audio for example in examples if isinstance(example.audio, Path))
-    missing = [str(file) for file in files if not file.is_file()]
-    refuse(missing, "the table names recordings that do not exist", path)
+    recordings = (example.audio for example in examples)
+    check_files(recordings, "the table names recordings that do not exist", path)
     return tuple(examples)
 
 
 def load_intent_audio(example: IntentExample, sample_rate: int) -> HostArray:
-    """The recording of an example, mono.
-
-    Args:
-        sample_rate: samples a second of the result.
-
-    Returns:
-        [S] float32.
+    """The recording of an example: [S] float32, mono, `sample_rate` samples a second.
 
     Raises:
         MrlError: the example is only written; its recording cannot be decoded.
@@ -157,7 +156,7 @@ def _files(path: Path) -> list[Path]:
         raise MrlError("no such file or folder", where=path, hint="check the path")
     for ending in ("parquet", "csv", "jsonl"):
         here = sorted(path.glob(f"*.{ending}"))
-        if ending == "parquet" and (here := here or sorted(path.glob("data/*.parquet"))):
+        if ending == "parquet" and (here := here or parquet_shards(path / "data")):
             return here
         inside = [file for file in sorted(path.glob(f"*/*.{ending}")) if file.parent.name in SPLITS]
         if files := [file for file in here if file.stem in SPLITS] or inside:

@@ -1,12 +1,12 @@
 """Training manifests: JSON Lines, one recording and its document a line."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.data.sets.tables import check_surrogates, new_id, read_jsonl
 
 REQUIRED = ("id", "audio", "text")
 
@@ -20,25 +20,25 @@ _NAMES = ("id", "speaker", "document_id")
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedAudio:
-    """A recording inside a table: the row of a Parquet file."""
+    """A recording inside a table: the row of a Parquet file, counted from 0."""
 
     file: Path
     row: int
 
     def __str__(self) -> str:
-        return f"{self.file} row {self.row}"
+        return f"{self.file}, row {self.row + 1}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One recording and the document that it asks for.
+    """One recording and the document that answers it.
 
     Attributes:
         id: unique in its manifest.
         audio: the recording, as a file or as the row of a table.
         text: the document, as it was written.
         task: the name of a task in the training config; "" is no task.
-        transcript: what is said.
+        transcript: of the recording.
         language: of the recording.
         speaker: who speaks.
         document_id: the identity of the document; without one that is its text.
@@ -74,23 +74,11 @@ def read_manifest(path: str | Path) -> list[Example]:
     """
     path = existing_file(Path(path), hint="check the path of the manifest")
     examples: list[Example] = []
-    lines: dict[str, int] = {}
-    with path.open("rb") as file:
-        # Bytes, as text mode would also end lines at marks that JSON strings may hold.
-        for number, line in enumerate(file, start=1):
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not line.strip():
-                continue
-            where = f"{path} line {number}"
-            fields = check_fields(_parse(line, where), where)
-            first = lines.setdefault(fields["id"], number)
-            if first != number:
-                raise MrlError(
-                    f"the id {fields['id']!r} is that of line {first} as well",
-                    where=where,
-                    hint="give each example its own id",
-                )
-            examples.append(Example(**fields | {"audio": path.parent / fields["audio"]}))
+    places: dict[str, str] = {}
+    for where, row in read_jsonl(path):
+        fields = check_fields(row, where)
+        new_id(places, fields["id"], where)
+        examples.append(Example(**fields | {"audio": path.parent / fields["audio"]}))
     if not examples:
         raise MrlError(
             "the manifest is empty",
@@ -98,26 +86,6 @@ def read_manifest(path: str | Path) -> list[Example]:
             hint=f"expected a JSON object a line, with the keys {', '.join(REQUIRED)}",
         )
     return examples
-
-
-def _parse(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise MrlError(
-            f"byte {error.start + 1} is not UTF-8", where=where, hint="save the manifest as UTF-8"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise MrlError(
-            f"not JSON ({error})", where=where, hint="write one JSON object a line"
-        ) from error
-    if not isinstance(row, dict):
-        raise MrlError(
-            f"JSON, but of type {type(row).__name__}, expected an object",
-            where=where,
-            hint="write one JSON object a line",
-        )
-    return row
 
 
 def check_fields(row: dict[str, Any], where: str) -> dict[str, Any]:
@@ -148,8 +116,7 @@ def check_fields(row: dict[str, Any], where: str) -> dict[str, Any]:
             )
         if not value.strip() and key not in ("task", "transcript"):
             raise MrlError(f"{key!r} is empty", where=where, hint="fill it, or leave the row out")
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise MrlError(f"{key!r} holds half a surrogate pair", where=where, hint="write UTF-8")
+        check_surrogates(where, repr(key), value)
     split = fields.get("split", "train")
     if not re.fullmatch(r"[A-Za-z0-9_]+", split) or split == "all":
         raise MrlError(

@@ -1,4 +1,4 @@
-"""Published sets by name: where they lie, or how they are fetched, and in which form.
+"""Published sets by name: where they are, or how they are fetched, and in which form.
 
 `kallaama`, `fleurs:wo-fr` (recordings of Wolof, answered in French), `fleurs:fr-wo`,
 `fleurs:wo-fr:text` (written questions), `fleurs:wo-fr:train` (its training split, to fit a
@@ -9,12 +9,18 @@ from the Hugging Face hub. WolBanking77 is published on Kaggle and must be fetch
 its texts are `full/train/train.csv`, `full/test/test.csv` and the same under `5k_split`, with
 columns `input_wo` and `label`; its recordings `train.parquet` and `test.parquet`
 (github.com/abdoukarim/wolbanking77).
+
+A new set is a function and its entry in `NAMED_SETS`.
 """
 
 import difflib
 import re
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.fleurs import LANGUAGES, load_fleurs
@@ -26,12 +32,6 @@ from mrl_jax.data.sets.tables import read_rows
 KALLAAMA_HUB_ID = "soynade-research/Kallaama-retrieval-eval"
 
 
-RETRIEVAL_NAMES = ("kallaama", "fleurs:wo-fr", "fleurs:fr-wo", "fleurs:wo-fr:text")
-
-
-INTENT_NAMES = ("wolbanking77:text", "wolbanking77:text:5k", "wolbanking77:audio")
-
-
 FLEURS_SPLITS = ("train", "validation", "test")
 
 
@@ -39,7 +39,31 @@ WOLBANKING77_PAGE = "kaggle.com/datasets/abdoukarimkandji/wolbanking77"
 
 
 LABEL_COLUMNS = ("label", "intent", "intent_class", "class")
-"""What the column of classes may be called in the recordings of WolBanking77."""
+"""Names that the column of classes may have in the recordings of WolBanking77."""
+
+
+Kind = Literal["retrieval", "intent"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSet:
+    """One published set, or several that have the first word of their names in common.
+
+    Attributes:
+        kind: what `load` returns.
+        names: those that messages list.
+        load: takes the name as the user gave it, its words after the first, and the folder
+            after the @, and returns a `RetrievalSet` or a tuple of `IntentExample`; None where
+            there is no set of these words.
+        more_names: others, which a mistyped one may have been.
+        note: what there is, for the error about a name that there is not.
+    """
+
+    kind: Kind
+    names: Sequence[str]
+    load: Callable[[str, Sequence[str], Path | None], Any]
+    more_names: Sequence[str] = ()
+    note: str = "no such set"
 
 
 def load_retrieval_set(data: str | Path) -> RetrievalSet:
@@ -49,41 +73,8 @@ def load_retrieval_set(data: str | Path) -> RetrievalSet:
         MrlError: no such folder or name; a folder without the expected tables; a set that
             `read_retrieval_set` or `load_fleurs` refuses; the hub cannot be reached.
     """
-    named = split_name(data)
-    if named is None:
-        return read_retrieval_set(data)
-    name, arguments, folder = named
-    if name == "kallaama" and not arguments:
-        if folder is None:
-            hint = "check the network, or name a folder that holds it: `kallaama@FOLDER`"
-            patterns = ["queries*", "corpus*", "qrels*", "data/*"]
-            folder = download_dataset(KALLAAMA_HUB_ID, patterns=patterns, hint=hint)
-        return read_retrieval_set(folder)
-    if name == "fleurs" and arguments:
-        languages = arguments[0].split("-")
-        splits = [word for word in arguments[1:] if word in FLEURS_SPLITS]
-        kinds = [word for word in arguments[1:] if word not in FLEURS_SPLITS]
-        if len(languages) == 2 and kinds in ([], ["text"], ["speech"]) and len(splits) < 2:
-            found = load_fleurs(
-                *languages,
-                folder=folder,
-                speech=kinds != ["text"],
-                split=splits[0] if splits else "test",
-            )
-            if found.dropped_queries or found.dropped_documents:
-                warnings.warn(
-                    f"{data}: left out {found.dropped_queries} queries and "
-                    f"{found.dropped_documents} documents without a counterpart",
-                    stacklevel=2,
-                )
-            return found.data
-    if name == "wolbanking77":
-        raise MrlError(
-            "is an intent set, and has no queries and documents",
-            where=data,
-            hint="measure it with `eval.py intent`",
-        )
-    raise _unknown(data, RETRIEVAL_NAMES)
+    named = _load_named(data, "retrieval")
+    return read_retrieval_set(data) if named is None else named
 
 
 def load_intent_set(data: str | Path) -> tuple[IntentExample, ...]:
@@ -93,31 +84,108 @@ def load_intent_set(data: str | Path) -> tuple[IntentExample, ...]:
         MrlError: no such table, folder or name; a folder without the expected tables; a
             set that `read_intent_set` refuses.
     """
+    named = _load_named(data, "intent")
+    return read_intent_set(data) if named is None else named
+
+
+def _load_named(data: str | Path, kind: Kind) -> Any:
+    """The set of a name; None for a path."""
     named = split_name(data)
     if named is None:
-        return read_intent_set(data)
+        return None
     name, arguments, folder = named
+    entry = NAMED_SETS[name]
+    if entry.kind == "intent" and kind == "retrieval":
+        raise MrlError(
+            "is an intent set, and has no queries and documents",
+            where=data,
+            hint="measure it with `eval.py intent`",
+        )
+    loaded = None
+    if entry.kind == kind:
+        loaded = entry.load(str(data), arguments, folder)
+    if loaded is None:
+        raise _unknown(data, _names(kind))
+    return loaded
+
+
+def _kallaama(data: str, arguments: Sequence[str], folder: Path | None) -> RetrievalSet | None:
+    if arguments:
+        return None
+    if folder is None:
+        hint = "check the network, or name a folder that holds it: `kallaama@FOLDER`"
+        patterns = ["queries*", "corpus*", "qrels*", "data/*"]
+        folder = download_dataset(KALLAAMA_HUB_ID, patterns=patterns, hint=hint)
+    return read_retrieval_set(folder)
+
+
+def _fleurs(data: str, arguments: Sequence[str], folder: Path | None) -> RetrievalSet | None:
+    pair, *words = arguments or ("",)
+    languages = pair.split("-")
+    splits = [word for word in words if word in FLEURS_SPLITS]
+    forms = [word for word in words if word not in FLEURS_SPLITS]
+    if len(languages) != 2 or forms not in ([], ["text"], ["speech"]) or len(splits) > 1:
+        return None
+    pairs = load_fleurs(
+        *languages,
+        folder=folder,
+        speech=forms != ["text"],
+        split=splits[0] if splits else "test",
+    )
+    if pairs.dropped_queries or pairs.dropped_documents:
+        warnings.warn(
+            f"{data}: left out {pairs.dropped_queries} queries and "
+            f"{pairs.dropped_documents} documents without a counterpart",
+            stacklevel=4,
+        )
+    return pairs.data
+
+
+def _wolbanking77(
+    data: str, arguments: Sequence[str], folder: Path | None
+) -> tuple[IntentExample, ...] | None:
     kinds = {(): "full", ("text",): "full", ("text", "full"): "full", ("text", "5k"): "5k_split"}
-    if name != "wolbanking77" or (arguments != ["audio"] and tuple(arguments) not in kinds):
-        raise _unknown(data, INTENT_NAMES)
+    words = tuple(arguments)
+    if words != ("audio",) and words not in kinds:
+        return None
     if folder is None:
         raise MrlError(
             "is published on Kaggle, which wants a login",
             where=data,
             hint=f"download it from {WOLBANKING77_PAGE} and name its folder: `{data}@FOLDER`",
         )
-    if arguments == ["audio"]:
+    if words == ("audio",):
         table = _inside(folder, "train.parquet", "test.parquet")
         columns = next((row for _, row in read_rows(table / "test.parquet")), {})
         label = next((name for name in LABEL_COLUMNS if name in columns), LABEL_COLUMNS[0])
         return read_intent_set(table, columns={"label": label})
-    kind = kinds[tuple(arguments)]
+    kind = kinds[words]
     table = _inside(folder, f"{kind}/train/train.csv", f"{kind}/test/test.csv") / kind
     return read_intent_set(table, columns={"text": "input_wo"})
 
 
+NAMED_SETS: Mapping[str, NamedSet] = MappingProxyType(
+    {
+        "kallaama": NamedSet(kind="retrieval", names=("kallaama",), load=_kallaama),
+        "fleurs": NamedSet(
+            kind="retrieval",
+            names=("fleurs:wo-fr", "fleurs:fr-wo", "fleurs:wo-fr:text"),
+            load=_fleurs,
+            more_names=("fleurs:wo-en", "fleurs:fr-en", "fleurs:en-wo", "fleurs:en-fr"),
+            note=f"FLEURS has {len(LANGUAGES)} languages",
+        ),
+        "wolbanking77": NamedSet(
+            kind="intent",
+            names=("wolbanking77:text", "wolbanking77:text:5k", "wolbanking77:audio"),
+            load=_wolbanking77,
+        ),
+    }
+)
+"""By the first word of the name."""
+
+
 def split_name(data: str | Path) -> tuple[str, list[str], Path | None] | None:
-    """The name of a set, what is said of it, and its folder; None for a path.
+    """The first word of a set's name, the others, and its folder; None for a path.
 
     Raises:
         MrlError: a word that is neither a path that exists nor a known name.
@@ -125,7 +193,7 @@ def split_name(data: str | Path) -> tuple[str, list[str], Path | None] | None:
     text = str(data)
     head, at, folder = text.partition("@")
     name, *arguments = head.split(":")
-    if name in {known.partition(":")[0] for known in (*RETRIEVAL_NAMES, *INTENT_NAMES)}:
+    if name in NAMED_SETS:
         # A folder that happens to have the name of a set is meant where nothing more is said.
         if not at and not arguments and Path(text).exists():
             return None
@@ -134,19 +202,25 @@ def split_name(data: str | Path) -> tuple[str, list[str], Path | None] | None:
             raise MrlError(problem, where=text, hint="check the path after the @")
         return name, arguments, Path(folder) if at else None
     if not Path(text).exists() and re.fullmatch(r"[\w:.-]+(@.*)?", text):
-        raise _unknown(data, (*RETRIEVAL_NAMES, *INTENT_NAMES))
+        raise _unknown(data, (*_names("retrieval"), *_names("intent")))
     return None
 
 
-def _unknown(data: str | Path, names: tuple[str, ...]) -> MrlError:
+def _names(kind: Kind) -> tuple[str, ...]:
+    return tuple(
+        name for named in NAMED_SETS.values() if named.kind == kind for name in named.names
+    )
+
+
+def _unknown(data: str | Path, names: Sequence[str]) -> MrlError:
     """With the name that was probably meant."""
     head, at, folder = str(data).partition("@")
-    pairs = [f"fleurs:{a}-{b}" for a in ("wo", "fr", "en") for b in ("wo", "fr", "en") if a != b]
-    near = difflib.get_close_matches(head, dict.fromkeys((*names, *pairs)), n=1, cutoff=0.5)
+    more = [name for named in NAMED_SETS.values() for name in named.more_names]
+    near = difflib.get_close_matches(head, (*names, *more), n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}{at}{folder}`" if near else f"expected {', '.join(names)}"
-    known = f"FLEURS has {len(LANGUAGES)} languages" if head.startswith("fleurs") else "no such set"
+    notes = [named.note for word, named in NAMED_SETS.items() if head.startswith(word)]
     return MrlError(
-        f"neither a folder nor the name of a set here ({known})",
+        f"neither a folder nor the name of a set here ({(*notes, 'no such set')[0]})",
         where=data,
         hint=f"{hint}, or a folder",
     )

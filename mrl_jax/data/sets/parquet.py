@@ -1,19 +1,26 @@
 """Hugging Face data sets in Parquet: recordings and texts side by side in one table."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.manifest import REQUIRED, EmbeddedAudio, Example, check_fields
-
-SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
-
+from mrl_jax.data.sets.tables import (
+    SPLITS,
+    new_id,
+    open_parquet,
+    parquet_shards,
+    read_rows,
+    split_of,
+)
 
 _BATCH = 16
 """Rows of audio held at a time."""
+
+
+OTHER_ID = "choose another column for `id`, or none (`id=`) to number the rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +47,7 @@ def read_parquet(source: str | Path, columns: ParquetColumns | None = None) -> l
     """List the rows of a Parquet file or folder without reading its recordings.
 
     The folder is as the hub publishes it (`data/train-00000-of-00001.parquet`), or flat, or
-    has a folder a split. The split is the `split` column's, or told by the file's name.
+    has a folder a split. The split is the `split` column's, or that of the file's name.
 
     Raises:
         MrlError: there is no table, or one of several would have to be chosen; a file is
@@ -49,40 +56,22 @@ def read_parquet(source: str | Path, columns: ParquetColumns | None = None) -> l
     """
     source, columns = Path(source), columns or ParquetColumns()
     examples: list[Example] = []
-    rows: dict[str, str] = {}
+    places: dict[str, str] = {}
     counts: dict[str, int] = {}
     for file in _files(source):
         split = split_of(file)
-        for row, fields in enumerate(_rows(file, columns)):
-            where = f"{file} row {row}"
+        for row, (where, fields) in enumerate(_rows(file, columns)):
             path = fields.pop("audio")
             fields = {"split": split} | fields
             name = f"{fields['split']}-{counts.get(fields['split'], 0)}"
             fields = check_fields({"id": name} | fields | {"audio": path or where}, where)
             counts[fields["split"]] = counts.get(fields["split"], 0) + 1
-            first = rows.setdefault(fields["id"], where)
-            if first != where:
-                raise MrlError(
-                    f"the id {fields['id']!r} is that of {first} as well",
-                    where=where,
-                    hint="choose another column for `id`, or none (`id=`) to number the rows",
-                )
+            new_id(places, fields["id"], where, hint=OTHER_ID)
             fields["audio"] = file.parent / path if path else EmbeddedAudio(file=file, row=row)
             examples.append(Example(**fields))
     if not examples:
         raise MrlError("the tables have no rows", where=source, hint="check the download")
     return examples
-
-
-def split_of(file: Path) -> str:
-    """The split that a file's name tells, or its folder's; "train" where neither does."""
-    sharded = re.match(r"([A-Za-z0-9_]+)-\d+-of-\d+", file.stem)
-    if sharded:
-        return sharded[1]
-    for word in (re.split(r"[^A-Za-z]", file.stem)[0], file.parent.name):
-        if word in SPLITS:
-            return word
-    return "train"
 
 
 class EmbeddedReader:
@@ -103,52 +92,23 @@ class EmbeddedReader:
         """The encoded recording; empty where the row has none."""
         if audio.file != self._file or audio.row < self._start:
             self._file, self._start, self._stop = audio.file, 0, 0
-            table = _open(audio.file)
-            kind = table.schema_arrow.field(self._column).type
-            leaf = f"{self._column}.bytes" if _is_struct(kind) else self._column
-            self._batches = table.iter_batches(_BATCH, columns=[leaf])
+            self._batches = self._recordings(audio.file)
         while audio.row >= self._stop:
-            try:
-                batch = next(self._batches)
-            except (OSError, ValueError, StopIteration) as error:  # Arrow's errors are these.
-                raise MrlError(
-                    f"cannot be read ({first_line(error) or 'rows are missing'})",
-                    where=audio,
-                    hint="download the file again",
-                ) from error
+            batch = next(self._batches, None)
+            if batch is None:
+                problem = "cannot be read (rows are missing)"
+                raise MrlError(problem, where=audio, hint="download the file again")
             self._start, self._stop = self._stop, self._stop + len(batch)
-            values = batch.column(0)
-            self._batch = values.field("bytes") if _is_struct(values.type) else values
+            self._batch = batch
         return self._batch[audio.row - self._start].as_py() or b""
 
-
-def _pyarrow(where: object) -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MrlError(
-            "reading Parquet takes pyarrow, which is not installed",
-            where=where,
-            hint="install the extra: `pip install 'mrl_jax[train]'`",
-        ) from error
-    return pyarrow, parquet
-
-
-def _is_struct(kind: Any) -> bool:
-    return _pyarrow(kind)[0].types.is_struct(kind)
-
-
-def _open(file: Path) -> Any:
-    _, parquet = _pyarrow(file)
-    try:
-        return parquet.ParquetFile(file)
-    except (OSError, ValueError) as error:
-        raise MrlError(
-            f"not a Parquet file, or a part of one ({first_line(error)})",
-            where=file,
-            hint="download the file again",
-        ) from error
+    def _recordings(self, file: Path) -> Iterator[Any]:
+        """Arrays of bytes, a few rows each."""
+        with open_parquet(file) as table:
+            nested = table.schema_arrow.field(self._column).type.num_fields > 0
+            leaf = f"{self._column}.bytes" if nested else self._column
+            for batch in table.iter_batches(_BATCH, columns=[leaf]):
+                yield batch.column(0).field("bytes") if nested else batch.column(0)
 
 
 def _files(source: Path) -> list[Path]:
@@ -157,7 +117,7 @@ def _files(source: Path) -> list[Path]:
     if not source.is_dir():
         raise MrlError("no such file or folder", where=source, hint="check the path")
     for folder in (source, source / "data"):
-        if files := sorted(folder.glob("*.parquet")):
+        if files := parquet_shards(folder):
             return files
     files = sorted(source.glob("*/*.parquet")) or sorted(source.glob("*/*/*.parquet"))
     if files and all(file.parent.name in SPLITS for file in files):
@@ -176,10 +136,23 @@ def _files(source: Path) -> list[Path]:
     )
 
 
-def _rows(file: Path, columns: ParquetColumns) -> Iterator[dict[str, Any]]:
+def _rows(file: Path, columns: ParquetColumns) -> Iterator[tuple[str, dict[str, Any]]]:
     """The fields of each row; `audio` is None for embedded bytes, or the path of a file."""
-    table = _open(file)
-    there = table.schema_arrow.names
+    with open_parquet(file) as table:
+        wanted = _wanted(table.schema_arrow.names, columns, file)
+        audio = wanted.pop("audio")
+        path = _path_column(table, audio, file)
+    read = sorted({*wanted.values(), *([path] if path else [])})
+    for where, row in read_rows(file, columns=read):
+        fields = {field: row[column] for field, column in wanted.items()}
+        value = row[audio] if path else None
+        fields["audio"] = value["path"] if isinstance(value, dict) else value
+        # A row without its audio is for the builder to name and count.
+        yield where, {key: v for key, v in fields.items() if v is not None or key == "audio"}
+
+
+def _wanted(there: list[str], columns: ParquetColumns, file: Path) -> dict[str, str]:
+    """The column of each field that is in the table."""
     wanted: dict[str, str] = {}
     default = asdict(ParquetColumns())
     for field, column in asdict(columns).items():
@@ -191,27 +164,13 @@ def _rows(file: Path, columns: ParquetColumns) -> Iterator[dict[str, Any]]:
                 where=file,
                 hint=f"name the right one: `--column {field}=NAME`",
             )
-    audio = wanted.pop("audio")
-    path = _path_column(table, audio, file)
-    read = sorted({*wanted.values(), *([path] if path else [])})
-    for group in range(table.num_row_groups):
-        try:
-            rows = table.read_row_group(group, columns=read).to_pylist()
-        except (OSError, ValueError) as error:
-            raise MrlError(
-                f"cannot be read ({first_line(error)})", where=file, hint="download it again"
-            ) from error
-        for row in rows:
-            found = {field: row[column] for field, column in wanted.items()}
-            value = row[audio] if path else None
-            found["audio"] = value["path"] if isinstance(value, dict) else value
-            # A row without its audio is the builder's to name and count.
-            yield {field: v for field, v in found.items() if v is not None or field == "audio"}
+    return wanted
 
 
 def _path_column(table: Any, audio: str, file: Path) -> str | None:
     """The column with the paths of recordings, where the table does not hold their bytes."""
-    types = _pyarrow(file)[0].types
+    from pyarrow import types
+
     kind = table.schema_arrow.field(audio).type
     if types.is_string(kind) or types.is_large_string(kind):
         return audio
@@ -231,12 +190,13 @@ def _path_column(table: Any, audio: str, file: Path) -> str | None:
 
 
 def _all_null(table: Any, leaf: str) -> bool:
+    """Whether the statistics of the file say that a column has no value."""
     for group in range(table.metadata.num_row_groups):
         chunks = table.metadata.row_group(group)
         for index in range(chunks.num_columns):
             chunk = chunks.column(index)
             if chunk.path_in_schema == leaf:
-                told = chunk.statistics
-                if told is None or not told.has_null_count or told.null_count < chunks.num_rows:
+                known = chunk.statistics
+                if known is None or not known.has_null_count or known.null_count < chunks.num_rows:
                     return False
     return True

@@ -2,7 +2,7 @@
 
 A set is a folder with three tables: `queries` (`_id`, `audio` or `text`, and optionally
 `task`, `prompt`, `speaker`, `transcript`), `corpus` (`_id`, `text`, and optionally `title`,
-which is then put before the text, as BEIR's own code does) and `qrels` (`query-id`,
+which is then put before the text, as in BEIR) and `qrels` (`query-id`,
 `corpus-id`, optionally `score`). Each is NAME.jsonl, NAME.parquet or a folder NAME/ of
 parquet files as the Hugging Face hub has them; qrels may also be qrels.tsv, qrels/test.tsv
 as in BEIR, or data/ where they are the hub's default table. Of qrels in several splits the
@@ -12,7 +12,6 @@ test split counts.
 import dataclasses
 import difflib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +19,18 @@ from typing import Any
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import write_text
 from mrl_jax.data.audio.decode import load_audio_of
-from mrl_jax.data.sets.parquet import split_of
-from mrl_jax.data.sets.tables import Row, read_rows, refuse, row_audio, row_id, row_text
+from mrl_jax.data.sets.tables import (
+    Row,
+    check_files,
+    parquet_shards,
+    read_rows,
+    refuse,
+    row_audio,
+    row_id,
+    row_text,
+)
 from mrl_jax.data.text.prompts import check_one_prompt
 
 MAX_SCORE = 1_000_000
@@ -31,13 +39,13 @@ MAX_SCORE = 1_000_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Query:
-    """What is asked, aloud or in writing.
+    """A query, spoken or written.
 
     Attributes:
         audio: a recording on disk, or the bytes of one; None where the query is written.
-        task: a task of the model, whose prompt stands before the query.
-        prompt: or what stands there itself, word for word.
-        transcript: the words that are spoken, where they are known.
+        task: a task of the model, whose prompt is put before the query.
+        prompt: or the prompt itself, word for word.
+        transcript: of the recording, where it is known.
     """
 
     id: str
@@ -59,7 +67,7 @@ class Document:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrievalSet:
-    """Queries, the corpus they are asked of, and which documents answer which.
+    """Queries, a corpus, and which documents answer which query.
 
     Attributes:
         qrels: query id → document id → score; 0 is not relevant, more is better. Only
@@ -83,7 +91,7 @@ class RetrievalSet:
 
 
 def read_retrieval_set(folder: str | Path) -> RetrievalSet:
-    """Read a retrieval set and hold its three tables against each other.
+    """Read a retrieval set and check its three tables against each other.
 
     Args:
         folder: where the tables are; paths of recordings are absolute or relative to it.
@@ -107,8 +115,7 @@ def read_retrieval_set(folder: str | Path) -> RetrievalSet:
         seen: set[str] = set()
         repeated = [i for i in ids if i in seen or seen.add(i)]
         refuse(repeated, f"{name} repeats `_id`s", folder)
-    missing = [str(q.audio) for q in queries if isinstance(q.audio, Path) and not q.audio.is_file()]
-    refuse(missing, "queries name recordings that do not exist", folder)
+    check_files((q.audio for q in queries), "queries name recordings that do not exist", folder)
     qrels = _qrels(folder, {q.id for q in queries}, {d.id for d in corpus})
     return RetrievalSet(queries=queries, corpus=corpus, qrels=qrels)
 
@@ -169,7 +176,7 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
     Raises:
         MrlError: a query without it (the nearest column is named), or whose text is empty.
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for where, row in _read_table(Path(folder), "queries"):
         key = row_id(where, row, "_id")
         if name not in row:
@@ -187,18 +194,12 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
                 where=where,
                 hint="fill it, or leave the query out",
             )
-        found[key] = value
-    return found
+        texts[key] = value
+    return texts
 
 
 def load_query_audio(query: Query, sample_rate: int) -> HostArray:
-    """The recording of a spoken query, mono.
-
-    Args:
-        sample_rate: samples a second of the result.
-
-    Returns:
-        [S] float32.
+    """The recording of a spoken query: [S] float32, mono, `sample_rate` samples a second.
 
     Raises:
         MrlError: the query is written, not spoken; its recording cannot be decoded.
@@ -300,37 +301,28 @@ def _read_table(folder: Path, name: str) -> Iterator[Row]:
     forms = [folder / f"{name}.jsonl", folder / f"{name}.parquet"]
     if name == "qrels":
         forms += [folder / "qrels.tsv", folder / "qrels" / "test.tsv"]
-    found = [[form] for form in forms if form.is_file()]
+    tables = [[form] for form in forms if form.is_file()]
     names = [str(form.relative_to(folder)) for form in forms] + [f"{name}/*.parquet"]
-    shards = _shards(folder / name, tested=name == "qrels")
-    if not found and not shards and name == "qrels":
-        shards = _shards(folder / "data", tested=True)
+    shards = parquet_shards(folder / name, "test" if name == "qrels" else None)
+    if not tables and not shards and name == "qrels":
+        shards = parquet_shards(folder / "data", "test")
     if shards:
-        found.append(shards)
-    if not found:
+        tables.append(shards)
+    if not tables:
         problem = f"has no table `{name}` (none of {', '.join(names)})"
         raise MrlError(problem, where=folder, hint="a set has queries, corpus and qrels")
-    if len(found) > 1:
-        both = " and ".join(str(files[0].relative_to(folder)) for files in found)
+    if len(tables) > 1:
+        both = " and ".join(str(files[0].relative_to(folder)) for files in tables)
         raise MrlError(f"has the table `{name}` twice: {both}", where=folder, hint="keep one")
     header = ("query-id", "corpus-id") if name == "qrels" else ()
     empty = True
-    for file in found[0]:
+    for file in tables[0]:
         for row in read_rows(file, header=header):
             empty = False
             yield row
     if empty:
-        raise MrlError(f"the table `{name}` is empty", where=found[0][0], hint="add rows to it")
-
-
-def _shards(folder: Path, *, tested: bool) -> list[Path]:
-    """Parquet files in a folder; only those of the test split where there are such, if told."""
-    shards = sorted(folder.glob("*.parquet"))
-    return (tested and [shard for shard in shards if split_of(shard) == "test"]) or shards
+        raise MrlError(f"the table `{name}` is empty", where=tables[0][0], hint="add rows to it")
 
 
 def _write_table(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as lines:
-        lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-    os.replace(partial, file)
+    write_text(file, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))

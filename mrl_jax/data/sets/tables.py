@@ -1,20 +1,29 @@
-"""Tables on disk, row by row: JSON Lines, TSV, CSV and parquet, and the fields of a row.
+"""Tables on disk, row by row: JSON Lines, TSV, CSV and Parquet, and the fields of a row.
 
-Every row comes with where it stands, so that whoever reads it can name the line. In parquet
-of the Hugging Face hub a column of classes holds numbers, whose names stand in the schema's
-metadata: the rows given here hold the names.
+Every row comes with its place, so that an error can name the file and line. In Parquet of the
+Hugging Face hub a column of classes holds numbers, whose names are in the schema's metadata:
+the rows given here hold the names.
 """
 
+import contextlib
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.extras import require
 
 Row = tuple[str, dict[str, Any]]
-"""Where a row stands (file and line), and its columns."""
+"""The place of a row (file and line), and its columns."""
+
+
+SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
+
+
+DOWNLOAD = "download or write it again"
 
 
 def read_rows(
@@ -25,13 +34,14 @@ def read_rows(
     Args:
         file: .jsonl, .tsv, .csv or .parquet; the first line of .tsv and .csv names columns.
         header: columns that .tsv and .csv must have.
-        columns: those of .parquet to read, where they are there; all by default.
+        columns: those of .parquet to read, where they are there; all by default. A dot leads
+            into a structure: "audio.path".
 
     Raises:
         MrlError: the file is not what its name says; a line is malformed; pyarrow is absent.
     """
     if file.suffix == ".jsonl":
-        return _read_jsonl(file)
+        return read_jsonl(file)
     if file.suffix == ".tsv":
         return _read_tsv(file, header)
     if file.suffix == ".csv":
@@ -40,6 +50,88 @@ def read_rows(
         return _read_parquet(file, columns)
     problem = f"is of the kind {file.suffix or 'without an ending'}, expected a table"
     raise MrlError(problem, where=file, hint="give .jsonl, .csv, .tsv or .parquet")
+
+
+def read_jsonl(file: Path) -> Iterator[Row]:
+    """Every row of a table of JSON objects in UTF-8, one a line; blank lines are skipped.
+
+    Raises:
+        MrlError: a line is not UTF-8, not JSON, or no object.
+    """
+    # Bytes, as text mode would also end lines at a lone carriage return.
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not line.strip():
+                continue
+            where = f"{file}, line {number}"
+            hint = "write one JSON object a line"
+            try:
+                row = json.loads(line.decode())
+            except UnicodeDecodeError as error:
+                problem = f"byte {error.start + 1} is not UTF-8"
+                raise MrlError(problem, where=where, hint="save it as UTF-8") from error
+            except (ValueError, RecursionError) as error:
+                problem = f"is not JSON ({first_line(error)})"
+                raise MrlError(problem, where=where, hint=hint) from error
+            if not isinstance(row, dict):
+                problem = f"is {line.decode().strip()[:40]}, expected a JSON object"
+                raise MrlError(problem, where=where, hint=hint)
+            yield where, row
+
+
+@contextlib.contextmanager
+def open_parquet(file: Path, *, hint: str = DOWNLOAD) -> Iterator[Any]:
+    """An open `pyarrow.parquet.ParquetFile`.
+
+    Args:
+        file: what to open.
+        hint: what to do about a file that is damaged.
+
+    Raises:
+        MrlError: pyarrow is absent; the file, or what the block reads of it, is damaged.
+    """
+    require("pyarrow", by="reading Parquet", where=file)
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            yield table
+    except (pyarrow.ArrowException, OSError) as error:
+        problem = f"cannot be read as Parquet ({first_line(error)})"
+        raise MrlError(problem, where=file, hint=hint) from error
+
+
+def split_of(file: Path) -> str:
+    """The split in a file's name, or in its folder's; "train" where neither has one."""
+    sharded = re.match(r"([A-Za-z0-9_]+)-\d+-of-\d+", file.stem)
+    if sharded:
+        return sharded[1]
+    for word in (re.split(r"[^A-Za-z]", file.stem)[0], file.parent.name):
+        if word in SPLITS:
+            return word
+    return "train"
+
+
+def parquet_shards(folder: Path, split: str | None = None) -> list[Path]:
+    """The Parquet files of a folder, sorted; only those of the split where some are of it."""
+    shards = sorted(folder.glob("*.parquet"))
+    return [shard for shard in shards if split_of(shard) == split] or shards
+
+
+def new_id(
+    places: dict[str, str], name: str, where: str, *, hint: str = "give each example its own id"
+) -> str:
+    """An id that no row before had; `places` remembers it.
+
+    Raises:
+        MrlError: another row has it, which is named.
+    """
+    first = places.setdefault(name, where)
+    if first != where:
+        raise MrlError(f"the id {name!r} is that of {first} as well", where=where, hint=hint)
+    return name
 
 
 def row_id(where: str, row: Mapping[str, Any], key: str) -> str:
@@ -63,7 +155,14 @@ def row_text(where: str, row: Mapping[str, Any], key: str, *, required: bool = F
         raise MrlError(problem, where=where, hint="write it as a string")
     if not value.strip():
         raise MrlError(f"`{key}` is empty", where=where, hint="fill it, or leave the row out")
+    check_surrogates(where, f"`{key}`", value)
     return value
+
+
+def check_surrogates(where: str, name: str, text: str) -> None:
+    """Raises an `MrlError` where a text has half of a surrogate pair, which UTF-8 has not."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise MrlError(f"{name} holds half a surrogate pair", where=where, hint="write UTF-8")
 
 
 def row_audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
@@ -78,6 +177,12 @@ def row_audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
     raise MrlError(problem, where=where, hint="give a path, absolute or relative to the folder")
 
 
+def check_files(recordings: Iterable[Path | bytes | None], problem: str, where: Path) -> None:
+    """`refuse` those of the recordings that are files and do not exist."""
+    files = (file for file in recordings if isinstance(file, Path))
+    refuse([str(file) for file in files if not file.is_file()], problem, where)
+
+
 def refuse(ids: Sequence[str], problem: str, where: Path) -> None:
     """Raise if there are any, naming the first five and how many there are."""
     if ids:
@@ -85,45 +190,35 @@ def refuse(ids: Sequence[str], problem: str, where: Path) -> None:
         raise MrlError(f"{problem}: {len(ids)} ({named})", where=where, hint="correct the tables")
 
 
-def _read_lines(file: Path) -> Iterator[tuple[str, str]]:
-    try:
-        with file.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield f"{file}, line {number}", line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise MrlError("is not UTF-8", where=file, hint="save it as UTF-8") from error
-
-
-def _read_jsonl(file: Path) -> Iterator[Row]:
-    for where, line in _read_lines(file):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            problem = f"is not JSON ({first_line(error)})"
-            raise MrlError(problem, where=where, hint="write one JSON object a line") from error
-        if not isinstance(row, dict):
-            problem = f"is {line.strip()[:40]}, expected a JSON object"
-            raise MrlError(problem, where=where, hint="write one JSON object a line")
-        yield where, row
-
-
 def _read_tsv(file: Path, expected: Sequence[str]) -> Iterator[Row]:
     header: list[str] = []
-    for where, line in _read_lines(file):
-        fields = [field.strip() for field in line.split("\t")]
-        if not header:
-            header = fields
-            _check_header(header, expected, where, line, "tabs")
-        else:
-            yield where, _named(header, fields, where, "tab")
+    with _open_text(file) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            where, line = f"{file}, line {number}", line.rstrip("\r\n")
+            fields = [field.strip() for field in line.split("\t")]
+            if not header:
+                header = fields
+                _check_header(header, expected, where, line, "tabs")
+            else:
+                yield where, _named(header, fields, where, "tab")
+
+
+@contextlib.contextmanager
+def _open_text(file: Path, newline: str | None = None) -> Iterator[IO[str]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline=newline) as lines:
+            yield lines
+    except UnicodeDecodeError as error:
+        raise MrlError("is not UTF-8", where=file, hint="save it as UTF-8") from error
 
 
 def _read_csv(file: Path, expected: Sequence[str]) -> Iterator[Row]:
     """Fields may be quoted, and then hold commas and ends of lines."""
     start = 1
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with _open_text(file, newline="") as lines:
             reader = csv.reader(lines, strict=True)
             header: list[str] = []
             for fields in reader:
@@ -133,8 +228,6 @@ def _read_csv(file: Path, expected: Sequence[str]) -> Iterator[Row]:
                     _check_header(header, expected, where, ",".join(header), "commas")
                 elif fields:
                     yield where, _named(header, fields, where, "comma")
-    except UnicodeDecodeError as error:
-        raise MrlError("is not UTF-8", where=file, hint="save it as UTF-8") from error
     except csv.Error as error:
         problem = f"is not CSV ({first_line(error)})"
         raise MrlError(problem, where=f"{file}, line {start}", hint="check its quotes") from error
@@ -157,29 +250,19 @@ def _named(header: Sequence[str], fields: Sequence[str], where: str, mark: str) 
 
 
 def _read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        problem = "reading parquet takes pyarrow, which is not installed"
-        hint = "install the extra: `pip install 'mrl_jax[train]'`"
-        raise MrlError(problem, where=file, hint=hint) from error
     number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            classes = _class_names(table.schema_arrow.metadata)
-            wanted = columns and [name for name in table.schema_arrow.names if name in columns]
-            # Recordings are large.
-            for batch in table.iter_batches(batch_size=64, columns=wanted):
-                for row in batch.to_pylist():
-                    number += 1
-                    where = f"{file}, row {number}"
-                    for column in classes.keys() & row.keys():
-                        row[column] = _class_name(where, column, row[column], classes[column])
-                    yield where, row
-    except (pyarrow.ArrowException, OSError) as error:
-        problem = f"cannot be read as parquet ({first_line(error)})"
-        raise MrlError(problem, where=file, hint="download or write it again") from error
+    with open_parquet(file) as table:
+        names = table.schema_arrow.names
+        classes = _class_names(table.schema_arrow.metadata)
+        wanted = columns and [c for c in columns if c in names or c.partition(".")[0] in names]
+        # Recordings are large.
+        for batch in table.iter_batches(batch_size=64, columns=wanted):
+            for row in batch.to_pylist():
+                number += 1
+                where = f"{file}, row {number}"
+                for column in classes.keys() & row.keys():
+                    row[column] = _class_name(where, column, row[column], classes[column])
+                yield where, row
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:

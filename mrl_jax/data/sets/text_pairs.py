@@ -2,24 +2,22 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.sets.parquet import split_of
-from mrl_jax.data.sets.tables import read_rows, row_text
+from mrl_jax.data.sets.tables import parquet_shards, read_rows, row_text
 
 COLUMNS = ("query", "document", "task_type")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextPair:
-    """What is asked, and the text that answers it.
+    """A query, and the text that answers it.
 
     Attributes:
-        task: whose prompt stands before the query; "" is no task.
-        where: the line of the file, for messages.
+        task: its prompt is put before the query; "" is no task.
+        where: file and line, for messages.
     """
 
     query: str
@@ -44,8 +42,8 @@ def read_pairs(path: str | Path) -> list[TextPair]:
         for where, row in read_rows(file, header=COLUMNS[:2], columns=COLUMNS):
             pairs.append(
                 TextPair(
-                    query=_text(where, row, "query"),
-                    document=_text(where, row, "document"),
+                    query=row_text(where, row, "query", required=True),
+                    document=row_text(where, row, "document", required=True),
                     task=row_text(where, row, "task_type") or "",
                     where=where,
                 )
@@ -65,19 +63,12 @@ def pairs_digest(pairs: Sequence[TextPair]) -> str:
     return total.hexdigest()
 
 
-def _text(where: str, row: Mapping[str, Any], key: str) -> str:
-    text = row_text(where, row, key, required=True)
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise MrlError(f"`{key}` holds half a surrogate pair", where=where, hint="write UTF-8")
-    return text
-
-
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         if not path.is_file():
             raise MrlError("no such file", where=path, hint="check data.train")
         return [path]
-    shards = sorted(path.glob("*.parquet"))
+    shards = parquet_shards(path, "train")
     if not shards:
         raise MrlError("has no Parquet files", where=path, hint="name a file, or another folder")
-    return [shard for shard in shards if split_of(shard) == "train"] or shards
+    return shards

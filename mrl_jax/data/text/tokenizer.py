@@ -10,6 +10,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file, first_line
+from mrl_jax.core.extras import require
 from mrl_jax.data.text.prompts import query_prompt as query_prompt
 
 DEFAULT_END = "<|endoftext|>"
@@ -40,24 +41,7 @@ class TextTokenizer:
             Path(folder) / "tokenizer.json",
             hint="convert the tower from a folder that has its tokenizer.json",
         )
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise MrlError(
-                "reading texts takes tokenizers, which is not installed",
-                where=path,
-                hint="install the extra: `pip install 'mrl_jax[text]'`",
-            ) from error
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # The library raises bare Exceptions.
-            raise MrlError(
-                f"cannot be read as a tokenizer ({first_line(error)})",
-                where=path,
-                hint="copy tokenizer.json from the published model again",
-            ) from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = open_tokenizer(path)
         self.max_tokens = max_tokens
         end = _end_token(path.with_name("tokenizer_config.json"))
         end_id = self._tokenizer.token_to_id(end)
@@ -84,6 +68,32 @@ class TextTokenizer:
         # the end token, and two of them would change what is pooled.
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [item.ids for item in encoded]
+
+
+def open_tokenizer(path: Path, *, extra: str = "text") -> Any:
+    """A tokenizer.json by the `tokenizers` library, without padding or truncation.
+
+    Args:
+        path: the file.
+        extra: of this package, that brings the library.
+
+    Raises:
+        MrlError: not a tokenizer; the library is not installed.
+    """
+    require("tokenizers", by="reading texts", where=path, extra=extra)
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises bare Exceptions.
+        raise MrlError(
+            f"cannot be read as a tokenizer ({first_line(error)})",
+            where=path,
+            hint="copy tokenizer.json from the published model again",
+        ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def tokenizer_digest(folder: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 from mrl_jax.data.text.tokenizer import DEFAULT_END
 
 Units = Literal["characters", "words", "pieces"]
@@ -32,13 +33,9 @@ def new_tokenizer(
     Raises:
         MrlError: the library of tokenizers is not installed.
     """
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise MrlError(
-            "making a tokenizer takes tokenizers, which is not installed",
-            hint="install the extra: `pip install 'mrl_jax[text]'`",
-        ) from error
+    require("tokenizers", by="making a tokenizer")
+    import tokenizers
+
     made = (
         _pieces(tokenizers, texts, max_pieces)
         if units == "pieces"

@@ -1,1 +1,1 @@
-"""`eval.py compare`."""
+"""`mrl-jax eval compare`."""

@@ -11,6 +11,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.build.utterances import need_transcripts, of_retrieval_set
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, read_query_column
 from mrl_jax.data.text.normalize import plain_text
+from mrl_jax.data.text.prompts import prompt_of
 from mrl_jax.evaluation.scoring import Judgements, RetrievalResult, evaluate_retrieval
 from mrl_jax.inference.cascade import Cascade
 from mrl_jax.inference.cascade_config import CascadeConfig
@@ -22,25 +23,25 @@ class Stages:
     """One way from queries to results, each stage's output in the order of the queries.
 
     Attributes:
-        heard: transcripts.
-        translated: what was embedded, less the prompt: the transcripts themselves without a
+        transcripts: of the recogniser, or of the column.
+        translations: what is embedded, less the prompt: the transcripts themselves without a
             translator.
         results: at each dim.
     """
 
-    heard: Sequence[str]
-    translated: Sequence[str]
+    transcripts: Sequence[str]
+    translations: Sequence[str]
     results: Sequence[RetrievalResult]
 
 
 @dataclasses.dataclass(frozen=True)
 class CascadeRun:
-    """A pipeline measured on a set.
+    """A cascade measured on a set.
 
     Attributes:
         stages: with the recogniser's transcripts, or those of the column.
-        true: the same with the set's own transcripts; None where they are not all there,
-            or are what was measured.
+        true: the same with the set's own transcripts; None where some are missing, or where
+            they are the column itself.
         errors: of the recogniser; None where `true` is.
     """
 
@@ -52,82 +53,77 @@ class CascadeRun:
 def check_queries(
     name: str, config: CascadeConfig, data: RetrievalSet, place: Path | str
 ) -> list[str] | None:
-    """What can be told before anything is encoded, and the column of a pipeline that takes one.
+    """Check a cascade against a set before anything is encoded, and read its column.
 
     Args:
-        name: of the pipeline.
+        name: of the cascade.
         config: of it.
         data: the set, less the queries without a relevant document.
         place: the set as the user named it.
 
     Returns:
-        The column in the order of the queries; None where a recogniser hears them.
+        The column in the order of the queries; None where a recogniser writes the transcripts.
 
     Raises:
         MrlError: a task without a prompt; a written query for a recogniser; no such column,
             or a query whose transcript is empty, which is named; jiwer is not installed.
     """
+    hint = f"correct the task, or write {name} with prompts.{{task}}="
     for query in data.queries:
-        if query.task and config.prompts and query.task not in config.prompts:
-            raise MrlError(
-                f"the task {query.task!r} of query {query.id!r} has no prompt in {name}, "
-                f"expected one of {', '.join(sorted(config.prompts))}",
-                where=place,
-                hint=f"correct the task, or write the pipeline with prompts.{query.task}=",
-            )
-    heard = None
+        prompt_of(query.task, config.prompts, f"{place}, query {query.id!r}", hint=hint)
+    column = None
     if config.recogniser:
         of_retrieval_set(data)
     else:
-        heard = transcripts_of(data, place, config.transcripts)
+        column = transcripts_of(data, place, config.transcripts)
     known = _known(data)
-    if known is not None and known != heard:
+    if known is not None and known != column:
         import_jiwer()
         if config.plain_errors:
             ids = [query.id for query in data.queries]
             need_transcripts(ids, list(map(plain_text, known)), place, column="plain transcript")
-    return heard
+    return column
 
 
 def run_cascade(
-    pipeline: Cascade,
+    cascade: Cascade,
     data: RetrievalSet,
     documents: Float32[HostArray, "N E"],
     judgements: Judgements,
     *,
-    heard: Sequence[str] | None,
+    column: Sequence[str] | None,
     dims: Sequence[int],
     ks: Sequence[int],
 ) -> CascadeRun:
     """Every stage once; the same again from the true transcripts, where they are known.
 
     Args:
-        pipeline: to be measured.
+        cascade: to be measured.
         data: the set, less the queries without a relevant document.
-        documents: the corpus by the pipeline's text tower.
+        documents: the corpus by the cascade's text tower.
         judgements: of the set.
-        heard: of `check_queries`.
+        column: of `check_queries`.
         dims: prefixes to search at.
         ks: ranks that metrics are cut at.
 
     Raises:
         MrlError: a broken recording.
     """
-    prompts = [pipeline.prompt_of(query) for query in data.queries]
-    heard = pipeline.hear(data.queries) if heard is None else list(heard)
+    prompts = [cascade.prompt_of(query) for query in data.queries]
+    hypotheses = cascade.transcribe(data.queries) if column is None else list(column)
 
     def follow(transcripts: Sequence[str]) -> Stages:
-        translated = pipeline.translate(transcripts, progress="translator")
-        vectors = pipeline.embed(translated, prompts=prompts, progress="queries")
+        translations = cascade.translate(transcripts, progress="translator")
+        vectors = cascade.embed(translations, prompts=prompts, progress="queries")
         results = evaluate_retrieval(vectors, documents, judgements, dims=dims, ks=ks)
-        return Stages(transcripts, translated, results)
+        return Stages(transcripts, translations, results)
 
-    stages, known = follow(heard), _known(data)
-    # A column that is the truth leaves nothing to compare.
-    if known is None or (pipeline.config.transcripts and known == heard):
+    stages, known = follow(hypotheses), _known(data)
+    # A column of the true transcripts has no errors to measure.
+    if known is None or (cascade.config.transcripts and known == hypotheses):
         return CascadeRun(stages, None, None)
-    spelled = plain_text if pipeline.config.plain_errors else str
-    errors = compare_transcripts(list(map(spelled, known)), list(map(spelled, heard)))
+    spelled = plain_text if cascade.config.plain_errors else str
+    errors = compare_transcripts(list(map(spelled, known)), list(map(spelled, hypotheses)))
     return CascadeRun(stages, follow(known), errors)
 
 
@@ -148,11 +144,11 @@ def transcripts_of(data: RetrievalSet, place: Path | str, column: str) -> list[s
             where=place,
             hint="name `transcript` or `text`, or a folder of a set",
         )
-    found = read_query_column(place, column)
-    return [found[key] for key in ids]
+    texts = read_query_column(place, column)
+    return [texts[key] for key in ids]
 
 
 def _known(data: RetrievalSet) -> list[str] | None:
     """The true transcripts, where every query has one."""
-    found = [query.transcript for query in data.queries if query.transcript]
-    return found if len(found) == len(data.queries) else None
+    known = [query.transcript for query in data.queries if query.transcript]
+    return known if len(known) == len(data.queries) else None

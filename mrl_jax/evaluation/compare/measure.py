@@ -1,4 +1,4 @@
-"""Trained models and pipelines measured on one set: scores, costs, each encoded once."""
+"""Trained models and cascades measured on one set: scores, costs, each encoded once."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from mrl_jax.evaluation.compare.systems import Cost, System
 from mrl_jax.evaluation.encoded_set import encode_corpus, encode_queries, time_query
 from mrl_jax.evaluation.scoring import Judgements, evaluate_retrieval
 from mrl_jax.inference.cascade import Cascade
-from mrl_jax.inference.cascade_config import PIPELINE_FILE, PipelineInfo, read_pipeline
+from mrl_jax.inference.cascade_config import CASCADE_FILE, CascadeInfo, read_cascade
 from mrl_jax.inference.embedder import Embedder
 from mrl_jax.metrics.intervals import Clusters
 from mrl_jax.nn import param_tree
@@ -21,7 +21,7 @@ from mrl_jax.nn import param_tree
 KS = (5, 10)
 
 
-Info = ModelInfo | PipelineInfo
+Info = ModelInfo | CascadeInfo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Task:
         judgements, clusters: of it.
         dims: that all systems are searched at.
         timed: row of the query that is timed, that of median length.
-        rate: samples a second that its recording is read at; None where no system hears it.
+        rate: samples a second that its recording is read at; None where no system reads it.
     """
 
     data: RetrievalSet
@@ -58,7 +58,7 @@ class Measured:
 
     Attributes:
         system: its scores and costs.
-        run: each stage's output, of a pipeline.
+        run: each stage's output, of a cascade.
     """
 
     system: System
@@ -66,20 +66,20 @@ class Measured:
 
 
 def read_system(folder: Path) -> Info:
-    """What a folder holds: a trained model, or a pipeline.
+    """What a folder holds: a trained model, or a cascade.
 
     Raises:
         MrlError: neither, or damaged.
     """
-    if (folder / PIPELINE_FILE).is_file() and not (folder / MODEL_FILE).is_file():
-        return read_pipeline(folder)
+    if (folder / CASCADE_FILE).is_file() and not (folder / MODEL_FILE).is_file():
+        return read_cascade(folder)
     return read_model_info(folder)
 
 
-def hearing_rate(folders: Mapping[str, Path], infos: Mapping[str, Info]) -> int | None:
-    """Samples a second of the first system that hears; None where none does."""
+def recording_rate(folders: Mapping[str, Path], infos: Mapping[str, Info]) -> int | None:
+    """Samples a second of the first system that takes recordings; None where none does."""
     for name, info in infos.items():
-        tower = info.recogniser if isinstance(info, PipelineInfo) else info.speech
+        tower = info.recogniser if isinstance(info, CascadeInfo) else info.speech
         if tower is not None:
             return getattr(read_info(folders[name] / tower.path).config, "sample_rate", None)
     return None
@@ -88,15 +88,15 @@ def hearing_rate(folders: Mapping[str, Path], infos: Mapping[str, Info]) -> int 
 def columns_of(
     infos: Mapping[str, Info], data: RetrievalSet, place: Path | str
 ) -> dict[str, list[str] | None]:
-    """The transcripts of each pipeline that takes a column; all pipelines are checked.
+    """The transcripts of each cascade that takes a column; all cascades are checked.
 
     Raises:
-        MrlError: a pipeline that cannot take the set's queries, see `check_queries`.
+        MrlError: a cascade that cannot take the set's queries, see `check_queries`.
     """
     return {
         name: check_queries(name, info.config, data, place)
         for name, info in infos.items()
-        if isinstance(info, PipelineInfo)
+        if isinstance(info, CascadeInfo)
     }
 
 
@@ -117,14 +117,14 @@ def measure_systems(
         task: what they are measured on.
     """
     corpora: dict[tuple[str, str, int], HostArray] = {}
-    found = []
+    measured = []
     for name, folder in folders.items():
         info = infos[name]
-        if isinstance(info, PipelineInfo):
-            found.append(_measure_pipeline(name, folder, info, columns[name], task, corpora))
+        if isinstance(info, CascadeInfo):
+            measured.append(_measure_cascade(name, folder, info, columns[name], task, corpora))
         else:
-            found.append(_measure_model(name, folder, task, corpora))
-    return found
+            measured.append(_measure_model(name, folder, task, corpora))
+    return measured
 
 
 def _measure_model(
@@ -139,52 +139,48 @@ def _measure_model(
     results = evaluate_retrieval(queries, corpora[corpus], task.judgements, dims=task.dims, ks=KS)
     query = task.data.queries[task.timed]
     rate, kind = model.speech.config.sample_rate, info.kind.replace("_", " ")
-    asked = query.text or "" if query.audio is None else load_query_audio(query, rate)
+    timed = query.text or "" if query.audio is None else load_query_audio(query, rate)
     if info.kind == "dual_encoder" and not model.separate_dims:
         kind += ", nested"
     cost = Cost(
         parameters=param_tree.count(param_tree.flat_weights(model)),
         trained=param_tree.count(param_tree.flatten(encoder.trained)),
-        seconds=time_query(encoder.alone(asked, task=query.task or "", prompt=query.prompt)),
-        flops=encoder.flops(asked, task=query.task or "", prompt=query.prompt),
+        seconds=time_query(encoder.alone(timed, task=query.task or "", prompt=query.prompt)),
+        flops=encoder.flops(timed, task=query.task or "", prompt=query.prompt),
     )
     scores = {result.dim: result.per_query for result in results}
     return Measured(system=System(name=name, kind=kind, scores=scores, cost=cost))
 
 
-def _measure_pipeline(
+def _measure_cascade(
     name: str,
     folder: Path,
-    info: PipelineInfo,
-    heard: Sequence[str] | None,
+    info: CascadeInfo,
+    column: Sequence[str] | None,
     task: Task,
     corpora: dict[tuple[str, str, int], HostArray],
 ) -> Measured:
-    pipeline = Cascade(folder, info)
-    corpus = (info.text.digest, pipeline.dtype, info.config.max_text_tokens)
+    cascade = Cascade(folder, info)
+    corpus = (info.text.digest, cascade.dtype, info.config.max_text_tokens)
     if corpus not in corpora:
         texts = [document.text for document in task.data.corpus]
-        corpora[corpus] = pipeline.embed(texts, progress="corpus")
+        corpora[corpus] = cascade.embed(texts, progress="corpus")
+    documents = corpora[corpus]
     run = run_cascade(
-        pipeline,
-        task.data,
-        corpora[corpus],
-        task.judgements,
-        heard=heard,
-        dims=task.dims,
-        ks=KS,
+        cascade, task.data, documents, task.judgements, column=column, dims=task.dims, ks=KS
     )
     query = task.data.queries[task.timed]
-    if pipeline.rate is None:
-        asked = run.stages.heard[task.timed]
+    if cascade.rate is None:
+        timed = run.stages.transcripts[task.timed]
     else:
-        asked = load_query_audio(query, pipeline.rate)
+        timed = load_query_audio(query, cascade.rate)
+    prompt = cascade.prompt_of(query)
     cost = Cost(
-        parameters=pipeline.parameters,
+        parameters=cascade.parameters,
         trained=0,
-        seconds=time_query(pipeline.alone(asked, prompt=pipeline.prompt_of(query))),
-        flops=pipeline.flops(asked, prompt=pipeline.prompt_of(query)),
+        seconds=time_query(cascade.alone(timed, prompt=prompt)),
+        flops=cascade.flops(timed, prompt=prompt),
     )
     scores = {result.dim: result.per_query for result in run.stages.results}
-    system = System(name=name, kind=pipeline.kind, scores=scores, cost=cost)
+    system = System(name=name, kind=cascade.kind, scores=scores, cost=cost)
     return Measured(system=system, run=run)

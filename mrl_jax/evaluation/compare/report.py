@@ -1,4 +1,4 @@
-"""`eval.py compare`: trained models and pipelines on one retrieval set, side by side."""
+"""`mrl-jax eval compare`: trained models and cascades on one retrieval set, side by side."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,29 +6,31 @@ from pathlib import Path
 import jax
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import check_apart
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
 from mrl_jax.data.sets.retrieval_set import Query
+from mrl_jax.evaluation.compare.figures import (
+    cost_table,
+    plot_systems,
+    score_table,
+    system_differences_table,
+    system_records,
+)
 from mrl_jax.evaluation.compare.measure import (
     Info,
     Measured,
     Task,
     columns_of,
-    hearing_rate,
     measure_systems,
     read_system,
+    recording_rate,
 )
+from mrl_jax.evaluation.compare.options import CompareOptions
 from mrl_jax.evaluation.compare.stages import STAGES, stage_rows, stage_tables, stages_summary
 from mrl_jax.evaluation.compare.systems import (
     METRICS,
     System,
-    cost_table,
-    plot_systems,
-    score_table,
     system_differences,
-    system_differences_table,
     system_means,
-    system_records,
 )
 from mrl_jax.evaluation.encoded_set import (
     REPEATS,
@@ -39,17 +41,17 @@ from mrl_jax.evaluation.encoded_set import (
     set_name,
 )
 from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
+from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Record, Source, write_jsonl
 from mrl_jax.evaluation.scoring import check_dims, judgements_of
-from mrl_jax.inference.cascade_config import PipelineInfo
+from mrl_jax.inference.cascade_config import CascadeInfo
 
-PICTURE = "systems.png"
-
+FIGURE = FigureFile("systems.png", "nDCG@10 against dimension, with 95 % intervals")
 
 SUMMARY = """{systems} on the same {queries} queries, searched in the same {documents} documents.
 Each system encoded the queries once, and the documents were encoded once for all; every
 dimension is a prefix of those, or has its own query vectors where a dual encoder makes them.
-Documents are kept in float32, four bytes a coordinate. {asked}
+Documents are kept in float32, four bytes a coordinate. {prompts}
 
 Intervals hold the mean in 95 of 100 such samples of queries: bootstrap over their words{speakers}.
 Paired tests {tests}; p-values are also given
@@ -61,51 +63,30 @@ the same run as XLA counts them in the program with all layers unrolled. Neither
 among documents, which is the same for all. Parameters are those of both towers and the head."""
 
 
-def report_compare(
-    models: Sequence[str],
-    data: Path | str,
-    out: Path,
-    *,
-    dims: Sequence[int] | None = None,
-    task: str | None = None,
-    prompt: str | None = None,
-    overwrite: bool = False,
-) -> str:
+def report_compare(options: CompareOptions) -> str:
     """Measure every system, write the report folder, and return its table of nDCG@10.
 
     The folder appears whole: report.md, report.html, results.jsonl (entries of a record
     name its system), queries.jsonl (every query's values at each dimension), systems.png and,
-    where there are pipelines, stages.jsonl (every query's words at each stage).
-
-    Args:
-        models: of trained models and pipelines: NAME=DIR, or DIR for one that is called as its
-            folder.
-        data: folder of a set, or the name of a published one.
-        out: folder of the report.
-        dims: prefixes; by default those that all systems have.
-        task: of all queries, instead of those in the set.
-        prompt: or what stands before all queries, word for word.
-        overwrite: replace an earlier report.
+    where there are cascades, stages.jsonl (every query's words at each stage).
 
     Raises:
-        MrlError: a name twice; systems of different dims or text towers; a model, a pipeline
+        MrlError: a name twice; systems of different dims or text towers; a model, a cascade
             or a set that cannot be read, or do not go together; `out` exists.
     """
-    folders = named_folders(models)
+    folders = named_folders(options.models)
     infos = {name: read_system(folder) for name, folder in folders.items()}
-    dims = check_alike(infos, dims)
-    loaded = load_asked(data, task=task, prompt=prompt)
+    dims = check_alike(infos, options.dims)
+    data = load_asked(options)
     for name, info in infos.items():
-        prompts = info.config.prompts if isinstance(info, PipelineInfo) else info.prompts
-        check_task(task, prompts, folders[name])
-    for folder in folders.values():
-        check_apart(folder, out)
-    judged = loaded.judged_only()
+        prompts = info.config.prompts if isinstance(info, CascadeInfo) else info.prompts
+        check_task(options.task, prompts, folders[name])
+    judged = data.judged_only()
     judgements = judgements_of(judged)
-    columns = columns_of(infos, judged, data)
-    with report_folder(out, overwrite=overwrite) as staging:
-        rate = hearing_rate(folders, infos)
-        measured_on = Task(
+    columns = columns_of(infos, judged, options.data)
+    with report_folder(options, *folders.values()) as staging:
+        rate = recording_rate(folders, infos)
+        task = Task(
             data=judged,
             judgements=judgements,
             clusters=clusters_of(judged, judgements),
@@ -113,15 +94,15 @@ def report_compare(
             timed=median_query(judged, rate),
             rate=rate,
         )
-        measured = measure_systems(folders, infos, columns, measured_on)
+        measured = measure_systems(folders, infos, columns, task)
         source = Source(
-            data=str(data),
-            data_digest=digest_retrieval_set(loaded),
+            data=str(options.data),
+            data_digest=digest_retrieval_set(data),
             model=", ".join(f"{name}={folder}" for name, folder in folders.items()),
             model_digest=digest_lines(map(_digest, infos.values())),
             commit=library_commit(),
         )
-        return write_comparison(staging, measured, measured_on, source, set_name(data))
+        return write_comparison(staging, measured, task, source, set_name(options.data))
 
 
 def named_folders(models: Sequence[str]) -> dict[str, Path]:
@@ -130,21 +111,21 @@ def named_folders(models: Sequence[str]) -> dict[str, Path]:
     Raises:
         MrlError: an empty name or folder, a name twice.
     """
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for model in models:
         name, equals, folder = str(model).partition("=")
         if not equals or Path(model).is_dir():
             name, folder = Path(model).resolve().name, str(model)
         if not name or not folder:
             raise MrlError(f"{model!r} names no model", where="--models", hint="write NAME=DIR")
-        if name in found:
+        if name in folders:
             raise MrlError(
-                f"two systems are called {name!r}: {found[name]} and {folder}",
+                f"two systems are called {name!r}: {folders[name]} and {folder}",
                 where="--models",
                 hint="give each a name of its own: NAME=DIR",
             )
-        found[name] = Path(folder)
-    return found
+        folders[name] = Path(folder)
+    return folders
 
 
 def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[int, ...]:
@@ -168,11 +149,11 @@ def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[
                 hint="compare systems over one text tower",
             )
         if dims is None and set(info.dims) != set(one.dims):
-            told = [",".join(map(str, sorted(i.dims, reverse=True))) for i in (one, info)]
+            dims_of = [",".join(map(str, sorted(i.dims, reverse=True))) for i in (one, info)]
             common = sorted(set(one.dims) & set(info.dims), reverse=True)
             hint = f"pass --dims {','.join(map(str, common))}" if common else "train one of them"
             raise MrlError(
-                f"{first} {_has(one)} the dimensions {told[0]} and {name} on {told[1]}",
+                f"{first} {_has(one)} the dimensions {dims_of[0]} and {name} on {dims_of[1]}",
                 where="--models",
                 hint=hint if common else f"{hint} on the other's",
             )
@@ -194,7 +175,7 @@ def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[
 def write_comparison(
     staging: Path, measured: Sequence[Measured], task: Task, source: Source, name: str
 ) -> str:
-    """Write tables, records and the picture into `staging`; returns the table of nDCG@10.
+    """Write tables, records and the figure into `staging`; returns the table of nDCG@10.
 
     Args:
         staging: of `report_folder`.
@@ -221,15 +202,15 @@ def write_comparison(
     records += rows
     if any(one.run is not None for one in measured):
         write_jsonl(staging / STAGES, stage_rows(measured, task))
-    plot_systems(staging / PICTURE, systems, means, chance=task.judgements.chance())
-    write_jsonl(staging / "queries.jsonl", _per_query(systems, task))
+    plot_systems(staging / FIGURE.name, systems, means, chance=task.judgements.chance())
+    write_jsonl(staging / "queries.jsonl", _query_rows(systems, task))
     device = jax.devices()[0]
     kind = device.device_kind if device.platform != "cpu" else "the CPU"
     write_report(
         staging,
         title=f"Systems: {name}",
         summary=SUMMARY.format(
-            asked=_asked(task.data.queries),
+            prompts=_prompts(task.data.queries),
             systems=f"{len(systems)} system{'s' if len(systems) > 1 else ''}",
             queries=len(task.data.queries),
             documents=len(task.data.corpus),
@@ -243,48 +224,47 @@ def write_comparison(
         records=records,
         source=source,
         tables=tables,
-        pictures=[(PICTURE, "nDCG@10 against dimension, with 95 % intervals")],
+        figures=[FIGURE],
     )
-    return next(iter(tables.values()))
+    return str(next(iter(tables.values())))
 
 
-def _asked(queries: Sequence[Query]) -> str:
-    """What was asked for in words or by a task, whose prompt each system has of its own."""
+def _prompts(queries: Sequence[Query]) -> str:
+    """The prompts given in words or by a task, for which each system has its own."""
     prompts = sorted({query.prompt for query in queries if query.prompt is not None})
     tasks = sorted({query.task for query in queries if query.task and query.prompt is None})
-    told = []
+    sentences = []
     if prompts:
-        told.append(f"Before queries stands {' or '.join(map(repr, prompts))}.")
+        sentences.append(f"Before queries stands {' or '.join(map(repr, prompts))}.")
     if tasks:
-        told.append(f"Each system puts its own prompt before queries of {' and '.join(tasks)}.")
-    return " ".join(told) or "No prompt stands before the queries."
+        each = " and ".join(tasks)
+        sentences.append(f"Each system puts its own prompt before queries of {each}.")
+    return " ".join(sentences) or "No prompt stands before the queries."
 
 
 def _has(info: Info, negated: str = "") -> str:
     """How a system comes by its dims, in words."""
-    return f"is {negated}set to" if isinstance(info, PipelineInfo) else f"was {negated}trained on"
+    return f"is {negated}set to" if isinstance(info, CascadeInfo) else f"was {negated}trained on"
 
 
 def _digest(info: Info) -> str:
-    if isinstance(info, PipelineInfo):
+    if isinstance(info, CascadeInfo):
         return info.digest
     return digest_lines((info.speech.digest, info.text.digest, info.head_digest))
 
 
-def _per_query(systems: Sequence[System], task: Task) -> list[dict[str, object]]:
-    rows = []
-    for system in systems:
-        for dim, values in system.scores.items():
-            for place, row in enumerate(task.judgements.judged):
-                query = task.data.queries[row]
-                rows.append(
-                    {
-                        "system": system.name,
-                        "query": query.id,
-                        "dim": dim,
-                        "transcript": query.transcript or query.text,
-                        "speaker": query.speaker,
-                        **{metric: float(values[metric][place]) for metric in values},
-                    }
-                )
-    return rows
+def _query_rows(systems: Sequence[System], task: Task) -> list[dict[str, object]]:
+    queries = [task.data.queries[row] for row in task.judgements.judged]
+    return [
+        {
+            "system": system.name,
+            "query": query.id,
+            "dim": dim,
+            "transcript": query.transcript or query.text,
+            "speaker": query.speaker,
+            **{metric: float(column[place]) for metric, column in values.items()},
+        }
+        for system in systems
+        for dim, values in system.scores.items()
+        for place, query in enumerate(queries)
+    ]

@@ -1,1 +1,1 @@
-"""`eval.py intent`."""
+"""`mrl-jax eval intent`."""

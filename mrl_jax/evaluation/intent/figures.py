@@ -1,4 +1,4 @@
-"""Intent scores as records, tables and pictures."""
+"""Intent scores as records, tables and figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from mrl_jax.evaluation.intent.measure import IntentResult
-from mrl_jax.evaluation.report.page import figure, markdown_table, save
+from mrl_jax.evaluation.report.page import Table
+from mrl_jax.evaluation.report.plotting import figure, save
 from mrl_jax.evaluation.report.records import Record
 from mrl_jax.metrics.intervals import Clusters, Interval, cluster_bootstrap
 
 SCORES = ("accuracy", "macro F1", "weighted F1")
 
-
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
-
 
 NUMBERED = 16
 """Labels up to which the cells of a confusion matrix hold their numbers."""
@@ -65,39 +64,39 @@ def deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def intent_table(results: Sequence[IntentResult], clusters: Clusters | None = None) -> str:
+def intent_table(results: Sequence[IntentResult], clusters: Clusters | None = None) -> Table:
     """One row a dimension and number of shots: mean ± standard deviation over seeds."""
     rows = []
     for result in results:
         cells = []
         for values in result.scores().values():
-            told = f" ± {deviation(values):.4f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.4f}{told}")
-        found = accuracy_interval(result, clusters)
-        cells.append(f"{found.low:.3f} to {found.high:.3f}")
+            spread = f" ± {deviation(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.4f}{spread}")
+        interval = accuracy_interval(result, clusters)
+        cells.append(f"{interval.low:.3f} to {interval.high:.3f}")
         rows.append([str(result.dim), str(result.shots), *cells])
     header = ["dimension", "shots", *SCORES, "95 % of accuracy"]
-    return markdown_table(header, rows)
+    return Table(header, rows)
 
 
-def confusion_table(result: IntentResult, *, most: int = 15) -> str:
+def confusion_table(result: IntentResult, *, most: int = 15) -> Table:
     """The pairs of labels that are taken for each other most, in per cent of the true one."""
     counts = result.confusion()
     totals = counts.sum(axis=1)
     wrong = counts * ~np.eye(len(counts), dtype=bool)
     rows = []
     for flat in np.argsort(-wrong, axis=None, kind="stable")[:most]:
-        true, said = np.unravel_index(flat, counts.shape)
-        if not wrong[true, said]:
+        true, predicted = np.unravel_index(flat, counts.shape)
+        if not wrong[true, predicted]:
             break
-        share = wrong[true, said] / totals[true]
-        rows.append([result.classes[true], result.classes[said], f"{share:.0%}"])
-    return markdown_table(["label", "taken for", "of the label's examples"], rows or [["none"] * 3])
+        part = wrong[true, predicted] / totals[true]
+        rows.append([result.classes[true], result.classes[predicted], f"{part:.0%}"])
+    return Table(["label", "taken for", "of the label's examples"], rows or [["none"] * 3])
 
 
 def plot_shots(path: Path, results: Sequence[IntentResult]) -> None:
     """Accuracy and macro F1 against shots, one curve a dimension, bars from seed to seed."""
-    made, axes = figure(panels=2, width=4.6, height=3.6)
+    drawing, axes = figure(panels=2, width=4.6, height=3.6)
     dims = list(dict.fromkeys(result.dim for result in results))
     shots = list(dict.fromkeys(result.shots for result in results))
     chance = 1 / len(results[0].classes)
@@ -123,31 +122,33 @@ def plot_shots(path: Path, results: Sequence[IntentResult]) -> None:
         one.set_ylim(0, 1.02)
     axes[0].axhline(chance, color="grey", linestyle=":", label=f"1 of {round(1 / chance)} labels")
     axes[0].legend(fontsize="small", frameon=False)
-    save(made, path)
+    save(drawing, path)
 
 
 def plot_confusion(path: Path, result: IntentResult) -> None:
-    """What each label was taken for, in shares of its examples, as a matrix."""
+    """What each label was taken for, as parts of its examples, in a matrix."""
     counts = result.confusion()
     totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    parts = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     size = len(counts)
     cell = 0.42 if size <= NUMBERED else 0.17
     longest = max(map(len, result.classes))
     margin = 1.2 + 0.075 * longest
-    made, axes = figure(width=max(3.6, cell * size + margin + 0.8), height=cell * size + margin)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    drawing, axes = figure(width=max(3.6, cell * size + margin + 0.8), height=cell * size + margin)
+    image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)
     font = 9 if size <= NUMBERED else 6.5
     axes.set_xticks(range(size), result.classes, rotation=90, fontsize=font)
     axes.set_yticks(range(size), result.classes, fontsize=font)
     if size <= NUMBERED:
-        for (row, column), share in np.ndenumerate(shares):
+        for (row, column), part in np.ndenumerate(parts):
             if counts[row, column]:
-                colour = "white" if share > 0.55 else "black"
-                told = f"{share * 100:.0f}"
-                axes.text(column, row, told, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xlabel("said")
+                colour = "white" if part > 0.55 else "black"
+                text = f"{part * 100:.0f}"
+                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    made.colorbar(image, ax=axes, label="share of the true label", fraction=0.04, pad=0.02)
-    save(made, path)
+    drawing.colorbar(
+        image, ax=axes, label="part of the true label's examples", fraction=0.04, pad=0.02
+    )
+    save(drawing, path)

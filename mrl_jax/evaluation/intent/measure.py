@@ -11,27 +11,44 @@ from jaxtyping import Bool, Float32, Int
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.inference.search.exact import search, unit_prefix
-from mrl_jax.inference.search.vectors import SeparateVectors, numbers_of
+from mrl_jax.inference.search.exact import search, truncate
+from mrl_jax.inference.search.vectors import SeparateVectors, Vectors, numbers_of
 from mrl_jax.metrics.ranking import f1_scores
 
 SHOTS = (0, 1, 4, 8, 16)
-
 
 PENALTY = 1.0
 """Inverse weight of the classifier's penalty: scikit-learn's own default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class IntentVectors:
+    """What the model makes of a set, each example and label text embedded once.
+
+    Attributes:
+        test, truth: vectors and labels that are measured.
+        train, train_labels: vectors and labels to draw from; None for 0 shots alone.
+            Examples that no draw takes are not embedded, and are zeros.
+        labels: of the label texts, in the order of the classes; None where they are not used.
+    """
+
+    test: Vectors
+    truth: Sequence[str]
+    train: Vectors | None
+    train_labels: Sequence[str]
+    labels: Float32[HostArray, "L E"] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class IntentResult:
-    """What was said of every test example at one dimension, with one number of shots.
+    """What was predicted for every test example at one dimension, with one number of shots.
 
     Attributes:
         dim: width of the prefix.
         shots: training examples a label; 0 is zero-shot.
         classes: names of the labels.
         truth: place of each example's label among the classes.
-        predicted: what was said instead of it, once a seed; one row for zero-shot.
+        predicted: its prediction, once a seed; one row for zero-shot.
     """
 
     dim: int
@@ -50,15 +67,15 @@ class IntentResult:
         As in scikit-learn, the labels that F1 is a mean over are those that are true or
         predicted somewhere.
         """
-        found: dict[str, list[float]] = {"accuracy": [], "macro F1": [], "weighted F1": []}
+        scores: dict[str, list[float]] = {"accuracy": [], "macro F1": [], "weighted F1": []}
         truth = [self.classes[i] for i in self.truth]
         for row, right in zip(self.predicted, self.right, strict=True):
-            said = [self.classes[i] for i in row]
-            f1 = f1_scores(truth, said, sorted({*truth, *said}))
-            found["accuracy"].append(float(right.mean()))
-            found["macro F1"].append(f1.macro)
-            found["weighted F1"].append(f1.weighted)
-        return found
+            predicted = [self.classes[i] for i in row]
+            f1 = f1_scores(truth, predicted, sorted({*truth, *predicted}))
+            scores["accuracy"].append(float(right.mean()))
+            scores["macro F1"].append(f1.macro)
+            scores["weighted F1"].append(f1.weighted)
+        return scores
 
     def confusion(self) -> Int[HostArray, "classes classes"]:
         """How often each label (row) was taken for each (column), summed over seeds."""
@@ -132,7 +149,7 @@ def zero_shot_predict(
     Raises:
         MrlError: a vector that is not finite.
     """
-    _, places = search(unit_prefix(vectors, dim), unit_prefix(labels, dim), 1)
+    _, places = search(truncate(vectors, dim), truncate(labels, dim), 1)
     return places[:, 0].astype(np.int64)
 
 
@@ -160,7 +177,7 @@ def few_shot_predict(
     dim: int,
     penalty: float = PENALTY,
 ) -> Int[HostArray, " N"]:
-    """What a logistic regression on unit prefixes says of each vector.
+    """What a logistic regression on unit prefixes predicts for each vector.
 
     Args:
         train: embeddings of labelled examples.
@@ -178,28 +195,24 @@ def few_shot_predict(
         if not finite.all():
             raise MrlError(
                 f"the vector of {kind} example {int(np.argmin(finite))} is not finite",
-                hint="check the model's weights and the input: NaN and infinity cannot be told "
-                "apart",
+                hint="check the model's weights and the input: NaN and infinity cannot be "
+                "classified",
             )
     present = np.unique(labels)
     if len(present) == 1:
         return np.full(len(vectors), present[0])
-    # float64, so that the solver's path does not hang on the last digits of float32.
+    # float64, so that the solver's path does not depend on the last digits of float32.
     learner = learn(C=penalty, max_iter=1000)
     with warnings.catch_warnings():
         # Single shots look to scikit-learn as if they were no classes.
         warnings.filterwarnings("ignore", message="The number of unique classes")
-        learner.fit(unit_prefix(train, dim).astype(np.float64), labels)
-    said = learner.predict(unit_prefix(vectors, dim).astype(np.float64))
-    return np.asarray(said, np.int64)
+        learner.fit(truncate(train, dim).astype(np.float64), labels)
+    predicted = learner.predict(truncate(vectors, dim).astype(np.float64))
+    return np.asarray(predicted, np.int64)
 
 
 def measure_intents(
-    test: Float32[HostArray, "N E"] | SeparateVectors,
-    truth: Sequence[str],
-    label_vectors: Float32[HostArray, "L E"] | None,
-    train: Float32[HostArray, "M E"] | SeparateVectors | None,
-    train_labels: Sequence[str],
+    vectors: IntentVectors,
     *,
     classes: Sequence[str],
     dims: Sequence[int],
@@ -210,9 +223,7 @@ def measure_intents(
     """Every number of shots at every dimension, from vectors that are encoded once.
 
     Args:
-        test, truth: vectors and labels that are measured.
-        label_vectors: of the label texts, in the order of `classes`; for 0 shots only.
-        train, train_labels: vectors and labels to draw from; for 1 shot or more.
+        vectors: of examples, and for 0 shots of label texts.
         classes: all labels, each once.
         dims: prefixes.
         shots: training examples a label.
@@ -222,32 +233,33 @@ def measure_intents(
     Raises:
         MrlError: as `check_shots`; a vector that is not finite; scikit-learn is absent.
     """
-    check_shots(train_labels, classes, shots)
+    check_shots(vectors.train_labels, classes, shots)
     place = {name: number for number, name in enumerate(classes)}
-    true = np.asarray([place[name] for name in truth], np.int64)
-    known = np.asarray([place[name] for name in train_labels], np.int64)
-    results = []
-    for dim in dims:
-        for count in shots:
-            said = []
-            if count == 0:
-                if label_vectors is None:
-                    raise ValueError("zero-shot takes the vectors of the label texts")
-                said.append(zero_shot_predict(test, label_vectors, dim=dim))
-            for seed in range(seeds if count else 0):
-                if train is None:
-                    raise ValueError("few-shot takes the vectors of training examples")
-                rows = draw_shots(known, len(classes), count, seed)
-                said.append(
-                    few_shot_predict(train[rows], known[rows], test, dim=dim, penalty=penalty)
-                )
-            results.append(
-                IntentResult(
-                    dim=dim,
-                    shots=count,
-                    classes=tuple(classes),
-                    truth=true,
-                    predicted=np.stack(said),
-                )
-            )
-    return results
+    truth = np.asarray([place[name] for name in vectors.truth], np.int64)
+    known = np.asarray([place[name] for name in vectors.train_labels], np.int64)
+    test, train = vectors.test, vectors.train
+
+    def predict(dim: int, count: int) -> list[Int[HostArray, " N"]]:
+        if count == 0:
+            if vectors.labels is None:
+                raise ValueError("zero-shot takes the vectors of the label texts")
+            return [zero_shot_predict(test, vectors.labels, dim=dim)]
+        if train is None:
+            raise ValueError("few-shot takes the vectors of training examples")
+        draws = [draw_shots(known, len(classes), count, seed) for seed in range(seeds)]
+        return [
+            few_shot_predict(train[rows], known[rows], test, dim=dim, penalty=penalty)
+            for rows in draws
+        ]
+
+    return [
+        IntentResult(
+            dim=dim,
+            shots=count,
+            classes=tuple(classes),
+            truth=truth,
+            predicted=np.stack(predict(dim, count)),
+        )
+        for dim in dims
+        for count in shots
+    ]

@@ -1,31 +1,48 @@
-"""The folder that every evaluation leaves: a report, its records and its pictures."""
+"""The folder that every report leaves: two pages, its records and its figures."""
 
 import contextlib
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mrl_jax.core.files import staged_folder
-from mrl_jax.data.sets.digests import digest_lines
-from mrl_jax.evaluation.report.page import html_page, import_figure
+import mrl_jax
+from mrl_jax.core.files import check_apart, staged_folder, write_text
+from mrl_jax.evaluation.report.options import ReportOptions
+from mrl_jax.evaluation.report.page import (
+    FigureFile,
+    Page,
+    Table,
+    html_page,
+    import_environment,
+    markdown_page,
+)
+from mrl_jax.evaluation.report.plotting import import_figure
 from mrl_jax.evaluation.report.records import Record, Source, write_records
-from mrl_jax.inference.embedder import Embedder
 
 RECORDS = "results.jsonl"
 
+PACKAGE = Path(mrl_jax.__file__).parent
+
 
 @contextlib.contextmanager
-def report_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a hidden folder to write into, which becomes `out` if the block succeeds.
+def report_folder(options: ReportOptions, *models: Path) -> Iterator[Path]:
+    """Give a hidden folder to write into, which becomes the report if the block succeeds.
 
-    Encode inside the block: then a place that may not be written to is told before it.
+    Encode inside the block: then a place that may not be written to is refused before it.
+
+    Args:
+        options: where the report goes, and whether it may replace another.
+        models: that are measured, which it may not replace.
 
     Raises:
-        MrlError: `out` exists and `overwrite` is not given, or it is no report; the place
-            cannot be written to; matplotlib is absent.
+        MrlError: the folder exists and may not be replaced, or is no report; the place
+            cannot be written to; matplotlib or jinja2 is absent.
     """
+    for model in models:
+        check_apart(model, options.out)
     import_figure()
-    with staged_folder(out, marker=RECORDS, overwrite=overwrite) as staging:
+    import_environment()
+    with staged_folder(options.out, marker=RECORDS, overwrite=options.overwrite) as staging:
         yield staging
 
 
@@ -36,72 +53,55 @@ def write_report(
     summary: str,
     records: Sequence[Record],
     source: Source,
-    tables: Mapping[str, str],
-    pictures: Sequence[tuple[str, str]],
+    tables: Mapping[str, Table],
+    figures: Sequence[FigureFile],
 ) -> None:
     """Write report.md, report.html (one page, opens offline) and results.jsonl.
 
     Args:
-        staging: of `report_folder`; the pictures are in it already.
+        staging: of `report_folder`; the figures are in it already.
         title: heading of the report.
         summary: paragraphs, with empty lines between.
         records: every measured value.
         source: what was measured on what.
-        tables: heading → Markdown table.
-        pictures: file name and caption.
+        tables: heading to table.
+        figures: after the tables.
     """
     write_records(staging / RECORDS, records, source)
     commit = f", mrl_jax at commit {source.commit}" if source.commit else ""
-    footer = (
-        f"Data {source.data} (digest {source.data_digest[:16]}), model {source.model} "
-        f"(digest {source.model_digest[:16]}){commit}."
+    page = Page(
+        title=title,
+        paragraphs=[text for text in summary.strip().split("\n\n") if text.strip()],
+        tables=tables,
+        figures=figures,
+        footer=f"Data {source.data} (digest {source.data_digest[:16]}), model {source.model} "
+        f"(digest {source.model_digest[:16]}){commit}.",
     )
-    parts = [f"# {title}", summary.strip()]
-    for heading, table in tables.items():
-        parts += [f"## {heading}", table]
-    parts += [f"![{caption}]({name})\n\n*{caption}*" for name, caption in pictures]
-    text = "\n\n".join([*parts, footer]) + "\n"
-    (staging / "report.md").write_text(text, encoding="utf-8")
-    files = [(staging / name, caption) for name, caption in pictures]
-    page = html_page(title, summary, tables, files, footer)
-    (staging / "report.html").write_text(page, encoding="utf-8")
+    write_text(staging / "report.md", markdown_page(page))
+    write_text(staging / "report.html", html_page(page, staging))
 
 
-def source_of(embedder: Embedder, model: Path, data: Path | str, digest: str) -> Source:
-    """What is measured on what.
+def library_commit(package: Path = PACKAGE) -> str:
+    """The commit this package was checked out at, "-dirty" behind it where its code differs.
+
+    Only files inside the package count: what a run writes elsewhere in the checkout does not
+    change the code. Empty where the commit is not known: the package is installed, or git is
+    not.
 
     Args:
-        embedder: loaded from `model`.
-        model: its folder.
-        data: the set, as the user named it.
-        digest: of the set's contents.
+        package: folder of the package.
     """
-    info = embedder.info
-    parts = (info.speech.digest, info.text.digest, info.head_digest)
-    return Source(
-        data=str(data),
-        data_digest=digest,
-        model=str(model),
-        model_digest=digest_lines(parts),
-        commit=library_commit(),
-    )
-
-
-def library_commit() -> str:
-    """The commit this code was checked out at, "-dirty" behind it where files were changed.
-
-    Empty where it is not known: the library is installed, or git is not.
-    """
-    here = Path(__file__)
-    git = ("git", "-C", str(here.parent))
     try:
-        # An installed library may lie inside somebody else's repository.
-        _run(*git, "ls-files", "--error-unmatch", here.name)
-        return _run(*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        # An installed package may lie inside somebody else's repository.
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")
+        changed = _git(package, "status", "--porcelain", "--", ".")
+        return _git(package, "rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return ""
 
 
-def _run(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20)
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ("git", "-C", str(folder), *words), capture_output=True, text=True, check=True, timeout=20
+    )
     return done.stdout.strip()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import write_text
+from mrl_jax.metrics.intervals import Interval, PairedTest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,12 @@ class Record:
     high: float | None = None
     setting: Mapping[str, str | int | float] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def of(cls, metric: str, measured: Interval | PairedTest, **fields: Any) -> "Record":
+        """The record of a mean, or of a difference, with its interval."""
+        value = measured.mean if isinstance(measured, Interval) else measured.difference
+        return cls(metric=metric, value=value, low=measured.low, high=measured.high, **fields)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
@@ -50,8 +58,6 @@ class Source:
 
 
 FIELDS = {field.name for field in dataclasses.fields(Record)} - {"setting"}
-
-
 SOURCE_FIELDS = {field.name for field in dataclasses.fields(Source)}
 
 
@@ -97,7 +103,7 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         )
         for r in rows
     ]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

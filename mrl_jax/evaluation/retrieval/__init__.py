@@ -1,1 +1,1 @@
-"""`eval.py retrieval`."""
+"""`mrl-jax eval retrieval`."""

@@ -1,1 +1,1 @@
-"""`eval.py robustness`."""
+"""`mrl-jax eval robustness`."""

@@ -1,13 +1,14 @@
 """Records, tables and figures of the robustness report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mrl_jax.data.audio.degrade import AMOUNTS, Condition
-from mrl_jax.evaluation.report.page import figure, markdown_table, save
+from mrl_jax.evaluation.report.page import Table
+from mrl_jax.evaluation.report.plotting import figure, save
 from mrl_jax.evaluation.report.records import Record
 from mrl_jax.evaluation.robustness.measure import CLEAN, METRIC, RobustnessResult
 from mrl_jax.metrics.intervals import Interval
@@ -15,57 +16,44 @@ from mrl_jax.metrics.intervals import Interval
 
 def robustness_records(results: Sequence[RobustnessResult], *, seed: int) -> list[Record]:
     """Two records a result: nDCG@10, and its change against clean recordings."""
-    records = []
-    for result in results:
+    return [
+        Record.of(
+            metric,
+            interval,
+            dim=result.dim,
+            n=len(result.per_query),
+            setting={**result.condition.setting, "seed": seed},
+        )
+        for result in results
         for metric, interval in (
             (METRIC, result.interval),
             (f"{METRIC} change against clean", result.change),
-        ):
-            records.append(
-                Record(
-                    metric=metric,
-                    value=interval.mean,
-                    dim=result.dim,
-                    n=len(result.per_query),
-                    low=interval.low,
-                    high=interval.high,
-                    setting={**result.condition.setting, "seed": seed},
-                )
-            )
-    return records
+        )
+    ]
 
 
-def robustness_table(results: Sequence[RobustnessResult]) -> str:
+def robustness_table(results: Sequence[RobustnessResult]) -> Table:
     """nDCG@10 with its interval: a condition a row, a dimension a column."""
-    dims = list(dict.fromkeys(result.dim for result in results))
-    rows: dict[Condition, list[str]] = {}
-    for result in results:
-        rows.setdefault(result.condition, [result.condition.title]).append(_cell(result.interval))
-    return markdown_table(["condition", *(f"first {dim}" for dim in dims)], list(rows.values()))
+    return _table(results, lambda result: _cell(result.interval))
 
 
-def change_table(results: Sequence[RobustnessResult]) -> str:
+def change_table(results: Sequence[RobustnessResult]) -> Table:
     """What each condition costs against clean recordings, with its interval."""
-    dims = list(dict.fromkeys(result.dim for result in results))
-    rows: dict[Condition, list[str]] = {}
-    for result in results:
-        if result.condition != CLEAN:
-            row = rows.setdefault(result.condition, [result.condition.title])
-            row.append(_cell(result.change, sign="+"))
-    return markdown_table(["condition", *(f"first {dim}" for dim in dims)], list(rows.values()))
+    degraded = [result for result in results if result.condition != CLEAN]
+    return _table(degraded, lambda result: _cell(result.change, sign="+"), of=results)
 
 
 def plot_snr(path: Path, results: Sequence[RobustnessResult], *, chance: float) -> None:
     """nDCG@10 against the signal-to-noise ratio: white noise, and babble beside it."""
     kinds = [kind for kind, name in AMOUNTS.items() if name == "snr_db"]
-    made, axes = figure(panels=len(kinds))
+    drawing, axes = figure(panels=len(kinds))
     for place, (kind, panel) in enumerate(zip(kinds, axes, strict=True)):
         for colour, dim in enumerate(_dims(results)):
-            found = [r for r in results if r.dim == dim and r.condition.kind == kind]
-            found.sort(key=lambda result: result.condition.amount or 0.0)
-            amounts = [result.condition.amount for result in found]
+            rows = [r for r in results if r.dim == dim and r.condition.kind == kind]
+            rows.sort(key=lambda result: result.condition.amount or 0.0)
+            amounts = [result.condition.amount for result in rows]
             style = {"color": f"C{colour}", "label": f"first {dim} coordinates"}
-            _curve(panel, amounts, [result.interval for result in found], **style)
+            _curve(panel, amounts, [result.interval for result in rows], **style)
             for clean in (r for r in results if r.dim == dim and r.condition == CLEAN):
                 panel.axhline(clean.interval.mean, color=f"C{colour}", linestyle="--", linewidth=1)
         panel.axhline(chance, color="grey", linestyle=":", linewidth=1.2)
@@ -78,13 +66,13 @@ def plot_snr(path: Path, results: Sequence[RobustnessResult], *, chance: float) 
         axes[0].plot([], [], color="black", linestyle="--", linewidth=1)[0],
         axes[0].plot([], [], color="grey", linestyle=":", linewidth=1.2)[0],
     ]
-    made.legend(
+    drawing.legend(
         [*handles, *lines],
         [*labels, "clean recordings", f"chance, {chance:.4f}"],
         loc="outside right center",
         frameon=False,
     )
-    save(made, path)
+    save(drawing, path)
 
 
 def plot_conditions(path: Path, results: Sequence[RobustnessResult], *, chance: float) -> None:
@@ -92,13 +80,13 @@ def plot_conditions(path: Path, results: Sequence[RobustnessResult], *, chance: 
     shown = [r for r in results if AMOUNTS.get(r.condition.kind) != "snr_db"]
     conditions = list(dict.fromkeys(result.condition for result in shown))
     dims = _dims(shown)
-    made, panel = figure(width=7.0, height=1.2 + 0.42 * len(conditions))
+    drawing, panel = figure(width=7.0, height=1.2 + 0.42 * len(conditions))
     bar_width = 0.64 / max(len(dims), 1)
     for colour, dim in enumerate(dims):
-        found = [result for result in shown if result.dim == dim]
-        means = np.asarray([result.interval.mean for result in found])
-        ends = np.asarray([[r.interval.low, r.interval.high] for r in found]).T
-        places = np.arange(len(found)) + (colour - (len(dims) - 1) / 2) * bar_width
+        rows = [result for result in shown if result.dim == dim]
+        means = np.asarray([result.interval.mean for result in rows])
+        ends = np.asarray([[r.interval.low, r.interval.high] for r in rows]).T
+        places = np.arange(len(rows)) + (colour - (len(dims) - 1) / 2) * bar_width
         panel.errorbar(
             means,
             places,
@@ -117,8 +105,21 @@ def plot_conditions(path: Path, results: Sequence[RobustnessResult], *, chance: 
     panel.set_xlim(0, 1)
     panel.set_xlabel("nDCG@10")
     labels = [*labels, f"chance, {chance:.4f}"]
-    made.legend([*handles, line], labels, loc="outside upper center", ncols=3, frameon=False)
-    save(made, path)
+    drawing.legend([*handles, line], labels, loc="outside upper center", ncols=3, frameon=False)
+    save(drawing, path)
+
+
+def _table(
+    shown: Sequence[RobustnessResult],
+    cell: Callable[[RobustnessResult], str],
+    *,
+    of: Sequence[RobustnessResult] | None = None,
+) -> Table:
+    rows: dict[Condition, list[str]] = {}
+    for result in shown:
+        rows.setdefault(result.condition, [result.condition.title]).append(cell(result))
+    dims = dict.fromkeys(result.dim for result in of or shown)
+    return Table(["condition", *(f"first {dim}" for dim in dims)], list(rows.values()))
 
 
 def _curve(

@@ -14,15 +14,14 @@ from jaxtyping import Float, Float32
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.degrade import Condition, degrade, generator_of
+from mrl_jax.evaluation.report.statistics import intervals_of
 from mrl_jax.evaluation.scoring import Judgements, evaluate_retrieval
 from mrl_jax.inference.search.vectors import Vectors
-from mrl_jax.metrics.intervals import Interval, cluster_bootstrap
+from mrl_jax.metrics.intervals import Clusters, Interval
 
 METRIC = "ndcg@10"
 
-
 CLEAN = Condition(kind="clean")
-
 
 CONDITIONS = (
     CLEAN,
@@ -88,9 +87,9 @@ def degrade_all(
 ) -> list[HostArray]:
     """Every clip in one condition.
 
-    Babble is mixed from the other clips of the list, those that are asked for something
-    else: the same question by another voice would be a hint. The other clips are taken in
-    the order of their names, so that the order of the list changes nothing.
+    Babble is mixed from the clips of the list that ask for something else: the same question
+    by another voice would help the model. They are taken in the order of their names, so that
+    the order of the list changes nothing.
 
     Args:
         clips: one [S] float32 a query.
@@ -118,10 +117,9 @@ def measure_robustness(
     queries: Mapping[Condition, Vectors],
     documents: Float32[HostArray, "N E"],
     judgements: Judgements,
+    clusters: Clusters,
     *,
     dims: Sequence[int],
-    clusters: Sequence[Hashable] | None = None,
-    crossed: Sequence[Hashable] | None = None,
 ) -> list[RobustnessResult]:
     """Results in the order of the conditions, and of `dims` within each.
 
@@ -129,23 +127,25 @@ def measure_robustness(
         queries: vectors of the queries in each condition, clean among them.
         documents: vectors of the corpus.
         judgements: in the order of both; of judged queries only.
+        clusters: what judged queries share.
         dims: widths of prefixes.
-        clusters, crossed: what judged queries share, see `cluster_bootstrap`.
     """
-    found = {
+    scored = {
         condition: evaluate_retrieval(vectors, documents, judgements, dims=dims)
         for condition, vectors in queries.items()
     }
     results = []
-    for condition, at_dims in found.items():
-        for clean, result in zip(found[CLEAN], at_dims, strict=True):
+    for condition, at_dims in scored.items():
+        for clean, result in zip(scored[CLEAN], at_dims, strict=True):
             values, base = result.per_query[METRIC], clean.per_query[METRIC]
+            (interval,) = intervals_of([values], clusters)
+            (change,) = intervals_of([values - base], clusters)
             results.append(
                 RobustnessResult(
                     condition=condition,
                     dim=result.dim,
-                    interval=cluster_bootstrap(values, clusters, crossed=crossed),
-                    change=cluster_bootstrap(values - base, clusters, crossed=crossed),
+                    interval=interval,
+                    change=change,
                     per_query=values,
                 )
             )

@@ -1,1 +1,1 @@
-"""`eval.py spectrum`."""
+"""`mrl-jax eval spectrum`."""

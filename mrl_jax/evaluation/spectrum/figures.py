@@ -1,4 +1,4 @@
-"""Spectra, nDCG against size, and blocks of coordinates: records, tables and pictures."""
+"""Spectra, nDCG against size, and blocks of coordinates: records, tables and figures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,16 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.evaluation.report.page import figure, markdown_table, save
+from mrl_jax.evaluation.report.page import Table
+from mrl_jax.evaluation.report.plotting import dimension_axis, figure, save
 from mrl_jax.evaluation.report.records import Record
+from mrl_jax.evaluation.report.statistics import intervals_of, p_text, paired_difference
 from mrl_jax.evaluation.spectrum.measure import METRIC, BlockResult, SizeResult, Spectrum
-from mrl_jax.metrics.intervals import (
-    Clusters,
-    Interval,
-    PairedTest,
-    cluster_bootstraps,
-    paired_test,
-)
+from mrl_jax.metrics.intervals import Clusters, Interval, PairedTest
 
 LOOKS: Mapping[str, tuple[str, str, str]] = {
     "prefix": ("#000000", "o", "-"),
@@ -30,7 +26,10 @@ LOOKS: Mapping[str, tuple[str, str, str]] = {
 
 
 Spectra = Mapping[tuple[str, bool], Spectrum]
-"""Which vectors, and whether their mean was subtracted → their spectrum."""
+"""Which vectors, and whether their mean was subtracted, to their spectrum."""
+
+Gains = Mapping[int, tuple[float, float, PairedTest]]
+"""Dim to nDCG of the plain and of the rotated prefix, and the test of the two."""
 
 
 def spectrum_records(spectra: Spectra, rows: Mapping[str, int]) -> list[Record]:
@@ -48,7 +47,7 @@ def spectrum_records(spectra: Spectra, rows: Mapping[str, int]) -> list[Record]:
 
 
 def spectrum_rows(spectra: Spectra) -> list[dict[str, object]]:
-    """Every singular value, and the share of the energy of it and all before it."""
+    """Every singular value, and the part of the energy in it and all before it."""
     return [
         {
             "vectors": kind,
@@ -64,15 +63,15 @@ def spectrum_rows(spectra: Spectra) -> list[dict[str, object]]:
 
 def size_records(results: Sequence[SizeResult], clusters: Clusters) -> list[Record]:
     """nDCG of each view at each size with its interval; one record a seed of random ones."""
-    intervals = _intervals([result.per_query for result in results], clusters)
+    intervals = intervals_of([result.per_query for result in results], clusters)
     return [
         Record(
             metric=METRIC,
             value=result.mean,
-            dim=result.size,
-            n=len(result.per_query),
             low=interval.low,
             high=interval.high,
+            dim=result.size,
+            n=len(result.per_query),
             setting={"kept": result.kind} | ({} if result.seed is None else {"draw": result.seed}),
         )
         for result, interval in zip(results, intervals, strict=True)
@@ -87,82 +86,73 @@ def block_records(blocks: Sequence[BlockResult], clusters: Clusters) -> list[Rec
         f"{METRIC} that a block adds to the prefix": [b.upto - b.before for b in blocks],
     }
     return [
-        Record(
-            metric=name,
-            value=interval.mean,
+        Record.of(
+            name,
+            interval,
             n=len(values),
-            low=interval.low,
-            high=interval.high,
             setting={"first": block.start + 1, "last": block.stop},
         )
-        for name, found in columns.items()
-        for block, values, interval in zip(blocks, found, _intervals(found, clusters), strict=True)
+        for name, column in columns.items()
+        for block, values, interval in zip(
+            blocks, column, intervals_of(column, clusters), strict=True
+        )
     ]
 
 
-def rotation_gains(
-    results: Sequence[SizeResult], dims: Sequence[int], clusters: Clusters
-) -> dict[int, tuple[float, float, PairedTest]]:
-    """Of each dim: nDCG of the plain and of the rotated prefix, and the test of the two."""
-    found = {(result.kind, result.size): result for result in results}
+def rotation_gains(results: Sequence[SizeResult], dims: Sequence[int], clusters: Clusters) -> Gains:
+    """What the rotation changes at each dim."""
+    by_view = {(result.kind, result.size): result for result in results}
     gains = {}
     for dim in sorted(dims):
-        plain, turned = found["prefix", dim], found["rotated prefix", dim]
-        test = paired_test(
-            turned.per_query, plain.per_query, clusters.texts, crossed=clusters.speakers
-        )
-        gains[dim] = (plain.mean, turned.mean, test)
+        plain, rotated = by_view["prefix", dim], by_view["rotated prefix", dim]
+        test = paired_difference(rotated.per_query, plain.per_query, clusters)
+        gains[dim] = (plain.mean, rotated.mean, test)
     return gains
 
 
-def rotation_records(gains: Mapping[int, tuple[float, float, PairedTest]]) -> list[Record]:
+def rotation_records(gains: Gains) -> list[Record]:
     """What the rotation adds to nDCG at each dim."""
     return [
-        Record(
-            metric=f"{METRIC} that the rotation adds",
-            value=test.difference,
-            dim=dim,
-            low=test.low,
-            high=test.high,
-            setting={"p_value": test.p_value},
+        Record.of(
+            f"{METRIC} that the rotation adds", test, dim=dim, setting={"p_value": test.p_value}
         )
         for dim, (_, _, test) in gains.items()
     ]
 
 
-def rotation_table(gains: Mapping[int, tuple[float, float, PairedTest]]) -> str:
+def rotation_table(gains: Gains) -> Table:
     """One row a dim: before, after, and the paired difference."""
     rows = [
         [
             str(dim),
             f"{plain:.4f}",
-            f"{turned:.4f}",
+            f"{rotated:.4f}",
             _change(Interval(mean=test.difference, low=test.low, high=test.high)),
-            "< 0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}",
+            p_text(test.p_value),
         ]
-        for dim, (plain, turned, test) in gains.items()
+        for dim, (plain, rotated, test) in gains.items()
     ]
-    return markdown_table(["dimension", "prefix", "rotated prefix", "difference", "p"], rows)
+    return Table(["dimension", "prefix", "rotated prefix", "difference", "p"], rows)
 
 
-def spectrum_table(spectra: Spectra) -> str:
+def spectrum_table(spectra: Spectra) -> Table:
     """One row a spectrum."""
     names = list(next(iter(spectra.values())).measures())
     rows = []
     for (kind, centred), one in spectra.items():
         values = one.measures()
-        told = [f"{values[n]:.0f}" if "keeping" in n else f"{values[n]:.1f}" for n in names]
-        rows.append([f"{kind}, {'centred' if centred else 'as they are'}", *told])
-    return markdown_table(["vectors", *names], rows)
+        cells = [f"{values[n]:.0f}" if "keeping" in n else f"{values[n]:.1f}" for n in names]
+        rows.append([f"{kind}, {'centred' if centred else 'as they are'}", *cells])
+    return Table(["vectors", *names], rows)
 
 
-def gap_table(gaps: Mapping[int, tuple[float, float]]) -> str:
+def gap_table(gaps: Mapping[int, tuple[float, float]]) -> Table:
     """One row a dimension: distance and cosine of the two means."""
     rows = [[str(dim), f"{gap:.4f}", f"{cosine:.4f}"] for dim, (gap, cosine) in gaps.items()]
-    return markdown_table(["dimension", "distance of means", "cosine of means"], rows)
+    return Table(["dimension", "distance of means", "cosine of means"], rows)
 
 
-def size_table(results: Sequence[SizeResult]) -> str:
+def size_table(results: Sequence[SizeResult]) -> Table:
     """One row a size, one column a view; of random ones the mean and the range of draws."""
     kinds = list(dict.fromkeys(result.kind for result in results))
     sizes = sorted({result.size for result in results})
@@ -174,12 +164,12 @@ def size_table(results: Sequence[SizeResult]) -> str:
             interval = f" ({min(means):.3f} to {max(means):.3f})" if len(means) > 1 else ""
             cells.append(f"{np.mean(means):.4f}{interval}" if means else "")
         rows.append([str(size), *cells])
-    return markdown_table(["size", *kinds], rows)
+    return Table(["size", *kinds], rows)
 
 
-def block_table(blocks: Sequence[BlockResult], clusters: Clusters) -> str:
+def block_table(blocks: Sequence[BlockResult], clusters: Clusters) -> Table:
     """One row a block; what it adds with its interval."""
-    adds = _intervals([block.adds for block in blocks], clusters)
+    adds = intervals_of([block.adds for block in blocks], clusters)
     rows = [
         [
             block.name,
@@ -191,12 +181,12 @@ def block_table(blocks: Sequence[BlockResult], clusters: Clusters) -> str:
         for block, interval in zip(blocks, adds, strict=True)
     ]
     header = ["coordinates", "alone", "without them", "they add", "they add to the prefix"]
-    return markdown_table(header, rows)
+    return Table(header, rows)
 
 
 def plot_spectra(path: Path, spectra: Spectra) -> None:
     """Singular values by rank, and the energy that the leading directions keep."""
-    made, axes = figure(panels=2, width=4.8, height=3.7)
+    drawing, axes = figure(panels=2, width=4.8, height=3.7)
     kinds = list(dict.fromkeys(kind for kind, _ in spectra))
     colours = dict(zip(kinds, ("#d55e00", "#0072b2", "#009e73"), strict=False))
     for (kind, centred), one in spectra.items():
@@ -224,14 +214,14 @@ def plot_spectra(path: Path, spectra: Spectra) -> None:
         one.xaxis.set_major_formatter("{x:.0f}")
         one.set_xlabel("rank")
     axes[1].legend(fontsize="small", frameon=False, loc="lower right")
-    save(made, path)
+    save(drawing, path)
 
 
 def plot_sizes(
     path: Path, results: Sequence[SizeResult], *, chance: float, trained: Sequence[int]
 ) -> None:
     """nDCG against the numbers kept, one curve a view, a band for random ones."""
-    made, axes = figure(width=8.6, height=4.4)
+    drawing, axes = figure(width=8.6, height=4.4)
     sizes = sorted({result.size for result in results})
     for kind in dict.fromkeys(result.kind for result in results):
         colour, marker, line = LOOKS[kind]
@@ -266,29 +256,26 @@ def plot_sizes(
         label="trained dimension",
         zorder=5,
     )
-    axes.set_xscale("log", base=2)
-    powers = [size for size in sizes if size & (size - 1) == 0 or size == sizes[-1]]
-    axes.set_xticks(powers, [str(size) for size in powers])
-    axes.minorticks_off()
+    dimension_axis(axes, [size for size in sizes if size & (size - 1) == 0 or size == sizes[-1]])
     axes.set_xlabel("numbers kept of the embedding")
     axes.set_ylabel("nDCG@10")
     axes.set_ylim(0, 1.02)
     axes.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(made, path)
+    save(drawing, path)
 
 
 def plot_blocks(path: Path, blocks: Sequence[BlockResult], clusters: Clusters) -> None:
     """What each block scores alone, and what it adds to all others, with intervals."""
-    made, axes = figure(panels=2, width=4.8, height=3.7)
+    drawing, axes = figure(panels=2, width=4.8, height=3.7)
     places = np.arange(len(blocks))
     columns = ([block.alone for block in blocks], [block.adds for block in blocks])
     for one, values, colour in zip(axes, columns, ("#0072b2", "#d55e00"), strict=True):
-        found = _intervals(values, clusters)
+        intervals = intervals_of(values, clusters)
         ends = [
-            [max(i.mean - i.low, 0) if np.isfinite(i.low) else 0 for i in found],
-            [max(i.high - i.mean, 0) if np.isfinite(i.high) else 0 for i in found],
+            [max(i.mean - i.low, 0) if np.isfinite(i.low) else 0 for i in intervals],
+            [max(i.high - i.mean, 0) if np.isfinite(i.high) else 0 for i in intervals],
         ]
-        heights = [interval.mean for interval in found]
+        heights = [interval.mean for interval in intervals]
         one.bar(places, heights, yerr=ends, color=colour, capsize=3, width=0.75)
         one.axhline(0, color="#444444", linewidth=0.8)
         one.grid(axis="x", visible=False)
@@ -296,11 +283,7 @@ def plot_blocks(path: Path, blocks: Sequence[BlockResult], clusters: Clusters) -
         one.set_xlabel("coordinates")
     axes[0].set_ylabel("nDCG@10 of the block alone")
     axes[1].set_ylabel("nDCG@10 that the block adds")
-    save(made, path)
-
-
-def _intervals(columns: Sequence[Any], clusters: Clusters) -> list[Interval]:
-    return cluster_bootstraps(np.stack(columns, axis=1), clusters.texts, crossed=clusters.speakers)
+    save(drawing, path)
 
 
 def _change(interval: Interval) -> str:

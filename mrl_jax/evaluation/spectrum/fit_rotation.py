@@ -1,7 +1,7 @@
 """Fit a rotation after which short prefixes carry most: `mrl-jax rotate`.
 
 No training: the model embeds training data once, and the principal directions become its
-coordinates. Cosines of whole vectors stay what they are; `eval.py spectrum` shows what the
+coordinates. Cosines of whole vectors do not change; `mrl-jax eval spectrum` shows what the
 prefixes gain on other data.
 """
 
@@ -36,13 +36,18 @@ from mrl_jax.inference.search.vectors import numbers_of
 
 FITS = ("documents", "speech", "joint")
 
-
 EXAMPLES = 5000
 
 
 @dataclasses.dataclass(frozen=True)
 class FitData:
-    """What a rotation may be fitted on: vectors of both sides, and their source: digest, texts."""
+    """What a rotation may be fitted on; a side that is not wanted has no rows.
+
+    Attributes:
+        speech, documents: vectors of both sides.
+        digest: of the source.
+        texts: of the documents.
+    """
 
     speech: Float32[HostArray, "Q E"]
     documents: Float32[HostArray, "N E"]
@@ -65,7 +70,7 @@ def fit_model_rotation(
     examples: int = EXAMPLES,
     overwrite: bool = False,
 ) -> str:
-    """Fit, write the rotation into the model's folder, and say what leading coordinates keep.
+    """Fit, write the rotation into the model's folder, and report what leading coordinates keep.
 
     Args:
         model: folder of a trained model.
@@ -86,17 +91,17 @@ def fit_model_rotation(
     embedder = Embedder.load(model)
     need_prefixes(embedder, model)
     check_absent(model, overwrite=overwrite)
-    found = _embed(embedder, data, split, examples, fit)
-    vectors = found.vectors(fit)
+    fitted = _embed(embedder, data, split, examples, fit)
+    vectors = fitted.vectors(fit)
     rotation = Rotation(
         matrix=fit_rotation(vectors, centred=centred),
         head_digest=embedder.info.head_digest,
         data=str(data),
-        data_digest=found.digest,
+        data_digest=fitted.digest,
         fitted_on=fit,
         centred=centred,
         rows=len(vectors),
-        texts=text_keys(dict.fromkeys(found.texts)),
+        texts=text_keys(dict.fromkeys(fitted.texts)),
     )
     path = save_rotation(model, rotation, overwrite=overwrite)
     lines = [f"rotation: {path}, fitted on {len(vectors)} vectors ({fit}) of {data}"]
@@ -120,7 +125,7 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
                 where=path,
                 hint=f"build it with --sample-rate {rate}",
             )
-        rows = _spread(len(source), examples)
+        rows = _evenly(len(source), examples)
         texts, tasks = ([column[i] for i in rows] for column in (source.texts, source.tasks))
         names, digest = [source.ids[i] for i in rows], source.digest
         clips = [source.clip(i) for i in rows] if fit != "documents" else []
@@ -130,17 +135,17 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
             raise MrlError(
                 f"has no example of the split {split!r}", where=path, hint="pass another --split"
             )
-        chosen = [chosen[i] for i in _spread(len(chosen), examples)]
+        chosen = [chosen[i] for i in _evenly(len(chosen), examples)]
         texts, tasks = [e.text for e in chosen], [e.task for e in chosen]
         names = [e.id for e in chosen]
         digest = digest_lines((e.id, e.text) for e in chosen)
         clips = [load_clip(str(e.audio), rate) for e in chosen] if fit != "documents" else []
     else:
-        found = load_retrieval_set(data)
-        queries = none if fit == "documents" else numbers_of(encode_queries(embedder, found))
-        documents = none if fit == "speech" else encode_corpus(embedder, found)
-        corpus = [document.text for document in found.corpus]
-        return FitData(queries, documents, digest_retrieval_set(found), corpus)
+        retrieval = load_retrieval_set(data)
+        queries = none if fit == "documents" else numbers_of(encode_queries(embedder, retrieval))
+        documents = none if fit == "speech" else encode_corpus(embedder, retrieval)
+        corpus = [document.text for document in retrieval.corpus]
+        return FitData(queries, documents, digest_retrieval_set(retrieval), corpus)
     speech, documents = none, none
     if fit != "documents":
         encoded = embedder.encoder.speech(clips, tasks=tasks, names=names, progress="speech")
@@ -151,8 +156,8 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
     return FitData(speech, documents, digest, texts)
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` of `count` places, evenly apart."""
+def _evenly(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of `count` rows, evenly apart."""
     wanted = min(count, wanted)
     return [place * count // wanted for place in range(wanted)]
 
@@ -162,9 +167,9 @@ def _kept(vectors: HostArray, dim: int) -> float:
     return float(squares[:, :dim].sum() / squares.sum())
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], *, prog: str = "mrl-jax rotate") -> int:
     parser = CommandParser(
-        prog="python -m mrl_jax.evaluation.spectrum.fit_rotation",
+        prog=prog,
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -172,25 +177,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--model", type=Path, required=True, help="folder of a trained model")
     text = "training data: a built data set, a manifest, or a retrieval set"
     parser.add_argument("--data", required=True, help=text)
-    shown = "default: %(default)s"
-    parser.add_argument("--fit", choices=FITS, default="documents", help=shown)
+    default = "default: %(default)s"
+    parser.add_argument("--fit", choices=FITS, default="documents", help=default)
     text = "fit without subtracting the mean first (it is never subtracted in use)"
     parser.add_argument("--uncentred", action="store_true", help=text)
-    parser.add_argument("--split", default="train", help=f"of a data set or manifest; {shown}")
-    text = f"at most so many of a data set or manifest; {shown}"
+    parser.add_argument("--split", default="train", help=f"of a data set or manifest; {default}")
+    text = f"at most so many of a data set or manifest; {default}"
     parser.add_argument("--examples", type=int, default=EXAMPLES, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier rotation")
-    args = parser.parse_args(argv)
-    told = fit_model_rotation(
-        args.model,
-        args.data,
-        fit=args.fit,
-        centred=not args.uncentred,
-        split=args.split,
-        examples=args.examples,
-        overwrite=args.overwrite,
-    )
-    print(told)
+    options = vars(parser.parse_args(argv))
+    print(fit_model_rotation(centred=not options.pop("uncentred"), **options))
     return 0
 
 

@@ -16,8 +16,8 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.scoring import Judgements, check_dims, evaluate_retrieval
 from mrl_jax.inference.search.rotation import check_vectors, leading_directions
 
-ENERGY_SHARES = (0.90, 0.95, 0.99)
-"""Fractions of the energy whose rank is told."""
+ENERGY_FRACTIONS = (0.90, 0.95, 0.99)
+"""Fractions of the energy whose rank is measured."""
 
 
 METRIC = "ndcg@10"
@@ -31,14 +31,14 @@ class Spectrum:
 
     @property
     def energies(self) -> Float[HostArray, " R"]:
-        """Share of each direction in the sum of squares."""
+        """Part of each direction in the sum of squares."""
         # Scaled first, as squares of small values would vanish.
         squares = (self.values / self.values[0]) ** 2
         return squares / squares.sum()
 
     @property
     def cumulative(self) -> Float[HostArray, " R"]:
-        """Share that the first 1, 2, ... directions keep; the last is exactly 1."""
+        """Part that the first 1, 2, ... directions keep; the last is exactly 1."""
         sums = np.cumsum(self.energies)
         return sums / sums[-1]
 
@@ -63,10 +63,10 @@ class Spectrum:
         return float(1.0 / (self.energies**2).sum())
 
     def rank_keeping(self, fraction: float) -> int:
-        """The least number of directions that keep this share of the energy."""
+        """The least number of directions that keep this part of the energy."""
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction is {fraction}, expected more than 0 and at most 1")
-        # A share that is met but for rounding is met.
+        # Reached but for rounding is reached.
         return int(np.argmax(self.cumulative >= fraction - 1e-12)) + 1
 
     def measures(self) -> dict[str, float]:
@@ -76,7 +76,7 @@ class Spectrum:
             "energy rank": self.energy_rank,
             "stable rank": self.stable_rank,
             "participation ratio": self.participation_ratio,
-            **{f"rank keeping {f:.0%}": float(self.rank_keeping(f)) for f in ENERGY_SHARES},
+            **{f"rank keeping {f:.0%}": float(self.rank_keeping(f)) for f in ENERGY_FRACTIONS},
         }
 
 
@@ -181,7 +181,7 @@ def views(
     *,
     seeds: int = 5,
 ) -> list[View]:
-    """The prefix, and what it must be held against.
+    """The prefix, and the ways to keep as many numbers that it is compared with.
 
     "prefix", "last coordinates" (the reversed prefix) and "random coordinates" (once a
     seed) keep coordinates. The others project: on the leading directions of the documents,
@@ -194,7 +194,7 @@ def views(
     """
     check_vectors(queries, "query")
     check_vectors(documents, "document")
-    found = [
+    ways = [
         View("prefix", queries, documents),
         _rotated("directions of documents", queries, documents, documents, centred=False),
         _rotated(
@@ -206,16 +206,16 @@ def views(
         ),
     ]
     mean = documents.mean(axis=0, dtype=np.float64).astype(np.float32)
-    found.append(
+    ways.append(
         _rotated(
             "PCA of documents", queries - mean, documents - mean, documents - mean, centred=True
         )
     )
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(queries.shape[1])
-        found.append(View("random coordinates", queries[:, order], documents[:, order], seed))
-    found.append(View("last coordinates", queries[:, ::-1].copy(), documents[:, ::-1].copy()))
-    return found
+        ways.append(View("random coordinates", queries[:, order], documents[:, order], seed))
+    ways.append(View("last coordinates", queries[:, ::-1].copy(), documents[:, ::-1].copy()))
+    return ways
 
 
 def sizes_for(width: int, dims: Sequence[int]) -> tuple[int, ...]:
@@ -277,10 +277,10 @@ def measure_blocks(
 
     every = np.arange(width)
     full, before = score(every), np.zeros(len(judgements.judged))
-    found = []
+    blocks = []
     for start, stop in zip([0, *edges[:-1]], edges, strict=True):
         upto = full if stop == width else score(every[:stop])
-        found.append(
+        blocks.append(
             BlockResult(
                 start=start,
                 stop=stop,
@@ -292,7 +292,7 @@ def measure_blocks(
             )
         )
         before = upto
-    return found
+    return blocks
 
 
 def block_edges(width: int, count: int = 8) -> tuple[int, ...]:

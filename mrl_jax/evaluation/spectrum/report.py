@@ -1,42 +1,30 @@
-"""`eval.py spectrum`: how much of the embedding is used, and which part of it."""
+"""`mrl-jax eval spectrum`: how much of the embedding is used, and which part of it."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mrl_jax.core.files import check_apart
-from mrl_jax.data.sets.digests import digest_retrieval_set
+from mrl_jax.core.array_types import HostArray
 from mrl_jax.evaluation.encoded_set import (
-    check_task,
+    OpenedSet,
     chosen_dims,
     clusters_of,
+    describe_prompts,
     encode_set,
-    load_asked,
     need_prefixes,
+    open_set,
     set_name,
-    told_prompts,
 )
-from mrl_jax.evaluation.report.folder import report_folder, source_of, write_report
+from mrl_jax.evaluation.report.folder import report_folder, write_report
+from mrl_jax.evaluation.report.page import FigureFile, Table
 from mrl_jax.evaluation.report.records import Record, write_jsonl
-from mrl_jax.evaluation.scoring import Judgements
-from mrl_jax.evaluation.spectrum.figures import (
-    block_records,
-    block_table,
-    gap_table,
-    plot_blocks,
-    plot_sizes,
-    plot_spectra,
-    rotation_gains,
-    rotation_records,
-    rotation_table,
-    size_records,
-    size_table,
-    spectrum_records,
-    spectrum_rows,
-    spectrum_table,
-)
+from mrl_jax.evaluation.scoring import Judgements, judgements_of
+from mrl_jax.evaluation.spectrum import figures
 from mrl_jax.evaluation.spectrum.measure import (
+    BlockResult,
+    SizeResult,
+    Spectrum,
     View,
     block_edges,
     measure_blocks,
@@ -46,15 +34,21 @@ from mrl_jax.evaluation.spectrum.measure import (
     spectrum,
     views,
 )
-from mrl_jax.inference.embedder import Embedder
-from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.evaluation.spectrum.options import SpectrumOptions
+from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.rotation import Rotation, apply_rotation, read_rotation
 from mrl_jax.inference.search.vectors import numbers_of
+from mrl_jax.metrics.intervals import Clusters
 
 SPECTRA = "spectra.jsonl"
 
+FIGURES = (
+    FigureFile("sizes.png", "nDCG@10 against the numbers kept, by what is kept"),
+    FigureFile("spectra.png", "Singular values and cumulative energy of embeddings"),
+    FigureFile("blocks.png", "What blocks of coordinates score alone, and what they add"),
+)
 
-SUMMARY = """{queries} {asked} and {documents} documents, model of step {step}, encoded once.
+SUMMARY = """{queries} {kind} and {documents} documents, model of step {step}, encoded once.
 {prompts}
 
 Effective rank is exp(entropy) of the singular values over their sum (Roy and Vetterli, 2007);
@@ -72,125 +66,154 @@ A block adds what all coordinates score beyond all others; below zero it harms. 
 bars are 95 % intervals of the mean over queries."""
 
 
-def report_spectrum(
-    model: Path,
-    data: Path | str,
-    out: Path,
-    *,
-    dims: Sequence[int] | None = None,
-    task: str | None = None,
-    prompt: str | None = None,
-    overwrite: bool = False,
-    seeds: int = 5,
-) -> str:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpectrumRun:
+    """Everything that is measured of one model on one set.
+
+    Attributes:
+        rows: vectors of each kind.
+        spectra: (kind, centred) to the spectrum.
+        gaps: dim to distance and cosine of the means of queries and documents.
+        sizes: of every view.
+        blocks: of coordinates.
+    """
+
+    rows: Mapping[str, int]
+    spectra: Mapping[tuple[str, bool], Spectrum]
+    gaps: Mapping[int, tuple[float, float]]
+    sizes: list[SizeResult]
+    blocks: list[BlockResult]
+
+
+def report_spectrum(options: SpectrumOptions, *, seeds: int = 5) -> str:
     """Measure, write the report folder, and return its table of nDCG against size.
 
     The folder appears whole: report.md, report.html, results.jsonl, spectra.jsonl (every
-    singular value, and the share of the energy up to it) and pictures.
+    singular value, and the part of the energy up to it) and figures.
 
     Where the model's folder has a rotation (`mrl-jax rotate`), its prefixes stand
     beside the plain ones.
 
     Args:
-        model, data, out: folders; `data` may also be the name of a published set.
-        dims: sizes to measure beside the powers of two; those trained by default.
-        task: of all queries, instead of those in the set.
-        prompt: or what stands before all queries, word for word.
-        overwrite: replace an earlier report.
+        options: of the command.
         seeds: draws of random coordinates.
 
     Raises:
         MrlError: the model, its rotation or the set cannot be used; a dim above the width;
             `out` exists.
     """
-    embedder, found = Embedder.load(model), load_asked(data, task=task, prompt=prompt)
-    check_task(task, embedder.info.prompts, model)
-    need_prefixes(embedder, model)
-    dims = chosen_dims(embedder, dims)
-    rotation = read_rotation(model, head_digest=embedder.info.head_digest)
-    check_apart(model, out)
-    judgements = Judgements(
-        [query.id for query in found.queries],
-        [document.id for document in found.corpus],
-        found.qrels,
-    )
-    clusters, chance = clusters_of(found, judgements), judgements.chance()
-    spoken = found.queries[0].audio is not None
-    kinds = ("speech" if spoken else "written queries", "text", "joint")
-    with report_folder(out, overwrite=overwrite) as staging:
-        encoded, documents = encode_set(embedder, found)
-        queries = numbers_of(encoded)
-        shown = views(queries, documents, seeds=seeds)
+    opened = open_set(options)
+    embedder, data = opened.embedder, opened.data
+    need_prefixes(embedder, options.model)
+    dims = chosen_dims(embedder, options.dims)
+    rotation = read_rotation(options.model, head_digest=embedder.info.head_digest)
+    judgements = judgements_of(data)
+    with report_folder(options, options.model) as staging:
+        encoded, documents = encode_set(embedder, data)
+        spoken = data.queries[0].audio is not None
+        kind = "speech" if spoken else "written queries"
+        run = _measure(kind, numbers_of(encoded), documents, judgements, dims, rotation, seeds)
+        clusters, chance = clusters_of(data, judgements), judgements.chance()
+        trained = embedder.info.dims
+        figures.plot_sizes(staging / FIGURES[0].name, run.sizes, chance=chance, trained=trained)
+        figures.plot_spectra(staging / FIGURES[1].name, run.spectra)
+        figures.plot_blocks(staging / FIGURES[2].name, run.blocks, clusters)
+        write_jsonl(staging / SPECTRA, figures.spectrum_rows(run.spectra))
+        gains = None
         if rotation is not None:
-            asked, held = (apply_rotation(x, rotation) for x in (queries, documents))
-            shown.insert(1, View("rotated prefix", asked, held))
-        vectors = dict(
-            zip(kinds, (queries, documents, np.concatenate((queries, documents))), strict=True)
-        )
-        spectra = {
-            (kind, centred): spectrum(some, centred=centred)
-            for kind, some in vectors.items()
-            for centred in (False, True)
-        }
-        gaps = {
-            dim: modality_gap(unit_prefix(queries, dim), unit_prefix(documents, dim))
-            for dim in sorted({*dims, embedder.width})
-        }
-        sizes = measure_sizes(shown, judgements, sizes=sizes_for(embedder.width, dims))
-        edges = block_edges(embedder.width)
-        blocks = measure_blocks(queries, documents, judgements, edges=edges)
-
-        plot_spectra(staging / "spectra.png", spectra)
-        plot_sizes(staging / "sizes.png", sizes, chance=chance, trained=embedder.info.dims)
-        plot_blocks(staging / "blocks.png", blocks, clusters)
-        write_jsonl(staging / SPECTRA, spectrum_rows(spectra))
-        records = spectrum_records(spectra, {kind: len(some) for kind, some in vectors.items()})
-        for dim, (distance, cosine) in gaps.items():
-            records.append(Record(metric="distance of means", value=distance, dim=dim))
-            records.append(Record(metric="cosine of means", value=cosine, dim=dim))
-        records += size_records(sizes, clusters) + block_records(blocks, clusters)
-        records.append(Record(metric="ndcg@10 of chance", value=chance))
-        tables = {"nDCG@10 against size": size_table(sizes)}
-        if rotation is not None:
-            gains = rotation_gains(sizes, dims, clusters)
-            records += rotation_records(gains)
-            tables["The rotation (nDCG@10)"] = rotation_table(gains)
-        tables["Spectra"] = spectrum_table(spectra)
-        tables["Gap between queries and documents"] = gap_table(gaps)
-        tables["Blocks of coordinates (nDCG@10)"] = block_table(blocks, clusters)
-        digest = digest_retrieval_set(found)
+            gains = figures.rotation_gains(run.sizes, dims, clusters)
+        table = figures.size_table(run.sizes)
         write_report(
             staging,
-            title=f"Spectrum: {set_name(data)}",
-            summary=SUMMARY.format(
-                queries=len(found.queries),
-                asked="spoken queries" if spoken else "written queries",
-                documents=len(found.corpus),
-                step=embedder.info.step,
-                prompts=told_prompts(embedder, found),
-                seeds=seeds,
-                rotation=_about(rotation, [document.text for document in found.corpus]),
-            ),
-            records=records,
-            source=source_of(embedder, model, data, digest),
-            tables=tables,
-            pictures=[
-                ("sizes.png", "nDCG@10 against the numbers kept, by what is kept"),
-                ("spectra.png", "Singular values and cumulative energy of embeddings"),
-                ("blocks.png", "What blocks of coordinates score alone, and what they add"),
-            ],
+            title=f"Spectrum: {set_name(options.data)}",
+            summary=_summary(opened, rotation, spoken, seeds),
+            records=_records(run, clusters, gains, chance),
+            source=opened.source,
+            tables={"nDCG@10 against size": table, **_tables(run, clusters, gains)},
+            figures=FIGURES,
         )
-    return tables["nDCG@10 against size"]
+    return str(table)
+
+
+def _measure(
+    kind: str,
+    queries: HostArray,
+    documents: HostArray,
+    judgements: Judgements,
+    dims: tuple[int, ...],
+    rotation: Rotation | None,
+    seeds: int,
+) -> SpectrumRun:
+    width = queries.shape[1]
+    compared = views(queries, documents, seeds=seeds)
+    if rotation is not None:
+        rotated, documents_rotated = (apply_rotation(x, rotation) for x in (queries, documents))
+        compared.insert(1, View("rotated prefix", rotated, documents_rotated))
+    vectors = {
+        kind: queries,
+        "text": documents,
+        "joint": np.concatenate((queries, documents)),
+    }
+    return SpectrumRun(
+        rows={name: len(some) for name, some in vectors.items()},
+        spectra={
+            (name, centred): spectrum(some, centred=centred)
+            for name, some in vectors.items()
+            for centred in (False, True)
+        },
+        gaps={
+            dim: modality_gap(truncate(queries, dim), truncate(documents, dim))
+            for dim in sorted({*dims, width})
+        },
+        sizes=measure_sizes(compared, judgements, sizes=sizes_for(width, dims)),
+        blocks=measure_blocks(queries, documents, judgements, edges=block_edges(width)),
+    )
+
+
+def _records(
+    run: SpectrumRun, clusters: Clusters, gains: figures.Gains | None, chance: float
+) -> list[Record]:
+    records = figures.spectrum_records(run.spectra, run.rows)
+    for dim, (distance, cosine) in run.gaps.items():
+        records.append(Record(metric="distance of means", value=distance, dim=dim))
+        records.append(Record(metric="cosine of means", value=cosine, dim=dim))
+    records += figures.size_records(run.sizes, clusters)
+    records += figures.block_records(run.blocks, clusters)
+    records.append(Record(metric="ndcg@10 of chance", value=chance))
+    return records + (figures.rotation_records(gains) if gains else [])
+
+
+def _tables(run: SpectrumRun, clusters: Clusters, gains: figures.Gains | None) -> dict[str, Table]:
+    rotation = {"The rotation (nDCG@10)": figures.rotation_table(gains)} if gains else {}
+    return {
+        **rotation,
+        "Spectra": figures.spectrum_table(run.spectra),
+        "Gap between queries and documents": figures.gap_table(run.gaps),
+        "Blocks of coordinates (nDCG@10)": figures.block_table(run.blocks, clusters),
+    }
+
+
+def _summary(opened: OpenedSet, rotation: Rotation | None, spoken: bool, seeds: int) -> str:
+    data = opened.data
+    return SUMMARY.format(
+        queries=len(data.queries),
+        kind="spoken queries" if spoken else "written queries",
+        documents=len(data.corpus),
+        step=opened.embedder.info.step,
+        prompts=describe_prompts(opened.embedder, data),
+        seeds=seeds,
+        rotation=_about(rotation, [document.text for document in data.corpus]),
+    )
 
 
 def _about(rotation: Rotation | None, texts: Sequence[str]) -> str:
     if rotation is None:
         return ""
     seen = rotation.seen(texts)
-    told = f"; {seen} of this set's {len(texts)} documents were among what it was fitted on" + (
+    overlap = f"; {seen} of this set's {len(texts)} documents were among what it was fitted on" + (
         ", so they are not unseen" if seen else ""
     )
     return (
         f" The rotated prefix is that of a rotation without centring at use, fitted on "
-        f"{rotation.rows} vectors ({rotation.fitted_on}) of {rotation.data}{told}."
+        f"{rotation.rows} vectors ({rotation.fitted_on}) of {rotation.data}{overlap}."
     )

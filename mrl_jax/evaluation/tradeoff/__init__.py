@@ -1,1 +1,1 @@
-"""`eval.py tradeoff`."""
+"""`mrl-jax eval tradeoff`."""

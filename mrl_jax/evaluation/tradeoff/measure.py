@@ -1,4 +1,4 @@
-"""What quality costs: every setting measured, the best of them, and a choice within a budget."""
+"""What quality costs: every search config measured, the best, and a choice within a budget."""
 
 import dataclasses
 import difflib
@@ -16,7 +16,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.scoring import Judgements, check_dims
 from mrl_jax.inference.search.config import SearchConfig
-from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.funnel import Funnel, exact_places, make_funnel, recall_of
 from mrl_jax.inference.search.quantize import PRECISIONS
 from mrl_jax.inference.search.rotation import leading_directions
@@ -24,14 +24,11 @@ from mrl_jax.metrics import ranking as metrics
 
 K = 10
 
-
 NOISE = 0.1
 """Length of what is added to a copy of a document, whose own is 1."""
 
-
 TIMED, SECONDS = 25, 2.0
-"""Queries a setting that are timed, and when to stop with fewer."""
-
+"""Queries a search config that are timed, and when to stop with fewer."""
 
 COSTS = ("bytes", "latency_ms", "flops")
 """What a budget may limit: fields of `Measured`."""
@@ -39,19 +36,19 @@ COSTS = ("bytes", "latency_ms", "flops")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A setting, how good it is, and what it costs.
+    """A search config, how good it is, and what it costs.
 
     Attributes:
-        setting: the setting.
+        config: the search config.
         ndcg: nDCG@10 of each judged query.
-        recall: share of what exact search of full width in float32 finds in its first ten.
+        recall: part of what exact search of full width in float32 finds in its first ten.
         bytes: kept a document.
         flops: operations a query at the size of the corpus: `Funnel.flops`, and for a rank
             two an entry of its directions.
         latency_ms: median time of one query at that size, its encoding not counted.
     """
 
-    setting: SearchConfig
+    config: SearchConfig
     ndcg: Float[HostArray, " judged"]
     recall: float
     bytes: int
@@ -75,7 +72,7 @@ class Budget:
 
 
 def usual_shortlist(documents: int) -> int:
-    """Documents that a funnel looks at again: a tenth, 10 to 100.
+    """Documents that a funnel scores again: a tenth, 10 to 100.
 
     Were it the whole of a small corpus, funnels would look as good as exact search.
     """
@@ -90,7 +87,7 @@ def grid(dims: Sequence[int], shortlist: int) -> list[SearchConfig]:
 
     Args:
         dims: prefixes; also the ranks.
-        shortlist: documents that a funnel, or a search by signs, looks at again.
+        shortlist: documents that a funnel, or a search by signs, scores again.
     """
     return [
         SearchConfig(dim=dim, rank=rank, precision=precision, prefix=prefix, shortlist=shortlist)
@@ -109,16 +106,16 @@ def directions_of(
 
     Not centred, so that projections keep as much of the inner products as they can.
     """
-    found = leading_directions(unit_prefix(documents, dim), centred=False)
-    return found[:, :rank].astype(np.float32)
+    directions = leading_directions(truncate(documents, dim), centred=False)
+    return directions[:, :rank].astype(np.float32)
 
 
 def project(
     vectors: Float32[HostArray, "R E"], dim: int, directions: HostArray | None
 ) -> Float32[HostArray, "R width"]:
     """A prefix, or its projection, at unit length."""
-    cut = unit_prefix(vectors, dim)
-    return cut if directions is None else unit_prefix(cut @ directions, None)
+    cut = truncate(vectors, dim)
+    return cut if directions is None else truncate(cut @ directions, None)
 
 
 def grow(
@@ -136,8 +133,8 @@ def grow(
     for start in range(len(documents), size, 65_536):
         stop = min(start + 65_536, size)
         noise = rng.standard_normal((stop - start, width), dtype=np.float32)
-        copies = unit_prefix(documents[np.arange(start, stop) % len(documents)], None)
-        grown[start:stop] = unit_prefix(copies + np.float32(NOISE / math.sqrt(width)) * noise, None)
+        copies = truncate(documents[np.arange(start, stop) % len(documents)], None)
+        grown[start:stop] = truncate(copies + np.float32(NOISE / math.sqrt(width)) * noise, None)
     return grown
 
 
@@ -150,22 +147,22 @@ def check_size(size: int, documents: int, width: int) -> None:
             hint=f"pass {documents} or more",
         )
     # The grown corpus, a prefix of it, and what a search makes of that.
-    needed, held = 3 * 4 * size * width, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > held:
+    needed, memory = 3 * 4 * size * width, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
         raise MrlError(
             f"{size:,} documents of {width} coordinates take about {needed / 1e9:,.0f} GB while "
-            f"they are measured, and this machine has {held / 1e9:,.0f}",
+            f"they are measured, and this machine has {memory / 1e9:,.0f}",
             where="--corpus-size",
-            hint=f"pass {held // (12 * width):,} or fewer",
+            hint=f"pass {memory // (12 * width):,} or fewer",
         )
 
 
 def check_budget(
     budget: "Budget", dims: Sequence[int], *, shortlist: int, size: int, width: int
 ) -> None:
-    """Refuse a budget of bytes or work that no setting is within, before anything is encoded.
+    """Refuse a budget of bytes or work that no search config is within, before anything is encoded.
 
-    Neither hangs on what the vectors are, so they are told of a few random ones.
+    Neither depends on the vectors, so both are taken from a few random ones.
 
     Raises:
         MrlError: naming the least there is.
@@ -173,20 +170,20 @@ def check_budget(
     known = {key: limit for key, limit in budget.limits.items() if key != "latency_ms"}
     if not known:
         return
-    some = unit_prefix(np.random.default_rng(0).standard_normal((16, width), np.float32), None)
+    some = truncate(np.random.default_rng(0).standard_normal((16, width), np.float32), None)
     costs = []
-    for setting in grid(dims, shortlist):
-        kept = unit_prefix(some[:, : setting.rank or setting.dim], None)
+    for config in grid(dims, shortlist):
+        kept = truncate(some[:, : config.rank or config.dim], None)
         funnel = make_funnel(
-            kept, setting.precision, prefix=setting.prefix, shortlist=setting.shortlist
+            kept, config.precision, prefix=config.prefix, shortlist=config.shortlist
         )
-        work = _work(funnel, setting, size)
+        work = _work(funnel, config, size)
         costs.append({"bytes": funnel.bytes_per_document, "flops": work})
     if any(all(cost[key] <= limit for key, limit in known.items()) for cost in costs):
         return
     least = ", ".join(f"{key}={min(cost[key] for cost in costs):.4g}" for key in known)
     raise MrlError(
-        f"no setting is within the budget; the least of each is {least}",
+        f"no search config is within the budget; the least of each is {least}",
         where="--budget",
         hint="allow more, or measure smaller dims with --dims",
     )
@@ -202,7 +199,7 @@ def measure(
     shortlist: int | None = None,
     progress: Callable[[Sequence[SearchConfig]], Iterable[SearchConfig]] = list,
 ) -> list[Measured]:
-    """Measure every setting of `grid`.
+    """Measure every search config of `grid`.
 
     Quality is that on the documents themselves; equal scores stand by descending id.
 
@@ -212,8 +209,8 @@ def measure(
         dims: prefixes; also the ranks.
         corpus_size: documents to time at, `grow`n where there are fewer; as many as there
             are by default.
-        shortlist: documents that are looked at again; `usual_shortlist` by default.
-        progress: wraps the settings as they are gone through.
+        shortlist: documents that are scored again; `usual_shortlist` by default.
+        progress: wraps the search configs as they are gone through.
 
     Raises:
         MrlError: a dim above the width, a corpus size below that of the corpus, a vector
@@ -223,35 +220,35 @@ def measure(
     ids = judgements.document_ids
     order = sorted(range(len(ids)), key=lambda i: ids[i], reverse=True)
     documents = documents[np.asarray(order, np.int64)]
-    exact = exact_places(unit_prefix(queries, None), unit_prefix(documents, None), K)
+    exact = exact_places(truncate(queries, None), truncate(documents, None), K)
     grades_of = _Grades(judgements, [ids[i] for i in order])
     size = len(documents) if corpus_size is None else corpus_size
     grown = grow(documents, size)
     results: list[Measured] = []
     again = usual_shortlist(len(documents)) if shortlist is None else shortlist
-    settings = progress(grid(dims, again))
-    for (dim, rank), same in itertools.groupby(settings, lambda s: (s.dim, s.rank)):
+    configs = progress(grid(dims, again))
+    for (dim, rank), same in itertools.groupby(configs, lambda s: (s.dim, s.rank)):
         directions = None if rank is None else directions_of(documents, dim, rank)
-        asked, held, large = (project(x, dim, directions) for x in (queries, documents, grown))
-        kept: list[tuple[SearchConfig, Funnel, HostArray]] = []
-        for setting in same:
-            options = {"prefix": setting.prefix, "shortlist": setting.shortlist}
-            found = make_funnel(held, setting.precision, **options).search(asked, K)
-            kept.append((setting, make_funnel(large, setting.precision, **options), found))
+        own, small, large = (project(x, dim, directions) for x in (queries, documents, grown))
+        funnels: list[tuple[SearchConfig, Funnel, HostArray]] = []
+        for config in same:
+            options = {"prefix": config.prefix, "shortlist": config.shortlist}
+            places = make_funnel(small, config.precision, **options).search(own, K)
+            funnels.append((config, make_funnel(large, config.precision, **options), places))
         project_query = functools.partial(project, dim=dim, directions=directions)
-        took = _latencies([funnel for _, funnel, _ in kept], project_query, queries)
+        took = _latencies([funnel for _, funnel, _ in funnels], project_query, queries)
         results += [
             Measured(
-                setting=setting,
-                ndcg=grades_of.ndcg(found),
-                recall=recall_of(found, exact),
+                config=config,
+                ndcg=grades_of.ndcg(places),
+                recall=recall_of(places, exact),
                 bytes=funnel.bytes_per_document,
-                flops=_work(funnel, setting, size),
+                flops=_work(funnel, config, size),
                 latency_ms=latency,
             )
-            for (setting, funnel, found), latency in zip(kept, took, strict=True)
+            for (config, funnel, places), latency in zip(funnels, took, strict=True)
         ]
-        del large, kept  # Two would not always fit.
+        del large, funnels  # Those of two projections would not always fit in memory.
     return results
 
 
@@ -298,7 +295,7 @@ def parse_budget(text: str) -> Budget:
 
 
 def choose(results: Sequence[Measured], budget: Budget) -> Measured:
-    """The setting of best nDCG within the budget; of equals the one of fewest bytes, then work.
+    """The config of best nDCG within the budget; of equals the one of fewest bytes, then work.
 
     Raises:
         MrlError: none is within it; the nearest is named.
@@ -306,26 +303,27 @@ def choose(results: Sequence[Measured], budget: Budget) -> Measured:
     fitting = [r for r in results if budget.excess(r) <= 1]
     if not fitting:
         near = min(results, key=budget.excess)
-        told = ", ".join(f"{key}={getattr(near, key):.4g}" for key in budget.limits)
+        costs = ", ".join(f"{key}={getattr(near, key):.4g}" for key in budget.limits)
         raise MrlError(
-            f"no setting is within the budget; the nearest, {title(near.setting)}, has {told}",
+            f"no search config is within the budget; the nearest, {title(near.config)}, has "
+            f"{costs}",
             where="--budget",
             hint="allow more, or measure smaller dims with --dims",
         )
     return min(fitting, key=lambda r: (-r.mean, r.bytes, r.flops, r.latency_ms))
 
 
-def title(setting: SearchConfig) -> str:
-    """A setting in words."""
-    of = f"{setting.dim} coordinates"
-    of += "" if setting.rank is None else f" on {setting.rank} directions"
-    first = "" if setting.prefix is None else f", {setting.prefix} first"
-    return f"{of}, {setting.precision}{first}"
+def title(config: SearchConfig) -> str:
+    """A search config in words."""
+    of = f"{config.dim} coordinates"
+    of += "" if config.rank is None else f" on {config.rank} directions"
+    first = "" if config.prefix is None else f", {config.prefix} first"
+    return f"{of}, {config.precision}{first}"
 
 
-def _work(funnel: Funnel, setting: SearchConfig, size: int) -> int:
+def _work(funnel: Funnel, config: SearchConfig, size: int) -> int:
     """Operations of a query: its projection, where there is one, and the search."""
-    return funnel.flops(size) + 2 * setting.dim * (setting.rank or 0)
+    return funnel.flops(size) + 2 * config.dim * (config.rank or 0)
 
 
 class _Grades:
@@ -339,8 +337,8 @@ class _Grades:
             for query in (judgements.query_ids[row] for row in self.judged)
         ]
 
-    def ndcg(self, found: Int[HostArray, "Q k"]) -> Float[HostArray, " judged"]:
-        rows = zip(self.of, found[self.judged].tolist(), strict=True)
+    def ndcg(self, ranking: Int[HostArray, "Q k"]) -> Float[HostArray, " judged"]:
+        rows = zip(self.of, ranking[self.judged].tolist(), strict=True)
         grades = [[of.get(place, 0) for place in places] for of, places in rows]
         return metrics.ndcg(np.asarray(grades, np.int64), self.all, K)
 
@@ -348,7 +346,7 @@ class _Grades:
 def _latencies(
     funnels: Sequence[Funnel], project_query: Callable[[HostArray], HostArray], queries: HostArray
 ) -> list[float]:
-    """Milliseconds of each, all in turn: what else the machine does meets all of them."""
+    """Milliseconds of each, all in turn, so that other load on the machine affects all alike."""
     for funnel in funnels:
         funnel.search(project_query(queries[:1]), K)  # Compiles.
     took: list[list[float]] = [[] for _ in funnels]

@@ -1,1 +1,1 @@
-"""`eval.py transcribe`."""
+"""`mrl-jax eval transcribe`."""

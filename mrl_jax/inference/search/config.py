@@ -1,8 +1,7 @@
 """`SearchConfig`: dimension, precision and funnel, as stored in a model folder."""
 
 import dataclasses
-import json
-import os
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +12,11 @@ from jaxtyping import Float32
 from mrl_jax.checkpoints.models import FORMAT, ModelInfo
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.files import write_bytes, write_json
+from mrl_jax.core.records import as_record, read_object, readable_as
 from mrl_jax.nn import param_tree
 
-SEARCH_CONFIG_FILE = "setting.json"
+SEARCH_CONFIG_FILE = "search.json"
 
 
 CHOOSE_AGAIN = "choose one again: `python eval.py tradeoff --budget ...`"
@@ -27,14 +28,14 @@ Precision = Literal["fp32", "int8", "binary", "binary+int8"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """How documents are kept and searched.
+    """How documents are stored and searched.
 
     Attributes:
         dim: prefix of the embedding.
-        rank: leading directions of it that it is projected on; None for none.
+        rank: number of leading directions that the prefix is projected on; None for none.
         precision: of what is stored.
-        prefix: coordinates of a funnel's first look; None for no funnel.
-        shortlist: documents that are looked at twice, in a funnel or after signs.
+        prefix: coordinates of a funnel's first stage; None for no funnel.
+        shortlist: documents that are scored again, in a funnel or after signs.
     """
 
     dim: int
@@ -49,84 +50,81 @@ class SearchConfig:
         return self.dim if self.rank is None else self.rank
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Record:
+    """The contents of search.json.
+
+    Attributes:
+        head_digest: of the head that the config was chosen for.
+        search_config: the choice.
+        directions: digest of the array that it projects on; None without a rank.
+        chosen: why it was chosen, for who reads the file.
+    """
+
+    head_digest: str
+    search_config: SearchConfig
+    directions: str | None
+    chosen: Mapping[str, Any]
+
+
 def write_search_config(
     folder: Path,
     info: ModelInfo,
-    setting: SearchConfig,
+    config: SearchConfig,
     directions: Float32[HostArray, "dim rank"] | None,
-    told: Mapping[str, Any],
+    chosen: Mapping[str, Any],
 ) -> None:
-    """Write the setting to use by default, in place of an earlier one, whole or not at all.
+    """Write the search config to use by default; an earlier one is replaced in one rename.
 
     Args:
         folder: the model's folder.
-        info: its model.json; the setting is of its head alone.
-        setting: the choice.
+        info: its model.json; the config is of its head alone.
+        config: the choice.
         directions: that it projects on, as columns; None without a rank.
-        told: why it was chosen, for who reads the file.
+        chosen: why it was chosen, for who reads the file.
     """
-    stored: dict[str, Any] = {"format": FORMAT, "head_digest": info.head_digest}
-    stored |= {"setting": dataclasses.asdict(setting), "directions": None, "chosen": dict(told)}
-    partial = folder / f".{SEARCH_CONFIG_FILE}.partial"
-    try:
-        if directions is not None:
-            stored["directions"] = param_tree.digest({"directions": directions})
-            array = _directions_file(folder, stored["directions"])
-            with partial.open("wb") as file:
-                np.save(file, directions, allow_pickle=False)
-            os.replace(partial, array)
-        partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder / SEARCH_CONFIG_FILE)
-    except OSError as error:
-        raise MrlError(
-            f"the setting could not be written: {error.strerror or error}",
-            where=folder,
-            hint="check that the place may be written to, and has room",
-        ) from error
-    kept = stored["directions"] and _directions_file(folder, stored["directions"])
-    for old in folder.glob("setting-*.npy"):
-        if old != kept:
+    digest, array = None, None
+    if directions is not None:
+        digest = param_tree.digest({"directions": directions})
+        array, content = _directions_file(folder, digest), io.BytesIO()
+        np.save(content, directions, allow_pickle=False)
+        write_bytes(array, content.getvalue())
+    record = _Record(
+        head_digest=info.head_digest, search_config=config, directions=digest, chosen=dict(chosen)
+    )
+    write_json(folder / SEARCH_CONFIG_FILE, {"format": FORMAT, **dataclasses.asdict(record)})
+    for old in folder.glob("search-*.npy"):
+        if old != array:
             old.unlink(missing_ok=True)
 
 
 def read_search_config(
     folder: Path, info: ModelInfo
 ) -> tuple[SearchConfig, Float32[HostArray, "dim rank"] | None]:
-    """The setting of a model, and the directions that it projects on.
+    """The search config of a model, and the directions that it projects on.
 
     Raises:
         MrlError: none was chosen, or for another head, or it is damaged.
     """
     path = existing_file(folder / SEARCH_CONFIG_FILE, hint=CHOOSE_AGAIN)
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["format"] != FORMAT:
-            raise ValueError(f"the format is not {FORMAT}")
-        setting, found, digest = (
-            SearchConfig(**raw["setting"]),
-            raw["head_digest"],
-            raw["directions"],
-        )
-        if (digest is None) != (setting.rank is None):
+    directions = None
+    with readable_as("a search config", path, hint=CHOOSE_AGAIN):
+        record = as_record(read_object(path, version=FORMAT), _Record)
+        if (record.directions is None) != (record.search_config.rank is None):
             raise ValueError("rank and directions do not go together")
-        directions = None
-        if digest is not None:
-            directions = np.load(_directions_file(folder, digest), allow_pickle=False)
-            if param_tree.digest({"directions": directions}) != digest:
+        if record.directions is not None:
+            directions = np.load(_directions_file(folder, record.directions), allow_pickle=False)
+            if param_tree.digest({"directions": directions}) != record.directions:
                 raise ValueError("the digest of its directions differs")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    if record.head_digest != info.head_digest:
         raise MrlError(
-            f"cannot be read as a setting ({error})", where=path, hint=CHOOSE_AGAIN
-        ) from error
-    if found != info.head_digest:
-        raise MrlError(
-            f"was chosen for another head: its digest is {str(found)[:12]}, that of the model "
-            f"{info.head_digest[:12]}",
+            f"was chosen for another head: its digest is {record.head_digest[:12]}, that of the "
+            f"model {info.head_digest[:12]}",
             where=path,
             hint=CHOOSE_AGAIN,
         )
-    return setting, directions
+    return record.search_config, directions
 
 
 def _directions_file(folder: Path, digest: str) -> Path:
-    return folder / f"setting-{digest[:8]}.npy"
+    return folder / f"search-{digest[:8]}.npy"

@@ -1,7 +1,7 @@
-"""Funnel search: a cheap look at every document, and a dear one at a short list.
+"""Funnel search: a cheap scan of every document, and an exact scoring of a short list.
 
-The cheap look is a short prefix, or fewer bits, or both. Where the short list is the whole
-corpus, what is found is what the dear look finds alone.
+The scan uses a short prefix, or fewer bits, or both. Where the short list is the whole corpus,
+the result is that of the second stage alone.
 """
 
 import dataclasses
@@ -12,23 +12,23 @@ from jaxtyping import Float32, Int
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.search.config import Precision
-from mrl_jax.inference.search.exact import search, unit_prefix
+from mrl_jax.inference.search.exact import search, truncate
 from mrl_jax.inference.search.quantize import BinaryStore, Store, stores
 
 SHORTLIST = 100
-"""Documents that are looked at again."""
+"""Documents that are scored again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Funnel:
-    """Documents stored for one or two looks.
+    """Documents stored for a search in one or two stages.
 
     Attributes:
         first: scanned whole.
-        prefix: coordinates that it holds.
-        second: scores the short list; None where one look is all.
-        width: coordinates that it holds.
-        shortlist: documents that the first hands to the second.
+        prefix: coordinates of a vector in it.
+        second: scores the short list; None for a search in one stage.
+        width: coordinates of a vector in it.
+        shortlist: documents that the second scores.
     """
 
     first: Store
@@ -39,7 +39,7 @@ class Funnel:
 
     @property
     def bytes_per_document(self) -> int:
-        """Of all that is kept, a prefix kept apart for its scan included."""
+        """Of both stores, where they are two."""
         beside = self.second is not None and self.second is not self.first
         second = self.second.bytes_per_document if self.second and beside else 0
         return self.first.bytes_per_document + second
@@ -60,11 +60,11 @@ class Funnel:
             queries: of the width of the second store.
             k: documents a query.
         """
-        asked = unit_prefix(queries, self.prefix)
+        prefixes = truncate(queries, self.prefix)
         if self.second is None:
-            return self.first.scan(asked, k)
-        # In the corpus' own order, so that a stable sort leaves equals in it.
-        places = np.sort(self.first.shortlist(asked, max(k, self.shortlist)), axis=1)
+            return self.first.scan(prefixes, k)
+        # In the order of the corpus, which a stable sort keeps for equal scores.
+        places = np.sort(self.first.shortlist(prefixes, max(k, self.shortlist)), axis=1)
         scores = self.second.score(queries, places)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(places, order, axis=1)
@@ -82,9 +82,9 @@ def make_funnel(
     Args:
         documents: unit vectors.
         precision: of all that is stored.
-        prefix: coordinates of the first look; all by default, and then only signs are
-            looked at twice.
-        shortlist: documents that are looked at again.
+        prefix: coordinates of the first stage; all by default, and then only signs have a
+            second stage.
+        shortlist: documents that the second stage scores.
 
     Raises:
         MrlError: a prefix that is not shorter than the vectors; a vector that is not finite.
@@ -92,14 +92,14 @@ def make_funnel(
     width = documents.shape[1]
     if prefix is not None and not 1 <= prefix < width:
         raise MrlError(
-            f"the first look at {prefix} coordinates is not shorter than the {width} of the second",
+            f"the prefix of {prefix} coordinates is not shorter than the whole vector of {width}",
             hint=f"choose 1 to {width - 1}",
         )
     if shortlist < 1:
         raise MrlError(f"the short list is {shortlist}, expected 1 or more documents")
     first, second = stores(documents, precision)
     if prefix is not None:
-        first, _ = stores(unit_prefix(documents, prefix), _scanned(precision))
+        first, _ = stores(truncate(documents, prefix), _scanned(precision))
     elif not isinstance(first, BinaryStore):
         return Funnel(first, width, None, width, shortlist)
     return Funnel(first, prefix or width, second, width, shortlist)
@@ -113,19 +113,19 @@ def funnel_search(
     prefix: int,
     shortlist: int = SHORTLIST,
 ) -> Int[HostArray, "Q k"]:
-    """The k best of the short list that a prefix finds, in float32."""
+    """The k best, in float32, of the short list that a scan of prefixes gives."""
     return make_funnel(documents, prefix=prefix, shortlist=shortlist).search(queries, k)
 
 
-def recall_of(found: Int[HostArray, "Q k"], exact: Int[HostArray, "Q k"]) -> float:
-    """Share of the exact results that were found, mean over queries."""
-    return float((exact[:, :, None] == found[:, None, :]).any(axis=2).mean())
+def recall_of(results: Int[HostArray, "Q k"], exact: Int[HostArray, "Q k"]) -> float:
+    """Fraction of the exact results that are among the results, mean over queries."""
+    return float((exact[:, :, None] == results[:, None, :]).any(axis=2).mean())
 
 
 def exact_places(
     queries: Float32[HostArray, "Q E"], documents: Float32[HostArray, "N E"], k: int
 ) -> Int[HostArray, "Q k"]:
-    """What full width finds in float32: the measure of every cheaper search."""
+    """Results of exact search at full width: the reference for every cheaper search."""
     return search(queries, documents, k)[1]
 
 

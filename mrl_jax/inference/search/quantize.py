@@ -1,13 +1,12 @@
-"""Documents in fewer bits: what is stored, and how it is searched.
+"""Documents in fewer bits: how they are stored, and how they are searched.
 
 Queries stay in float32: there are few of them, and only documents take room.
 
 int8   One linear scale a coordinate, from the least to the greatest value that the corpus has
-       there. Coordinates of an embedding differ in spread and have means of their own, so a
-       scale of its own uses all 256 steps of each; and it adds no byte to a document, as a
-       scale a document would.
+       there. Coordinates of an embedding differ in mean and spread, so a scale for each of them
+       uses all 256 steps; and it adds no byte to a document, as a scale for each document would.
 binary The sign of each coordinate. The Hamming distance makes a short list, which is scored
-       again with float32 queries, against the signs or against what else is stored.
+       again with float32 queries, against the signs or against int8 codes beside them.
 
 References:
     The scalar and binary quantisation of sentence-transformers' "Embedding Quantization".
@@ -28,71 +27,82 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "binary", "binary+int8")
 
 
 CHUNK = 65_536
+"""Documents that are coded or decoded at once; the result does not depend on it."""
 
 
 LEVELS = 255
 
 
-@dataclasses.dataclass(frozen=True)
-class Float32Store:
-    """Vectors as they are."""
-
-    vectors: Float32[HostArray, "N E"]
+class _DenseStore:
+    """Operations a document of a store that is scored number by number."""
 
     @property
-    def bytes_per_document(self) -> int:
-        return 4 * self.vectors.shape[1]
+    def width(self) -> int:
+        raise NotImplementedError
 
     @property
     def scan_flops(self) -> int:
         """Operations that a scan spends on one document."""
-        return 2 * self.vectors.shape[1]
+        return 2 * self.width
 
     @property
     def score_flops(self) -> int:
         """Operations that `score` spends on one document."""
         return self.scan_flops
 
+
+@dataclasses.dataclass(frozen=True)
+class Float32Store(_DenseStore):
+    """Vectors as they are."""
+
+    vectors: Float32[HostArray, "N E"]
+
+    @property
+    def width(self) -> int:
+        return self.vectors.shape[1]
+
+    @property
+    def bytes_per_document(self) -> int:
+        return 4 * self.width
+
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         """The k best of all documents, best first, the lowest index first of equals."""
         return search(queries, self.vectors, k)[1]
 
     def shortlist(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
-        """`scan` to within the device's rounding: for what is scored again."""
+        """`scan` to within the device's rounding: for a short list that is scored again."""
         return rough_search(queries, self.vectors, k)[1]
 
     def score(
         self, queries: Float32[HostArray, "Q E"], places: Int[HostArray, "Q S"]
     ) -> Float32[HostArray, "Q S"]:
-        """Of some documents a query."""
+        """Scores of some documents a query."""
         return _score_rows(queries, self.vectors[places])
 
 
 @dataclasses.dataclass(frozen=True)
-class Int8Store:
+class Int8Store(_DenseStore):
     """A whole number of steps above the least value of each coordinate.
 
     Attributes:
         codes: steps, less 128.
         low: the least value of each coordinate.
         step: how far apart two codes are.
+        chunk: documents that are decoded at once; the result does not depend on it.
     """
 
     codes: Shaped[HostArray, "N E"]
     low: Float32[HostArray, " E"]
     step: Float32[HostArray, " E"]
+    chunk: int = CHUNK
 
     @property
-    def bytes_per_document(self) -> int:
+    def width(self) -> int:
         return self.codes.shape[1]
 
     @property
-    def scan_flops(self) -> int:
-        return 2 * self.codes.shape[1]
-
-    @property
-    def score_flops(self) -> int:
-        return self.scan_flops
+    def bytes_per_document(self) -> int:
+        return self.width
 
     def decode(self) -> Float32[HostArray, "N E"]:
         """The vectors, each coordinate off by at most half a step."""
@@ -111,11 +121,11 @@ class Int8Store:
         scaled, size = queries * self.step, len(self.codes)
         k = min(k, size)
         scores, places = (np.zeros((len(queries), 0), t) for t in (np.float32, np.int64))
-        for start in range(0, size, CHUNK):
-            part = self.codes[start : start + CHUNK].astype(np.float32)
-            more, at = find(scaled, part, k)
-            scores = np.concatenate((scores, more), axis=1)
-            places = np.concatenate((places, at + start), axis=1)
+        for start in range(0, size, self.chunk):
+            part = self.codes[start : start + self.chunk].astype(np.float32)
+            new_scores, new_places = find(scaled, part, k)
+            scores = np.concatenate((scores, new_scores), axis=1)
+            places = np.concatenate((places, new_places + start), axis=1)
             order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
             scores, places = (np.take_along_axis(x, order, axis=1) for x in (scores, places))
         return places
@@ -157,19 +167,19 @@ class BinaryStore:
         word = next(
             t for t in (np.uint64, np.uint32, np.uint16, np.uint8) if size % t().nbytes == 0
         )
-        asked = np.packbits(query > 0).view(word)
-        held = self.bits.view(word)
-        total = np.zeros(len(held), np.int32)
-        for column in range(held.shape[1]):
-            total += np.bitwise_count(held[:, column] ^ asked[column])
+        signs = np.packbits(query > 0).view(word)
+        words = self.bits.view(word)
+        total = np.zeros(len(words), np.int32)
+        for column in range(words.shape[1]):
+            total += np.bitwise_count(words[:, column] ^ signs[column])
         return total
 
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         k = min(k, len(self.bits))
-        found = np.empty((len(queries), k), np.int64)
+        places = np.empty((len(queries), k), np.int64)
         for row, query in enumerate(queries):
-            found[row] = _lowest(self.distances(query), k)
-        return found
+            places[row] = _lowest(self.distances(query), k)
+        return places
 
     def shortlist(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         return self.scan(queries, k)
@@ -185,8 +195,12 @@ Store = Float32Store | Int8Store | BinaryStore
 """Documents as they are kept; each kind has the methods that `Float32Store` describes."""
 
 
-def to_int8(vectors: Float32[HostArray, "N E"]) -> Int8Store:
-    """Vectors as int8, on scales of their own.
+def to_int8(vectors: Float32[HostArray, "N E"], *, chunk: int = CHUNK) -> Int8Store:
+    """Vectors as int8, on scales that are fitted on them.
+
+    Args:
+        vectors: at least one.
+        chunk: documents that are coded or decoded at once.
 
     Raises:
         MrlError: no vectors, or one that is not finite.
@@ -196,10 +210,10 @@ def to_int8(vectors: Float32[HostArray, "N E"]) -> Int8Store:
     step = (high - low) / np.float32(LEVELS)
     divisor = np.where(step > 0, step, np.float32(1))
     codes = np.empty(vectors.shape, np.int8)
-    for start in range(0, len(vectors), CHUNK):
-        steps = np.rint((vectors[start : start + CHUNK] - low) / divisor)
-        codes[start : start + CHUNK] = np.clip(steps, 0, LEVELS) - 128
-    return Int8Store(codes, low, step)
+    for start in range(0, len(vectors), chunk):
+        steps = np.rint((vectors[start : start + chunk] - low) / divisor)
+        codes[start : start + chunk] = np.clip(steps, 0, LEVELS) - 128
+    return Int8Store(codes, low, step, chunk)
 
 
 def to_binary(vectors: Float32[HostArray, "N E"]) -> BinaryStore:
@@ -212,17 +226,19 @@ def to_binary(vectors: Float32[HostArray, "N E"]) -> BinaryStore:
     return BinaryStore(np.packbits(vectors > 0, axis=1), vectors.shape[1])
 
 
-def stores(vectors: Float32[HostArray, "N E"], precision: Precision) -> tuple[Store, Store]:
-    """What is scanned, and what scores the short list again: often one and the same."""
+def stores(
+    vectors: Float32[HostArray, "N E"], precision: Precision, *, chunk: int = CHUNK
+) -> tuple[Store, Store]:
+    """The store that is scanned, and the one that scores the short list again, often the same."""
     if precision == "fp32":
         _check(vectors)
         only = Float32Store(vectors)
         return only, only
     if precision == "int8":
-        coded = to_int8(vectors)
+        coded = to_int8(vectors, chunk=chunk)
         return coded, coded
     signs = to_binary(vectors)
-    return signs, to_int8(vectors) if precision == "binary+int8" else signs
+    return signs, to_int8(vectors, chunk=chunk) if precision == "binary+int8" else signs
 
 
 def _lowest(values: HostArray, k: int) -> HostArray:
@@ -233,8 +249,9 @@ def _lowest(values: HostArray, k: int) -> HostArray:
     return np.concatenate((below, equal))[:k]
 
 
-def _score_rows(queries: HostArray, found: HostArray) -> HostArray:
-    return exact_scores(np.broadcast_to(queries[:, None], found.shape), found)
+def _score_rows(queries: HostArray, documents: HostArray) -> HostArray:
+    """Scores [Q, S] of each query with the documents [Q, S, E] of its own."""
+    return exact_scores(np.broadcast_to(queries[:, None], documents.shape), documents)
 
 
 def _check(vectors: HostArray) -> None:

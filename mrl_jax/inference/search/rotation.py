@@ -7,7 +7,6 @@ digest it carries.
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from safetensors.numpy import save
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.files import write_bytes
+from mrl_jax.core.records import readable_as
 
 ROTATION_FILE = "rotation.safetensors"
 
@@ -25,7 +26,7 @@ ROTATION_FILE = "rotation.safetensors"
 FORMAT = "mrl_jax rotation 2"
 
 
-ROTATE_AGAIN = "fit it again: `python -m mrl_jax.evaluation.spectrum.fit_rotation --overwrite`"
+ROTATE_AGAIN = "fit it again: `mrl-jax rotate --overwrite`"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,21 +105,17 @@ def save_rotation(folder: Path, rotation: Rotation, *, overwrite: bool = False) 
     """
     path = folder / ROTATION_FILE
     check_absent(folder, overwrite=overwrite)
-    told = dataclasses.asdict(rotation)
-    arrays = {name: np.ascontiguousarray(told.pop(name)) for name in ("matrix", "texts")}
-    metadata = {"format": FORMAT, **{name: str(value) for name, value in told.items()}}
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    fields = dataclasses.asdict(rotation)
+    arrays = {name: np.ascontiguousarray(fields.pop(name)) for name in ("matrix", "texts")}
+    metadata = {"format": FORMAT, **{name: str(value) for name, value in fields.items()}}
     try:
-        partial.write_bytes(save(arrays, metadata))
-        os.replace(partial, path)
+        write_bytes(path, save(arrays, metadata))
     except OSError as error:
         raise MrlError(
             f"could not be written: {describe_os_error(error)}",
             where=path,
             hint="check that the place exists, may be written to, and has room",
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
@@ -145,12 +142,11 @@ def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
     path = folder / ROTATION_FILE
     if not path.is_file():
         return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            told = dict(file.metadata() or {})
-            if told.pop("format", None) != FORMAT:
-                raise ValueError(f"its format is not {FORMAT!r}")
-            matrix, texts = (file.get_tensor(name) for name in ("matrix", "texts"))
+    with readable_as("a rotation", path, hint=ROTATE_AGAIN):
+        arrays, fields = _read_tensors(path)
+        if fields.pop("format", None) != FORMAT:
+            raise ValueError(f"its format is not {FORMAT!r}")
+        matrix, texts = arrays["matrix"], arrays["texts"]
         if texts.ndim != 1 or texts.dtype != np.uint64:
             raise ValueError(f"its texts are {texts.dtype} of shape {texts.shape}")
         square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
@@ -161,17 +157,14 @@ def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
             raise ValueError("its matrix is not orthogonal")
         rotation = Rotation(
             matrix=matrix,
-            head_digest=told["head_digest"],
-            data=told["data"],
-            data_digest=told["data_digest"],
-            fitted_on=told["fitted_on"],
-            centred={"True": True, "False": False}[told["centred"]],
-            rows=int(told["rows"]),
+            head_digest=fields["head_digest"],
+            data=fields["data"],
+            data_digest=fields["data_digest"],
+            fitted_on=fields["fitted_on"],
+            centred={"True": True, "False": False}[fields["centred"]],
+            rows=int(fields["rows"]),
             texts=texts,
         )
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        problem = f"cannot be read as a rotation ({error})"
-        raise MrlError(problem, where=path, hint=ROTATE_AGAIN) from error
     if rotation.head_digest != head_digest:
         raise MrlError(
             f"is the rotation of another model: it was fitted for the head "
@@ -180,6 +173,16 @@ def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
             hint=ROTATE_AGAIN,
         )
     return rotation
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, HostArray], dict[str, str]]:
+    """All arrays of a safetensors file, and its metadata."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return arrays, dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def leading_directions(

@@ -1,10 +1,10 @@
-"""Where a head may begin: at what the speech tower's own recogniser hears.
+"""Initial weights of a late-fusion head from the speech tower's CTC layer.
 
-A head that begins at random has to find out by contrast alone which token embeddings a
-frozen text tower can read. A speech tower with a CTC layer already tells in each frame which
-character is said, and the text tower has an embedding for it. Ridge regression of the
-latter on the frames' layer states gives a head that spells out loud, before any training;
-training then mends what spelling misses. The architecture stays the published one.
+A head with random weights has to learn from contrast alone which token embeddings a frozen text
+tower can read. A speech tower with a CTC layer already predicts the character of each frame, and
+the text tower has an embedding for it. Ridge regression of these embeddings on the frames' layer
+states gives a head whose tokens spell the transcript before any training. The architecture stays
+the published one.
 """
 
 from collections.abc import Iterable
@@ -31,19 +31,19 @@ CLIPS = 512
 
 
 RIDGE = 1e-4
-"""As a share of the mean variance of a coordinate of the states."""
+"""Penalty, relative to the mean variance of a coordinate of the states."""
 
 
 def init_from_ctc(
     model: LateFusion, folder: Path, tokenizer: TextTokenizer, batches: Iterable[Batch]
 ) -> None:
-    """Give the head the weights that spell what the tower in `folder` hears.
+    """Give the head the weights that spell the transcripts of the tower in `folder`.
 
     Args:
         model: its head is changed in place; its factors should be calibrated before.
         folder: the speech tower, with its CTC layer.
         tokenizer: of the text tower.
-        batches: clips to fit on; whether any gave a speech frame is checked.
+        batches: clips to fit on.
 
     Raises:
         MrlError: a tower without a CTC layer or vocabulary; no frame to fit on.
@@ -51,41 +51,41 @@ def init_from_ctc(
     recogniser = load_hubert_ctc(folder, dtype=jnp.float32)
     if recogniser.vocabulary is None:
         raise MrlError(
-            "the recogniser has no vocabulary, and model.start=ctc spells with it",
+            "the recogniser has no vocabulary, and model.head_init=ctc needs one",
             where=folder,
-            hint="convert it from a folder with vocab.json, or set model.start=random",
+            hint="convert it from a folder with vocab.json, or set model.head_init=random",
         )
     embeddings = np.asarray(model.text.embed_tokens.embedding[...], np.float32)
-    spelled, rest = character_vectors(recogniser.vocabulary, tokenizer, embeddings)
+    outputs, silence = character_vectors(recogniser.vocabulary, tokenizer, embeddings)
     graphdef, arrays = nnx.split(recogniser)
     layer_scale = model.head.layer_scale[...]
 
     @jax.jit
     def moments(arrays: Any, samples: Array, lengths: Array) -> tuple[Array, Array]:
         """[1+YD, 1+YD] and [1+YD, E]: products with the states, and with 1, over frames."""
-        return _moments(nnx.merge(graphdef, arrays), samples, lengths, layer_scale, spelled)
+        return _moments(nnx.merge(graphdef, arrays), samples, lengths, layer_scale, outputs)
 
-    among: Any = 0.0
-    across: Any = 0.0
+    inputs: Any = 0.0
+    cross: Any = 0.0
     for batch in batches:
         more = moments(arrays, batch.samples, batch.lengths)
-        among, across = (
+        inputs, cross = (
             total + np.asarray(part, np.float64)
-            for total, part in zip((among, across), more, strict=True)
+            for total, part in zip((inputs, cross), more, strict=True)
         )
-    if not np.ndim(among) or among[0, 0] < 1:
+    if not np.ndim(inputs) or inputs[0, 0] < 1:
         raise MrlError("no clip has a frame of speech to fit the head on", where=folder)
-    weights, bias = ridge(among, across)
-    model.head.start(weights, bias, rest)
+    weights, bias = ridge(inputs, cross)
+    model.head.start(weights, bias, silence)
 
 
 def character_vectors(
     vocabulary: CtcVocabulary, tokenizer: TextTokenizer, embeddings: HostArray
 ) -> tuple[HostArray, HostArray]:
-    """What each output of a recogniser looks like to the text tower, seen from silence.
+    """Token embedding of each output of a recogniser, less that of silence.
 
-    A character of several tokens is their mean. Silence (the blank) is the unknown token,
-    where the tokenizer has one, and else nothing at all.
+    A character of several tokens gets their mean. Silence (the blank) gets the embedding of the
+    unknown token, or zeros where the tokenizer has none.
 
     Args:
         vocabulary: V outputs.
@@ -96,7 +96,7 @@ def character_vectors(
         [V, E], in which the blank is zero; and the embedding of silence [E].
     """
     unknown = tokenizer.unknown_id
-    rest = np.zeros_like(embeddings[0]) if unknown is None else embeddings[unknown]
+    silence = np.zeros_like(embeddings[0]) if unknown is None else embeddings[unknown]
     vectors = np.zeros((len(vocabulary.tokens), embeddings.shape[1]), np.float32)
     for row, token in enumerate(vocabulary.tokens):
         if row == vocabulary.blank:
@@ -104,40 +104,40 @@ def character_vectors(
         text = " " if token == vocabulary.word_delimiter else token
         (ids,) = tokenizer.encode_prompts([text.lower() if vocabulary.lower_case else text])
         if ids:
-            vectors[row] = embeddings[ids].mean(axis=0) - rest
-    return vectors, rest
+            vectors[row] = embeddings[ids].mean(axis=0) - silence
+    return vectors, silence
 
 
 def ridge(
-    among: Float[HostArray, "F F"], across: Float[HostArray, "F E"]
+    inputs: Float[HostArray, "F F"], cross: Float[HostArray, "F E"]
 ) -> tuple[HostArray, HostArray]:
     """Weights [F-1, E] and bias [E] of the regression with these moments.
 
     Args:
-        among: sums of products of the inputs, the first of which is 1 everywhere.
-        across: sums of products of inputs and outputs.
+        inputs: sums of products of the inputs, the first of which is 1 everywhere.
+        cross: sums of products of inputs and outputs.
     """
-    count = among[0, 0]
-    mean, target = among[0, 1:] / count, across[0] / count
-    covariance = among[1:, 1:] / count - np.outer(mean, mean)
-    shared = across[1:] / count - np.outer(mean, target)
+    count = inputs[0, 0]
+    mean, target = inputs[0, 1:] / count, cross[0] / count
+    covariance = inputs[1:, 1:] / count - np.outer(mean, mean)
+    cross_covariance = cross[1:] / count - np.outer(mean, target)
     covariance[np.diag_indices_from(covariance)] += RIDGE * np.trace(covariance) / len(mean)
-    weights = np.linalg.solve(covariance, shared)
+    weights = np.linalg.solve(covariance, cross_covariance)
     return weights, target - mean @ weights
 
 
 def _moments(
-    recogniser: Any, samples: Array, lengths: Array, layer_scale: Array, spelled: HostArray
+    recogniser: Any, samples: Array, lengths: Array, layer_scale: Array, outputs: HostArray
 ) -> tuple[Array, Array]:
     output = recogniser.encoder(samples, lengths)
     logits = recogniser.lm_head(output.last_hidden).astype(jnp.float32)
-    heard = jnp.matmul(jax.nn.softmax(logits), spelled, precision=lax.Precision.HIGHEST)
+    expected = jnp.matmul(jax.nn.softmax(logits), outputs, precision=lax.Precision.HIGHEST)
     states = output.layer_states.astype(jnp.float32) * layer_scale[:, None, None, None]
-    states = jnp.moveaxis(states, 0, 2).reshape(*heard.shape[:2], -1)
+    states = jnp.moveaxis(states, 0, 2).reshape(*expected.shape[:2], -1)
     states = jnp.pad(states, ((0, 0), (0, 0), (1, 0)), constant_values=1.0)
     states = jnp.where(output.frame_mask[:, :, None], states, 0.0).reshape(-1, states.shape[-1])
     products = [
         jnp.matmul(states.T, other, precision=lax.Precision.HIGHEST)
-        for other in (states, heard.reshape(-1, heard.shape[-1]))
+        for other in (states, expected.reshape(-1, expected.shape[-1]))
     ]
     return products[0], products[1]

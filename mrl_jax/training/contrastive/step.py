@@ -1,7 +1,6 @@
 """One training step: a pure function of (state, frozen weights, batch)."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,10 +10,10 @@ from jaxtyping import Array, Float32
 
 from mrl_jax.core.batch import Batch
 from mrl_jax.losses.config import LossConfig
-from mrl_jax.losses.matryoshka import NestedLoss, l1_cosine, matryoshka_infonce, over_separate
+from mrl_jax.losses.matryoshka import NestedLoss, over_separate
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.training.grad_cache import cached_value_and_grad
-from mrl_jax.training.state import Metrics, Rebuild, TrainState
+from mrl_jax.training.state import Metrics, Rebuild, Step, TrainState, apply_gradients
 
 
 def embed_pairs(model: TwoTowers, batch: Batch) -> tuple[Array, Array]:
@@ -26,7 +25,7 @@ def embed_pairs(model: TwoTowers, batch: Batch) -> tuple[Array, Array]:
         queries = model.embed_cached(batch.speech, *prompt)
     if batch.document_vectors is not None:
         return queries, jnp.asarray(batch.document_vectors)
-    # No gradient reaches the documents of a frozen tower; saying so saves its trace.
+    # No gradient reaches the documents of a frozen tower: its backward pass is not traced.
     documents = lax.stop_gradient(model.embed_text(batch.document, batch.document_mask))
     return queries, documents
 
@@ -40,18 +39,13 @@ def pair_loss(
     axis_name: str | None = None,
 ) -> NestedLoss:
     """The loss of embedded pairs, of the full batch over `axis_name` if given."""
-    rows = jnp.asarray(batch.rows)
-    loss = functools.partial(l1_cosine, where=rows, axis_name=axis_name)
-    if config.name == "matryoshka_infonce":
-        loss = functools.partial(
-            matryoshka_infonce,
-            temperature=model.temperature(config.temperature),
-            symmetric=config.symmetric,
-            query_ids=jnp.asarray(batch.query_ids),
-            document_ids=jnp.asarray(batch.document_ids),
-            where=rows,
-            axis_name=axis_name,
-        )
+    loss = config.bind(
+        temperature=model.temperature(config.temperature),
+        query_ids=jnp.asarray(batch.query_ids),
+        document_ids=jnp.asarray(batch.document_ids),
+        where=jnp.asarray(batch.rows),
+        axis_name=axis_name,
+    )
     weights = config.weights or None
     if model.separate_dims:
         return over_separate(loss, queries, documents, dims=config.dims, weights=weights)
@@ -72,15 +66,15 @@ def make_train_step(
     *,
     accumulation_steps: int = 1,
     axis_name: str | None = None,
-) -> Callable[[TrainState, Mapping[str, Any], Batch], tuple[TrainState, Metrics]]:
-    """The step as a pure function; `parallel.py` compiles it.
+) -> Step:
+    """The step as a pure function; `Devices.compile` compiles it.
 
     Args:
         rebuild: a module from (trained, frozen), see `param_tree.split`.
         optimizer: its state is in `TrainState`.
         config: the loss.
         accumulation_steps: equal parts of the rows, run one after the other; the gradient is
-            that of all rows together (`cached`).
+            that of all rows together (`grad_cache`).
         axis_name: mapped axis of devices; None where the batch is one global array.
     """
 
@@ -94,26 +88,17 @@ def make_train_step(
             trained: Any, embeddings: tuple[Array, Array], batch: Batch
         ) -> tuple[Float32[Array, ""], tuple[Float32[Array, " dims"], Float32[Array, ""]]]:
             model = rebuild(trained, frozen)
-            found = pair_loss(model, *embeddings, batch, config, axis_name)
+            nested = pair_loss(model, *embeddings, batch, config, axis_name)
             temperature = jnp.asarray(model.temperature(config.temperature), jnp.float32)
-            return found.total, (found.per_dim, temperature)
+            return nested.total, (nested.per_dim, temperature)
 
         value_and_grad = cached_value_and_grad(embed, loss, parts=accumulation_steps)
         (total, (per_dim, temperature)), gradients = value_and_grad(state.trained, batch)
         if axis_name is not None:
             # The loss is the full batch's on every device: the mean, not the sum, of the
-            # devices' gradients is the full batch's (tests/test_parallel.py has the table).
+            # devices' gradients is the full batch's (see tests/training/test_devices.py).
             gradients = lax.pmean(gradients, axis_name)
-        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.trained)
-        trained = optax.apply_updates(state.trained, updates)
-        metrics = {
-            "loss": total,
-            "loss_per_dim": per_dim,
-            "temperature": temperature,
-            "gradient_norm": optax.tree.norm(gradients),
-            "update_norm": optax.tree.norm(updates),
-            "weight_norm": optax.tree.norm(trained),
-        }
-        return TrainState(state.step + 1, trained, new_optimizer), metrics
+        metrics = {"loss": total, "loss_per_dim": per_dim, "temperature": temperature}
+        return apply_gradients(state, gradients, optimizer, metrics)
 
     return step

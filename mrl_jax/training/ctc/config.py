@@ -1,4 +1,4 @@
-"""A recogniser's training: its config, and the model and data that are built from it."""
+"""CTC training: its config, and the recogniser that is built from it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,26 +10,22 @@ import numpy as np
 from flax import nnx
 
 from mrl_jax.checkpoints.towers import TowerInfo, load_hubert, load_hubert_ctc, read_info
+from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.ctc import CtcBatchConfig, MaskConfig
-from mrl_jax.data.batches.plan import Augment
-from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.build.utterances import Column, check_column
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc, character_vocabulary
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.init import initial_recogniser, start_as_filterbank
 from mrl_jax.nn import param_tree
-from mrl_jax.training.loop import LoopConfig
-from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.config import ComputeConfig, refuse_fsdp
+from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 
 Spelling = Literal["data", "tower"]
 
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CtcModelConfig:
+class CtcModelConfig(ComputeConfig):
     """The recogniser.
 
     Attributes:
@@ -41,9 +37,6 @@ class CtcModelConfig:
         vocabulary: "data": a new output layer over the characters of the training
             transcripts; "tower": the output layer and characters that the tower has.
         freeze_convolutions: leave the tower's convolutions as they are.
-        dtype: of the computation, "float32" or "bfloat16"; weights and loss are float32.
-        remat: recompute layers whole in the backward pass: slower by a fifth, for the memory of
-            long clips or large towers.
     """
 
     speech_tower: str = "towers/speech"
@@ -52,13 +45,11 @@ class CtcModelConfig:
     vocabulary: Spelling = "data"
     freeze_convolutions: bool = True
     dtype: str = "float32"
-    remat: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.vocabulary not in get_args(Spelling):
             raise MrlError(f"model.vocabulary is {self.vocabulary!r}, expected data or tower")
-        if self.dtype not in DTYPES:
-            raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
         if not self.speech_tower and (self.vocabulary == "tower" or self.freeze_convolutions):
             raise MrlError(
                 "model.vocabulary=tower and model.freeze_convolutions take a tower, and "
@@ -68,68 +59,52 @@ class CtcModelConfig:
             )
         if self.speech_tower and self.filterbank:
             raise MrlError(
-                "model.filterbank is of random weights, and model.speech_tower names a tower",
+                "model.filterbank is for random weights, and model.speech_tower names a tower",
                 hint="leave one of the two out",
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CtcDataConfig:
-    """What is trained on, and what is measured meanwhile.
+class CtcDataConfig(SpeechDataConfig):
+    """The recordings and their transcripts.
 
     Attributes:
-        train: a manifest, a folder of Parquet files, or a data set built from one by
-            `python -m mrl_jax.data.build`.
-        split: which split of it.
-        transcripts: where what is said stands: "transcript", or "text" where the document
-            is what is said.
+        transcripts: column of the transcripts: "transcript", or "text" where the document is
+            the transcript.
         plain: whether transcripts are read in lower case and without punctuation, in
             training and validation.
         validation: a retrieval set of spoken queries, a manifest or a built data set; none
             if empty.
         validation_split: of a manifest or a built data set.
         batch: how recordings become batches.
-        build: how a manifest is built into a data set, inside the workdir.
     """
 
-    train: str = "data/train.jsonl"
-    split: str = "train"
     transcripts: Column = "transcript"
     plain: bool = True
-    validation: str = ""
     validation_split: str = ""
     batch: CtcBatchConfig = dataclasses.field(default_factory=CtcBatchConfig)
-    build: BuildOptions = dataclasses.field(default_factory=BuildOptions)
 
     def __post_init__(self) -> None:
         check_column(self.transcripts, "data.transcripts")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CtcExperiment:
+class CtcExperiment(SpeechRunConfig):
     """Everything about a recogniser's run.
 
     Attributes:
-        name: of the run; its workdir is runs/NAME by default.
-        seed: of new weights, the order of the data, and augmentation.
-        masks: what training clips are silenced in.
-        augment: changes training clips before that, as `ExperimentConfig.augment` does.
-        stretch: the most that `augment` makes a clip longer by.
+        model: the recogniser.
+        data: the recordings and their transcripts.
+        masks: stretches and bands that are silenced in training clips, after `augment`.
     """
 
-    name: str
-    seed: int = 0
     model: CtcModelConfig = dataclasses.field(default_factory=CtcModelConfig)
     data: CtcDataConfig = dataclasses.field(default_factory=CtcDataConfig)
     masks: MaskConfig = dataclasses.field(default_factory=MaskConfig)
-    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
-    train: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    augment: Augment | None = None
-    stretch: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
+        super().__post_init__()
+        refuse_fsdp(self.train)
 
 
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:
@@ -153,7 +128,7 @@ def read_tower(config: CtcModelConfig) -> TowerInfo | None:
 def choose_vocabulary(
     config: CtcModelConfig, tower: TowerInfo | None, transcripts: Sequence[str]
 ) -> CtcVocabulary:
-    """What transcripts are spelled with."""
+    """The output tokens: the tower's own, or the characters of the transcripts."""
     if config.vocabulary == "tower" and tower is not None and tower.vocabulary is not None:
         return tower.vocabulary
     return character_vocabulary(transcripts)
@@ -191,15 +166,6 @@ def build_recogniser(
     if config.freeze_convolutions:
         param_tree.freeze(model.encoder.feature_encoder)
     return model
-
-
-def prepare_data(config: CtcDataConfig, workdir: Path) -> tuple[Path, BuildReport | None]:
-    """The built data set, from a manifest where it has to be built first."""
-    source = Path(config.train)
-    if (source / BUILD_FILE).is_file():
-        return source, None
-    report = build_dataset(source, workdir / "data", options=config.build, overwrite=True)
-    return report.out, report
 
 
 def _arrays(module: nnx.Module) -> dict[str, Any]:

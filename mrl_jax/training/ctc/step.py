@@ -1,6 +1,6 @@
 """One step of a recogniser's training: a pure function of (state, frozen weights, batch)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,9 +11,7 @@ from jaxtyping import Array, Float32
 
 from mrl_jax.data.batches.ctc import CtcBatch
 from mrl_jax.losses.ctc import ctc_losses
-from mrl_jax.training.state import Metrics, Rebuild, TrainState
-
-CtcStep = Callable[[TrainState, Mapping[str, Any], CtcBatch], tuple[TrainState, Metrics]]
+from mrl_jax.training.state import Metrics, Rebuild, Step, TrainState, apply_gradients
 
 
 def make_ctc_step(
@@ -23,11 +21,11 @@ def make_ctc_step(
     blank: int,
     accumulation_steps: int = 1,
     axis_name: str | None = None,
-) -> CtcStep:
-    """The step as a pure function; `parallel.py` compiles it.
+) -> Step:
+    """The step as a pure function; `Devices.compile` compiles it.
 
-    The loss is the mean over clips of the negative log likelihood of a token. Clips have
-    nothing to do with one another, so parts and devices only have to be averaged.
+    The loss is the mean over clips of the negative log likelihood of a token. Clips do not
+    depend on one another, so the gradients of parts and devices are averaged.
 
     Args:
         rebuild: a `HubertCtc` from (trained, frozen), see `param_tree.split`.
@@ -60,25 +58,8 @@ def make_ctc_step(
         if axis_name is not None:
             # Each device has the mean over its own rows, as many as any other's.
             loss, gradients = lax.pmean((loss, gradients), axis_name)
-        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.trained)
-        trained = optax.apply_updates(state.trained, updates)
-        metrics = {
-            "loss": loss,
-            "loss_per_dim": jnp.zeros((0,), jnp.float32),  # The loop's; there are no dims.
-            "gradient_norm": optax.tree.norm(gradients),
-            "update_norm": optax.tree.norm(updates),
-            "weight_norm": optax.tree.norm(trained),
-        }
-        return TrainState(state.step + 1, trained, new_optimizer), metrics
+        no_dims = jnp.zeros((0,), jnp.float32)
+        metrics = {"loss": loss, "loss_per_dim": no_dims}
+        return apply_gradients(state, gradients, optimizer, metrics)
 
     return step
-
-
-def kernels(params: Any) -> Any:
-    """True at kernels; where layers are stacked, norms and biases have two axes as well."""
-
-    def is_kernel(path: Any, _: Any) -> bool:
-        name = jax.tree_util.keystr(path)
-        return "kernel" in name or "direction" in name
-
-    return jax.tree.map_with_path(is_kernel, params)

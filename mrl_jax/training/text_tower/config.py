@@ -7,16 +7,18 @@ from pathlib import Path
 
 from mrl_jax.checkpoints.new_towers import save_text_tower
 from mrl_jax.checkpoints.towers import TOWER_FILE, read_info
-from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.text import TextBatchConfig, prompted
 from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.train_tokenizer import Units, new_tokenizer
 from mrl_jax.losses.config import LossConfig
+from mrl_jax.losses.registry import LOSSES
 from mrl_jax.models.init import initial_tower
 from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.training.config import ComputeConfig, RunConfig, refuse_fsdp
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
+from mrl_jax.training.trainer import has_checkpoint
 
 INITIAL = "initial"
 """Folder of a new tower, in that of its run."""
@@ -73,7 +75,7 @@ class NewTowerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextModelConfig:
+class TextModelConfig(ComputeConfig):
     """The tower that is trained whole.
 
     Attributes:
@@ -81,18 +83,10 @@ class TextModelConfig:
         new: a tower of random weights instead.
         dtype: of the computation, and of the tower that is written; weights and moments
             are kept in float32 while it is trained.
-        remat: recompute layers whole in the backward pass: slower by a fifth, for the memory of
-            long clips or large towers.
     """
 
     text_tower: str = "towers/text"
     new: NewTowerConfig | None = None
-    dtype: str = "bfloat16"
-    remat: bool = False
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,8 +94,8 @@ class TextDataConfig:
     """What is trained on, and what is measured meanwhile.
 
     Attributes:
-        train: a table of pairs, see `data.text_pairs`.
-        validation: a retrieval set with queries in writing (or transcripts); none if empty.
+        train: a table of pairs, see `data.batches.text`.
+        validation: a retrieval set with written queries (or transcripts); none if empty.
         batch: how pairs become batches.
     """
 
@@ -117,17 +111,15 @@ def _paper_optim() -> OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextStageExperiment:
+class TextStageExperiment(RunConfig):
     """Everything about a run of the text stage. The defaults are the paper's.
 
     Attributes:
-        name: of the run; its workdir is runs/NAME by default.
-        seed: of the order of the data, and of a new tower's weights.
-        optim: `accumulation_steps` parts make one batch, whose gradient is exact.
+        model: the tower.
+        data: the pairs.
+        loss: a contrastive one, at a fixed temperature.
     """
 
-    name: str
-    seed: int = 0
     model: TextModelConfig = dataclasses.field(default_factory=TextModelConfig)
     data: TextDataConfig = dataclasses.field(default_factory=TextDataConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
@@ -135,15 +127,16 @@ class TextStageExperiment:
     train: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(epochs=2.0))
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
-        if self.loss.name != "matryoshka_infonce":
+        super().__post_init__()
+        refuse_fsdp(self.train)
+        if not LOSSES[self.loss.name].contrastive:
+            contrastive = " or ".join(name for name, loss in LOSSES.items() if loss.contrastive)
             raise MrlError(
-                f"loss.name is {self.loss.name!r}, expected matryoshka_infonce: in the text "
-                "stage both sides are trained, and a regression of one onto the other collapses"
+                f"loss.name is {self.loss.name!r}, expected {contrastive}: both sides are "
+                "trained here, and a regression of one onto the other collapses"
             )
         if self.loss.learn_temperature:
-            raise MrlError("loss.learn_temperature is true, expected false in the text stage")
+            raise MrlError("loss.learn_temperature is true, expected false for a text tower")
 
 
 def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdir: Path) -> Path:
@@ -158,8 +151,7 @@ def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdi
     if new is None:
         return Path(config.model.text_tower)
     folder = workdir / INITIAL
-    begun = any(found.name.isdigit() for found in (workdir / "checkpoints").glob("*"))
-    if begun and (folder / TOWER_FILE).is_file():
+    if has_checkpoint(workdir) and (folder / TOWER_FILE).is_file():
         sizes = read_info(folder, expected=("qwen3",)).config
         assert isinstance(sizes, Qwen3Config)
         if new.sizes(sizes.vocab_size) != sizes:

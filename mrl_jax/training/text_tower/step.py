@@ -1,4 +1,4 @@
-"""One step of the text stage: a pure function of (state, nothing frozen, pairs)."""
+"""One step of a text tower's training: a pure function of (state, nothing frozen, pairs)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,11 +12,10 @@ from jaxtyping import Array, Float32
 
 from mrl_jax.data.batches.text import TextBatch
 from mrl_jax.losses.config import LossConfig
-from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
 from mrl_jax.nn.param_tree import fill, flatten
 from mrl_jax.training.grad_cache import cached_value_and_grad
-from mrl_jax.training.state import Metrics, TrainState
+from mrl_jax.training.state import Metrics, Step, TrainState, apply_gradients
 
 RebuildText = Callable[[Mapping[str, Any]], Qwen3Encoder]
 """A tower from its weights, as a nested dict."""
@@ -33,16 +32,16 @@ def make_text_step(
     dtype: DTypeLike = jnp.float32,
     accumulation_steps: int = 1,
     axis_name: str | None = None,
-) -> Callable[[TrainState, Mapping[str, Any], TextBatch], tuple[TrainState, Metrics]]:
+) -> Step:
     """The step as a pure function; `Devices.compile` compiles it.
 
     Args:
         rebuild: the tower from its weights.
         optimizer: its state is in `TrainState`.
-        config: the loss; always nested InfoNCE, at a fixed temperature.
+        config: the loss, a contrastive one at a fixed temperature.
         dtype: of the weights that are computed with; the state keeps float32.
         accumulation_steps: equal parts of the rows, run one after the other; the gradient
-            is that of all rows together (`cached`).
+            is that of all rows together (`grad_cache`).
         axis_name: mapped axis of devices; None where the batch is one global array.
     """
     value_and_grad = cached_value_and_grad(
@@ -57,16 +56,8 @@ def make_text_step(
         gradients = jax.tree.map(lambda x: x.astype(jnp.float32), gradients)
         if axis_name is not None:
             gradients = lax.pmean(gradients, axis_name)
-        updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.trained)
-        trained = optax.apply_updates(state.trained, updates)
-        metrics = {
-            "loss": total,
-            "loss_per_dim": per_dim,
-            "gradient_norm": optax.tree.norm(gradients),
-            "update_norm": optax.tree.norm(updates),
-            "weight_norm": optax.tree.norm(trained),
-        }
-        return TrainState(state.step + 1, trained, new_optimizer), metrics
+        metrics = {"loss": total, "loss_per_dim": per_dim}
+        return apply_gradients(state, gradients, optimizer, metrics)
 
     return step
 
@@ -114,23 +105,20 @@ def pair_loss(
         weights: Any, embeddings: tuple[Array, Array], batch: TextBatch
     ) -> tuple[Float32[Array, ""], Array]:
         del weights
-        found = matryoshka_infonce(
-            *embeddings,
-            dims=config.dims,
-            weights=config.weights or None,
+        bound = config.bind(
             temperature=config.temperature,
-            symmetric=config.symmetric,
             query_ids=jnp.asarray(batch.query_ids),
             document_ids=jnp.asarray(batch.document_ids),
             axis_name=axis_name,
         )
-        return found.total, found.per_dim
+        nested = bound(*embeddings, dims=config.dims, weights=config.weights or None)
+        return nested.total, nested.per_dim
 
     return loss
 
 
 def working_copy(weights: Mapping[str, Any], dtype: DTypeLike) -> dict[str, Any]:
-    """The weights in `dtype`; the table of token embeddings, which is only read, as it is."""
+    """The weights in `dtype`; except the table of token embeddings, which is only looked up in."""
     cast = jax.tree.map(lambda x: x.astype(dtype), dict(weights))
     return {**cast, EMBEDDING: weights[EMBEDDING]}
 

@@ -1,10 +1,12 @@
 """Augmentation: each change does what it says, and nothing else; a seed decides all."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
 
+from mrl_jax.core.config import override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio import augment
 from mrl_jax.data.audio.augment import AugmentConfig
@@ -204,3 +206,54 @@ def test_every_range_is_read():
 def test_bad_ranges(change: dict, message: str):
     with pytest.raises(MrlError, match=message):
         AugmentConfig(**change)
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_augmentations_by_name(name):
+    change, stretch = augment.resolve_augment(name, 1.0, RATE)
+    assert change is not None
+    change = pickle.loads(pickle.dumps(change))  # As processes that make batches get it.
+    clip, lengths, changed = noise(), [], []
+    for seed in range(20):
+        first, again = (change(clip, np.random.default_rng(seed)) for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        assert first.dtype == np.float32
+        lengths.append(first.size)
+        changed.append(not np.array_equal(first, clip))
+    assert (max(lengths) > clip.size) == (stretch > 1)
+    assert max(lengths) <= clip.size * stretch
+    assert any(changed)
+
+
+def test_an_augmentation_that_is_a_function_is_taken_as_it_is():
+    def twice(clip, rng):
+        return np.concatenate((clip, clip))
+
+    assert augment.resolve_augment(twice, 2.0, RATE) == (twice, 2.0)
+    assert augment.resolve_augment(None, 1.0, RATE) == (None, 1.0)
+    assert augment.resolve_augment("channel", 1.5, RATE)[1] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("chanel", "'chanel', expected one of channel, mask, voice. Did you mean channel?"),
+        ("x", "Choose one of these, or none"),
+    ],
+)
+def test_an_augmentation_of_another_name(name, words):
+    for refuse in (augment.check_augment, lambda name: augment.resolve_augment(name, 1.0, RATE)):
+        with pytest.raises(MrlError) as caught:
+            refuse(name)
+        assert words in str(caught.value)
+
+
+def test_an_augmentation_from_the_command_line():
+    from mrl_jax.training.contrastive.config import ExperimentConfig
+    from mrl_jax.training.ctc.config import CtcExperiment
+
+    for config in (ExperimentConfig(name="x"), CtcExperiment(name="x")):
+        assert override(config, ["augment=voice"]).augment == "voice"
+        assert override(config, ["augment=none"]) == config
+        with pytest.raises(MrlError, match="Did you mean voice"):
+            override(config, ["augment=voise"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mrl_jax.core.batch import Batch
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.plan import GRID, BatchPlan, read_batches
 from mrl_jax.data.batches.speech import BatchConfig, BatchSource
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -52,10 +53,6 @@ class FakeExamples:
         return clip.astype(np.float32)
 
 
-def as_it_is(clip):
-    return clip
-
-
 def jitter(clip, rng):
     """Augments after the first sample: other length, other sound."""
     changed = clip[: len(clip) - int(rng.integers(0, 50))].copy()
@@ -64,10 +61,14 @@ def jitter(clip, rng):
 
 
 def source(config=None, **options):
-    options = {"seed": 3, "prepare": as_it_is, "min_samples": 720, **options}
+    """Batches of the fake examples; options are those of `BatchSource` or `ClipTransform`."""
+    names = [field.name for field in dataclasses.fields(ClipTransform)]
+    changes = {name: options.pop(name) for name in names if name in options}
+    options = {"seed": 3, **options}
     examples = options.pop("examples", None) or FakeExamples()
     config = config or BatchConfig(batch_size=8, num_buckets=3)
-    return BatchSource(examples, FakeTokenizer(), config, **options)
+    transform = ClipTransform(**{"min_samples": 720, **changes})
+    return BatchSource(examples, FakeTokenizer(), config, transform=transform, **options)
 
 
 def members(batch):

@@ -22,8 +22,7 @@ from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import decode_clip, load_clip
 from mrl_jax.data.audio.encode import quantize
-from mrl_jax.data.build import builder as builder_module
-from mrl_jax.data.build import records as clips
+from mrl_jax.data.build import records
 from mrl_jax.data.build.__main__ import main, parse_columns
 from mrl_jax.data.build.builder import BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.build.dataset import open_dataset
@@ -217,10 +216,12 @@ def test_any_change_is_noticed(tmp_path):
     assert open_dataset(out).ids[0] == "3.wav"
 
 
-def test_another_format_is_another_data_set(tmp_path, monkeypatch):
+def test_another_format_is_another_data_set(tmp_path):
     path, out = recordings(tmp_path, 1), tmp_path / "out"
     build_dataset(path, out)
-    monkeypatch.setattr(builder_module, "FORMAT", 2)
+    build = json.loads((out / "build.json").read_text())
+    other = {"format": 0, "digest": "another", "parts": build["parts"] | {"format": "0"}}
+    (out / "build.json").write_text(json.dumps(other))
     assert "before the format changed" in refusal(build_dataset, path, out)
 
 
@@ -367,7 +368,7 @@ def test_a_long_recording_is_refused_without_decoding_it(tmp_path, monkeypatch):
             file.write((2 * RATE * 3 * 3600 + size).to_bytes(4, "little"))
     decoded = []
     monkeypatch.setattr(
-        clips,
+        records,
         "decode_clip",
         lambda source, *a, **k: decoded.append(source) or decode_clip(source, *a, **k),
     )
@@ -414,7 +415,7 @@ def test_parquet_folders(tmp_path):
     report = build_dataset(tmp_path / "hub", tmp_path / "out", options=LENIENT)
     assert report.examples == {"test": 3, "train": 39}
     (skipped,) = report.skipped
-    assert skipped.audio == f"{source}/train-00000-of-00001.parquet row 7"
+    assert skipped.audio == f"{source}/train-00000-of-00001.parquet, row 8"
     assert skipped.reason == "cannot be decoded as audio (the file is empty)"
     train = open_dataset(tmp_path / "out")
     assert train.ids == [f"train-{row}" for row in range(40) if row != 7]
@@ -433,7 +434,7 @@ def test_large_splits_are_streamed_in_order(tmp_path, monkeypatch):
 
     made, ahead = 0, 0
 
-    def records() -> Iterator[tuple[str, bytes]]:
+    def clips() -> Iterator[tuple[str, bytes]]:
         nonlocal made
         for made in range(1, 701):
             yield f"clip {made}", bytes([made % 256]) * 20000
@@ -447,7 +448,7 @@ def test_large_splits_are_streamed_in_order(tmp_path, monkeypatch):
     written: dict[str, int] = {}
     real = tfds.core.SequentialWriter.add_examples
     monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", add_examples)
-    splits = {"train": records(), "test": iter([("x", b"y")])}
+    splits = {"train": clips(), "test": iter([("x", b"y")])}
     builder = SpeechDataBuilder(clips=splits, data_dir=tmp_path, shard=256)
     builder.download_and_prepare()
     assert ahead == 64  # Records in memory, whatever the size of the split.
@@ -540,9 +541,9 @@ def test_what_is_no_data_set_is_told(built, tmp_path):
     parquet.write_table(table[:3], copy / "index" / "train.parquet")
     assert "has 4 records and 3 rows in its index, expected 4" in refusal(open_dataset, copy)
     (copy / "index" / "train.parquet").write_bytes(b"PAR1")
-    assert "the index cannot be read (" in refusal(open_dataset, copy)
+    assert "train.parquet: cannot be read as Parquet (" in refusal(open_dataset, copy)
     (copy / "index" / "train.parquet").unlink()
-    assert "the index cannot be read (" in refusal(open_dataset, copy)
+    assert "train.parquet: cannot be read as Parquet (" in refusal(open_dataset, copy)
 
     copy = damaged("order")
     parquet.write_table(table.take([1, 0, 2, 3]), copy / "index" / "train.parquet")
@@ -554,9 +555,14 @@ def test_what_is_no_data_set_is_told(built, tmp_path):
     copy = damaged("format")
     build = json.loads((copy / "build.json").read_text())
     (copy / "build.json").write_text(json.dumps(build | {"format": 99}))
-    assert "build.json: has format 99, expected 1" in refusal(open_dataset, copy)
+    assert (
+        "build.json: cannot be read as the description of a data set (the format is not 1)"
+        in refusal(open_dataset, copy)
+    )
     (copy / "build.json").write_text("{")
-    assert "build.json: damaged: not JSON" in refusal(open_dataset, copy)
+    assert "build.json: cannot be read as the description of a data set (" in refusal(
+        open_dataset, copy
+    )
 
     copy = damaged("records")
     (record,) = copy.glob("speech_data/1.0.0/*train*")

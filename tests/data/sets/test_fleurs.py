@@ -179,5 +179,5 @@ def test_fleurs_of_another_format(tmp_path):
     with pytest.raises(MrlError, match="no sentence of wo_sn has a counterpart in fr_fr"):
         load_fleurs("wo", "fr", folder=tmp_path)
     path.write_bytes(b"no")
-    with pytest.raises(MrlError, match="cannot be read as parquet"):
+    with pytest.raises(MrlError, match="cannot be read as Parquet"):
         load_fleurs("wo", "fr", folder=tmp_path)

@@ -73,30 +73,30 @@ def test_strange_but_good_files(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{'id': 1}", " line 2: not JSON (Expecting property name"),
-        ('{"id": "b"', " line 2: not JSON ("),
-        ("[" * 100000, " line 2: not JSON ("),
-        ("[1]", " line 2: JSON, but of type list, expected an object"),
-        ("null", " line 2: JSON, but of type NoneType, expected an object"),
-        ('{"id": "b", "text": "x"}', " line 2: no 'audio'; the keys there are: 'id', 'text'."),
-        ("{}", " line 2: no 'id' and no 'audio' and no 'text'; the keys there are: none"),
-        ('{"id": "b", "audio": "b", "text": null}', " line 2: no 'text'; "),
-        ('{"id": "a", "audio": "b", "text": "x"}', " line 2: the id 'a' is that of line 1 "),
-        ('{"id": "b", "audio": "b", "text": ""}', " line 2: 'text' is empty"),
-        ('{"id": "b", "audio": "b", "text": " \\t"}', " line 2: 'text' is empty"),
-        ('{"id": "", "audio": "b", "text": "x"}', " line 2: 'id' is empty"),
-        ('{"id": "b", "audio": "", "text": "x"}', " line 2: 'audio' is empty"),
-        ('{"id": "b", "audio": "b", "text": 5}', " line 2: 'text' is 5, of type int, expected a"),
-        ('{"id": true, "audio": "b", "text": "x"}', " line 2: 'id' is True, of type bool"),
-        ('{"id": 1.5, "audio": "b", "text": "x"}', " line 2: 'id' is 1.5, of type float"),
-        ('{"id": "b", "audio": ["b"], "text": "x"}', " line 2: 'audio' is ['b'], of type list"),
-        ('{"id": "b", "audio": "b", "text": "\\ud800"}', " line 2: 'text' holds half a surr"),
-        ('{"id": "b", "audio": "b", "text": "x", "split": "a-b"}', " line 2: the split 'a-b'"),
-        ('{"id": "b", "audio": "b", "text": "x", "split": "all"}', " line 2: the split 'all'"),
-        ('{"id": "b", "audio": "b", "text": "x", "split": ""}', " line 2: 'split' is empty"),
+        ("{'id': 1}", ", line 2: is not JSON (Expecting property name"),
+        ('{"id": "b"', ", line 2: is not JSON ("),
+        ("[" * 100000, ", line 2: is not JSON ("),
+        ("[1]", ", line 2: is [1], expected a JSON object"),
+        ("null", ", line 2: is null, expected a JSON object"),
+        ('{"id": "b", "text": "x"}', ", line 2: no 'audio'; the keys there are: 'id', 'text'."),
+        ("{}", ", line 2: no 'id' and no 'audio' and no 'text'; the keys there are: none"),
+        ('{"id": "b", "audio": "b", "text": null}', ", line 2: no 'text'; "),
+        ('{"id": "a", "audio": "b", "text": "x"}', ", line 2: the id 'a' is that of "),
+        ('{"id": "b", "audio": "b", "text": ""}', ", line 2: 'text' is empty"),
+        ('{"id": "b", "audio": "b", "text": " \\t"}', ", line 2: 'text' is empty"),
+        ('{"id": "", "audio": "b", "text": "x"}', ", line 2: 'id' is empty"),
+        ('{"id": "b", "audio": "", "text": "x"}', ", line 2: 'audio' is empty"),
+        ('{"id": "b", "audio": "b", "text": 5}', ", line 2: 'text' is 5, of type int, expected a"),
+        ('{"id": true, "audio": "b", "text": "x"}', ", line 2: 'id' is True, of type bool"),
+        ('{"id": 1.5, "audio": "b", "text": "x"}', ", line 2: 'id' is 1.5, of type float"),
+        ('{"id": "b", "audio": ["b"], "text": "x"}', ", line 2: 'audio' is ['b'], of type list"),
+        ('{"id": "b", "audio": "b", "text": "\\ud800"}', ", line 2: 'text' holds half a surr"),
+        ('{"id": "b", "audio": "b", "text": "x", "split": "a-b"}', ", line 2: the split 'a-b'"),
+        ('{"id": "b", "audio": "b", "text": "x", "split": "all"}', ", line 2: the split 'all'"),
+        ('{"id": "b", "audio": "b", "text": "x", "split": ""}', ", line 2: 'split' is empty"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number(line, message, tmp_path):
+def test_a_bad_line_is_named_by_its_number(line, message, tmp_path):
     path = write(tmp_path / "m.jsonl", ROW)
     assert len(read_manifest(path)) == 1
     with path.open("a") as file:
@@ -106,7 +106,7 @@ def test_a_bad_line_is_told_with_its_number(line, message, tmp_path):
 
 def test_a_number_and_its_words_are_one_id(tmp_path):
     path = write(tmp_path / "m.jsonl", ROW | {"id": 1}, ROW | {"id": "2"}, ROW | {"id": "1"})
-    assert refusal(path).startswith(" line 3: the id '1' is that of line 1 as well")
+    assert refusal(path).startswith(f", line 3: the id '1' is that of {path}, line 1 as well")
 
 
 def test_missing_and_empty_manifests_and_other_encodings(tmp_path):
@@ -117,9 +117,9 @@ def test_missing_and_empty_manifests_and_other_encodings(tmp_path):
         path.write_bytes(content)
         assert refusal(path).startswith(": the manifest is empty")
     path.write_bytes(json.dumps(ROW, ensure_ascii=False).encode("latin-1"))
-    assert " line 1: byte" in refusal(path)
+    assert ", line 1: byte" in refusal(path)
     path.write_bytes(json.dumps(ROW).encode("utf-16"))
-    assert "is not UTF-8. Save the manifest as UTF-8" in refusal(path)
+    assert "is not UTF-8. Save it as UTF-8" in refusal(path)
 
 
 def table(count: int, start: int = 0, **columns: list) -> pyarrow.Table:
@@ -171,7 +171,7 @@ def test_columns_can_have_other_names(tmp_path):
     )
     assert second.id == "train-0"
     assert EmbeddedReader("wav").read(second.audio) == b"2"
-    with pytest.raises(MrlError, match=r"row 1: the id '5' is that of .* row 0 as well"):
+    with pytest.raises(MrlError, match=r", row 2: the id '5' is that of .*, row 1 as well"):
         read_parquet(path)
     with pytest.raises(MrlError, match=r"no column 'fra' for 'text'; .*there are: audio, text"):
         read_parquet(path, ParquetColumns(text="fra", id=None))
@@ -225,10 +225,10 @@ def test_bad_tables_and_folders(tmp_path):
     path = tmp_path / "x.parquet"
     parquet.write_table(table(1), path)
     path.write_bytes(path.read_bytes()[:-9])
-    assert message(path).startswith(f"{path}: not a Parquet file, or a part of one (")
+    assert message(path).startswith(f"{path}: cannot be read as Parquet (")
     parquet.write_table(table(2, text=["a", ""]), path)
-    assert message(path).startswith(f"{path} row 1: 'text' is empty")
+    assert message(path).startswith(f"{path}, row 2: 'text' is empty")
     parquet.write_table(table(2, text=["a", None]), path)
-    assert message(path).startswith(f"{path} row 1: no 'text'")
+    assert message(path).startswith(f"{path}, row 2: no 'text'")
     parquet.write_table(table(1).slice(0, 0), path)
     assert "the tables have no rows" in message(path)

@@ -16,7 +16,12 @@ from tiny_fleurs import make_fleurs, read
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.fleurs import HUB_ID, HUB_REVISION
-from mrl_jax.data.sets.named_sets import KALLAAMA_HUB_ID, load_intent_set, load_retrieval_set
+from mrl_jax.data.sets.named_sets import (
+    KALLAAMA_HUB_ID,
+    NAMED_SETS,
+    load_intent_set,
+    load_retrieval_set,
+)
 from mrl_jax.data.sets.retrieval_set import load_query_audio
 
 # Kallaama-retrieval-eval: three tables of parquet, recordings inside that of the queries.
@@ -132,6 +137,18 @@ def test_wolbanking77(tmp_path):
 def test_a_plain_table_of_intents(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "x", "split": "test"}\n')
     assert load_intent_set(tmp_path / "a.jsonl")[0].label == "x"
+
+
+@pytest.mark.parametrize("word", NAMED_SETS)
+def test_every_listed_name_is_known(word, tmp_path):
+    """What a message lists is read: the folder after the @ is what such a name then misses."""
+    named = NAMED_SETS[word]
+    load = load_retrieval_set if named.kind == "retrieval" else load_intent_set
+    assert named.names
+    for name in (*named.names, *named.more_names):
+        assert name.split(":")[0] == word
+        with pytest.raises(MrlError, match=r"has no (table|test split)|holds neither"):
+            load(f"{name}@{tmp_path}")
 
 
 # Names that are wrong, folders that hold something else.

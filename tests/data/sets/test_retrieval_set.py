@@ -258,7 +258,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "not UTF-8": (raw("corpus.jsonl", b"\xff\xfe"), ("corpus.jsonl", "UTF-8")),
     "not parquet": (
         lambda f: ((f / "corpus.jsonl").unlink(), (f / "corpus.parquet").write_text("no")),
-        ("corpus.parquet", "cannot be read as parquet"),
+        ("corpus.parquet", "cannot be read as Parquet"),
     ),
     "no _id": (put("queries", lambda r: r[1].pop("_id")), ("line 2", "has no `_id`", "`text`")),
     "no text": (put("corpus", lambda r: r[2].pop("text")), ("line 3", "has no `text`")),

@@ -1,6 +1,5 @@
-"""`eval.py compare` on tiny models whose heads are random, and dual encoders in every report."""
+"""`mrl-jax eval compare` on tiny models of random heads, and dual encoders in every report."""
 
-import importlib
 import json
 import warnings
 from pathlib import Path
@@ -9,24 +8,18 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from eval_reports import evaluate, json_lines, names_in, refused, report_compare
 
 import mrl_jax
 from mrl_jax.checkpoints.models import read_model_info
-from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.retrieval_set import Document, Query, read_retrieval_set, write_retrieval_set
-from mrl_jax.evaluation.compare.report import report_compare
-from mrl_jax.evaluation.compare.systems import (
-    Cost,
-    System,
-    system_differences,
-    system_means,
-    system_records,
-)
+from mrl_jax.evaluation.compare.figures import system_records
+from mrl_jax.evaluation.compare.systems import Cost, System, system_differences, system_means
 from mrl_jax.evaluation.encoded_set import REPEATS, time_query
 from mrl_jax.evaluation.report.records import read_records
 from mrl_jax.evaluation.retrieval.report import run_retrieval
-from mrl_jax.inference.encoder import Encoder
+from mrl_jax.inference.search.vectors import SeparateVectors
 from mrl_jax.metrics.intervals import Clusters
 from mrl_jax.nn import param_tree
 
@@ -46,35 +39,21 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
-def evaluate(*words: object) -> int:
-    return run_command(importlib.import_module("eval").main, [str(word) for word in words])
-
-
-def test_systems_are_compared_from_one_encoding_each(root, tmp_path, monkeypatch, capsys):
-    rows: dict[str, list[int]] = {"speech": [], "text": []}
-
-    def counted(kind, run):
-        def call(self, items, **options):
-            rows[kind].append(len(items))
-            return run(self, items, **options)
-
-        return call
-
-    monkeypatch.setattr(Encoder, "speech", counted("speech", Encoder.speech))
-    monkeypatch.setattr(Encoder, "text", counted("text", Encoder.text))
+def test_systems_are_compared_from_one_encoding_each(root, tmp_path, encoded, capsys):
     out, names = tmp_path / "report", ("late", "dual", "nested")
     folders = (root / "model", root / "dual", root / "nested")
     models = [f"{name}={folder}" for name, folder in zip(names, folders, strict=True)]
     words = ["compare", "--models", *models, "--data", root / "test", "--out", out]
     assert evaluate(*words) == 0
     table = capsys.readouterr().out
-    assert rows == {"speech": [10] * 3, "text": [25]}
-    assert {path.name for path in out.iterdir()} == {
+    counts = {kind: [*map(len, calls)] for kind, calls in encoded.items()}
+    assert counts == {"speech": [10] * 3, "text": [25]}
+    assert names_in(out) == {
         *("report.md", "report.html", "results.jsonl", "queries.jsonl", "systems.png")
     }
     records = read_records(out / "results.jsonl")
     found = {(r.setting.get("system"), r.metric, r.dim): r for r in records}
-    queries = [json.loads(line) for line in (out / "queries.jsonl").read_text().splitlines()]
+    queries = json_lines(out / "queries.jsonl")
     assert len(queries) == 3 * 3 * 10
     data = read_retrieval_set(root / "test")
     for name, folder in list(zip(names, folders, strict=True))[:2]:
@@ -84,6 +63,8 @@ def test_systems_are_compared_from_one_encoding_each(root, tmp_path, monkeypatch
             for metric in ("ndcg@5", "ndcg@10"):
                 record = found[name, metric, result.dim]
                 assert record.value == result.means[metric]
+                assert record.low is not None
+                assert record.high is not None
                 assert record.low <= record.value <= record.high
                 of = [q[metric] for q in queries if (q["system"], q["dim"]) == (name, result.dim)]
                 np.testing.assert_array_equal(of, result.per_query[metric])
@@ -112,30 +93,21 @@ def test_systems_are_compared_from_one_encoding_each(root, tmp_path, monkeypatch
     )
     means = [found[name, "ndcg@10", 32].value for name in ("late", "dual")]
     assert first.value == pytest.approx(means[0] - means[1], abs=1e-12)
-    assert all(r.setting["p_adjusted"] >= r.setting["p_value"] for r in pairs)
+    assert all(float(r.setting["p_adjusted"]) >= float(r.setting["p_value"]) for r in pairs)
     report = (out / "report.md").read_text()
     for message in ("dual encoder, nested", "32 (128 bytes)", "FLOPs a query", "late - dual"):
         assert message in report
-    assert evaluate(*words) == 2
-    assert "the output exists already" in capsys.readouterr().err
+    assert "the output exists already" in refused(capsys, *words)
     words = ["compare", "--model", root / "dual", *words[5:], "--overwrite", "--dims", "16"]
     assert evaluate(*words) == 0
     assert "32 (128" not in (out / "report.md").read_text()
 
 
-def refused(capsys, *words: object) -> str:
-    assert evaluate("compare", *words) == 2
-    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
-    assert len(lines) == 1
-    return lines[0]
+@pytest.mark.usefixtures("no_encoding")
+def test_what_cannot_be_compared_is_refused(root, tmp_path, capsys):
+    def message_of(*words: object) -> str:
+        return refused(capsys, "compare", *words)
 
-
-def test_what_cannot_be_compared_is_refused(root, tmp_path, capsys, monkeypatch):
-    def never(self, *items, **options):
-        raise AssertionError("encoded in vain")
-
-    monkeypatch.setattr(Encoder, "speech", never)
-    monkeypatch.setattr(Encoder, "text", never)
     other = tiny_run.make_dual_encoder(root, dims=(32, 8), name="other dims")
     foreign = tmp_path / "foreign"
     speech, text = tiny_run.make_towers(foreign / "towers", seed=5)
@@ -144,21 +116,21 @@ def test_what_cannot_be_compared_is_refused(root, tmp_path, capsys, monkeypatch)
     elsewhere = tiny_run.make_dual_encoder(foreign)
     model, out = root / "model", tmp_path / "out"
     ends = ("--data", root / "test", "--out", out)
-    message = refused(capsys, "--models", f"a={model}", f"b={other}", *ends)
+    message = message_of("--models", f"a={model}", f"b={other}", *ends)
     assert "a was trained on the dimensions 32,16,8 and b on 32,8" in message
     assert "Pass --dims 32,8" in message
-    message = refused(capsys, "--models", f"a={model}", f"b={other}", *ends, "--dims", "32,16")
+    message = message_of("--models", f"a={model}", f"b={other}", *ends, "--dims", "32,16")
     assert "b was not trained on the dimension 16" in message
-    message = refused(capsys, "--models", f"a={model}", f"b={elsewhere}", *ends)
+    message = message_of("--models", f"a={model}", f"b={elsewhere}", *ends)
     digests = [read_model_info(folder).text.digest[:12] for folder in (model, elsewhere)]
     assert "a and b have different text towers" in message
     assert all(digest in message for digest in digests)
-    message = refused(capsys, "--models", f"a={model}", f"a={root / 'dual'}", *ends)
+    message = message_of("--models", f"a={model}", f"a={root / 'dual'}", *ends)
     assert "two systems are called 'a'" in message
-    assert "=DIR" in refused(capsys, "--models", f"={model}", *ends)
-    assert "no such file" in refused(capsys, "--models", f"a={tmp_path}", *ends)
-    assert "is there twice" in refused(capsys, "--models", model, *ends, "--dims", "16,16")
-    assert "--out" in refused(capsys, "--models", model, "--data", root / "test")
+    assert "=DIR" in message_of("--models", f"={model}", *ends)
+    assert "no such file" in message_of("--models", f"a={tmp_path}", *ends)
+    assert "is there twice" in message_of("--models", model, *ends, "--dims", "16,16")
+    assert "--out" in message_of("--models", model, "--data", root / "test")
     assert not out.exists()
 
 
@@ -169,7 +141,7 @@ def test_a_system_may_be_something_else(tmp_path):
 
     def system(name: str, shift: float) -> System:
         scores = {8: {"ndcg@5": values, "ndcg@10": values - shift}}
-        return System(name=name, kind="pipeline", scores=scores, cost=cost)
+        return System(name=name, kind="cascade", scores=scores, cost=cost)
 
     systems = [system("a", 0.0), system("same", 0.0), system("worse", 0.1)]
     clusters = Clusters(texts=list(range(12)))
@@ -212,12 +184,15 @@ def test_flops_are_those_of_every_layer(root):
         return parts.rebuild(trained, frozen).embed_text(*inputs)
 
     lowered = jax.jit(looped).lower(parts.trained, parts.frozen, *inputs)
-    assert lowered.cost_analysis()["flops"] < 0.7 * counted
+    analysis = lowered.cost_analysis()
+    assert analysis is not None
+    assert analysis["flops"] < 0.7 * counted
 
 
 def test_a_dual_encoder_gives_the_vector_of_each_dim(root):
     embedder = mrl_jax.Embedder.load(root / "dual")
     wide = embedder.encoder.speech([clip for clip, _ in CLIPS])
+    assert isinstance(wide, SeparateVectors)
     starts = {32: 0, 16: 32, 8: 48}
     for dim, start in starts.items():
         vectors = embedder.embed_speech(CLIPS, dim=dim)
@@ -248,8 +223,7 @@ def test_a_dual_encoder_narrower_than_its_text_tower(root):
 @pytest.mark.parametrize("command", ["spectrum", "tradeoff"])
 def test_reports_on_prefixes_refuse_separate_dims(root, tmp_path, capsys, command):
     words = ("--model", root / "dual", "--data", root / "test", "--out", tmp_path / "out")
-    assert evaluate(command, *words) == 2
-    assert "separate query vectors for each dimension" in capsys.readouterr().err
+    assert "separate query vectors for each dimension" in refused(capsys, command, *words)
     assert not (tmp_path / "out").exists()
 
 
@@ -288,7 +262,7 @@ def test_written_queries_are_compared_too(root, tmp_path):
     assert "5 characters" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_damaged_kinds_are_told(root, tmp_path):
+def test_damaged_kinds_are_message_of(root, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     text = (root / "dual" / "model.json").read_text()

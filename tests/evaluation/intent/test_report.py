@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_run
+from eval_reports import json_lines, names_in, report_intent
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from sklearn.metrics.pairwise import cosine_similarity
@@ -24,6 +25,7 @@ from mrl_jax.evaluation.intent.figures import (
 )
 from mrl_jax.evaluation.intent.measure import (
     IntentResult,
+    IntentVectors,
     check_shots,
     draw_shots,
     few_shot_predict,
@@ -31,9 +33,9 @@ from mrl_jax.evaluation.intent.measure import (
     measure_intents,
     zero_shot_predict,
 )
-from mrl_jax.evaluation.intent.report import report_intent
 from mrl_jax.evaluation.report.records import read_records
-from mrl_jax.inference.encoder import Encoder
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
 
 CLASSES = ("card_arrival", "balance", "top_up", "limit")
 
@@ -57,10 +59,10 @@ def test_scores_are_those_of_scikit_learn():
         names = tuple(f"c{i}" for i in range(labels + 1))  # One more is nowhere.
         result = IntentResult(dim=8, shots=1, classes=names, truth=truth, predicted=predicted)
         found = result.scores()
-        for row, said in enumerate(predicted):
-            assert found["accuracy"][row] == pytest.approx(accuracy_score(truth, said))
+        for row, labels_of_seed in enumerate(predicted):
+            assert found["accuracy"][row] == pytest.approx(accuracy_score(truth, labels_of_seed))
             for kind in ("macro", "weighted"):
-                expected = f1_score(truth, said, average=kind)
+                expected = f1_score(truth, labels_of_seed, average=kind)
                 assert found[f"{kind} F1"][row] == pytest.approx(expected, abs=1e-12)
         counts = sum(confusion_matrix(truth, s, labels=range(labels + 1)) for s in predicted)
         np.testing.assert_array_equal(result.confusion(), counts)
@@ -78,7 +80,7 @@ def test_the_nearest_label_is_that_of_the_greatest_cosine():
     assert set(zero_shot_predict(test, np.repeat(centres[:1], 3, axis=0), dim=16)) == {0}
 
 
-def test_what_is_learnt_is_what_scikit_learn_learns():
+def test_few_shot_predictions_are_those_of_scikit_learn():
     train, test, labels, _ = made()
     unit = [x[:, :8] / np.linalg.norm(x[:, :8], axis=1, keepdims=True) for x in (train, test)]
     for penalty in (1.0, 100.0):
@@ -114,9 +116,8 @@ def test_draws_are_stratified_seeded_and_nested():
 def test_every_dim_and_number_of_shots(tmp_path):
     train, test, labels, centres = made()
     names = [CLASSES[i] for i in labels]
-    results = measure_intents(
-        test, names, centres, train, names, classes=CLASSES, dims=[16, 4], shots=(0, 2, 12), seeds=3
-    )
+    vectors = IntentVectors(test=test, truth=names, train=train, train_labels=names, labels=centres)
+    results = measure_intents(vectors, classes=CLASSES, dims=[16, 4], shots=(0, 2, 12), seeds=3)
     assert [(r.dim, r.shots) for r in results] == [(d, s) for d in (16, 4) for s in (0, 2, 12)]
     assert [len(r.predicted) for r in results] == [1, 3, 3] * 2
     zero, few, all_of_them = results[:3]
@@ -137,8 +138,8 @@ def test_every_dim_and_number_of_shots(tmp_path):
     assert one.low is not None
     assert one.high is not None
     assert one.low < one.value < one.high
-    assert "±" in intent_table(results).splitlines()[3]
-    assert "±" not in intent_table(results).splitlines()[2]
+    assert "±" in str(intent_table(results)).splitlines()[3]
+    assert "±" not in str(intent_table(results)).splitlines()[2]
     plot_shots(tmp_path / "a.png", results)
     plot_confusion(tmp_path / "b.png", zero)
     for path in tmp_path.iterdir():
@@ -149,12 +150,12 @@ def test_the_most_confused_labels():
     truth = np.array([0] * 4 + [1] * 4)
     said = np.array([[0, 1, 1, 1, 1, 1, 1, 0]])
     result = IntentResult(dim=2, shots=0, classes=("a", "b", "c"), truth=truth, predicted=said)
-    assert [row.split("|")[1:4] for row in confusion_table(result).splitlines()[2:]] == [
+    assert [row.split("|")[1:4] for row in str(confusion_table(result)).splitlines()[2:]] == [
         [" a ", " b ", " 75% "],
         [" b ", " a ", " 25% "],
     ]
     right = IntentResult(dim=2, shots=0, classes=("a", "b"), truth=truth, predicted=truth[None])
-    assert confusion_table(right).splitlines()[2:] == ["| none | none | none |"]
+    assert str(confusion_table(right)).splitlines()[2:] == ["| none | none | none |"]
 
 
 def test_words_of_a_label():
@@ -191,36 +192,9 @@ def test_what_cannot_be_measured():
         zero_shot_predict(spoilt, centres, dim=8)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("intent")
-    return tiny_run.make_model(root, dims=(32, 8), prompts={"intent": "ba ce"})
-
-
-@pytest.fixture(scope="module")
-def embedder(model):
-    return mrl_jax.Embedder.load(model)
-
-
 @pytest.fixture
-def compiled(embedder, monkeypatch):
-    """Loading gives the one embedder that is compiled already."""
-    monkeypatch.setattr(mrl_jax.Embedder, "load", lambda folder: embedder)
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    counts: dict[str, list] = {"speech": [], "text": [], "items": []}
-    for name in ("speech", "text"):
-        plain = getattr(Encoder, name)
-
-        def counted(self, items, *args, _plain=plain, _name=name, **rest):
-            counts[_name].append(len(items))
-            counts["items"].append(items)
-            return _plain(self, items, *args, **rest)
-
-        monkeypatch.setattr(Encoder, name, counted)
-    return counts
+def embedder(two_dims, compiled):
+    return mrl_jax.Embedder.load(two_dims)
 
 
 def write_set(folder: Path, *, spoken: bool, each: int = 6) -> Path:
@@ -245,14 +219,14 @@ def write_set(folder: Path, *, spoken: bool, each: int = 6) -> Path:
     return path
 
 
-def test_a_report_of_spoken_intents(model, embedder, tmp_path, calls, compiled):
+def test_a_report_of_spoken_intents(two_dims, embedder, tmp_path, encoded):
     data = write_set(tmp_path / "set", spoken=True)
     out = tmp_path / "out"
-    table = report_intent(model, data, out, shots=(0, 1, 2), seeds=2)
+    table = report_intent(two_dims, data, out, shots=(0, 1, 2), seeds=2)
     examples = read_intent_set(data)
-    assert calls["text"] == [3]
-    assert len(calls["speech"]) == 1
-    assert sorted(path.name for path in out.iterdir()) == [
+    assert [*map(len, encoded["text"])] == [3]
+    assert len(encoded["speech"]) == 1
+    assert names_in(out) == {
         "confusion-0-shot.png",
         "confusion-2-shot.png",
         "predictions.jsonl",
@@ -260,7 +234,7 @@ def test_a_report_of_spoken_intents(model, embedder, tmp_path, calls, compiled):
         "report.md",
         "results.jsonl",
         "shots.png",
-    ]
+    }
     report = (out / "report.md").read_text("utf-8")
     assert table in report
     assert "9 spoken test examples of 3 labels" in report
@@ -276,18 +250,18 @@ def test_a_report_of_spoken_intents(model, embedder, tmp_path, calls, compiled):
     assert zero["accuracy"].value == pytest.approx(accuracy_score(truth, said))
     assert zero["macro F1"].value == pytest.approx(f1_score(truth, said, average="macro"))
     assert zero["weighted F1"].value == pytest.approx(f1_score(truth, said, average="weighted"))
-    lines = [json.loads(x) for x in (out / "predictions.jsonl").read_text("utf-8").splitlines()]
+    lines = json_lines(out / "predictions.jsonl")
     assert len(lines) == 9 * 6
-    assert {len(line["said"]) for line in lines if line["shots"]} == {2}
+    assert {len(line["predicted"]) for line in lines if line["shots"]} == {2}
     with pytest.raises(MrlError, match="exists already"):
-        report_intent(model, data, out, shots=(0,))
+        report_intent(two_dims, data, out, shots=(0,))
 
 
-def test_a_report_of_written_intents_with_a_prompt(model, embedder, tmp_path, calls, compiled):
+def test_a_report_of_written_intents_with_a_prompt(two_dims, embedder, tmp_path, encoded):
     data = write_set(tmp_path / "set", spoken=False)
-    embedded = calls["items"]
+    embedded = encoded["text"]
     report_intent(
-        model,
+        two_dims,
         data,
         tmp_path / "a",
         shots=(0,),
@@ -295,8 +269,8 @@ def test_a_report_of_written_intents_with_a_prompt(model, embedder, tmp_path, ca
         label_format="gu {}",
         label_texts={"di_di": "fo"},
     )
-    report_intent(model, data, tmp_path / "b", shots=(3,), seeds=2, prompt="fo ", dims=[8])
-    assert calls["speech"] == []
+    report_intent(two_dims, data, tmp_path / "b", shots=(3,), seeds=2, prompt="fo ", dims=[8])
+    assert encoded["speech"] == []
     assert embedded[0][0] == "ba ce\nQuery:ba fo"
     assert embedded[1] == ["gu ba ba", "gu ce ce", "gu fo"]
     # All nine training examples are drawn; no label text is embedded.
@@ -306,32 +280,34 @@ def test_a_report_of_written_intents_with_a_prompt(model, embedder, tmp_path, ca
     assert not (tmp_path / "a" / "confusion-3-shot.png").exists()
     assert (tmp_path / "b" / "confusion-3-shot.png").is_file()
     # A column of the table names labels as well.
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows = json_lines(data)
     named = [{**row, "label_text": "gu fo"} if "ce" in row["label"] else row for row in rows]
     data.write_text("".join(json.dumps(row) + "\n" for row in named))
-    report_intent(model, data, tmp_path / "c", shots=(0,))
+    report_intent(two_dims, data, tmp_path / "c", shots=(0,))
     assert embedded[-1] == ["ba ba", "gu fo", "di di"]
     named[1]["label_text"] = "fo"
     data.write_text("".join(json.dumps(row) + "\n" for row in named))
     with pytest.raises(MrlError, match="the label 'ce_ce' is 'gu fo' here and 'fo' before"):
-        report_intent(model, data, tmp_path / "d", shots=(0,))
+        report_intent(two_dims, data, tmp_path / "d", shots=(0,))
 
 
-def test_the_accuracy_is_as_sure_as_there_are_speakers(model, tmp_path, calls, compiled):
+def test_the_accuracy_is_as_sure_as_there_are_speakers(two_dims, tmp_path, encoded):
     data = write_set(tmp_path / "set", spoken=False)
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows = json_lines(data)
 
     def interval(report: str, lines) -> tuple[float, float]:
         data.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        report_intent(model, data, tmp_path / report, shots=(0,), dims=[8])
+        report_intent(two_dims, data, tmp_path / report, shots=(0,), dims=[8])
         records = read_records(tmp_path / report / "results.jsonl")
-        (found,) = (r for r in records if r.metric == "accuracy")
-        return found.low, found.high
+        (accuracy,) = (r for r in records if r.metric == "accuracy")
+        assert accuracy.low is not None
+        assert accuracy.high is not None
+        return accuracy.low, accuracy.high
 
     plain = interval("plain", rows)
     # One who says what is understood, and one who does not, are two and not nine.
-    table = [json.loads(x) for x in (tmp_path / "plain/predictions.jsonl").read_text().splitlines()]
-    right = {row["id"]: row["label"] == row["said"][0] for row in table}
+    table = json_lines(tmp_path / "plain/predictions.jsonl")
+    right = {row["id"]: row["label"] == row["predicted"][0] for row in table}
     assert len(set(right.values())) == 2
     test = [row for row in rows if row["split"] == "test"]
     named = [
@@ -345,28 +321,33 @@ def test_the_accuracy_is_as_sure_as_there_are_speakers(model, tmp_path, calls, c
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [("matplotlib.figure", "pictures take"), ("sklearn.linear_model", "0")]
+    ("missing", "message"),
+    [
+        ("matplotlib.figure", "figures take"),
+        ("sklearn.linear_model", "0"),
+        ("jinja2", "reports take"),
+    ],
 )
-def test_a_missing_library_is_told_before_anything_is_embedded(
-    missing, message, model, tmp_path, calls, compiled, monkeypatch
+def test_a_missing_library_is_refused_before_anything_is_embedded(
+    missing, message, two_dims, tmp_path, encoded, monkeypatch
 ):
     data = write_set(tmp_path / "set", spoken=False)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(MrlError, match=f"{message}.*which is not installed|pass --shots {message}"):
-        report_intent(model, data, tmp_path / "out", shots=(0, 1))
-    assert not calls["items"]
+        report_intent(two_dims, data, tmp_path / "out", shots=(0, 1))
+    assert encoded == {"speech": [], "text": []}
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_sets_and_options(model, tmp_path, calls, compiled):
+def test_bad_sets_and_options(two_dims, tmp_path, encoded):
     data = write_set(tmp_path / "set", spoken=False)
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows = json_lines(data)
 
     def refused(message, lines=rows, **options):
         table = tmp_path / "bad.jsonl"
         table.write_text("".join(json.dumps(line) + "\n" for line in lines))
         with pytest.raises(MrlError, match=message):
-            report_intent(model, table, tmp_path / "out", **{"shots": (0,), **options})
+            report_intent(two_dims, table, tmp_path / "out", **{"shots": (0,), **options})
 
     refused("'ba_ba' has 3 training examples, fewer than 16 shots .3 of 3", shots=(0, 1, 16))
     refused("has no example of the split 'test', only of train", lines=rows[:9])
@@ -376,12 +357,12 @@ def test_bad_sets_and_options(model, tmp_path, calls, compiled):
     refused("has no place for the label", label_format="about")
     refused("--seeds: 0, expected 1 or more", seeds=0)
     mixed = write_set(tmp_path / "mixed", spoken=True, each=2)
-    lines = [json.loads(line) for line in mixed.read_text().splitlines()]
+    lines = json_lines(mixed)
     del lines[0]["audio"]
     mixed.write_text(
         "".join(json.dumps(x) + "\n" for x in [{**lines[0], "text": "ba"}, *lines[1:]])
     )
     with pytest.raises(MrlError, match="5 of 6 examples are spoken, and the others only written"):
-        report_intent(model, mixed, tmp_path / "out", shots=(0,))
-    assert not calls["items"]
+        report_intent(two_dims, mixed, tmp_path / "out", shots=(0,))
+    assert encoded == {"speech": [], "text": []}
     assert not (tmp_path / "out").exists()

@@ -1,11 +1,11 @@
-"""Robustness: pure pieces on made vectors, and the report from end to end on a random head."""
+"""Robustness: the parts on made vectors, and the report from end to end on a random head."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_run
+from eval_reports import json_lines, names_in, report_robustness
 
 import mrl_jax
 from mrl_jax.core.errors import MrlError
@@ -24,9 +24,12 @@ from mrl_jax.evaluation.robustness.measure import (
     degrade_all,
     measure_robustness,
 )
-from mrl_jax.evaluation.robustness.report import report_robustness, run_robustness
+from mrl_jax.evaluation.robustness.report import run_robustness
 from mrl_jax.evaluation.scoring import Judgements, evaluate_retrieval
 from mrl_jax.inference.encoder import Encoder
+from mrl_jax.metrics.intervals import Clusters
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
 
 RATE = tiny_run.RATE
 FEW = (
@@ -42,20 +45,9 @@ FEW = (
 )
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("robust")
-    return tiny_run.make_model(root, dims=(32, 8), prompts={"": ""})
-
-
-@pytest.fixture(scope="module")
-def embedder(model):
-    return mrl_jax.Embedder.load(model)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return tiny_run.make_retrieval_set(tmp_path_factory.mktemp("set"), queries=6)
+@pytest.fixture
+def embedder(two_dims, compiled):
+    return mrl_jax.Embedder.load(two_dims)
 
 
 CLIPS = [tiny_run.clip_of((i % 5, (i + 2) % 5), i) for i in range(5)]
@@ -90,7 +82,7 @@ def test_babble_is_of_those_who_ask_for_something_else():
         return degrade_all(clips, names, condition, sample_rate=RATE, apart=apart)[0]
 
     same = [worse(clip, ["x", "y", "x"]) for clip in (CLIPS[2], CLIPS[3])]
-    np.testing.assert_array_equal(*same)
+    np.testing.assert_array_equal(same[0], same[1])
     apart = [worse(clip, ["x", "y", "z"]) for clip in (CLIPS[2], CLIPS[3])]
     assert np.abs(apart[0] - apart[1]).max() > 1e-3
     with pytest.raises(MrlError, match="babble takes at least one other clip"):
@@ -127,7 +119,8 @@ def made(seed: int = 0, queries: int = 40, documents: int = 30, width: int = 16)
 
 def test_every_dim_and_condition_from_one_encoding_each():
     asked, held, judgements, answers = made()
-    results = measure_robustness(asked, held, judgements, dims=[16, 4], clusters=answers.tolist())
+    clusters = Clusters(texts=answers.tolist())
+    results = measure_robustness(asked, held, judgements, clusters, dims=[16, 4])
     assert [(r.condition, r.dim) for r in results] == [(c, d) for c in FEW for d in (16, 4)]
     for result in results:
         (alone,) = evaluate_retrieval(asked[result.condition], held, judgements, dims=[result.dim])
@@ -147,43 +140,33 @@ def test_every_dim_and_condition_from_one_encoding_each():
     white = next(r for r in records if r.setting.get("snr_db") == 0.0)
     assert white.setting == {"condition": "white", "snr_db": 0.0, "seed": 3}
     assert (white.metric, white.dim, white.n) == ("ndcg@10", 16, 40)
-    table = robustness_table(results).splitlines()
+    table = str(robustness_table(results)).splitlines()
     assert table[0] == "| condition | first 16 | first 4 |"
     assert len(table) == 2 + len(FEW)
     assert table[2].startswith(f"| clean | {first.interval.mean:.4f} [{first.interval.low:.4f}, ")
 
 
-def test_pictures_are_drawn(tmp_path):
+def test_figures_are_drawn(tmp_path):
     asked, held, judgements, _ = made()
-    results = measure_robustness(asked, held, judgements, dims=[16, 4])
+    clusters = Clusters(texts=judgements.query_ids)
+    results = measure_robustness(asked, held, judgements, clusters, dims=[16, 4])
     plot_snr(tmp_path / "snr.png", results, chance=0.1)
     plot_conditions(tmp_path / "conditions.png", results, chance=0.1)
     for name in ("snr.png", "conditions.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_report_from_end_to_end(model, embedder, data, tmp_path, monkeypatch):
-    calls = {"speech": 0, "text": 0}
-    for name in calls:
-        plain = getattr(Encoder, name)
-
-        def counted(self, *args, _plain=plain, _name=name, **rest):
-            calls[_name] += 1
-            return _plain(self, *args, **rest)
-
-        monkeypatch.setattr(Encoder, name, counted)
-    loaded = {model: embedder}  # It is compiled once.
-    monkeypatch.setattr(mrl_jax.Embedder, "load", lambda folder: loaded[folder])
+def test_a_report_from_end_to_end(two_dims, six_queries, embedder, tmp_path, encoded):
     out = tmp_path / "report"
-    table = report_robustness(model, data, out, conditions=FEW)
-    assert calls == {"speech": len(FEW), "text": 1}
-    assert sorted(path.name for path in out.iterdir()) == [
+    table = report_robustness(two_dims, six_queries, out, conditions=FEW)
+    assert {kind: len(calls) for kind, calls in encoded.items()} == {"speech": len(FEW), "text": 1}
+    assert names_in(out) == {
         "conditions.png",
         "report.html",
         "report.md",
         "results.jsonl",
         "snr.png",
-    ]
+    }
     report = (out / "report.md").read_text("utf-8")
     assert table in report
     assert "the same 6 spoken queries" in report
@@ -195,7 +178,7 @@ def test_a_report_from_end_to_end(model, embedder, data, tmp_path, monkeypatch):
         for record in records
         if record.setting.get("condition") == "clean" and record.metric == "ndcg@10"
     }
-    found = read_retrieval_set(data)
+    found = read_retrieval_set(six_queries)
     clips = [(tiny_run.clip_of(((7 * i) % 25 // 5, (7 * i) % 5), 1000 + i), RATE) for i in range(6)]
     vectors = embedder.embed_speech(clips)
     documents = embedder.embed_text([d.text for d in found.corpus])
@@ -207,18 +190,18 @@ def test_a_report_from_end_to_end(model, embedder, data, tmp_path, monkeypatch):
     # Loud noise is another input: something changed in at least one condition.
     changes = [r.value for r in records if r.metric.endswith("against clean")]
     assert any(changes)
-    rows = [json.loads(line) for line in (out / "results.jsonl").read_text("utf-8").splitlines()]
-    assert {row["data"] for row in rows} == {str(data)}
+    rows = json_lines(out / "results.jsonl")
+    assert {row["data"] for row in rows} == {str(six_queries)}
     assert len({row["data_digest"] for row in rows}) == 1
     with pytest.raises(MrlError, match="exists already"):
-        report_robustness(model, data, out, conditions=FEW[:1])
-    table = report_robustness(model, data, out, conditions=FEW[:1], overwrite=True)
+        report_robustness(two_dims, six_queries, out, conditions=FEW[:1])
+    table = report_robustness(two_dims, six_queries, out, conditions=FEW[:1], overwrite=True)
     assert len(table.splitlines()) == 3
     assert not (out / "snr.png").exists()
 
 
-def test_the_order_of_the_set_changes_nothing(embedder, data):
-    found = read_retrieval_set(data)
+def test_the_order_of_the_set_changes_nothing(embedder, six_queries):
+    found = read_retrieval_set(six_queries)
     turned = RetrievalSet(queries=found.queries[::-1], corpus=found.corpus, qrels=found.qrels)
     few = [condition for condition in FEW if condition.kind in ("babble", "white")]
     plain, back = (run_robustness(embedder, x, conditions=few)[0] for x in (found, turned))
@@ -251,29 +234,31 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_bad_sets(mistake, model, tmp_path):
+def test_bad_sets(mistake, two_dims, tmp_path):
     spoil, message = MISTAKES[mistake]
     folder = tiny_run.make_retrieval_set(tmp_path / "set", queries=2)
     spoil(folder)
     with pytest.raises(MrlError, match=message):
-        report_robustness(model, folder, tmp_path / "out", conditions=FEW[:2])
+        report_robustness(two_dims, folder, tmp_path / "out", conditions=FEW[:2])
     assert not (tmp_path / "out").exists()
 
 
-def test_babble_of_one_answer_is_refused_before_anything_is_heard(model, tmp_path, monkeypatch):
+def test_babble_of_one_answer_is_refused_before_anything_is_encoded(
+    two_dims, tmp_path, monkeypatch
+):
     folder = tiny_run.make_retrieval_set(tmp_path / "set", queries=3)
     rows = [f'{{"query-id": "q{i}", "corpus-id": "d0"}}\n' for i in range(3)]
     (folder / "qrels.jsonl").write_text("".join(rows))
-    report_robustness(model, folder, tmp_path / "white", conditions=FEW[:1])
+    report_robustness(two_dims, folder, tmp_path / "white", conditions=FEW[:1])
     monkeypatch.setattr(Encoder, "text", None)
     babble = [condition for condition in FEW if condition.kind == "babble"]
     with pytest.raises(MrlError, match="all 3 queries ask for the same"):
-        report_robustness(model, folder, tmp_path / "babble", conditions=babble)
+        report_robustness(two_dims, folder, tmp_path / "babble", conditions=babble)
 
 
-def test_bad_names_and_dims(model, data, tmp_path):
+def test_bad_names_and_dims(two_dims, six_queries, tmp_path):
     with pytest.raises(MrlError, match="Did you mean `fleurs:wo-fr`"):
-        report_robustness(model, "fleur:wo-fr", tmp_path / "out")
+        report_robustness(two_dims, "fleur:wo-fr", tmp_path / "out")
     with pytest.raises(MrlError, match="the dimension 64 is not of this model, expected 1 to 32"):
-        report_robustness(model, data, tmp_path / "out", dims=[64])
+        report_robustness(two_dims, six_queries, tmp_path / "out", dims=[64])
     assert not (tmp_path / "out").exists()

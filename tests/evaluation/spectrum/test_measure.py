@@ -18,7 +18,7 @@ from mrl_jax.evaluation.spectrum.measure import (
     spectrum,
     views,
 )
-from mrl_jax.inference.search.exact import unit_prefix
+from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.rotation import (
     ROTATION_FILE,
     Rotation,
@@ -40,7 +40,7 @@ def made(queries=30, documents=40, width=16, seed=0):
     asked = held[answers] + 0.25 * rng.normal(size=(queries, width))
     ids, names = [f"d{i}" for i in range(documents)], [f"q{i}" for i in range(queries)]
     qrels = {name: {f"d{answer}": 1} for name, answer in zip(names, answers, strict=True)}
-    asked, held = (unit_prefix(x.astype(np.float32), None) for x in (asked, held))
+    asked, held = (truncate(x.astype(np.float32), None) for x in (asked, held))
     return asked, held, Judgements(names, ids, qrels)
 
 
@@ -168,11 +168,11 @@ def test_blocks_add_and_harm():
     asked, held, judgements = made(width=16)
     # A last block of noise, half as large as all the rest.
     rng = np.random.default_rng(3)
-    noisy = [
+    queries, documents = (
         np.concatenate((x, 0.25 * rng.normal(size=(len(x), 8)).astype(np.float32)), axis=1)
         for x in (asked, held)
-    ]
-    blocks = measure_blocks(*noisy, judgements, edges=[8, 16, 24])
+    )
+    blocks = measure_blocks(queries, documents, judgements, edges=[8, 16, 24])
     assert [block.name for block in blocks] == ["1-8", "9-16", "17-24"]
     for block in blocks:
         for values, keep in (
@@ -181,8 +181,8 @@ def test_blocks_add_and_harm():
             (block.full, np.arange(24)),
             (block.upto, np.arange(block.stop)),
         ):
-            cut = [x[:, keep] for x in noisy]
-            (one,) = evaluate_retrieval(*cut, judgements, dims=[len(keep)])
+            cut, held = queries[:, keep], documents[:, keep]
+            (one,) = evaluate_retrieval(cut, held, judgements, dims=[len(keep)])
             np.testing.assert_array_equal(values, one.per_query["ndcg@10"])
     assert not blocks[0].before.any()
     np.testing.assert_array_equal(blocks[2].before, blocks[1].upto)
@@ -191,7 +191,7 @@ def test_blocks_add_and_harm():
     assert block_edges(6) == (1, 2, 3, 4, 5, 6)
     assert block_edges(10, 4) == (2, 5, 7, 10)
     with pytest.raises(ValueError, match="end with 24"):
-        measure_blocks(*noisy, judgements, edges=[8, 16])
+        measure_blocks(queries, documents, judgements, edges=[8, 16])
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -199,16 +199,16 @@ def test_a_rotation_changes_prefixes_only(centred):
     asked, held, judgements = made()
     train = made(seed=0, queries=200, documents=200)[1]
     rotation = stored(fit_rotation(train, centred=centred), centred=centred)
-    turned = [apply_rotation(x, rotation) for x in (asked, held)]
+    turned = (apply_rotation(asked, rotation), apply_rotation(held, rotation))
     np.testing.assert_allclose(turned[0] @ turned[1].T, asked @ held.T, atol=2e-6)
-    short = [unit_prefix(x, 4) for x in (*turned, asked, held)]
+    short = [truncate(x, 4) for x in (*turned, asked, held)]
     assert np.abs(short[0] @ short[1].T - short[2] @ short[3].T).max() > 0.1
     energy = (turned[1] - (turned[1].mean(axis=0) if centred else 0)) ** 2
     plain = (held - (held.mean(axis=0) if centred else 0)) ** 2
     assert energy[:, :4].sum() / energy.sum() > plain[:, :4].sum() / plain.sum() + 0.2
     before, after = (
-        evaluate_retrieval(*pair, judgements, dims=[4])[0].means["ndcg@10"]
-        for pair in ((asked, held), turned)
+        evaluate_retrieval(queries, documents, judgements, dims=[4])[0].means["ndcg@10"]
+        for queries, documents in ((asked, held), turned)
     )
     assert after > before
     with pytest.raises(MrlError, match="for vectors of width 16, and these have 4"):

@@ -1,12 +1,14 @@
 """The spectrum report and the rotation from end to end, on a random head."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_run
+from eval_reports import json_lines, names_in, report_spectrum
 
 import mrl_jax
 from mrl_jax.core.cli import run_command
@@ -17,8 +19,6 @@ from mrl_jax.data.sets.retrieval_set import read_retrieval_set
 from mrl_jax.evaluation.report.records import read_records
 from mrl_jax.evaluation.scoring import Judgements, evaluate_retrieval
 from mrl_jax.evaluation.spectrum import fit_rotation as rotate
-from mrl_jax.evaluation.spectrum.report import report_spectrum
-from mrl_jax.inference.encoder import Encoder
 from mrl_jax.inference.search.rotation import (
     ROTATION_FILE,
     apply_rotation,
@@ -26,48 +26,31 @@ from mrl_jax.inference.search.rotation import (
     read_rotation,
 )
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("spectrum")
-    return tiny_run.make_model(root, dims=(32, 8), prompts={"": ""})
-
-
-@pytest.fixture(scope="module")
-def embedder(model):
-    return mrl_jax.Embedder.load(model)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return tiny_run.make_retrieval_set(tmp_path_factory.mktemp("set"), queries=6)
+pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
 
 
 @pytest.fixture
-def compiled(embedder, monkeypatch):
-    """Loading gives the one embedder that is compiled already."""
-    monkeypatch.setattr(mrl_jax.Embedder, "load", lambda folder: embedder)
+def model(two_dims, tmp_path) -> Path:
+    """A copy, which may be given a rotation."""
+    shutil.copytree(two_dims.parent, tmp_path / "models")
+    return tmp_path / "models" / two_dims.name
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    counts = {"speech": 0, "text": 0}
-    for name in counts:
-        plain = getattr(Encoder, name)
-
-        def counted(self, *args, _plain=plain, _name=name, **rest):
-            counts[_name] += 1
-            return _plain(self, *args, **rest)
-
-        monkeypatch.setattr(Encoder, name, counted)
-    return counts
+def embedder(two_dims, compiled):
+    return mrl_jax.Embedder.load(two_dims)
 
 
-def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, calls, compiled):
+def counts(encoded: dict[str, list]) -> dict[str, int]:
+    """How often the encoder was called."""
+    return {kind: len(calls) for kind, calls in encoded.items()}
+
+
+def test_a_report_with_and_without_a_rotation(model, embedder, six_queries, tmp_path, encoded):
     plain = tmp_path / "plain"
-    table = report_spectrum(model, data, plain, seeds=2)
-    assert calls == {"speech": 1, "text": 1}
-    assert sorted(path.name for path in plain.iterdir()) == [
+    table = report_spectrum(model, six_queries, plain, seeds=2)
+    assert counts(encoded) == {"speech": 1, "text": 1}
+    assert names_in(plain) == {
         "blocks.png",
         "report.html",
         "report.md",
@@ -75,7 +58,7 @@ def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, c
         "sizes.png",
         "spectra.jsonl",
         "spectra.png",
-    ]
+    }
     assert "rotated prefix" not in table
     assert table.splitlines()[0].startswith("| size | prefix | directions of documents |")
     assert [row.split()[1] for row in table.splitlines()[2:]] == ["1", "2", "4", "8", "16", "32"]
@@ -86,7 +69,7 @@ def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, c
         assert (plain / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in report
     records = read_records(plain / "results.jsonl")
-    found = read_retrieval_set(data)
+    found = read_retrieval_set(six_queries)
     documents = embedder.embed_text([d.text for d in found.corpus])
     singular = np.linalg.svd(documents - documents.mean(axis=0), compute_uv=False)
     (stable,) = (
@@ -99,18 +82,18 @@ def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, c
     assert sum(r.metric == "ndcg@10 of a block alone" for r in records) == 8
     prefixes = {r.dim: r.value for r in records if r.setting.get("kept") == "prefix"}
 
-    message = rotate.fit_model_rotation(model, data, fit="joint")
+    message = rotate.fit_model_rotation(model, six_queries, fit="joint")
     assert "the first 32 coordinates keep 100.0% of the energy as they are" in message
     rotation = read_rotation(model, head_digest=embedder.info.head_digest)
     assert rotation is not None
     assert rotation.data_digest == digest_retrieval_set(found)
     assert (rotation.rows, rotation.fitted_on) == (31, "joint")
     both = tmp_path / "both"
-    table = report_spectrum(model, data, both, seeds=2)
+    table = report_spectrum(model, six_queries, both, seeds=2)
     assert "| prefix | rotated prefix |" in table
     message = (both / "report.md").read_text("utf-8")
     assert "25 of this set's 25 documents were among what it was fitted on" in message
-    rows = [json.loads(line) for line in (both / "spectra.jsonl").read_text().splitlines()]
+    rows = json_lines(both / "spectra.jsonl")
     assert len(rows) == 2 * (6 + 25 + 31)
     kept = [row for row in rows if row["vectors"] == "text" and row["centred"]]
     np.testing.assert_allclose([row["singular_value"] for row in kept], singular, atol=1e-4)
@@ -118,12 +101,14 @@ def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, c
     np.testing.assert_allclose([row["cumulative_energy"] for row in kept], energy, atol=1e-5)
     records = read_records(both / "results.jsonl")
     clips = [query.audio for query in found.queries]
-    turned = [apply_rotation(x, rotation) for x in (embedder.embed_speech(clips), documents)]
+    turned = apply_rotation(embedder.embed_speech(clips), rotation)
     judgements = Judgements(
         [q.id for q in found.queries], [d.id for d in found.corpus], found.qrels
     )
     rotated = {r.dim: r.value for r in records if r.setting.get("kept") == "rotated prefix"}
-    for result in evaluate_retrieval(*turned, judgements, dims=[4, 32]):
+    for result in evaluate_retrieval(
+        turned, apply_rotation(documents, rotation), judgements, dims=[4, 32]
+    ):
         assert rotated[result.dim] == pytest.approx(result.means["ndcg@10"])
     assert rotated[32] == pytest.approx(prefixes[32])
     assert rotated != prefixes
@@ -131,35 +116,34 @@ def test_a_report_with_and_without_a_rotation(model, embedder, data, tmp_path, c
     assert gains == pytest.approx({dim: rotated[dim] - prefixes[dim] for dim in (8, 32)})
     assert "## The rotation (nDCG@10)" in (both / "report.md").read_text("utf-8")
     with pytest.raises(MrlError, match="exists already"):
-        report_spectrum(model, data, both)
+        report_spectrum(model, six_queries, both)
     # A model that was trained on has another head.
     path = model / ROTATION_FILE
     path.write_bytes(path.read_bytes().replace(rotation.head_digest.encode(), b"c" * 64))
-    with pytest.raises(MrlError, match=r"the rotation of another model.*mrl_jax\.rotate"):
-        report_spectrum(model, data, tmp_path / "none")
+    with pytest.raises(MrlError, match=r"the rotation of another model.*mrl-jax rotate"):
+        report_spectrum(model, six_queries, tmp_path / "none")
     assert not (tmp_path / "none").exists()
-    path.unlink()
 
 
-def test_written_queries(model, data, tmp_path, calls, compiled):
+def test_written_queries(model, tmp_path, encoded):
     folder = tiny_run.make_retrieval_set(tmp_path / "set", queries=4)
-    rows = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    rows = json_lines(folder / "queries.jsonl")
     written = [{"_id": row["_id"], "text": f"ba {tiny_run.WORDS[i]}"} for i, row in enumerate(rows)]
     (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
     report_spectrum(model, folder, tmp_path / "out", dims=[8], seeds=1)
-    assert calls == {"speech": 0, "text": 2}
+    assert counts(encoded) == {"speech": 0, "text": 2}
     assert "written queries, centred" in (tmp_path / "out" / "report.md").read_text("utf-8")
 
 
-def test_a_rotation_is_fitted_on_a_manifest(model, embedder, tmp_path, calls, compiled, capsys):
+def test_a_rotation_is_fitted_on_a_manifest(model, embedder, tmp_path, encoded, capsys):
     manifest = tiny_run.make_manifest(tmp_path / "train", examples=12)
     words = ["--model", str(model), "--data", str(manifest)]
     assert run_command(rotate.main, [*words, "--examples", "9"]) == 0
-    assert calls == {"speech": 0, "text": 1}
+    assert counts(encoded) == {"speech": 0, "text": 1}
     assert "fitted on 9 vectors (documents)" in capsys.readouterr().out
     rotation = read_rotation(model, head_digest=embedder.info.head_digest)
     assert rotation is not None
-    rows = [json.loads(line)["text"] for line in manifest.read_text().splitlines()]
+    rows = [row["text"] for row in json_lines(manifest)]
     chosen = [rows[place * 12 // 9] for place in range(9)]
     expected = fit_rotation(embedder.embed_text(chosen))
     # What they span is theirs; the directions that complete it are any.
@@ -167,7 +151,7 @@ def test_a_rotation_is_fitted_on_a_manifest(model, embedder, tmp_path, calls, co
     assert run_command(rotate.main, words) == 2
     assert "exists already. Pass --overwrite" in capsys.readouterr().err
     assert run_command(rotate.main, [*words, "--fit", "speech", "--uncentred", "--overwrite"]) == 0
-    assert calls == {"speech": 1, "text": 2}  # One text call was this test's own.
+    assert counts(encoded) == {"speech": 1, "text": 2}  # One text call was this test's own.
     again = read_rotation(model, head_digest=embedder.info.head_digest)
     assert again is not None
     assert (again.fitted_on, again.centred, again.rows) == ("speech", False, 12)
@@ -178,10 +162,9 @@ def test_a_rotation_is_fitted_on_a_manifest(model, embedder, tmp_path, calls, co
     ):
         assert run_command(rotate.main, [*words, "--overwrite", *wrong]) == 2
         assert message in capsys.readouterr().err
-    (model / ROTATION_FILE).unlink()
 
 
-def test_a_rotation_is_fitted_on_a_built_data_set(model, embedder, tmp_path, compiled):
+def test_a_rotation_is_fitted_on_a_built_data_set(model, embedder, tmp_path):
     manifest = tiny_run.make_manifest(tmp_path / "train", examples=7)
     build_dataset(manifest, tmp_path / "built", workers=1)
     rotate.fit_model_rotation(model, tmp_path / "built", fit="joint")
@@ -200,22 +183,21 @@ def test_a_rotation_is_fitted_on_a_built_data_set(model, embedder, tmp_path, com
         rotate.fit_model_rotation(model, tmp_path / "slow", fit="speech", overwrite=True)
     # Recordings do not count where only documents do.
     rotate.fit_model_rotation(model, tmp_path / "slow", overwrite=True)
-    (model / ROTATION_FILE).unlink()
 
 
-def test_bad_dims_and_sets(model, data, tmp_path, compiled):
+def test_bad_dims_and_sets(model, six_queries, tmp_path):
     with pytest.raises(MrlError, match="the dimension 64 is not of this model, expected 1 to 32"):
-        report_spectrum(model, data, tmp_path / "out", dims=[64])
+        report_spectrum(model, six_queries, tmp_path / "out", dims=[64])
     with pytest.raises(MrlError, match="would replace its own source"):
-        report_spectrum(model, data, model)
+        report_spectrum(model, six_queries, model)
     empty = tiny_run.make_retrieval_set(tmp_path / "empty", queries=2)
     (empty / "corpus.jsonl").write_text("")
     with pytest.raises(MrlError, match="table `corpus` is empty"):
         report_spectrum(model, empty, tmp_path / "out")
     with pytest.raises(MrlError, match="expected one of documents, speech, joint"):
-        rotate.fit_model_rotation(model, data, fit="words")
+        rotate.fit_model_rotation(model, six_queries, fit="words")
     assert not (tmp_path / "out").exists()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UserWarning, match="dim 4 is not among those trained: 32, 8"):
-            report_spectrum(model, data, tmp_path / "out", dims=[4])
+            report_spectrum(model, six_queries, tmp_path / "out", dims=[4])

@@ -1,7 +1,6 @@
 """What quality costs: the grid, the best of it, budgets, and the setting in the model's folder."""
 
 import dataclasses
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -9,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_run
+from eval_reports import evaluate, names_in, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mrl_jax
 from mrl_jax.checkpoints.models import read_model_info
-from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.report.records import read_records
 from mrl_jax.evaluation.scoring import Judgements, evaluate_retrieval
@@ -29,6 +28,8 @@ from mrl_jax.evaluation.tradeoff.measure import (
     parse_budget,
 )
 from mrl_jax.inference.search.config import SearchConfig, read_search_config, write_search_config
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
 
 RNG = np.random.default_rng(0)
 DOCUMENTS = RNG.normal(size=(60, 16)).astype(np.float32)
@@ -65,8 +66,8 @@ def test_pareto(rows):
 
 def test_the_grid_measured():
     results = measure(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4), corpus_size=90)
-    assert [r.setting for r in results] == grid((16, 4), tradeoff.usual_shortlist(60))
-    by = {dataclasses.replace(r.setting, shortlist=0): r for r in results}
+    assert [r.config for r in results] == grid((16, 4), tradeoff.usual_shortlist(60))
+    by = {dataclasses.replace(r.config, shortlist=0): r for r in results}
     assert len(by) == len(results) == 4 * (2 + 1 + 1)
     for dim, expected in zip(
         (16, 4), evaluate_retrieval(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4)), strict=True
@@ -82,14 +83,14 @@ def test_the_grid_measured():
     assert (projected.bytes, projected.flops) == (4, 2 * 4 * 90 + 2 * 16 * 4)
     funnel = by[SearchConfig(dim=16, prefix=4, precision="binary", shortlist=0)]
     assert funnel.bytes == 1 + 2
-    assert all(r.setting.shortlist == 10 for r in results)
+    assert all(r.config.shortlist == 10 for r in results)
 
 
 def test_a_longer_short_list_finds_more_and_works_more():
     def found(shortlist: int) -> Measured:
         results = measure(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4), shortlist=shortlist)
         wanted = SearchConfig(dim=16, prefix=4, shortlist=shortlist)
-        return next(r for r in results if r.setting == wanted)
+        return next(r for r in results if r.config == wanted)
 
     short, whole = found(10), found(60)
     assert short.recall < whole.recall == 1
@@ -140,7 +141,7 @@ def test_what_cannot_be_measured():
 
 def measured(ndcg: float, size: int, latency: float = 1.0) -> Measured:
     return Measured(
-        setting=SearchConfig(dim=size),
+        config=SearchConfig(dim=size),
         ndcg=np.asarray([ndcg]),
         recall=1.0,
         bytes=size,
@@ -179,9 +180,11 @@ def test_budgets_that_are_none(text, message):
         parse_budget(text)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_run.make_model(tmp_path_factory.mktemp("models"))
+@pytest.fixture
+def model(late_fusion, tmp_path) -> Path:
+    """A copy, which may be given a search config."""
+    shutil.copytree(late_fusion.parent, tmp_path / "models")
+    return tmp_path / "models" / late_fusion.name
 
 
 @pytest.fixture(scope="module")
@@ -189,33 +192,27 @@ def data(tmp_path_factory) -> Path:
     return tiny_run.make_retrieval_set(tmp_path_factory.mktemp("set"), queries=5)
 
 
-def evaluate(*words: object) -> int:
-    return run_command(importlib.import_module("eval").main, [str(word) for word in words])
-
-
-def test_eval_tradeoff_writes_a_report_and_the_setting(model, data, tmp_path, capsys):
+def test_eval_tradeoff_writes_a_report_and_the_search_config(model, data, tmp_path, capsys):
     out = tmp_path / "report"
     command = ("tradeoff", "--model", model, "--data", data, "--out", out, "--dims", "32,8")
     assert evaluate(*command, "--corpus-size", 40, "--budget", "bytes=8") == 0
     assert "Chosen for bytes=8" in capsys.readouterr().out
-    names = {path.name for path in out.iterdir()}
-    assert {"report.md", "report.html", "results.jsonl", "tradeoff.png"} <= names
+    assert {"report.md", "report.html", "results.jsonl", "tradeoff.png"} <= names_in(out)
     found = [r for r in read_records(out / "results.jsonl") if r.metric == "ndcg@10"]
     assert len(found) == 4 * 4
     bytes_of = [r for r in read_records(out / "results.jsonl") if r.metric == "bytes"]
     (chosen,) = [r for r in found if r.setting["chosen"]]
     within = [r.value for r, b in zip(found, bytes_of, strict=True) if b.value <= 8]
     assert chosen.value == max(within)
-    embedder = mrl_jax.Embedder.load(model, setting=True)
-    setting = embedder.setting
+    embedder = mrl_jax.Embedder.load(model, search_config=True)
+    setting = embedder.search_config
     assert setting is not None
     assert setting.precision == chosen.setting["precision"]
     vectors = embedder.embed_text(["ba ce", "di", "fo gu"])
     assert vectors.shape == (3, setting.width)
     assert embedder.quantize(vectors).search(vectors, 1).shape == (3, 1)
-    assert json.loads((model / "setting.json").read_text())["chosen"]["budget"] == "bytes=8"
-    assert evaluate(*command) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert json.loads((model / "search.json").read_text())["chosen"]["budget"] == "bytes=8"
+    assert "exists already" in refused(capsys, *command)
     other = (*command[:5], "--out", tmp_path / "other")
     for words, message in (
         (("--corpus-size", "24"), "the corpus size is 24, and the set has 25"),
@@ -227,29 +224,26 @@ def test_eval_tradeoff_writes_a_report_and_the_setting(model, data, tmp_path, ca
         (("--shortlist", "9"), "9, expected 10 or more"),
         (("--corpus-size", "999999999999"), "and this machine has"),
     ):
-        assert evaluate(*other, *words) == 2
-        assert message in capsys.readouterr().err
+        assert message in refused(capsys, *other, *words)
         assert not (tmp_path / "other").exists()
 
 
 def test_a_setting_is_of_one_head(model, tmp_path):
-    copy = tmp_path / "models"
-    shutil.copytree(model.parent, copy)
-    folder = copy / "model"
-    for path in folder.glob("setting*"):
+    folder = model
+    for path in folder.glob("search*"):
         path.unlink()
     with pytest.raises(MrlError, match=r"no such file.*eval\.py tradeoff"):
-        mrl_jax.Embedder.load(folder, setting=True)
+        mrl_jax.Embedder.load(folder, search_config=True)
     info = read_model_info(folder)
     plain = mrl_jax.Embedder.load(folder)
-    assert plain.setting is None
-    with pytest.raises(MrlError, match="no setting was loaded"):
+    assert plain.search_config is None
+    with pytest.raises(MrlError, match="no search config was loaded"):
         plain.quantize(DOCUMENTS)
     whole = plain.embed_text(["ba ce", "di", "fo gu fo"])
     directions = np.linalg.qr(np.random.default_rng(1).normal(size=(16, 4)))[0].astype(np.float32)
     setting = SearchConfig(dim=16, rank=4, precision="int8", shortlist=10)
     write_search_config(folder, info, setting, directions, {})
-    embedder = mrl_jax.Embedder.load(folder, setting=True)
+    embedder = mrl_jax.Embedder.load(folder, search_config=True)
     vectors = embedder.embed_text(["ba ce", "di", "fo gu fo"])
     expected = tradeoff.project(whole, 16, directions)
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
@@ -257,18 +251,18 @@ def test_a_setting_is_of_one_head(model, tmp_path):
     assert embedder.quantize(vectors).bytes_per_document == 4
     spoken = embedder.embed_speech([(tiny_run.clip_of((1, 3), 5), tiny_run.RATE)])
     assert spoken.shape == (1, 4)
-    (array,) = folder.glob("setting-*.npy")
+    (array,) = folder.glob("search-*.npy")
     kept = array.read_bytes()
     array.write_bytes(kept[:-1] + b"x")
-    with pytest.raises(MrlError, match="cannot be read as a setting"):
+    with pytest.raises(MrlError, match="cannot be read as a search config"):
         read_search_config(folder, info)
     array.write_bytes(kept)
     with pytest.raises(MrlError, match=f"another head.*{info.head_digest[:12]}.*0123456789ab"):
         read_search_config(folder, dataclasses.replace(info, head_digest="0123456789abcdef"))
     # Another choice leaves nothing of this one.
     write_search_config(folder, info, SearchConfig(dim=8), None, {})
-    assert {path.name for path in folder.glob("*setting*")} == {"setting.json"}
+    assert {path.name for path in folder.glob("*search*")} == {"search.json"}
     assert read_search_config(folder, info) == (SearchConfig(dim=8), None)
-    (folder / "setting.json").write_text("{")
-    with pytest.raises(MrlError, match="cannot be read as a setting"):
+    (folder / "search.json").write_text("{")
+    with pytest.raises(MrlError, match="cannot be read as a search config"):
         read_search_config(folder, info)

@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.inference.search import exact as module
-from mrl_jax.inference.search.exact import BLOCK, exact_scores, rank, rough_search, search
+from mrl_jax.inference.search.exact import (
+    BLOCK,
+    Sizes,
+    exact_scores,
+    exact_sums,
+    rank,
+    rough_search,
+    search,
+)
 from mrl_jax.inference.search.funnel import make_funnel
 from mrl_jax.inference.search.quantize import PRECISIONS
 
@@ -37,15 +44,15 @@ def test_it_is_a_stable_sort(chunk, k):
 # Few sizes, so that few shapes are compiled; blocks are left partly filled.
 @given(
     seed=st.integers(0, 2**32 - 1),
-    to_global=st.integers(1, 4),
+    largest=st.integers(1, 4),
     k=st.sampled_from([1, 5, 40]),
     chunk=st.sampled_from([1000, 2752]),
 )
 @settings(max_examples=40, deadline=None, derandomize=True)
-def test_ties_in_many_blocks_are_told_by_index(seed, to_global, k, chunk):
+def test_ties_in_many_blocks_are_ordered_by_index(seed, largest, k, chunk):
     rng = np.random.default_rng(seed)
-    queries = rng.integers(-to_global, to_global + 1, (4, 6)).astype(np.float32)
-    documents = rng.integers(-to_global, to_global + 1, (43 * BLOCK - 7, 6)).astype(np.float32)
+    queries = rng.integers(-largest, largest + 1, (4, 6)).astype(np.float32)
+    documents = rng.integers(-largest, largest + 1, (43 * BLOCK - 7, 6)).astype(np.float32)
     every = queries @ documents.T
     expected = np.argsort(-every, axis=1, kind="stable")[:, :k]
     found = rank(queries, documents, k, chunk=chunk)
@@ -64,20 +71,18 @@ def test_ties_in_many_blocks_are_told_by_index(seed, to_global, k, chunk):
     half=st.booleans(),
 )
 @settings(max_examples=40, deadline=None, derandomize=True)
-def test_a_look_in_bfloat16_changes_no_result(seed, noise, span, half):
+def test_a_pass_in_bfloat16_changes_no_result(seed, noise, span, half):
     """Documents as near to each other as bfloat16 sees, or nearer, or not at all."""
     rng = np.random.default_rng(seed)
     queries, kinds = unit(40, 16, seed % 1000), unit(60, 16, 7)
     documents = kinds[rng.integers(0, 60, 900)]
     documents += (noise * rng.normal(size=documents.shape)).astype(np.float32)
-    every = module._exact_sums(
+    every = exact_sums(
         np.broadcast_to(queries[:, None], (40, 900, 16)), np.broadcast_to(documents, (40, 900, 16))
     ).astype(np.float32)
     expected = np.argsort(-every, axis=1, kind="stable")[:, :10]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SPAN", span)
-        patch.setattr(module, "HALF", 1 if half else 99)
-        found = rank(queries, documents, 10, chunk=300)
+    sizes = Sizes(span=span, half=1 if half else 99)
+    found = rank(queries, documents, 10, chunk=300, sizes=sizes)
     np.testing.assert_array_equal(found.indices, expected)
     np.testing.assert_array_equal(found.scores, np.take_along_axis(every, expected, axis=1))
     last = found.scores[:, -1:]
@@ -85,28 +90,21 @@ def test_a_look_in_bfloat16_changes_no_result(seed, noise, span, half):
     np.testing.assert_array_equal(found.tied, tied)
 
 
-def test_a_doubt_is_settled_by_a_closer_look(monkeypatch):
-    looks = []
-    inner = module._candidates
-
-    def candidates(queries, *rest, half):
-        looks.append((len(queries), half))
-        return inner(queries, *rest, half=half)
-
-    monkeypatch.setattr(module, "_candidates", candidates)
-    monkeypatch.setattr(module, "_every_score", lambda *_: pytest.fail("every document scored"))
+def test_a_doubt_is_settled_by_a_second_pass():
+    passes = []
+    count = lambda precision, rows: passes.append((precision, rows))  # noqa: E731
     queries, documents = unit(40, 16), unit(900, 16, 1)
-    rank(queries, documents, 10)
+    rank(queries, documents, 10, on_pass=count)
     # The wide gaps of 16 coordinates leave few doubts, or none.
-    assert looks[0] == (40, True)
-    assert all(rows < 20 and not half for rows, half in looks[1:])
+    assert passes[0] == ("bfloat16", 40)
+    assert all(precision == "float32" and rows < 20 for precision, rows in passes[1:])
     # 900 documents about one direction: bfloat16 cannot tell them apart, float32 can.
-    looks.clear()
+    passes.clear()
     near = documents[:1] + np.float32(1e-3) * unit(900, 16, 2)
-    found = rank(queries, near, 10)
-    assert looks[0] == (40, True)
-    assert looks[1][0] > 20
-    assert not looks[1][1]
+    found = rank(queries, near, 10, on_pass=count)
+    assert [precision for precision, _ in passes] == ["bfloat16", "float32"]
+    assert passes[0][1] == 40
+    assert passes[1][1] > 20
     every = exact_scores(
         np.broadcast_to(queries[:, None], (40, 900, 16)), np.broadcast_to(near, (40, 900, 16))
     )
@@ -120,13 +118,13 @@ def test_there_are_ties_to_break():
     assert (52 - other != search(QUERIES, DOCUMENTS, 10)[1]).any()
 
 
-def test_no_chunk_batch_or_device_changes_a_result(monkeypatch):
+def test_no_chunk_batch_or_device_changes_a_result():
     queries, documents = unit(20, 24, 1), unit(3000, 24)
     documents[1::3] = documents[::3]  # Every third document is there twice.
     whole = rank(queries, documents, 10, devices=jax.local_devices()[:1])
     alone = [rank(queries[i : i + 1], documents, 10, chunk=1500) for i in range(20)]
-    monkeypatch.setattr(module, "ROWS", 7)
-    split = rank(queries, documents, 10, chunk=170, devices=jax.local_devices())
+    devices = jax.local_devices()
+    split = rank(queries, documents, 10, chunk=170, devices=devices, sizes=Sizes(queries=7))
     assert len(jax.local_devices()) == 2
     for name in ("scores", "indices", "tied"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(split, name))
@@ -182,11 +180,11 @@ def test_vectors_that_are_not_finite_are_named(value):
 def test_a_score_does_not_depend_on_how_its_vectors_lie(width):
     rng = np.random.default_rng(width)
     queries, documents = (rng.normal(size=(n, width)).astype(np.float32) for n in (20, 30))
-    to_global = np.broadcast_to(queries[:, None], (20, 30, width))
+    repeated = np.broadcast_to(queries[:, None], (20, 30, width))
     # The sums themselves, before they are rounded to what is compared.
-    found = np.broadcast_to(documents, to_global.shape)
-    together = module._exact_sums(to_global, found)
+    every = np.broadcast_to(documents, repeated.shape)
+    together = exact_sums(repeated, every)
     apart = [[np.sum(q.astype(np.float64) * d) for d in documents] for q in queries]
     np.testing.assert_array_equal(together, apart)
-    careless = (to_global.astype(np.float64) * found).sum(axis=-1)
+    careless = (repeated.astype(np.float64) * every).sum(axis=-1)
     assert (careless != together).any()

@@ -12,8 +12,8 @@ from mrl_jax.inference.search.quantize import Int8Store, to_binary, to_int8
 
 
 def unit(rows: int, width: int, seed: int = 0) -> np.ndarray:
-    to_global = np.linspace(1, 0.2, width)
-    vectors = np.random.default_rng(seed).normal(size=(rows, width)) * to_global + 0.3
+    spread = np.linspace(1, 0.2, width)
+    vectors = np.random.default_rng(seed).normal(size=(rows, width)) * spread + 0.3
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -39,9 +39,8 @@ def test_int8_is_within_half_a_step(seed, scale):
 
 
 @pytest.mark.parametrize("chunk", [70, 1000])
-def test_int8_search_is_that_of_the_decoded_vectors(monkeypatch, chunk):
-    monkeypatch.setattr(quantize, "CHUNK", chunk)
-    store = to_int8(DOCUMENTS)
+def test_int8_search_is_that_of_the_decoded_vectors(chunk):
+    store = to_int8(DOCUMENTS, chunk=chunk)
     assert store.bytes_per_document == 24 == store.codes.nbytes / 300
     every = QUERIES.astype(np.float64) @ store.decode().T.astype(np.float64)
     np.testing.assert_array_equal(store.scan(QUERIES, 10), sorted_places(every, 10))
@@ -54,9 +53,8 @@ def test_int8_search_is_that_of_the_decoded_vectors(monkeypatch, chunk):
 
 @pytest.mark.parametrize("chunk", [70, 1000])
 @pytest.mark.parametrize("precision", ["fp32", "int8", "binary"])
-def test_a_shortlist_holds_what_a_scan_finds(monkeypatch, chunk, precision):
-    monkeypatch.setattr(quantize, "CHUNK", chunk)
-    store, _ = quantize.stores(DOCUMENTS, precision)
+def test_a_shortlist_holds_what_a_scan_finds(chunk, precision):
+    store, _ = quantize.stores(DOCUMENTS, precision, chunk=chunk)
     short, found = store.shortlist(QUERIES, 40), store.scan(QUERIES, 40)
     assert short.shape == (6, 40)
     np.testing.assert_array_equal(np.sort(short, axis=1), np.sort(found, axis=1))
@@ -74,8 +72,8 @@ def test_signs_and_their_distances(width):
     queries, documents = unit(4, width, 2) - 0.1, unit(150, width, 3) - 0.1
     store = to_binary(documents)
     assert store.bytes_per_document == -(-width // 8) == store.bits.nbytes / 150
-    signs, asked = documents > 0, queries > 0
-    distances = (signs[None] != asked[:, None]).sum(axis=2)
+    signs, query_signs = documents > 0, queries > 0
+    distances = (signs[None] != query_signs[:, None]).sum(axis=2)
     for query, expected in zip(queries, distances, strict=True):
         np.testing.assert_array_equal(store.distances(query), expected)
     # Distances are few, so most of them are tied.
@@ -158,7 +156,7 @@ def test_what_cannot_be_stored():
             make_funnel(spoilt, precision)
     with pytest.raises(MrlError, match="nothing to quantise"):
         to_int8(DOCUMENTS[:0])
-    with pytest.raises(MrlError, match="is not shorter than the 24"):
+    with pytest.raises(MrlError, match="is not shorter than the whole vector of 24"):
         make_funnel(DOCUMENTS, prefix=24)
     with pytest.raises(MrlError, match="the short list is 0"):
         make_funnel(DOCUMENTS, shortlist=0)

@@ -1,4 +1,4 @@
-"""A head that begins at what the recogniser hears, against scikit-learn and numpy."""
+"""A head's initial weights from a CTC layer, against scikit-learn and numpy."""
 
 import dataclasses
 
@@ -109,6 +109,7 @@ def test_tokens_of_a_started_head_are_the_regression(towers):
     heard = recogniser(batch.samples, batch.lengths)
     logits = np.asarray(heard.logits, np.float64)
     shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    assert recogniser.vocabulary is not None
     vectors, rest = character_vectors(
         recogniser.vocabulary, tokenizer, np.asarray(model.text.embed_tokens.embedding[...])
     )

@@ -14,7 +14,9 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from flax import nnx
 from repository import ROOT
+from tiny_run import losses
 
 import mrl_jax
 from mrl_jax.checkpoints.towers import TOWER_FILE, read_checked_weights, read_info
@@ -60,23 +62,12 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def one_device():
-    return Devices("pmap", jax.devices()[:1])
-
-
-@pytest.fixture(scope="module")
 def finished(world, one_device):
     """An uninterrupted run, and what it said."""
     said: list[str] = []
     workdir = world.folder / "finished"
     run = train(world.load(), workdir, devices=one_device, log=said.append)
     return workdir, run, said
-
-
-def losses(workdir: Path) -> list[float]:
-    rows = [row for row in read_metrics(workdir / "metrics.jsonl") if row["kind"] == "train"]
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    return [row["loss"] for row in rows]
 
 
 def test_a_run_leaves_metrics_checkpoints_and_a_model(world, finished):
@@ -91,7 +82,7 @@ def test_a_run_leaves_metrics_checkpoints_and_a_model(world, finished):
     train_row = read_metrics(workdir / "metrics.jsonl")[0]
     assert {"loss/32", "gradient_norm", "learning_rate", "pairs_per_second"} <= set(train_row)
     best = max(validations, key=lambda row: row["ndcg@10"])
-    assert run.model.scores["ndcg@10"] == best["ndcg@10"]
+    assert run.info.scores["ndcg@10"] == best["ndcg@10"]
     assert "trained of" in said[0]
     assert "12 steps of 8" in said[0]
     with RunCheckpoints(workdir / "checkpoints") as checkpoints:
@@ -122,6 +113,7 @@ def test_only_the_head_moves(world, finished):
     # The towers on disk are checked against their digests, those in memory against the disk.
     model = mrl_jax.Embedder.load(workdir).model
     for folder, tower in ((world.speech, model.speech), (world.text, model.text)):
+        assert isinstance(tower, nnx.Module)
         stored = read_checked_weights(folder, read_info(folder))["encoder"]
         for path, leaf in param_tree.flat_weights(tower).items():
             assert np.array_equal(np.asarray(leaf.get_value()), stored[path]), path
@@ -135,7 +127,7 @@ def test_the_exported_model_scores_as_the_trained_state(world, finished):
     widest = measured.results[0]
     assert widest.dim == 32
     # Its weights have the head's fixed factors multiplied in, so to rounding only.
-    assert widest.means["ndcg@10"] == pytest.approx(run.model.scores["ndcg@10"], abs=1e-6)
+    assert widest.means["ndcg@10"] == pytest.approx(run.info.scores["ndcg@10"], abs=1e-6)
     factors = json.loads((workdir / "calibration.json").read_text())
     assert abs(factors["token_scale"] - 1) > 1e-3
 
@@ -146,7 +138,7 @@ def test_a_finished_run_is_not_run_again(world, finished, one_device):
     again = train(world.load(), workdir, devices=one_device, log=said.append)
     assert again.summary.step == 12
     assert losses(workdir) == before
-    assert again.model == run.model
+    assert again.info == run.info
     assert any("resumed from step 12" in line for line in said)
 
 
@@ -182,7 +174,7 @@ def test_two_runs_are_the_same_to_the_bit_and_another_seed_is_not(world, finishe
 def test_steps_compile_once_a_bucket(world, one_device):
     compiled: list[str] = []
 
-    def listen(event: str, seconds: float, **details: object) -> None:
+    def listen(event: str, duration_secs: float, **details: str | int) -> None:
         if event.endswith("backend_compile_duration"):
             compiled.append(str(details.get("fun_name")))
 
@@ -212,25 +204,13 @@ def test_another_device_count_resumes(world, finished):
 
 def run_until(config: ExperimentConfig, workdir: Path, step: int) -> None:
     """Train, and be stopped by SIGTERM right after `step`."""
-    path = workdir / "metrics.jsonl"
-    from mrl_jax.training import loop
-
-    class Stopping(loop.MetricsLog):
-        def write(self, kind, number, values):
-            super().write(kind, number, values)
-            if number >= step:
-                signal.raise_signal(signal.SIGTERM)
-
-    original, loop.MetricsLog = loop.MetricsLog, Stopping
-    try:
-        said: list[str] = []
+    said: list[str] = []
+    with tiny_run.sigterm_after(step):
         one = Devices("pmap", jax.devices()[:1])
         run = train(config, workdir, devices=one, log=said.append)
-    finally:
-        loop.MetricsLog = original
     assert not run.summary.finished
-    assert run.model is None
-    assert path.is_file()
+    assert run.info is None
+    assert (workdir / "metrics.jsonl").is_file()
     assert "stopped by SIGTERM" in said[-1]
 
 
@@ -396,12 +376,12 @@ def test_a_run_of_another_model_is_refused(world, finished, one_device, tmp_path
 
 
 def test_a_head_that_starts_at_the_transcript(world, tmp_path, one_device):
-    changes = ("model.start=ctc", "train.steps=1", "optim.learning_rate=1e-12")
+    changes = ("model.head_init=ctc", "train.steps=1", "optim.learning_rate=1e-12")
     train(world.load(*changes), tmp_path / "run", devices=one_device, log=lambda _: None)
     kernel = tiny_run.exported_head(tmp_path / "run")["head.frame_downsample.kernel"]
     np.testing.assert_allclose(kernel, np.broadcast_to(np.eye(32), (2, 32, 32)), atol=1e-5)
-    with pytest.raises(MrlError, match=r"model\.start is 'ctx', expected one of random, ctc"):
-        world.load("model.start=ctx")
+    with pytest.raises(MrlError, match=r"model\.head_init is 'ctx', expected one of random, ctc"):
+        world.load("model.head_init=ctx")
 
 
 def test_every_config_builds():
@@ -452,14 +432,15 @@ def test_a_dual_encoder_trains_resumes_and_is_exported(world, one_device, tmp_pa
     run_until(config, tmp_path, 7)
     run = train(config, tmp_path, devices=one_device, log=said.append)
     assert any("resumed from step" in line for line in said)
-    assert run.model.kind == "dual_encoder"
+    assert run.info is not None
+    assert run.info.kind == "dual_encoder"
     values = losses(tmp_path)
     assert np.mean(values[-4:]) < np.mean(values[:4])
     embedder = mrl_jax.Embedder.load(tmp_path)
     assert embedder.model.separate_dims == (32, 16, 8)
     measured = run_retrieval(embedder, read_retrieval_set(world.validation))
     # Its weights have the head's fixed factors multiplied in, so to rounding only.
-    score = run.model.scores["ndcg@10"]
+    score = run.info.scores["ndcg@10"]
     assert measured.results[0].means["ndcg@10"] == pytest.approx(score, abs=1e-6)
     factors = json.loads((tmp_path / "calibration.json").read_text())
     assert list(factors) == ["layer_scale"]

@@ -9,6 +9,7 @@ from tiny_fusion import DIMS, tiny_batch, tiny_model
 
 from mrl_jax.losses.config import LossConfig
 from mrl_jax.nn.param_tree import Split, flatten, split
+from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.optim import TEMPERATURE_RANGE, OptimConfig, make_optimizer
 from mrl_jax.training.state import init_state, trained_leaves
@@ -28,10 +29,10 @@ def run():
     place = Devices("pmap")
     state = place.replicate(init_state(parts.trained, optimizer))
     frozen = place.replicate(parts.frozen)
-    step = place.compile_step(parts.rebuild, optimizer, LOSS)
+    step = place.compile(make_train_step(parts.rebuild, optimizer, LOSS, axis_name=place.axis_name))
     compiled = []
 
-    def listen(event, seconds, **_):
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if "backend_compile" in event:
             compiled[-1] += 1
 

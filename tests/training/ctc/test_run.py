@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import importlib
 import json
-import signal
 from pathlib import Path
 
 import jax
@@ -14,12 +13,14 @@ import pytest
 import tiny_run
 from flax import nnx
 from tiny_ctc import TINY, make_config
+from tiny_run import losses
 
 from mrl_jax.checkpoints.new_towers import save_speech_tower
 from mrl_jax.checkpoints.towers import load_hubert_ctc, read_checked_weights, read_info
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.ctc import CtcBatchConfig, CtcSource, MaskConfig, mask_clip
 from mrl_jax.inference.asr import unspelled
 from mrl_jax.models.ctc import CtcVocabulary
@@ -27,10 +28,9 @@ from mrl_jax.models.init import initial_recogniser
 from mrl_jax.nn import param_tree
 from mrl_jax.training.ctc.config import CtcExperiment
 from mrl_jax.training.ctc.run import train_recogniser
-from mrl_jax.training.ctc.step import kernels, make_ctc_step
+from mrl_jax.training.ctc.step import make_ctc_step
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.metrics_log import read_metrics
-from mrl_jax.training.optim import OptimConfig, make_optimizer
+from mrl_jax.training.optim import OptimConfig, decay_mask, make_optimizer
 from mrl_jax.training.state import init_state
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -58,11 +58,6 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def one_device():
-    return Devices("pmap", jax.devices()[:1])
-
-
-@pytest.fixture(scope="module")
 def finished(world, one_device):
     said: list[str] = []
     workdir = world.folder / "finished"
@@ -71,12 +66,6 @@ def finished(world, one_device):
         train_recogniser(world.load(), workdir, devices=one_device, log=said.append),
         said,
     )
-
-
-def losses(workdir: Path) -> list[float]:
-    rows = [row for row in read_metrics(workdir / "metrics.jsonl") if row["kind"] == "train"]
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    return [row["loss"] for row in rows]
 
 
 def stored(folder: Path) -> dict[str, np.ndarray]:
@@ -88,39 +77,33 @@ def test_a_run_leaves_metrics_and_a_tower(world, finished):
     workdir, run, said = finished
     assert run.finished
     assert len(losses(workdir)) == 6
-    assert run.tower == workdir / "tower"
+    assert run.folder == workdir / "tower"
     # The characters of the data, after the blank and the delimiter.
     assert run.info.vocabulary.tokens == ("<pad>", "|", *sorted(set(SPOKEN) - {" "}))
     assert "24 clips, 12 tokens, 6 steps of 8" in said[-2]
-    model = load_hubert_ctc(run.tower)
+    model = load_hubert_ctc(run.folder)
     assert model.lm_head.kernel.shape[-1] == 12
-    before, after = stored(world.speech), stored(run.tower)
-    moved = {path for path in after if not np.array_equal(after[path], before.get(path))}
+    before, after = stored(world.speech), stored(run.folder)
+    moved = {
+        path
+        for path in after
+        if path not in before or not np.array_equal(after[path], before[path])
+    }
     frozen = {path for path in after if ".feature_encoder." in path}
     assert frozen
     assert moved == set(after) - frozen
 
 
 def test_stopped_by_sigterm_it_goes_on_to_the_same(world, finished, one_device):
-    from mrl_jax.training import loop
-
-    class Stopping(loop.MetricsLog):
-        def write(self, kind, number, values):
-            super().write(kind, number, values)
-            if number >= 2:
-                signal.raise_signal(signal.SIGTERM)
-
-    workdir, original = world.folder / "stopped", loop.MetricsLog
-    loop.MetricsLog = Stopping
-    try:
+    workdir = world.folder / "stopped"
+    with tiny_run.sigterm_after(2):
         run = train_recogniser(world.load(), workdir, devices=one_device, log=lambda _: None)
-    finally:
-        loop.MetricsLog = original
     assert not run.finished
-    assert run.tower is None
+    assert run.folder is None
     said: list[str] = []
     again = train_recogniser(world.load(), workdir, devices=one_device, log=said.append)
     assert again.finished
+    assert again.info is not None
     assert any("resumed from step" in line for line in said)
     assert losses(workdir) == losses(finished[0])
     assert again.info.digest == finished[1].info.digest
@@ -163,15 +146,21 @@ def test_it_learns_from_random_weights(world, one_device, tmp_path):
 
 
 def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_path):
-    changes = ["model.vocabulary=tower", f"model.speech_tower={finished[1].tower}", "train.steps=1"]
+    changes = [
+        "model.vocabulary=tower",
+        f"model.speech_tower={finished[1].folder}",
+        "train.steps=1",
+    ]
     run = train_recogniser(
-        world.load(*changes, "optim.learning_rate=1e-9"),
+        world.load(*changes, "train.steps=1", "optim.learning_rate=1e-9"),
         tmp_path / "run",
         devices=one_device,
         log=lambda _: None,
     )
+    assert run.info is not None
+    assert run.folder is not None
     assert run.info.vocabulary == finished[1].info.vocabulary
-    before, after = stored(finished[1].tower), stored(run.tower)
+    before, after = stored(finished[1].folder), stored(run.folder)
     np.testing.assert_allclose(after["lm_head.kernel"], before["lm_head.kernel"], atol=1e-6)
 
 
@@ -179,7 +168,7 @@ def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_pat
     ("changes", "message"),
     [
         (["model.vocabulary=tower"], "the vocabulary has no 'b', 'c', 'd', 'e'"),
-        (["train.fsdp=2"], "train.fsdp is 2, and shares out frozen weights"),
+        (["train.fsdp=2"], "train.fsdp is 2, which shards frozen weights"),
         (["data.transcripts=transcript"], "24 of 24 recordings have no transcript"),
         (["data.train={empty}"], "24 recordings have an empty text, the first is 'e0'"),
         (["data.train=nowhere.jsonl"], "nowhere.jsonl"),
@@ -216,7 +205,7 @@ def tiny_step(parts: int, axis: str | None = None):
     """(state, frozen, step) of a small recogniser."""
     model = initial_recogniser(TINY, VOCABULARY, 0)
     split = param_tree.split(model)
-    optimizer = make_optimizer(OptimConfig(), 4, decayed=kernels)
+    optimizer = make_optimizer(OptimConfig(), 4)
     step = make_ctc_step(
         split.rebuild, optimizer, blank=0, accumulation_steps=parts, axis_name=axis
     )
@@ -236,7 +225,7 @@ def some_batch():
         counts,
         CtcBatchConfig(batch_size=8, num_buckets=1),
         seed=0,
-        prepare=lambda clip: clip,
+        transform=ClipTransform(),
     )
     return source[0]
 
@@ -265,7 +254,7 @@ def test_parts_and_devices_give_the_gradient_of_the_whole_batch():
 
 def test_decay_is_for_kernels():
     state, _, _ = tiny_step(1)
-    chosen = param_tree.flatten(kernels(state.trained))
+    chosen = param_tree.flatten(decay_mask(state.trained))
     assert chosen["lm_head.kernel"]
     assert not chosen["lm_head.bias"]
     assert not any(chosen[path] for path in chosen if path.endswith(("bias", "scale")))
@@ -314,6 +303,9 @@ def test_a_tower_of_capitals_is_spelled_in_capitals(world, one_device, tmp_path)
         devices=one_device,
         log=lambda _: None,
     )
+    assert run.info is not None
+    assert run.info.vocabulary is not None
+    assert run.folder is not None
     assert run.info.vocabulary.tokens == tokens
-    assert isinstance(load_hubert_ctc(run.tower), nnx.Module)
+    assert isinstance(load_hubert_ctc(run.folder), nnx.Module)
     assert jnp.isfinite(jnp.asarray(losses(tmp_path / "run"))).all()

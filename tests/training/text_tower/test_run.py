@@ -38,7 +38,7 @@ from mrl_jax.nn import param_tree
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.grad_cache import cached_value_and_grad, rows_of
 from mrl_jax.training.metrics_log import read_metrics
-from mrl_jax.training.optim import OptimConfig, kernels_by_name, make_optimizer
+from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import init_state
 from mrl_jax.training.text_tower.config import TextStageExperiment
 from mrl_jax.training.text_tower.run import train_text
@@ -180,7 +180,6 @@ def test_bfloat16_weights_have_a_float32_master(tiny):
         optimizer = make_optimizer(
             OptimConfig(name=name, learning_rate=1e-4, warmup_fraction=0.0, weight_decay=0.1),
             10,
-            decayed=kernels_by_name,
         )
         state = init_state(param_tree.split(tower).trained, optimizer)
         step = make_text_step(
@@ -274,11 +273,6 @@ def load(world, *changes):
 
 
 @pytest.fixture(scope="module")
-def one_device():
-    return Devices("pmap", jax.devices()[:1])
-
-
-@pytest.fixture(scope="module")
 def finished(world, one_device):
     said = []
     run = train_text(load(world), world / "run", devices=one_device, log=said.append)
@@ -306,13 +300,13 @@ def test_a_run_learns_and_leaves_a_tower(finished, world):
 
 def test_the_export_is_a_sentence_transformers_folder(finished, tmp_path):
     run, _ = finished
-    export(run.tower, tmp_path / "out")
+    export(run.folder, tmp_path / "out")
     model = sentence_transformer(tmp_path / "out")
     asked, message = (list(side) for side in zip(*PAIRS, strict=True))
     theirs = model.encode(asked, prompt_name="find", convert_to_numpy=True)
     texts = [f"{PROMPT}\nQuery:{text}" for text in asked]
-    tokenizer = TextTokenizer(run.tower, max_tokens=64)
-    tower = mrl_jax.load_qwen3(run.tower)
+    tokenizer = TextTokenizer(run.folder, max_tokens=64)
+    tower = mrl_jax.load_qwen3(run.folder)
     ours = np.asarray(tower.embed(*pad_tokens(tokenizer.encode(texts))))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     long = np.asarray(tower.embed(*pad_tokens(tokenizer.encode([message[0] * 20]))))
@@ -327,14 +321,15 @@ def test_a_trained_tower_can_be_trained_on(finished, world, one_device, tmp_path
     run, _ = finished
     config = dataclasses.replace(
         load(world, "train.steps=2", "data.validation="),
-        model=dataclasses.replace(load(world).model, new=None, text_tower=str(run.tower)),
+        model=dataclasses.replace(load(world).model, new=None, text_tower=str(run.folder)),
     )
     config = override(config, ["model.dtype=bfloat16", "optim.name=adafactor"])
     again = train_text(config, tmp_path / "run", devices=one_device, log=lambda _: None)
     assert again.info is not None
+    assert again.folder is not None
     assert again.info.dtype == "bfloat16"
     tokenizer = "tokenizer.json"
-    assert (again.tower / tokenizer).read_bytes() == (run.tower / tokenizer).read_bytes()
+    assert (again.folder / tokenizer).read_bytes() == (run.folder / tokenizer).read_bytes()
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, monkeypatch, tmp_path):
@@ -354,6 +349,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
     said = []
     run = train_text(load(world), tmp_path / "run", devices=one_device, log=said.append)
     assert "resumed from step 8" in said
+    assert run.info is not None
     assert run.info.digest == whole.info.digest
     for change, message in (
         ("model.new.mlp_width=16", "the run began with a tower of other sizes"),
@@ -368,7 +364,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
     [
         (["data.train={root}/empty.jsonl"], "line 2: `query` is empty"),
         (["data.train={root}/column.jsonl"], "line 1: has no `document`"),
-        (["train.fsdp=2"], "train.fsdp is 2, and shares out frozen weights"),
+        (["train.fsdp=2"], "train.fsdp is 2, which shards frozen weights"),
         (["loss.dims=[64,8]"], "loss.dims has 64, expected 1 to 32"),
         (["data.batch.batch_size=32"], "there are 24 pairs of texts, expected at least the 32"),
         (["data.batch.batch_size=9"], "expected a multiple of"),
@@ -411,7 +407,7 @@ def test_wrong_input_is_one_line_and_status_2(world, changes, message, capsys, t
 
 def test_a_tokenizer_of_another_tower_is_refused(world, finished, one_device, tmp_path):
     run, _ = finished
-    shutil.copytree(run.tower, tmp_path / "tower")
+    shutil.copytree(run.folder, tmp_path / "tower")
     files = new_tokenizer([*TEXTS, "αβγδεζηθικλμ"], units="characters")
     (tmp_path / "tower" / "tokenizer.json").write_text(files["tokenizer.json"])
     config = override(load(world, "model.new=none"), [f"model.text_tower={tmp_path / 'tower'}"])

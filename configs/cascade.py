@@ -1,17 +1,17 @@
-"""The paper's pipelined baseline: HuBERT with CTC, NLLB from Wolof to French, Qwen3-Embedding.
+"""The paper's cascade baseline: HuBERT with CTC, NLLB from Wolof to French, Qwen3-Embedding.
 
 Command:   ct2-transformers-converter --model facebook/nllb-200-distilled-600M \\
                --copy_files tokenizer.json tokenizer_config.json --output_dir towers/nllb
-           python -m converters qwen3 Qwen/Qwen3-Embedding-0.6B towers/text
-           python -m converters hubert YOUR-CTC-FOLDER-OR-HUB-ID towers/recogniser
-           python train.py --config configs/pipeline.py --workdir runs/pipeline
-           python eval.py compare --models pipeline=runs/pipeline NAME=runs/late_fusion/model \\
+           mrl-jax convert qwen3 Qwen/Qwen3-Embedding-0.6B towers/text
+           mrl-jax train --config ctc data.train=YOUR-MANIFEST.jsonl
+           mrl-jax cascade --config cascade --out runs/cascade
+           mrl-jax eval compare --models cascade=runs/cascade NAME=runs/late_fusion \\
                --data YOUR-SET --out runs/comparison
 Hardware:  any; the translator takes 2.5 GB of memory in float32 (--quantization int8: 0.7 GB).
-Duration:  a minute: nothing is trained, the parts are checked and pipeline.json is written.
+Duration:  a minute: nothing is trained, the parts are checked and cascade.json is written.
 Expected:  not yet measured here; the paper's own recogniser is not public.
-Others:    another recogniser by its transcripts, in a column of the set's queries:
-           python train.py --config configs/pipeline.py transcripts=COLUMN
+Others:    a published recogniser, converted by mrl-jax convert hubert: recogniser=FOLDER;
+           transcripts of any other, in a column of the set's queries: transcripts=COLUMN
 """
 
 from mrl_jax.inference.cascade_config import CascadeConfig
@@ -19,9 +19,9 @@ from mrl_jax.inference.cascade_config import CascadeConfig
 
 def get_config() -> CascadeConfig:
     return CascadeConfig(
-        name="pipeline",
+        name="cascade",
         text_tower="towers/text",
-        recogniser="towers/recogniser",
+        recogniser="runs/ctc/tower",
         translator="towers/nllb",
         source_language="wol_Latn",
         target_language="fra_Latn",

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mrl_jax.evaluation.report.page import markdown_table
 from mrl_jax.evaluation.report.records import Record
+from mrl_jax.evaluation.report.statistics import intervals_of
 from mrl_jax.metrics.error_rates import Comparison, Errors
-from mrl_jax.metrics.intervals import Clusters, Interval, cluster_bootstraps
+from mrl_jax.metrics.intervals import Clusters, Interval
 
 
 def rate_intervals(errors: Sequence[Sequence[Errors]], clusters: Clusters) -> list[Interval]:
@@ -29,19 +29,19 @@ def rate_intervals(errors: Sequence[Sequence[Errors]], clusters: Clusters) -> li
         rate = totals.sum() / units.sum()
         # Their mean is the rate; to first order they vary as it does.
         columns.append(rate + (totals - rate * units) / units.mean())
-    found = cluster_bootstraps(np.stack(columns, axis=1), clusters.texts, crossed=clusters.speakers)
-    return [dataclasses.replace(one, low=_not_below_zero(one.low)) for one in found]
+    return [
+        dataclasses.replace(one, low=_not_below_zero(one.low))
+        for one in intervals_of(columns, clusters)
+    ]
 
 
 def error_records(
     comparison: Comparison, clusters: Clusters, setting: Mapping[str, str | int | float]
 ) -> list[Record]:
-    """Rates and the share of perfect utterances with intervals, and each kind of error."""
+    """Rates and the part of perfect utterances with intervals, and each kind of error."""
     n = len(comparison.words)
     wer, cer = rate_intervals([comparison.words, comparison.characters], clusters)
-    (right,) = cluster_bootstraps(
-        comparison.perfect[:, None], clusters.texts, crossed=clusters.speakers
-    )
+    (perfect,) = intervals_of([comparison.perfect], clusters)
     rows = [
         Record(
             metric=name,
@@ -51,7 +51,7 @@ def error_records(
             high=_known(one.high),
             setting=setting,
         )
-        for name, one in (("wer", wer), ("cer", cer), ("perfect utterances", right))
+        for name, one in (("wer", wer), ("cer", cer), ("perfect utterances", perfect))
     ]
     for unit, errors in (("word", comparison.words), ("character", comparison.characters)):
         for kind in ("substitutions", "deletions", "insertions", "units"):
@@ -59,19 +59,6 @@ def error_records(
             count = float(sum(getattr(one, kind) for one in errors))
             rows.append(Record(metric=name, value=count, n=n, setting=setting))
     return rows
-
-
-def error_table(records: Sequence[Record]) -> str:
-    """Rates in per cent, with their intervals."""
-    rows = []
-    for record in records:
-        if record.metric in ("wer", "cer", "perfect utterances"):
-            name = record.metric.upper() if len(record.metric) == 3 else record.metric
-            ends = ""
-            if record.low is not None and record.high is not None:
-                ends = f"{100 * record.low:.1f} to {100 * record.high:.1f}"
-            rows.append([name, f"{100 * record.value:.1f} %", ends, str(record.n)])
-    return markdown_table(["", "mean", "95 %", "utterances"], rows)
 
 
 def error_columns(comparison: Comparison, row: int) -> dict[str, int | float]:

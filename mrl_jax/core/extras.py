@@ -1,0 +1,57 @@
+"""Optional packages: which extra of `mrl_jax` brings one."""
+
+import importlib.util
+
+from mrl_jax.core.errors import MrlError
+
+EXTRAS = {
+    "array_record": "train",
+    "ctranslate2": "cascade",
+    "espeakng_loader": "demo",
+    "faiss": "bench",
+    "grain": "train",
+    "jinja2": "train",
+    "jiwer": "train",
+    "librosa": "audio",
+    "matplotlib": "train",
+    "pyarrow": "train",
+    "sklearn": "train",
+    "soundfile": "audio",
+    "soxr": "demo",
+    "tensorboardX": "train",
+    "tensorflow_datasets": "train",
+    "tokenizers": "text",
+    "torch": "bin",
+    "transformers": "text",
+}
+"""Import name: the smallest extra that installs it."""
+
+
+def require(*modules: str, by: str, where: object = None, extra: str | None = None) -> None:
+    """Check that optional packages are installed, before what takes them is begun.
+
+    Args:
+        modules: their import names.
+        by: what takes them, to begin the message with.
+        where: the file or option at hand.
+        extra: that installs them; by default the smallest one.
+
+    Raises:
+        MrlError: one is not installed; the extra that installs it is named.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise _missing(module, by, where, extra or EXTRAS[module])
+
+
+def missing_package(
+    error: ImportError, *, by: str = "this", where: object = None
+) -> MrlError | None:
+    """A failed import as an error that names the extra; None where no extra has the module."""
+    module = (error.name or "").partition(".")[0]
+    return _missing(module, by, where, EXTRAS[module]) if module in EXTRAS else None
+
+
+def _missing(module: str, by: str, where: object, extra: str) -> MrlError:
+    hint = f"install the extra: `pip install 'mrl_jax[{extra}]'`"
+    return MrlError(f"{by} takes {module}, which is not installed", where=where, hint=hint)

@@ -1,0 +1,74 @@
+"""Intervals and paired tests over clusters, and how tables write them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.metrics.intervals import (
+    Clusters,
+    Interval,
+    PairedTest,
+    cluster_bootstraps,
+    paired_test,
+)
+
+
+def clusters_by(
+    ids: Sequence[str], texts: Sequence[str | None], speakers: Sequence[str | None]
+) -> Clusters:
+    """Clusters of equal text, crossed with speakers where some are known.
+
+    An item without a text, or without a speaker, is a cluster of its own: its id stands in.
+    """
+
+    def labels(values: Sequence[str | None]) -> list[object]:
+        return [(value, None) if value else key for value, key in zip(values, ids, strict=True)]
+
+    return Clusters(texts=labels(texts), speakers=labels(speakers) if any(speakers) else None)
+
+
+def intervals_of(columns: Sequence[Float[HostArray, " Q"]], clusters: Clusters) -> list[Interval]:
+    """Mean and 95 % interval of each column, all from the same resamples."""
+    return cluster_bootstraps(np.stack(columns, axis=1), clusters.texts, crossed=clusters.speakers)
+
+
+def paired_difference(
+    a: Float[HostArray, " Q"], b: Float[HostArray, " Q"], clusters: Clusters
+) -> PairedTest:
+    """Whether `a` and `b` differ on the same queries."""
+    return paired_test(a, b, clusters.texts, crossed=clusters.speakers)
+
+
+def mean_text(interval: Interval) -> str:
+    """A mean and its interval, where it has one."""
+    if np.isnan(interval.low):
+        return f"{interval.mean:.4f}"
+    return f"{interval.mean:.4f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
+def difference_cells(test: PairedTest) -> list[str]:
+    """A difference, its interval and its p-value."""
+    ends = f"{test.low:+.4f} to {test.high:+.4f}"
+    return [f"{test.difference:+.4f}", ends, p_text(test.p_value)]
+
+
+def p_text(value: float) -> str:
+    """A p-value to three digits."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+METRIC_NAMES = {
+    "ndcg": "nDCG",
+    "accuracy": "accuracy",
+    "mrr": "MRR",
+    "map": "MAP",
+    "recall": "recall",
+}
+
+
+def metric_title(name: str) -> str:
+    """ "nDCG@10" of "ndcg@10"."""
+    metric, _, k = name.partition("@")
+    return f"{METRIC_NAMES[metric]}@{k}"

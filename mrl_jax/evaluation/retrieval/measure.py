@@ -1,0 +1,63 @@
+"""What a model scored on a retrieval set: intervals, and tests between dimensions."""
+
+import dataclasses
+
+from mrl_jax.data.sets.retrieval_set import RetrievalSet
+from mrl_jax.evaluation.report.statistics import intervals_of, paired_difference
+from mrl_jax.evaluation.scoring import Judgements, RetrievalResult
+from mrl_jax.metrics.intervals import Clusters, Interval, PairedTest, holm
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalRun:
+    """A model measured on a set.
+
+    Attributes:
+        data: the set, less the queries without a relevant document.
+        left_out: how many those are.
+        judgements, clusters: of the others.
+        results: one a dimension.
+    """
+
+    data: RetrievalSet
+    left_out: int
+    judgements: Judgements
+    clusters: Clusters
+    results: list[RetrievalResult]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One dimension beside another on the same queries.
+
+    Attributes:
+        dim, other: the two; the score of `other` is taken from that of `dim`.
+        test: of the difference.
+        p_adjusted: by Holm, for the number of pairs.
+    """
+
+    dim: int
+    other: int
+    test: PairedTest
+    p_adjusted: float
+
+
+def metric_intervals(run: RetrievalRun) -> dict[tuple[int, str], Interval]:
+    """(dim, metric) to mean and interval, all from the same resamples."""
+    keys = [(result.dim, name) for result in run.results for name in result.per_query]
+    columns = [values for result in run.results for values in result.per_query.values()]
+    return dict(zip(keys, intervals_of(columns, run.clusters), strict=True))
+
+
+def dimension_differences(run: RetrievalRun, metric: str) -> list[Difference]:
+    """Each dimension beside the next wider one, and beside the widest."""
+    values = {result.dim: result.per_query[metric] for result in run.results}
+    dims = sorted(values, reverse=True)
+    pairs = list(zip(dims[1:], dims, strict=False))
+    pairs += [(dim, dims[0]) for dim in dims[2:]]
+    tests = [paired_difference(values[a], values[b], run.clusters) for a, b in pairs]
+    adjusted = holm([test.p_value for test in tests])
+    return [
+        Difference(dim=a, other=b, test=test, p_adjusted=p)
+        for (a, b), test, p in zip(pairs, tests, adjusted, strict=True)
+    ]

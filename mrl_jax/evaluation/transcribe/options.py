@@ -1,0 +1,24 @@
+"""Options of `mrl-jax eval transcribe`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mrl_jax.evaluation.report.options import ReportOptions, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeOptions(ReportOptions):
+    """Which recogniser hears what."""
+
+    model: Path = field(metadata=option("tower folder of a recogniser", type=Path))
+    data: Path | str = field(
+        metadata=option(
+            "folder of a set, or its name: fleurs:wo-fr, a manifest or a built data set"
+        )
+    )
+    split: str = field(
+        default="", metadata=option("of a manifest (all) or a built data set (test)")
+    )
+    plain: bool = field(
+        default=False, metadata=option("compare without case and punctuation", action="store_true")
+    )

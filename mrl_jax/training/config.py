@@ -1,0 +1,72 @@
+"""What the configs of all kinds of training have in common."""
+
+import dataclasses
+from typing import Any
+
+from mrl_jax.core.array_types import DTYPES
+from mrl_jax.core.errors import MrlError
+from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.optim import OptimConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run; each kind of training adds its model, data and loss.
+
+    Attributes:
+        name: of the run; its workdir is runs/NAME by default.
+        seed: of new weights, the order of the data, and augmentation.
+        data: what is trained on; its `batch.batch_size` is that of all devices together.
+        optim: the optimiser; `accumulation_steps` parts make one batch.
+        train: length, devices, checkpoints.
+    """
+
+    name: str
+    seed: int = 0
+    data: Any
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    train: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How a model computes.
+
+    Attributes:
+        dtype: of the computation, "bfloat16" or "float32"; what is trained is kept in float32.
+        remat: recompute layers whole in the backward pass: slower by a fifth, for the memory of
+            long clips or large towers.
+    """
+
+    dtype: str = "bfloat16"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise MrlError(f"model.dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
+
+
+def refuse_fsdp(train: LoopConfig) -> None:
+    """Raises an `MrlError` where weights are to be sharded: only frozen ones can be."""
+    if train.fsdp != 1:
+        raise MrlError(
+            f"train.fsdp is {train.fsdp}, which shards frozen weights: this kind of training has "
+            "none",
+            hint="leave train.fsdp out",
+        )
+
+
+def check_dims(dims: tuple[int, ...], width: int, where: object) -> None:
+    """Raises an `MrlError` for a dim that the text tower does not have."""
+    for dim in dims:
+        if not 1 <= dim <= width:
+            halves = ",".join(str(width >> shift) for shift in range(4) if width >> shift)
+            raise MrlError(
+                f"loss.dims has {dim}, expected 1 to {width}, the width of the text tower",
+                where=where,
+                hint=f"for instance loss.dims=[{halves}]",
+            )

@@ -1,0 +1,82 @@
+"""The recordings of a run: built where they are a manifest, opened, checked."""
+
+import dataclasses
+from pathlib import Path
+
+from mrl_jax.core.distributed import primary_first
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import make_folder
+from mrl_jax.data.audio.augment import Augment, check_augment
+from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
+from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
+from mrl_jax.training.config import RunConfig
+from mrl_jax.training.state import Log
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeechDataConfig:
+    """What is trained on, and what is measured meanwhile.
+
+    Attributes:
+        train: a manifest, a folder of Parquet files, or a data set built from one by
+            `python -m mrl_jax.data.build`.
+        split: which split of it.
+        validation: a retrieval set; none if empty.
+        build: how a manifest is built into a data set, inside the workdir.
+    """
+
+    train: str = "data/train.jsonl"
+    split: str = "train"
+    validation: str = ""
+    build: BuildOptions = dataclasses.field(default_factory=BuildOptions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeechRunConfig(RunConfig):
+    """A run on recordings.
+
+    Attributes:
+        augment: changes training clips: a function, or a name of
+            `data.audio.augment.AUGMENTATIONS`.
+        stretch: the largest factor by which `augment` makes a clip longer.
+    """
+
+    augment: Augment | str | None = None
+    stretch: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_augment(self.augment)
+
+
+def prepare_data(config: SpeechDataConfig, workdir: Path) -> tuple[Path, BuildReport | None]:
+    """The built data set, from a manifest where it has to be built first."""
+    source = Path(config.train)
+    if (source / BUILD_FILE).is_file():
+        return source, None
+    report = build_dataset(source, workdir / "data", options=config.build, overwrite=True)
+    return report.out, report
+
+
+def open_examples(config: SpeechDataConfig, workdir: Path, log: Log) -> SpeechDataset:
+    """The training split; of several hosts the first builds what has to be built.
+
+    Raises:
+        MrlError: the data cannot be built or read.
+    """
+    make_folder(workdir)
+    with primary_first("data"):
+        folder, report = prepare_data(config, workdir)
+    if report is not None and report.skipped:
+        log(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
+    return open_dataset(folder, config.split)
+
+
+def check_rate(examples: SpeechDataset, rate: int) -> None:
+    """Raises an `MrlError` where the clips are not at the rate of the speech tower."""
+    if examples.sample_rate != rate:
+        raise MrlError(
+            f"the data set is at {examples.sample_rate} Hz, the speech tower takes {rate} Hz",
+            where=examples.folder,
+            hint=f"set data.build.sample_rate={rate}, or build the data set again at that rate",
+        )

@@ -1,0 +1,158 @@
+"""Outputs of frozen towers computed once: the run is the one without; other caches are refused."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import tiny_run
+from tiny_run import four_steps
+
+from mrl_jax.core.config import load_config, override
+from mrl_jax.core.errors import MrlError
+from mrl_jax.inference.encoder import Encoder
+from mrl_jax.models.hubert import HubertEncoder
+from mrl_jax.training import precompute
+from mrl_jax.training.contrastive.config import ExperimentConfig
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tiny_run.make_world(tmp_path_factory.mktemp("world"), examples=30)
+
+
+@pytest.fixture(scope="module")
+def plain(root):
+    """Losses of a run without caches."""
+    return four_steps(root, "plain")[0]
+
+
+@pytest.fixture(scope="module")
+def exact(root):
+    return f"data.speech_cache={root / 'exact'}", "data.speech_cache_dtype=float32"
+
+
+def test_runs_with_caches_are_the_run_without(root, plain, exact, monkeypatch):
+    texts = []
+    inner = Encoder.text
+
+    def counted(self, items, **options):
+        texts.append(list(items))
+        return inner(self, items, **options)
+
+    monkeypatch.setattr(Encoder, "text", counted)
+    documents = f"data.document_cache={root / 'documents'}"
+    first, log = four_steps(root, "documents first", documents)
+    np.testing.assert_allclose(first, plain, rtol=1e-5)
+    # Each text once, however many examples have it.
+    assert len(texts) == 1
+    assert len(set(texts[0])) == len(texts[0]) < 30
+    assert any("vectors computed once" in line for line in log)
+    first, log = four_steps(root, "speech first", *exact)
+    np.testing.assert_allclose(first, plain, rtol=1e-5)
+    assert json.loads((root / "exact" / "cache.json").read_text())["clips"] == 30
+    assert any("hours computed once" in line and "GB of float32" in line for line in log)
+    # Both caches together, and in parts: the exact cached step reads them as well.
+    again, log = four_steps(root, "again", *exact, documents, "optim.accumulation_steps=2")
+    np.testing.assert_allclose(again, plain, rtol=1e-4)
+    assert len(texts) == 1
+    assert not any("computed once" in line for line in log)
+    # What is in a cache is what is read: other vectors or states, another loss.
+    for path, changes in (
+        (root / "documents" / "vectors.npy", (documents,)),
+        (root / "exact" / "states.npy", exact),
+    ):
+        kept = np.load(path)
+        np.save(path, kept[::-1].copy())
+        wrong, _ = four_steps(root, f"wrong {path.stem}", *changes)
+        assert abs(wrong[0] - plain[0]) > 1e-3
+        np.save(path, kept)
+    for changes, message in (
+        (
+            (documents, "data.batch.max_text_tokens=8"),
+            "with another max_text_tokens.*data.document_cache",
+        ),
+        ((documents, "model.dtype=bfloat16"), "with another dtype.*data.document_cache"),
+        (exact[:1], r"exact: was made with another speech_cache_dtype \(float32"),
+        ((*exact, "data.build.max_seconds=0.3"), "made with another data"),
+    ):
+        with pytest.raises(MrlError, match=message):
+            four_steps(root, "none", *changes)
+
+
+@pytest.mark.parametrize(("kept", "near"), [("bfloat16", 0.02), ("int8", 0.02)])
+def test_states_of_fewer_bits_give_a_loss_near_the_exact_one(root, plain, kept, near):
+    place = f"data.speech_cache={root / f'in {kept}'}"
+    losses, _ = four_steps(root, kept, place, f"data.speech_cache_dtype={kept}")
+    np.testing.assert_allclose(losses, plain, rtol=near)
+    assert np.abs(np.subtract(losses, plain)).max() > 1e-6
+
+
+def test_training_from_a_cache_runs_no_speech_tower(root, exact, monkeypatch):
+    # Calibration runs the tower as well.
+    changes = *exact, "data.validation=", "model.calibrate=false"
+    if not (root / "exact").exists():  # Where this test runs alone.
+        four_steps(root, "loud", *changes)
+
+    def never(*_: object):
+        raise AssertionError("the speech tower ran")
+
+    monkeypatch.setattr(HubertEncoder, "__call__", never)
+    losses, _ = four_steps(root, "quiet run", *changes)
+    assert len(losses) == 4
+    with pytest.raises(AssertionError, match="the speech tower ran"):
+        four_steps(root, "without", *changes[2:])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("model.padding=reference",), "data.speech_cache keeps each clip by itself"),
+        (("data.speech_cache_dtype=int4",), "expected one of float32, bfloat16, int8"),
+    ],
+)
+def test_what_a_cache_cannot_serve_is_refused(root, changes, message):
+    with pytest.raises(MrlError, match=message):
+        four_steps(root, "none", "data.speech_cache=anywhere", *changes)
+
+
+def test_a_cache_and_changed_clips_are_refused(root, monkeypatch):
+    path = root / "changed.py"
+    path.write_text(
+        "import dataclasses\nimport tiny\n\n\ndef get_config():\n"
+        "    return dataclasses.replace(tiny.get_config(), augment=lambda clip, rng: clip)\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(root), *sys.path])
+    config = load_config(path, ExperimentConfig)
+    with pytest.raises(MrlError, match="augment changes them"):
+        override(config, ["data.speech_cache=anywhere"])
+    with pytest.raises(MrlError, match="augment changes them"):
+        override(config, ["data.speech_cache=anywhere", "augment=channel"])
+
+
+def test_a_cache_that_another_run_made_meanwhile_serves(root, monkeypatch):
+    """Two runs of a sweep begin together: the second one reads what the first has written."""
+    place = f"data.speech_cache={root / 'raced'}"
+    inner = precompute.write_speech_cache
+
+    def raced(*arguments):
+        monkeypatch.setattr(precompute, "write_speech_cache", inner)
+        first, _ = four_steps(root, "first of two", place)
+        inner(*arguments)
+        assert first
+
+    monkeypatch.setattr(precompute, "write_speech_cache", raced)
+    losses, _ = four_steps(root, "second of two", place)
+    assert len(losses) == 4
+    # Of something else it does not: the error stands.
+
+    def spoiled(*arguments):
+        (root / "other").mkdir()
+        (root / "other" / "cache.json").write_text(json.dumps({"format": 1, "made_of": {}}))
+        inner(*arguments)
+
+    monkeypatch.setattr(precompute, "write_speech_cache", spoiled)
+    with pytest.raises(MrlError, match="made with another data"):
+        four_steps(root, "third", f"data.speech_cache={root / 'other'}")
