@@ -47,14 +47,14 @@ def _drawn(seed: int) -> tuple[Any, Any]:
     return nnx.split((freeze(speech), freeze(text), rngs))
 
 
-def tiny_towers(seed: int = 0) -> tuple[HubertEncoder, Qwen3Encoder, nnx.Rngs]:
+def drawn_towers(seed: int = 0) -> tuple[HubertEncoder, Qwen3Encoder, nnx.Rngs]:
     """Frozen towers and what draws the next weights; new modules at each call."""
     graphdef, state = _drawn(seed)
     return nnx.merge(graphdef, jax.tree.map(lambda x: x, state))  # Not the same variables.
 
 
 def tiny_model(*, learn_temperature: bool = False, seed: int = 0) -> LateFusion:
-    speech, text, rngs = tiny_towers(seed)
+    speech, text, rngs = drawn_towers(seed)
     config = LateFusionConfig(end_token=30, learn_temperature=learn_temperature)
     return LateFusion(speech, text, config=config, rngs=rngs)
 

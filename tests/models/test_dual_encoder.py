@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from published import save, torch_hubert
-from tiny_fusion import DIMS, tiny_batch, tiny_model, tiny_towers
+from tiny_fusion import DIMS, drawn_towers, tiny_batch, tiny_model
 from torch_dual import TorchDual
 from torch_fusion import CONVS
 
@@ -37,7 +37,7 @@ QUICK = {"xla_backend_optimization_level": 0}
 
 
 def tiny_dual(*, nested: bool = False, dims: tuple[int, ...] = DIMS) -> DualEncoder:
-    speech, text, rngs = tiny_towers()
+    speech, text, rngs = drawn_towers()
     config = DualEncoderConfig(dims=dims, nested=nested)
     return DualEncoder(speech, text, config=config, rngs=rngs)
 
