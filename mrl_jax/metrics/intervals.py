@@ -48,7 +48,7 @@ def cluster_bootstrap(
 ) -> Interval:
     """The mean of `values`, and an interval from resampling whole clusters.
 
-    Percentiles of the resampled means are taken further out than `level` says, by what
+    Percentiles of the resampled means are taken further out than at `level`, by what
     Student's t is wider than the normal at as many degrees of freedom as there are clusters
     (Hesterberg, 2015): plain percentiles are too narrow. They also never reach beyond the
     extreme cluster, which is too near where clusters are few, so that an end is never nearer
