@@ -56,9 +56,8 @@ def run_layers(
         The output of the last layer, and the outputs of all layers or None.
     """
     graphdef, state = nnx.split(layers)
-    return _scan(
-        graphdef, state, _batch_sharded(x), context, remat=remat, unroll=unroll, keep_states=keep_states
-    )
+    x = _batch_sharded(x)
+    return _scan(graphdef, state, x, context, remat=remat, unroll=unroll, keep_states=keep_states)
 
 
 # Jitted here, with the graph as a static argument, so that a call outside of jit compiles
