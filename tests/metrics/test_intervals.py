@@ -48,11 +48,11 @@ def test_intervals_clustered_two_ways_hold_the_truth():
     truth = norm.cdf(0.5 / np.sqrt(1 + 0.49 + 1))
     held, naive = 0, 0
     for seed in range(8):
-        hits, texts, speakers = two_ways(seed, 50)
+        hits, texts, speakers = two_ways(seed, 100)
         held += covered(cluster_bootstraps(hits, texts, crossed=speakers, seed=seed), truth)
         naive += covered(cluster_bootstraps(hits, texts, resamples=400, seed=seed), truth)
-    assert 0.93 <= held / 400 <= 0.97
-    assert naive / 400 < 0.93
+    assert 0.93 <= held / 800 <= 0.97
+    assert naive / 800 < 0.93
 
 
 @pytest.mark.parametrize("speakers", [3, 4, 6])
@@ -156,12 +156,13 @@ def test_a_test_of_two_ways_is_right_as_often_as_it_says(texts, speakers):
         zero = np.zeros_like(values)
         both = {"crossed": speaker, "resamples": 100}
         seen["null"] += paired_test(values, zero, text, **both).p_value < 0.05
-        seen["one way"] += paired_test(values, zero, text, resamples=100).p_value < 0.05
-        seen["real"] += paired_test(values + 3, zero, text, **both).p_value < 0.05
+        if seed < 150:  # The two controls are far from their bounds.
+            seen["one way"] += paired_test(values, zero, text, resamples=100).p_value < 0.05
+            seen["real"] += paired_test(values + 3, zero, text, **both).p_value < 0.05
     assert 0.01 <= seen["null"] / 300 <= 0.085
-    assert seen["one way"] / 300 > 0.12  # The control: speakers matter as well.
+    assert seen["one way"] / 150 > 0.12  # The control: speakers matter as well.
     # Sign flips of four speakers never reach below 0.125.
-    assert seen["real"] / 300 > 0.8
+    assert seen["real"] / 150 > 0.8
 
 
 def test_holm_by_hand():
