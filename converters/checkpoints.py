@@ -34,7 +34,7 @@ FLOATS_ONLY = "take the checkpoint from before it was quantised, and leave index
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
-    """What a checkpoint says of one tensor, before its bytes are read."""
+    """What a checkpoint's header says of one tensor."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -248,10 +248,10 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
                         hint="download the missing file",
                     )
             return [folder / shard for shard in shards], weight_map
-    found = sorted(path.name for path in folder.glob("*.safetensors"))
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
     raise MrlError(
         "has no weights: expected model.safetensors, its index, or pytorch_model.bin"
-        + (f"; found {', '.join(found[:4])} without an index" if found else ""),
+        + (f"; found {', '.join(others[:4])} without an index" if others else ""),
         where=folder,
         hint=DOWNLOAD_AGAIN,
     )

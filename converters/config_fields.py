@@ -79,7 +79,7 @@ class Fields:
         )
 
     def build(self, config_type: type[Config], **values: Any) -> Config:
-        """The config, with its own checks told as this file's."""
+        """The config; its own checks fail with this file's name."""
         try:
             return config_type(**values)
         except ValueError as error:

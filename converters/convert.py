@@ -115,7 +115,7 @@ def prepare(
 
 
 def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
-    """Where the weights come from, as a report tells it."""
+    """Where the weights come from, for a report."""
     return {
         "source": source,
         "revision": checkpoint.revision,

@@ -1,8 +1,8 @@
 """What a published Oolel-Embed speech model consists of.
 
-Nothing fixes how such a folder spells its tensors, so the parts are found: a tower by one of
-a few prefixes before names of its own table, the head by the shapes that the towers' sizes
-leave it. A part that is missing, there twice, or left over is fatal.
+Such folders have no fixed tensor names, so the parts are searched for: a tower by one of a few
+prefixes before the names of its own table, the head by the shapes that follow from the towers'
+sizes. A part that is missing, there twice, or left over is fatal.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Arrays in an Orbax checkpoint: without copies on the way, and with failures told once."""
+"""Arrays in an Orbax checkpoint: without copies on the way, and with one error a failure."""
 
 import logging
 import os
@@ -49,20 +49,20 @@ def save_arrays(folder: Path, arrays: Mapping[str, HostArray]) -> None:
 def _await_stillness(folder: Path, *, seconds: float = 0.3, at_most: float = 30.0) -> None:
     """Wait for the writes that were under way when one failed.
 
-    Nothing else tells when they end, and until then they would make their folders anew
-    after the caller removed them.
+    There is no other sign of their end, and until then they create their folders again after
+    the caller removed them.
     """
     end = time.monotonic() + at_most
-    seen, since = None, time.monotonic()
+    before, since = None, time.monotonic()
     while time.monotonic() < min(end, since + seconds):
-        found = [(root, sorted(files)) for root, _, files in os.walk(folder)]
-        if found != seen:
-            seen, since = found, time.monotonic()
+        now = [(root, sorted(files)) for root, _, files in os.walk(folder)]
+        if now != before:
+            before, since = now, time.monotonic()
         time.sleep(0.02)
 
 
 def read_arrays(folder: Path, restore_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the arrays that `restore_args` names, by dotted path, each as it says.
+    """Read the arrays that `restore_args` names, by dotted path.
 
     Raises:
         OSError: the read failed, or the checkpoint lacks one of them.
@@ -81,7 +81,7 @@ def read_arrays(folder: Path, restore_args: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _checkpointer() -> "ocp.Checkpointer":
-    """One that waits for no other process: each reads alone, and whoever writes is alone."""
+    """One that waits for no other process: each reads alone, and only one writes."""
     import orbax.checkpoint as ocp
 
     mine = jax.process_index()
@@ -113,9 +113,9 @@ def _handler(options: "ocp.options.MultiprocessingOptions") -> "ocp.PyTreeCheckp
 def _quietly(action: Callable[[], Result]) -> Result:
     """Run Orbax so that its failure is one `OSError`, with nothing printed beside it.
 
-    Reads and writes that were under way when one failed tell, each from its own thread
-    or when it is collected, that nobody waits for it any more. What keeps that off stderr
-    therefore stays in place after a failure.
+    Reads and writes that were under way when one failed print errors later, from their own
+    threads or when they are collected. The filters that keep those off stderr therefore stay
+    in place after a failure.
     """
     threads, tasks = logging.getLogger("absl"), logging.getLogger("asyncio")
     usual, disabled = sys.unraisablehook, threads.disabled

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: what is trained, the optimiser, the step; never the frozen towers.
+"""Checkpoints of a run: trained weights, optimiser and step; never the frozen towers.
 
-Each holds an identity beside the arrays, so that a run is only ever resumed by the model
-it belongs to. Orbax writes a checkpoint under a temporary name and renames it.
+Each holds an identity beside the arrays, so that a run is only resumed by the model that it
+belongs to. Orbax writes a checkpoint under a temporary name and renames it.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class RunCheckpoints:
                 ),
             ]
         )
-        with _told(self.folder, "opened"):
+        with _readable_errors(self.folder, "opened"):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self.folder,
@@ -92,15 +92,15 @@ class RunCheckpoints:
         Args:
             step: its number.
             state: pytree of arrays.
-            identity: what a resumed run must agree on; JSON values.
-            score: what "best" is decided by.
+            identity: what must be equal in a resumed run; JSON values.
+            score: by which the best checkpoint is chosen.
         """
         import orbax.checkpoint as ocp
 
         if step in self._manager.all_steps():
             return
         if jax.process_count() > 1:
-            # Each host has the whole of it, which as arrays of its own Orbax would refuse.
+            # Each process has all of it; Orbax refuses arrays that are local to a process.
             state = jax.tree.map(np.asarray, state)
         args = ocp.args.Composite(
             **{
@@ -108,7 +108,7 @@ class RunCheckpoints:
                 IDENTITY: ocp.args.JsonSave(dict(identity)),
             }
         )
-        with _told(self.folder / str(step), "written"), _quiet():
+        with _readable_errors(self.folder / str(step), "written"), _quiet():
             metrics = None if score is None else {"score": score}
             self._manager.save(step, args=args, metrics=metrics, force=True)
 
@@ -121,7 +121,7 @@ class RunCheckpoints:
         import orbax.checkpoint as ocp
 
         where = self.folder / str(step)
-        with _told(where, "read"):
+        with _readable_errors(where, "read"):
             stored = self._manager.restore(
                 step, args=ocp.args.Composite(**{IDENTITY: ocp.args.JsonRestore()})
             )[IDENTITY]
@@ -135,11 +135,11 @@ class RunCheckpoints:
 
         target = jax.tree.map(target_of, like)
         args = ocp.args.Composite(**{STATE: ocp.args.StandardRestore(target)})
-        with _told(where, "read"):
-            found = self._manager.restore(step, args=args)[STATE]
+        with _readable_errors(where, "read"):
+            state = self._manager.restore(step, args=args)[STATE]
         if several:
-            found = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), found, like)
-        return found
+            state = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), state, like)
+        return state
 
 
 def _check_identity(stored: Mapping[str, Any], expected: Mapping[str, Any], where: Path) -> None:
@@ -172,7 +172,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(where: Path, what: str) -> Iterator[None]:
+def _readable_errors(where: Path, what: str) -> Iterator[None]:
     try:
         yield
     except MrlError:
@@ -184,8 +184,8 @@ def _told(where: Path, what: str) -> Iterator[None]:
             hint="check that the place exists, may be written to, and has room",
         ) from error
     except Exception as error:  # Orbax and TensorStore raise whatever their storage raised.
-        told = as_os_error(error)
-        detail = describe_os_error(told) if told.errno else first_line(error)
+        cause = as_os_error(error)
+        detail = describe_os_error(cause) if cause.errno else first_line(error)
         raise MrlError(
             f"the checkpoint could not be {what} ({detail})",
             where=where,

@@ -77,7 +77,7 @@ def compare_transcripts(references: Sequence[str], hypotheses: Sequence[str]) ->
             raise MrlError(
                 "is empty, so no error rate is defined",
                 where=f"reference {number}",
-                hint="write down what is said, or leave it out",
+                hint="transcribe the clip, or leave it out",
             )
     jiwer = import_jiwer()
     words = jiwer.process_words(list(references), list(hypotheses))

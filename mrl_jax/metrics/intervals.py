@@ -48,7 +48,7 @@ def cluster_bootstrap(
 ) -> Interval:
     """The mean of `values`, and an interval from resampling whole clusters.
 
-    Percentiles of the resampled means are taken further out than `level` says, by what
+    Percentiles of the resampled means are taken further out than at `level`, by what
     Student's t is wider than the normal at as many degrees of freedom as there are clusters
     (Hesterberg, 2015): plain percentiles are too narrow. They also never reach beyond the
     extreme cluster, which is too near where clusters are few, so that an end is never nearer
@@ -99,7 +99,7 @@ def cluster_bootstraps(
     squares = [squared_reach(way) for way in ways]
     squared = squares[0]
     if len(ways) == 2:
-        both = _codes(list(zip(*(way.tolist() for way in ways), strict=True)))
+        both = _intersection(*ways)
         squared = np.maximum.reduce([*squares, squares[0] + squares[1] - squared_reach(both)])
     down, up = np.sqrt(squared)
     # A mean lies between the least and the largest value, and so do both ends; the mean of
@@ -198,7 +198,7 @@ def _two_way_p(
         return len(sums) / (len(sums) - 1) * float(np.sum(sums**2)) / len(differences) ** 2
 
     first, second = map(variance, ways)
-    shared = variance(_codes(list(zip(*(way.tolist() for way in ways), strict=True))))
+    shared = variance(_intersection(*ways))
     error = np.sqrt(max(first, second, first + second - shared))
     if error <= 1e-12 * abs(mean) or not error:
         return None
@@ -226,6 +226,15 @@ def _ways(
             raise ValueError(f"{size} values and {len(labels)} labels")
     ways = [np.arange(size) if clusters is None else _codes(clusters)]
     return ways if crossed is None else [*ways, _codes(crossed)]
+
+
+def _intersection(
+    first: Int[HostArray, " Q"], second: Int[HostArray, " Q"]
+) -> Int[HostArray, " Q"]:
+    """Clusters that are alike in both ways, as `_codes` of the pairs."""
+    pairs = first * (second.max() + 1) + second
+    _, places, codes = np.unique(pairs, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(places))[codes]
 
 
 def _codes(labels: Sequence[Hashable]) -> Int[HostArray, " Q"]:

@@ -390,7 +390,7 @@ class HubertEncoder(nnx.Module):
         if padding not in ("masked", "reference"):
             raise ValueError(f"padding is {padding!r}, expected 'masked' or 'reference'")
         self.config = config
-        self.padding = padding
+        self.padding: Padding = padding
         self.dtype = jnp.dtype(dtype)
         self.remat = remat
         self.unroll = unroll

@@ -1,7 +1,7 @@
 """A stack of equal layers: parameters stacked on a leading axis, run by a scan.
 
 One layer is compiled instead of all of them, which cuts compile time; the backward pass keeps
-of each layer what is dear to compute again, or nothing.
+what is expensive to recompute of each layer, or nothing but its input.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ Layer = TypeVar("Layer", bound=nnx.Module)
 
 
 FSDP = "fsdp"
-"""Name of the mesh axis that frozen weights are shared out over."""
+"""Name of the mesh axis that frozen weights are sharded over."""
 
 
 def stack_layers(make_layer: Callable[[nnx.Rngs], Layer], num_layers: int, rngs: nnx.Rngs) -> Layer:
@@ -56,9 +56,8 @@ def run_layers(
         The output of the last layer, and the outputs of all layers or None.
     """
     graphdef, state = nnx.split(layers)
-    return _scan(
-        graphdef, state, _by_rows(x), context, remat=remat, unroll=unroll, keep_states=keep_states
-    )
+    x = _batch_sharded(x)
+    return _scan(graphdef, state, x, context, remat=remat, unroll=unroll, keep_states=keep_states)
 
 
 # Jitted here, with the graph as a static argument, so that a call outside of jit compiles
@@ -77,7 +76,7 @@ def _scan(
     def body(
         carry: Float[Array, "B L D"], layer_state: Any
     ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"] | None]:
-        layer = nnx.merge(graphdef, _whole(layer_state))
+        layer = nnx.merge(graphdef, _gathered(layer_state))
         output = layer(carry, *context)  # pyright: ignore[reportCallIssue]
         return output, output if keep_states else None
 
@@ -87,28 +86,28 @@ def _scan(
     return jax.lax.scan(step, x, state, unroll=unroll)
 
 
-def _shared_out() -> bool:
-    """Whether a mesh is in context that shares weights out."""
+def _weights_sharded() -> bool:
+    """Whether weights are sharded over the mesh in context."""
     return FSDP in jax.sharding.get_abstract_mesh().axis_names
 
 
-def _whole(layer_state: Any) -> Any:
-    """One layer's weights on every device, where they are shared out.
+def _gathered(layer_state: Any) -> Any:
+    """One layer's weights gathered on every device, where they are sharded.
 
-    Said here, as XLA would otherwise move activations to the weights, which costs more the more
-    rows there are.
+    Without this constraint XLA moves activations to the weights, whose cost grows with the
+    batch.
     """
-    if not _shared_out():
+    if not _weights_sharded():
         return layer_state
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), layer_state)
 
 
-def _by_rows(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-    """Activations with their rows, where weights are shared out.
+def _batch_sharded(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    """Activations sharded by batch, where weights are sharded.
 
-    An embedding table that is cut along its width would have them cut so as well.
+    Otherwise an embedding table that is sharded along its width would shard them so as well.
     """
-    if not _shared_out():
+    if not _weights_sharded():
         return x
     axes = jax.sharding.get_abstract_mesh().axis_names
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
@@ -116,7 +115,7 @@ def _by_rows(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
 
 @dataclasses.dataclass(frozen=True)
 class InMesh:
-    """A compiled function that is traced with a mesh in context, which its layers look at."""
+    """A compiled function that is traced with a mesh in context, which `run_layers` reads."""
 
     function: Any
     mesh: Mesh

@@ -52,7 +52,7 @@ class TimeGroupNorm(nnx.Module):
 
     This is the norm after HuBERT-base's first convolution. Because its statistics
     run over time, padding changes every frame of a clip unless it is left out of
-    them: `mask` says which frames count. Variance is two-pass, in float32.
+    them: `mask` is True at the frames that count. Variance is two-pass, in float32.
     """
 
     def __init__(self, channels: int, *, epsilon: float, param_dtype: DTypeLike):

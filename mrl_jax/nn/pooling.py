@@ -1,13 +1,8 @@
 """From token vectors to one embedding a row."""
 
-from typing import overload
-
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32
-
-from mrl_jax.core.array_types import AnyArray, HostArray
 
 
 def pool_last(vectors: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
@@ -33,29 +28,13 @@ def l2_normalize(
     return x32 * lax.rsqrt(jnp.maximum(squares, epsilon**2))
 
 
-@overload
-def truncate(embeddings: Array, dim: int | None) -> Array: ...
-@overload
-def truncate(embeddings: HostArray, dim: int | None) -> HostArray: ...
-def truncate(
-    embeddings: Float[AnyArray, "*rows E"], dim: int | None
-) -> Float[AnyArray, "*rows dim"]:
+def truncate(embeddings: Float[Array, "*rows E"], dim: int) -> Float32[Array, "*rows dim"]:
     """The first `dim` coordinates of Matryoshka embeddings, at unit length again.
-
-    Args:
-        embeddings: an array of JAX's, or of numpy's: a host array never goes to a device.
-        dim: coordinates to keep; None keeps all.
-
-    Returns:
-        An array of the same kind; of JAX's, in float32.
 
     Raises:
         ValueError: `dim` is not between 1 and the width of the embeddings.
     """
     width = embeddings.shape[-1]
-    if dim is not None and not 1 <= dim <= width:
+    if not 1 <= dim <= width:
         raise ValueError(f"dim is {dim}, expected 1 to {width}, the width of the embeddings")
-    cut = embeddings[..., :dim]
-    if isinstance(cut, np.ndarray):
-        return cut / np.maximum(np.linalg.norm(cut, axis=-1, keepdims=True), np.float32(1e-12))
-    return l2_normalize(cut)
+    return l2_normalize(embeddings[..., :dim])

@@ -82,7 +82,7 @@ def test_a_moved_model_folder_embeds_as_pytorch_does(model, reference, tmp_path)
     )
     samples = np.random.default_rng(0).normal(size=(2, 700)).astype(np.float32)
     samples[1, 500:] = 0
-    ours = np.asarray(embed(samples, np.int32([700, 500])))
+    ours = np.asarray(embed(samples, np.asarray([700, 500], np.int32)))
     np.testing.assert_allclose(ours, reference.embed(samples), atol=1e-5)
     assert np.abs(ours - reference.embed(samples[:, ::-1].copy())).max() > 1e-2
 

@@ -1,7 +1,10 @@
 """A late-fusion model small enough to train in a test, and batches for it."""
 
 import dataclasses
+import functools
+from typing import Any
 
+import jax
 import numpy as np
 import tiny_towers
 from flax import nnx
@@ -37,11 +40,23 @@ TEXT = dataclasses.replace(
 DIMS = (16, 8, 4)
 
 
-def tiny_model(*, learn_temperature: bool = False, seed: int = 0) -> LateFusion:
+@functools.cache
+def _drawn(seed: int) -> tuple[Any, Any]:
     rngs = nnx.Rngs(seed)
     speech, text = HubertEncoder(SPEECH, rngs=rngs), Qwen3Encoder(TEXT, rngs=rngs)
+    return nnx.split((freeze(speech), freeze(text), rngs))
+
+
+def drawn_towers(seed: int = 0) -> tuple[HubertEncoder, Qwen3Encoder, nnx.Rngs]:
+    """Frozen towers and what draws the next weights; new modules at each call."""
+    graphdef, state = _drawn(seed)
+    return nnx.merge(graphdef, jax.tree.map(lambda x: x, state))  # Not the same variables.
+
+
+def tiny_model(*, learn_temperature: bool = False, seed: int = 0) -> LateFusion:
+    speech, text, rngs = drawn_towers(seed)
     config = LateFusionConfig(end_token=30, learn_temperature=learn_temperature)
-    return LateFusion(freeze(speech), freeze(text), config=config, rngs=rngs)
+    return LateFusion(speech, text, config=config, rngs=rngs)
 
 
 def tiny_batch(rows: int = 8, *, samples: int = 480, seed: int = 0, tokens: int = 5) -> Batch:

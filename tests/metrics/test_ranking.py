@@ -174,8 +174,8 @@ def test_f1_without_scikit_learn_names_the_extra(monkeypatch):
 def test_f1_as_scikit_learn():
     sklearn = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)
+    labels = list("abcdef")
     for _ in range(100):
-        labels = list("abcdef")
         some = labels[: int(rng.integers(1, 7))]  # Others may be never true, or never said.
         truth = rng.choice(some, 20).tolist()
         predicted = rng.choice(labels, 20).tolist()

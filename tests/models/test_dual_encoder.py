@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from published import save, torch_hubert
-from tiny_fusion import DIMS, SPEECH, TEXT, tiny_batch, tiny_model
+from tiny_fusion import DIMS, drawn_towers, tiny_batch, tiny_model
 from torch_dual import TorchDual
 from torch_fusion import CONVS
 
@@ -25,7 +25,6 @@ from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.models.inputs import normalize_clip, pad_clips
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.nn import param_tree
-from mrl_jax.nn.param_tree import freeze
 from mrl_jax.training.contrastive.config import ExperimentConfig, ModelConfig
 from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.optim import OptimConfig, make_optimizer
@@ -38,10 +37,9 @@ QUICK = {"xla_backend_optimization_level": 0}
 
 
 def tiny_dual(*, nested: bool = False, dims: tuple[int, ...] = DIMS) -> DualEncoder:
-    rngs = nnx.Rngs(0)
-    speech, text = HubertEncoder(SPEECH, rngs=rngs), Qwen3Encoder(TEXT, rngs=rngs)
+    speech, text, rngs = drawn_towers()
     config = DualEncoderConfig(dims=dims, nested=nested)
-    return DualEncoder(freeze(speech), freeze(text), config=config, rngs=rngs)
+    return DualEncoder(speech, text, config=config, rngs=rngs)
 
 
 def compiled(model: DualEncoder) -> Callable[..., np.ndarray]:
@@ -78,7 +76,7 @@ def test_clips_are_pytorchs_alone_and_padded(nested, tower):
     config = DualEncoderConfig(dims=() if nested else widths, nested=nested)
     abstract = nnx.eval_shape(lambda: Qwen3Encoder(text, rngs=nnx.Rngs(0)))
     model = DualEncoder(speech, abstract, config=config, rngs=nnx.Rngs(0))
-    model.text = None  # Speech never goes through it.
+    del model.text  # Speech never goes through it.
     reference.fill(model.head)
     rng = np.random.default_rng(0)
     clips = [rng.normal(0.1, 0.5, size).astype(np.float32) for size in SIZES]

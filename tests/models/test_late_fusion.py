@@ -23,8 +23,11 @@ from mrl_jax.models.hubert import HubertConfig, HubertEncoder
 from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.late_fusion import FusionHead, LateFusion, LateFusionConfig
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 from mrl_jax.nn.param_tree import freeze
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 PROMPT, END = [5, 7, 11], 99
 SIZES = (800, 417)
@@ -35,7 +38,7 @@ HEAD = [
 ]
 
 
-def jitted(model: LateFusion) -> Callable[..., np.ndarray]:
+def jitted(model: TwoTowers) -> Callable[..., np.ndarray]:
     """`model.embed_speech`, compiled once a shape."""
     split = param_tree.split(model)
 
@@ -82,7 +85,7 @@ def batch(clips) -> tuple[np.ndarray, np.ndarray]:
 
 
 def prompted(rows: int) -> np.ndarray:
-    return np.tile(np.int32(PROMPT), (rows, 1))
+    return np.tile(np.asarray(PROMPT, np.int32), (rows, 1))
 
 
 @pytest.mark.parametrize("end_token", [None, END])

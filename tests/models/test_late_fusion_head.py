@@ -7,6 +7,8 @@ from flax import nnx
 
 from mrl_jax.models.late_fusion import FusionHead
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.fixture
 def states():
@@ -59,12 +61,14 @@ def test_silence_leaves_finite_factors():
 def test_folding_changes_the_weights_and_not_the_tokens(states):
     values, mask = states
     fitted = head()
+    assert fitted.frame_downsample.bias is not None
     fitted.frame_downsample.bias[...] = jnp.linspace(-1, 1, 16)
     fitted.calibrate(values, mask, jnp.float32(0.03))
     plain, folded = head(), fitted.fold()
     unfolded = np.asarray(plain.frame_projection.kernel[...])
     plain.frame_projection.kernel[...] = jnp.asarray(folded["frame_projection.kernel"])
     plain.frame_downsample.kernel[...] = jnp.asarray(folded["frame_downsample.kernel"])
+    assert plain.frame_downsample.bias is not None
     plain.frame_downsample.bias[...] = jnp.asarray(folded["frame_downsample.bias"])
     np.testing.assert_allclose(plain(values), fitted(values), rtol=2e-5, atol=1e-7)
     assert np.abs(unfolded - folded["frame_projection.kernel"]).max() > 1e-2

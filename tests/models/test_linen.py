@@ -12,17 +12,14 @@ import numpy as np
 import published
 import pytest
 from flax import linen, nnx
+from tolerances import DIFFERS, EXACT, QUICK
 
 import mrl_jax
 from converters.convert import convert
 from converters.random_init import random_init
 from mrl_jax.nn import param_tree
 
-EXACT = 1e-6  # The same float32 computation, compiled twice.
-DIFFERS = 1e-2
 FAMILIES = ("qwen3", "hubert")
-# Half the compile time.
-QUICK = {"xla_backend_optimization_level": 0}
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": {**published.QWEN3, "model_type": "qwen3", "rms_norm_eps": 1e-6},
     "hubert": {
@@ -144,7 +141,8 @@ def test_gradients_reach_the_variables(towers):
     batch = _batch("qwen3")
 
     def loss(variables):
-        return jnp.sum(jnp.square(module.apply(variables, *batch).last_hidden))
+        output: Any = module.apply(variables, *batch)
+        return jnp.sum(jnp.square(output.last_hidden))
 
     gradients = jax.jit(jax.grad(loss), compiler_options=QUICK)(variables)
     assert jax.tree.structure(gradients) == jax.tree.structure(variables)

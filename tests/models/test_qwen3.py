@@ -1,7 +1,6 @@
 """Qwen3 against transformers, through the real converter, from single norms to padded batches.
 
-Parity needs torch and transformers. What is ours alone (padding, gradients, precision,
-config fields) is tested on weights drawn by `converters.random_init`, without torch.
+What is ours alone is tested without torch, as in `test_hubert`.
 """
 
 import dataclasses
@@ -19,6 +18,7 @@ import tiny_towers
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tolerances import BFLOAT16_COSINE, DIFFERS, EXACT, QUICK, TOLERANCE
 
 import mrl_jax
 from converters.convert import convert
@@ -28,14 +28,8 @@ from mrl_jax.nn import param_tree
 from mrl_jax.nn.masking import causal_mask, token_positions
 from mrl_jax.nn.rope import rope_angles
 
-TOLERANCE = 1e-5  # Relative, float32: the design's bound for parity and for padding.
-EXACT = 1e-6  # The same float32 computation, compiled twice.
-DIFFERS = 1e-2  # What a case that must differ has to exceed.
-BFLOAT16_COSINE = 0.999
 LENGTHS = (9, 4, 1, 7)
 SEED = 3
-# Half the compile time, for tests that compile many shapes. Parity is tested as users run it.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,14 +62,14 @@ def test_each_key_head_serves_neighbouring_query_heads():
 
 def test_a_query_that_sees_no_key_is_finite_in_value_and_gradient():
     # So stands the first padded query of a left-padded text: its NaN would spread.
-    inputs = [jnp.asarray(x) for x in _inputs(4, 2)]
+    query, key, value = (jnp.asarray(x) for x in _inputs(4, 2))
     mask = causal_mask(jnp.asarray([[False, False] + [True] * 5, [True] * 7]))
 
     def loss(query, key, value):
         return jnp.sum(jnp.square(attend(query, key, value, mask)[:, 2:]))
 
-    assert np.isfinite(np.asarray(attend(*inputs, mask))).all()
-    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*inputs)
+    assert np.isfinite(np.asarray(attend(query, key, value, mask))).all()
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(query, key, value)
     for gradient in gradients:
         assert np.isfinite(np.asarray(gradient)).all()
         assert np.abs(np.asarray(gradient)).max() > 0

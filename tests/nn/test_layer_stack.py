@@ -60,6 +60,7 @@ def test_layers_are_stacked_and_initialised_each_for_itself(stack):
 def test_scan_is_a_loop_over_the_layers_in_order(stack, x):
     output, states = _apply(stack, x)
     expected, expected_states = _loop(stack, x)
+    assert states is not None
     np.testing.assert_allclose(output, expected, atol=TOLERANCE)
     np.testing.assert_allclose(states, np.stack(expected_states), atol=TOLERANCE)
     backwards, _ = _loop(nnx.merge(*_reversed(stack)), x)
@@ -75,6 +76,7 @@ def test_states_are_kept_only_when_asked_for(stack, x):
     output, states = _apply(stack, x, keep_states=True)
     bare, nothing = _apply(stack, x, keep_states=False)
     assert nothing is None
+    assert states is not None
     assert states.shape == (LAYERS, *x.shape)
     np.testing.assert_allclose(bare, output, atol=TOLERANCE)
     np.testing.assert_array_equal(states[-1], output)
@@ -86,6 +88,7 @@ def _loss_of(stack, x, options):
 
     def loss(state, x):
         output, states = _apply(nnx.merge(graphdef, state), x, **options)
+        assert states is not None
         return jnp.sum(jnp.sin(output)) + jnp.sum(jnp.square(states[0]))
 
     return loss, (state, x)

@@ -120,6 +120,8 @@ def test_flax_layer_norm_fails_at_a_large_mean(layer_norm):
     """Why the norms are ours: flax's own variance is E[x²] − E[x]², its epsilon 1e-6."""
     _, theirs = layer_norm
     flax_norm = nnx.LayerNorm(WIDTH, rngs=nnx.Rngs(0))
+    assert flax_norm.scale is not None
+    assert flax_norm.bias is not None
     flax_norm.scale[...] = jnp.asarray(theirs.weight.detach().numpy())
     flax_norm.bias[...] = jnp.asarray(theirs.bias.detach().numpy())
     x = _noise(2, 7, WIDTH) + np.float32(1000)

@@ -124,8 +124,9 @@ PUBLISHED = {
 
 
 def _count(config: HubertConfig | Qwen3Config) -> int:
-    abstract = abstract_hubert if isinstance(config, HubertConfig) else abstract_qwen3
-    return param_tree.count(param_tree.flat_weights(abstract(config)))
+    speech = isinstance(config, HubertConfig)
+    module = abstract_hubert(config) if speech else abstract_qwen3(config)
+    return param_tree.count(param_tree.flat_weights(module))
 
 
 @pytest.mark.parametrize("name", COUNTS)
