@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mrl_jax.nn.param_tree import Frozen
 
 __version__ = "0.1.0"
-
 _HOMES = {
     "CtcVocabulary": "mrl_jax.models.ctc",
     "DualEncoder": "mrl_jax.models.dual_encoder",
@@ -43,7 +42,6 @@ _HOMES = {
     "pad_clips": "mrl_jax.models.inputs",
     "to_linen": "mrl_jax.models.linen",
 }
-
 __all__ = [
     "CtcVocabulary",
     "DualEncoder",

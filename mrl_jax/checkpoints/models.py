@@ -33,11 +33,7 @@ from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 
 FORMAT = 1
-
-
 MODEL_FILE = "model.json"
-
-
 TRAIN_AGAIN = "train the model again, or convert it again with `python -m converters`"
 
 

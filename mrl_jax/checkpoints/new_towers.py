@@ -22,8 +22,6 @@ from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.nn import param_tree
 
 OWN_FILES = (TOWER_FILE, "report.json", "verification.json")
-
-
 NEW_NAMING: Mapping[str, Any] = {"prefix": "", "spellings": [], "tied_output": False}
 """Tensor names of a tower that was made here: those of Qwen3-Embedding."""
 

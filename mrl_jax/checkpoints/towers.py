@@ -32,17 +32,9 @@ from mrl_jax.models.towers import TOWERS, kinds_of
 from mrl_jax.nn import param_tree
 
 FORMAT = 1
-
-
 TOWER_FILE = "tower.json"
-
-
 WEIGHTS = "weights"
-
-
 CONVERT_AGAIN = "convert the checkpoint again with `python -m converters`"
-
-
 Weights = Mapping[str, Mapping[str, HostArray]]
 """Arrays by group (`encoder`, `lm_head`, `unused_tensors`), then by dotted path."""
 

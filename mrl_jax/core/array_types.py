@@ -39,5 +39,4 @@ __all__ = [
     "Int",
     "Shaped",
 ]
-
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

@@ -8,7 +8,6 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
 
 Config = TypeVar("Config")
-
 PACKAGE = Path(__file__).parents[1]
 
 

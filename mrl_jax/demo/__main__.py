@@ -20,8 +20,6 @@ from mrl_jax.demo.commands import run_mrl_jax
 from mrl_jax.demo.world import MARKER, write_world
 
 TOWERS = Path(__file__).parent / "towers_hf"
-
-
 SHOWN = 4
 """Test queries that are printed with their first results."""
 

@@ -19,11 +19,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_clip
 
 ENGLISH = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
-
 FRENCH = ("zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf")
-
-
 SAMPLE_RATE = 8_000
 """Samples a second of the recordings themselves."""
 

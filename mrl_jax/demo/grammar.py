@@ -14,14 +14,10 @@ import re
 from collections.abc import Iterator, Mapping
 
 UNITS = ("tus", "benn", "ñaar", "ñett", "ñeent", "juróom")
-
-
 FRENCH_UNITS = (
     "zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix",
     "onze", "douze", "treize", "quatorze", "quinze", "seize",
 )  # fmt: skip
-
-
 FRENCH_TENS = ("", "", "vingt", "trente", "quarante", "cinquante", "soixante")
 
 
@@ -170,81 +166,57 @@ GOODS = _words(
     "dugub = mil = ji, mboq = maïs = mi, ñebbe = niébé = ji, kafe = café = bi,"
     "ndox = eau/f = mi, màngo = mangue/f = bi",
 )
-
-
 CROPS = _words(
     "dugub = mil = ji, mboq = maïs = mi, ñebbe = niébé = ji, gerte = arachide/f = gi,"
     "ceeb = riz = bi, soble = oignon = si, kaani = piment = gi, basi = sorgho = bi,"
     "xaal = pastèque/f = bi, pataas = patate/f = bi, ñàmbi = manioc = bi, bisaab = bissap = bi",
 )
-
-
 EATERS = _words(
     "gunóor yi = les insectes, golo yi = les singes, picc yi = les oiseaux,"
     "bëy yi = les chèvres, nag yi = les vaches, janax yi = les souris, mbaam yi = les ânes"
 )
-
-
 ANIMALS = _words(
     "xar = mouton, bëy = chèvre/f, nag = vache/f, fas = cheval, mbaam = âne,"
     "ginaar = poule/f, giléem = chameau, xaj = chien, muus = chat, kanaara = canard",
 )
-
-
 KIN = _words(
     "baay = père, yaay = mère/f, mag = grand frère, rakk = petit frère, jabar = femme/f,"
     "jëkkër = mari, doom = enfant, maam = grand-mère/f, nijaay = oncle, bàjjan = tante/f,"
     "xarit = ami, dëkkandoo = voisin"
 )
-
-
 PLACES = _words(
     "marse = marché = bi, loppitaan = hôpital = bi, farmasi = pharmacie/f = bi,"
     "jumaa = mosquée/f = ji, lekool = école/f = bi, bitig = boutique/f = bi,"
     "garaas = gare/f = bi, teen = puits = bi, tool = champ = bi, dex = fleuve = gi,"
     "géej = mer/f = gi, bànk = banque/f = bi",
 )
-
-
 TOWNS = _words(
     "ndakaaru = Dakar, ndar = Saint-Louis, cees = Thiès, kaolax = Kaolack, luga = Louga,"
     "tuubaa = Touba, sigicoor = Ziguinchor, mbuur = Mbour, fatig = Fatick, maatam = Matam,"
     "podoor = Podor, kafrin = Kaffrine"
 )
-
-
 DAYS = _words(
     "tey = aujourd'hui, suba = demain, altine = lundi, talaata = mardi, àllarba = mercredi,"
     "alxamis = jeudi, àjjuma = vendredi, gaawu = samedi, dibéer = dimanche"
 )
-
-
 NAMES = _words(
     "awa = Awa/f, faatu = Fatou/f, musaa = Moussa, umar = Oumar, ibraayma = Ibrahima,"
     "aminata = Aminata/f, usmaan = Ousmane, maryaama = Mariama/f, xadi = Khady/f, séex = Cheikh,"
     "daawuda = Daouda, ngóone = Ngoné/f, móodu = Modou, kumba = Coumba/f, sàmba = Samba"
 )
-
-
 BODY = _words(
     "bopp = tête/f, biir = ventre, bët = œil, nopp = oreille/f, bëñ = dent/f,"
     "loxo = main/f, tànk = pied, ndigg = dos, dënn = poitrine/f, baat = gorge/f, ŋaam = mâchoire/f"
 )
-
-
 ACTS = _words(
     "liggéey = travailler, tukki = voyager, togg = cuisiner, napp = pêcher, jàng = étudier,"
     "ñëw = viendr, dem = partir, dellusi = reviendr, fecc = danser, bey = cultiver"
 )  # The French is the stem of the future.
-
-
 STATES = _words(
     "dafa feebar = est malade, dafa sonn = est fatigué{e}, dafa xiif = a faim,"
     "dafa mar = a soif, dafay sëqët = tousse, dafa mer = est fâché{e}, wér na = est guéri{e},"
     "dafay nelaw = dort, kontaan na = est content{e}"
 )  # {e} agrees with the subject, which is the first slot of the template.
-
-
 PRICES = _words(
     "fukki dërëm = cinquante francs, ñaar fukki dërëm = cent francs,"
     "fanweeri dërëm = cent cinquante francs, ñeent fukki dërëm = deux cents francs,"
@@ -254,12 +226,8 @@ PRICES = _words(
     "ñaari junniy dërëm = dix mille francs, ñetti junniy dërëm = quinze mille francs"
 )
 """In Wolof money is counted by the dërëm, of five francs."""
-
-
 KILO, KILOS = Word("kilo", "kilo"), Word("kiloy", "kilo")
 """Before what is weighed: `benn kilo ceeb`, `ñaari kiloy ceeb`."""
-
-
 YEAR, HOUR = Word("at", "an"), Word("waxtu", "heure", "f")
 
 
@@ -282,8 +250,6 @@ def _numbers(numbers: range) -> tuple[Word, ...]:
 
 
 MINE, YOURS = _kin("sama", "mon", "ma"), _kin("sa", "ton", "ta")
-
-
 LISTS: Mapping[str, tuple[Word, ...]] = {
     "good": GOODS, "crop": CROPS, "eaters": EATERS, "animal": ANIMALS, "place": PLACES,
     "town": TOWNS, "day": DAYS, "name": NAMES, "body": BODY, "act": ACTS, "state": STATES,

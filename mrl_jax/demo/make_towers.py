@@ -40,18 +40,10 @@ from mrl_jax.demo.world import write_world
 from mrl_jax.models.ctc import character_vocabulary
 
 RATE = 16_000
-
-
 SPEEDS = (0.85, 1.2)
-
-
 FORMANTS = AugmentConfig(formants=(0.8, 1.25), gain_db=(0.0, 0.0))
-
-
 CHANGED = 3
 """Copies of every clip in changed voices: with thirty voices alone the model overfits."""
-
-
 CHANNEL = AugmentConfig(reverb_probability=0.1, mask_probability=0.2, noise_probability=0.5)
 
 

@@ -61,12 +61,8 @@ SPEECH = HubertConfig(
     sample_rate=SAMPLE_RATE,
 )
 """A small HuBERT at the recordings' own rate, with frames of 40 ms: digits are slow."""
-
-
 TEST_TAKES = 5
 """Takes 0 to 4 of every digit and speaker are the test's, as in the data set's own split."""
-
-
 ARCHIVE = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.zip"
 
 

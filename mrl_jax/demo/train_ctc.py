@@ -26,8 +26,6 @@ from mrl_jax.models.init import initial_recogniser, start_as_filterbank
 from mrl_jax.models.inputs import pad_clips
 
 NAME = "the demo's CTC training"
-
-
 ClipBatch = tuple[Sequence[HostArray], Sequence[str]]
 """Clips [S] at the config's sample rate, and the transcript of each."""
 

@@ -25,8 +25,6 @@ from mrl_jax.models.init import initial_tower
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 
 NAME = "the demo's text training"
-
-
 LENGTHS = 16
 """Queries are padded to multiples of this."""
 

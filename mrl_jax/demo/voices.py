@@ -31,18 +31,10 @@ from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.core.extras import require
 
 SAMPLE_RATE = 16_000
-
-
 BASE_VOICE = "id"
-
-
 _SYNCHRONOUS, _CHARACTERS, _UTF8, _PHONEMES = 2, 1, 0x1, 0x100
-
-
 _RATE, _PITCH, _RANGE = 1, 3, 4
 """Numbers of espeak-ng's interface: an output mode, a position type, flags, parameters."""
-
-
 _HEADER = struct.Struct("<ii")
 """Before each utterance in the pipe: samples a second, and bytes to come."""
 
@@ -96,26 +88,14 @@ TRAIN_VOICES = _voices(
     "antonio aunty benjamin boris david edward grandma gustave john linda pablo",
     start=0,
 )
-
-
 VALIDATION_VOICES = _voices("m5 belinda ian steph", start=30)
-
-
 TEST_VOICES = _voices("m8 Andrea Mario max miguel robert shelby travis", start=34)
-
-
 _PHONEME = {
     "à": "a", "é": "e", "ë": "@", "ó": "o", "e": "E", "o": "O",
     "c": "tS", "j": "dZ", "ñ": "n^", "ŋ": "N", "y": "j",
 }  # fmt: skip
-
-
 _VOWELS = "aàeéëioóu"
-
-
 _SOUND = re.compile(rf"ée|óo|([{_VOWELS}])\1|.")
-
-
 _LETTERS = _VOWELS + "bcdfgjklmnñŋpqrstwxy"
 
 

@@ -22,8 +22,6 @@ from mrl_jax.demo.voices import (
 )
 
 MARKER = "world.json"
-
-
 TASK = "translation"
 
 

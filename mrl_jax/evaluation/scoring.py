@@ -16,7 +16,6 @@ from mrl_jax.metrics import ranking as metrics
 from mrl_jax.metrics.ties import METRICS, TiedRanking
 
 KS = (1, 5, 10)
-
 Ties = Literal["trec", "id"]
 """Documents of equal score by descending id, as trec_eval has them, or by ascending id."""
 

@@ -15,8 +15,6 @@ from mrl_jax.core.errors import MrlError
 
 SECOND = 16_000
 """The shortest padded length of a clip, in samples."""
-
-
 GROWTH = 1.3
 """Padded lengths grow by this factor, so that long and short clips need few shapes."""
 

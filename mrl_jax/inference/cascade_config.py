@@ -33,18 +33,10 @@ from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.models.speech_tower import Padding
 
 FORMAT = 1
-
-
 CASCADE_FILE = "cascade.json"
-
-
 NONE = "none"
-
-
 PATHS = ("text_tower", "recogniser", "translator", "tokenizer")
 """Fields of the config that hold a folder."""
-
-
 WRITE_AGAIN = "write it again: `mrl-jax cascade --config cascade --out FOLDER`"
 
 

@@ -24,8 +24,6 @@ EMBED: Mapping[str, Callable[..., Any]] = {
     "speech": lambda model, *inputs: model.embed_speech(*inputs),
     "text": lambda model, *inputs: model.embed_text(*inputs),
 }
-
-
 CORRECT_TASK = "correct the task, or pass the prompt itself"
 
 

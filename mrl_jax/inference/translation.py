@@ -20,20 +20,12 @@ from mrl_jax.inference.batching import sorted_batches
 
 CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 """A language and its script: wol_Latn."""
-
-
 MODEL, TOKENIZER, VOCABULARY = "model.bin", "tokenizer.json", "shared_vocabulary.json"
-
-
 END = "</s>"
-
-
 CONVERT = (
     "make it with `ct2-transformers-converter --model SOURCE --output_dir FOLDER "
     f"--copy_files {TOKENIZER}`"
 )
-
-
 EXTRA = "cascade"
 """Of this package, that brings CTranslate2 and tokenizers."""
 

@@ -25,12 +25,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 KEPT_BYTES = 2**30
 """Products beyond this are not kept for the backward pass, but recomputed."""
-
-
 CPU_TILE, DEVICE_TILE = 2**21, 2**24
 """Entries of a tile: as many as fit a CPU's cache; as many as keep another device busy."""
-
-
 NO_OVERFLOW_FROM = 0.025
 """From this temperature on, exp(cosine / temperature) and its sums are far from overflow."""
 

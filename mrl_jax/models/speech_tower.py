@@ -11,8 +11,6 @@ from mrl_jax.core.array_types import AnyArray
 
 Padding = Literal["masked", "reference"]
 """Whether padding is kept out of every result, or read as if it were speech."""
-
-
 Count = TypeVar("Count", int, Array)
 
 

@@ -15,8 +15,6 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 Layer = TypeVar("Layer", bound=nnx.Module)
-
-
 FSDP = "fsdp"
 """Name of the mesh axis that frozen weights are sharded over."""
 

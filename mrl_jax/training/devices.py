@@ -21,15 +21,9 @@ from mrl_jax.nn.layer_stack import FSDP, InMesh
 from mrl_jax.training.state import Step
 
 Parallel = Literal["pmap", "mesh"]
-
-
 AXIS = "batch"
-
-
 SHARD_FROM = 1 << 14
 """Frozen arrays of fewer entries are replicated: sharding them saves little memory."""
-
-
 Rows = TypeVar("Rows")
 """One step's input: a pytree of arrays with one row for each pair."""
 

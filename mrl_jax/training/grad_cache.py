@@ -20,8 +20,6 @@ Embed = Callable[[Any, Any], Any]
 
 Called twice on each part, with equal results: a random key must be part of the batch.
 """
-
-
 Loss = Callable[[Any, Any, Any], tuple[Array, Any]]
 """(params, embeddings of the whole batch, the batch) to the loss and any auxiliary output.
 

@@ -10,11 +10,7 @@ import optax
 from mrl_jax.core.errors import MrlError
 
 Schedule = Literal["linear", "cosine", "constant"]
-
-
 Optimizer = Literal["adamw", "adafactor"]
-
-
 TEMPERATURE_RANGE = (0.01, 1.0)
 """Where a trained temperature may go; CLIP's lower bound (arXiv 2103.00020, section 2.5)."""
 

@@ -46,8 +46,6 @@ from mrl_jax.models.towers import kinds_of
 from mrl_jax.training.state import Log
 
 Cache = TypeVar("Cache", CachedArray, SpeechCache)
-
-
 BATCH = 16
 """Clips in a batch, or one a device if there are more devices."""
 

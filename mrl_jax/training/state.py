@@ -12,16 +12,10 @@ from jaxtyping import Array
 from mrl_jax.nn.param_tree import flatten
 
 Rebuild = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
-
-
 Log = Callable[[str], None]
 """Called with a line of text for the user."""
-
-
 Metrics = dict[str, Array]
 """What a step reports: `loss`, `loss_per_dim` [dims], norms and the like."""
-
-
 Step = Callable[["TrainState", Mapping[str, Any], Any], tuple["TrainState", Metrics]]
 """(state, frozen weights, batch) to the next state and the step's metrics; pure."""
 

@@ -19,12 +19,8 @@ from mrl_jax.training.optim import learning_rate, make_optimizer
 from mrl_jax.training.state import Log, Step, TrainState, init_state, trained_leaves
 
 CONFIG_FILE = "experiment.json"
-
-
 SCORE = "ndcg@10"
 """What decides which state is best, where a run is validated by retrieval."""
-
-
 Config = TypeVar("Config", bound=RunConfig, contravariant=True)
 Info = TypeVar("Info", covariant=True)
 

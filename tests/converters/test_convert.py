@@ -27,7 +27,6 @@ from mrl_jax.nn import param_tree
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-
 BF16 = np.dtype(ml_dtypes.bfloat16)
 Tensors = dict[str, np.ndarray]
 

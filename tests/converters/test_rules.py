@@ -23,7 +23,6 @@ Shapes = dict[str, tuple[int, ...]]
 # Two digits, so that layer 1 and layer 11 must not be confused.
 QWEN3 = dataclasses.replace(tiny_towers.QWEN3, num_layers=12)
 BASE = tiny_towers.HUBERT
-
 axes = st.lists(st.integers(0, 4), min_size=3, max_size=3).map(tuple)
 
 

@@ -22,7 +22,6 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 LAYERS = ["layer 1", "layer 2"]
 SMALL: dict[str, Any] = {"num_hidden_layers": 2}
 MODELS: dict[str, tuple[str, Callable[[], Any], list[str]]] = {

@@ -25,7 +25,6 @@ from mrl_jax.models.init import initial_recogniser
 
 QUERIES = 8
 DIMS = (32, 16, 8)
-
 Row = dict[str, Any]
 
 

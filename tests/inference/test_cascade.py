@@ -42,7 +42,6 @@ from mrl_jax.inference.encoder import Encoder
 from mrl_jax.inference.translation import Translator
 
 CASCADE = "mrl_jax.inference.cascade_command"
-
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 

@@ -21,7 +21,6 @@ CONVERTED = r"(?:(?:mrl-jax convert|python -m converters) \w+ \S+|--output_dir) 
 """The output of a conversion in the header of a preset."""
 
 CASCADE = "mrl_jax.inference.cascade_command"
-
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 

@@ -32,7 +32,6 @@ from mrl_jax.nn.masking import length_mask
 
 LENGTHS = (2400, 1111, 400)  # Every batch here is (3, 2400): one shape, one compile.
 SEED = 3
-
 States = dict[str, np.ndarray]
 
 

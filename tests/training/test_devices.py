@@ -34,7 +34,6 @@ from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import TrainState, init_state
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 WIDTH, SAMPLES, STEPS = 16, 24, 20
 LOSSES = {
     "infonce": LossConfig(dims=DIMS),

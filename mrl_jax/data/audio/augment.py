@@ -18,7 +18,6 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
 
 Range = tuple[float, float]
-
 Augment = Callable[[HostArray, np.random.Generator], HostArray]
 """A clip [S] float32 to another one, of another length perhaps."""
 

@@ -16,7 +16,6 @@ from mrl_jax.core.extras import require
 
 DECODABLE = ("wav", "flac", "mp3", "ogg", "opus")
 _BLOCK = 1 << 20
-
 _UNKNOWN = 1 << 60
 """Frames that no file has: what libsndfile returns where a stream does not have its length."""
 

@@ -38,12 +38,10 @@ TITLES = {
     "speed": "speed, {:g} times",
     "length": "first {:.0%}",
 }
-
 TALKERS = 6
 """Clips that are mixed to babble, or as many as there are."""
 
 TELEPHONE_RATE = 8000
-
 TELEPHONE_BAND = (250.0, 300.0, 3400.0, 3700.0)
 """Hertz between which the telephone's gain rises to 1, and between which it falls to 0."""
 

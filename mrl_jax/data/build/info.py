@@ -13,7 +13,6 @@ FORMAT = 1
 
 BUILD_FILE = "build.json"
 REBUILD = "build it again: `mrl-jax build SOURCE OUT --overwrite`"
-
 INDEX_COLUMNS = (
     "id",
     "num_samples",

@@ -19,13 +19,10 @@ from mrl_jax.core.files import staged_folder
 from mrl_jax.data.cache.files import CACHE_FILE, CachedArray, is_cache_of, write_cache_file
 
 CacheDtype = Literal["float32", "bfloat16", "int8"]
-
 CACHE_DTYPES: tuple[str, ...] = get_args(CacheDtype)
-
 KEPT_AS = "speech_cache_dtype"
 STATES_FILE, SCALES_FILE = "states.npy", "scales.npy"
 MAKE_AGAIN = "name another folder in data.speech_cache, or remove this one to have it made again"
-
 DISK_DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 """On disk. numpy's files know no bfloat16: its bits are written as whole numbers."""
 

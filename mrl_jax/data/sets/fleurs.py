@@ -26,7 +26,6 @@ from mrl_jax.data.sets.tables import Row, read_rows, row_audio, row_id, row_text
 
 HUB_ID, HUB_REVISION = "google/fleurs", "refs/convert/parquet"
 SAMPLE_RATE = 16_000
-
 _CODES = (
     "af_za am_et ar_eg as_in ast_es az_az be_by bg_bg bn_in bs_ba ca_es ceb_ph ckb_iq "
     "cmn_hans_cn cs_cz cy_gb da_dk de_de el_gr en_us es_419 et_ee fa_ir ff_sn fi_fi fil_ph "
@@ -37,7 +36,6 @@ _CODES = (
     "sn_zw so_so sr_rs sv_se sw_ke ta_in te_in tg_tj th_th tr_tr uk_ua umb_ao ur_pk uz_uz "
     "vi_vn wo_sn xh_za yo_ng yue_hant_hk zu_za"
 )
-
 LANGUAGES: Mapping[str, str] = {code.rpartition("_")[0]: code for code in _CODES.split()}
 """The short name of each language, and its code in FLEURS."""
 

@@ -10,7 +10,6 @@ from mrl_jax.data.sets.tables import check_surrogates, new_id, read_jsonl
 
 REQUIRED = ("id", "audio", "text")
 OPTIONAL = ("task", "transcript", "language", "speaker", "document_id", "split")
-
 _NAMES = ("id", "speaker", "document_id")
 """Keys that may be whole numbers in the file: they are names, and become strings."""
 

@@ -32,7 +32,6 @@ from mrl_jax.data.sets.tables import read_rows
 KALLAAMA_HUB_ID = "soynade-research/Kallaama-retrieval-eval"
 FLEURS_SPLITS = ("train", "validation", "test")
 WOLBANKING77_PAGE = "kaggle.com/datasets/abdoukarimkandji/wolbanking77"
-
 LABEL_COLUMNS = ("label", "intent", "intent_class", "class")
 """Names that the column of classes may have in the recordings of WolBanking77."""
 

@@ -19,8 +19,6 @@ from mrl_jax.metrics.intervals import Clusters
 from mrl_jax.nn import param_tree
 
 KS = (5, 10)
-
-
 Info = ModelInfo | CascadeInfo
 
 

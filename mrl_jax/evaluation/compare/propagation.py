@@ -20,11 +20,8 @@ from mrl_jax.metrics.error_rates import Comparison
 from mrl_jax.metrics.intervals import Clusters, Interval, PairedTest
 
 METRIC = "ndcg@10"
-
 TRUE = "true transcripts"
-
 EDGES = (0.0, 0.25, 0.5)
-
 BUCKETS = ("0 %", "0 to 25 %", "25 to 50 %", "above 50 %")
 """Word error rate of a query; each bucket holds its upper end."""
 

@@ -48,7 +48,6 @@ from mrl_jax.evaluation.scoring import check_dims, judgements_of
 from mrl_jax.inference.cascade_config import CascadeInfo
 
 FIGURE = FigureFile("systems.png", "nDCG@10 against dimension, with 95 % intervals")
-
 SUMMARY = """{systems} on the same {queries} queries, searched in the same {documents} documents.
 Each system encoded the queries once, and the documents were encoded once for all; every
 dimension is a prefix of those, or has its own query vectors where a dual encoder makes them.

@@ -20,8 +20,6 @@ from mrl_jax.evaluation.transcribe.measure import error_columns, error_records
 from mrl_jax.metrics.intervals import Clusters
 
 STAGES = "stages.jsonl"
-
-
 NOTE = """A cascade's milliseconds and parameters are those of recogniser, translator and text
 tower together; one that takes a column of transcripts counts neither for what wrote them.
 A translator runs on the CPU, and CTranslate2 counts neither its parameters nor its FLOPs. An

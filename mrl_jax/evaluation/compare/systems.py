@@ -15,7 +15,6 @@ from mrl_jax.evaluation.report.statistics import intervals_of, paired_difference
 from mrl_jax.metrics.intervals import Clusters, Interval, PairedTest, holm
 
 METRIC = "ndcg@10"
-
 METRICS = ("ndcg@5", METRIC)
 
 

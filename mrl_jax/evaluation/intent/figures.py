@@ -12,9 +12,7 @@ from mrl_jax.evaluation.report.records import Record
 from mrl_jax.metrics.intervals import Clusters, Interval, cluster_bootstrap
 
 SCORES = ("accuracy", "macro F1", "weighted F1")
-
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
-
 NUMBERED = 16
 """Labels up to which the cells of a confusion matrix hold their numbers."""
 

@@ -15,7 +15,6 @@ from mrl_jax.inference.search.vectors import SeparateVectors, Vectors, numbers_o
 from mrl_jax.metrics.ranking import f1_scores
 
 SHOTS = (0, 1, 4, 8, 16)
-
 PENALTY = 1.0
 """Inverse weight of the classifier's penalty: scikit-learn's own default."""
 

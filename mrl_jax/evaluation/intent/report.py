@@ -47,7 +47,6 @@ once. Prompt of the examples: {prompt}.
 
 F1 is a mean over the labels that are true or predicted somewhere, as in scikit-learn. The
 interval of the accuracy is from resampling test examples{clusters}."""
-
 LEARNT = """ More shots: logistic regression of scikit-learn (C = {penalty:g}) on frozen unit
 prefixes, with exactly so many training examples of every label, drawn {seeds} times; ± is the
 standard deviation over draws."""

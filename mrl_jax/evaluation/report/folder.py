@@ -19,7 +19,6 @@ from mrl_jax.evaluation.report.page import (
 from mrl_jax.evaluation.report.records import Record, Source, write_records
 
 RECORDS = "results.jsonl"
-
 PACKAGE = Path(mrl_jax.__file__).parent
 
 

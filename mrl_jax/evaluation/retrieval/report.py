@@ -28,7 +28,6 @@ from mrl_jax.evaluation.scoring import KS, Ties, evaluate_retrieval, judgements_
 from mrl_jax.inference.embedder import Embedder
 
 TOP = 10
-
 ORDERS = {
     "trec": "by descending id, as trec_eval has them",
     "id": "by ascending id, as sentence-transformers has them",

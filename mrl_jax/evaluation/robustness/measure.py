@@ -20,9 +20,7 @@ from mrl_jax.inference.search.vectors import Vectors
 from mrl_jax.metrics.intervals import Clusters, Interval
 
 METRIC = "ndcg@10"
-
 CLEAN = Condition(kind="clean")
-
 CONDITIONS = (
     CLEAN,
     *(

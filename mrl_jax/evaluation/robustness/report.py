@@ -37,7 +37,6 @@ the 95 % interval, from resampling queries by their words{speakers}.
 A signal-to-noise ratio is that of mean powers over the whole recording. Babble is mixed from
 up to six other recordings of the set that ask for something else. Noise depends on the seed
 ({seed}) and the query's id alone: it is the same at every level but for its gain."""
-
 SNR = FigureFile(
     "snr.png",
     "nDCG@10 against the level of noise, bands are 95 % intervals; dashed: the same queries "

@@ -23,8 +23,6 @@ LOOKS: Mapping[str, tuple[str, str, str]] = {
     "last coordinates": ("#cc79a7", "v", "--"),
 }
 """Colour, marker and line of each view, colours that the colour-blind can tell apart."""
-
-
 Spectra = Mapping[tuple[str, bool], Spectrum]
 """Which vectors, and whether their mean was subtracted, to their spectrum."""
 

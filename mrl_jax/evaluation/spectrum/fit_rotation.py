@@ -35,7 +35,6 @@ from mrl_jax.inference.search.rotation import (
 from mrl_jax.inference.search.vectors import numbers_of
 
 FITS = ("documents", "speech", "joint")
-
 EXAMPLES = 5000
 
 

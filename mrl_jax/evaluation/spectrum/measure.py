@@ -18,8 +18,6 @@ from mrl_jax.inference.search.rotation import check_vectors, leading_directions
 
 ENERGY_FRACTIONS = (0.90, 0.95, 0.99)
 """Fractions of the energy whose rank is measured."""
-
-
 METRIC = "ndcg@10"
 
 

@@ -41,13 +41,11 @@ from mrl_jax.inference.search.vectors import numbers_of
 from mrl_jax.metrics.intervals import Clusters
 
 SPECTRA = "spectra.jsonl"
-
 FIGURES = (
     FigureFile("sizes.png", "nDCG@10 against the numbers kept, by what is kept"),
     FigureFile("spectra.png", "Singular values and cumulative energy of embeddings"),
     FigureFile("blocks.png", "What blocks of coordinates score alone, and what they add"),
 )
-
 SUMMARY = """{queries} {kind} and {documents} documents, model of step {step}, encoded once.
 {prompts}
 

@@ -23,7 +23,6 @@ from mrl_jax.inference.search.rotation import leading_directions
 from mrl_jax.metrics import ranking as metrics
 
 K = 10
-
 NOISE = 0.1
 """Length of what is added to a copy of a document, whose own is 1."""
 

@@ -57,7 +57,6 @@ FIGURE = FigureFile(
     "nDCG@10 against bytes a document and against latency; lines join the configs that no other "
     "beats in the two shown.",
 )
-
 SUMMARY = """nDCG@10 and recall are measured on the set's own {documents} documents with {queries}
 queries, all from one encoding. {prompts}
 Recall is the part of the first ten of exact search, at full width in float32, that is found.

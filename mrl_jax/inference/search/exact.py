@@ -24,20 +24,12 @@ from mrl_jax.inference.search.vectors import SeparateVectors
 
 BLOCK = 16
 """Documents of which the first pass keeps the best score only; and blocks of a group."""
-
-
 STEP = 4096
 """Documents whose scores for all queries stay in the cache until they are reduced."""
-
-
 SPARE = 22
 """Candidates beyond k, so that rounding on the device seldom costs a second pass."""
-
-
 CHUNK = 16_384
 """Documents that are scored at once."""
-
-
 Pass = Literal["bfloat16", "float32", "float64"]
 
 

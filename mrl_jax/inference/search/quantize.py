@@ -24,12 +24,8 @@ from mrl_jax.inference.search.config import Precision
 from mrl_jax.inference.search.exact import exact_scores, rough_search, search
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "binary", "binary+int8")
-
-
 CHUNK = 65_536
 """Documents that are coded or decoded at once; the result does not depend on it."""
-
-
 LEVELS = 255
 
 

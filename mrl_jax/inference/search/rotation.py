@@ -20,11 +20,7 @@ from mrl_jax.core.files import write_bytes
 from mrl_jax.core.records import readable_as
 
 ROTATION_FILE = "rotation.safetensors"
-
-
 FORMAT = "mrl_jax rotation 2"
-
-
 ROTATE_AGAIN = "fit it again: `mrl-jax rotate --overwrite`"
 
 

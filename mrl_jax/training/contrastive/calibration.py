@@ -16,8 +16,6 @@ from mrl_jax.data.batches.speech import BatchSource
 from mrl_jax.models.two_towers import TwoTowers
 
 CALIBRATION_FILE = "calibration.json"
-
-
 CLIPS = 16
 """At most so many clips are fitted to."""
 

@@ -28,8 +28,6 @@ from mrl_jax.models.late_fusion import LateFusion
 
 CLIPS = 512
 """Clips that the regression is fitted on."""
-
-
 RIDGE = 1e-4
 """Penalty, relative to the mean variance of a coordinate of the states."""
 

@@ -40,8 +40,6 @@ from mrl_jax.training.trainer import Best, Prepared, RunOptions, RunResult, run
 
 SCORE = "word accuracy"
 """1 less the word error rate: of scores the highest is the best."""
-
-
 TOWER = "tower"
 
 

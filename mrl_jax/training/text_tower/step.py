@@ -19,8 +19,6 @@ from mrl_jax.training.state import Metrics, Step, TrainState, apply_gradients
 
 RebuildText = Callable[[Mapping[str, Any]], Qwen3Encoder]
 """A tower from its weights, as a nested dict."""
-
-
 EMBEDDING = "embed_tokens"
 
 

@@ -16,7 +16,6 @@ soundfile = pytest.importorskip("soundfile")
 pytestmark = pytest.mark.filterwarnings(
     "ignore:'(aifc|audioop|sunau)' is deprecated:DeprecationWarning"
 )
-
 RECORDINGS = SHARED_DATA / "fsdd" / "recordings"
 
 

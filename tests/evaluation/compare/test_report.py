@@ -24,7 +24,6 @@ from mrl_jax.metrics.intervals import Clusters
 from mrl_jax.nn import param_tree
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
-
 CLIPS = [(tiny_run.clip_of((i, (i + 2) % 5), i), tiny_run.RATE) for i in range(3)]
 
 

@@ -36,7 +36,6 @@ from mrl_jax.evaluation.intent.measure import (
 from mrl_jax.evaluation.report.records import read_records
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
-
 CLASSES = ("card_arrival", "balance", "top_up", "limit")
 
 

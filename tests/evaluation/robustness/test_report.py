@@ -30,7 +30,6 @@ from mrl_jax.inference.encoder import Encoder
 from mrl_jax.metrics.intervals import Clusters
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
-
 RATE = tiny_run.RATE
 FEW = (
     CLEAN,

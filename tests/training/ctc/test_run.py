@@ -32,7 +32,6 @@ from mrl_jax.training.optim import OptimConfig, decay_mask, make_optimizer
 from mrl_jax.training.state import init_state
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 SPOKEN = "badiceofgu "
 
 

@@ -50,7 +50,6 @@ from mrl_jax.training.text_tower.step import (
 )
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 DIMS = (32, 16, 8)
 WORDS = ("ba", "ce", "di", "fo", "gu", "hy")
 PAIRS = [(f"{a} {b}", f"{b.upper()}, {a}?") for a, b in itertools.product(WORDS[:4], WORDS)]
