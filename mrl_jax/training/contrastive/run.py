@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +37,6 @@ from mrl_jax.training.state import Log, TrainState
 from mrl_jax.training.trainer import (
     Best,
     Prepared,
-    RunOptions,
     RunResult,
     has_checkpoint,
     run,
@@ -46,21 +45,16 @@ from mrl_jax.training.trainer import (
 
 
 def train(
-    config: ExperimentConfig,
-    workdir: Path,
-    **options: Unpack[RunOptions],
+    config: ExperimentConfig, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[ModelInfo]:
     """Train a head, or resume, and export the best model into `workdir`.
 
-    Args:
-        config: the run.
-        workdir: gets the data set, checkpoints/, metrics.jsonl, model.json and the head.
-        options: see `RunOptions`.
+    Arguments are those of `trainer.run`. The workdir also gets the data set.
 
     Raises:
         MrlError: whatever is wrong with the config, the data, the towers, a checkpoint.
     """
-    return run(ContrastiveTask(), config, workdir, **options)
+    return run(ContrastiveTask(), config, workdir, devices=devices, log=log)
 
 
 class ContrastiveTask:

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
 
 import jax
 import numpy as np
@@ -36,7 +35,7 @@ from mrl_jax.training.ctc.step import make_ctc_step
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.speech_data import check_rate, open_examples
 from mrl_jax.training.state import Log, TrainState
-from mrl_jax.training.trainer import Best, Prepared, RunOptions, RunResult, run
+from mrl_jax.training.trainer import Best, Prepared, RunResult, run
 
 SCORE = "word accuracy"
 """1 less the word error rate: of scores the highest is the best."""
@@ -44,15 +43,13 @@ TOWER = "tower"
 
 
 def train_recogniser(
-    config: CtcExperiment,
-    workdir: Path,
-    **options: Unpack[RunOptions],
+    config: CtcExperiment, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[TowerInfo]:
     """Train a recogniser, or resume, and write the best as the tower folder workdir/tower.
 
     Arguments and errors are those of `trainer.run`. The workdir also gets the data set.
     """
-    return run(CtcTask(), config, workdir, **options)
+    return run(CtcTask(), config, workdir, devices=devices, log=log)
 
 
 class CtcTask:

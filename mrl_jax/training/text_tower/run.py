@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,21 +47,19 @@ from mrl_jax.training.text_tower.step import (
     text_embedder,
     tower_rebuilder,
 )
-from mrl_jax.training.trainer import Best, Prepared, RunOptions, RunResult, run, scores_of
+from mrl_jax.training.trainer import Best, Prepared, RunResult, run, scores_of
 
 TOWER = "tower"
 
 
 def train_text(
-    config: TextStageExperiment,
-    workdir: Path,
-    **options: Unpack[RunOptions],
+    config: TextStageExperiment, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[TowerInfo]:
     """Train a text tower whole, or resume, and write the best as the folder workdir/tower.
 
     Arguments and errors are those of `trainer.run`. The workdir also gets a new tower, in initial/.
     """
-    return run(TextTask(), config, workdir, **options)
+    return run(TextTask(), config, workdir, devices=devices, log=log)
 
 
 @dataclasses.dataclass(frozen=True)
