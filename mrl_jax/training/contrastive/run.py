@@ -25,23 +25,16 @@ from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
-from mrl_jax.nn.param_tree import Split
 from mrl_jax.training.contrastive.calibration import calibrate, factors_of
 from mrl_jax.training.contrastive.config import ExperimentConfig, build_model
 from mrl_jax.training.contrastive.ctc_init import CLIPS, init_from_ctc
 from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.precompute import cached_documents, cached_speech
+from mrl_jax.training.loop import Prepared
+from mrl_jax.training.precompute import frozen_outputs
 from mrl_jax.training.speech_data import check_rate, open_examples
 from mrl_jax.training.state import Log, TrainState
-from mrl_jax.training.trainer import (
-    Best,
-    Prepared,
-    RunResult,
-    has_checkpoint,
-    run,
-    scores_of,
-)
+from mrl_jax.training.trainer import Best, RunResult, has_checkpoint, run, scores_of
 
 
 def train(
@@ -81,7 +74,7 @@ class ContrastiveTask:
         split = param_tree.split(model)
         frozen = devices.place_frozen(split.frozen)
         encoder = Encoder(
-            Split(
+            param_tree.Split(
                 devices.to_global(devices.replicate(split.trained)),
                 devices.to_global(frozen),
                 split.rebuild,
@@ -92,7 +85,7 @@ class ContrastiveTask:
             sharding=devices.global_batch_sharding,
             batch_size=32,
         )
-        caches = _caches(config, examples, encoder, model, log)
+        caches = frozen_outputs(config, examples, encoder, model, log)
         if caches:
             source = _source(config, examples, tokenizer, model, **caches)
         validate = None
@@ -121,7 +114,7 @@ class ContrastiveTask:
         """The head, its fixed factors multiplied in, with references to its towers."""
         model, split = prepared.parts
         assert isinstance(model, TwoTowers)
-        assert isinstance(split, Split)
+        assert isinstance(split, param_tree.Split)
         flat = param_tree.flatten(best.state.trained)
         trained = {path: np.asarray(x) for path, x in flat.items()}
         head = split.rebuild(best.state.trained, split.frozen).head
@@ -198,38 +191,6 @@ def _init_head(
         size = source.plan.batch_size
         batches = (source.rows(step, 0, size) for step in range(-(-CLIPS // size)))
         init_from_ctc(model, Path(config.model.speech_tower), tokenizer, batches)
-
-
-def _caches(
-    config: ExperimentConfig,
-    examples: SpeechDataset,
-    encoder: Encoder,
-    model: TwoTowers,
-    log: Log,
-) -> dict[str, Any]:
-    """What the frozen towers compute once, where the config names folders for it."""
-    caches: dict[str, Any] = {}
-    if config.data.document_cache:
-        caches["vectors"] = cached_documents(
-            Path(config.data.document_cache),
-            encoder,
-            examples.texts,
-            text_tower=Path(config.model.text_tower),
-            max_tokens=config.data.batch.max_text_tokens,
-            dtype=config.model.dtype,
-            log=log,
-        )
-    if config.data.speech_cache:
-        caches["speech"] = cached_speech(
-            Path(config.data.speech_cache),
-            model.speech,
-            examples,
-            speech_tower=Path(config.model.speech_tower),
-            dtype=config.model.dtype,
-            kept=config.data.speech_cache_dtype,
-            log=log,
-        )
-    return caches
 
 
 def _validator(

@@ -33,9 +33,10 @@ from mrl_jax.training.ctc.config import (
 )
 from mrl_jax.training.ctc.step import make_ctc_step
 from mrl_jax.training.devices import Devices
+from mrl_jax.training.loop import Prepared
 from mrl_jax.training.speech_data import check_rate, open_examples
 from mrl_jax.training.state import Log, TrainState
-from mrl_jax.training.trainer import Best, Prepared, RunResult, run
+from mrl_jax.training.trainer import Best, RunResult, run
 
 SCORE = "word accuracy"
 """1 less the word error rate: of scores the highest is the best."""
@@ -147,10 +148,8 @@ def _source(
     frames = np.asarray([sizes.frame_count(int(n)) for n in examples.num_samples], np.int64)
     rows = np.flatnonzero(frames >= counts + repeats)
     left_out = [examples.ids[row] for row in np.flatnonzero(frames < counts + repeats)]
-    augment, stretch = resolve_augment(config.augment, config.stretch, sizes.sample_rate)
-    change = functools.partial(
-        _change, augment=augment, masks=config.masks, sample_rate=sizes.sample_rate
-    )
+    rate = sizes.sample_rate
+    augment, stretch = resolve_augment(config.augment, config.stretch, rate)
     source = CtcSource(
         functools.partial(_clip, examples, rows),
         np.asarray(examples.num_samples)[rows],
@@ -161,7 +160,7 @@ def _source(
         transform=ClipTransform(
             prepare=normalize_clip if sizes.normalize_clips else None,
             min_samples=sizes.min_samples,
-            augment=change,
+            augment=functools.partial(_change, augment, config.masks, rate),
             stretch=stretch,
         ),
         shard=host_shard(),
@@ -202,13 +201,6 @@ def _clip(examples: SpeechDataset, rows: HostArray, number: int) -> HostArray:
 
 
 def _change(
-    clip: HostArray,
-    rng: np.random.Generator,
-    *,
-    augment: Augment | None,
-    masks: MaskConfig,
-    sample_rate: int,
+    augment: Augment | None, masks: MaskConfig, rate: int, clip: HostArray, rng: np.random.Generator
 ) -> HostArray:
-    if augment is not None:
-        clip = augment(clip, rng)
-    return mask_clip(clip, rng, masks, sample_rate)
+    return mask_clip(clip if augment is None else augment(clip, rng), rng, masks, rate)
