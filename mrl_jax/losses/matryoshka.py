@@ -1,8 +1,7 @@
 """Nested losses between queries and documents: a mean over prefixes of the vectors.
 
-Sources: InfoNCE, van den Oord et al., 2018 (arXiv 1807.03748); Matryoshka
-representation learning, Kusupati et al., 2022 (arXiv 2205.13147); both as used in
-arXiv 2602.19991, section 3. Everything runs in float32.
+Sources: InfoNCE, van den Oord et al., 2018 (arXiv 1807.03748); Matryoshka representation learning,
+Kusupati et al., 2022 (arXiv 2205.13147); both as in arXiv 2602.19991, section 3. All is float32.
 """
 
 import dataclasses
@@ -27,8 +26,7 @@ class NestedLoss:
 
     Attributes:
         total: the weighted mean over dims, averaged over rows (and devices).
-        per_dim: [dims], the loss of each prefix, averaged over rows (and devices), in the
-            order of `dims`.
+        per_dim: [dims], the loss of each prefix, averaged likewise, in the order of `dims`.
         per_row: [dims, B], unreduced; 0 at rows that do not count.
     """
 
@@ -71,9 +69,8 @@ def matryoshka_infonce(
         hard_negative_ids: a hard negative with the id of a query's own document is no
             candidate for that query.
         where: True at rows that count; others are neither queries nor candidates.
-        axis_name: mapped axis of devices; candidates then come from all of them, and
-            `total` and `per_dim` are the full batch's on every device. Average the
-            gradients over the axis (`lax.pmean`) to get the full batch's.
+        axis_name: mapped axis of devices; candidates then come from all of them, and `total` and
+            `per_dim` are the full batch's. Its gradient is the mean over the axis (`lax.pmean`).
         blockwise: keep no array of rows by candidates, and recompute products in the
             backward pass; by default where keeping them takes more than 1 GiB.
 
@@ -143,12 +140,9 @@ def l1_cosine(
     Args:
         predictions: those that are trained.
         targets: the given embeddings, for instance those of the text tower.
-        dims: widths of the prefixes.
-        weights: weight of each dim; equal by default.
         normalize: scale each prefix to unit length before |a − b|; the cosine does not
             depend on it.
-        where: True at rows that count.
-        axis_name: as in `matryoshka_infonce`.
+        dims, weights, where, axis_name: as in `matryoshka_infonce`.
 
     Raises:
         ValueError: dims or weights that do not fit the vectors.
@@ -179,8 +173,7 @@ def over_separate(
         loss: `matryoshka_infonce` or `l1_cosine`, its other arguments bound.
         queries: the vectors of all dims side by side, in the order of `dims`.
         documents: nested vectors.
-        dims: widths.
-        weights: weight of each dim; equal by default.
+        dims, weights: as in `matryoshka_infonce`.
 
     Raises:
         ValueError: dims or weights that do not fit the vectors.
@@ -197,11 +190,9 @@ def over_separate(
         for dim, end in zip(dims, ends, strict=True)
     ]
     per_dim = jnp.concatenate([part.per_dim for part in parts])
-    return NestedLoss(
-        total=jnp.sum(per_dim * jnp.asarray(normalized, jnp.float32)),
-        per_dim=per_dim,
-        per_row=jnp.concatenate([part.per_row for part in parts]),
-    )
+    per_row = jnp.concatenate([part.per_row for part in parts])
+    total = jnp.sum(per_dim * jnp.asarray(normalized, jnp.float32))
+    return NestedLoss(total=total, per_dim=per_dim, per_row=per_row)
 
 
 def _with_hard_negatives(

@@ -10,6 +10,7 @@ from mrl_jax.checkpoints.train_state import RunCheckpoints
 from mrl_jax.core.config import to_json
 from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary, run_on_primary
 from mrl_jax.core.files import write_json
+from mrl_jax.core.records import read_object
 from mrl_jax.evaluation.scoring import RetrievalResult
 from mrl_jax.nn import param_tree
 from mrl_jax.training.config import RunConfig
@@ -172,8 +173,7 @@ def _log_summary(
 ) -> None:
     """One line: how much is trained, on what, for how long, where."""
     trained = param_tree.count(param_tree.flatten(state.trained))
-    whole = trained if prepared.parameters is None else prepared.parameters
-    parts = config.optim.accumulation_steps
+    whole, parts = prepared.parameters or trained, config.optim.accumulation_steps
     log(
         f"{config.name}: {trained:,} trained of {whole:,} parameters, {prepared.data}, "
         f"{prepared.steps:,} steps of {config.data.batch.batch_size}"
@@ -184,13 +184,10 @@ def _log_summary(
 
 def _log_config_changes(record: Mapping[str, Any], workdir: Path, log: Log) -> None:
     """A resumed run may have another config or data; what differs is logged."""
-    path = workdir / CONFIG_FILE
-    if not path.is_file():
-        return
     try:
-        before = param_tree.flatten(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
-        return
+        before = param_tree.flatten(read_object(workdir / CONFIG_FILE))
+    except (OSError, ValueError):
+        return  # The note is all that is lost.
     now = param_tree.flatten(record)
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:

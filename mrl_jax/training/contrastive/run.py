@@ -65,7 +65,9 @@ class ContrastiveTask:
             model = build_model(config, tokenizer)
         validation = read_retrieval_set(config.data.validation) if config.data.validation else None
         examples = open_examples(config.data, workdir, log)
-        assert_equal_across_hosts({"data": examples.digest, "towers": _tower_digests(config)})
+        folders = Path(config.model.speech_tower), Path(config.model.text_tower)
+        digests = [read_info(folder).digest for folder in folders]
+        assert_equal_across_hosts({"data": examples.digest, "towers": " ".join(digests)})
         rate = model.speech.config.sample_rate
         check_rate(examples, rate)
         source = _source(config, examples, tokenizer, model)
@@ -88,19 +90,24 @@ class ContrastiveTask:
         caches = frozen_outputs(config, examples, encoder, model, log)
         if caches:
             source = _source(config, examples, tokenizer, model, **caches)
-        validate = None
-        if validation is not None:
-            validate = _validator(config, encoder, validation, rate, devices)
         return Prepared(
             weights=lambda: split.trained,
             frozen=frozen,
             make_step=functools.partial(make_train_step, split.rebuild, config=config.loss),
             batches=lambda start: read_batches(source, start=start, config=config.data.batch),
             steps=steps,
-            identity=_identity(config, workdir, model),
+            identity={
+                "speech tower": digests[0],
+                "text tower": digests[1],
+                "end token": model.end_token,
+                "padding": config.model.padding,
+                "calibration": factors_of(model),
+            },
             data_digest=examples.digest,
             dims=config.loss.dims,
-            validate=validate,
+            validate=None
+            if validation is None
+            else _validator(config, encoder, validation, rate, devices),
             parameters=param_tree.count(param_tree.flat_weights(model)),
             data=f"{len(source.plan.bucket_of):,} pairs",
             details="; clips padded to "
@@ -137,17 +144,6 @@ class ContrastiveTask:
     def exported(self, workdir: Path) -> tuple[Path, ModelInfo]:
         """The workdir itself is the model's folder."""
         return workdir, read_model_info(workdir)
-
-
-def _identity(config: ExperimentConfig, workdir: Path, model: TwoTowers) -> dict[str, Any]:
-    """What a resumed run must agree on."""
-    return {
-        "speech tower": tower_reference(Path(config.model.speech_tower), workdir).digest,
-        "text tower": tower_reference(Path(config.model.text_tower), workdir).digest,
-        "end token": model.end_token,
-        "padding": config.model.padding,
-        "calibration": factors_of(model),
-    }
 
 
 def _source(
@@ -212,8 +208,3 @@ def _validator(
         return scores_of(results)
 
     return validate
-
-
-def _tower_digests(config: ExperimentConfig) -> str:
-    towers = (config.model.speech_tower, config.model.text_tower)
-    return " ".join(read_info(Path(tower)).digest for tower in towers)
