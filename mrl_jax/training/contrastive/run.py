@@ -70,6 +70,7 @@ class ContrastiveTask:
         self, config: ExperimentConfig, workdir: Path, devices: Devices, log: Log
     ) -> Prepared:
         """Towers, head, calibration, caches and batches; see `trainer.Task`."""
+        towers = _tower_digests(config)  # First, so that a missing tower is named as one.
         max_tokens = config.data.batch.max_text_tokens
         tokenizer = TextTokenizer(config.model.text_tower, max_tokens=max_tokens)
         # Weights that no device could hold alone are loaded into the host's memory.
@@ -78,7 +79,7 @@ class ContrastiveTask:
             model = build_model(config, tokenizer)
         validation = read_retrieval_set(config.data.validation) if config.data.validation else None
         examples = open_examples(config.data, workdir, log)
-        assert_equal_across_hosts({"data": examples.digest, "towers": _tower_digests(config)})
+        assert_equal_across_hosts({"data": examples.digest, "towers": towers})
         rate = model.speech.config.sample_rate
         check_rate(examples, rate)
         source = _source(config, examples, tokenizer, model)
