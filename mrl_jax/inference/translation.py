@@ -164,9 +164,9 @@ def check_translator(config: TranslatorConfig) -> Any:
 def _check_code(code: str, known: Sequence[str], option: str) -> None:
     if code in known:
         return
-    alike = [other for other in known if other[:2] == code[:2]]
     first = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
-    otherwise = f"did you mean {alike[0]}?" if alike else f"expected one of {first}"
+    alike = [f"did you mean {other}?" for other in known if other[:2] == code[:2]]
+    otherwise = alike[0] if alike else f"expected one of {first}"
     raise MrlError(
         f"the tokenizer does not know the language {code!r}; it knows {len(known)}",
         where=option,
