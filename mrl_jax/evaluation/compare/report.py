@@ -13,12 +13,7 @@ from mrl_jax.evaluation.compare import figures, measure, stages
 from mrl_jax.evaluation.compare.cascades import check_queries
 from mrl_jax.evaluation.compare.measure import Info, Task
 from mrl_jax.evaluation.compare.options import CompareOptions
-from mrl_jax.evaluation.compare.systems import (
-    METRICS,
-    System,
-    system_differences,
-    system_means,
-)
+from mrl_jax.evaluation.compare.systems import METRICS, System, system_differences, system_means
 from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Record, Source, write_jsonl

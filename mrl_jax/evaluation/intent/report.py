@@ -121,9 +121,7 @@ def report_intent(
 
 
 def _task(
-    options: IntentOptions,
-    examples: Sequence[IntentExample],
-    label_texts: Mapping[str, str] | None,
+    options: IntentOptions, examples: Sequence[IntentExample], label_texts: Mapping[str, str] | None
 ) -> IntentTask:
     """The set's splits and labels, checked against the options."""
     if options.seeds < 1:

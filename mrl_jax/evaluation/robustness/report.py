@@ -96,10 +96,7 @@ def run_robustness(
 
 
 def report_robustness(
-    options: RobustnessOptions,
-    *,
-    conditions: Sequence[Condition] = CONDITIONS,
-    seed: int = 0,
+    options: RobustnessOptions, *, conditions: Sequence[Condition] = CONDITIONS, seed: int = 0
 ) -> str:
     """Measure, write the report folder, and return its table.
 

@@ -171,10 +171,7 @@ def modality_gap(
 
 
 def views(
-    queries: Float32[HostArray, "Q E"],
-    documents: Float32[HostArray, "N E"],
-    *,
-    seeds: int = 5,
+    queries: Float32[HostArray, "Q E"], documents: Float32[HostArray, "N E"], *, seeds: int = 5
 ) -> list[View]:
     """The prefix, and the ways to keep as many numbers that it is compared with.
 
