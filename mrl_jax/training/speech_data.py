@@ -19,7 +19,7 @@ class SpeechDataConfig:
 
     Attributes:
         train: a manifest, a folder of Parquet files, or a data set built from one by
-            `python -m mrl_jax.data.build`.
+            `mrl-jax build`.
         split: which split of it.
         validation: a retrieval set; none if empty.
         build: how a manifest is built into a data set, inside the workdir.

@@ -30,8 +30,8 @@ class ModelConfig(ComputeConfig):
             are pooled beside it.
         nested: of a dual encoder: one linear layer with nested prefixes, instead of one
             layer for each of loss.dims.
-        speech_tower: folder made by `python -m converters hubert`.
-        text_tower: folder made by `python -m converters qwen3`.
+        speech_tower: folder made by `mrl-jax convert hubert`.
+        text_tower: folder made by `mrl-jax convert qwen3`, or `tower/` of a text stage's run.
         end_token: of late fusion: close the speech with the end token of texts, and pool there; the
             published head pools the last speech token.
         padding: "masked", or "reference" to read padding as speech.

@@ -29,7 +29,7 @@ class CtcModelConfig(ComputeConfig):
     """The recogniser.
 
     Attributes:
-        speech_tower: folder made by `python -m converters hubert`, with or without an output
+        speech_tower: folder made by `mrl-jax convert hubert`, with or without an output
             layer; empty begins at random weights.
         sizes: of the encoder, where it begins at random.
         filterbank: whether its first convolution then begins as a bank of filters; it takes
