@@ -89,9 +89,9 @@ def rows(default: Any, preset: Any, prefix: str = "") -> Iterator[Row]:
         if other != value and name != "name":
             shown += f"; preset: {code(other)}"
         yield f"`{name}`", shown, described.get(field.name, "")
-        kinds: tuple[Any, ...] = typing.get_args(hints[field.name])
-        for group in (kind for kind in kinds if dataclasses.is_dataclass(kind)):
-            yield from rows(group(), None, f"{name}.")
+        for group in typing.get_args(hints[field.name]):
+            if dataclasses.is_dataclass(group) and isinstance(group, type):
+                yield from rows(group(), None, f"{name}.")
 
 
 def descriptions(kind: type) -> dict[str, str]:
