@@ -2,10 +2,13 @@
 
 Command:   mrl-jax convert qwen3 Qwen/Qwen3-Embedding-0.6B towers/text
            mrl-jax convert hubert YOUR-HUBERT-FOLDER-OR-HUB-ID towers/speech
+           (pip install '.[bin]' where the weights are a .bin file only)
            mrl-jax train --config late_fusion data.train=YOUR-MANIFEST.jsonl
-Hardware:  any accelerators; 16 pairs a device and step (set data.batch.batch_size to 16
-           times the devices: more pairs are more negatives).
-Duration:  one epoch; not yet measured at this size.
+Hardware:  any accelerators, which share the 128 pairs of a step. Where that is too much memory,
+           run them in parts of 16 with the same gradient (on one device
+           optim.accumulation_steps=8, on n devices 8 / n), or take fewer: data.batch.batch_size=16.
+Duration:  one epoch, which suits large data; not yet measured at this size. For a few thousand
+           pairs set train.epochs=7 or so.
 Expected:  not yet measured here; the paper's own set is not public.
 """
 

@@ -1,8 +1,9 @@
 """The paper's text stage: Qwen3-Embedding-0.6B, trained whole on Wolof-French text pairs.
 
-Command:   mrl-jax convert qwen3 Qwen/Qwen3-Embedding-0.6B towers/qwen3
+Command:   mrl-jax convert qwen3 Qwen/Qwen3-Embedding-0.6B towers/text
            mrl-jax train --config text_stage data.train=YOUR-PAIRS.jsonl
            mrl-jax convert export runs/text_stage/tower OUT   (for sentence-transformers)
+           mrl-jax train --config late_fusion model.text_tower=runs/text_stage/tower ...
 Hardware:  one accelerator of 16 GB or more: 7 GB of float32 weights and moments, 2.4 GB of
            gradients, 1.2 GB of bfloat16 weights, and the activations of 8 pairs.
            optim.name=adafactor saves 4.8 GB. On n devices set optim.accumulation_steps to
@@ -20,7 +21,7 @@ from mrl_jax.training.text_tower.config import TextDataConfig, TextModelConfig, 
 def get_config() -> TextStageExperiment:
     return TextStageExperiment(
         name="text_stage",
-        model=TextModelConfig(text_tower="towers/qwen3"),
+        model=TextModelConfig(text_tower="towers/text"),
         data=TextDataConfig(
             train="data/text_pairs.jsonl",
             batch=TextBatchConfig(

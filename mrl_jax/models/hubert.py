@@ -34,13 +34,19 @@ class HubertConfig:
     """Sizes and variants of a HuBERT encoder. The presets are the published checkpoints'.
 
     Attributes:
+        width, num_layers, num_heads, mlp_width: sizes of the transformer.
+        norm_epsilon: of all norms.
+        conv_channels, conv_kernels, conv_strides: one entry for each feature convolution.
         feature_norm: "group": a norm over time after the first convolution only (base);
             "layer": a layer norm after every convolution (large, xlarge).
+        conv_bias: whether the feature convolutions have a bias.
         projection_norm: whether features are layer-normed before their projection.
         pre_norm: norms before attention and MLP, and one after the last layer (large,
             xlarge), instead of after each (base).
         position_kernel: taps of the convolution that stands for a position embedding.
-        normalize_clips, sample_rate: see `SpeechTowerConfig`.
+        position_groups: groups of its channels.
+        normalize_clips: whether clips are scaled to zero mean and unit variance first.
+        sample_rate: samples a second that the encoder was trained on.
     """
 
     width: int

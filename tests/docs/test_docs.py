@@ -74,6 +74,20 @@ def test_help_texts_are_those_of_the_commands(tmp_path):
     assert "build.md" in done.stdout
 
 
+def test_the_page_of_config_fields_is_that_of_the_configs(tmp_path):
+    done = run("docs/tools/config_fields.py", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (DOCS / "commands" / "configs.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    assert [row for row in rows if row.endswith("|  |")] == []  # Every field is described.
+    page = tmp_path / "configs.md"
+    page.write_text(text.replace("`0.0003`", "`0.0004`"), encoding="utf-8")
+    done = run("docs/tools/config_fields.py", "--check", "--page", page)
+    assert done.returncode == 1
+    assert "configs.md" in done.stdout
+
+
 def test_every_command_and_report_has_its_help_on_a_page():
     from mrl_jax.core.commands import COMMANDS
     from mrl_jax.evaluation.report.registry import REPORTS

@@ -23,6 +23,10 @@ class ParquetColumns:
     `audio` and `text` must be there. Another column is used if it is there, unless its name
     was changed from the default: then it must be. None uses no column; without `id` rows
     are called `train-0`, `train-1` and so on, by their split.
+
+    Attributes:
+        audio, text, id, task, transcript, language, speaker, document_id, split: name of the
+            column, in a Parquet table, that holds this field of an example.
     """
 
     audio: str = "audio"

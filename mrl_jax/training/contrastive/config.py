@@ -30,7 +30,8 @@ class ModelConfig(ComputeConfig):
             are pooled beside it.
         nested: of a dual encoder: one linear layer with nested prefixes, instead of one
             layer for each of loss.dims.
-        speech_tower, text_tower: folders made by `mrl-jax convert`.
+        speech_tower: folder made by `mrl-jax convert hubert`.
+        text_tower: folder made by `mrl-jax convert qwen3`, or `tower/` of a text stage's run.
         end_token: of late fusion: pool at an end token after the speech, as for texts; the
             published head pools the last speech token.
         padding: "masked", or "reference" to read padding as speech.

@@ -29,8 +29,8 @@ class CtcModelConfig(ComputeConfig):
     """The recogniser.
 
     Attributes:
-        speech_tower: folder made by `mrl-jax convert`, with or without an output layer; empty
-            begins at random weights.
+        speech_tower: folder made by `mrl-jax convert hubert`, with or without an output
+            layer; empty begins at random weights.
         sizes: of the encoder, where it begins at random.
         filterbank: whether its first convolution then begins as a bank of filters; it takes
             a kernel of 16 ms or so.

@@ -69,7 +69,7 @@ class TextModelConfig(ComputeConfig):
     """The tower that is trained whole.
 
     Attributes:
-        text_tower: folder made by `mrl-jax convert`; not read if `new` is set.
+        text_tower: folder made by `mrl-jax convert qwen3`; not read if `new` is set.
         new: a tower of random weights instead.
         dtype: of the computation, and of the tower that is written; weights and moments
             are kept in float32 while it is trained.
@@ -84,7 +84,8 @@ class TextDataConfig:
     """What is trained on, and what is measured meanwhile.
 
     Attributes:
-        train: a table of pairs, see `data.sets.text_pairs`.
+        train: pairs with `query`, `document` and optionally `task_type`, in JSON Lines, CSV or
+            Parquet.
         validation: a retrieval set with written queries (or transcripts); none if empty.
         batch: how pairs become batches.
     """
