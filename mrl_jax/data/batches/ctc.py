@@ -34,6 +34,7 @@ class CtcBatch:
 
 
 CtcBatchConfig = ClipBatchConfig
+"""How clips and their transcripts become batches."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

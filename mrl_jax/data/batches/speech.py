@@ -83,8 +83,9 @@ class BatchSource:
         speech: SpeechCache | None = None,
     ):
         if config.batch_size % shard[1]:
-            problem = f"batch_size is {config.batch_size}, expected a multiple of the"
-            raise MrlError(f"{problem} {shard[1]} hosts", hint="change data.batch.batch_size")
+            expected = f"a multiple of the {shard[1]} hosts"
+            problem = f"batch_size is {config.batch_size}, expected {expected}"
+            raise MrlError(problem, hint="change data.batch.batch_size")
         _check_lengths(examples, transform.min_samples)
         self._examples, self._transform = examples, transform
         self._seed, self._shard = seed, shard
