@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked_convert import start_conversion
 from tiny_checkpoints import make_checkpoint
 
 from converters.convert import convert
@@ -350,22 +352,25 @@ WRITING = "/weights/**/d/*"
 """What is in the hidden folder once Orbax's threads have begun to write."""
 
 
-def started(source: Path, out: Path, moment: str = BEGUN) -> subprocess.Popen[str]:
+def errors_of(out: Path) -> Path:
+    return out.parent.with_name("errors")
+
+
+def started(source: Path, out: Path, moment: str = BEGUN) -> BaseProcess:
     """A conversion that has come to some moment."""
-    process = subprocess.Popen(
-        command("qwen3", source, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start_conversion(["qwen3", str(source), str(out)], errors_of(out))
     deadline = time.monotonic() + 60
     while not any(out.parent.glob(f".{out.name}.partial-*-{process.pid}{moment}")):
-        assert process.poll() is None, process.communicate()
+        assert process.is_alive(), errors_of(out).read_text()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     return process
 
 
-def finish(process: subprocess.Popen[str]) -> None:
-    _, message = process.communicate(timeout=60)
-    assert (process.returncode, message) == (0, "")
+def ended(process: BaseProcess, out: Path) -> tuple[int | None, str]:
+    """The exit status of a conversion, and what it wrote to stderr."""
+    process.join(timeout=60)
+    return process.exitcode, errors_of(out).read_text()
 
 
 def assert_loads(out: Path, source: Path) -> None:
@@ -385,15 +390,14 @@ def test_a_kill_at_any_moment_leaves_all_or_nothing(large, place):
         process = started(large, out, moment)
         time.sleep(delay)
         process.kill()
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
+        killed += ended(process, out)[0] == -signal.SIGKILL
         assert all(name == "out" or name.startswith(".out.partial-") for name in os.listdir(place))
         if out.exists():
             assert_loads(out, large)
             shutil.rmtree(out)
     assert killed >= 2
     assert any(name.startswith(".out.partial-") for name in os.listdir(place))
-    finish(started(large, out))
+    assert ended(started(large, out), out) == (0, "")
     assert os.listdir(place) == ["out"]
     assert_loads(out, large)
 
@@ -410,10 +414,11 @@ def test_a_kill_at_any_moment_leaves_all_or_nothing(large, place):
 def test_an_interrupt_leaves_nothing(number, status, line, moment, large, place):
     out = place / "out"
     process = started(large, out, moment)
-    process.send_signal(number)
-    _, message = process.communicate(timeout=60)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    result = ended(process, out)
     if out.exists():  # It was faster than we: then the folder is whole.
         assert_loads(out, large)
         return
-    assert (process.returncode, message) == (status, line)
+    assert result == (status, line)
     assert os.listdir(place) == []

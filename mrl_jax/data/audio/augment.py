@@ -65,21 +65,14 @@ class AugmentConfig:
     mask_seconds: Range = (0.02, 0.08)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        for name, value in vars(self).items():
+            where = f"AugmentConfig.{name}"
             if isinstance(value, tuple) and not value[0] <= value[1]:
-                raise MrlError(
-                    f"is {value}, expected the lower end first",
-                    where=f"AugmentConfig.{field.name}",
-                    hint="swap the two",
-                )
-        for name in ("speed", "tempo", "formants"):
-            if getattr(self, name)[0] <= 0:
-                raise MrlError(
-                    f"is {getattr(self, name)}, expected factors above 0",
-                    where=f"AugmentConfig.{name}",
-                    hint="give factors such as (0.8, 1.25)",
-                )
+                problem = f"is {value}, expected the lower end first"
+                raise MrlError(problem, where=where, hint="swap the two")
+            if name in ("speed", "tempo", "formants") and value[0] <= 0:
+                problem = f"is {value}, expected factors above 0"
+                raise MrlError(problem, where=where, hint="give factors such as (0.8, 1.25)")
 
 
 def augment_voice(
@@ -87,12 +80,8 @@ def augment_voice(
 ) -> HostArray:
     """The same words in another voice: speed, formants, tempo and level."""
     clip = change_speed(clip, draw_factor(rng, config.speed))
-    clip = stretch_and_warp(
-        clip,
-        sample_rate,
-        tempo=draw_factor(rng, config.tempo),
-        formants=draw_factor(rng, config.formants),
-    )
+    tempo, formants = draw_factor(rng, config.tempo), draw_factor(rng, config.formants)
+    clip = stretch_and_warp(clip, sample_rate, tempo=tempo, formants=formants)
     return clip * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
 
 
@@ -247,11 +236,7 @@ def mask_frequency(
 ) -> HostArray:
     """Silence one band, as SpecAugment does (arXiv 1904.08779), in the samples; same length.
 
-    Args:
-        clip: [S] float32.
-        rng: of the band's width and place.
-        widest: share of the mel scale, up to half the sample rate, that a band may take.
-        sample_rate: samples a second.
+    It takes up to `widest` (0 to 1) of the mel scale that ends at half the sample rate.
     """
     size = _fft_size(clip.size)
     hertz = np.linspace(0.0, sample_rate / 2, size // 2 + 1)
@@ -307,12 +292,9 @@ def resolve_augment(
     """What changes the clips of a run, and the most that it makes one longer by.
 
     Args:
-        augment: a function, taken as it is, or a name of `AUGMENTATIONS`.
+        augment: a function, or a name of `AUGMENTATIONS`, which is an `MrlError` if unknown.
         stretch: of a function; a name brings its own.
         sample_rate: of the clips.
-
-    Raises:
-        MrlError: no augmentation has the name.
     """
     check_augment(augment)
     if not isinstance(augment, str):

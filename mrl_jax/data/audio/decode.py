@@ -39,11 +39,7 @@ def load_clip(path: str | Path, sample_rate: int, *, max_seconds: float | None =
 
 
 def decode_clip(
-    source: Path | bytes,
-    sample_rate: int,
-    *,
-    name: object,
-    max_seconds: float | None = None,
+    source: Path | bytes, sample_rate: int, *, name: object, max_seconds: float | None = None
 ) -> HostArray:
     """`load_clip` for a file or for the bytes of one; `name` is what errors call it."""
     with _opened(source, name) as file:
@@ -59,33 +55,21 @@ def decode_clip(
         samples = np.concatenate(blocks)
         if limit > 0:
             _check_whole(source, file.format, file.frames - len(samples), name)
-    mono = samples.mean(axis=1)
-    if rate == sample_rate or not mono.size or not np.isfinite(mono).all():
-        return mono  # NaN would spread over its neighbours: the caller names it as it is.
-    librosa, _ = _libraries(name)
-    return librosa.resample(mono, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
+    return resample(samples.mean(axis=1), rate, sample_rate, name=name)
 
 
 def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: int) -> HostArray:
-    """The recording that a row of a set carries: a file, or its bytes.
+    """The recording, [S] float32, that a row of a set carries: a file, or its bytes.
 
     Args:
         owner: what errors call the row: "query 'q1'".
-        audio: where the recording is.
-        sample_rate: samples a second of the result.
-
-    Returns:
-        [S] float32, mono.
 
     Raises:
         MrlError: there is none, as the row is written; it cannot be decoded.
     """
     if audio is None:
-        raise MrlError(
-            "has no audio, only text",
-            where=owner,
-            hint="embed it as text, or give its recording in the column `audio`",
-        )
+        hint = "embed it as text, or give its recording in the column `audio`"
+        raise MrlError("has no audio, only text", where=owner, hint=hint)
     if isinstance(audio, Path):
         return load_clip(audio, sample_rate)
     return decode_clip(audio, sample_rate, name=f"audio of {owner}")
@@ -166,13 +150,12 @@ def _check_whole(source: Path | bytes, kind: str, missing: int, name: object) ->
         start = max(0, size - 65307)  # The size of the largest page.
         tail = _bytes_between(source, start, size)
         page = tail.rfind(b"OggS")
-        if page >= 0 and page + 27 <= len(tail):
+        truncated = page < 0 or page + 27 > len(tail)
+        if not truncated:
             segments = tail[page + 27 : page + 27 + tail[page + 26]]
             end = page + 27 + tail[page + 26] + sum(segments)
             rest = tail[end:]  # Of a page that was cut within its first letters.
             truncated = end > len(tail) or (rest != b"" and b"OggS".startswith(rest))
-        else:
-            truncated = True
     elif kind in ("MP3", "MPEG"):
         # Only where a header counts the frames; without one their number was a guess.
         head = _bytes_between(source, 0, 8192)
@@ -196,20 +179,17 @@ def resample(samples: HostArray, rate: int, sample_rate: int, *, name: object) -
     """Samples in memory at another rate, as `load_clip` does it for files.
 
     Args:
-        samples: [S] float, from -1 to 1.
-        rate: samples a second of it.
-        sample_rate: samples a second of the result.
+        samples: [S] float, from -1 to 1, `rate` of them a second.
+        sample_rate: samples a second of the result, [S'] float32.
         name: what errors call it.
     """
     if samples.ndim != 1 or samples.dtype.kind != "f":
-        raise MrlError(
-            f"the audio is {samples.dtype} of shape {samples.shape}, expected one row of floats",
-            where=name,
-            hint="mix the channels down to one, and divide whole numbers by their range",
-        )
+        given = f"{samples.dtype} of shape {samples.shape}"
+        problem = f"the audio is {given}, expected one row of floats"
+        hint = "mix the channels down to one, and divide whole numbers by their range"
+        raise MrlError(problem, where=name, hint=hint)
+    samples = samples.astype(np.float32)
     if rate == sample_rate or not samples.size or not np.isfinite(samples).all():
-        return samples.astype(np.float32)
+        return samples  # NaN would spread over its neighbours: the caller names it as it is.
     librosa, _ = _libraries(name)
-    return librosa.resample(
-        samples.astype(np.float32), orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq"
-    )
+    return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")

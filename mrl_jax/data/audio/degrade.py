@@ -10,6 +10,7 @@ A signal-to-noise ratio is that of mean powers over the whole clip, pauses inclu
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -28,8 +29,7 @@ AMOUNTS: Mapping[str, str] = MappingProxyType(
         "length": "fraction",
     }
 )
-"""Kinds of conditions that have an amount, and what that amount is; `clean` and `telephone`
-have none."""
+"""What the amount of a kind of condition is; `clean` and `telephone` have none."""
 
 TITLES = {
     "white": "white noise, {:g} dB",
@@ -76,9 +76,8 @@ class Condition:
     @property
     def setting(self) -> dict[str, str | float]:
         """For records: the kind, and the amount under its own name."""
-        if self.amount is None:
-            return {"condition": self.kind}
-        return {"condition": self.kind, AMOUNTS[self.kind]: self.amount}
+        amount = {} if self.amount is None else {AMOUNTS[self.kind]: self.amount}
+        return {"condition": self.kind, **amount}
 
     @property
     def title(self) -> str:
@@ -102,13 +101,10 @@ def degrade(
     sample_rate: int,
     others: Sequence[HostArray] = (),
 ) -> HostArray:
-    """The clip in a condition, as float32; the clip itself is left alone.
+    """The clip [S] in a condition, as a new one of float32.
 
     Args:
-        clip: [S] float32.
-        condition: what happens to it.
         rng: see `generator_of`.
-        sample_rate: of the clip.
         others: clips that babble is mixed from, in an order that does not change.
 
     Raises:
@@ -131,13 +127,7 @@ def degrade(
 
 
 def mix(clip: HostArray, noise: HostArray, snr_db: float) -> HostArray:
-    """The clip with noise whose mean power is `snr_db` under the clip's own.
-
-    Args:
-        clip: [S]; a silent one stays silent.
-        noise: [S] of any level.
-        snr_db: decibels.
-    """
+    """The clip [S] with noise [S] at a mean power `snr_db` under its own; silence stays silent."""
     speech, level = _power(clip), _power(noise)
     gain = np.sqrt(speech / level * 10 ** (-snr_db / 10)) if level > 0 else 0.0
     return (clip + gain * noise.astype(np.float64)).astype(np.float32)
@@ -152,24 +142,18 @@ def babble(others: Sequence[HostArray], rng: np.random.Generator, size: int) -> 
         [size] float64.
     """
     mixed, talkers = np.zeros(size), 0
-    for place in rng.permutation(len(others)):
-        if talkers == TALKERS:
-            break
-        if not others[place].any():
-            continue
+    order = (others[place] for place in rng.permutation(len(others)))
+    for clip in itertools.islice((clip for clip in order if clip.any()), TALKERS):
         talkers += 1
-        talker = others[place].astype(np.float64)
+        talker = clip.astype(np.float64)
         start = int(rng.integers(talker.size))
         repeated = np.resize(np.roll(talker, -start), size)
         if not repeated.any():  # A pause as long as the clip.
             repeated = np.resize(np.roll(talker, -int(np.abs(talker).argmax())), size)
         mixed += repeated / np.sqrt(_power(talker))
     if not talkers:
-        raise MrlError(
-            "babble takes at least one other clip of the set that is not silent",
-            where="babble noise",
-            hint="measure a set with more recordings",
-        )
+        problem = "babble takes at least one other clip of the set that is not silent"
+        raise MrlError(problem, where="babble noise", hint="measure a set with more recordings")
     return mixed
 
 

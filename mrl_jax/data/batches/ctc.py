@@ -33,9 +33,8 @@ class CtcBatch:
     counts: Any
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CtcBatchConfig(ClipBatchConfig):
-    """How clips and their transcripts become batches."""
+CtcBatchConfig = ClipBatchConfig
+"""How clips and their transcripts become batches."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,15 +55,11 @@ class MaskConfig:
 
     def __post_init__(self) -> None:
         if self.time_masks < 0 or self.frequency_masks < 0:
-            raise MrlError(
-                f"masks.time_masks is {self.time_masks} and masks.frequency_masks "
-                f"{self.frequency_masks}, expected 0 or more"
-            )
+            both = f"{self.time_masks} and masks.frequency_masks {self.frequency_masks}"
+            raise MrlError(f"masks.time_masks is {both}, expected 0 or more")
         if self.time_seconds < 0 or not 0 <= self.frequency_share < 1:
-            raise MrlError(
-                f"masks.time_seconds is {self.time_seconds:g} and masks.frequency_share "
-                f"{self.frequency_share:g}, expected 0 or more, and 0 up to 1"
-            )
+            both = f"{self.time_seconds:g} and masks.frequency_share {self.frequency_share:g}"
+            raise MrlError(f"masks.time_seconds is {both}, expected 0 or more, and 0 up to 1")
 
 
 def mask_clip(
@@ -73,11 +68,8 @@ def mask_clip(
     """A clip [S] with some stretches and bands silenced; same length."""
     for _ in range(config.frequency_masks):
         clip = mask_frequency(clip, rng, widest=config.frequency_share, sample_rate=sample_rate)
-    stretches = AugmentConfig(
-        mask_probability=1.0,
-        num_masks=config.time_masks,
-        mask_seconds=(0.0, config.time_seconds),
-    )
+    times, seconds = config.time_masks, (0.0, config.time_seconds)
+    stretches = AugmentConfig(mask_probability=1.0, num_masks=times, mask_seconds=seconds)
     return mask_time(clip, rng, stretches, sample_rate)
 
 
@@ -89,9 +81,7 @@ class CtcSource:
         num_samples: [examples], length of each clip.
         labels: [examples, L] ids of each transcript, padded with `blank`.
         counts: [examples], ids that count.
-        config: how to batch.
         seed: of the order of the examples, and of augmentation.
-        transform: of each clip.
         shard: (this host's number, number of hosts): whose rows of each batch are given.
 
     Attributes:

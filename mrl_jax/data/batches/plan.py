@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -13,15 +13,6 @@ from mrl_jax.core.extras import require
 
 GRID = 1600
 """Bucket sizes are whole tenths of a second at 16 kHz."""
-
-
-@runtime_checkable
-class Steps(Protocol):
-    """Batches by step number: a `BatchSource` or `CtcSource`."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, step: int) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,10 +33,8 @@ class ClipBatchConfig:
 
     def __post_init__(self) -> None:
         if self.prefetch < 1 or self.workers < 0:
-            raise MrlError(
-                f"data.batch.prefetch is {self.prefetch} and data.batch.workers {self.workers}, "
-                "expected 1 or more, and 0 or more"
-            )
+            both = f"data.batch.prefetch is {self.prefetch} and data.batch.workers {self.workers}"
+            raise MrlError(f"{both}, expected 1 or more, and 0 or more")
 
 
 class BatchPlan:
@@ -60,7 +49,7 @@ class BatchPlan:
         groups: [examples], the task's number where batches keep to one; else zeros.
         batch_size: examples in a batch.
         num_buckets: lengths to pad to.
-        seed: another seed, another order.
+        seed: of the order.
 
     Attributes:
         sizes: samples that the clips of each bucket are padded to, ascending.
@@ -83,17 +72,13 @@ class BatchPlan:
         for name, value in (("batch_size", batch_size), ("num_buckets", num_buckets)):
             if value < 1:
                 raise MrlError(f"{name} is {value}, expected 1 or more")
-        self.batch_size = batch_size
-        self.seed = seed
-        self._groups = groups
+        self.batch_size, self.seed, self._groups = batch_size, seed, groups
         counts = np.bincount(groups)
         self.batches_per_epoch = int((counts // batch_size).sum())
         if not self.batches_per_epoch:
-            raise MrlError(
-                f"there are {len(num_samples)} examples, expected at least the "
-                f"{batch_size} of one batch" + (" in one task" if len(counts) > 1 else ""),
-                hint="lower data.batch.batch_size, or bring more examples",
-            )
+            least = f"{batch_size} of one batch" + (" in one task" if len(counts) > 1 else "")
+            problem = f"there are {len(num_samples)} examples, expected at least the {least}"
+            raise MrlError(problem, hint="lower data.batch.batch_size, or bring more examples")
         shares = np.arange(1, num_buckets + 1) / num_buckets
         quantiles = np.quantile(num_samples, shares, method="higher")
         self.sizes = np.unique(-(-quantiles // GRID) * GRID).astype(np.int64)
@@ -128,12 +113,10 @@ class BatchPlan:
         return [batches[place] for place in order]
 
 
-def read_batches(
-    source: Steps, *, start: int, config: ClipBatchConfig
-) -> Generator[Any, None, None]:
-    """Batches from step `start` on, made ahead by Grain in threads or processes.
+def read_batches(source: Any, *, start: int, config: ClipBatchConfig) -> Generator[Any, None, None]:
+    """Batches of a `BatchSource` or `CtcSource` from step `start` on, made ahead by Grain.
 
-    Closing the generator ends the threads or processes.
+    Closing the generator ends its threads or processes.
     """
     require("grain", by="reading batches")
     import absl.flags
@@ -144,8 +127,7 @@ def read_batches(
     options = grain.ReadOptions(
         num_threads=min(2, config.prefetch), prefetch_buffer_size=config.prefetch
     )
-    source_any: Any = source
-    batches = grain.MapDataset.source(source_any)[start:].to_iter_dataset(options)
+    batches = grain.MapDataset.source(source)[start:].to_iter_dataset(options)
     if config.workers:
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
     with contextlib.closing(iter(batches)) as iterator:

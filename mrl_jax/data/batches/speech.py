@@ -6,16 +6,18 @@ computes the same plan and reads its own rows of it.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.batch import Batch, StoredSpeech
+from mrl_jax.core.batch import Batch
 from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.plan import BatchPlan, ClipBatchConfig, identities, sizes_by_bucket
+from mrl_jax.data.cache.files import CachedArray
+from mrl_jax.data.cache.speech import SpeechCache
 from mrl_jax.data.text.prompts import prompts_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
@@ -34,22 +36,6 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def clip(self, index: int) -> HostArray: ...
-
-
-@runtime_checkable
-class Rows(Protocol):
-    """Vectors by number, wherever they are."""
-
-    def __getitem__(self, rows: Any, /) -> HostArray: ...
-
-
-@runtime_checkable
-class SpeechRows(Protocol):
-    """Outputs of the speech tower for every clip, computed before: a `SpeechCache`."""
-
-    frames: HostArray
-
-    def rows(self, clips: HostArray, size: int) -> StoredSpeech: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,9 +57,7 @@ class BatchSource:
     """Batches by step number; safe to read from several threads and processes.
 
     Args:
-        examples: the data set.
-        tokenizer: the text tower's.
-        config: how to batch.
+        examples, tokenizer, config: the data set, the text tower's tokenizer, and the sizes.
         seed: of the order of the examples, and of augmentation.
         transform: of each clip; clips shorter than its `min_samples` are an error.
         shard: (this host's number, number of hosts).
@@ -95,14 +79,13 @@ class BatchSource:
         seed: int,
         transform: ClipTransform,
         shard: tuple[int, int] = (0, 1),
-        vectors: tuple[Rows, HostArray] | None = None,
-        speech: SpeechRows | None = None,
+        vectors: tuple[CachedArray | HostArray, HostArray] | None = None,
+        speech: SpeechCache | None = None,
     ):
         if config.batch_size % shard[1]:
-            raise MrlError(
-                f"batch_size is {config.batch_size}, expected a multiple of the {shard[1]} hosts",
-                hint="change data.batch.batch_size",
-            )
+            expected = f"a multiple of the {shard[1]} hosts"
+            problem = f"batch_size is {config.batch_size}, expected {expected}"
+            raise MrlError(problem, hint="change data.batch.batch_size")
         _check_lengths(examples, transform.min_samples)
         self._examples, self._transform = examples, transform
         self._seed, self._shard = seed, shard
@@ -115,11 +98,8 @@ class BatchSource:
             num_buckets=config.num_buckets,
             seed=seed,
         )
-        self._speech = speech
-        self._frames = [0] * len(self.plan.sizes)
-        if speech is not None:
-            self._frames = sizes_by_bucket(speech.frames, self.plan)
-        self._vectors = vectors
+        self._speech, self._vectors = speech, vectors
+        self._frames = [] if speech is None else sizes_by_bucket(speech.frames, self.plan)
         self._documents: list[list[int]] = []
         self._document_size = [0] * len(self.plan.sizes)
         if vectors is None:
@@ -130,11 +110,9 @@ class BatchSource:
         self._prompt, self._prompt_mask = pad_tokens(tokenizer.encode_prompts(prompts))
         self._task_of = task_of
         self._document_ids = identities(examples.document_ids)
+        queries = zip(examples.transcripts, examples.ids, strict=True)
         self._query_ids = identities(
-            [
-                f"transcript:{text}" if text else f"id:{key}"
-                for text, key in zip(examples.transcripts, examples.ids, strict=True)
-            ]
+            f"transcript:{text}" if text else f"id:{key}" for text, key in queries
         )
 
     @property
@@ -190,9 +168,7 @@ def _check_lengths(examples: Examples, min_samples: int) -> None:
         raise MrlError("there is no example to train on")
     short = np.flatnonzero(np.asarray(examples.num_samples) < min_samples)
     if len(short):
-        first = int(short[0])
-        raise MrlError(
-            f"{len(short)} clips are shorter than the {min_samples} samples of one speech "
-            f"token, the first is {examples.ids[first]} with {examples.num_samples[first]}",
-            hint="build the data set again with a longer --min-seconds",
-        )
+        first = f"{examples.ids[short[0]]} with {examples.num_samples[short[0]]}"
+        least = f"{min_samples} samples of one speech token"
+        problem = f"{len(short)} clips are shorter than the {least}, the first is {first}"
+        raise MrlError(problem, hint="build the data set again with a longer --min-seconds")

@@ -39,10 +39,8 @@ class TextBatchConfig:
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
-            raise MrlError(
-                f"data.batch.batch_size is {self.batch_size}, expected 2 or more: the other "
-                "pairs of a batch are the negatives"
-            )
+            problem = f"data.batch.batch_size is {self.batch_size}, expected 2 or more"
+            raise MrlError(f"{problem}: the other pairs of a batch are the negatives")
         if self.max_tokens < 2:
             raise MrlError(f"data.batch.max_tokens is {self.max_tokens}, expected 2 or more")
 
@@ -70,11 +68,7 @@ class TextBatch:
 
 
 def prompted(pairs: Sequence[TextPair], prompts: Mapping[str, str]) -> list[str]:
-    """Queries with the prompt of their task before them.
-
-    Raises:
-        MrlError: a task that is not in `prompts`, where there are any.
-    """
+    """Queries with the prompt of their task before them, see `prompt_of`."""
     return [prompt_of(pair.task, prompts, pair.where) + pair.query for pair in pairs]
 
 
@@ -82,9 +76,8 @@ class TextPairSource:
     """Batches of pairs: a pure function of (seed, step).
 
     Args:
-        pairs: what to train on.
+        pairs, config: what to train on, and how to batch it.
         tokenizer: the tower's; it cuts texts to its own `max_tokens`.
-        config: sizes and prompts.
         seed: of the order.
         shard: (this host's number, number of hosts): whose rows of each batch are given.
 
@@ -102,12 +95,10 @@ class TextPairSource:
         shard: tuple[int, int] = (0, 1),
     ):
         if len(pairs) < config.batch_size:
-            raise MrlError(
-                f"there are {len(pairs)} pairs of texts, expected at least the "
-                f"{config.batch_size} of one batch",
-                hint=f"lower data.batch.batch_size (with optim.accumulation_steps) to "
-                f"{len(pairs)} or less, or bring more pairs",
-            )
+            least = f"expected at least the {config.batch_size} of one batch"
+            lower = "lower data.batch.batch_size (with optim.accumulation_steps)"
+            hint = f"{lower} to {len(pairs)} or less, or bring more pairs"
+            raise MrlError(f"there are {len(pairs)} pairs of texts, {least}", hint=hint)
         self.config, self.seed, self._shard = config, seed, shard
         self._queries = tokenizer.encode(prompted(pairs, config.prompts))
         self._documents = tokenizer.encode([pair.document for pair in pairs])
@@ -135,9 +126,9 @@ class TextPairSource:
             batches = alike_batches(self._lengths, self.config.batch_size, self.seed, epoch)
             self._epoch = epoch, batches
         rows = self._epoch[1][place]
+        # Those of other hosts as well: shapes are the same on every host.
         query, query_mask = _padded([self._queries[row] for row in rows])
         document, document_mask = _padded([self._documents[row] for row in rows])
-        # All are padded alike, as shapes are the same on every host.
         mine = host_rows(len(rows), self._shard)
         return TextBatch(
             query=query[mine],

@@ -69,8 +69,8 @@ class SpeechDataset:
         self._opened: tuple[int, Any] | None = None
         records, expected = len(self._records()), build.splits[split].examples
         if not len(self.ids) == records == expected:
-            problem = f"the split {split!r} has {records} records and {len(self.ids)} rows in its"
-            problem = f"{problem} index, expected {expected}: the data set is damaged"
+            counts = f"{records} records and {len(self.ids)} rows in its index, expected {expected}"
+            problem = f"the split {split!r} has {counts}: the data set is damaged"
             raise MrlError(problem, where=folder, hint=REBUILD)
 
     def __len__(self) -> int:

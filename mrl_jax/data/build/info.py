@@ -13,9 +13,7 @@ FORMAT = 1
 """Raised whenever other records would be made of the same sources."""
 BUILD_FILE = "build.json"
 REBUILD = "build it again: `mrl-jax build SOURCE OUT --overwrite`"
-INDEX_COLUMNS = tuple(
-    "num_samples" if name.name == "audio" else name.name for name in fields(Example)
-)
+INDEX_COLUMNS = tuple(f.name if f.name != "audio" else "num_samples" for f in fields(Example))
 
 
 @dataclass(frozen=True, kw_only=True)

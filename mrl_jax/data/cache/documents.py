@@ -18,14 +18,10 @@ MAKE_AGAIN = "name another folder in data.document_cache, or remove this one to 
 def document_cache_key(
     texts: Sequence[str], *, tower: str, tokenizer: str, max_tokens: int, dtype: str
 ) -> dict[str, str]:
-    """What a cache is made of: name → digest or value.
+    """What a cache is made of: name → digest (of tower and tokenizer given so) or value.
 
-    Args:
-        texts: the documents, in order, none twice.
-        tower: digest of the text tower's weights.
-        tokenizer: digest of its tokenizer.
-        max_tokens: where texts are cut.
-        dtype: that the tower computes in.
+    `texts` are the documents, in order, none twice; they are cut to `max_tokens`, and the
+    tower computes in `dtype`.
     """
     return {
         "texts": digest_lines(texts),
@@ -37,15 +33,10 @@ def document_cache_key(
 
 
 def open_document_cache(folder: Path, key: Mapping[str, str], rows: int) -> CachedArray | None:
-    """The vectors of a cache, [N, E] float32; None where there is no cache.
-
-    Args:
-        folder: of the cache.
-        key: what it must have been made of.
-        rows: documents in it.
+    """The vectors of a cache, [`rows`, E] float32; None where there is no cache.
 
     Raises:
-        MrlError: it was made of something else, or is damaged.
+        MrlError: it was made of something other than `key`, or is damaged.
     """
     if not is_cache_of(folder, key, hint=MAKE_AGAIN):
         return None
@@ -62,5 +53,4 @@ def write_document_cache(
     """
     with staged_folder(folder, marker=CACHE_FILE, needs_bytes=vectors.nbytes) as staging:
         np.save(staging / VECTORS_FILE, vectors, allow_pickle=False)
-        shape = {"documents": len(vectors), "width": vectors.shape[1]}
-        write_cache_file(staging, key, shape)
+        write_cache_file(staging, key, {"documents": len(vectors), "width": vectors.shape[1]})

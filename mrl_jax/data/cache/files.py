@@ -21,15 +21,10 @@ FORMAT = 1
 
 
 def is_cache_of(folder: Path, key: Mapping[str, str], *, hint: str) -> bool:
-    """Whether a cache made of this is there; one made of something else is an error.
-
-    Args:
-        folder: of the cache.
-        key: what it must have been made of.
-        hint: what a user does about a cache that cannot be used.
+    """Whether a cache is there that was made of `key`.
 
     Raises:
-        MrlError: it was made of something else, or is damaged.
+        MrlError: it was made of something else, or is damaged; with the `hint`.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -37,12 +32,8 @@ def is_cache_of(folder: Path, key: Mapping[str, str], *, hint: str) -> bool:
         made_of = dict(read_object(folder / CACHE_FILE, version=FORMAT)["made_of"])
     for part, value in key.items():
         if made_of.get(part) != value:
-            raise MrlError(
-                f"was made with another {part} ({str(made_of.get(part))[:12]}, and this run has "
-                f"{value[:12]})",
-                where=folder,
-                hint=hint,
-            )
+            values = f"{str(made_of.get(part))[:12]}, and this run has {value[:12]}"
+            raise MrlError(f"was made with another {part} ({values})", where=folder, hint=hint)
     return True
 
 
@@ -70,17 +61,13 @@ class CachedArray:
         self.path, self._hint = path, hint
         self._array = _opened(path, hint)
         self.shape, self.dtype = self._array.shape, self._array.dtype
-        fits = len(self.shape) == len(shape) and all(
-            want in (None, size) for want, size in zip(shape, self.shape, strict=True)
-        )
+        sizes = zip(shape, self.shape, strict=False)
+        fits = len(self.shape) == len(shape) and all(want in (None, size) for want, size in sizes)
         if self.dtype != dtype or not fits:
             expected = ", ".join("any" if size is None else str(size) for size in shape)
-            raise MrlError(
-                f"holds {self.dtype} of shape {self.shape}, expected {np.dtype(dtype)} of "
-                f"({expected})",
-                where=path,
-                hint=hint,
-            )
+            expected = f"expected {np.dtype(dtype)} of ({expected})"
+            problem = f"holds {self.dtype} of shape {self.shape}, {expected}"
+            raise MrlError(problem, where=path, hint=hint)
 
     def __len__(self) -> int:
         return len(self._array)

@@ -30,14 +30,9 @@ DISK_DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 def speech_cache_key(
     *, clips: str, split: str, tower: str, dtype: str, kept: str
 ) -> dict[str, str]:
-    """What a cache is made of: name → digest or value.
+    """What a cache is made of: name → digest (of the built data set and the tower) or value.
 
-    Args:
-        clips: digest of the built data set.
-        split: of it.
-        tower: digest of the speech tower's weights.
-        dtype: that the tower computes in.
-        kept: dtype of the cache.
+    The tower computes in `dtype`, and its states are `kept` in another.
     """
     return {"data": clips, "split": split, "speech tower": tower, "dtype": dtype, KEPT_AS: kept}
 
@@ -97,11 +92,8 @@ def write_speech_cache(
     """Write a cache, whole or not at all.
 
     Args:
-        folder: of the cache; empty, or not there.
-        key: what it is made of.
-        frames: [N], of each clip.
-        layers: Y.
-        width: D.
+        folder, key: of the cache, empty or not there; and what it is made of.
+        frames, layers, width: [N] of each clip; Y; D.
         clips: number of every clip, in any order, its states [its frames or more, Y, D] in the
             cache's dtype, and its scales [Y, D] of int8.
 
@@ -133,32 +125,23 @@ def _arrays(
 ) -> dict[str, tuple[tuple[int, int, int], Any]]:
     """Shape and dtype of every file."""
     kept = key[KEPT_AS]
-    expected = {STATES_FILE: ((int(frames.sum()), layers, width), DISK_DTYPES[kept])}
-    if kept == "int8":
-        expected[SCALES_FILE] = ((len(frames), layers, width), np.float32)
-    return expected
+    arrays = {STATES_FILE: ((int(frames.sum()), layers, width), DISK_DTYPES[kept])}
+    scales = {SCALES_FILE: ((len(frames), layers, width), np.float32)}
+    return arrays | scales if kept == "int8" else arrays
 
 
 def open_speech_cache(
     folder: Path, key: Mapping[str, str], frames: HostArray, layers: int, width: int
 ) -> SpeechCache | None:
-    """A cache that was made before; None where there is none.
-
-    Args:
-        folder: of the cache.
-        key: what it must have been made of.
-        frames: [N], that the tower gives for each clip.
-        layers: Y.
-        width: D.
+    """A cache that was made before; None where there is none. Arguments as to write one.
 
     Raises:
-        MrlError: it was made of something else, or is damaged.
+        MrlError: it was made of something other than `key`, or is damaged.
     """
     if not is_cache_of(folder, key, hint=MAKE_AGAIN):
         return None
-    arrays = [
+    states, *scales = (
         CachedArray(folder / name, dtype, shape, hint=MAKE_AGAIN)
         for name, (shape, dtype) in _arrays(key, frames, layers, width).items()
-    ]
-    scales = arrays[1] if len(arrays) > 1 else None
-    return SpeechCache(arrays[0], scales, frames, key[KEPT_AS])
+    )
+    return SpeechCache(states, scales[0] if scales else None, frames, key[KEPT_AS])

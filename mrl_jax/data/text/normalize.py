@@ -2,7 +2,7 @@
 
 import unicodedata
 
-APOSTROPHES = "'\u2019\u02bc"
+APOSTROPHES = str.maketrans("\u2019\u02bc", "''")
 
 
 def plain_text(text: str) -> str:
@@ -10,14 +10,7 @@ def plain_text(text: str) -> str:
 
     Apostrophes inside a word stay, all as '; every other mark parts words, a hyphen too.
     """
-    text = unicodedata.normalize("NFC", text).lower()
-    kept = [
-        "'"
-        if letter in APOSTROPHES
-        else " "
-        if unicodedata.category(letter)[0] in "PSC"
-        else letter
-        for letter in text
-    ]
+    text = unicodedata.normalize("NFC", text).lower().translate(APOSTROPHES)
+    kept = (c if c == "'" or unicodedata.category(c)[0] not in "PSC" else " " for c in text)
     words = (word.strip("'") for word in "".join(kept).split())
     return " ".join(word for word in words if word)

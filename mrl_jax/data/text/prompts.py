@@ -57,14 +57,7 @@ def prompts_of(
     given: Sequence[str | None] | None = None,
     hint: str = CORRECT_TASK,
 ) -> list[str]:
-    """What stands before each of `count` queries, see `prompt_of`.
-
-    Args:
-        count: of queries.
-        prompts: sentence of each task.
-        tasks: of the queries; None, no query has one.
-        given: the queries' own words; None, no query has any.
-        hint: of the error.
+    """`prompt_of` each of `count` queries, of which some may have `tasks`, or words `given`.
 
     Raises:
         MrlError: there are prompts, and none for a task.

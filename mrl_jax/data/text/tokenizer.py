@@ -45,11 +45,9 @@ class TextTokenizer:
         end = _end_token(path.with_name("tokenizer_config.json"))
         end_id = self._tokenizer.token_to_id(end)
         if end_id is None:
-            raise MrlError(
-                f"has no token {end!r}, which closes every text",
-                where=path,
-                hint='name the end token as "pad_token" in tokenizer_config.json',
-            )
+            hint = 'name the end token as "pad_token" in tokenizer_config.json'
+            problem = f"has no token {end!r}, which closes every text"
+            raise MrlError(problem, where=path, hint=hint)
         self.end_id: int = end_id
         unknown = getattr(self._tokenizer.model, "unk_token", None)
         self.unknown_id: int | None = unknown and self._tokenizer.token_to_id(unknown)
@@ -70,11 +68,7 @@ class TextTokenizer:
 
 
 def open_tokenizer(path: Path, *, extra: str = "text") -> Any:
-    """A tokenizer.json by the `tokenizers` library, without padding or truncation.
-
-    Args:
-        path: the file.
-        extra: of this package, that brings the library.
+    """A tokenizer.json by the `tokenizers` library (of the `extra`), not to pad or truncate.
 
     Raises:
         MrlError: not a tokenizer; the library is not installed.
@@ -85,11 +79,9 @@ def open_tokenizer(path: Path, *, extra: str = "text") -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # The library raises bare Exceptions.
-        raise MrlError(
-            f"cannot be read as a tokenizer ({first_line(error)})",
-            where=path,
-            hint="copy tokenizer.json from the published model again",
-        ) from error
+        problem = f"cannot be read as a tokenizer ({first_line(error)})"
+        hint = "copy tokenizer.json from the published model again"
+        raise MrlError(problem, where=path, hint=hint) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -121,8 +113,6 @@ def _end_token(path: Path) -> str:
         token = raw.get("pad_token") or DEFAULT_END
         return str(token["content"] if isinstance(token, dict) else token)
     except (ValueError, AttributeError, KeyError) as error:
-        raise MrlError(
-            f"cannot be read as a tokenizer's description ({first_line(error)})",
-            where=path,
-            hint="copy it from the published model again",
-        ) from error
+        problem = f"cannot be read as a tokenizer's description ({first_line(error)})"
+        hint = "copy it from the published model again"
+        raise MrlError(problem, where=path, hint=hint) from error

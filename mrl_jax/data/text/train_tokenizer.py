@@ -36,11 +36,10 @@ def new_tokenizer(
     require("tokenizers", by="making a tokenizer")
     import tokenizers
 
-    made = (
-        _pieces(tokenizers, texts, max_pieces)
-        if units == "pieces"
-        else _whole(tokenizers, texts, words=units == "words")
-    )
+    if units == "pieces":
+        made = _pieces(tokenizers, texts, max_pieces)
+    else:
+        made = _whole(tokenizers, texts, words=units == "words")
     made.add_tokens([tokenizers.AddedToken(word, single_word=True) for word in whole])
     described = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": DEFAULT_END}
     return {
@@ -56,11 +55,8 @@ def _whole(tokenizers: Any, texts: Sequence[str], *, words: bool) -> Any:
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     normalizers, pre_tokenizers = tokenizers.normalizers, tokenizers.pre_tokenizers
     made.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    made.pre_tokenizer = (
-        pre_tokenizers.WhitespaceSplit()
-        if words
-        else pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
-    )
+    single = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit() if words else single
     made.add_special_tokens([DEFAULT_END])
     return made
 
@@ -69,10 +65,8 @@ def _pieces(tokenizers: Any, texts: Sequence[str], size: int) -> Any:
     byte_level = tokenizers.pre_tokenizers.ByteLevel
     alphabet = byte_level.alphabet()
     if size <= len(alphabet) + 1:
-        raise MrlError(
-            f"a vocabulary of {size} pieces is too small, expected more than "
-            f"{len(alphabet) + 1}: every byte, and the end token"
-        )
+        least = f"{len(alphabet) + 1}: every byte, and the end token"
+        raise MrlError(f"a vocabulary of {size} pieces is too small, expected more than {least}")
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
     made.normalizer = tokenizers.normalizers.NFC()
     # A space before the first word, so that it has the pieces it has elsewhere.
