@@ -112,11 +112,7 @@ def variant(tmp_path_factory):
         changes, edit = VARIANTS[name]
         folder = tmp_path_factory.mktemp("hubert")
         theirs = published.torch_hubert(SEED, **changes)
-        published.save(theirs, folder / "source")
-        if edit is not None:
-            edit(folder / "source")
-        convert(str(folder / "source"), folder / "tower", family="hubert")
-        ours = mrl_jax.load_hubert(folder / "tower")
+        ours = published.converted(theirs, folder, edit)
         # A recogniser holds the encoder as `hubert`.
         return Tower(ours, folder, getattr(theirs, "hubert", theirs))
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from layer_states import layer_states
 
 from mrl_jax.models.late_fusion import FusionHead
 
@@ -12,13 +13,8 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 @pytest.fixture
 def states():
-    rng = np.random.default_rng(0)
-    sizes = np.asarray([1.0, 30.0, 0.02], np.float32)[:, None, None, None]
-    values = rng.standard_normal((3, 2, 9, 8), dtype=np.float32) * sizes
-    mask = np.ones((2, 9), bool)
-    mask[1, 5:] = False
-    values[:, ~mask] = 0
-    return jnp.asarray(values), jnp.asarray(mask)
+    values, mask = layer_states(30.0)
+    return jnp.where(mask[None, :, :, None], values, 0), mask
 
 
 def head() -> FusionHead:

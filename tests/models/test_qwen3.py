@@ -115,11 +115,7 @@ def variant(tmp_path_factory):
         changes, options, edit = VARIANTS[name]
         folder = tmp_path_factory.mktemp("qwen3")
         theirs = published.torch_qwen3(SEED, **changes)
-        published.save(theirs, folder / "source", **options)
-        if edit is not None:
-            edit(folder / "source")
-        convert(str(folder / "source"), folder / "tower", family="qwen3")
-        ours = mrl_jax.load_qwen3(folder / "tower")
+        ours = published.converted(theirs, folder, edit, **options)
         # A CausalLM holds the encoder as `model`.
         return Tower(ours, folder, getattr(theirs, "model", theirs))
 
