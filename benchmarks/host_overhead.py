@@ -37,7 +37,7 @@ from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 from mrl_jax.nn import param_tree
 from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.loop import LoopConfig, LoopInputs, run_loop
+from mrl_jax.training.loop import LoopConfig, Prepared, run_loop
 from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import TrainState, init_state
 
@@ -125,22 +125,23 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
             RunCheckpoints(Path(workdir) / "checkpoints", keep_last=1, keep_best=1) as kept,
         ):
             begun = time.perf_counter()
-            inputs = LoopInputs(
-                step=step,
+            prepared = Prepared(
+                weights=lambda: split.trained,
                 frozen=frozen,
+                make_step=make_train_step,
                 batches=batches,
-                put_batch=place.put_batch,
-                total_steps=steps,
-                dims=dims,
-                batch_size=BATCH,
-                learning_rate=lambda _: 1e-3,
+                steps=steps,
                 identity={},
-                validate=None,
-                score="none",
+                data_digest="",
+                dims=dims,
+                data="noise",
             )
             run_loop(
                 fresh(),
-                inputs,
+                prepared,
+                lambda state, batch: step(state, frozen, place.put_batch(batch)),
+                batch_size=BATCH,
+                learning_rate=lambda _: 1e-3,
                 config=LoopConfig(checkpoint_every=0),
                 checkpoints=kept,
                 workdir=Path(workdir),

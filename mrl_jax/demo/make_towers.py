@@ -17,23 +17,12 @@ from tqdm import tqdm
 from mrl_jax.checkpoints.new_towers import save_speech_tower, save_text_tower
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.cli import CommandParser, run_command
-from mrl_jax.data.audio.augment import (
-    AugmentConfig,
-    augment_channel,
-    augment_voice,
-    change_speed,
-    draw_factor,
-)
+from mrl_jax.data.audio import augment
+from mrl_jax.data.audio.augment import AugmentConfig
 from mrl_jax.data.audio.decode import load_clip
 from mrl_jax.data.batches.plan import BatchPlan
 from mrl_jax.data.sets.manifest import read_manifest
-from mrl_jax.demo.towers import (
-    GAP_TOKEN,
-    make_tokenizer,
-    open_tokenizer,
-    speech_config,
-    text_config,
-)
+from mrl_jax.demo import towers
 from mrl_jax.demo.train_ctc import CtcStageConfig, train_ctc
 from mrl_jax.demo.train_text import TextStageConfig, train_text_tower
 from mrl_jax.demo.world import write_world
@@ -68,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
 
 def vary(clip: HostArray, rng: np.random.Generator) -> HostArray:
     """The same words, faster or slower, through another channel; at most 1 / 0.85 longer."""
-    return augment_channel(change_speed(clip, draw_factor(rng, SPEEDS)), rng, CHANNEL, RATE)
+    changed = augment.change_speed(clip, augment.draw_factor(rng, SPEEDS))
+    return augment.augment_channel(changed, rng, CHANNEL, RATE)
 
 
 def text_stage(world: Path, out: Path, *, steps: int) -> None:
@@ -83,9 +73,9 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
     documents = [pair["document"] for pair in pairs]
     spelled = {word for query in queries for word in query.split()}
     french = {word for text in documents for word in re.findall(r"\w+", text.lower())}
-    files = make_tokenizer([*queries, *documents], whole=sorted(french - spelled))
-    tokenizer, size = open_tokenizer(files)
-    config = text_config(size, num_layers=3)
+    files = towers.make_tokenizer([*queries, *documents], whole=sorted(french - spelled))
+    tokenizer, size = towers.open_tokenizer(files)
+    config = towers.text_config(size, num_layers=3)
     tower = train_text_tower(
         config,
         tokenizer.encode(queries),
@@ -95,7 +85,7 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
             batch_size=64,
             dims=(config.width, config.width // 2, config.width // 4, config.width // 8),
             most_repeats=2,
-            gap_token=GAP_TOKEN,
+            gap_token=towers.GAP_TOKEN,
             noise=0.5,
             learning_rate=2e-3,
         ),
@@ -112,7 +102,7 @@ def speech_stage(world: Path, out: Path, *, steps: int) -> None:
     transcripts *= 1 + CHANGED
     batches, sizes = ctc_batches(clips, transcripts, batch_size=32)
     recogniser = train_ctc(
-        speech_config(),
+        towers.speech_config(),
         character_vocabulary(transcripts),
         batches,
         CtcStageConfig(
@@ -130,7 +120,7 @@ def speech_stage(world: Path, out: Path, *, steps: int) -> None:
 def changed_voices(clips: Sequence[HostArray], copies: int) -> list[HostArray]:
     """Copies of every clip with other formants and rates, and the same words."""
     return [
-        augment_voice(clip, np.random.default_rng((copy, number)), FORMANTS, RATE)
+        augment.augment_voice(clip, np.random.default_rng((copy, number)), FORMANTS, RATE)
         for copy in range(copies)
         for number, clip in enumerate(tqdm(clips, desc=f"voices {copy + 1}", unit="clip"))
     ]
@@ -149,7 +139,7 @@ def ctc_batches(
     def batch(step: int) -> tuple[list[HostArray], list[str]]:
         rng = np.random.default_rng((seed, step))
         rows = [int(row) for row in plan(step)[1]]
-        changed = [augment_channel(clips[row], rng, CHANNEL, RATE) for row in rows]
+        changed = [augment.augment_channel(clips[row], rng, CHANNEL, RATE) for row in rows]
         return changed, [transcripts[row] for row in rows]
 
     return batch, sizes

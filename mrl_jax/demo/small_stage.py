@@ -1,11 +1,13 @@
-"""What the demo's CTC and text training share: the update, the running mean, the finite check.
+"""What the demo's CTC and text training share: the loop, the update, the running mean.
 
 Both train all of a small tower from random weights, on one device.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 from jaxtyping import Array
@@ -24,9 +26,7 @@ class StageConfig:
         steps: optimiser steps.
         learning_rate: the highest; cosine decay to zero follows a linear warm-up.
         warmup_fraction: fraction of the steps in which the rate rises.
-        weight_decay: of AdamW, on kernels (not on biases, norms and embeddings).
         clip_norm: largest global norm of a gradient.
-        b2: decay of the second moment.
         average_decay: decay of the exponential moving average of the weights that is returned;
             0 returns the last ones.
         seed: of the initial weights and whatever else is random.
@@ -35,9 +35,7 @@ class StageConfig:
     steps: int
     learning_rate: float = 1e-3
     warmup_fraction: float = 0.1
-    weight_decay: float = 0.01
     clip_norm: float = 1.0
-    b2: float = 0.98
     average_decay: float = 0.0
     seed: int = 0
 
@@ -48,82 +46,74 @@ class StageState(NamedTuple):
     training: TrainState
     average: Any
 
-    @property
-    def params(self) -> Any:
-        """The weights that the next step trains."""
-        return self.training.trained
 
-    @property
-    def result(self) -> Any:
-        """The weights that are returned: the running mean, if there is one."""
-        return self.params if self.average is None else self.average
+def fit(
+    name: str,
+    params: Any,
+    stage: StageConfig,
+    step: Callable[[StageState, Any], tuple[StageState, Array]],
+    batch_of: Callable[[int], Any],
+    *,
+    progress: bool,
+) -> Any:
+    """The trained weights: the running mean, if there is one.
+
+    A batch is made while the device computes the step before, and a loss is read one step late.
+
+    Args:
+        name: of the training, in the progress bar and in errors.
+        params: the initial weights.
+        stage: steps and rates.
+        step: (state, batch) to the next state, by `advance`, and the loss; jitted.
+        batch_of: the batch of step i.
+        progress: whether to show a progress bar.
+
+    Raises:
+        MrlError: a loss that is not finite.
+    """
+    average = params if stage.average_decay else None
+    state = StageState(init_state(params, _optimizer(stage)), average)
+    batch, loss = batch_of(0), None
+    bar = tqdm(range(stage.steps), desc=name, unit="step", disable=not progress)
+    for number in bar:
+        previous = loss
+        state, loss = step(state, batch)
+        if number + 1 < stage.steps:
+            batch = batch_of(number + 1)
+        if previous is not None:
+            bar.set_postfix(loss=_finite(name, number - 1, previous), refresh=False)
+    _finite(name, stage.steps - 1, loss)
+    return state.training.trained if state.average is None else state.average
 
 
-def begin(params: Any, stage: StageConfig) -> StageState:
-    """The state before the first step."""
-    return StageState(
-        init_state(params, _optimizer(stage)), params if stage.average_decay else None
-    )
-
-
-def advance(state: StageState, loss: Array, gradients: Any, stage: StageConfig) -> StageState:
-    """The state after one update; to be called inside a jitted step."""
+def advance(
+    state: StageState, loss_of: Callable[[Any], Array], stage: StageConfig
+) -> tuple[StageState, Array]:
+    """The state after one update, and the loss before it; to be called inside a jitted step."""
+    loss, gradients = jax.value_and_grad(loss_of)(state.training.trained)
     training, _ = apply_gradients(state.training, gradients, _optimizer(stage), {"loss": loss})
     average = state.average
     if average is not None:
         average = optax.incremental_update(training.trained, average, 1 - stage.average_decay)
-    return StageState(training, average)
+    return StageState(training, average), loss
 
 
-class LossWatch:
-    """A progress bar that shows the loss of the step before, so that the device never waits.
-
-    Args:
-        label: of the bar.
-        name: what an error calls the training.
-        stage: its steps.
-        progress: whether the bar is shown.
-    """
-
-    def __init__(self, label: str, name: str, stage: StageConfig, *, progress: bool):
-        self.bar = tqdm(range(stage.steps), desc=label, unit="step", disable=not progress)
-        self._name = name
-        self._last: tuple[int, Array] | None = None
-
-    def add(self, number: int, loss: Array) -> None:
-        """The loss of step `number`, which may still be running; checks the one before.
-
-        Raises:
-            MrlError: that is not finite.
-        """
-        self.end()
-        self._last = number, loss
-
-    def end(self) -> None:
-        """Check the loss that was added last."""
-        if self._last is None:
-            return
-        number, loss = self._last
-        value = float(np.asarray(loss))
-        if not np.isfinite(value):
-            raise MrlError(
-                f"the loss of step {number} is {value}, expected a finite number",
-                where=self._name,
-                hint="lower the learning rate, or look for a broken example",
-            )
-        self.bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+def _finite(name: str, number: int, loss: Any) -> str:
+    value = float(np.asarray(loss))
+    if not np.isfinite(value):
+        raise MrlError(
+            f"the loss of step {number} is {value}, expected a finite number",
+            where=f"the demo's {name} training",
+            hint="lower the learning rate, or look for a broken example",
+        )
+    return f"{value:.3f}"
 
 
 def _optimizer(stage: StageConfig) -> optax.GradientTransformation:
     """That of `training.optim`, with a warm-up from zero."""
-    warmup = int(stage.steps * stage.warmup_fraction)
+    warmup, peak = int(stage.steps * stage.warmup_fraction), stage.learning_rate
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else stage.learning_rate, stage.learning_rate, warmup, max(stage.steps, 2)
+        0.0 if warmup else peak, peak, warmup, max(stage.steps, 2)
     )
-    config = OptimConfig(
-        learning_rate=stage.learning_rate,
-        weight_decay=stage.weight_decay,
-        b2=stage.b2,
-        clip_norm=stage.clip_norm,
-    )
+    config = OptimConfig(learning_rate=peak, weight_decay=0.01, b2=0.98, clip_norm=stage.clip_norm)
     return make_optimizer(config, stage.steps, rate=schedule)

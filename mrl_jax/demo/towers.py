@@ -1,8 +1,7 @@
 """Small towers of the published architectures, for two cores.
 
-They are trained by the demo's own `train_ctc` and `train_text`, not by `training.ctc` and
-`training.text_tower`: those have no repeated tokens, no noise and no running mean of the weights.
-The losses, the optimiser and the update are the same.
+They are trained by the demo's own `train_ctc` and `train_text`: `training.ctc` and
+`training.text_tower` have no repeated tokens, no noise and no running mean of the weights.
 """
 
 import json
@@ -78,8 +77,5 @@ def open_tokenizer(files: Mapping[str, str]) -> tuple[TextTokenizer, int]:
         write_files(Path(folder), files)
         tokenizer = TextTokenizer(folder)
     described = json.loads(files["tokenizer.json"])
-    names = {
-        *described["model"]["vocab"],
-        *(token["content"] for token in described["added_tokens"]),
-    }
-    return tokenizer, len(names)
+    added = {token["content"] for token in described["added_tokens"]}
+    return tokenizer, len(added | described["model"]["vocab"].keys())

@@ -1,7 +1,7 @@
 """The demo's own training of a small HuBERT recogniser, from random weights.
 
 It makes the speech towers of the demo and of the spoken digits; published towers are
-trained on by `training.ctc` instead. Loss: connectionist temporal classification
+fine-tuned by `training.ctc` instead. Loss: connectionist temporal classification
 (Graves et al., 2006).
 """
 
@@ -18,14 +18,13 @@ from jaxtyping import Array, Float32, Int
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.demo.small_stage import LossWatch, StageConfig, StageState, advance, begin
+from mrl_jax.demo.small_stage import StageConfig, StageState, advance, fit
 from mrl_jax.losses.ctc import ctc_losses
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, encode_transcripts
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.init import initial_recogniser, start_as_filterbank
 from mrl_jax.models.inputs import pad_clips
 
-NAME = "the demo's CTC training"
 ClipBatch = tuple[Sequence[HostArray], Sequence[str]]
 """Clips [S] at the config's sample rate, and the transcript of each."""
 
@@ -38,9 +37,8 @@ class CtcStageConfig(StageConfig):
         batch_sizes: samples that a batch is padded to: the smallest of these that holds
             its longest clip.
         max_labels: tokens that transcripts are padded to.
-        filterbank: whether the first convolution starts as a bank of filters
-            (`filterbank_kernel`) instead of at random. It takes a kernel that is long
-            enough (16 ms or so) to tell frequencies apart.
+        filterbank: whether the first convolution starts as a bank of filters instead of at
+            random; its kernel must be long enough (16 ms or so) to tell frequencies apart.
     """
 
     batch_sizes: tuple[int, ...]
@@ -90,19 +88,12 @@ def train_ctc(
         samples, lengths = pad_clips(clips, config, size=size or max(stage.batch_sizes))
         return samples, lengths, *encode_transcripts(texts, vocabulary, stage.max_labels)
 
-    batch = batch_of(0)  # Before the slow part, so that a mistake in it shows at once.
     graphdef, params = nnx.split(initial_model(config, vocabulary, stage))
-    state = begin(params, stage)
-    watch = LossWatch("ctc", NAME, stage, progress=progress)
-    for number in watch.bar:
-        state, loss = train_step(
-            state, *batch, graphdef=graphdef, stage=stage, blank=vocabulary.blank
-        )
-        if number + 1 < stage.steps:
-            batch = batch_of(number + 1)  # While the device computes the step.
-        watch.add(number, loss)
-    watch.end()
-    return nnx.merge(graphdef, state.result)
+
+    def step(state: StageState, batch: tuple[HostArray, ...]) -> tuple[StageState, Array]:
+        return train_step(state, *batch, graphdef=graphdef, stage=stage, blank=vocabulary.blank)
+
+    return nnx.merge(graphdef, fit("CTC", params, stage, step, batch_of, progress=progress))
 
 
 # Static arguments, so that several trainings in one process compile once.
@@ -125,8 +116,7 @@ def train_step(
         losses = ctc_losses(output, labels, counts, blank=blank)
         return jnp.mean(losses / jnp.maximum(counts, 1).astype(jnp.float32))
 
-    loss, gradients = jax.value_and_grad(loss_of)(state.params)
-    return advance(state, loss, gradients, stage), loss
+    return advance(state, loss_of, stage)
 
 
 def initial_model(

@@ -19,12 +19,11 @@ from jaxtyping import Array, Float32
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.text import TextBatch, alike_batches, identities
 from mrl_jax.data.text.tokenizer import pad_tokens
-from mrl_jax.demo.small_stage import LossWatch, StageConfig, StageState, advance, begin
+from mrl_jax.demo.small_stage import StageConfig, StageState, advance, fit
 from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.models.init import initial_tower
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 
-NAME = "the demo's text training"
 LENGTHS = 16
 """Queries are padded to multiples of this."""
 
@@ -87,9 +86,8 @@ def train_text_tower(
     query_ids, document_ids = (identities(texts) for texts in (queries, documents))
     lengths, document_size = list(map(len, queries)), max(map(len, documents))
     graphdef, params = nnx.split(initial_tower(config, stage.seed))
-    state = begin(params, stage)
-    watch = LossWatch("text", NAME, stage, progress=progress)
-    for number in watch.bar:
+
+    def batch_of(number: int) -> tuple[TextBatch, Array]:
         rng = np.random.default_rng((stage.seed, number))
         epoch, place = divmod(number, len(queries) // stage.batch_size)
         rows = alike_batches(lengths, stage.batch_size, stage.seed, epoch)[place]
@@ -97,23 +95,20 @@ def train_text_tower(
         query_size = -(-max(map(len, stretched)) // LENGTHS) * LENGTHS
         query, query_mask = pad_tokens(stretched, query_size)
         document, document_mask = pad_tokens([documents[row] for row in rows], document_size)
-        state, loss = _step(
-            state,
-            TextBatch(
-                query=query,
-                query_mask=query_mask,
-                document=document,
-                document_mask=document_mask,
-                query_ids=query_ids[rows],
-                document_ids=document_ids[rows],
-            ),
-            jax.random.key(number),
-            graphdef=graphdef,
-            stage=stage,
+        batch = TextBatch(
+            query=query,
+            query_mask=query_mask,
+            document=document,
+            document_mask=document_mask,
+            query_ids=query_ids[rows],
+            document_ids=document_ids[rows],
         )
-        watch.add(number, loss)
-    watch.end()
-    return nnx.merge(graphdef, state.result)
+        return batch, jax.random.key(number)
+
+    def step(state: StageState, batch: tuple[TextBatch, Array]) -> tuple[StageState, Array]:
+        return _step(state, *batch, graphdef=graphdef, stage=stage)
+
+    return nnx.merge(graphdef, fit("text", params, stage, step, batch_of, progress=progress))
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "stage"))
@@ -143,8 +138,7 @@ def _step(
             document_ids=batch.document_ids,
         ).total
 
-    loss, gradients = jax.value_and_grad(loss_of)(state.params)
-    return advance(state, loss, gradients, stage), loss
+    return advance(state, loss_of, stage)
 
 
 def stretch(ids: Sequence[int], stage: TextStageConfig, rng: np.random.Generator) -> list[int]:

@@ -15,8 +15,7 @@ class LossConfig:
     """What is minimised.
 
     Attributes:
-        name: one of `LOSSES`: "matryoshka_infonce", or "l1_cosine": regression onto the text
-            embedding.
+        name: of `LOSSES`: "matryoshka_infonce", or "l1_cosine": regression onto the text embedding.
         dims: widths of the nested prefixes.
         weights: weight of each; equal if empty.
         temperature: of InfoNCE; the initial one if it is trained.
@@ -57,9 +56,7 @@ class LossConfig:
     ) -> Callable[..., NestedLoss]:
         """The loss as a function of (queries [B, E], documents [B, E], *, dims, weights).
 
-        Args:
-            temperature: the fixed or the trained one.
-            query_ids, document_ids, where, axis_name: as in `matryoshka_infonce`.
+        Its other arguments are bound here, see `matryoshka_infonce`.
         """
         loss = LOSSES[self.name]
         options: dict[str, Any] = {"where": where, "axis_name": axis_name}

@@ -1,8 +1,7 @@
 """Nested losses between queries and documents: a mean over prefixes of the vectors.
 
-Sources: InfoNCE, van den Oord et al., 2018 (arXiv 1807.03748); Matryoshka
-representation learning, Kusupati et al., 2022 (arXiv 2205.13147); both as used in
-arXiv 2602.19991, section 3. Everything runs in float32.
+Sources: InfoNCE, van den Oord et al., 2018 (arXiv 1807.03748); Matryoshka representation learning,
+Kusupati et al., 2022 (arXiv 2205.13147); both as in arXiv 2602.19991, section 3. All is float32.
 """
 
 import dataclasses
@@ -27,8 +26,7 @@ class NestedLoss:
 
     Attributes:
         total: the weighted mean over dims, averaged over rows (and devices).
-        per_dim: [dims], the loss of each prefix, averaged over rows (and devices), in the
-            order of `dims`.
+        per_dim: [dims], the loss of each prefix, averaged likewise, in the order of `dims`.
         per_row: [dims, B], unreduced; 0 at rows that do not count.
     """
 
@@ -71,9 +69,8 @@ def matryoshka_infonce(
         hard_negative_ids: a hard negative with the id of a query's own document is no
             candidate for that query.
         where: True at rows that count; others are neither queries nor candidates.
-        axis_name: mapped axis of devices; candidates then come from all of them, and
-            `total` and `per_dim` are the full batch's on every device. Average the
-            gradients over the axis (`lax.pmean`) to get the full batch's.
+        axis_name: mapped axis of devices; candidates then come from all of them, and `total` and
+            `per_dim` are the full batch's. Its gradient is the mean over the axis (`lax.pmean`).
         blockwise: keep no array of rows by candidates, and recompute products in the
             backward pass; by default where keeping them takes more than 1 GiB.
 
@@ -81,8 +78,10 @@ def matryoshka_infonce(
         ValueError: dims or weights that do not fit the vectors; ids of hard negatives with
             nothing to compare them to.
     """
-    blocks, order = _blocks(dims, queries.shape[-1])
-    normalized = _normalized(weights, dims)
+    normalized = normalized_weights(weights, dims, queries.shape[-1])
+    widths = sorted(dims)
+    blocks = list(zip([0, *widths[:-1]], widths, strict=True))
+    order = [widths.index(dim) for dim in dims]
     if hard_negative_ids is not None and (hard_negatives is None or document_ids is None):
         raise ValueError("hard_negative_ids go with hard_negatives and document_ids")
     rows = queries.shape[0]
@@ -102,29 +101,28 @@ def matryoshka_infonce(
             anchors, candidates, own, blocks, temperature, allowed, blockwise=blockwise
         )
 
-    candidates, allowed, of_documents = gather(documents), None, None
-    if selective:
-        all_rows = gather(jnp.ones(rows, jnp.bool_))
-        # Both relations are symmetric, so the same holds in both directions.
-        allowed = of_documents = Candidates(
-            row_query=query_ids,
-            row_document=document_ids,
-            row_own=own,
-            counts=gather(where),
-            query=gather(query_ids),
-            document=gather(document_ids),
-            own=gather(own),
-            has_query=all_rows,
-            has_document=all_rows,
-        )
+    # Both relations are symmetric, so the same candidates are allowed in both directions.
+    candidates, all_rows = gather(documents), gather(jnp.ones(rows, jnp.bool_))
+    of_queries = Candidates(
+        row_query=query_ids,
+        row_document=document_ids,
+        row_own=own,
+        counts=gather(where),
+        query=gather(query_ids),
+        document=gather(document_ids),
+        own=gather(own),
+        has_query=all_rows,
+        has_document=all_rows,
+    )
+    allowed = of_documents = of_queries if selective else None
     if hard_negatives is not None:
         candidates, of_documents = _with_hard_negatives(
-            candidates, allowed, hard_negatives, hard_negative_ids, own, where, gather
+            candidates, of_queries, gather(hard_negatives), hard_negative_ids, gather
         )
     per_row = direction(queries, candidates, of_documents)
     if symmetric:
         per_row = (per_row + direction(documents, gather(queries), allowed)) / 2
-    return _reduce(per_row[np.asarray(order)], where, normalized, axis_name)
+    return reduce_rows(per_row[np.asarray(order)], where, normalized, axis_name)
 
 
 def l1_cosine(
@@ -142,18 +140,14 @@ def l1_cosine(
     Args:
         predictions: those that are trained.
         targets: the given embeddings, for instance those of the text tower.
-        dims: widths of the prefixes.
-        weights: weight of each dim; equal by default.
         normalize: scale each prefix to unit length before |a − b|; the cosine does not
             depend on it.
-        where: True at rows that count.
-        axis_name: as in `matryoshka_infonce`.
+        dims, weights, where, axis_name: as in `matryoshka_infonce`.
 
     Raises:
         ValueError: dims or weights that do not fit the vectors.
     """
-    _blocks(dims, predictions.shape[-1])
-    normalized = _normalized(weights, dims)
+    normalized = normalized_weights(weights, dims, predictions.shape[-1])
     where = jnp.ones(predictions.shape[0], jnp.bool_) if where is None else where
     per_dim = []
     for dim in dims:
@@ -162,7 +156,7 @@ def l1_cosine(
         if not normalize:
             a, b = (x[:, :dim].astype(jnp.float32) for x in (predictions, targets))
         per_dim.append(jnp.mean(jnp.abs(a - b), axis=-1) - jax.nn.log_sigmoid(cosine))
-    return _reduce(jnp.stack(per_dim), where, normalized, axis_name)
+    return reduce_rows(jnp.stack(per_dim), where, normalized, axis_name)
 
 
 def over_separate(
@@ -179,14 +173,12 @@ def over_separate(
         loss: `matryoshka_infonce` or `l1_cosine`, its other arguments bound.
         queries: the vectors of all dims side by side, in the order of `dims`.
         documents: nested vectors.
-        dims: widths.
-        weights: weight of each dim; equal by default.
+        dims, weights: as in `matryoshka_infonce`.
 
     Raises:
         ValueError: dims or weights that do not fit the vectors.
     """
-    _blocks(dims, documents.shape[-1])
-    normalized = _normalized(weights, dims)
+    normalized = normalized_weights(weights, dims, documents.shape[-1])
     if sum(dims) != queries.shape[-1]:
         raise ValueError(
             f"the queries are {queries.shape[-1]} wide, expected {sum(dims)}: dims {tuple(dims)} "
@@ -198,75 +190,68 @@ def over_separate(
         for dim, end in zip(dims, ends, strict=True)
     ]
     per_dim = jnp.concatenate([part.per_dim for part in parts])
-    return NestedLoss(
-        total=jnp.sum(per_dim * jnp.asarray(normalized, jnp.float32)),
-        per_dim=per_dim,
-        per_row=jnp.concatenate([part.per_row for part in parts]),
-    )
+    per_row = jnp.concatenate([part.per_row for part in parts])
+    total = jnp.sum(per_dim * jnp.asarray(normalized, jnp.float32))
+    return NestedLoss(total=total, per_dim=per_dim, per_row=per_row)
 
 
 def _with_hard_negatives(
-    candidates: Array,
-    allowed: Candidates | None,
-    hard_negatives: Float[Array, "B M E"],
+    documents: Array,
+    allowed: Candidates,
+    hard_negatives: Float[Array, "G M E"],
     ids: Int[Array, "B M"] | None,
-    own: Int[Array, " B"],
-    where: Bool[Array, " B"],
     gather: Callable[[Array], Array],
 ) -> tuple[Array, Candidates]:
     """The candidates with the hard negatives, which are no row's positive, behind them."""
-    each, width = hard_negatives.shape[1:]
-    extra = gather(hard_negatives.reshape(-1, width))
-    none = jnp.zeros(len(extra), jnp.bool_)
+    _, each, width = hard_negatives.shape
+    extra = hard_negatives.reshape(-1, width)
+    none, zeros = jnp.zeros(len(extra), jnp.bool_), jnp.zeros(len(extra), jnp.int32)
     fields = {
-        "counts": jnp.repeat(gather(where), each),
-        "query": jnp.zeros(len(extra), jnp.int32),
-        "document": jnp.zeros(len(extra), jnp.int32) if ids is None else gather(ids.reshape(-1)),
-        "own": jnp.full(len(extra), -1, jnp.int32),
+        "counts": jnp.repeat(allowed.counts, each),
+        "query": zeros,
+        "document": zeros if ids is None else gather(ids.reshape(-1)),
+        "own": zeros - 1,
         "has_query": none,
         "has_document": none if ids is None else ~none,
     }
-    if allowed is None:
-        all_own, there = gather(own), gather(jnp.ones(len(own), jnp.bool_))
-        allowed = Candidates(
-            row_query=own,
-            row_document=own,
-            row_own=own,
-            counts=there,
-            query=all_own,
-            document=all_own,
-            own=all_own,
-            has_query=there,
-            has_document=there,
-        )
     joined = {
         name: jnp.concatenate((getattr(allowed, name), more.astype(getattr(allowed, name).dtype)))
         for name, more in fields.items()
     }
-    return jnp.concatenate((candidates, extra)), allowed._replace(**joined)
+    return jnp.concatenate((documents, extra)), allowed._replace(**joined)
 
 
-def _reduce(
+def reduce_rows(
     per_row: Float32[Array, "dims B"],
     where: Bool[Array, " B"],
-    normalized: tuple[float, ...],
-    axis_name: str | None,
+    weights: Sequence[float],
+    axis_name: str | None = None,
 ) -> NestedLoss:
-    """Means over the rows that count: the one place that reduces."""
+    """The loss of each row as a `NestedLoss`: means over the rows that count.
+
+    Args:
+        per_row: at every dim.
+        where: True at rows that count.
+        weights: of the dims; their sum is 1 (`normalized_weights`).
+        axis_name: mapped axis of devices, whose rows are averaged too.
+    """
     per_row = jnp.where(where[None, :], per_row, jnp.zeros((), jnp.float32))
     total, number = jnp.sum(per_row, axis=1), jnp.sum(where.astype(jnp.float32))
     if axis_name is not None:
         total, number = lax.psum(total, axis_name), lax.psum(number, axis_name)
     per_dim = total / jnp.maximum(number, 1.0)
-    return NestedLoss(
-        total=jnp.sum(per_dim * jnp.asarray(normalized, jnp.float32)),
-        per_dim=per_dim,
-        per_row=per_row,
-    )
+    total = jnp.sum(per_dim * jnp.asarray(weights, jnp.float32))
+    return NestedLoss(total=total, per_dim=per_dim, per_row=per_row)
 
 
-def _blocks(dims: Dims, width: int) -> tuple[list[tuple[int, int]], list[int]]:
-    """Blocks of coordinates between successive dims, and the place of each dim among them."""
+def normalized_weights(
+    weights: Sequence[float] | None, dims: Dims, width: int
+) -> tuple[float, ...]:
+    """The weights of the dims, equal by default, divided by their sum.
+
+    Raises:
+        ValueError: dims or weights that do not fit vectors of this width.
+    """
     if not dims:
         raise ValueError("dims is empty, expected one width or more")
     if len(set(dims)) != len(dims):
@@ -274,11 +259,6 @@ def _blocks(dims: Dims, width: int) -> tuple[list[tuple[int, int]], list[int]]:
     for dim in dims:
         if not 1 <= dim <= width:
             raise ValueError(f"dims has {dim}, expected 1 to {width}, the width of the embeddings")
-    ordered = sorted(dims)
-    return list(zip([0, *ordered[:-1]], ordered, strict=True)), [ordered.index(d) for d in dims]
-
-
-def _normalized(weights: Sequence[float] | None, dims: Dims) -> tuple[float, ...]:
     weights = [1.0] * len(dims) if weights is None else weights
     if len(weights) != len(dims):
         raise ValueError(f"there are {len(weights)} weights, expected {len(dims)}: one a dim")

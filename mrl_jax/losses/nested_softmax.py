@@ -2,14 +2,11 @@
 
 The inner products of a prefix are those of the prefix before plus those of the block of
 coordinates between the two, so that all prefixes together take one product of full width. So does
-each side of the backward pass, which is written by hand: the cotangent of a prefix's products is
-also that of all shorter blocks, and is summed from the widest prefix down before it is multiplied
-with the vectors. Rows are processed in tiles, so that the products of a tile stay in the cache; and
-where the products of all rows would take too much memory to be kept for the backward pass, they
-are recomputed, so that no array of rows by candidates exists.
-
-Source: the softmax of a row is exact, as in FlashAttention's backward pass (Dao et al., 2022,
-arXiv 2205.14135); one row's products are never split.
+each side of the hand-written backward pass: the cotangent of a prefix's products is also that of
+all shorter blocks, and is summed from the widest prefix down before it is multiplied with the
+vectors. Rows are processed in tiles, whose products stay in the cache. Where keeping all products
+for the backward pass would take too much memory, they are recomputed, as in FlashAttention (Dao et
+al., 2022, arXiv 2205.14135); one row's products are never split.
 """
 
 import dataclasses
@@ -34,8 +31,8 @@ NO_OVERFLOW_FROM = 0.025
 class Candidates(NamedTuple):
     """Which candidates are in the softmax of each row.
 
-    A candidate is in a row's softmax if it counts and has neither the row's query id nor its
-    document id, or if it is the row's own positive.
+    Those that count and have neither the row's query id nor its document id, and the row's own
+    positive.
 
     Attributes:
         row_query, row_document, row_own: query id, document id and global number of each row.
@@ -57,19 +54,12 @@ class Candidates(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """Static options.
-
-    Attributes:
-        blocks: of coordinates, between successive prefixes.
-        rows: of a tile.
-        keep: products for the backward pass.
-        skip_max_shift: exponentials cannot overflow, so the maximum is not subtracted.
-    """
+    """Static options."""
 
     blocks: tuple[tuple[int, int], ...]
-    rows: int
-    keep: bool
-    skip_max_shift: bool
+    rows: int  # Of a tile.
+    keep: bool  # The products, for the backward pass.
+    skip_max_shift: bool  # Exponentials cannot overflow, so the maximum is not subtracted.
 
 
 def nested_cross_entropy(
@@ -148,12 +138,7 @@ def _forward(
         kept = jnp.stack(products) if plan.keep else None
         return jnp.stack(sums), jnp.stack(owns), kept
 
-    parts = (
-        _split(anchors, plan),
-        _split(row_scales, plan, axis=1),
-        _split(positive, plan),
-        _split_rows(allowed, plan),
-    )
+    parts = _tiles(plan, anchors, row_scales, positive, allowed)
     sums, owns, kept = lax.map(tile, parts)
     sums, owns = (_join(x, len(anchors), axis=1) for x in (sums, owns))
     residuals = (anchors, candidates, temperature, positive, allowed, sums, kept)
@@ -197,10 +182,7 @@ def _backward(plan: _Plan, residuals: Any, cotangents: Array) -> tuple[Any, ...]
         return total, (jnp.concatenate(to_rows[::-1], axis=1), jnp.stack(row_cotangent[::-1]))
 
     parts = (
-        _split(anchors, plan),
-        _split(row_scales, plan, axis=1),
-        _split(positive, plan),
-        _split_rows(allowed, plan),
+        *_tiles(plan, anchors, row_scales, positive, allowed),
         _split(sums, plan, axis=1),
         _split(cotangents, plan, axis=1),  # Zero in the padding of the last tile.
         kept,
@@ -244,13 +226,9 @@ def _scales(vectors: Array, plan: _Plan) -> Array:
 
 
 def _norm_gradient(plan: _Plan, vectors: Array, scales: Array, cotangent: Array) -> Array:
-    """The part of the vectors' gradient that passes through their lengths.
+    """The part of the gradient [N, E] that passes through the lengths of the prefixes.
 
-    Args:
-        plan: the blocks.
-        vectors: [N, E].
-        scales: one over the length of every prefix.
-        cotangent: [blocks, N], sums of gradient times logit.
+    `cotangent` [blocks, N] holds sums of gradient times logit.
     """
     per_prefix = jnp.where(_squares(vectors, plan) > 1e-24, jnp.square(scales) * cotangent, 0.0)
     # A block is in its own prefix and in all longer ones.
@@ -286,12 +264,13 @@ def _mask(rows: tuple[Array, Array, Array] | None, allowed: Candidates | None) -
     return allowed.counts[None, :] & (~same | (own == allowed.own[None, :]))
 
 
-def _split_rows(allowed: Candidates | None, plan: _Plan) -> tuple[Array, Array, Array] | None:
-    if allowed is None:
-        return None
-    rows = (allowed.row_query, allowed.row_document, allowed.row_own)
-    query, document, own = (_split(x, plan) for x in rows)
-    return query, document, own
+def _tiles(
+    plan: _Plan, anchors: Array, scales: Array, positive: Array, allowed: Candidates | None
+) -> tuple[Any, ...]:
+    """What both passes need of each tile's rows; the last is None where all are allowed."""
+    ids = None if allowed is None else (allowed.row_query, allowed.row_document, allowed.row_own)
+    rows = jax.tree.map(lambda x: _split(x, plan), (positive, ids))
+    return _split(anchors, plan), _split(scales, plan, axis=1), *rows
 
 
 def _split(x: Array, plan: _Plan, *, axis: int = 0) -> Array:

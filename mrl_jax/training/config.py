@@ -18,7 +18,7 @@ class RunConfig:
         name: of the run; its workdir is runs/NAME by default.
         seed: of new weights, the order of the data, and augmentation.
         data: what is trained on; its `batch.batch_size` is that of all devices together.
-        optim: the optimiser; `accumulation_steps` parts make one batch.
+        optim: the optimiser.
         train: length, devices, checkpoints.
     """
 
@@ -39,8 +39,8 @@ class ComputeConfig:
 
     Attributes:
         dtype: of the computation, "bfloat16" or "float32"; what is trained is kept in float32.
-        remat: recompute layers whole in the backward pass: slower by a fifth, for the memory of
-            long clips or large towers.
+        remat: recompute layers in the backward pass: slower by a fifth, for the memory of long
+            clips or large towers.
     """
 
     dtype: str = "bfloat16"

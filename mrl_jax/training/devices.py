@@ -104,9 +104,7 @@ class Devices:
         chosen = np.asarray(self.local if self.parallel == "pmap" else self.global_devices)
         if self.fsdp == 1:
             return Mesh(chosen, (AXIS,), axis_types=(AxisType.Auto,))
-        return Mesh(
-            chosen.reshape(-1, self.fsdp), (AXIS, FSDP), axis_types=(AxisType.Auto, AxisType.Auto)
-        )
+        return Mesh(chosen.reshape(-1, self.fsdp), (AXIS, FSDP), axis_types=(AxisType.Auto,) * 2)
 
     @property
     def rows(self) -> NamedSharding:
@@ -149,7 +147,7 @@ class Devices:
 
     def replicate(self, tree: Any) -> Any:
         """Put a tree of arrays on every device of the mesh."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.device_put(tree, replicated(self.rows))
 
     def place_frozen(self, tree: Any, *, least: int = SHARD_FROM) -> Any:
         """Put frozen arrays on every device, or sharded over `fsdp` devices."""
@@ -174,12 +172,10 @@ class Devices:
         sharding = self.rows
         if self.parallel == "pmap":
             count = len(self.local)
-            return jax.tree.map(
-                lambda x: jax.device_put(
-                    np.reshape(x, (count, x.shape[0] // count, *x.shape[1:])), sharding
-                ),
-                batch,
+            parts = jax.tree.map(
+                lambda x: np.reshape(x, (count, len(x) // count, *x.shape[1:])), batch
             )
+            return jax.device_put(parts, sharding)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
     def compile(self, step: Step) -> Step:
@@ -193,6 +189,5 @@ class Devices:
                 devices=self.global_devices,
                 donate_argnums=(0,),
             )
-        whole = NamedSharding(self.mesh, PartitionSpec())
-        compiled = jax.jit(step, donate_argnums=(0,), out_shardings=whole)
+        compiled = jax.jit(step, donate_argnums=(0,), out_shardings=replicated(self.rows))
         return compiled if self.fsdp == 1 else InMesh(compiled, self.mesh)

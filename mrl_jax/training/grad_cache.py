@@ -39,8 +39,7 @@ def cached_value_and_grad(
         parts: equal parts of the batch's rows; 1 is plain differentiation.
 
     Returns:
-        A function of (params, batch) that gives ((loss, more), gradient). Gradients of
-        several parts are summed, and returned, in float32.
+        (params, batch) to ((loss, more), gradient); that of several parts is in float32.
     """
 
     def whole(params: Any, batch: Any) -> tuple[Array, Any]:
@@ -74,8 +73,7 @@ def cached_value_and_grad(
 def rows_of(tree: Any, part: Array, parts: int) -> Any:
     """Every `parts`-th row of [B, ...], from row `part` on: [B / parts, ...].
 
-    So each part has rows of all devices where the batch is one array over a mesh. Sliced when
-    needed: no second copy of the batch, in the order of parts, is held.
+    So each part has rows of all devices where the batch is one array over a mesh.
     """
     return jax.tree.map(
         lambda x: lax.dynamic_index_in_dim(

@@ -31,7 +31,7 @@ class LoopConfig:
         devices: how many of a machine's devices to train on; 0 for all.
         fsdp: of "mesh": devices that one copy of the frozen weights is sharded over, for
             towers that one device cannot hold.
-        parallel: "pmap" or "mesh".
+        parallel: "pmap" or "mesh"; see `training.devices`.
         validate_every: steps between validations; 0 validates at the end only.
         checkpoint_every: steps between checkpoints; one is also written with every
             validation, at the end, and on SIGTERM.
@@ -81,52 +81,65 @@ class RunSummary:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LoopInputs:
-    """What a loop runs on.
+class Prepared:
+    """A run before its first step.
 
     Attributes:
-        step: compiled, see `Devices.compile`.
-        frozen: frozen weights, where the step wants them.
-        batches: a generator of host batches from a given step on; it is closed at the end.
-        put_batch: a host batch onto the devices.
-        total_steps: where to end.
+        weights: makes the initial trained weights, a nested dict; called once, so that only the
+            state holds them.
+        frozen: frozen weights by path, where the step wants them.
+        make_step: (optimizer, *, accumulation_steps, axis_name) to the step, a pure function.
+        batches: a generator of this host's rows from a step on; it is closed at the end.
+        steps: of the whole run.
+        identity: what a resumed run must agree on; the trainer adds the shapes of the trained
+            leaves.
+        data_digest: of what is trained on, for the record.
         dims: names of the per-dim losses.
-        batch_size: pairs in a step, over all devices.
-        learning_rate: rate at a step, for the record.
-        identity: what a resumed run must agree on.
-        validate: validation scores by name.
-        score: which of them decides what is best.
+        validate: scores of a state by name; None where nothing is validated.
+        score: which of them decides what is best, the highest.
+        parameters: of the whole model; None where all of them are trained.
+        data: how many examples of what, for the log; `details` ends its line.
+        parts: whatever `Task.export` needs.
     """
 
-    step: Step
+    weights: Callable[[], Mapping[str, Any]]
     frozen: Mapping[str, Any]
+    make_step: Callable[..., Step]
     batches: Callable[[int], Generator[Any, None, None]]
-    put_batch: Callable[[Any], Any]
-    total_steps: int
-    dims: tuple[int, ...]
-    batch_size: int
-    learning_rate: Callable[[int], Any]
+    steps: int
     identity: Mapping[str, Any]
-    validate: Callable[[TrainState], Mapping[str, float]] | None
-    score: str
+    data_digest: str
+    dims: tuple[int, ...] = ()
+    validate: Callable[[TrainState], Mapping[str, float]] | None = None
+    score: str = "ndcg@10"
+    parameters: int | None = None
+    data: str
+    details: str = ""
+    parts: Any = None
 
 
 def run_loop(
     state: TrainState,
-    inputs: LoopInputs,
+    prepared: Prepared,
+    run_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
     *,
+    batch_size: int,
+    learning_rate: Callable[[int], Any],
     config: LoopConfig,
     checkpoints: RunCheckpoints,
     workdir: Path,
 ) -> RunSummary:
-    """Train from `state.step` to `inputs.total_steps`.
+    """Train from `state.step` to `prepared.steps`.
 
     The metrics of a step are read while the next one runs, so that the device never
     waits for the host.
 
     Args:
         state: consumed.
-        inputs: the step, its batches, and what is recorded.
+        prepared: the batches, the validation, and what is recorded.
+        run_step: (state, host batch) to the next state and the step's metrics; compiled.
+        batch_size: pairs in a step, over all devices.
+        learning_rate: rate at a step, for the record.
         config: intervals.
         checkpoints: where the state is saved.
         workdir: gets metrics.jsonl and tensorboard/.
@@ -136,36 +149,33 @@ def run_loop(
     """
     start = step = int(np.asarray(state.step))
     shapes: set[tuple[tuple[int, ...], ...]] = set()
-    waited, total = 0.0, inputs.total_steps
+    waited, total = 0.0, prepared.steps
     with (
         MetricsLog(workdir, start=start, tensorboard=config.tensorboard) as log,
         _sigterm() as stopped,
         _progress_bar(total, start) as bar,
-        contextlib.closing(inputs.batches(start)) as iterator,
+        contextlib.closing(prepared.batches(start)) as iterator,
     ):
-        records = _Records(inputs, checkpoints, log, bar, workdir)
+        records = _Records(prepared, batch_size, learning_rate, checkpoints, log, bar, workdir)
         ending = should_stop(step, stopped)
         begun = records.last_time
         while step < total and not ending:
-            asked = time.perf_counter()
+            waiting_since = time.perf_counter()
             batch = next(iterator)
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - waiting_since
             shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
-            state, metrics = inputs.step(state, inputs.frozen, inputs.put_batch(batch))
+            state, metrics = run_step(state, batch)
             records.write_pending()
             step += 1
             records.add(step, metrics)
-            validating = inputs.validate is not None and (
+            validating = prepared.validate is not None and (
                 step == total or _is_due(step, config.validate_every)
             )
             saving = step == total or _is_due(step, config.checkpoint_every)
             ending = should_stop(step, stopped)
             if validating or saving or ending:
                 records.write_pending()  # Nothing that is not finite is ever saved.
-                if validating:
-                    records.validate(step, state)
-                else:
-                    records.save(step, state)
+                (records.validate if validating else records.save)(step, state)
                 records.last_time = time.perf_counter()
         elapsed = time.perf_counter() - begun
     return RunSummary(
@@ -177,68 +187,65 @@ def run_loop(
     )
 
 
+@dataclasses.dataclass
 class _Records:
     """What a loop writes: metrics one step late, scores, checkpoints."""
 
-    def __init__(
-        self,
-        inputs: LoopInputs,
-        checkpoints: RunCheckpoints,
-        log: MetricsLog,
-        bar: Any,
-        workdir: Path,
-    ):
-        self._inputs, self._checkpoints, self._log, self._bar = inputs, checkpoints, log, bar
-        self._workdir = workdir
-        self._pending: tuple[int, Metrics, float] | None = None
-        self.last_time = time.perf_counter()
+    prepared: Prepared
+    batch_size: int
+    learning_rate: Callable[[int], Any]
+    checkpoints: RunCheckpoints
+    log: MetricsLog
+    bar: Any
+    workdir: Path
+    pending: tuple[int, Metrics, float] | None = None
+    last_time: float = dataclasses.field(default_factory=time.perf_counter)
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Metrics of a step that may still be running."""
         now = time.perf_counter()
-        self._pending, self.last_time = (step, metrics, now - self.last_time), now
-        self._bar.update()
+        self.pending, self.last_time = (step, metrics, now - self.last_time), now
+        self.bar.update()
 
     def write_pending(self) -> None:
         """Wait for the metrics added last, if any, and write them."""
-        if self._pending is None:
+        if self.pending is None:
             return
-        step, metrics, seconds = self._pending
-        self._pending = None
-        row = metrics_row(metrics, self._inputs.dims)
+        step, metrics, seconds = self.pending
+        self.pending = None
+        row = metrics_row(metrics, self.prepared.dims)
         if not np.isfinite([row[name] for name in ("loss", "gradient_norm", "weight_norm")]).all():
-            last = self._checkpoints.latest_step
-            kept = "There is no checkpoint yet"
+            last = self.checkpoints.latest_step
+            whole = f"The checkpoint of step {last} is whole"
             raise MrlError(
                 f"step {step}: the loss is {row['loss']}, the gradient's norm "
                 f"{row['gradient_norm']}, the weights' {row['weight_norm']}: not finite, "
-                "so training stopped. "
-                + (kept if last is None else f"The checkpoint of step {last} is whole"),
-                where=self._workdir,
+                f"so training stopped. {'There is no checkpoint yet' if last is None else whole}",
+                where=self.workdir,
                 hint="lower optim.learning_rate, or set loss.temperature higher",
             )
-        row["learning_rate"] = float(self._inputs.learning_rate(step - 1))
-        row["pairs_per_second"] = self._inputs.batch_size / seconds
-        self._log.write("train", step, row)
-        self._bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['pairs_per_second']:.0f} pairs/s")
+        row["learning_rate"] = float(self.learning_rate(step - 1))
+        row["pairs_per_second"] = self.batch_size / seconds
+        self.log.write("train", step, row)
+        self.bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['pairs_per_second']:.0f} pairs/s")
 
     def validate(self, step: int, state: TrainState) -> None:
         """Score the state, and save it with its score."""
-        assert self._inputs.validate is not None
+        assert self.prepared.validate is not None
         try:
-            scores = self._inputs.validate(state)
+            scores = self.prepared.validate(state)
         except BaseException:
             self.save(step, state)  # What was trained is not lost with a validation that fails.
             raise
-        self._log.write("validation", step, scores)
-        score = scores[self._inputs.score]
+        self.log.write("validation", step, scores)
+        score = scores[self.prepared.score]
         if is_primary():
-            self._bar.write(f"step {step}: {self._inputs.score} {score:.4f}")
+            self.bar.write(f"step {step}: {self.prepared.score} {score:.4f}")
         self.save(step, state, score)
 
     def save(self, step: int, state: TrainState, score: float | None = None) -> None:
         """Write a checkpoint."""
-        self._checkpoints.save(step, state, self._inputs.identity, score)
+        self.checkpoints.save(step, state, self.prepared.identity, score)
 
 
 def _progress_bar(total: int, start: int) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.distributed import is_primary
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 from mrl_jax.core.files import write_text
 from mrl_jax.training.state import Metrics
 
@@ -33,7 +33,12 @@ class MetricsLog:
         kept = [row for row in read_metrics(path) if row["step"] <= start]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
-        self._events = _event_writer(workdir / "tensorboard", start) if tensorboard else None
+        if tensorboard:
+            require("tensorboardX", by="train.tensorboard=true")
+            from tensorboardX import SummaryWriter
+
+            purged = start + 1 if start else None
+            self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=purged)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -72,15 +77,3 @@ def metrics_row(metrics: Metrics, dims: tuple[int, ...]) -> dict[str, float]:
     row = {name: float(value) for name, value in values.items()}
     row.update({f"loss/{dim}": float(value) for dim, value in zip(dims, per_dim, strict=True)})
     return row
-
-
-def _event_writer(folder: Path, start: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise MrlError(
-            "TensorBoard events take tensorboardX, which is not installed",
-            hint="install the extra: `pip install 'mrl_jax[train]'`, or set "
-            "train.tensorboard=false",
-        ) from error
-    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)

@@ -74,16 +74,15 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
     """Rate at each step of a run of `steps`."""
     warmup = round(config.warmup_fraction * steps)
     rest, peak = max(steps - warmup, 1), config.learning_rate
-    fall: optax.Schedule = optax.constant_schedule(peak)
+    rate: optax.Schedule = optax.constant_schedule(peak)
     if config.schedule == "linear":
-        fall = optax.linear_schedule(peak, 0.0, rest)
+        rate = optax.linear_schedule(peak, 0.0, rest)
     elif config.schedule == "cosine":
-        fall = optax.cosine_decay_schedule(peak, rest)
-    rate = fall
+        rate = optax.cosine_decay_schedule(peak, rest)
     if warmup:
         # From above 0, so that the first step already changes the weights.
         rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
-        rate = optax.join_schedules([rise, fall], [warmup])
+        rate = optax.join_schedules([rise, rate], [warmup])
 
     def at(count: Any) -> Any:
         with _optax_promotion():
@@ -98,11 +97,9 @@ DECAYED = ("kernel", "direction")
 
 def decay_mask(params: Any) -> Any:
     """True at the leaves that are decayed: by name, as stacked norms and biases have two axes."""
-
-    def is_kernel(path: Any, _: Any) -> bool:
-        return any(name in jax.tree_util.keystr(path) for name in DECAYED)
-
-    return jax.tree.map_with_path(is_kernel, params)
+    return jax.tree.map_with_path(
+        lambda path, _: any(name in jax.tree_util.keystr(path) for name in DECAYED), params
+    )
 
 
 def make_optimizer(
@@ -110,10 +107,7 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Clipping, AdamW or Adafactor, and the range of a trained temperature.
 
-    Args:
-        config: rates and moments.
-        steps: of the whole run.
-        rate: another schedule than `learning_rate(config, steps)`.
+    `rate` replaces the schedule `learning_rate(config, steps)`.
     """
     parts = []
     if config.clip_norm is not None:

@@ -29,7 +29,6 @@ from mrl_jax.data.cache.documents import (
 )
 from mrl_jax.data.cache.files import CachedArray
 from mrl_jax.data.cache.speech import (
-    CacheDtype,
     SpeechCache,
     cache_bytes,
     open_speech_cache,
@@ -38,11 +37,12 @@ from mrl_jax.data.cache.speech import (
 )
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import tokenizer_digest
-from mrl_jax.inference.batching import padded_length, run_batches
+from mrl_jax.inference.batching import padded_clips, run_batches
 from mrl_jax.inference.encoder import Encoder
-from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.models.towers import kinds_of
+from mrl_jax.models.two_towers import TwoTowers
+from mrl_jax.training.contrastive.config import ExperimentConfig
 from mrl_jax.training.state import Log
 
 Cache = TypeVar("Cache", CachedArray, SpeechCache)
@@ -50,39 +50,44 @@ BATCH = 16
 """Clips in a batch, or one a device if there are more devices."""
 
 
-def cached_documents(
-    folder: Path,
-    encoder: Encoder,
-    texts: Sequence[str],
-    *,
-    text_tower: Path,
-    max_tokens: int,
-    dtype: str,
-    log: Log,
-) -> tuple[CachedArray, HostArray]:
-    """Vectors of all documents, and the row of each example's document among them.
+def frozen_outputs(
+    config: ExperimentConfig, examples: SpeechDataset, encoder: Encoder, model: TwoTowers, log: Log
+) -> dict[str, Any]:
+    """`vectors` and `speech` of `BatchSource`, each where the config names a folder for it.
 
-    All hosts take part in computing them, and the first writes them.
+    A cache that is not there is made. All hosts take part in computing the documents' vectors;
+    the first one alone computes the speech, on its own devices, while the others wait.
 
     Args:
-        folder: of the cache; made where it is not there.
+        config: the run.
+        examples: the clips, and the document of each.
         encoder: of the run's model.
-        texts: document of each example.
-        text_tower: folder of the text tower.
-        max_tokens: longer documents lose their tail.
-        dtype: of the tower's computation.
-        log: called with what was computed.
+        model: its speech tower is used.
+        log: called with what was computed, and the space that it takes.
 
     Raises:
-        MrlError: the cache is of other documents or another tower, or is damaged.
+        MrlError: a cache is of other data or another tower, or is damaged; no room for it.
     """
+    outputs: dict[str, Any] = {}
+    if config.data.document_cache:
+        outputs["vectors"] = _documents(config, examples.texts, encoder, log)
+    if config.data.speech_cache:
+        outputs["speech"] = _speech(config, examples, model.speech, log)
+    return outputs
+
+
+def _documents(
+    config: ExperimentConfig, texts: Sequence[str], encoder: Encoder, log: Log
+) -> tuple[CachedArray, HostArray]:
+    """Vectors of all documents, and the row of each example's document among them."""
+    folder, tower = Path(config.data.document_cache), Path(config.model.text_tower)
     unique = list(dict.fromkeys(texts))
     key = document_cache_key(
         unique,
-        tower=tower_key(text_tower, "qwen3"),
-        tokenizer=tokenizer_digest(text_tower),
-        max_tokens=max_tokens,
-        dtype=dtype,
+        tower=_tower_key(tower, "qwen3"),
+        tokenizer=tokenizer_digest(tower),
+        max_tokens=config.data.batch.max_text_tokens,
+        dtype=config.model.dtype,
     )
 
     def open_cache() -> CachedArray | None:
@@ -90,9 +95,7 @@ def cached_documents(
 
     def make() -> None:
         made = encoder.text(unique, progress="documents" if is_primary() else None)
-        run_on_primary(
-            lambda: _write_unless_there(open_cache, lambda: write_document_cache(folder, key, made))
-        )
+        _write(open_cache, lambda: write_document_cache(folder, key, made))
         log(f"documents: {len(unique):,} vectors computed once, kept in {folder}")
 
     vectors = _open_or_make(folder, open_cache, make)
@@ -100,60 +103,37 @@ def cached_documents(
     return vectors, np.asarray([row_of[text] for text in texts], np.int64)
 
 
-def cached_speech(
-    folder: Path,
-    tower: SpeechTower,
-    examples: SpeechDataset,
-    *,
-    speech_tower: Path,
-    dtype: str,
-    kept: CacheDtype,
-    log: Log,
+def _speech(
+    config: ExperimentConfig, examples: SpeechDataset, tower: SpeechTower, log: Log
 ) -> SpeechCache:
-    """The layer states of every clip.
-
-    The first host computes them, on its own devices, while the others wait.
-
-    Args:
-        folder: of the cache; made where it is not there.
-        tower: the speech tower.
-        examples: the clips.
-        speech_tower: folder of the tower.
-        dtype: of the tower's computation.
-        kept: dtype that the states are stored in.
-        log: called with what was computed, and the space it takes.
-
-    Raises:
-        MrlError: the cache is of other clips or another tower, or is damaged; no room for it.
-    """
+    """The layer states of every clip."""
+    folder, dtype = Path(config.data.speech_cache), config.data.speech_cache_dtype
     sizes = tower.config
     key = speech_cache_key(
         clips=examples.digest,
         split=examples.split,
-        tower=tower_key(speech_tower, *kinds_of("speech")),
-        dtype=dtype,
-        kept=kept,
+        tower=_tower_key(Path(config.model.speech_tower), *kinds_of("speech")),
+        dtype=config.model.dtype,
+        kept=dtype,
     )
     frames = np.asarray([sizes.frame_count(int(size)) for size in examples.num_samples], np.int64)
     shape = (frames, sizes.num_layers, sizes.width)
-    needed = cache_bytes(*shape, kept)
+    needed = cache_bytes(*shape, dtype)
 
     def open_cache() -> SpeechCache | None:
         return open_speech_cache(folder, key, *shape)
 
-    def write() -> None:
-        write_speech_cache(folder, key, *shape, _layer_states(tower, examples, kept))
-
     def make() -> None:
-        run_on_primary(lambda: _write_unless_there(open_cache, write))
+        states = _layer_states(tower, examples, dtype)
+        _write(open_cache, lambda: write_speech_cache(folder, key, *shape, states))
         hours = float(examples.num_samples.sum()) / examples.sample_rate / 3600
-        space = f"{needed / 1e9:.2f} GB of {kept}, {needed / 1e9 / hours:.1f} an hour"
+        space = f"{needed / 1e9:.2f} GB of {dtype}, {needed / 1e9 / hours:.1f} an hour"
         log(f"speech: {hours:.2f} hours computed once, kept in {folder} ({space})")
 
     return _open_or_make(folder, open_cache, make)
 
 
-def tower_key(folder: Path, *kinds: str) -> str:
+def _tower_key(folder: Path, *kinds: str) -> str:
     """Digest of a tower's weights and of its sizes."""
     info = read_info(folder, expected=kinds)
     return digest_lines([info.digest, dataclasses.asdict(info.config)])
@@ -163,24 +143,27 @@ def _open_or_make(
     folder: Path, open_cache: Callable[[], Cache | None], make: Callable[[], None]
 ) -> Cache:
     """A cache, made where none is there; an error where hosts see different folders."""
-    cache = open_cache()
-    assert_equal_across_hosts({f"cache in {folder}": str(cache is not None)})
-    if cache is None:
-        make()
+    for made in (False, True):
         cache = open_cache()
         assert_equal_across_hosts({f"cache in {folder}": str(cache is not None)})
-    if cache is None:
-        raise MrlError("the cache disappeared while it was being made", where=folder)
-    return cache
+        if cache is not None:
+            return cache
+        if not made:
+            make()
+    raise MrlError("the cache disappeared while it was being made", where=folder)
 
 
-def _write_unless_there(open_cache: Callable[[], Any], write: Callable[[], None]) -> None:
-    """Write a cache; if another run wrote the same one meanwhile, that one serves."""
-    try:
-        write()
-    except MrlError:
-        if open_cache() is None:
-            raise
+def _write(open_cache: Callable[[], Any], write: Callable[[], None]) -> None:
+    """Write a cache on the first host; one that another run wrote meanwhile serves as well."""
+
+    def write_unless_there() -> None:
+        try:
+            write()
+        except MrlError:
+            if open_cache() is None:
+                raise
+
+    run_on_primary(write_unless_there)
 
 
 def _layer_states(
@@ -199,7 +182,7 @@ def _layer_states(
 
     def inputs(numbers: list[int]) -> tuple[HostArray, HostArray]:
         clips = [examples.clip(number) for number in numbers]
-        return pad_clips(clips, tower.config, size=padded_length(max(map(len, clips))))
+        return padded_clips(clips, tower.config, padding="masked")
 
     for numbers, (states, scales) in run_batches(
         examples.num_samples,

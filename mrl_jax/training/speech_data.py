@@ -5,9 +5,10 @@ from pathlib import Path
 
 from mrl_jax.core.distributed import primary_first
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 from mrl_jax.core.files import make_folder
 from mrl_jax.data.audio.augment import Augment, check_augment
-from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, BuildReport, build_dataset
+from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, build_dataset
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
 from mrl_jax.training.config import RunConfig
 from mrl_jax.training.state import Log
@@ -18,8 +19,7 @@ class SpeechDataConfig:
     """What is trained on, and what is measured meanwhile.
 
     Attributes:
-        train: a manifest, a folder of Parquet files, or a data set built from one by
-            `python -m mrl_jax.data.build`.
+        train: a manifest, a folder of Parquet files, or a data set that `mrl-jax build` made.
         split: which split of it.
         validation: a retrieval set; none if empty.
         build: how a manifest is built into a data set, inside the workdir.
@@ -49,26 +49,21 @@ class SpeechRunConfig(RunConfig):
         check_augment(self.augment)
 
 
-def prepare_data(config: SpeechDataConfig, workdir: Path) -> tuple[Path, BuildReport | None]:
-    """The built data set, from a manifest where it has to be built first."""
-    source = Path(config.train)
-    if (source / BUILD_FILE).is_file():
-        return source, None
-    report = build_dataset(source, workdir / "data", options=config.build, overwrite=True)
-    return report.out, report
-
-
 def open_examples(config: SpeechDataConfig, workdir: Path, log: Log) -> SpeechDataset:
     """The training split; of several hosts the first builds what has to be built.
 
     Raises:
-        MrlError: the data cannot be built or read.
+        MrlError: the data cannot be built or read; a package that training takes is missing.
     """
+    require("grain", "tensorflow_datasets", "array_record", by="training on speech")
     make_folder(workdir)
+    folder = Path(config.train)
     with primary_first("data"):
-        folder, report = prepare_data(config, workdir)
-    if report is not None and report.skipped:
-        log(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
+        if not (folder / BUILD_FILE).is_file():
+            report = build_dataset(folder, workdir / "data", options=config.build, overwrite=True)
+            folder = report.out
+            if report.skipped:
+                log(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
     return open_dataset(folder, config.split)
 
 

@@ -51,11 +51,7 @@ def apply_gradients(
 ) -> tuple[TrainState, Metrics]:
     """The state after one update; the norms of gradient, update and weights join the metrics.
 
-    Args:
-        state: before the update.
-        gradients: of the full batch, as a tree like `state.trained`.
-        optimizer: its state is in `state`.
-        metrics: of the step, the loss among them.
+    `gradients` are those of the full batch, as a tree like `state.trained`.
     """
     updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.trained)
     trained = optax.apply_updates(state.trained, updates)

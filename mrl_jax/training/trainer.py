@@ -2,21 +2,22 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from mrl_jax.checkpoints.train_state import RunCheckpoints
 from mrl_jax.core.config import to_json
 from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary, run_on_primary
 from mrl_jax.core.files import write_json
+from mrl_jax.core.records import read_object
 from mrl_jax.evaluation.scoring import RetrievalResult
 from mrl_jax.nn import param_tree
 from mrl_jax.training.config import RunConfig
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.loop import LoopInputs, RunSummary, run_loop
+from mrl_jax.training.loop import Prepared, RunSummary, run_loop
 from mrl_jax.training.optim import learning_rate, make_optimizer
-from mrl_jax.training.state import Log, Step, TrainState, init_state, trained_leaves
+from mrl_jax.training.state import Log, TrainState, init_state, trained_leaves
 
 CONFIG_FILE = "experiment.json"
 SCORE = "ndcg@10"
@@ -25,52 +26,9 @@ Config = TypeVar("Config", bound=RunConfig, contravariant=True)
 Info = TypeVar("Info", covariant=True)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A run before its first step.
-
-    Attributes:
-        weights: makes the initial trained weights, a nested dict; called once, so that only the
-            state holds them.
-        frozen: frozen weights by path, where the step wants them.
-        make_step: (optimizer, *, accumulation_steps, axis_name) to the step, a pure function.
-        batches: this host's rows from a step on.
-        steps: of the whole run.
-        identity: what a resumed run must agree on, beside the shapes of the trained leaves.
-        data_digest: of what is trained on, for the record.
-        dims: names of the per-dim losses.
-        validate: scores of a state by name; None where nothing is validated.
-        score: which of them decides what is best, the highest.
-        parameters: of the whole model; None where all of them are trained.
-        data: how many examples of what, for the log; `details` ends its line.
-        parts: whatever `Task.export` needs.
-    """
-
-    weights: Callable[[], Mapping[str, Any]]
-    frozen: Mapping[str, Any]
-    make_step: Callable[..., Step]
-    batches: Callable[[int], Generator[Any, None, None]]
-    steps: int
-    identity: Mapping[str, Any]
-    data_digest: str
-    dims: tuple[int, ...] = ()
-    validate: Callable[[TrainState], Mapping[str, float]] | None = None
-    score: str = SCORE
-    parameters: int | None = None
-    data: str
-    details: str = ""
-    parts: Any = None
-
-
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The state that is exported.
-
-    Attributes:
-        state: of the step with the highest score; of the last where nothing was validated.
-        step: its number.
-        score: its own; None where nothing was validated.
-    """
+    """The state of the highest score, or the last one where nothing was validated: score None."""
 
     state: TrainState
     step: int
@@ -104,13 +62,7 @@ class Task(Protocol[Config, Info]):
 
 @dataclasses.dataclass(frozen=True)
 class RunResult(Generic[Info]):
-    """What a run gives back.
-
-    Attributes:
-        summary: how the loop ended.
-        folder: the exported model or tower, if the run finished.
-        info: what it holds.
-    """
+    """How the loop ended and, if it finished, the exported folder and what it holds."""
 
     summary: RunSummary
     folder: Path | None = None
@@ -122,23 +74,13 @@ class RunResult(Generic[Info]):
         return self.summary.finished
 
 
-class RunOptions(TypedDict, total=False):
-    """What `run` and the functions over it take by name.
-
-    Attributes:
-        devices: those that `config.train` names by default.
-        log: called with a line for whatever happens, on the first host only; `print` by default.
-    """
-
-    devices: Devices | None
-    log: Log
-
-
 def run(
     task: Task[Config, Info],
     config: Config,
     workdir: Path,
-    **options: Unpack[RunOptions],
+    *,
+    devices: Devices | None = None,
+    log: Log = print,
 ) -> RunResult[Info]:
     """Train, from the last checkpoint on where there is one, and export the best state.
 
@@ -146,19 +88,19 @@ def run(
         task: the kind of training.
         config: of that kind.
         workdir: gets checkpoints/, metrics.jsonl, the config, and what the task writes.
-        options: see `RunOptions`.
+        devices: those that `config.train` names by default.
+        log: called with a line for whatever happens, on the first host only.
 
     Raises:
         MrlError: hosts with other configs; devices that are not there; an uneven batch;
             whatever is wrong with the data, the model or a checkpoint.
     """
-    devices, log = options.get("devices"), options.get("log", print)
-    train, batch_size = config.train, config.data.batch.batch_size
+    train = config.train
     assert_equal_across_hosts({"config": json.dumps(to_json(config), sort_keys=True, default=str)})
     if devices is None:
         devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
-    devices.check_batch(batch_size, config.optim.accumulation_steps)
-    log = log if is_primary() else _silent
+    devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
+    log = log if is_primary() else lambda line: None  # What the first host logs is enough.
     prepared = task.prepare(config, workdir, devices, log)
     summary, best = _train(config, workdir, devices, prepared, log)
     if best is None:
@@ -179,6 +121,7 @@ def _train(
     _log_summary(config, devices, prepared, state, log)
     leaves = {path: list(shape) for path, shape in trained_leaves(state.trained).items()}
     identity = {"trained leaves": leaves, **prepared.identity}
+    prepared = dataclasses.replace(prepared, identity=identity)
     record = {**to_json(config), "data_digest": prepared.data_digest}
     with RunCheckpoints(
         workdir / "checkpoints", keep_last=train.keep_last, keep_best=train.keep_best
@@ -189,25 +132,20 @@ def _train(
             _log_config_changes(record, workdir, log)
         if is_primary():
             write_json(workdir / CONFIG_FILE, record)
-        step = prepared.make_step(
-            optimizer,
-            accumulation_steps=config.optim.accumulation_steps,
-            axis_name=devices.axis_name,
+        parts, axis_name = config.optim.accumulation_steps, devices.axis_name
+        step = devices.compile(
+            prepared.make_step(optimizer, accumulation_steps=parts, axis_name=axis_name)
         )
-        inputs = LoopInputs(
-            step=devices.compile(step),
-            frozen=prepared.frozen,
-            batches=prepared.batches,
-            put_batch=devices.put_batch,
-            total_steps=prepared.steps,
-            dims=prepared.dims,
+        summary = run_loop(
+            state,
+            prepared,
+            lambda state, batch: step(state, prepared.frozen, devices.put_batch(batch)),
             batch_size=config.data.batch.batch_size,
             learning_rate=learning_rate(config.optim, prepared.steps),
-            identity=identity,
-            validate=prepared.validate,
-            score=prepared.score,
+            config=train,
+            checkpoints=checkpoints,
+            workdir=workdir,
         )
-        summary = run_loop(state, inputs, config=train, checkpoints=checkpoints, workdir=workdir)
         if not summary.finished:
             return summary, None
         best, state = checkpoints.best_step or summary.step, summary.state
@@ -235,8 +173,7 @@ def _log_summary(
 ) -> None:
     """One line: how much is trained, on what, for how long, where."""
     trained = param_tree.count(param_tree.flatten(state.trained))
-    whole = trained if prepared.parameters is None else prepared.parameters
-    parts = config.optim.accumulation_steps
+    whole, parts = prepared.parameters or trained, config.optim.accumulation_steps
     log(
         f"{config.name}: {trained:,} trained of {whole:,} parameters, {prepared.data}, "
         f"{prepared.steps:,} steps of {config.data.batch.batch_size}"
@@ -245,20 +182,12 @@ def _log_summary(
     )
 
 
-def _silent(line: str) -> None:
-    """What the first host logs is enough."""
-    del line
-
-
 def _log_config_changes(record: Mapping[str, Any], workdir: Path, log: Log) -> None:
     """A resumed run may have another config or data; what differs is logged."""
-    path = workdir / CONFIG_FILE
-    if not path.is_file():
-        return
     try:
-        before = param_tree.flatten(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
-        return
+        before = param_tree.flatten(read_object(workdir / CONFIG_FILE))
+    except (OSError, ValueError):
+        return  # The note is all that is lost.
     now = param_tree.flatten(record)
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:

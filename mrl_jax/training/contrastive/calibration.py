@@ -1,6 +1,5 @@
 """The fixed factors of a new head: fitted to the first clips, and read back by a resumed run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 from flax import nnx
 
 from mrl_jax.core.distributed import is_primary
-from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_json
+from mrl_jax.core.records import read_object, readable_as
 from mrl_jax.data.batches.speech import BatchSource
 from mrl_jax.models.two_towers import TwoTowers
 
@@ -34,16 +33,11 @@ def calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming:
     """
     path, head = workdir / CALIBRATION_FILE, model.head
     if resuming and path.is_file():
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+        hint = "begin the run anew in another --workdir"
+        with readable_as("the factors of the head", path, hint=hint):
+            stored = read_object(path)
             for name, factor in head.factors().items():
                 factor[...] = jnp.asarray(stored[name], jnp.float32)
-        except (ValueError, KeyError, TypeError) as error:
-            raise MrlError(
-                f"cannot be read as the factors of the head ({error})",
-                where=path,
-                hint="begin the run anew in another --workdir",
-            ) from error
         return
     batch = source.rows(0, 0, min(CLIPS, source.plan.batch_size))
     graphdef, arrays = nnx.split(model)

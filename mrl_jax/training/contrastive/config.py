@@ -30,9 +30,8 @@ class ModelConfig(ComputeConfig):
             are pooled beside it.
         nested: of a dual encoder: one linear layer with nested prefixes, instead of one
             layer for each of loss.dims.
-        speech_tower: folder made by `python -m converters hubert`.
-        text_tower: folder made by `python -m converters qwen3`.
-        end_token: of late fusion: close the speech with the end token of texts, and pool there; the
+        speech_tower, text_tower: folders made by `mrl-jax convert`.
+        end_token: of late fusion: pool at an end token after the speech, as for texts; the
             published head pools the last speech token.
         padding: "masked", or "reference" to read padding as speech.
         calibrate: scale what goes into and out of a new head to the towers' own sizes,
@@ -73,8 +72,8 @@ class DataConfig(SpeechDataConfig):
 
     Attributes:
         batch: how examples become batches.
-        document_cache: folder of the documents' vectors, which a run makes where it is not there
-            and later ones read: the text tower then embeds each document once. None if empty.
+        document_cache: folder of the documents' vectors, made where it is not there, so that the
+            text tower embeds each document once for all runs. None if empty.
         speech_cache: the same of the speech tower's layer states of every clip; large, see
             `data.cache.speech`.
         speech_cache_dtype: "bfloat16", "int8" for half of the space, or "float32".
@@ -86,22 +85,12 @@ class DataConfig(SpeechDataConfig):
     speech_cache_dtype: CacheDtype = "bfloat16"
 
     def __post_init__(self) -> None:
-        if self.speech_cache_dtype not in CACHE_DTYPES:
-            raise MrlError(
-                f"data.speech_cache_dtype is {self.speech_cache_dtype!r}, expected one of "
-                f"{', '.join(CACHE_DTYPES)}"
-            )
+        check_choice("data.speech_cache_dtype", self.speech_cache_dtype, CACHE_DTYPES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentConfig(SpeechRunConfig):
-    """Everything about a run. The defaults are the paper's speech run.
-
-    Attributes:
-        model: the towers, and the head that is trained.
-        data: the recordings and their documents.
-        loss: what is minimised.
-    """
+    """Everything about a run. The defaults are the paper's speech run."""
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -128,13 +117,12 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers
     speech = load_speech_tower(config.model.speech_tower, padding=config.model.padding, dtype=dtype)
     text = load_qwen3(config.model.text_tower, dtype=dtype, remat=config.model.remat)
     check_dims(config.loss.dims, text.config.width, config.model.text_tower)
-    learn, temperature = config.loss.learn_temperature, config.loss.temperature
     options = {
         "dims": () if config.model.nested else config.loss.dims,
         "nested": config.model.nested,
         "end_token": tokenizer.end_id if config.model.end_token else None,
-        "learn_temperature": learn,
-        "initial_temperature": temperature,
+        "learn_temperature": config.loss.learn_temperature,
+        "initial_temperature": config.loss.temperature,
     }
     kind = HEADS[config.model.kind]
     return kind.build(speech, text, kind.configure(options), rngs=nnx.Rngs(config.seed))

@@ -7,6 +7,7 @@ states gives a head whose tokens spell the transcript before any training. The a
 the published one.
 """
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,6 @@ def init_from_ctc(
 
     @jax.jit
     def moments(arrays: Any, samples: Array, lengths: Array) -> tuple[Array, Array]:
-        """[1+YD, 1+YD] and [1+YD, E]: products with the states, and with 1, over frames."""
         return _moments(nnx.merge(graphdef, arrays), samples, lengths, layer_scale, outputs)
 
     inputs: Any = 0.0
@@ -127,6 +127,7 @@ def ridge(
 def _moments(
     recogniser: Any, samples: Array, lengths: Array, layer_scale: Array, outputs: HostArray
 ) -> tuple[Array, Array]:
+    """[1+YD, 1+YD] and [1+YD, E]: products with the states, and with 1, summed over frames."""
     output = recogniser.encoder(samples, lengths)
     logits = recogniser.lm_head(output.last_hidden).astype(jnp.float32)
     expected = jnp.matmul(jax.nn.softmax(logits), outputs, precision=lax.Precision.HIGHEST)
@@ -134,8 +135,5 @@ def _moments(
     states = jnp.moveaxis(states, 0, 2).reshape(*expected.shape[:2], -1)
     states = jnp.pad(states, ((0, 0), (0, 0), (1, 0)), constant_values=1.0)
     states = jnp.where(output.frame_mask[:, :, None], states, 0.0).reshape(-1, states.shape[-1])
-    products = [
-        jnp.matmul(states.T, other, precision=lax.Precision.HIGHEST)
-        for other in (states, expected.reshape(-1, expected.shape[-1]))
-    ]
-    return products[0], products[1]
+    product = functools.partial(jnp.matmul, states.T, precision=lax.Precision.HIGHEST)
+    return product(states), product(expected.reshape(-1, expected.shape[-1]))

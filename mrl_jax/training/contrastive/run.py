@@ -3,13 +3,12 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import jax
 import numpy as np
 
 from mrl_jax.checkpoints.models import ModelInfo, read_model_info, save_model, tower_reference
-from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import assert_equal_across_hosts, host_shard
 from mrl_jax.data.audio.augment import resolve_augment
@@ -25,42 +24,29 @@ from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
-from mrl_jax.nn.param_tree import Split
 from mrl_jax.training.contrastive.calibration import calibrate, factors_of
 from mrl_jax.training.contrastive.config import ExperimentConfig, build_model
 from mrl_jax.training.contrastive.ctc_init import CLIPS, init_from_ctc
 from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.precompute import cached_documents, cached_speech
+from mrl_jax.training.loop import Prepared
+from mrl_jax.training.precompute import frozen_outputs
 from mrl_jax.training.speech_data import check_rate, open_examples
 from mrl_jax.training.state import Log, TrainState
-from mrl_jax.training.trainer import (
-    Best,
-    Prepared,
-    RunOptions,
-    RunResult,
-    has_checkpoint,
-    run,
-    scores_of,
-)
+from mrl_jax.training.trainer import Best, RunResult, has_checkpoint, run, scores_of
 
 
 def train(
-    config: ExperimentConfig,
-    workdir: Path,
-    **options: Unpack[RunOptions],
+    config: ExperimentConfig, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[ModelInfo]:
     """Train a head, or resume, and export the best model into `workdir`.
 
-    Args:
-        config: the run.
-        workdir: gets the data set, checkpoints/, metrics.jsonl, model.json and the head.
-        options: see `RunOptions`.
+    Arguments are those of `trainer.run`. The workdir also gets the data set.
 
     Raises:
         MrlError: whatever is wrong with the config, the data, the towers, a checkpoint.
     """
-    return run(ContrastiveTask(), config, workdir, **options)
+    return run(ContrastiveTask(), config, workdir, devices=devices, log=log)
 
 
 class ContrastiveTask:
@@ -70,6 +56,7 @@ class ContrastiveTask:
         self, config: ExperimentConfig, workdir: Path, devices: Devices, log: Log
     ) -> Prepared:
         """Towers, head, calibration, caches and batches; see `trainer.Task`."""
+        towers = _tower_digests(config)  # First, so that a missing tower is named as one.
         max_tokens = config.data.batch.max_text_tokens
         tokenizer = TextTokenizer(config.model.text_tower, max_tokens=max_tokens)
         # Weights that no device could hold alone are loaded into the host's memory.
@@ -78,7 +65,7 @@ class ContrastiveTask:
             model = build_model(config, tokenizer)
         validation = read_retrieval_set(config.data.validation) if config.data.validation else None
         examples = open_examples(config.data, workdir, log)
-        assert_equal_across_hosts({"data": examples.digest, "towers": _tower_digests(config)})
+        assert_equal_across_hosts({"data": examples.digest, "towers": towers})
         rate = model.speech.config.sample_rate
         check_rate(examples, rate)
         source = _source(config, examples, tokenizer, model)
@@ -87,7 +74,7 @@ class ContrastiveTask:
         split = param_tree.split(model)
         frozen = devices.place_frozen(split.frozen)
         encoder = Encoder(
-            Split(
+            param_tree.Split(
                 devices.to_global(devices.replicate(split.trained)),
                 devices.to_global(frozen),
                 split.rebuild,
@@ -98,22 +85,27 @@ class ContrastiveTask:
             sharding=devices.global_batch_sharding,
             batch_size=32,
         )
-        caches = _caches(config, examples, encoder, model, log)
+        caches = frozen_outputs(config, examples, encoder, model, log)
         if caches:
             source = _source(config, examples, tokenizer, model, **caches)
-        validate = None
-        if validation is not None:
-            validate = _validator(config, encoder, validation, rate, devices)
         return Prepared(
             weights=lambda: split.trained,
             frozen=frozen,
             make_step=functools.partial(make_train_step, split.rebuild, config=config.loss),
             batches=lambda start: read_batches(source, start=start, config=config.data.batch),
             steps=steps,
-            identity=_identity(config, workdir, model),
+            identity={
+                "speech tower": digests[0],
+                "text tower": digests[1],
+                "end token": model.end_token,
+                "padding": config.model.padding,
+                "calibration": factors_of(model),
+            },
             data_digest=examples.digest,
             dims=config.loss.dims,
-            validate=validate,
+            validate=None
+            if validation is None
+            else _validator(config, encoder, validation, rate, devices),
             parameters=param_tree.count(param_tree.flat_weights(model)),
             data=f"{len(source.plan.bucket_of):,} pairs",
             details="; clips padded to "
@@ -127,7 +119,7 @@ class ContrastiveTask:
         """The head, its fixed factors multiplied in, with references to its towers."""
         model, split = prepared.parts
         assert isinstance(model, TwoTowers)
-        assert isinstance(split, Split)
+        assert isinstance(split, param_tree.Split)
         flat = param_tree.flatten(best.state.trained)
         trained = {path: np.asarray(x) for path, x in flat.items()}
         head = split.rebuild(best.state.trained, split.frozen).head
@@ -150,17 +142,6 @@ class ContrastiveTask:
     def exported(self, workdir: Path) -> tuple[Path, ModelInfo]:
         """The workdir itself is the model's folder."""
         return workdir, read_model_info(workdir)
-
-
-def _identity(config: ExperimentConfig, workdir: Path, model: TwoTowers) -> dict[str, Any]:
-    """What a resumed run must agree on."""
-    return {
-        "speech tower": tower_reference(Path(config.model.speech_tower), workdir).digest,
-        "text tower": tower_reference(Path(config.model.text_tower), workdir).digest,
-        "end token": model.end_token,
-        "padding": config.model.padding,
-        "calibration": factors_of(model),
-    }
 
 
 def _source(
@@ -207,38 +188,6 @@ def _init_head(
         init_from_ctc(model, Path(config.model.speech_tower), tokenizer, batches)
 
 
-def _caches(
-    config: ExperimentConfig,
-    examples: SpeechDataset,
-    encoder: Encoder,
-    model: TwoTowers,
-    log: Log,
-) -> dict[str, Any]:
-    """What the frozen towers compute once, where the config names folders for it."""
-    caches: dict[str, Any] = {}
-    if config.data.document_cache:
-        caches["vectors"] = cached_documents(
-            Path(config.data.document_cache),
-            encoder,
-            examples.texts,
-            text_tower=Path(config.model.text_tower),
-            max_tokens=config.data.batch.max_text_tokens,
-            dtype=config.model.dtype,
-            log=log,
-        )
-    if config.data.speech_cache:
-        caches["speech"] = cached_speech(
-            Path(config.data.speech_cache),
-            model.speech,
-            examples,
-            speech_tower=Path(config.model.speech_tower),
-            dtype=config.model.dtype,
-            kept=config.data.speech_cache_dtype,
-            log=log,
-        )
-    return caches
-
-
 def _validator(
     config: ExperimentConfig, encoder: Encoder, data: RetrievalSet, rate: int, devices: Devices
 ) -> Callable[[TrainState], Mapping[str, float]]:
@@ -258,8 +207,3 @@ def _validator(
         return scores_of(results)
 
     return validate
-
-
-def _tower_digests(config: ExperimentConfig) -> str:
-    towers = (config.model.speech_tower, config.model.text_tower)
-    return " ".join(read_info(Path(tower)).digest for tower in towers)

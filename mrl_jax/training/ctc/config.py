@@ -29,8 +29,8 @@ class CtcModelConfig(ComputeConfig):
     """The recogniser.
 
     Attributes:
-        speech_tower: folder made by `python -m converters hubert`, with or without an output
-            layer; empty begins at random weights.
+        speech_tower: folder made by `mrl-jax convert`, with or without an output layer; empty
+            begins at random weights.
         sizes: of the encoder, where it begins at random.
         filterbank: whether its first convolution then begins as a bank of filters; it takes
             a kernel of 16 ms or so.
@@ -65,15 +65,13 @@ class CtcModelConfig(ComputeConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcDataConfig(SpeechDataConfig):
-    """The recordings and their transcripts.
+    """The recordings and their transcripts; `validation` may be a manifest or a data set too.
 
     Attributes:
         transcripts: column of the transcripts: "transcript", or "text" where the document is
             the transcript.
         plain: whether transcripts are read in lower case and without punctuation, in
             training and validation.
-        validation: a retrieval set of spoken queries, a manifest or a built data set; none
-            if empty.
         validation_split: of a manifest or a built data set.
         batch: how recordings become batches.
     """
@@ -89,13 +87,7 @@ class CtcDataConfig(SpeechDataConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcExperiment(SpeechRunConfig):
-    """Everything about a recogniser's run.
-
-    Attributes:
-        model: the recogniser.
-        data: the recordings and their transcripts.
-        masks: stretches and bands that are silenced in training clips, after `augment`.
-    """
+    """Everything about a recogniser's run; `masks` are put on training clips after `augment`."""
 
     model: CtcModelConfig = dataclasses.field(default_factory=CtcModelConfig)
     data: CtcDataConfig = dataclasses.field(default_factory=CtcDataConfig)
@@ -107,11 +99,7 @@ class CtcExperiment(SpeechRunConfig):
 
 
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:
-    """The description of the tower to begin with; None for random weights.
-
-    Raises:
-        MrlError: no speech tower there; no characters, where the tower's are asked for.
-    """
+    """The description of the tower to begin with; None for random weights."""
     if not config.speech_tower:
         return None
     info = read_info(Path(config.speech_tower), expected=("hubert", "hubert_ctc"))

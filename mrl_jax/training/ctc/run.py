@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
 
 import jax
 import numpy as np
@@ -34,9 +33,10 @@ from mrl_jax.training.ctc.config import (
 )
 from mrl_jax.training.ctc.step import make_ctc_step
 from mrl_jax.training.devices import Devices
+from mrl_jax.training.loop import Prepared
 from mrl_jax.training.speech_data import check_rate, open_examples
 from mrl_jax.training.state import Log, TrainState
-from mrl_jax.training.trainer import Best, Prepared, RunOptions, RunResult, run
+from mrl_jax.training.trainer import Best, RunResult, run
 
 SCORE = "word accuracy"
 """1 less the word error rate: of scores the highest is the best."""
@@ -44,15 +44,13 @@ TOWER = "tower"
 
 
 def train_recogniser(
-    config: CtcExperiment,
-    workdir: Path,
-    **options: Unpack[RunOptions],
+    config: CtcExperiment, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[TowerInfo]:
     """Train a recogniser, or resume, and write the best as the tower folder workdir/tower.
 
     Arguments and errors are those of `trainer.run`. The workdir also gets the data set.
     """
-    return run(CtcTask(), config, workdir, **options)
+    return run(CtcTask(), config, workdir, devices=devices, log=log)
 
 
 class CtcTask:
@@ -150,10 +148,8 @@ def _source(
     frames = np.asarray([sizes.frame_count(int(n)) for n in examples.num_samples], np.int64)
     rows = np.flatnonzero(frames >= counts + repeats)
     left_out = [examples.ids[row] for row in np.flatnonzero(frames < counts + repeats)]
-    augment, stretch = resolve_augment(config.augment, config.stretch, sizes.sample_rate)
-    change = functools.partial(
-        _change, augment=augment, masks=config.masks, sample_rate=sizes.sample_rate
-    )
+    rate = sizes.sample_rate
+    augment, stretch = resolve_augment(config.augment, config.stretch, rate)
     source = CtcSource(
         functools.partial(_clip, examples, rows),
         np.asarray(examples.num_samples)[rows],
@@ -164,7 +160,7 @@ def _source(
         transform=ClipTransform(
             prepare=normalize_clip if sizes.normalize_clips else None,
             min_samples=sizes.min_samples,
-            augment=change,
+            augment=functools.partial(_change, augment, config.masks, rate),
             stretch=stretch,
         ),
         shard=host_shard(),
@@ -205,13 +201,6 @@ def _clip(examples: SpeechDataset, rows: HostArray, number: int) -> HostArray:
 
 
 def _change(
-    clip: HostArray,
-    rng: np.random.Generator,
-    *,
-    augment: Augment | None,
-    masks: MaskConfig,
-    sample_rate: int,
+    augment: Augment | None, masks: MaskConfig, rate: int, clip: HostArray, rng: np.random.Generator
 ) -> HostArray:
-    if augment is not None:
-        clip = augment(clip, rng)
-    return mask_clip(clip, rng, masks, sample_rate)
+    return mask_clip(clip if augment is None else augment(clip, rng), rng, masks, rate)

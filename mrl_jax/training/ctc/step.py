@@ -29,10 +29,8 @@ def make_ctc_step(
 
     Args:
         rebuild: a `HubertCtc` from (trained, frozen), see `param_tree.split`.
-        optimizer: its state is in `TrainState`.
+        optimizer, accumulation_steps, axis_name: as in `contrastive.step.make_train_step`.
         blank: id of the blank.
-        accumulation_steps: equal parts of the rows, run one after the other.
-        axis_name: mapped axis of devices; None where the batch is one global array.
     """
 
     def loss_of(trained: Any, frozen: Mapping[str, Any], batch: CtcBatch) -> Float32[Array, ""]:
@@ -58,8 +56,7 @@ def make_ctc_step(
         if axis_name is not None:
             # Each device has the mean over its own rows, as many as any other's.
             loss, gradients = lax.pmean((loss, gradients), axis_name)
-        no_dims = jnp.zeros((0,), jnp.float32)
-        metrics = {"loss": loss, "loss_per_dim": no_dims}
+        metrics = {"loss": loss, "loss_per_dim": jnp.zeros((0,), jnp.float32)}
         return apply_gradients(state, gradients, optimizer, metrics)
 
     return step

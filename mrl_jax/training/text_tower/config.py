@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from mrl_jax.checkpoints.new_towers import save_text_tower
 from mrl_jax.checkpoints.towers import TOWER_FILE, read_info
@@ -15,7 +16,7 @@ from mrl_jax.losses.config import LossConfig
 from mrl_jax.losses.registry import LOSSES
 from mrl_jax.models.init import initial_tower
 from mrl_jax.models.qwen3 import Qwen3Config
-from mrl_jax.training.config import ComputeConfig, RunConfig, refuse_fsdp
+from mrl_jax.training.config import ComputeConfig, RunConfig, check_choice, refuse_fsdp
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 from mrl_jax.training.trainer import has_checkpoint
@@ -31,9 +32,7 @@ class NewTowerConfig:
     Attributes:
         units: what its tokens are: "pieces", "characters" or "words".
         max_pieces: size of a vocabulary of pieces.
-        width, num_layers, num_heads, num_kv_heads, head_width, mlp_width: its sizes.
-        rope_theta: base of the rotary angles.
-        norm_epsilon: of its norms.
+        width to norm_epsilon: as in `Qwen3Config`.
     """
 
     units: Units = "pieces"
@@ -49,21 +48,12 @@ class NewTowerConfig:
 
     def sizes(self, vocab_size: int) -> Qwen3Config:
         """The tower's own config."""
-        return Qwen3Config(
-            vocab_size=vocab_size,
-            width=self.width,
-            num_layers=self.num_layers,
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_width=self.head_width,
-            mlp_width=self.mlp_width,
-            rope_theta=self.rope_theta,
-            norm_epsilon=self.norm_epsilon,
-        )
+        sizes = dataclasses.asdict(self)
+        del sizes["units"], sizes["max_pieces"]
+        return Qwen3Config(vocab_size=vocab_size, **sizes)
 
     def __post_init__(self) -> None:
-        if self.units not in ("pieces", "characters", "words"):
-            raise MrlError(f"model.new.units is {self.units!r}, expected pieces, characters, words")
+        check_choice("model.new.units", self.units, get_args(Units))
         sizes = ("width", "num_layers", "num_heads", "num_kv_heads", "head_width", "mlp_width")
         for name in sizes:
             if getattr(self, name) < 1:
@@ -79,7 +69,7 @@ class TextModelConfig(ComputeConfig):
     """The tower that is trained whole.
 
     Attributes:
-        text_tower: folder made by `python -m converters qwen3`; not read if `new` is set.
+        text_tower: folder made by `mrl-jax convert`; not read if `new` is set.
         new: a tower of random weights instead.
         dtype: of the computation, and of the tower that is written; weights and moments
             are kept in float32 while it is trained.
@@ -94,7 +84,7 @@ class TextDataConfig:
     """What is trained on, and what is measured meanwhile.
 
     Attributes:
-        train: a table of pairs, see `data.batches.text`.
+        train: a table of pairs, see `data.sets.text_pairs`.
         validation: a retrieval set with written queries (or transcripts); none if empty.
         batch: how pairs become batches.
     """
@@ -104,27 +94,21 @@ class TextDataConfig:
     batch: TextBatchConfig = dataclasses.field(default_factory=TextBatchConfig)
 
 
-def _paper_optim() -> OptimConfig:
-    return OptimConfig(
-        learning_rate=2e-5, schedule="cosine", warmup_fraction=0.1, accumulation_steps=16
-    )
+PAPER_OPTIM = OptimConfig(
+    learning_rate=2e-5, schedule="cosine", warmup_fraction=0.1, accumulation_steps=16
+)
+PAPER_LENGTH = LoopConfig(epochs=2.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextStageExperiment(RunConfig):
-    """Everything about a run of the text stage. The defaults are the paper's.
-
-    Attributes:
-        model: the tower.
-        data: the pairs.
-        loss: a contrastive one, at a fixed temperature.
-    """
+    """Everything about a run of the text stage. The defaults are the paper's."""
 
     model: TextModelConfig = dataclasses.field(default_factory=TextModelConfig)
     data: TextDataConfig = dataclasses.field(default_factory=TextDataConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    optim: OptimConfig = dataclasses.field(default_factory=_paper_optim)
-    train: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(epochs=2.0))
+    optim: OptimConfig = PAPER_OPTIM
+    train: LoopConfig = PAPER_LENGTH
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.nn import param_tree
 from mrl_jax.training.config import check_dims
 from mrl_jax.training.devices import Devices
+from mrl_jax.training.loop import Prepared
 from mrl_jax.training.state import Log, TrainState
 from mrl_jax.training.text_tower.config import INITIAL, TextStageExperiment, prepare_tower
 from mrl_jax.training.text_tower.step import (
@@ -47,32 +48,24 @@ from mrl_jax.training.text_tower.step import (
     text_embedder,
     tower_rebuilder,
 )
-from mrl_jax.training.trainer import Best, Prepared, RunOptions, RunResult, run, scores_of
+from mrl_jax.training.trainer import Best, RunResult, run, scores_of
 
 TOWER = "tower"
 
 
 def train_text(
-    config: TextStageExperiment,
-    workdir: Path,
-    **options: Unpack[RunOptions],
+    config: TextStageExperiment, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[TowerInfo]:
     """Train a text tower whole, or resume, and write the best as the folder workdir/tower.
 
     Arguments and errors are those of `trainer.run`. The workdir also gets a new tower, in initial/.
     """
-    return run(TextTask(), config, workdir, **options)
+    return run(TextTask(), config, workdir, devices=devices, log=log)
 
 
 @dataclasses.dataclass(frozen=True)
 class InitialTower:
-    """The tower that a run begins with.
-
-    Attributes:
-        folder: where it is.
-        info: its description.
-        tokenizer: its own.
-    """
+    """The tower that a run begins with: its folder, description and tokenizer."""
 
     folder: Path
     info: TowerInfo
@@ -146,7 +139,7 @@ class TextTask:
         tower = prepared.parts
         assert isinstance(tower, InitialTower)
         report = {
-            "made_by": "the text stage",
+            "made_by": "mrl-jax train",
             "run": config.name,
             "first_tower": tower.info.digest,
             "data_digest": prepared.data_digest,
@@ -158,19 +151,15 @@ class TextTask:
         weights = {"encoder": {path: np.asarray(flat.pop(path)).astype(dtype) for path in [*flat]}}
         if "unused_tensors" in tower.info.groups:
             unused = read_checked_weights(tower.folder, tower.info)["unused_tensors"]
-            weights["unused_tensors"] = {
-                path: array.astype(dtype) for path, array in unused.items()
-            }
+            weights["unused_tensors"] = {path: x.astype(dtype) for path, x in unused.items()}
         prompts, max_tokens = config.data.batch.prompts, config.data.batch.max_tokens
         before = {task: query_prompt(sentence) for task, sentence in prompts.items() if sentence}
-        tokenizer = tower.folder / "tokenizer.json"
+        path = tower.folder / "tokenizer.json"
         files: dict[str, str | bytes] = {
             **small_files(tower.folder),
             **sentence_files(tower.config.width, max_tokens, before),
             "report.json": json.dumps(report, indent=1) + "\n",
-            "tokenizer.json": appending_end(
-                tokenizer.read_bytes(), tower.tokenizer.end_id, where=tokenizer
-            ),
+            path.name: appending_end(path.read_bytes(), tower.tokenizer.end_id, where=path),
         }
         write_tower(
             workdir / TOWER, "qwen3", tower.config, weights, files, naming=tower.info.naming
@@ -202,12 +191,10 @@ def _validator(
     """Scores of the state on a retrieval set; all is encoded anew, as all is trained."""
     data = read_retrieval_set(config.data.validation).judged_only()
     where, prompts = config.data.validation, config.data.batch.prompts
-    query_tokens = tower.tokenizer.encode(
-        [_written(query, prompts, where) for query in data.queries]
-    )
+    texts = [_written(query, prompts, where) for query in data.queries]
+    query_tokens = tower.tokenizer.encode(texts)
     document_tokens = tower.tokenizer.encode([document.text for document in data.corpus])
-    largest = max(max(ids) for ids in (*query_tokens, *document_tokens))
-    tower.check_ids(largest, Path(where))
+    tower.check_ids(max(map(max, (*query_tokens, *document_tokens))), Path(where))
     judgements = judgements_of(data)
     rows = devices.global_batch_sharding
     embed = jax.jit(

@@ -35,12 +35,9 @@ def make_text_step(
 
     Args:
         rebuild: the tower from its weights.
-        optimizer: its state is in `TrainState`.
+        optimizer, accumulation_steps, axis_name: as in `contrastive.step.make_train_step`.
         config: the loss, a contrastive one at a fixed temperature.
         dtype: of the weights that are computed with; the state keeps float32.
-        accumulation_steps: equal parts of the rows, run one after the other; the gradient
-            is that of all rows together (`grad_cache`).
-        axis_name: mapped axis of devices; None where the batch is one global array.
     """
     value_and_grad = cached_value_and_grad(
         embedder(rebuild), pair_loss(config, axis_name), parts=accumulation_steps
@@ -61,13 +58,7 @@ def make_text_step(
 
 
 def tower_rebuilder(config: Qwen3Config, dtype: DTypeLike, *, remat: bool) -> RebuildText:
-    """The tower from its weights, computing in `dtype`.
-
-    Args:
-        config: sizes.
-        dtype: of the computation; weights may be of another.
-        remat: recompute layers in the backward pass.
-    """
+    """The tower from its weights, computing in `dtype`; with `remat` it recomputes its layers."""
     module = abstract_qwen3(config, dtype=dtype, param_dtype=dtype, remat=remat)
     return lambda weights: fill(module, flatten(weights))
 
@@ -77,10 +68,8 @@ def embedder(rebuild: RebuildText) -> Callable[[Any, TextBatch], tuple[Array, Ar
 
     def embed(weights: Any, batch: TextBatch) -> tuple[Array, Array]:
         tower = rebuild(weights)
-        return (
-            _embed(tower, batch.query, batch.query_mask),
-            _embed(tower, batch.document, batch.document_mask),
-        )
+        queries = _embed(tower, batch.query, batch.query_mask)
+        return queries, _embed(tower, batch.document, batch.document_mask)
 
     return embed
 
