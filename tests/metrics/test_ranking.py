@@ -165,8 +165,9 @@ def test_f1_by_hand():
 
 
 def test_f1_without_scikit_learn_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
-    with pytest.raises(MrlError, match=r"F1 needs sklearn.metrics\. Install the extra.*\[train\]"):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    message = r"F1 takes sklearn, which is not installed\. Install the extra.*\[train\]"
+    with pytest.raises(MrlError, match=message):
         f1_scores(["a"], ["a"], ["a"])
 
 
