@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mrl_jax.checkpoints.models import ModelInfo, read_model_info, save_model, tower_reference
+from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import assert_equal_across_hosts, host_shard
 from mrl_jax.data.audio.augment import resolve_augment
@@ -56,7 +57,9 @@ class ContrastiveTask:
         self, config: ExperimentConfig, workdir: Path, devices: Devices, log: Log
     ) -> Prepared:
         """Towers, head, calibration, caches and batches; see `trainer.Task`."""
-        towers = _tower_digests(config)  # First, so that a missing tower is named as one.
+        folders = Path(config.model.speech_tower), Path(config.model.text_tower)
+        # First, so that a missing tower is named as one.
+        digests = [read_info(folder).digest for folder in folders]
         max_tokens = config.data.batch.max_text_tokens
         tokenizer = TextTokenizer(config.model.text_tower, max_tokens=max_tokens)
         # Weights that no device could hold alone are loaded into the host's memory.
@@ -65,7 +68,7 @@ class ContrastiveTask:
             model = build_model(config, tokenizer)
         validation = read_retrieval_set(config.data.validation) if config.data.validation else None
         examples = open_examples(config.data, workdir, log)
-        assert_equal_across_hosts({"data": examples.digest, "towers": towers})
+        assert_equal_across_hosts({"data": examples.digest, "towers": " ".join(digests)})
         rate = model.speech.config.sample_rate
         check_rate(examples, rate)
         source = _source(config, examples, tokenizer, model)
