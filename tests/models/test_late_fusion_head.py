@@ -28,10 +28,10 @@ def rms(x) -> float:
 def test_calibration_fits_both_sides(states):
     values, mask = states
     fitted = head()
-    heard = np.asarray([[True] * 4, [True, True, False, False]])  # 9 frames and 5.
+    valid = np.asarray([[True] * 4, [True, True, False, False]])  # 9 frames and 5.
     before = rms(fitted(values))
     fitted.calibrate(values, mask, jnp.float32(0.03))
-    assert rms(np.asarray(fitted(values))[heard]) == pytest.approx(0.03, rel=1e-5)
+    assert rms(np.asarray(fitted(values))[valid]) == pytest.approx(0.03, rel=1e-5)
     assert before > 10 * 0.03
     for layer, scale in zip(values, fitted.layer_scale[...], strict=True):
         assert rms(layer[mask]) * float(scale) == pytest.approx(1, rel=1e-5)
