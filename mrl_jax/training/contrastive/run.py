@@ -57,8 +57,8 @@ class ContrastiveTask:
         self, config: ExperimentConfig, workdir: Path, devices: Devices, log: Log
     ) -> Prepared:
         """Towers, head, calibration, caches and batches; see `trainer.Task`."""
-        folders = Path(config.model.speech_tower), Path(config.model.text_tower)
         # First, so that a missing tower is named as one.
+        folders = Path(config.model.speech_tower), Path(config.model.text_tower)
         digests = [read_info(folder).digest for folder in folders]
         max_tokens = config.data.batch.max_text_tokens
         tokenizer = TextTokenizer(config.model.text_tower, max_tokens=max_tokens)
