@@ -181,36 +181,24 @@ def _hub_problem(error: Exception, revision: str | None) -> tuple[str, str]:
     """What went wrong with a download, and what helps."""
     from huggingface_hub import errors
 
-    log_in = "log in with `hf auth login`"
-    kinds: list[tuple[type[Exception], str, str]] = [
-        (
-            errors.GatedRepoError,
-            "the hub wants an agreement for this model",
-            f"accept it on the model's page and {log_in}",
-        ),
-        (
-            errors.RepositoryNotFoundError,
-            "neither a local folder nor a model on the hub",
-            f"check the spelling; for a private model {log_in}",
-        ),
-        (
-            errors.RevisionNotFoundError,
-            f"the hub has no revision {revision!r} of this model",
-            "pass a branch, tag or commit that its page lists",
-        ),
-        (
-            errors.HFValidationError,
-            f"neither a local folder nor a hub id ({first_line(error)})",
-            PASS_CHECKPOINT,
-        ),
-        (
-            Exception,
-            "no such folder, and the hub could not be reached "
-            f"({type(error).__name__}: {first_line(error)})",
-            "check the network, or pass a folder that holds the checkpoint",
-        ),
-    ]
-    return next((problem, hint) for kind, problem, hint in kinds if isinstance(error, kind))
+    first = first_line(error)
+    match error:
+        case errors.GatedRepoError():
+            problem = "the hub wants an agreement for this model"
+            hint = "accept it on the model's page and log in with `hf auth login`"
+        case errors.RepositoryNotFoundError():
+            problem = "neither a local folder nor a model on the hub"
+            hint = "check the spelling; for a private model log in with `hf auth login`"
+        case errors.RevisionNotFoundError():
+            problem = f"the hub has no revision {revision!r} of this model"
+            hint = "pass a branch, tag or commit that its page lists"
+        case errors.HFValidationError():
+            problem, hint = f"neither a local folder nor a hub id ({first})", PASS_CHECKPOINT
+        case _:
+            kind = type(error).__name__
+            problem = f"no such folder, and the hub could not be reached ({kind}: {first})"
+            hint = "check the network, or pass a folder that holds the checkpoint"
+    return problem, hint
 
 
 Opened = tuple[dict[str, TensorInfo], Callable[[str], HostArray]]

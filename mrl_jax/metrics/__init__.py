@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mrl_jax.metrics.ranking import *  # noqa: F403
     from mrl_jax.metrics.ties import *  # noqa: F403
 
-_NAMES = {
+NAMES = {
     "error_rates": "Comparison Errors compare_transcripts import_jiwer",
     "intervals": "Clusters Interval PairedTest cluster_bootstrap cluster_bootstraps holm "
     "paired_test",
@@ -18,4 +18,4 @@ _NAMES = {
     "ideal ndcg over recall reciprocal_rank relevant",
     "ties": "TiedRanking",
 }
-__getattr__ = lazy_getattr(__name__, homes_of(__name__, _NAMES))
+__getattr__ = lazy_getattr(__name__, homes_of(__name__, NAMES))

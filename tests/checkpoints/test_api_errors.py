@@ -1,4 +1,4 @@
-"""What a user is told at the modules' own door, without the tests' type checker before it."""
+"""Errors of the functions that users call, without the type checker of the tests before them."""
 
 import subprocess
 import sys

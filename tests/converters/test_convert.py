@@ -32,12 +32,12 @@ Tensors = dict[str, np.ndarray]
 
 
 def read_tensors(folder: Path) -> Tensors:
-    found: Tensors = {}
+    tensors: Tensors = {}
     for path in sorted(folder.glob("*.safetensors")):
         part = load_file(path)
-        assert not set(part) & set(found)
-        found |= part
-    return found
+        assert not set(part) & set(tensors)
+        tensors |= part
+    return tensors
 
 
 def rewrite(folder: Path, tensors: Tensors) -> Path:
@@ -357,9 +357,9 @@ def test_small_files_come_along_and_code_never_does(sources, tmp_path):
     report = json.loads((tower / "report.json").read_text())
     assert sorted(report["files"]) == sorted([*small, "config.json"])
     for folder in (tower, exported):
-        found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-        assert set(small) <= found
-        assert not set(never) & found
+        names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+        assert set(small) <= names
+        assert not set(never) & names
         for name in small:
             assert (folder / name).read_bytes() == (source / name).read_bytes()
     assert set(os.listdir(exported)) == {

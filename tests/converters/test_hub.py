@@ -1,4 +1,4 @@
-"""Hub ids, through a small hub on this machine: what is fetched, and how failures are told."""
+"""Hub ids, through a small hub on this machine: what is fetched, and what failures say."""
 
 import json
 import os
@@ -49,10 +49,10 @@ import contextlib, io, json, sys
 from converters.__main__ import main
 from mrl_jax.core.cli import run_command
 for argv in json.loads(sys.argv[1]):
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told):
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr):
         status = run_command(main, argv)
-    print(json.dumps([status, told.getvalue()]))
+    print(json.dumps([status, stderr.getvalue()]))
 """
 
 
@@ -100,10 +100,10 @@ def test_a_hub_id_converts_and_its_commit_is_recorded(hub, checkpoint, tmp_path)
     }
     assert sorted(report["files"]) == sorted(hub.fetched - {"model.safetensors"})
     # From then on the cache has it, with its commit, and no hub is needed.
-    hub.asked.clear()
+    hub.requests.clear()
     env = environment(tmp_path / "home", hub.url, HF_HUB_OFFLINE="1")
     assert run(env, ["qwen3", "org/tiny", str(tmp_path / "offline")]) == [(0, "")]
-    assert hub.asked == []
+    assert hub.requests == []
     again = json.loads((tmp_path / "offline" / "report.json").read_text())
     assert (again["digest"], again["revision"]) == (report["digest"], COMMIT)
 
@@ -125,7 +125,7 @@ def test_a_pickle_is_fetched_only_where_there_is_nothing_better(hub, checkpoint,
     env = environment(tmp_path / "home", hub.url)
     results = run(env, *commands)
     assert [status for status, _ in results] == [0, 0], results
-    pickles = {path for method, path in hub.asked if method == "GET" and path.endswith(".bin")}
+    pickles = {path for method, path in hub.requests if method == "GET" and path.endswith(".bin")}
     assert pickles == {f"/org/old/resolve/{COMMIT}/pytorch_model.bin"}
     assert not {"training_args.bin", "modeling.py"} & hub.fetched
     both, old = (
@@ -160,7 +160,7 @@ def test_what_the_hub_refuses_is_one_line(hub, checkpoint, tmp_path):
     check(results[6], "error: org/tiny.git: ", "hub id", ".git")
     # A folder that is here is no question to the hub.
     assert results[7] == (0, "")
-    assert all("/org/" in path for _, path in hub.asked)
+    assert all("/org/" in path for _, path in hub.requests)
     assert not (tmp_path / "out").exists()
     assert not [name for name in os.listdir(tmp_path) if "partial" in name]
 
@@ -181,4 +181,4 @@ def test_a_hub_out_of_reach_is_one_line_and_soon(case, hub, tmp_path):
     check(result, "error: org/tiny: ", *parts)
     assert not (tmp_path / "out").exists()
     if case == "offline":
-        assert hub.asked == []
+        assert hub.requests == []

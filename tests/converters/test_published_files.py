@@ -79,16 +79,16 @@ def test_tokens_with_an_output_are_found_wherever_they_stand(file, recogniser):
     else:
         added = {str(OUTPUTS - 1): {"content": "<x>", "special": True}}
         edit_json(recogniser / file, added_tokens_decoder=added)
-    found = describe(open_checkpoint(recogniser)).vocabulary
-    assert found is not None
-    assert found.tokens[-1] == "<x>"
+    vocabulary = describe(open_checkpoint(recogniser)).vocabulary
+    assert vocabulary is not None
+    assert vocabulary.tokens[-1] == "<x>"
 
 
 def test_a_pad_token_of_another_type_is_no_crash(recogniser):
     edit_json(recogniser / "tokenizer_config.json", pad_token=["<pad>"])
-    found = describe(open_checkpoint(recogniser)).vocabulary
-    assert found is not None
-    assert found.blank == 0  # From config.json's pad_token_id.
+    vocabulary = describe(open_checkpoint(recogniser)).vocabulary
+    assert vocabulary is not None
+    assert vocabulary.blank == 0  # From config.json's pad_token_id.
 
 
 def test_values_that_float16_cannot_hold_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Rule tables: one rule a name, the same table read both ways, every problem told at once."""
+"""Rule tables: one rule a name, the same table read both ways, every problem in one message."""
 
 import dataclasses
 from collections.abc import Mapping

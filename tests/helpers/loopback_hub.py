@@ -19,7 +19,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
         super().__init__(("127.0.0.1", 0), handler)
         self.models: dict[str, dict[str, bytes]] = {}
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
 
     @property
     def url(self) -> str:
@@ -28,7 +28,8 @@ class Hub(ThreadingHTTPServer):
     @property
     def fetched(self) -> set[str]:
         """Paths of the files that were downloaded."""
-        return {p.split(f"/{COMMIT}/")[1] for m, p in self.asked if m == "GET" and "/resolve/" in p}
+        paths = [p for method, p in self.requests if method == "GET" and "/resolve/" in p]
+        return {path.split(f"/{COMMIT}/")[1] for path in paths}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -46,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         path = self.path.split("?")[0]
-        self.server.asked.append((self.command, path))
+        self.server.requests.append((self.command, path))
         parts = path.removeprefix("/api/models").strip("/").split("/")
         name, rest = "/".join(parts[:2]), parts[2:]
         if name == "org/broken":

@@ -5,11 +5,15 @@ initialisation leaves biases at zero and norms at one, which would hide half the
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+import mrl_jax
+from converters.convert import convert
 
 QWEN3 = {
     "vocab_size": 101,
@@ -43,20 +47,31 @@ CHARACTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefgh"]
 
 def torch_qwen3(seed: int = 0, *, causal_lm: bool = False, **changes: Any) -> Any:
     """A tiny Qwen3Model (or Qwen3ForCausalLM) in evaluation mode."""
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("torch")
-    config = transformers.Qwen3Config(**{**QWEN3, **changes})
-    kind = transformers.Qwen3ForCausalLM if causal_lm else transformers.Qwen3Model
-    return _randomized(kind(config), seed)
+    return _made("Qwen3", "ForCausalLM" if causal_lm else "Model", {**QWEN3, **changes}, seed)
 
 
 def torch_hubert(seed: int = 0, *, ctc: bool = False, **changes: Any) -> Any:
     """A tiny HubertModel (or HubertForCTC) in evaluation mode."""
+    return _made("Hubert", "ForCTC" if ctc else "Model", {**HUBERT, **changes}, seed)
+
+
+def _made(family: str, kind: str, options: dict[str, Any], seed: int) -> Any:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
-    config = transformers.HubertConfig(**{**HUBERT, **changes})
-    kind = transformers.HubertForCTC if ctc else transformers.HubertModel
-    return _randomized(kind(config), seed)
+    config = getattr(transformers, f"{family}Config")(**options)
+    return _randomized(getattr(transformers, family + kind)(config), seed)
+
+
+def converted(
+    theirs: Any, folder: Path, edit: Callable[[Path], None] | None = None, **options: Any
+) -> Any:
+    """The tower that a model becomes, saved into `folder`/source and edited there before."""
+    family = theirs.config.model_type
+    save(theirs, folder / "source", **options)
+    if edit is not None:
+        edit(folder / "source")
+    convert(str(folder / "source"), folder / "tower", family=family)
+    return getattr(mrl_jax, f"load_{family}")(folder / "tower")
 
 
 def save(model: Any, folder: Path, **options: Any) -> Path:

@@ -1,22 +1,19 @@
 """A small HuBERT, and the config of a small CTC run."""
 
+import dataclasses
 from pathlib import Path
 
-from mrl_jax.models.hubert import HubertConfig
+import tiny_fusion
 
-TINY = HubertConfig(
-    width=16,
+TINY = dataclasses.replace(
+    tiny_fusion.SPEECH,
     num_layers=1,
-    num_heads=2,
     mlp_width=32,
-    conv_channels=(8, 8),
     conv_kernels=(20, 3),
     conv_strides=(10, 2),
     conv_bias=True,
     feature_norm="layer",
     pre_norm=True,
-    position_kernel=4,
-    position_groups=2,
     sample_rate=8000,
 )
 

@@ -13,8 +13,8 @@ from mrl_jax.evaluation.transcribe.measure import error_columns, error_records, 
 from mrl_jax.metrics.error_rates import Errors, compare_transcripts
 from mrl_jax.metrics.intervals import Clusters
 
-SAID = ["un deux trois", "quatre", "cinq six", "sept sept"]
-HEARD = ["un trois", "quatre cinq six", "", "sept sept"]
+REFERENCES = ["un deux trois", "quatre", "cinq six", "sept sept"]
+HYPOTHESES = ["un trois", "quatre cinq six", "", "sept sept"]
 
 
 def distance(one, other) -> int:
@@ -33,15 +33,15 @@ def clusters(number: int, speakers: int = 0) -> Clusters:
 
 
 def test_errors_by_kind():
-    found = compare_transcripts(SAID, HEARD)
-    assert found.words[0] == Errors(units=3, substitutions=0, deletions=1, insertions=0)
-    assert found.words[1] == Errors(units=1, substitutions=0, deletions=0, insertions=2)
-    assert found.words[2] == Errors(units=2, substitutions=0, deletions=2, insertions=0)
-    assert found.wer == 5 / 8
-    assert found.words[1].rate == 2
-    assert found.perfect.tolist() == [0, 0, 0, 1]
+    comparison = compare_transcripts(REFERENCES, HYPOTHESES)
+    assert comparison.words[0] == Errors(units=3, substitutions=0, deletions=1, insertions=0)
+    assert comparison.words[1] == Errors(units=1, substitutions=0, deletions=0, insertions=2)
+    assert comparison.words[2] == Errors(units=2, substitutions=0, deletions=2, insertions=0)
+    assert comparison.wer == 5 / 8
+    assert comparison.words[1].rate == 2
+    assert comparison.perfect.tolist() == [0, 0, 0, 1]
     # Must differ: the mean of the utterances' own rates.
-    assert abs(found.wer - np.mean([one.rate for one in found.words])) > 0.1
+    assert abs(comparison.wer - np.mean([one.rate for one in comparison.words])) > 0.1
 
 
 words = st.lists(st.sampled_from(["un", "deux", "trois", "né"]), max_size=6).map(" ".join)
@@ -52,13 +52,13 @@ pairs = st.lists(st.tuples(words.filter(bool), words), min_size=1, max_size=5)
 @given(pairs)
 def test_rates_are_jiwers_and_the_edit_distances(cases):
     jiwer = pytest.importorskip("jiwer")
-    said, heard = [pair[0] for pair in cases], [pair[1] for pair in cases]
-    found = compare_transcripts(said, heard)
-    assert found.wer == pytest.approx(jiwer.wer(said, heard), abs=1e-12)
-    assert found.cer == pytest.approx(jiwer.cer(said, heard), abs=1e-12)
-    assert [e.total for e in found.words] == [distance(a.split(), b.split()) for a, b in cases]
-    assert [e.total for e in found.characters] == [distance(a, b) for a, b in cases]
-    assert [e.units for e in found.characters] == [len(a) for a in said]
+    references, hypotheses = [pair[0] for pair in cases], [pair[1] for pair in cases]
+    comparison = compare_transcripts(references, hypotheses)
+    assert comparison.wer == pytest.approx(jiwer.wer(references, hypotheses), abs=1e-12)
+    assert comparison.cer == pytest.approx(jiwer.cer(references, hypotheses), abs=1e-12)
+    assert [e.total for e in comparison.words] == [distance(a.split(), b.split()) for a, b in cases]
+    assert [e.total for e in comparison.characters] == [distance(a, b) for a, b in cases]
+    assert [e.units for e in comparison.characters] == [len(a) for a in references]
 
 
 def test_an_empty_reference_is_refused():
@@ -93,16 +93,16 @@ def test_intervals_hold_the_rate_and_widen_with_clusters():
 
 
 def test_records_hold_rates_and_counts():
-    found = compare_transcripts(SAID, HEARD)
-    records = {r.metric: r for r in error_records(found, clusters(4), {"text": "plain"})}
-    assert records["wer"].value == found.wer
+    comparison = compare_transcripts(REFERENCES, HYPOTHESES)
+    records = {r.metric: r for r in error_records(comparison, clusters(4), {"text": "plain"})}
+    assert records["wer"].value == comparison.wer
     low = records["wer"].low
     assert low is not None
     assert low >= 0
     assert records["perfect utterances"].value == 0.25
     assert (records["words"].value, records["word deletions"].value) == (8, 3)
     assert dict(records["cer"].setting) == {"text": "plain"}
-    assert error_columns(found, 1)["insertions"] == 2
+    assert error_columns(comparison, 1)["insertions"] == 2
     lone = error_records(compare_transcripts(["un"], ["deux"]), clusters(1), {})
     assert lone[0].low is None
     assert lone[0].value == 1

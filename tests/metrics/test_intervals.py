@@ -129,10 +129,10 @@ def test_a_paired_test_is_right_as_often_as_it_says():
 
 def test_few_clusters_try_every_pattern_of_signs():
     a, b = np.array([1.0, 2.0, 3.0, 4.0, 9.0]), np.zeros(5)
-    found = paired_test(a, b, list("abcde"))
-    assert found.p_value == 2 / 32
-    assert found.difference == 3.8
-    assert found.low <= 3.8 <= found.high
+    result = paired_test(a, b, list("abcde"))
+    assert result.p_value == 2 / 32
+    assert result.difference == 3.8
+    assert result.low <= 3.8 <= result.high
     assert paired_test(b, b, None).p_value == 1.0
     # All alike: nothing tells how speakers vary, and two of them can never be significant.
     many = paired_test(np.ones(40), np.zeros(40), list(range(40)), crossed=[0, 1] * 20)

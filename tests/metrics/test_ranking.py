@@ -28,8 +28,8 @@ TREC = {"ndcg": "ndcg_cut", "accuracy": "success", "map": "map_cut", "recall": "
 
 def test_by_hand():
     ideal = 3 + 1 / math.log2(3)
-    found = 3 / math.log2(3) + 1 / math.log2(5)
-    expected = [found / ideal, 2 / (2 + 2 / math.log2(3)), 0.0, np.nan]
+    gain = 3 / math.log2(3) + 1 / math.log2(5)
+    expected = [gain / ideal, 2 / (2 + 2 / math.log2(3)), 0.0, np.nan]
     np.testing.assert_allclose(ndcg(GRADES, JUDGED, 4), expected, rtol=1e-12)
     np.testing.assert_allclose(ndcg(GRADES, JUDGED, 2)[0], 3 / math.log2(3) / ideal, rtol=1e-12)
     np.testing.assert_array_equal(accuracy(GRADES, JUDGED, 1), [0, 1, 0, np.nan])
@@ -128,8 +128,8 @@ def test_without_ties_there_is_one_value():
     ranking = TiedRanking(grades, scores, nothing, np.zeros(50, np.int64), grades)
     for metric, k in itertools.product(METRICS, KS):
         value = METRICS[metric](grades, grades, k)
-        for found in (ranking.expected, ranking.best, ranking.worst):
-            np.testing.assert_allclose(found(metric, k), value, atol=1e-12)
+        for score in (ranking.expected, ranking.best, ranking.worst):
+            np.testing.assert_allclose(score(metric, k), value, atol=1e-12)
     with pytest.raises(ValueError, match="there is no metric 'f1'"):
         ranking.expected("f1", 3)
 
@@ -165,8 +165,9 @@ def test_f1_by_hand():
 
 
 def test_f1_without_scikit_learn_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
-    with pytest.raises(MrlError, match=r"F1 needs sklearn.metrics\. Install the extra.*\[train\]"):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    message = r"F1 takes sklearn, which is not installed\. Install the extra.*\[train\]"
+    with pytest.raises(MrlError, match=message):
         f1_scores(["a"], ["a"], ["a"])
 
 
@@ -176,7 +177,7 @@ def test_f1_as_scikit_learn():
     rng = np.random.default_rng(0)
     labels = list("abcdef")
     for _ in range(100):
-        some = labels[: int(rng.integers(1, 7))]  # Others may be never true, or never said.
+        some = labels[: int(rng.integers(1, 7))]  # Others may be never true, or never predicted.
         truth = rng.choice(some, 20).tolist()
         predicted = rng.choice(labels, 20).tolist()
         ours = f1_scores(truth, predicted, labels)

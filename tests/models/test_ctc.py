@@ -68,8 +68,8 @@ def test_logits_and_transcripts_are_transformers(recogniser):
             logits = theirs(torch.from_numpy(samples[row : row + 1, :length])).logits
         mask = np.asarray(output.frame_mask)[row]
         assert mask.sum() == logits.shape[1]
-        found = np.asarray(output.logits)[row][mask]
-        assert published.relative_error(found, logits[0].numpy()) <= TOLERANCE
+        actual = np.asarray(output.logits)[row][mask]
+        assert published.relative_error(actual, logits[0].numpy()) <= TOLERANCE
         transcripts += tokenizer.batch_decode(logits.argmax(-1).numpy())
     assert ours.decode(output) == transcripts
     assert len(transcripts[0]) > 3
@@ -190,8 +190,8 @@ def _with_vocabulary(vocabulary: CtcVocabulary | None) -> HubertCtc:
 def test_masks_cut_padded_frames():
     ids = np.array([[5, 6, 7, 8], [5, 5, 9, 9], [5, 6, 7, 8]])
     mask = jnp.asarray([[True] * 4, [True, True, False, False], [False] * 4])
-    found = _with_vocabulary(VOCABULARY).decode(CtcOutput(logits=_one_hot(ids), frame_mask=mask))
-    assert found == ["abcd", "a", ""]
+    actual = _with_vocabulary(VOCABULARY).decode(CtcOutput(logits=_one_hot(ids), frame_mask=mask))
+    assert actual == ["abcd", "a", ""]
     everything = CtcOutput(logits=_one_hot(ids), frame_mask=jnp.ones_like(mask))
     assert _with_vocabulary(VOCABULARY).decode(everything) == ["abcd", "ae", "abcd"]
 

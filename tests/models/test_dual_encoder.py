@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from layer_states import layer_states
 from published import save, torch_hubert
 from tiny_fusion import DIMS, drawn_towers, tiny_batch, tiny_model
 from torch_dual import TorchDual
@@ -98,12 +99,7 @@ def test_clips_are_pytorchs_alone_and_padded(nested, tower):
 
 @pytest.fixture
 def states():
-    rng = np.random.default_rng(0)
-    sizes = np.asarray([1.0, 300.0, 0.02], np.float32)[:, None, None, None]
-    values = rng.standard_normal((3, 2, 9, 8), dtype=np.float32) * sizes
-    mask = np.ones((2, 9), bool)
-    mask[1, 5:] = False
-    return jnp.asarray(values), jnp.asarray(mask)
+    return layer_states(300.0)
 
 
 def head() -> PoolingHead:

@@ -56,8 +56,8 @@ _QUICK_FORWARD = jax.jit(_outputs, static_argnums=0, compiler_options=QUICK)
 def forward(tower, samples, lengths, *, quick: bool = True) -> States:
     """All hidden states, the output and the mask; towers of one config share a compile."""
     run = _QUICK_FORWARD if quick else _FORWARD
-    found = run(*nnx.split(tower), jnp.asarray(samples), jnp.asarray(lengths))
-    return {name: np.asarray(array) for name, array in found.items()}
+    actual = run(*nnx.split(tower), jnp.asarray(samples), jnp.asarray(lengths))
+    return {name: np.asarray(array) for name, array in actual.items()}
 
 
 def clips_of(lengths, seed: int = SEED) -> list[np.ndarray]:
@@ -112,11 +112,7 @@ def variant(tmp_path_factory):
         changes, edit = VARIANTS[name]
         folder = tmp_path_factory.mktemp("hubert")
         theirs = published.torch_hubert(SEED, **changes)
-        published.save(theirs, folder / "source")
-        if edit is not None:
-            edit(folder / "source")
-        convert(str(folder / "source"), folder / "tower", family="hubert")
-        ours = mrl_jax.load_hubert(folder / "tower")
+        ours = published.converted(theirs, folder, edit)
         # A recogniser holds the encoder as `hubert`.
         return Tower(ours, folder, getattr(theirs, "hubert", theirs))
 
@@ -242,16 +238,16 @@ def test_hidden_states_are_the_layers_own(variant, name):
     """Y + 1 states; pre-norm models end before their final norm, post-norm ones after it."""
     tower = variant(name).ours
     samples, lengths = mrl_jax.pad_clips(clips_of(LENGTHS), tower.config)
-    found = forward(tower, samples, lengths)
-    assert found["states"].shape == (tower.config.num_layers + 1, *found["last"].shape)
-    states, last, mask = found["states"][-1], found["last"], found["mask"]
+    actual = forward(tower, samples, lengths)
+    assert actual["states"].shape == (tower.config.num_layers + 1, *actual["last"].shape)
+    states, last, mask = actual["states"][-1], actual["last"], actual["mask"]
     if tower.config.pre_norm:
         normed = np.asarray(tower.encoder_norm(jnp.asarray(states)))
         np.testing.assert_allclose(normed[mask], last[mask], atol=TOLERANCE)
         assert published.relative_error(states, last) > DIFFERS
     else:
         np.testing.assert_array_equal(states, last)
-        assert published.relative_error(found["states"][-2], last) > DIFFERS
+        assert published.relative_error(actual["states"][-2], last) > DIFFERS
 
 
 # The ladder: transformers' submodule, and ours fed the same input.
@@ -338,17 +334,17 @@ def climbed(variant, request) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 @pytest.mark.parametrize("name", RUNGS)
 def test_ladder(climbed, name):
-    found, expected = climbed[name]
-    assert published.relative_error(found, expected) <= TOLERANCE
+    actual, expected = climbed[name]
+    assert published.relative_error(actual, expected) <= TOLERANCE
 
 
 def test_rungs_of_other_layers_differ(climbed):
     # A rung that read another layer's weights must fail.
     for name in RUNGS:
         if name.startswith("encoder.layers.0"):
-            found, _ = climbed[name]
+            actual, _ = climbed[name]
             _, expected = climbed[name.replace("layers.0", "layers.1")]
-            assert published.relative_error(found, expected) > DIFFERS
+            assert published.relative_error(actual, expected) > DIFFERS
 
 
 # --- Frames and clips -------------------------------------------------------------------
@@ -390,10 +386,10 @@ def test_normalize_clip_is_transformers():
     clips = [*clips_of((5000,)), 300 * clips_of((400,))[0], 1e-4 * clips_of((700,))[0]]
     for clip in clips:
         expected = extractor(clip, sampling_rate=16_000)["input_values"][0]
-        found = normalize_clip(clip)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, atol=EXACT, rtol=TOLERANCE)
-        assert np.abs(found - clip).max() > DIFFERS
+        actual = normalize_clip(clip)
+        assert actual.dtype == np.float32
+        np.testing.assert_allclose(actual, expected, atol=EXACT, rtol=TOLERANCE)
+        assert np.abs(actual - clip).max() > DIFFERS
     assert not normalize_clip(np.full(400, 0.25, np.float32)).any()
 
 
@@ -544,11 +540,11 @@ def test_padded_frames_are_exactly_zero(towers, references, family):
     clips = clips_of((1601, 700, 400))
     config = towers[family].config
     samples, lengths = mrl_jax.pad_clips(clips, config, size=SIZE)
-    found = forward(towers[family], samples, lengths)
+    actual = forward(towers[family], samples, lengths)
     expected = np.asarray(length_mask(config.frame_count(jnp.asarray(lengths)), 7))
-    np.testing.assert_array_equal(found["mask"], expected)
+    np.testing.assert_array_equal(actual["mask"], expected)
     assert expected.sum(axis=1).tolist() == [4, 1, 1]
-    for state in (*found["states"], found["last"]):
+    for state in (*actual["states"], actual["last"]):
         assert not state[~expected].any()
         assert np.abs(state[expected]).max(axis=-1).min() > DIFFERS
     # Where padding is read as speech it has states of its own.
@@ -597,14 +593,14 @@ def test_gradients_prove_the_masks(towers, references, family, padding):
         states = jnp.concatenate((output.hidden_states, output.last_hidden[None]))
         return jnp.sum(states[:, 1] * weights)
 
-    found = np.asarray(jax.jit(jax.grad(loss), compiler_options=QUICK)(samples))
-    assert np.isfinite(found).all()
+    actual = np.asarray(jax.jit(jax.grad(loss), compiler_options=QUICK)(samples))
+    assert np.isfinite(actual).all()
     # Clips never mix, whatever is padded.
-    assert not found[[0, 2]].any()
+    assert not actual[[0, 2]].any()
     # Samples are read but for the rest that fills no frame.
     read = (config.frame_count(900) - 1) * 320 + config.min_samples
-    assert (found[1, :read] != 0).mean() > 0.99
-    assert found[1, 900:].any() == (padding == "reference")
+    assert (actual[1, :read] != 0).mean() > 0.99
+    assert actual[1, 900:].any() == (padding == "reference")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -613,11 +609,11 @@ def test_bfloat16_stays_near_float32(towers, tower_folders, family):
     half = mrl_jax.load_hubert(tower_folders[family], dtype=jnp.bfloat16)
     assert {w.dtype for w in param_tree.flat_weights(half).values()} == {jnp.dtype(jnp.bfloat16)}
     batch = mrl_jax.pad_clips(clips_of((1601, 700, 400)), tower.config, size=SIZE)
-    found, expected = forward(half, *batch), forward(tower, *batch)
-    assert found["states"].dtype == jnp.bfloat16
+    actual, expected = forward(half, *batch), forward(tower, *batch)
+    assert actual["states"].dtype == jnp.bfloat16
     mask = expected["mask"]
     for a, b in zip(
-        (*found["states"], found["last"]), (*expected["states"], expected["last"]), strict=True
+        (*actual["states"], actual["last"]), (*expected["states"], expected["last"]), strict=True
     ):
         a, b = a[mask].astype(np.float64), b[mask].astype(np.float64)
         cosines = np.sum(a * b, -1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
@@ -631,9 +627,9 @@ def test_remat_and_unroll_leave_the_states(towers, tower_folders):
     tower = towers["large"]
     both = mrl_jax.load_hubert(tower_folders["large"], remat=True, unroll=True)
     batch = mrl_jax.pad_clips(clips_of((1601, 700, 400)), tower.config, size=SIZE)
-    found, expected = forward(both, *batch), forward(tower, *batch)
+    actual, expected = forward(both, *batch), forward(tower, *batch)
     for name in ("states", "last"):
-        assert published.relative_error(found[name], expected[name]) <= TOLERANCE
+        assert published.relative_error(actual[name], expected[name]) <= TOLERANCE
 
     # Each option must have reached the stack, or the comparison proves nothing.
     def program(**options) -> str:
@@ -705,11 +701,11 @@ def test_every_config_field_is_read(towers, field):
         graphdef, _ = nnx.split(param_tree.freeze(abstract_hubert(config)))
         other = nnx.merge(graphdef, nnx.state(tower))
         batch = mrl_jax.pad_clips(clips, TINY, size=SIZE)
-        found, expected = (forward(t, *batch)["last"] for t in (other, tower))
+        actual, expected = (forward(t, *batch)["last"] for t in (other, tower))
         if effect == "frames":
-            assert found.shape[1] == config.frame_count(SIZE) != TINY.frame_count(SIZE)
+            assert actual.shape[1] == config.frame_count(SIZE) != TINY.frame_count(SIZE)
         else:
-            assert published.relative_error(found, expected) > DIFFERS
+            assert published.relative_error(actual, expected) > DIFFERS
     else:
         assert _shapes(config).get(effect) != _shapes(TINY).get(effect)
 

@@ -221,8 +221,8 @@ def tiny() -> Callable[..., np.ndarray]:
 
 def clip_batch(lengths: list[int], size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     samples = np.random.default_rng(seed).normal(size=(ROWS, LONG)).astype(np.float32)
-    heard = np.arange(LONG)[None, :] < np.asarray(lengths)[:, None]
-    return np.where(heard, samples, 0)[:, :size], np.asarray(lengths, np.int32)
+    mask = np.arange(LONG)[None, :] < np.asarray(lengths)[:, None]
+    return np.where(mask, samples, 0)[:, :size], np.asarray(lengths, np.int32)
 
 
 def placed(ids: np.ndarray, counts: list[int], places: list[list[int]]) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from layer_states import layer_states
 
 from mrl_jax.models.late_fusion import FusionHead
 
@@ -12,13 +13,8 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 @pytest.fixture
 def states():
-    rng = np.random.default_rng(0)
-    sizes = np.asarray([1.0, 30.0, 0.02], np.float32)[:, None, None, None]
-    values = rng.standard_normal((3, 2, 9, 8), dtype=np.float32) * sizes
-    mask = np.ones((2, 9), bool)
-    mask[1, 5:] = False
-    values[:, ~mask] = 0
-    return jnp.asarray(values), jnp.asarray(mask)
+    values, mask = layer_states(30.0)
+    return jnp.where(mask[None, :, :, None], values, 0), mask
 
 
 def head() -> FusionHead:
@@ -32,10 +28,10 @@ def rms(x) -> float:
 def test_calibration_fits_both_sides(states):
     values, mask = states
     fitted = head()
-    heard = np.asarray([[True] * 4, [True, True, False, False]])  # 9 frames and 5.
+    valid = np.asarray([[True] * 4, [True, True, False, False]])  # 9 frames and 5.
     before = rms(fitted(values))
     fitted.calibrate(values, mask, jnp.float32(0.03))
-    assert rms(np.asarray(fitted(values))[heard]) == pytest.approx(0.03, rel=1e-5)
+    assert rms(np.asarray(fitted(values))[valid]) == pytest.approx(0.03, rel=1e-5)
     assert before > 10 * 0.03
     for layer, scale in zip(values, fitted.layer_scale[...], strict=True):
         assert rms(layer[mask]) * float(scale) == pytest.approx(1, rel=1e-5)

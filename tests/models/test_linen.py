@@ -118,18 +118,18 @@ def test_tower_is_a_submodule(towers, family):
         "tower": variables["params"],
         "head": {"kernel": jnp.asarray(kernel), "bias": jnp.zeros(3)},
     }
-    found = _linen(Wrapper(tower=module), batch)({"params": params})
+    actual = _linen(Wrapper(tower=module), batch)({"params": params})
     expected = hidden @ kernel
-    assert published.relative_error(found, expected) <= 10 * EXACT
+    assert published.relative_error(actual, expected) <= 10 * EXACT
     assert np.abs(expected).max() > DIFFERS
 
 
 def test_embed_is_reached_by_its_name(towers):
     module, variables = mrl_jax.to_linen(towers["qwen3"])
     batch = _batch("qwen3")
-    found = _linen(module, batch, nnx_method="embed")(variables)
-    assert found.shape == (2, towers["qwen3"].config.width)
-    np.testing.assert_allclose(found, _nnx(towers["qwen3"], batch, "embed"), atol=EXACT)
+    actual = _linen(module, batch, nnx_method="embed")(variables)
+    assert actual.shape == (2, towers["qwen3"].config.width)
+    np.testing.assert_allclose(actual, _nnx(towers["qwen3"], batch, "embed"), atol=EXACT)
     cut = _linen(module, batch, nnx_method="embed", dim=8)(variables)
     np.testing.assert_allclose(np.linalg.norm(cut, axis=-1), 1, atol=EXACT)
     assert cut.shape == (2, 8)

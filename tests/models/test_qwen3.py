@@ -115,11 +115,7 @@ def variant(tmp_path_factory):
         changes, options, edit = VARIANTS[name]
         folder = tmp_path_factory.mktemp("qwen3")
         theirs = published.torch_qwen3(SEED, **changes)
-        published.save(theirs, folder / "source", **options)
-        if edit is not None:
-            edit(folder / "source")
-        convert(str(folder / "source"), folder / "tower", family="qwen3")
-        ours = mrl_jax.load_qwen3(folder / "tower")
+        ours = published.converted(theirs, folder, edit, **options)
         # A CausalLM holds the encoder as `model`.
         return Tower(ours, folder, getattr(theirs, "model", theirs))
 
@@ -282,8 +278,8 @@ def climbed(variant, recorded) -> dict[str, list[np.ndarray]]:
 
 @pytest.mark.parametrize("name", RUNGS, ids=lambda name: name or "layer")
 def test_ladder(recorded, climbed, name):
-    for index, found in enumerate(climbed[name]):
-        assert published.relative_error(found, recorded[_rung(name, index)][1]) <= TOLERANCE
+    for index, actual in enumerate(climbed[name]):
+        assert published.relative_error(actual, recorded[_rung(name, index)][1]) <= TOLERANCE
     # A rung that read another layer's weights must fail.
     assert published.relative_error(climbed[name][0], recorded[_rung(name, 1)][1]) > DIFFERS
 
@@ -311,8 +307,8 @@ def test_embeddings_are_the_published_recipe(variant, left, dim):
         last, _ = torch_forward(tower.theirs, alone, np.ones_like(alone, bool))
         cut = torch.from_numpy(last[:, -1, :dim])
         expected.append(torch.nn.functional.normalize(cut, dim=-1).numpy()[0])
-    found = embed(tower.ours, ids, mask, dim)
-    assert published.relative_error(found, np.stack(expected)) <= TOLERANCE
+    actual = embed(tower.ours, ids, mask, dim)
+    assert published.relative_error(actual, np.stack(expected)) <= TOLERANCE
     # Pooling the last place of the row, valid or not, is the usual mistake.
     careless = forward(tower.ours, ids, mask)[0][:, -1 if not left else 0, :dim]
     careless = careless / np.linalg.norm(careless, axis=-1, keepdims=True)
@@ -505,12 +501,12 @@ def test_bfloat16_stays_near_float32(tower, tower_folder):
     half = mrl_jax.load_qwen3(tower_folder, dtype=jnp.bfloat16)
     assert {w.dtype for w in param_tree.flat_weights(half).values()} == {jnp.dtype(jnp.bfloat16)}
     ids, mask = token_batch()
-    found, expected = embed(half, ids, mask), embed(tower, ids, mask)
+    actual, expected = embed(half, ids, mask), embed(tower, ids, mask)
     assert jax.eval_shape(lambda: half(ids, mask).last_hidden).dtype == jnp.bfloat16
-    assert found.dtype == np.float32
-    assert (np.sum(found * expected, axis=-1) >= BFLOAT16_COSINE).all()
+    assert actual.dtype == np.float32
+    assert (np.sum(actual * expected, axis=-1) >= BFLOAT16_COSINE).all()
     # The computation itself must be in bfloat16, not only its name.
-    assert published.relative_error(found, expected) > TOLERANCE
+    assert published.relative_error(actual, expected) > TOLERANCE
 
 
 # --- The config -------------------------------------------------------------------------

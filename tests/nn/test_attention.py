@@ -44,20 +44,20 @@ def test_attention_is_torch(heads, kv_heads, masked):
         "keys": valid[:, None, None, :].copy(),
         "causal": np.asarray(causal_mask(jnp.asarray(valid))).copy(),
     }[masked]
-    found = _ours(*inputs, mask)
-    np.testing.assert_allclose(found, _torch_attention(*inputs, mask), atol=TOLERANCE)
+    actual = _ours(*inputs, mask)
+    np.testing.assert_allclose(actual, _torch_attention(*inputs, mask), atol=TOLERANCE)
     if mask is not None:
-        assert np.abs(found - _ours(*inputs, None)).max() > 0.1
+        assert np.abs(actual - _ours(*inputs, None)).max() > 0.1
 
 
 def test_each_key_head_serves_neighbouring_query_heads():
     """Grouped heads are 0 0 1 1, not 0 1 0 1."""
     query, key, value = _inputs(4, 2)
-    found = _ours(query, key, value, None)
+    actual = _ours(query, key, value, None)
     repeated = _ours(query, key.repeat(2, axis=2), value.repeat(2, axis=2), None)
     tiled = _ours(query, np.tile(key, (1, 1, 2, 1)), np.tile(value, (1, 1, 2, 1)), None)
-    np.testing.assert_allclose(found, repeated, atol=TOLERANCE)
-    assert np.abs(found - tiled).max() > 0.1
+    np.testing.assert_allclose(actual, repeated, atol=TOLERANCE)
+    assert np.abs(actual - tiled).max() > 0.1
 
 
 def test_a_query_that_sees_no_key_is_finite_in_value_and_gradient():

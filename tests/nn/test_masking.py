@@ -1,4 +1,4 @@
-"""Masks and positions, against the same thing said in a loop."""
+"""Masks and positions, against the same in a loop."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +12,9 @@ masks = hnp.arrays(np.bool_, st.tuples(st.just(3), st.just(6)))
 
 
 def test_length_mask_counts_from_the_left():
-    found = np.asarray(length_mask(jnp.asarray([0, 1, 4, 9]), 4))
+    actual = np.asarray(length_mask(jnp.asarray([0, 1, 4, 9]), 4))
     expected = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
-    np.testing.assert_array_equal(found, np.array(expected, bool))
+    np.testing.assert_array_equal(actual, np.array(expected, bool))
 
 
 @settings(deadline=None)
@@ -37,9 +37,9 @@ def test_positions_do_not_count_padding():
 @settings(deadline=None)
 @given(masks)
 def test_causal_mask_admits_valid_keys_up_to_the_query(mask):
-    found = np.asarray(causal_mask(jnp.asarray(mask)))
-    assert found.shape == (3, 1, 6, 6)
+    actual = np.asarray(causal_mask(jnp.asarray(mask)))
+    assert actual.shape == (3, 1, 6, 6)
     for row in range(3):
         for query in range(6):
             for key in range(6):
-                assert found[row, 0, query, key] == (key <= query and mask[row, key])
+                assert actual[row, 0, query, key] == (key <= query and mask[row, key])

@@ -87,15 +87,15 @@ def test_rms_norm_rounds_to_bfloat16_before_it_scales(rms_norm):
     torch = pytest.importorskip("torch")
     ours, theirs = rms_norm
     x = 100 * _noise(64, WIDTH)
-    found = ours(jnp.asarray(x, jnp.bfloat16))
+    actual = ours(jnp.asarray(x, jnp.bfloat16))
     expected = theirs.to(torch.bfloat16)(torch.from_numpy(x).to(torch.bfloat16))
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(np.asarray(found, np.float32), expected.detach().float().numpy())
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(actual, np.float32), expected.detach().float().numpy())
 
     x32 = np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32)
     normed = x32 / np.sqrt(np.mean(x32**2, -1, keepdims=True) + 1e-6)
     scaled_first = jnp.asarray(normed * np.asarray(ours.scale[...])).astype(jnp.bfloat16)
-    assert np.any(np.asarray(found) != np.asarray(scaled_first))
+    assert np.any(np.asarray(actual) != np.asarray(scaled_first))
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,10 @@ def test_statistics_are_float32_for_bfloat16_inputs(fixture, request):
     """A bfloat16 input gives the float32 result of its values, rounded once."""
     ours, theirs = request.getfixturevalue(fixture)
     x = jnp.asarray(_noise(2, 300, WIDTH) + 20, jnp.bfloat16)
-    found = ours(x, None) if fixture == "group_norm" else ours(x)
+    actual = ours(x, None) if fixture == "group_norm" else ours(x)
     expected = _run(theirs, np.array(x, np.float32))
-    assert found.dtype == jnp.bfloat16
-    error = np.abs(np.asarray(found, np.float32) - expected)
+    assert actual.dtype == jnp.bfloat16
+    error = np.abs(np.asarray(actual, np.float32) - expected)
     assert (error <= 2**-8 * np.abs(expected) + TOLERANCE).all()
 
 

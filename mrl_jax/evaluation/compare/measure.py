@@ -109,7 +109,7 @@ def _measure_model(name: str, folder: Path, task: Task, corpora: Corpora) -> Sys
     query = task.data.queries[task.timed]
     rate, kind = model.speech.config.sample_rate, info.kind.replace("_", " ")
     timed = query.text or "" if query.audio is None else load_query_audio(query, rate)
-    if info.kind == "dual_encoder" and not model.separate_dims:
+    if getattr(info.fusion, "nested", False):
         kind += ", nested"
     cost = Cost(
         parameters=param_tree.count(param_tree.flat_weights(model)),

@@ -184,7 +184,8 @@ def _init_head(
     resuming = has_checkpoint(workdir)
     if config.model.calibrate:
         calibrate(model, source, workdir, resuming=resuming)
-    if isinstance(model, LateFusion) and config.model.head_init == "ctc" and not resuming:
+    if config.model.head_init == "ctc" and not resuming:
+        assert isinstance(model, LateFusion)  # `ModelConfig` refuses it for other kinds.
         size = source.plan.batch_size
         batches = (source.rows(step, 0, size) for step in range(-(-CLIPS // size)))
         init_from_ctc(model, Path(config.model.speech_tower), tokenizer, batches)
