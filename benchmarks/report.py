@@ -189,26 +189,23 @@ def text_stage(result: dict[str, Any]) -> list[str]:
         [dim, f"{scores['before'][dim]:.3f}", f"{after:.3f}", f"{scores['chance']:.3f}"]
         for dim, after in scores["after"].items()
     ]
+    run = f"{f['tokenizer']}, {f['steps']:,} steps of {f['batch']}, {f['seconds']:.0f} s"
     return [
         "## Text stage",
         f"nDCG@10 of Wolof sentences that ask for their French ones: {f['data']}. A tower of "
-        f"{f['parameters']:,} parameters from random weights, {f['tokenizer']}, {f['steps']:,} "
-        f"steps of {f['batch']}, {f['seconds']:.0f} s. sentence-transformers embeds the test with "
-        f"the exported folder equal to {f['export_largest_difference']:.0e}.",
+        f"{f['parameters']:,} parameters from random weights, {run}. sentence-transformers embeds "
+        f"the test with the exported folder equal to {f['export_largest_difference']:.0e}.",
         markdown_table(["dimension", "before", "after", "chance"], rows),
     ]
 
 
 def towers(result: dict[str, Any]) -> list[str]:
+    speeds = {"torch_over_ours": ".2f", "compile_scanned": ".1f", "compile_unrolled": ".1f"}
     rows = [
         [
-            name,
-            f"{f['largest_error']:.1e}",
-            median_and_range(f["torch"]),
-            median_and_range(f["ours"]),
-            f"{f['torch_over_ours']:.2f}",
-            f"{f['compile_scanned']:.1f}",
-            f"{f['compile_unrolled']:.1f}",
+            *(name, f"{f['largest_error']:.1e}"),
+            *map(median_and_range, (f["torch"], f["ours"])),
+            *(format(f[key], layout) for key, layout in speeds.items()),
         ]
         for name, f in result["figures"].items()
     ]

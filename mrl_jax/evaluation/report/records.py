@@ -57,7 +57,8 @@ class Source:
     commit: str
 
 
-FIELDS = {field.name for field in dataclasses.fields(Record)} - {"setting"}
+ORDER = ("metric", "dim", "value", "n", "low", "high")
+FIELDS = set(ORDER)
 SOURCE_FIELDS = {field.name for field in dataclasses.fields(Source)}
 
 
@@ -65,9 +66,7 @@ def write_records(path: Path, records: Sequence[Record], source: Source) -> None
     """One object a record: its fields, its setting's entries beside them, and the source."""
     rows = []
     for record in records:
-        row = {
-            name: getattr(record, name) for name in ("metric", "dim", "value", "n", "low", "high")
-        }
+        row = {name: getattr(record, name) for name in ORDER}
         if clash := (FIELDS | SOURCE_FIELDS) & set(record.setting):
             raise ValueError(f"a setting may not be called {sorted(clash)}")
         rows.append({**row, **record.setting, **dataclasses.asdict(source)})

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mrl_jax.data.sets.retrieval_set import RetrievalSet
 from mrl_jax.evaluation import encoded_set
@@ -65,14 +66,8 @@ def report_retrieval(options: RetrievalOptions) -> str:
     """
     opened = encoded_set.open_set(options)
     with report_folder(options, options.model) as staging:
-        run = run_retrieval(
-            opened.embedder,
-            opened.data,
-            dims=options.dims,
-            ks=options.ks,
-            ties=options.ties,
-            binary=options.binary,
-        )
+        how: dict[str, Any] = {"ks": options.ks, "ties": options.ties, "binary": options.binary}
+        run = run_retrieval(opened.embedder, opened.data, dims=options.dims, **how)
         return _write(staging, run, opened, options)
 
 

@@ -6,7 +6,6 @@ prefixes gain on other data.
 """
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,27 +35,6 @@ from mrl_jax.inference.search.vectors import numbers_of
 
 FITS = ("documents", "speech", "joint")
 EXAMPLES = 5000
-
-
-@dataclasses.dataclass(frozen=True)
-class FitData:
-    """What a rotation may be fitted on; a side that is not wanted has no rows.
-
-    Attributes:
-        speech, documents: vectors of both sides.
-        digest: of the source.
-        texts: of the documents.
-    """
-
-    speech: Float32[HostArray, "Q E"]
-    documents: Float32[HostArray, "N E"]
-    digest: str
-    texts: Sequence[str]
-
-    def vectors(self, fit: str) -> Float32[HostArray, "R E"]:
-        """Those of one side, or of both."""
-        both = np.concatenate((self.speech, self.documents))
-        return {"speech": self.speech, "documents": self.documents, "joint": both}[fit]
 
 
 def fit_model_rotation(
@@ -90,17 +68,16 @@ def fit_model_rotation(
     embedder = Embedder.load(model)
     need_prefixes(embedder, model)
     check_absent(model, overwrite=overwrite)
-    fitted = _embed(embedder, data, split, examples, fit)
-    vectors = fitted.vectors(fit)
+    vectors, digest, texts = _embed(embedder, data, split, examples, fit)
     rotation = Rotation(
         matrix=fit_rotation(vectors, centred=centred),
         head_digest=embedder.info.head_digest,
         data=str(data),
-        data_digest=fitted.digest,
+        data_digest=digest,
         fitted_on=fit,
         centred=centred,
         rows=len(vectors),
-        texts=text_keys(dict.fromkeys(fitted.texts)),
+        texts=text_keys(dict.fromkeys(texts)),
     )
     path = save_rotation(model, rotation, overwrite=overwrite)
     lines = [f"rotation: {path}, fitted on {len(vectors)} vectors ({fit}) of {data}"]
@@ -112,10 +89,12 @@ def fit_model_rotation(
     return "\n".join(lines)
 
 
-def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit: str) -> FitData:
-    """Vectors of the wanted side, or of both; the other is not encoded."""
+def _embed(
+    embedder: Embedder, data: Path | str, split: str, examples: int, fit: str
+) -> tuple[Float32[HostArray, "R E"], str, Sequence[str]]:
+    """Vectors of the wanted side, or of both; the source's digest, and its documents' texts."""
     path, rate = Path(data), embedder.model.speech.config.sample_rate
-    none = np.zeros((0, embedder.width), np.float32)
+    speech = documents = np.zeros((0, embedder.width), np.float32)
     if (path / BUILD_FILE).is_file():
         source = open_dataset(path, split)
         if fit != "documents" and source.sample_rate != rate:
@@ -141,18 +120,18 @@ def _embed(embedder: Embedder, data: Path | str, split: str, examples: int, fit:
         clips = [load_clip(str(e.audio), rate) for e in chosen] if fit != "documents" else []
     else:
         retrieval = load_retrieval_set(data)
-        queries = none if fit == "documents" else numbers_of(encode_queries(embedder, retrieval))
-        documents = none if fit == "speech" else encode_corpus(embedder, retrieval)
+        if fit != "documents":
+            speech = numbers_of(encode_queries(embedder, retrieval))
+        if fit != "speech":
+            documents = encode_corpus(embedder, retrieval)
         corpus = [document.text for document in retrieval.corpus]
-        return FitData(queries, documents, digest_retrieval_set(retrieval), corpus)
-    speech, documents = none, none
+        return np.concatenate((speech, documents)), digest_retrieval_set(retrieval), corpus
     if fit != "documents":
         encoded = embedder.encoder.speech(clips, tasks=tasks, names=names, progress="speech")
         speech = numbers_of(encoded)
     if fit != "speech":
-        unique = list(dict.fromkeys(texts))
-        documents = embedder.encoder.text(unique, progress="documents")
-    return FitData(speech, documents, digest, texts)
+        documents = embedder.encoder.text(list(dict.fromkeys(texts)), progress="documents")
+    return np.concatenate((speech, documents)), digest, texts
 
 
 def _evenly(count: int, wanted: int) -> list[int]:
