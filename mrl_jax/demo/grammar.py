@@ -36,6 +36,11 @@ class Phrase:
     topic: str
 
 
+def _elided(word: str, noun: str) -> str:
+    """`de` before a vowel is `d'`."""
+    return f"{word[0]}'{noun}" if noun[0] in "aâeéèêiouyhœ" else f"{word} {noun}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Word:
     """An entry of a word list; a template takes of it what it needs.
@@ -76,42 +81,25 @@ class Word:
         return f"au {self.fr}" if self.le.startswith("le ") else f"à {self.le}"
 
     @property
-    def de(self) -> str:
-        return _elided("de", self.fr)
-
-    @property
-    def un(self) -> str:
-        return f"un{self.e} {self.fr}"
-
-    @property
     def many(self) -> str:
         if self.fr.endswith("al"):
             return f"{self.fr[:-2]}aux"
         return f"{self.fr}{'x' if self.fr.endswith('eau') else 's'}"
 
     @property
-    def de_many(self) -> str:
-        return _elided("de", self.many)
-
-    @property
     def mon(self) -> str:
         """Mine: mon mouton, ma chèvre, mon amie."""
         return f"{'ma' if self.le.startswith('la ') else 'mon'} {self.fr}"
 
-    @property
-    def je(self) -> str:
-        """After the pronoun of the first person, for a verb."""
-        return _elided("je", self.fr)
+    de = property(lambda self: _elided("de", self.fr))
+    de_many = property(lambda self: _elided("de", self.many))
+    je = property(lambda self: _elided("je", self.fr))
+    un = property(lambda self: f"un{self.e} {self.fr}")
 
     @property
     def his(self) -> str:
         """The Wolof noun with its possessor: boppam, his or her head."""
         return f"{self.wo}{'om' if self.wo.endswith('o') else 'am'}"
-
-
-def _elided(word: str, noun: str) -> str:
-    """`de` before a vowel is `d'`."""
-    return f"{word[0]}'{noun}" if noun[0] in "aâeéèêiouyhœ" else f"{word} {noun}"
 
 
 def wolof_number(number: int) -> str:

@@ -179,7 +179,7 @@ def text_stage(out: Path) -> None:
     stage = TextStageConfig(
         steps=TEXT_STEPS,
         batch_size=64,
-        dims=(config.width, config.width // 2, config.width // 4, config.width // 8),
+        dims=tuple(config.width // part for part in (1, 2, 4, 8)),
         most_repeats=4,
         gap_token=GAP_TOKEN,
         noise=0.7,
