@@ -71,6 +71,12 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
     return run
 
 
+def spoiled(original: Path, copy: Path, spoil: Callable[[Path], Any]) -> Path:
+    shutil.copytree(original, copy)
+    spoil(copy)
+    return copy
+
+
 def check_line(status: int, out: str, line: str, parts: tuple[str, ...]) -> None:
     assert status == 2, line
     assert out == ""
@@ -240,11 +246,9 @@ SPOILED_WEIGHTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPOILED_WEIGHTS)
-def test_spoiled_weights(name, originals, place, tmp_path, refused):
-    spoil, parts = SPOILED_WEIGHTS[name]
-    source = shutil.copytree(originals["qwen3"], tmp_path / "source")
-    spoil(source)
+@pytest.mark.parametrize(("spoil", "parts"), SPOILED_WEIGHTS.values(), ids=SPOILED_WEIGHTS)
+def test_spoiled_weights(spoil, parts, originals, place, tmp_path, refused):
+    source = spoiled(originals["qwen3"], tmp_path / "source", spoil)
     refused("qwen3", source, place / "out", parts=(str(source), *parts))
     assert os.listdir(place) == []
 
@@ -637,11 +641,9 @@ SPOILED_TOWERS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPOILED_TOWERS)
-def test_a_spoiled_tower(name, originals, place, tmp_path, refused):
-    spoil, parts = SPOILED_TOWERS[name]
-    tower = shutil.copytree(originals["qwen3-tower"], tmp_path / "tower")
-    spoil(tower)
+@pytest.mark.parametrize(("spoil", "parts"), SPOILED_TOWERS.values(), ids=SPOILED_TOWERS)
+def test_a_spoiled_tower(spoil, parts, originals, place, tmp_path, refused):
+    tower = spoiled(originals["qwen3-tower"], tmp_path / "tower", spoil)
     refused("export", tower, place / "out", parts=(str(tower), *parts))
     assert os.listdir(place) == []
     with pytest.raises(MrlError) as error:

@@ -7,9 +7,8 @@ strings some are for training, the others for the test only.
 """
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +41,7 @@ class Take:
 
 
 def load_takes(folder: str | Path, sample_rate: int = SAMPLE_RATE) -> list[Take]:
-    """Read every `{digit}_{speaker}_{take}.wav` of a folder, in order of name.
-
-    Args:
-        folder: the folder of recordings.
-        sample_rate: samples a second of the clips; recordings are resampled to it.
+    """Read every `{digit}_{speaker}_{take}.wav` of a folder, in order of name, at this rate.
 
     Raises:
         MrlError: no such folder, none of these files in it, or one that cannot be read.
@@ -61,16 +56,14 @@ def load_takes(folder: str | Path, sample_rate: int = SAMPLE_RATE) -> list[Take]
             clip = trim_silence(load_clip(path, sample_rate), sample_rate)
             takes.append(Take(int(match[1]), match[2], int(match[3]), clip))
     if not takes:
-        raise MrlError(
-            "holds no recording named {digit}_{speaker}_{take}.wav",
-            where=folder,
-            hint="pass the `recordings` folder of the Free Spoken Digit Dataset",
-        )
+        problem = "holds no recording named {digit}_{speaker}_{take}.wav"
+        hint = "pass the `recordings` folder of the Free Spoken Digit Dataset"
+        raise MrlError(problem, where=folder, hint=hint)
     return takes
 
 
-def trim_silence(clip: HostArray, sample_rate: int, *, below_db: float = 35.0) -> HostArray:
-    """Cut both ends where 10 ms stay more than `below_db` under the loudest 10 ms.
+def trim_silence(clip: HostArray, sample_rate: int) -> HostArray:
+    """Cut both ends where 10 ms stay more than 35 dB under the loudest 10 ms.
 
     30 ms are left on each side, so that weak consonants survive.
     """
@@ -79,25 +72,18 @@ def trim_silence(clip: HostArray, sample_rate: int, *, below_db: float = 35.0) -
     if not len(blocks):
         return clip
     power = np.square(blocks, dtype=np.float32).mean(axis=1)
-    loud = np.flatnonzero(power > power.max() * 10 ** (-below_db / 10))
+    loud = np.flatnonzero(power > power.max() * 10**-3.5)
     if not loud.size:
         return clip
     first, last = max(loud[0] - 3, 0), loud[-1] + 4
     return clip[first * size : last * size]
 
 
-def split_strings(*, num_test: int = 200, seed: int = 0) -> tuple[list[str], list[str]]:
-    """All strings "000" to "999", divided into those for training and those for the test.
-
-    Returns:
-        Two sorted lists without a common string; the same seed gives the same lists.
-    """
-    strings = [f"{number:03d}" for number in range(1000)]
-    held_out = set(np.random.default_rng(seed).permutation(1000)[:num_test].tolist())
-    return (
-        [string for number, string in enumerate(strings) if number not in held_out],
-        [string for number, string in enumerate(strings) if number in held_out],
-    )
+def split_strings(*, seed: int = 0) -> tuple[list[str], list[str]]:
+    """All strings "000" to "999", divided into 800 for training and 200 for the test, sorted."""
+    order = np.random.default_rng(seed).permutation(1000).tolist()
+    train, test = (sorted(f"{n:03d}" for n in part) for part in (order[200:], order[:200]))
+    return train, test
 
 
 def english(string: str) -> str:
@@ -114,15 +100,13 @@ class DigitVoices:
     """Recordings by speaker and digit, which are joined to strings.
 
     Args:
-        takes: the recordings to draw from; every speaker needs all ten digits.
-        sample_rate: samples a second of their clips.
+        takes: the recordings to draw from, at `SAMPLE_RATE`.
 
     Raises:
         MrlError: a speaker lacks a digit.
     """
 
-    def __init__(self, takes: Iterable[Take], sample_rate: int = SAMPLE_RATE):
-        self.sample_rate = sample_rate
+    def __init__(self, takes: Iterable[Take]):
         clips: dict[str, list[list[HostArray]]] = {}
         for take in takes:
             clips.setdefault(take.speaker, [[] for _ in range(10)])[take.digit].append(take.clip)
@@ -143,20 +127,15 @@ class DigitVoices:
         rng: np.random.Generator,
         *,
         speaker: str | None = None,
-        change: Callable[[HostArray, np.random.Generator], HostArray] | None = None,
         gap_seconds: tuple[float, float] = (0.02, 0.15),
     ) -> HostArray:
-        """A recording of a string: a random take of each digit by one speaker, random gaps between.
+        """[S] float32: a random take of each digit by one speaker, random gaps between.
 
         Args:
             string: digits, "371".
-            rng: draws speaker, takes and gaps, and feeds `change`.
+            rng: draws speaker, takes and gaps.
             speaker: who speaks; drawn where None.
-            change: applied to every digit's clip before joining (augmentation).
             gap_seconds: shortest and longest silence between two digits.
-
-        Returns:
-            [S] float32.
         """
         speaker = speaker or self.speakers[rng.integers(len(self.speakers))]
         parts: list[HostArray] = []
@@ -164,24 +143,18 @@ class DigitVoices:
             choices = self._clips[speaker][int(digit)]
             clip = choices[rng.integers(len(choices))]
             if parts:
-                gap = rng.uniform(*gap_seconds) * self.sample_rate
+                gap = rng.uniform(*gap_seconds) * SAMPLE_RATE
                 parts.append(np.zeros(int(gap), np.float32))
-            parts.append(fade_ends(clip if change is None else change(clip, rng), self.sample_rate))
+            parts.append(fade_ends(clip))
         return np.concatenate(parts)
 
 
-def fade_ends(clip: HostArray, sample_rate: int, *, seconds: float = 0.005) -> HostArray:
-    """Raise and lower the ends linearly, so that joining makes no click."""
-    size = min(int(seconds * sample_rate), clip.size // 2)
+def fade_ends(clip: HostArray) -> HostArray:
+    """Raise and lower 5 ms at each end linearly, so that joining makes no click."""
+    size = min(SAMPLE_RATE // 200, clip.size // 2)
     faded = clip.astype(np.float32, copy=True)
     if size:
         ramp = np.arange(1, size + 1, dtype=np.float32) / size
         faded[:size] *= ramp
         faded[-size:] *= ramp[::-1]
     return faded
-
-
-def words_right(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """How many words of the reference are recognised, in order (longest matching blocks)."""
-    matcher = difflib.SequenceMatcher(a=list(reference), b=list(hypothesis), autojunk=False)
-    return sum(block.size for block in matcher.get_matching_blocks())

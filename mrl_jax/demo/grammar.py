@@ -36,6 +36,11 @@ class Phrase:
     topic: str
 
 
+def _elided(word: str, noun: str) -> str:
+    """`de` before a vowel is `d'`."""
+    return f"{word[0]}'{noun}" if noun[0] in "aâeéèêiouyhœ" else f"{word} {noun}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Word:
     """An entry of a word list; a template takes of it what it needs.
@@ -56,11 +61,14 @@ class Word:
         return self.wo
 
     @property
+    def e(self) -> str:
+        """The ending of an adjective that agrees."""
+        return "e" if self.gender == "f" else ""
+
+    @property
     def le(self) -> str:
         """With the definite article."""
-        if self._elides:
-            return f"l'{self.fr}"
-        return f"{'la' if self.gender == 'f' else 'le'} {self.fr}"
+        return _elided("la" if self.e else "le", self.fr)
 
     @property
     def du(self) -> str:
@@ -73,47 +81,25 @@ class Word:
         return f"au {self.fr}" if self.le.startswith("le ") else f"à {self.le}"
 
     @property
-    def de(self) -> str:
-        """Of it, without an article: de mil, d'huile."""
-        return f"d'{self.fr}" if self._elides else f"de {self.fr}"
-
-    @property
-    def his(self) -> str:
-        """The Wolof noun with its possessor: boppam, his or her head."""
-        return f"{self.wo}om" if self.wo.endswith("o") else f"{self.wo}am"
-
-    @property
     def many(self) -> str:
         if self.fr.endswith("al"):
             return f"{self.fr[:-2]}aux"
         return f"{self.fr}{'x' if self.fr.endswith('eau') else 's'}"
 
     @property
-    def e(self) -> str:
-        """The ending of an adjective that agrees."""
-        return "e" if self.gender == "f" else ""
-
-    @property
-    def de_many(self) -> str:
-        return f"d'{self.many}" if self._elides else f"de {self.many}"
-
-    @property
     def mon(self) -> str:
         """Mine: mon mouton, ma chèvre, mon amie."""
-        return f"{'ma' if self.e and not self._elides else 'mon'} {self.fr}"
+        return f"{'ma' if self.le.startswith('la ') else 'mon'} {self.fr}"
+
+    de = property(lambda self: _elided("de", self.fr))
+    de_many = property(lambda self: _elided("de", self.many))
+    je = property(lambda self: _elided("je", self.fr))
+    un = property(lambda self: f"un{self.e} {self.fr}")
 
     @property
-    def je(self) -> str:
-        """After the pronoun of the first person, for a verb."""
-        return f"j'{self.fr}" if self._elides else f"je {self.fr}"
-
-    @property
-    def un(self) -> str:
-        return f"un{self.e} {self.fr}"
-
-    @property
-    def _elides(self) -> bool:
-        return self.fr[0] in "aâeéèêiouyhœ"
+    def his(self) -> str:
+        """The Wolof noun with its possessor: boppam, his or her head."""
+        return f"{self.wo}{'om' if self.wo.endswith('o') else 'am'}"
 
 
 def wolof_number(number: int) -> str:
@@ -143,10 +129,6 @@ def french_number(number: int) -> str:
         return f"dix-{FRENCH_UNITS[units]}"
     link = " et " if units == 1 else "-"
     return FRENCH_TENS[tens] + (link + FRENCH_UNITS[units] if units else "")
-
-
-def french_count(number: int, noun: Word) -> str:
-    return noun.un if number == 1 else f"{french_number(number)} {noun.many}"
 
 
 def _words(table: str) -> tuple[Word, ...]:
@@ -233,7 +215,10 @@ YEAR, HOUR = Word("at", "an"), Word("waxtu", "heure", "f")
 
 def _counts(numbers: range, nouns: tuple[Word, ...]) -> tuple[Word, ...]:
     return tuple(
-        Word(wolof_count(number, noun.wo), french_count(number, noun))
+        Word(
+            wolof_count(number, noun.wo),
+            noun.un if number == 1 else f"{french_number(number)} {noun.many}",
+        )
         for number, noun in itertools.product(numbers, nouns)
     )
 

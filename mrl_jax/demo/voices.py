@@ -39,7 +39,7 @@ _HEADER = struct.Struct("<ii")
 """Before each utterance in the pipe: samples a second, and bytes to come."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Voice:
     """One speaker.
 
@@ -60,7 +60,7 @@ class Voice:
         return f"{self.variant}-{self.pitch}-{self.rate}"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Utterance:
     """A sentence, the voice that speaks it, and the .flac file to write."""
 
@@ -72,12 +72,7 @@ class Utterance:
 def _voices(variants: str, *, start: int) -> tuple[Voice, ...]:
     """Voices of these variants, whose pitches and rates cover their ranges independently."""
     return tuple(
-        Voice(
-            variant=variant,
-            pitch=30 + 7 * i % 43,
-            rate=150 + 11 * i % 51,
-            pitch_range=30 + 13 * i % 41,
-        )
+        Voice(variant, pitch=30 + 7 * i % 43, rate=150 + 11 * i % 51, pitch_range=30 + 13 * i % 41)
         for i, variant in enumerate(variants.split(), start)
     )
 
@@ -131,7 +126,7 @@ def _word(word: str) -> str:
 
 
 def require_espeak() -> None:
-    """Raise an `MrlError` where espeak-ng, or what writes its speech, is not installed."""
+    """Raises an `MrlError` where espeak-ng, or what writes its speech, is not installed."""
     require("espeakng_loader", "soundfile", "soxr", by="the demo's speech")
 
 
@@ -144,7 +139,7 @@ def speak(
     """Write every utterance as 16 kHz mono FLAC; its bytes do not depend on the others.
 
     Args:
-        workers: parallel processes; default: the number of cores.
+        workers: parallel processes, as many as there are cores by default.
         done: called after each utterance, by the thread that wrote it.
 
     Raises:
@@ -220,9 +215,9 @@ class _Espeak:
         known = Path("espeak-ng-data", "voices", "!v", voice.variant).is_file()
         if not known or library.espeak_SetVoiceByName(f"{BASE_VOICE}+{voice.variant}".encode()):
             raise MrlError(f"espeak-ng has no voice {BASE_VOICE}+{voice.variant}")
-        settings = {_RATE: voice.rate, _PITCH: voice.pitch, _RANGE: voice.pitch_range}
-        for parameter, value in settings.items():
-            library.espeak_SetParameter(parameter, value, 0)
+        library.espeak_SetParameter(_RATE, voice.rate, 0)
+        library.espeak_SetParameter(_PITCH, voice.pitch, 0)
+        library.espeak_SetParameter(_RANGE, voice.pitch_range, 0)
         chunks: list[bytes] = []
 
         @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)

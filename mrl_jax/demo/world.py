@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import staged_folder
+from mrl_jax.core.files import staged_folder, write_json
 from mrl_jax.demo.grammar import Phrase, phrases
 from mrl_jax.demo.voices import (
     TEST_VOICES,
@@ -32,7 +32,7 @@ class World:
     Attributes:
         folder: holds `train.jsonl`, `text_pairs.jsonl` and, as retrieval sets,
             `validation/` and `test/`.
-        train: sentences for training; no two parts share a sentence or a voice.
+        train, validation, test: sentences; no two parts share a sentence or a voice.
     """
 
     folder: Path
@@ -42,12 +42,12 @@ class World:
 
     @property
     def manifest(self) -> Path:
-        """Manifest of recordings and their French translations, for the speech stage."""
+        """Recordings and their French translations."""
         return self.folder / "train.jsonl"
 
     @property
     def text_pairs(self) -> Path:
-        """Wolof and French of the training sentences, for the text stage."""
+        """Wolof and French of the training sentences."""
         return self.folder / "text_pairs.jsonl"
 
 
@@ -86,24 +86,21 @@ def write_world(
             hint="ask for fewer",
         )
     if utterances_per_sentence > len(TRAIN_VOICES):
-        raise MrlError(
-            f"{utterances_per_sentence} utterances a sentence, for {len(TRAIN_VOICES)} voices",
-            hint=f"ask for at most {len(TRAIN_VOICES)}",
-        )
+        problem = f"{utterances_per_sentence} utterances a sentence, for {len(TRAIN_VOICES)} voices"
+        raise MrlError(problem, hint=f"ask for at most {len(TRAIN_VOICES)}")
     require_espeak()
     drawn = random.Random(seed).sample(phrases(), sum(sizes))
     test, rest = drawn[:test_sentences], drawn[test_sentences:]
     validation, train = rest[:validation_sentences], rest[validation_sentences:]
     with staged_folder(folder, marker=MARKER, overwrite=overwrite) as staging:
         spoken = _assign_voices(train, TRAIN_VOICES, utterances_per_sentence, staging / "audio")
+        sets = {"validation": (validation, VALIDATION_VOICES), "test": (test, TEST_VOICES)}
         spoken_sets = {
-            name: _assign_voices(part, voices, 1, staging / name / "audio")
-            for name, part, voices in (
-                ("validation", validation, VALIDATION_VOICES),
-                ("test", test, TEST_VOICES),
-            )
+            name: _assign_voices(*part, 1, staging / name / "audio") for name, part in sets.items()
         }
-        _speak([u for part in (spoken, *spoken_sets.values()) for _, u in part], workers)
+        utterances = [u for part in (spoken, *spoken_sets.values()) for _, u in part]
+        with tqdm(total=len(utterances), desc="speak", unit="utterance") as bar:
+            speak(utterances, workers=workers, done=bar.update)
         _write_manifest(staging, spoken)
         for name, part in spoken_sets.items():
             _write_set(staging / name, part)
@@ -114,7 +111,7 @@ def write_world(
             "validation_sentences": validation_sentences,
             "test_sentences": test_sentences,
         }
-        (staging / MARKER).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+        write_json(staging / MARKER, recipe)
     return World(folder=folder, train=tuple(train), validation=tuple(validation), test=tuple(test))
 
 
@@ -126,24 +123,11 @@ def _assign_voices(
 ) -> list[Spoken]:
     """Each phrase with its voices and files; voices alternate, so that all speak equally often."""
     turns = [(phrase, i * times + j) for i, phrase in enumerate(part) for j in range(times)]
+    audio.mkdir(parents=True)
     return [
-        (
-            phrase,
-            Utterance(
-                text=phrase.wolof,
-                voice=voices[turn % len(voices)],
-                path=audio / f"{turn:05}.flac",
-            ),
-        )
+        (phrase, Utterance(phrase.wolof, voices[turn % len(voices)], audio / f"{turn:05}.flac"))
         for phrase, turn in turns
     ]
-
-
-def _speak(utterances: Sequence[Utterance], workers: int | None) -> None:
-    for audio in {utterance.path.parent for utterance in utterances}:
-        audio.mkdir(parents=True)
-    with tqdm(total=len(utterances), desc="speak", unit="utterance") as bar:
-        speak(utterances, workers=workers, done=bar.update)
 
 
 def _write_manifest(folder: Path, spoken: Sequence[Spoken]) -> None:
@@ -175,21 +159,14 @@ def _write_set(folder: Path, spoken: Sequence[Spoken]) -> None:
     # Imported here, as it imports JAX, which the speech processes must not load.
     from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
 
-    write_retrieval_set(
-        folder,
-        [
-            Query(
-                id=f"q{u.path.stem}",
-                audio=u.path,
-                task=TASK,
-                speaker=u.voice.name,
-                transcript=phrase.wolof,
-            )
-            for phrase, u in spoken
-        ],
-        [Document(id=f"d{u.path.stem}", text=phrase.french) for phrase, u in spoken],
-        {f"q{u.path.stem}": {f"d{u.path.stem}": 1} for _, u in spoken},
-    )
+    queries, corpus, qrels = [], [], {}
+    for phrase, u in spoken:
+        query, document = f"q{u.path.stem}", f"d{u.path.stem}"
+        known = {"task": TASK, "speaker": u.voice.name, "transcript": phrase.wolof}
+        queries.append(Query(id=query, audio=u.path, **known))
+        corpus.append(Document(id=document, text=phrase.french))
+        qrels[query] = {document: 1}
+    write_retrieval_set(folder, queries, corpus, qrels)
 
 
 def _write_lines(file: Path, rows: Iterable[dict[str, str]]) -> None:

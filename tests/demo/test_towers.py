@@ -12,7 +12,7 @@ from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.cli import run_command
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.demo.digits import english, french, split_strings
-from mrl_jax.demo.spoken_digits import SPEECH, Recipe, main, split_takes, write_test
+from mrl_jax.demo.spoken_digits import SPEECH, main, split_takes, write_test
 from mrl_jax.demo.towers import GAP_TOKEN, make_tokenizer, open_tokenizer
 
 TOWERS = Path(mrl_jax.__file__).parent / "demo" / "towers_hf"
@@ -75,7 +75,7 @@ def test_the_test_set_asks_unseen_strings_of_all_wordings(tmp_path):
     from mrl_jax.demo.digits import DigitVoices
 
     seen, unseen = split_strings()
-    write_test(tmp_path, DigitVoices(takes()), unseen, Recipe())
+    write_test(tmp_path, DigitVoices(takes()), unseen)
     data = read_retrieval_set(tmp_path)
     assert len(data.queries) == 200
     assert len(data.corpus) == 1000

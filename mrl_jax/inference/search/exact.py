@@ -254,7 +254,7 @@ def _candidates(queries: HostArray, scan: _Scan, wanted: int, *, half: bool) -> 
 def _spans(
     queries: HostArray, scan: _Scan, half: bool
 ) -> Iterator[tuple[HostArray, HostArray, HostArray, HostArray, float]]:
-    """Of each span: best of blocks and of groups, blocks' ends, the longest document's length."""
+    """Of each span: the best of blocks and of groups, blocks' ends, the longest document's norm."""
     documents, chunk, devices = scan.documents, scan.chunk, scan.devices
     rounded = queries.astype(jnp.bfloat16) if half else queries
     copies = [jax.device_put(rounded, device) for device in devices]

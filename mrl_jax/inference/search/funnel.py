@@ -47,7 +47,7 @@ class Funnel:
         Two an entry and document scored in float32 or int8, three a 64-bit word of a Hamming
         distance; `first` over all documents and `second` over the short list.
         """
-        again = min(self.shortlist, documents) * self.second.score_flops if self.second else 0
+        again = min(self.shortlist, documents) * 2 * self.width if self.second else 0
         return documents * self.first.scan_flops + again
 
     def search(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:

@@ -44,11 +44,6 @@ class Float32Store:
         """Operations that a scan spends on one document."""
         return 2 * self.vectors.shape[1]
 
-    @property
-    def score_flops(self) -> int:
-        """Operations that `score` spends on one document."""
-        return self.scan_flops
-
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         """The k best of all documents, best first, the lowest index first of equals."""
         return search(queries, self.vectors, k)[1]
@@ -87,10 +82,6 @@ class Int8Store:
     @property
     def scan_flops(self) -> int:
         return 2 * self.codes.shape[1]
-
-    @property
-    def score_flops(self) -> int:
-        return self.scan_flops
 
     def decode(self) -> Float32[HostArray, "N E"]:
         """The vectors, each coordinate off by at most half a step."""
@@ -144,10 +135,6 @@ class BinaryStore:
     def scan_flops(self) -> int:
         # Exclusive or, count and add of a word of 64 bits.
         return 3 * -(-self.width // 64)
-
-    @property
-    def score_flops(self) -> int:
-        return 2 * self.width
 
     def distances(self, query: Float32[HostArray, " E"]) -> Int[HostArray, " N"]:
         """Hamming distance of every document."""
