@@ -1,38 +1,28 @@
 """A small HuBERT, and the config of a small CTC run."""
 
+import dataclasses
 from pathlib import Path
 
-from mrl_jax.models.hubert import HubertConfig
+import tiny_fusion
+import tiny_run
 
-TINY = HubertConfig(
-    width=16,
+TINY = dataclasses.replace(
+    tiny_fusion.SPEECH,
     num_layers=1,
-    num_heads=2,
     mlp_width=32,
-    conv_channels=(8, 8),
     conv_kernels=(20, 3),
     conv_strides=(10, 2),
     conv_bias=True,
     feature_norm="layer",
     pre_norm=True,
-    position_kernel=4,
-    position_groups=2,
     sample_rate=8000,
 )
 
 
 def make_config(folder: Path, speech: Path, manifest: Path) -> Path:
-    path = folder / "tiny_ctc.py"
-    path.write_text(
-        f"""
-from mrl_jax.training.ctc.config import CtcDataConfig, CtcExperiment, CtcModelConfig
-from mrl_jax.data.batches.ctc import CtcBatchConfig
-from mrl_jax.training.loop import LoopConfig
-from mrl_jax.training.optim import OptimConfig
-
-
-def get_config():
-    return CtcExperiment(
+    return tiny_run.write_config(
+        folder / "tiny_ctc.py",
+        f"""CtcExperiment(
         name="tiny_ctc",
         model=CtcModelConfig(speech_tower={str(speech)!r}, remat=False),
         data=CtcDataConfig(
@@ -41,8 +31,5 @@ def get_config():
         ),
         optim=OptimConfig(learning_rate=3e-3),
         train=LoopConfig(steps=6, checkpoint_every=3, tensorboard=False),
+    )""",
     )
-""",
-        encoding="utf-8",
-    )
-    return path
