@@ -41,15 +41,11 @@ def nested_loss(result: dict[str, Any]) -> list[str]:
 
 def train_step(result: dict[str, Any]) -> list[str]:
     figures, inputs = result["figures"], result["inputs"]
-    rows = [
-        [
-            name,
-            f"{figures[side]['median']:.2f}",
-            f"{figures['torch']['median'] / figures[side]['median']:.2f}",
-            f"{figures[side]['peak_bytes'] / 1e9:.1f}",
-        ]
-        for side, name in STEPS.items()
-    ]
+    rows = []
+    for side, name in STEPS.items():
+        median, peak = figures[side]["median"], figures[side]["peak_bytes"] / 1e9
+        ratio = figures["torch"]["median"] / median
+        rows.append([name, f"{median:.2f}", f"{ratio:.2f}", f"{peak:.1f}"])
     work = result["flops_by_formula"]["all"] / 1e9
     return [
         "## Training step",
@@ -95,16 +91,10 @@ def scaling(result: dict[str, Any]) -> list[str]:
             ]
         )
     chip, pod = estimate["chip"], estimate["pod"]
-    paper = [
-        [
-            chips,
-            f"{1e3 * f['compute_seconds']:.0f}",
-            f"{1e3 * f['network_seconds']:.1f}",
-            f"{f['pairs_per_second']:,.0f}",
-            f"{f['efficiency']:.1%}",
-        ]
-        for chips, f in estimate["chips"].items()
-    ]
+    paper = []
+    for chips, f in estimate["chips"].items():
+        times = f"{1e3 * f['compute_seconds']:.0f}", f"{1e3 * f['network_seconds']:.1f}"
+        paper.append([chips, *times, f"{f['pairs_per_second']:,.0f}", f"{f['efficiency']:.1%}"])
     return [
         "## Collectives of a training step",
         "Late fusion over HuBERT-base and Qwen3-0.6B in bfloat16, "

@@ -22,10 +22,9 @@ Find = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=int, default=1_000_000)
-    parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=5)
+    sizes = {"documents": 1_000_000, "queries": 1000, "width": 256, "repeats": 5}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--memory-of", choices=("vectors", *SIDES), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:

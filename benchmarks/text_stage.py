@@ -8,6 +8,7 @@ Also the export: sentence-transformers embeds the test with it, and should agree
 """
 
 import argparse
+import dataclasses
 import json
 import tempfile
 import time
@@ -95,6 +96,8 @@ def measure(data: Path, out: Path, steps: int) -> None:
 
 
 def experiment(out: Path, steps: int) -> TextStageExperiment:
+    optim = OptimConfig(learning_rate=1e-3, schedule="cosine", accumulation_steps=2)
+    optim = dataclasses.replace(optim, warmup_fraction=0.1, weight_decay=0.1)
     return TextStageExperiment(
         name="ntrex",
         model=TextModelConfig(
@@ -107,13 +110,7 @@ def experiment(out: Path, steps: int) -> TextStageExperiment:
             batch=TextBatchConfig(batch_size=64, max_tokens=64),
         ),
         loss=LossConfig(dims=DIMS, symmetric=True),
-        optim=OptimConfig(
-            learning_rate=1e-3,
-            schedule="cosine",
-            warmup_fraction=0.1,
-            weight_decay=0.1,
-            accumulation_steps=2,
-        ),
+        optim=optim,
         train=LoopConfig(steps=steps, checkpoint_every=0, tensorboard=False),
     )
 

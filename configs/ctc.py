@@ -1,4 +1,4 @@
-"""A recogniser of characters from a HuBERT tower: the first stage of the pipeline baseline.
+"""A recogniser of characters from a HuBERT tower: the first stage of the cascade baseline.
 
 Command:   mrl-jax train --config ctc data.train=YOUR-MANIFEST.jsonl
 Hardware:  one accelerator of 16 GB for HuBERT-base.

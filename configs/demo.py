@@ -21,9 +21,9 @@ def get_config() -> ExperimentConfig:
         model=ModelConfig(
             speech_tower="demo/towers/speech",
             text_tower="demo/towers/text",
-            dtype="float32",
-            remat=False,
             head_init="ctc",
+            remat=False,
+            dtype="float32",
         ),
         data=DataConfig(
             train="demo/world/train.jsonl",

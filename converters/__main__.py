@@ -2,8 +2,9 @@
 
 import argparse
 import functools
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,71 +14,62 @@ from mrl_jax.core.errors import MrlError
 from . import FAMILIES
 from .checkpoints import DTYPES
 
+REVISION = {"help": "branch, tag or commit on the hub"}
+OVERWRITE: dict[str, Any] = {"action": "store_true", "help": "replace OUT if it exists"}
+
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = CommandParser(prog=prog, description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    def add(name: str, text: str, run: Callable[[argparse.Namespace], int]) -> Callable[..., Any]:
+        """A command that `run` executes; gives its `add_argument`."""
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        return command.add_argument
 
-    oolel = {"oolel-embed": "Convert the Oolel-Embed speech model: both towers and head."}
-    for name, text in {**FAMILIES, **oolel}.items():
-        command = add(name, text)
-        command.add_argument("source", help="checkpoint folder, or hub id")
-        made = "model" if name in oolel else "tower"
-        command.add_argument("out", type=Path, help=f"{made} folder to make")
-        command.add_argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
-        command.add_argument("--revision", help="branch, tag or commit on the hub")
-        command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    oolel = "Convert the Oolel-Embed speech model: both towers and head."
+    towers = [(name, text, _convert, "tower") for name, text in FAMILIES.items()]
+    for name, text, run, made in [*towers, ("oolel-embed", oolel, _convert_model, "model")]:
+        argument = add(name, text, run)
+        argument("source", help="checkpoint folder, or hub id")
+        argument("out", type=Path, help=f"{made} folder to make")
+        argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
+        argument("--revision", **REVISION)
+        argument("--overwrite", **OVERWRITE)
 
-    command = add("verify", "Hold a tower against PyTorch, layer by layer.")
-    command.add_argument("tower", type=Path, metavar="OUT", help="tower folder")
-    command.add_argument("source", help="the checkpoint it came from: folder, or hub id")
-    command.add_argument("--revision", help="branch, tag or commit on the hub")
-    command.add_argument("--tolerance", type=float, default=1e-5, help="default: %(default)s")
-    command.add_argument(
+    argument = add("verify", "Hold a tower against PyTorch, layer by layer.", _verify)
+    argument("tower", type=Path, metavar="OUT", help="tower folder")
+    argument("source", help="the checkpoint it came from: folder, or hub id")
+    argument("--revision", **REVISION)
+    argument("--tolerance", type=float, default=1e-5, help="default: %(default)s")
+    argument(
         "--audio", type=Path, nargs="+", default=[], help="recordings to run a speech tower on"
     )
 
-    command = add("export", "Write a tower back as a Hugging Face checkpoint folder.")
-    command.add_argument("model", type=Path, help="tower folder")
-    command.add_argument("out", type=Path, help="checkpoint folder to make")
-    command.add_argument(
-        "--max-shard-gb", type=float, default=2.0, help="split larger weights; default: %(default)s"
-    )
-    command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    argument = add("export", "Write a tower back as a Hugging Face checkpoint folder.", _export)
+    argument("model", type=Path, help="tower folder")
+    argument("out", type=Path, help="checkpoint folder to make")
+    split = "split larger weights; default: %(default)s"
+    argument("--max-shard-gb", type=float, default=2.0, help=split)
+    argument("--overwrite", **OVERWRITE)
 
-    command = add("random-init", "Make a checkpoint of random weights, to try things out offline.")
-    command.add_argument("family", choices=tuple(FAMILIES))
-    command.add_argument("config", type=Path, help="a Hugging Face config.json")
-    command.add_argument("out", type=Path, help="checkpoint folder to make")
-    command.add_argument(
-        "--dtype", choices=tuple(DTYPES), default="float32", help="default: %(default)s"
-    )
-    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    text = "Make a checkpoint of random weights, to try things out offline."
+    argument = add("random-init", text, _random_init)
+    argument("family", choices=tuple(FAMILIES))
+    argument("config", type=Path, help="a Hugging Face config.json")
+    argument("out", type=Path, help="checkpoint folder to make")
+    argument("--dtype", choices=tuple(DTYPES), default="float32", help="default: %(default)s")
+    argument("--seed", type=int, default=0, help="default: %(default)s")
+    argument("--overwrite", **OVERWRITE)
     return parser
 
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax convert") -> int:
-    """Run one command line of the converters.
-
-    Args:
-        argv: its arguments.
-        prog: what usage and errors call the program.
-    """
+    """Run one command line of the converters; `prog` is what usage and errors call the program."""
     args = build_parser(prog).parse_args(argv)
     unwind_on_sigterm()
-    if args.command in FAMILIES:
-        return _convert(args)
-    run = {
-        "oolel-embed": _convert_model,
-        "verify": _verify,
-        "export": _export,
-        "random-init": _random_init,
-    }
-    return run[args.command](args)
+    return args.run(args)
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -91,12 +83,11 @@ def _convert(args: argparse.Namespace) -> int:
         f"{report['dtype']}, {report['tensors']} tensors matched one to one with "
         f"{report['leaves']} leaves"
     )
-    if report["kind"] == "hubert_ctc" and "vocab.json" not in report["files"]:
+    files = set(report["files"])
+    if report["kind"] == "hubert_ctc" and "vocab.json" not in files:
         print("note: the checkpoint has no vocab.json, so this recogniser gives no text")
-    if TOWERS[report["kind"]].modality == "speech" and not {
-        "preprocessor_config.json",
-        "processor_config.json",
-    } & set(report["files"]):
+    audio = {"preprocessor_config.json", "processor_config.json"}
+    if TOWERS[report["kind"]].modality == "speech" and not audio & files:
         print("note: the checkpoint says nothing of its audio: clips are normalised, at 16 kHz")
     return 0
 
@@ -127,44 +118,32 @@ def _verify(args: argparse.Namespace) -> int:
 
     if not args.tolerance > 0:
         raise MrlError(f"--tolerance is {args.tolerance}, expected a positive number")
-    certificate = verify(
-        args.tower,
-        args.source,
-        audio=args.audio,
-        revision=args.revision,
-        tolerance=args.tolerance,
-    )
+    options = {name: getattr(args, name) for name in ("audio", "revision", "tolerance")}
+    certificate = verify(args.tower, args.source, **options)
+    errors, tolerance = certificate.errors, certificate.tolerance
     print(f"{args.tower} against PyTorch, relative error on {certificate.inputs}")
-    for name, error in certificate.errors.items():
-        print(f"  {name:<10} {error:.2e}{'' if error <= certificate.tolerance else '  too large'}")
+    for name, error in errors.items():
+        print(f"  {name:<10} {error:.2e}{'' if error <= tolerance else '  too large'}")
     if certificate.holds:
-        print(f"the same model: every state within {certificate.tolerance:g}")
+        print(f"the same model: every state within {tolerance:g}")
         return 0
-    worst = max(certificate.errors, key=lambda name: _nan_last(certificate.errors[name]))
+    worst = max(errors, key=lambda name: math.inf if math.isnan(errors[name]) else errors[name])
     print(
         f"error: {args.tower}: not the model of {args.source}: {worst} is off by "
-        f"{certificate.errors[worst]:.2e}, expected at most {certificate.tolerance:g}. "
+        f"{errors[worst]:.2e}, expected at most {tolerance:g}. "
         "Convert the checkpoint again, and check that it is the one meant",
         file=sys.stderr,
     )
     return 1
 
 
-def _nan_last(error: float) -> float:
-    return error if error == error else float("inf")
-
-
 def _export(args: argparse.Namespace) -> int:
     from .export import export
 
-    if not 0 < args.max_shard_gb < float("inf"):
+    if not 0 < args.max_shard_gb < math.inf:
         raise MrlError(f"--max-shard-gb is {args.max_shard_gb}, expected a positive number")
-    made = export(
-        args.model,
-        args.out,
-        shard_bytes=int(args.max_shard_gb * 1e9),
-        overwrite=args.overwrite,
-    )
+    shard_bytes = int(args.max_shard_gb * 1e9)
+    made = export(args.model, args.out, shard_bytes=shard_bytes, overwrite=args.overwrite)
     print(
         f"{args.out}: {made['kind']}, {made['tensors']} tensors in {made['dtype']}, "
         f"{len(made['files'])} file{'s' if len(made['files']) > 1 else ''}"
@@ -177,14 +156,8 @@ def _random_init(args: argparse.Namespace) -> int:
 
     if args.seed < 0:
         raise MrlError(f"--seed is {args.seed}, expected a whole number from 0 on")
-    made = random_init(
-        args.family,
-        args.config,
-        args.out,
-        dtype=args.dtype,
-        seed=args.seed,
-        overwrite=args.overwrite,
-    )
+    options = {name: getattr(args, name) for name in ("dtype", "seed", "overwrite")}
+    made = random_init(args.family, args.config, args.out, **options)
     print(f"{args.out}: {made['kind']}, {made['tensors']} random tensors in {made['dtype']}")
     return 0
 

@@ -29,7 +29,13 @@ SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "[0-9]_*/config.json")
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 DOWNLOAD_AGAIN = "download the checkpoint again"
+PASS_CHECKPOINT = "pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B"
 FLOATS_ONLY = "take the checkpoint from before it was quantised, and leave index buffers out of it"
+
+
+def damaged(problem: str, where: object, *, hint: str = DOWNLOAD_AGAIN) -> MrlError:
+    """What is wrong with a file of a checkpoint."""
+    return MrlError(problem, where=where, hint=hint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +49,10 @@ class TensorInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder whose tensors are read one at a time.
+    """A checkpoint folder whose tensors are read one at a time, by published name.
 
     Attributes:
-        folder: where it lies.
         config: the contents of config.json.
-        tensors: what there is, by published name.
-        read: gives the tensor of a name, as a host array.
         revision: commit of the hub's snapshot, if it came from there.
     """
 
@@ -58,10 +61,6 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     read: Callable[[str], HostArray]
     revision: str | None = None
-
-    @property
-    def weight_files(self) -> list[Path]:
-        return sorted({info.file for info in self.tensors.values()})
 
 
 def find_checkpoint(source: str, *, revision: str | None = None) -> Path:
@@ -77,29 +76,18 @@ def find_checkpoint(source: str, *, revision: str | None = None) -> Path:
         raise MrlError(f"cannot be read: {describe_os_error(error)}", where=source) from error
     if is_folder:
         if revision is not None:
-            raise MrlError(
-                f"is a local folder, which has no revision {revision!r}",
-                where=source,
-                hint="leave --revision out",
-            )
+            problem = f"is a local folder, which has no revision {revision!r}"
+            raise MrlError(problem, where=source, hint="leave --revision out")
         return folder
     if exists:
         raise MrlError("is a file, expected a checkpoint folder or a hub id", where=source)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
-        raise MrlError(
-            "no such folder",
-            where=source,
-            hint="pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B",
-        )
+        raise MrlError("no such folder", where=source, hint=PASS_CHECKPOINT)
     return _download(source, revision)
 
 
 def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Read config.json and the headers of the weight files; no tensor yet.
-
-    Args:
-        folder: the checkpoint.
-        config: stands for config.json, which is not read then.
+    """Read config.json, unless `config` stands for it, and the headers of the weight files.
 
     Raises:
         MrlError: a file is missing, truncated, or not what its name says.
@@ -131,9 +119,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
     except (ValueError, RecursionError) as error:
-        raise MrlError(f"is not JSON ({error})", where=path, hint=DOWNLOAD_AGAIN) from error
+        raise damaged(f"is not JSON ({error})", path) from error
     if not isinstance(value, dict):
-        raise MrlError("is not a JSON object", where=path, hint=DOWNLOAD_AGAIN)
+        raise damaged("is not a JSON object", path)
     return value
 
 
@@ -193,32 +181,40 @@ def _hub_problem(error: Exception, revision: str | None) -> tuple[str, str]:
     """What went wrong with a download, and what helps."""
     from huggingface_hub import errors
 
-    match error:
-        case errors.GatedRepoError():
-            return (
-                "the hub wants an agreement for this model",
-                "accept it on the model's page and log in with `hf auth login`",
-            )
-        case errors.RepositoryNotFoundError():
-            return (
-                "neither a local folder nor a model on the hub",
-                "check the spelling; for a private model log in with `hf auth login`",
-            )
-        case errors.RevisionNotFoundError():
-            return (
-                f"the hub has no revision {revision!r} of this model",
-                "pass a branch, tag or commit that its page lists",
-            )
-        case errors.HFValidationError():
-            return (
-                f"neither a local folder nor a hub id ({first_line(error)})",
-                "pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B",
-            )
-    return (
-        "no such folder, and the hub could not be reached "
-        f"({type(error).__name__}: {first_line(error)})",
-        "check the network, or pass a folder that holds the checkpoint",
-    )
+    log_in = "log in with `hf auth login`"
+    kinds: list[tuple[type[Exception], str, str]] = [
+        (
+            errors.GatedRepoError,
+            "the hub wants an agreement for this model",
+            f"accept it on the model's page and {log_in}",
+        ),
+        (
+            errors.RepositoryNotFoundError,
+            "neither a local folder nor a model on the hub",
+            f"check the spelling; for a private model {log_in}",
+        ),
+        (
+            errors.RevisionNotFoundError,
+            f"the hub has no revision {revision!r} of this model",
+            "pass a branch, tag or commit that its page lists",
+        ),
+        (
+            errors.HFValidationError,
+            f"neither a local folder nor a hub id ({first_line(error)})",
+            PASS_CHECKPOINT,
+        ),
+        (
+            Exception,
+            "no such folder, and the hub could not be reached "
+            f"({type(error).__name__}: {first_line(error)})",
+            "check the network, or pass a folder that holds the checkpoint",
+        ),
+    ]
+    return next((problem, hint) for kind, problem, hint in kinds if isinstance(error, kind))
+
+
+Opened = tuple[dict[str, TensorInfo], Callable[[str], HostArray]]
+"""The `tensors` and `read` of a `Checkpoint`."""
 
 
 def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
@@ -232,29 +228,22 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
         if (folder / index).is_file():
             weight_map = read_json(folder / index).get("weight_map")
             if not isinstance(weight_map, dict) or not weight_map:
-                raise MrlError("has no weight_map", where=folder / index, hint=DOWNLOAD_AGAIN)
+                raise damaged("has no weight_map", folder / index)
             shards = sorted({str(shard) for shard in weight_map.values()})
             for shard in shards:
                 if Path(shard).name != shard:
-                    raise MrlError(
-                        f"names the shard {shard!r}, expected a plain file name",
-                        where=folder / index,
-                        hint=DOWNLOAD_AGAIN,
+                    raise damaged(
+                        f"names the shard {shard!r}, expected a plain file name", folder / index
                     )
                 if not (folder / shard).is_file():
-                    raise MrlError(
-                        f"names the shard {shard}, which is not there",
-                        where=folder / index,
-                        hint="download the missing file",
-                    )
+                    problem = f"names the shard {shard}, which is not there"
+                    raise damaged(problem, folder / index, hint="download the missing file")
             return [folder / shard for shard in shards], weight_map
     others = sorted(path.name for path in folder.glob("*.safetensors"))
-    raise MrlError(
-        "has no weights: expected model.safetensors, its index, or pytorch_model.bin"
-        + (f"; found {', '.join(others[:4])} without an index" if others else ""),
-        where=folder,
-        hint=DOWNLOAD_AGAIN,
-    )
+    problem = "has no weights: expected model.safetensors, its index, or pytorch_model.bin"
+    if others:
+        problem += f"; found {', '.join(others[:4])} without an index"
+    raise damaged(problem, folder)
 
 
 def _check_index(
@@ -262,22 +251,12 @@ def _check_index(
 ) -> None:
     for key, shard in weight_map.items():
         if key not in tensors:
-            raise MrlError(
-                f"does not hold {key}, which the index expects there",
-                where=folder / shard,
-                hint=DOWNLOAD_AGAIN,
-            )
-        if tensors[key].file.name != shard:
-            raise MrlError(
-                f"holds {key}, which the index expects in {shard}",
-                where=tensors[key].file,
-                hint=DOWNLOAD_AGAIN,
-            )
+            raise damaged(f"does not hold {key}, which the index expects there", folder / shard)
+        if (file := tensors[key].file).name != shard:
+            raise damaged(f"holds {key}, which the index expects in {shard}", file)
 
 
-def _open_safetensors(
-    files: list[Path],
-) -> tuple[dict[str, TensorInfo], Callable[[str], HostArray]]:
+def _open_safetensors(files: list[Path]) -> Opened:
     tensors: dict[str, TensorInfo] = {}
     for path in files:
         with _reading(path) as file:
@@ -285,11 +264,8 @@ def _open_safetensors(
                 header = file.get_slice(key)
                 name = header.get_dtype()
                 if name not in FLOAT_DTYPES:
-                    raise MrlError(
-                        f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}",
-                        where=path,
-                        hint=FLOATS_ONLY,
-                    )
+                    problem = f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}"
+                    raise damaged(problem, path, hint=FLOATS_ONLY)
                 _add(tensors, key, TensorInfo(tuple(header.get_shape()), FLOAT_DTYPES[name], path))
 
     def read(key: str) -> HostArray:
@@ -307,24 +283,16 @@ def _reading(path: Path) -> Any:
             yield file
     except SafetensorError as error:
         size = path.stat().st_size
-        raise MrlError(
-            f"is not a whole safetensors file ({size} bytes; {error})",
-            where=path,
-            hint=DOWNLOAD_AGAIN,
-        ) from error
+        raise damaged(f"is not a whole safetensors file ({size} bytes; {error})", path) from error
     except OSError as error:
         raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
 
 
-def _open_bin(files: list[Path]) -> tuple[dict[str, TensorInfo], Callable[[str], HostArray]]:
+def _open_bin(files: list[Path]) -> Opened:
     _require_torch(files[0])
     import torch
 
-    dtypes = {
-        torch.float32: FLOAT_DTYPES["F32"],
-        torch.float16: FLOAT_DTYPES["F16"],
-        torch.bfloat16: FLOAT_DTYPES["BF16"],
-    }
+    dtypes = {getattr(torch, name): dtype for name, dtype in DTYPES.items()}
     tensors: dict[str, TensorInfo] = {}
     values: dict[str, Any] = {}
     for path in files:
@@ -335,21 +303,16 @@ def _open_bin(files: list[Path]) -> tuple[dict[str, TensorInfo], Callable[[str],
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
         except Exception as error:  # torch raises whatever its unpickler raised.
-            raise MrlError(
-                f"cannot be read as plain weights ({first_line(error)})",
-                where=path,
-                hint="download the checkpoint again, or get the safetensors version",
-            ) from error
+            problem = f"cannot be read as plain weights ({first_line(error)})"
+            hint = f"{DOWNLOAD_AGAIN}, or get the safetensors version"
+            raise damaged(problem, path, hint=hint) from error
         if not isinstance(state, dict):
-            raise MrlError("is not a mapping of tensors", where=path, hint=DOWNLOAD_AGAIN)
+            raise damaged("is not a mapping of tensors", path)
         for key, value in state.items():
             if not isinstance(value, torch.Tensor) or value.dtype not in dtypes:
-                raise MrlError(
-                    f"{key} is {getattr(value, 'dtype', type(value).__name__)}, "
-                    "expected a float tensor",
-                    where=path,
-                    hint=FLOATS_ONLY,
-                )
+                dtype = getattr(value, "dtype", type(value).__name__)
+                problem = f"{key} is {dtype}, expected a float tensor"
+                raise damaged(problem, path, hint=FLOATS_ONLY)
             _add(tensors, str(key), TensorInfo(tuple(value.shape), dtypes[value.dtype], path))
             values[str(key)] = value
 
@@ -371,18 +334,11 @@ def _require_torch(where: object) -> None:
         if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6):
             return
         problem += f", and {torch.__version__} is installed"
-    raise MrlError(
-        problem,
-        where=where,
-        hint="install the extra, `pip install 'mrl_jax[bin]'`, or get the safetensors version",
-    )
+    hint = "install the extra, `pip install 'mrl_jax[bin]'`, or get the safetensors version"
+    raise MrlError(problem, where=where, hint=hint)
 
 
 def _add(tensors: dict[str, TensorInfo], key: str, info: TensorInfo) -> None:
     if key in tensors:
-        raise MrlError(
-            f"holds {key} a second time, after {tensors[key].file.name}",
-            where=info.file,
-            hint=DOWNLOAD_AGAIN,
-        )
+        raise damaged(f"holds {key} a second time, after {tensors[key].file.name}", info.file)
     tensors[key] = info

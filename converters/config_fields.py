@@ -22,18 +22,14 @@ class Fields:
     def integer(self, name: str, default: Any = _ABSENT) -> int:
         """A positive whole number."""
         value = self._get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        if type(value) is not int or value <= 0:
             self._fail(f"{name} is {value!r}, expected a positive whole number")
         return value
 
     def number(self, name: str, default: Any = _ABSENT) -> float:
         """A positive number."""
         value = self._get(name, default)
-        if (
-            not isinstance(value, int | float)
-            or isinstance(value, bool)
-            or not 0 < value < math.inf
-        ):
+        if type(value) not in (int, float) or not 0 < value < math.inf:
             self._fail(f"{name} is {value!r}, expected a positive number")
         return float(value)
 

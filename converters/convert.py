@@ -68,26 +68,20 @@ class Conversion:
     """A checkpoint that was proven to fill a tower; its tensors are not read yet.
 
     Attributes:
-        checkpoint: where the tensors are.
-        description: what it is.
         plan: which tensor goes where.
-        tied: whether a copy of the embeddings was left out of it.
         dtypes: what each leaf is stored in, by path.
     """
 
     checkpoint: Checkpoint
     description: Description
     plan: Plan
-    tied: bool
     dtypes: Mapping[str, np.dtype[Any]]
 
     @property
     def size(self) -> int:
         """Bytes of the tower's weights."""
-        return sum(
-            math.prod(self.plan.shapes[path]) * dtype.itemsize
-            for path, dtype in self.dtypes.items()
-        )
+        shapes = self.plan.shapes
+        return sum(math.prod(shapes[path]) * dtype.itemsize for path, dtype in self.dtypes.items())
 
 
 def prepare(
@@ -109,20 +103,38 @@ def prepare(
         MrlError: they are not.
     """
     where = checkpoint.folder if where is None else where
-    proven, tied = _prove(checkpoint, description, where)
-    dtypes = _leaf_dtypes(checkpoint, proven, None if dtype is None else DTYPES[dtype])
-    return Conversion(checkpoint, description, proven, tied, dtypes)
+    shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
+    family = family_of(description.kind)
+    output, embeddings = family.tied or ("", "")
+    tied = bool(checkpoint.config.get("tie_word_embeddings", False)) and output in shapes
+    if tied:
+        key = embeddings if embeddings in shapes else family.table.prefix + embeddings
+        if key not in shapes or not np.array_equal(checkpoint.read(key), checkpoint.read(output)):
+            raise MrlError(
+                f"{output} differs from {embeddings}, though config.json ties them",
+                where=where,
+                hint="set tie_word_embeddings to false if the output layer is one of its own",
+            )
+        del shapes[output]
+    proven = plan(family.table, shapes, description.leaves, where=where)
+    proven = dataclasses.replace(proven, naming={**proven.naming, "tied_output": tied})
+    published: dict[str, set[np.dtype[Any]]] = defaultdict(set)
+    for item in proven.assignments:
+        published[item.path].add(checkpoint.tensors[item.key].dtype)
+    dtypes = {
+        path: kinds.pop() if len(kinds) == 1 else DTYPES["float32"]
+        for path, kinds in published.items()
+    }
+    if dtype is not None:
+        dtypes = dict.fromkeys(dtypes, DTYPES[dtype])
+    return Conversion(checkpoint, description, proven, dtypes)
 
 
 def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     """Where the weights come from, for a report."""
-    return {
-        "source": source,
-        "revision": checkpoint.revision,
-        "source_digests": {
-            path.name: f"sha256:{file_digest(path)}" for path in checkpoint.weight_files
-        },
-    }
+    files = sorted({info.file for info in checkpoint.tensors.values()})
+    digests = {path.name: f"sha256:{file_digest(path)}" for path in files}
+    return {"source": source, "revision": checkpoint.revision, "source_digests": digests}
 
 
 def write_tower(
@@ -133,7 +145,7 @@ def write_tower(
     Args:
         folder: a staged folder.
         conversion: what `prepare` gave.
-        origin: where the weights come from.
+        origin: of the function of that name.
         files: the published files that are in `folder`.
 
     Returns:
@@ -141,14 +153,8 @@ def write_tower(
     """
     checkpoint, described, proven = conversion.checkpoint, conversion.description, conversion.plan
     weights = _read_weights(checkpoint, proven, conversion.dtypes)
-    info = save_tower(
-        folder,
-        described.kind,
-        described.config,
-        weights,
-        naming={**proven.naming, "tied_output": conversion.tied},
-        vocabulary=described.vocabulary,
-    )
+    options = {"naming": proven.naming, "vocabulary": described.vocabulary}
+    info = save_tower(folder, described.kind, described.config, weights, **options)
     report = {
         "kind": info.kind,
         **origin,
@@ -167,39 +173,6 @@ def write_tower(
     return report
 
 
-def _prove(checkpoint: Checkpoint, description: Description, where: object) -> tuple[Plan, bool]:
-    """The bijection, and whether a tied output layer was left out of it."""
-    shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
-    family = family_of(description.kind)
-    output, embeddings = family.tied or ("", "")
-    tied = bool(checkpoint.config.get("tie_word_embeddings", False)) and output in shapes
-    if tied:
-        key = embeddings if embeddings in shapes else family.table.prefix + embeddings
-        if key not in shapes or not np.array_equal(checkpoint.read(key), checkpoint.read(output)):
-            raise MrlError(
-                f"{output} differs from {embeddings}, though config.json ties them",
-                where=where,
-                hint="set tie_word_embeddings to false if the output layer is one of its own",
-            )
-        del shapes[output]
-    return plan(family.table, shapes, description.leaves, where=where), tied
-
-
-def _leaf_dtypes(
-    checkpoint: Checkpoint, proven: Plan, stored: np.dtype[Any] | None
-) -> dict[str, np.dtype[Any]]:
-    """What each leaf is stored in: `stored`, or the one dtype its tensors have."""
-    published: dict[str, set[np.dtype[Any]]] = defaultdict(set)
-    for item in proven.assignments:
-        published[item.path].add(checkpoint.tensors[item.key].dtype)
-    if stored is not None:
-        return dict.fromkeys(published, stored)
-    return {
-        path: dtypes.pop() if len(dtypes) == 1 else DTYPES["float32"]
-        for path, dtypes in published.items()
-    }
-
-
 def _read_weights(
     checkpoint: Checkpoint, proven: Plan, dtypes: Mapping[str, np.dtype[Any]]
 ) -> dict[str, dict[str, HostArray]]:
@@ -211,7 +184,8 @@ def _read_weights(
         tensor = item.layout.forward(checkpoint.read(item.key))
         with np.errstate(over="ignore"):
             target[...] = tensor
-        if target.dtype == np.float16 and not _same_finite(target, tensor):
+        finite = np.isfinite(tensor) if target.dtype == np.float16 else None
+        if finite is not None and not np.array_equal(np.isfinite(target), finite):
             raise MrlError(
                 f"{item.key} does not fit {target.dtype.name}: some values became infinite",
                 where=checkpoint.folder,
@@ -222,7 +196,3 @@ def _read_weights(
         group, name = path.split(".", 1)
         weights[group][name] = array
     return dict(weights)
-
-
-def _same_finite(stored: HostArray, tensor: HostArray) -> bool:
-    return np.array_equal(np.isfinite(stored), np.isfinite(tensor))

@@ -11,6 +11,7 @@ from mrl_jax.checkpoints.towers import CONVERT_AGAIN, TowerInfo, read_checked_we
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import existing_file
 from mrl_jax.core.files import check_apart, staged_folder
+from mrl_jax.nn import param_tree
 
 from .checkpoints import copy_small_files, read_json
 from .families import family_of
@@ -21,10 +22,7 @@ from .rules import published_names
 def export(
     model: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Write a tower folder back as a Hugging Face checkpoint folder.
-
-    Names are spelled as in the checkpoint that the tower came from; tensors have the
-    tower's dtype.
+    """Write a tower folder back, with the names of its own checkpoint, in the tower's dtype.
 
     Args:
         model: a tower folder.
@@ -39,9 +37,7 @@ def export(
     existing_file(model / "config.json", hint=CONVERT_AGAIN)
     check_apart(model, out)
     weights = read_checked_weights(model, info)
-    leaves = {
-        f"{group}.{path}": a for group, arrays in weights.items() for path, a in arrays.items()
-    }
+    leaves = param_tree.flatten(weights)
     family = family_of(info.kind)
     named = published_names(family.table, {p: a.shape for p, a in leaves.items()}, info.naming)
     tensors: dict[str, Callable[[], HostArray]] = {}

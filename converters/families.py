@@ -21,7 +21,6 @@ class Description:
         kind: one of `mrl_jax.models.towers.TOWERS`.
         config: our config.
         leaves: shapes of the module's leaves by path, group first.
-        vocabulary: a recogniser's characters.
     """
 
     kind: str

@@ -9,12 +9,13 @@ from mrl_jax.models.ctc import CtcVocabulary, abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.nn import param_tree
 
-from .checkpoints import DOWNLOAD_AGAIN, Checkpoint, read_json
+from .checkpoints import Checkpoint, damaged, read_json
 from .config_fields import Fields
 from .families import Description, Family, encoder_leaves
 from .rules import UNUSED, Layout, Rule, RuleTable
 
 _BLOCK = "feature_extractor.conv_layers.{block}."
+_OUR_BLOCK = "feature_encoder.blocks.{block}."
 _LAYER = "encoder.layers.{layer}."
 _POSITION = "encoder.pos_conv_embed.conv."
 
@@ -36,39 +37,20 @@ def _norm(source: str, target: str) -> tuple[Rule, Rule]:
 TABLE = RuleTable(
     prefix="hubert.",
     rules=(
-        Rule(
-            f"{_BLOCK}conv.weight",
-            "encoder.feature_encoder.blocks.{block}.conv.kernel",
-            Layout.CONV,
-        ),
-        Rule(f"{_BLOCK}conv.bias", "encoder.feature_encoder.blocks.{block}.conv.bias"),
-        *_norm(f"{_BLOCK}layer_norm", "feature_encoder.blocks.{block}.norm"),
+        Rule(f"{_BLOCK}conv.weight", f"encoder.{_OUR_BLOCK}conv.kernel", Layout.CONV),
+        Rule(f"{_BLOCK}conv.bias", f"encoder.{_OUR_BLOCK}conv.bias"),
+        *_norm(f"{_BLOCK}layer_norm", f"{_OUR_BLOCK}norm"),
         *_norm("feature_projection.layer_norm", "projection_norm"),
         *_linear("feature_projection.projection", "projection"),
         # torch renamed the two factors of a weight norm; both spellings are in use.
-        Rule(
-            f"{_POSITION}weight_g",
-            "encoder.position_conv.magnitude",
-            Layout.CONV,
-            spelling="weight_g",
-        ),
-        Rule(
-            f"{_POSITION}weight_v",
-            "encoder.position_conv.direction",
-            Layout.CONV,
-            spelling="weight_g",
-        ),
-        Rule(
-            f"{_POSITION}parametrizations.weight.original0",
-            "encoder.position_conv.magnitude",
-            Layout.CONV,
-            spelling="parametrizations",
-        ),
-        Rule(
-            f"{_POSITION}parametrizations.weight.original1",
-            "encoder.position_conv.direction",
-            Layout.CONV,
-            spelling="parametrizations",
+        *(
+            Rule(_POSITION + name, f"encoder.position_conv.{part}", Layout.CONV, spelling=spelling)
+            for spelling, name, part in (
+                ("weight_g", "weight_g", "magnitude"),
+                ("weight_g", "weight_v", "direction"),
+                ("parametrizations", "parametrizations.weight.original0", "magnitude"),
+                ("parametrizations", "parametrizations.weight.original1", "direction"),
+            )
         ),
         Rule(f"{_POSITION}bias", "encoder.position_conv.bias"),
         *_norm("encoder.layer_norm", "encoder_norm"),
@@ -95,8 +77,7 @@ def parse_config(
     where: object,
     preprocessor: tuple[Path, Mapping[str, Any]] | None = None,
 ) -> HubertConfig:
-    """Sizes and variants from a published config.json and, if there is one, its
-    feature extractor's file and fields.
+    """Sizes and variants from config.json and, if there is one, the feature extractor's file.
 
     Raises:
         MrlError: another model type, a missing field, or an option not supported.
@@ -135,15 +116,11 @@ def read_preprocessor(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
 
     transformers 5 saves them within processor_config.json, earlier versions alone.
     """
-    path = folder / "preprocessor_config.json"
-    if path.is_file():
+    if (path := folder / "preprocessor_config.json").is_file():
         return path, read_json(path)
     path = folder / "processor_config.json"
-    if path.is_file():
-        fields = read_json(path).get("feature_extractor")
-        if isinstance(fields, Mapping):
-            return path, fields
-    return None
+    fields = read_json(path).get("feature_extractor") if path.is_file() else None
+    return (path, fields) if isinstance(fields, Mapping) else None
 
 
 def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVocabulary | None:
@@ -155,12 +132,11 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
     path = folder / "vocab.json"
     if not path.is_file():
         return None
-    ids = dict(read_json(path))
-    options = {}
-    if (folder / "tokenizer_config.json").is_file():
-        options = read_json(folder / "tokenizer_config.json")
-    if (folder / "added_tokens.json").is_file():
-        ids.update(read_json(folder / "added_tokens.json"))
+    options, ids = (
+        read_json(folder / name) if (folder / name).is_file() else {}
+        for name in ("tokenizer_config.json", "added_tokens.json")
+    )
+    ids = read_json(path) | ids
     added = options.get("added_tokens_decoder")
     for number, token in added.items() if isinstance(added, Mapping) else ():
         ids.setdefault(_token(token) or "", int(number) if number.isdigit() else number)
@@ -214,19 +190,14 @@ def describe(checkpoint: Checkpoint) -> Description:
         return Description("hubert", config, encoder_leaves("hubert", config))
     output = checkpoint.tensors[CTC_KEY]
     if len(output.shape) != 2:
-        raise MrlError(
-            f"{CTC_KEY} is {output.shape}, expected (tokens, {config.width})",
-            where=output.file,
-            hint=DOWNLOAD_AGAIN,
+        raise damaged(
+            f"{CTC_KEY} is {output.shape}, expected (tokens, {config.width})", output.file
         )
     vocab_size = output.shape[0]
     leaves = param_tree.flat_weights(abstract_hubert_ctc(config, vocab_size))
-    return Description(
-        "hubert_ctc",
-        config,
-        {path: leaf.shape for path, leaf in leaves.items()},
-        read_vocabulary(checkpoint.folder, checkpoint.config, vocab_size),
-    )
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    vocabulary = read_vocabulary(checkpoint.folder, checkpoint.config, vocab_size)
+    return Description("hubert_ctc", config, shapes, vocabulary)
 
 
 FAMILY = Family(

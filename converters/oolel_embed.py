@@ -58,21 +58,23 @@ def convert_oolel_embed(
         MrlError: a part is missing, ambiguous, unsupported or left over; or `out` cannot
             be written. Nothing is left under `out` then.
     """
-    published = _read(find_checkpoint(source, revision=revision), out, dtype)
-    checkpoint, parts, towers = published.checkpoint, published.parts, published.towers
+    checkpoint, parts, towers = _read(find_checkpoint(source, revision=revision), out, dtype)
     head = {
         f"head.{path}": np.ascontiguousarray(
             HEAD[path].forward(checkpoint.read(key)).astype(np.float32)
         )
         for path, key in parts.head.items()
     }
-    arrays = head.values()
-    size = sum(tower.size for tower in towers.values()) + sum(array.nbytes for array in arrays)
+    size = sum(tower.size for tower in towers.values()) + sum(a.nbytes for a in head.values())
     width = towers["text"].description.config.width
     with staged_folder(out, marker=MODEL_FILE, overwrite=overwrite, needs_bytes=size) as staging:
-        _copy_files(checkpoint.folder, staging, published.configs)
+        _copy_files(checkpoint.folder, staging, towers)
         source_of = origin(checkpoint, source)
-        reports = {name: _write(staging / name, tower, source_of) for name, tower in towers.items()}
+        reports = {}
+        for name, tower in towers.items():
+            place = staging / name
+            names = (p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file())
+            reports[name] = write_tower(place, tower, origin=source_of, files=sorted(names))
         # Tower paths are relative to the model's folder, so they outlive its renaming.
         fields: dict[str, Any] = {name: tower_reference(staging / name, staging) for name in towers}
         fields |= {
@@ -102,34 +104,15 @@ def convert_oolel_embed(
     return report
 
 
-@dataclasses.dataclass(frozen=True)
-class _Published:
-    """A published model whose parts were found; no tensor is read yet.
-
-    Attributes:
-        checkpoint: all of it.
-        configs: each tower's own config.json.
-        parts: which tensors are whose.
-        towers: the towers, proven to be whole.
-    """
-
-    checkpoint: Checkpoint
-    configs: Mapping[str, Mapping[str, Any]]
-    parts: Parts
-    towers: Mapping[str, Conversion]
-
-
-def _read(folder: Path, out: Path, dtype: str | None) -> _Published:
+def _read(
+    folder: Path, out: Path, dtype: str | None
+) -> tuple[Checkpoint, Parts, dict[str, Conversion]]:
+    """A published model, its parts, and its towers, proven to be whole; no tensor is read yet."""
     raw = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    raws = {tower.name: tower_config(folder, raw, tower) for tower in (SPEECH, TEXT)}
-    speech_raw, speech_where = raws["speech"]
-    text_raw, text_where = raws["text"]
-    preprocessor = hubert.read_preprocessor(folder / SPEECH.folder)
-    speech = hubert.parse_config(
-        speech_raw,
-        where=speech_where,
-        preprocessor=preprocessor or hubert.read_preprocessor(folder),
-    )
+    speech_raw, speech_where = tower_config(folder, raw, SPEECH)
+    text_raw, text_where = tower_config(folder, raw, TEXT)
+    audio = hubert.read_preprocessor(folder / SPEECH.folder) or hubert.read_preprocessor(folder)
+    speech = hubert.parse_config(speech_raw, where=speech_where, preprocessor=audio)
     text = qwen3.parse_config(text_raw, where=text_where)
 
     checkpoint = open_checkpoint(folder, config=raw)
@@ -138,21 +121,14 @@ def _read(folder: Path, out: Path, dtype: str | None) -> _Published:
     # Characters of a recogniser are read from its own folder only: a vocab.json beside
     # both towers is the text tokenizer's.
     view = _view(checkpoint, parts, SPEECH, speech_raw, folder / SPEECH.folder)
-    described = dataclasses.replace(hubert.describe(view), config=speech)
-    speech_tower = prepare(view, described, dtype=dtype, where=_where(folder, parts, SPEECH))
+    described = {"speech": (view, dataclasses.replace(hubert.describe(view), config=speech))}
     view = _view(checkpoint, parts, TEXT, text_raw, folder)
-    described = qwen3.describe(view)
-    text_tower = prepare(view, described, dtype=dtype, where=_where(folder, parts, TEXT))
-    return _Published(
-        checkpoint,
-        {"speech": speech_raw, "text": text_raw},
-        parts,
-        {"speech": speech_tower, "text": text_tower},
-    )
-
-
-def _where(folder: Path, parts: Parts, tower: Tower) -> str:
-    return f"{folder} ({tower.name} tower, {parts.prefixes[tower.name]}*)"
+    described["text"] = (view, qwen3.describe(view))
+    towers = {}
+    for name, (view, description) in described.items():
+        where = f"{folder} ({name} tower, {parts.prefixes[name]}*)"
+        towers[name] = prepare(view, description, dtype=dtype, where=where)
+    return checkpoint, parts, towers
 
 
 def _view(
@@ -168,12 +144,12 @@ def _view(
     return Checkpoint(folder, config, tensors, read, checkpoint.revision)
 
 
-def _copy_files(folder: Path, staging: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+def _copy_files(folder: Path, staging: Path, towers: Mapping[str, Conversion]) -> None:
     """Make each tower's folder with its published files: config, tokenizer, feature extractor.
 
     A tower's own folder goes before the files beside both.
     """
-    for name in configs:
+    for name in towers:
         (staging / name).mkdir()
     copy_small_files(folder, staging / "text")
     for name in AUDIO_FILES:
@@ -182,11 +158,6 @@ def _copy_files(folder: Path, staging: Path, configs: Mapping[str, Mapping[str, 
     for tower in (SPEECH, TEXT):
         if (folder / tower.folder).is_dir():
             copy_small_files(folder / tower.folder, staging / tower.name)
-    for name, raw in configs.items():
-        text = json.dumps(raw, indent=2) + "\n"
+    for name, tower in towers.items():
+        text = json.dumps(tower.checkpoint.config, indent=2) + "\n"
         (staging / name / "config.json").write_text(text, encoding="utf-8")
-
-
-def _write(folder: Path, tower: Conversion, source_of: Mapping[str, Any]) -> dict[str, Any]:
-    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return write_tower(folder, tower, origin=source_of, files=files)

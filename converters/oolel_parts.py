@@ -6,6 +6,8 @@ sizes. A part that is missing, there twice, or left over is fatal.
 """
 
 import dataclasses
+import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from mrl_jax.nn import param_tree
 
 from . import hubert, qwen3
 from .checkpoints import TensorInfo, read_json
-from .rules import Layout, RuleTable, Shape
+from .rules import Layout, RuleTable, Shape, first_of
 
 WHOLE_MODEL = "pass the folder of the whole speech model: both towers, the head, config.json"
 
@@ -31,7 +33,6 @@ class Tower:
 
     Attributes:
         name: what we call it.
-        table: its rules.
         prefixes: what may stand before its tensors' names; its table's own prefix may
             follow.
         configs: the fields of config.json that may hold its own.
@@ -85,11 +86,11 @@ class Parts:
 def find_parts(
     tensors: Mapping[str, TensorInfo], speech: HubertConfig, text: Qwen3Config, *, where: object
 ) -> Parts:
-    """Give every tensor to a tower or to the head.
+    """Give every tensor to a tower or to the head, whose shapes follow from the towers' sizes.
 
     Args:
         tensors: what there is, by published name.
-        speech, text: the towers' sizes, which tell the shapes of the head.
+        speech, text: the towers' sizes.
         where: what to call the checkpoint in an error.
 
     Raises:
@@ -100,11 +101,12 @@ def find_parts(
     prefixes: dict[str, str] = {}
     keys: dict[str, Sequence[str]] = {}
     for tower in (SPEECH, TEXT):
-        matches = {prefix: _tower_keys(tower.table, prefix, rest) for prefix in tower.prefixes}
-        matches = {prefix: names for prefix, names in matches.items() if names}
-        for prefix, names in matches.items():
-            for name in names:
-                rest.pop(prefix + name)
+        matches: dict[str, list[str]] = defaultdict(list)
+        for prefix, key in itertools.product(tower.prefixes, tuple(rest)):
+            name = key.removeprefix(prefix)
+            if key.startswith(prefix) and tower.table.match(name):
+                matches[prefix].append(name)
+                rest.pop(key)
         if len(matches) == 1:
             ((prefixes[tower.name], keys[tower.name]),) = matches.items()
         elif matches:
@@ -117,7 +119,8 @@ def find_parts(
     head = _find_head(rest, speech, text, problems)
     left = {key: shape for key, shape in rest.items() if key not in head.values()}
     if left:
-        problems.append(f"left over: {_listed(left)}")
+        items = [f"{key} {shape}" for key, shape in left.items()]
+        problems.append(f"left over: {first_of(items, 'more')}")
     if problems:
         raise MrlError(
             f"{len(problems)} problem{'s' if len(problems) > 1 else ''} with the parts of the "
@@ -145,9 +148,9 @@ def _find_head(
         if len(fits) == 1:
             head[path] = fits[0]
         elif fits:
+            names = " or ".join(fits)
             problems.append(
-                f"the head's {path} may be {' or '.join(fits)}, expected one tensor of "
-                f"{shapes[path]}"
+                f"the head's {path} may be {names}, expected one tensor of {shapes[path]}"
             )
         else:
             problems.append(f"no {path} of the head: expected a *.weight of {shapes[path]}")
@@ -163,20 +166,14 @@ def _find_head(
 def tower_config(
     folder: Path, raw: Mapping[str, Any], tower: Tower
 ) -> tuple[Mapping[str, Any], object]:
-    """A tower's own config, and what to call it in an error.
-
-    Args:
-        folder: the published model.
-        raw: its config.json.
-        tower: which one.
+    """A tower's own config, and what to call it in an error; `raw` is the model's config.json.
 
     Raises:
         MrlError: there is none, or there are two that differ.
     """
     configs: list[tuple[Mapping[str, Any], object]] = []
     for name in tower.configs:
-        value = raw.get(name)
-        if value is None:
+        if (value := raw.get(name)) is None:
             continue
         if not isinstance(value, Mapping):
             raise MrlError(
@@ -185,8 +182,7 @@ def tower_config(
                 hint=f"put that tower's config.json into a folder {tower.folder}",
             )
         configs.append((value, f"{folder / 'config.json'}: {name}"))
-    path = folder / tower.folder / "config.json"
-    if path.is_file():
+    if (path := folder / tower.folder / "config.json").is_file():
         configs.append((read_json(path), path))
     if not configs:
         raise MrlError(
@@ -203,15 +199,3 @@ def tower_config(
                 hint="remove the one that does not belong to the weights",
             )
     return configs[0]
-
-
-def _tower_keys(table: RuleTable, prefix: str, keys: Mapping[str, Shape]) -> list[str]:
-    """The names behind `prefix` that a table knows."""
-    names = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
-    return [name for name in names if table.match(name)]
-
-
-def _listed(shapes: Mapping[str, Shape], *, at_most: int = 6) -> str:
-    items = [f"{key} {shape}" for key, shape in shapes.items()]
-    rest = len(items) - at_most
-    return ", ".join(items[:at_most]) + (f", and {rest} more" if rest > 0 else "")

@@ -43,7 +43,10 @@ def save_shards(
             filled = 0
         shards[-1].append(key)
         filled += size
-    names = _shard_names(len(shards))
+    count = len(shards)
+    names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+    if count == 1:
+        names = ["model.safetensors"]
     for name, keys in zip(names, shards, strict=True):
         part = {key: tensors[key]() for key in keys}
         try:
@@ -51,21 +54,11 @@ def save_shards(
         except SafetensorError as error:
             raise as_os_error(error) from error
         (folder / name).chmod(0o666 & ~_umask())  # safetensors leaves it to the owner alone.
-    if len(shards) > 1:
-        index = {
-            "metadata": {"total_size": sum(sizes.values())},
-            "weight_map": {
-                key: name for name, keys in zip(names, shards, strict=True) for key in keys
-            },
-        }
+    if count > 1:
+        weight_map = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
     return names
-
-
-def _shard_names(count: int) -> list[str]:
-    if count == 1:
-        return ["model.safetensors"]
-    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
 
 
 def _umask() -> int:

@@ -27,16 +27,10 @@ TABLE = RuleTable(
     rules=(
         Rule("embed_tokens.weight", "encoder.embed_tokens.embedding"),
         _norm("input_layernorm", "attention_norm"),
-        _linear("self_attn.q_proj", "attention.q_proj"),
-        _linear("self_attn.k_proj", "attention.k_proj"),
-        _linear("self_attn.v_proj", "attention.v_proj"),
-        _linear("self_attn.o_proj", "attention.o_proj"),
-        _norm("self_attn.q_norm", "attention.q_norm"),
-        _norm("self_attn.k_norm", "attention.k_norm"),
+        *(_linear(f"self_attn.{x}_proj", f"attention.{x}_proj") for x in "qkvo"),
+        *(_norm(f"self_attn.{x}_norm", f"attention.{x}_norm") for x in "qk"),
         _norm("post_attention_layernorm", "mlp_norm"),
-        _linear("mlp.gate_proj", "mlp.gate_proj"),
-        _linear("mlp.up_proj", "mlp.up_proj"),
-        _linear("mlp.down_proj", "mlp.down_proj"),
+        *(_linear(f"mlp.{x}_proj", f"mlp.{x}_proj") for x in ("gate", "up", "down")),
         Rule("norm.weight", "encoder.final_norm.scale"),
         # An encoder has no use for the output layer of an untied language model.
         Rule("lm_head.weight", f"{UNUSED}.lm_head", prefixed=False),
@@ -62,9 +56,9 @@ def parse_config(raw: Mapping[str, Any], *, where: object) -> Qwen3Config:
     for layer_type in layer_types:
         if layer_type != "full_attention":
             fields.unsupported("layer_types", layer_type, "attention other than full_attention")
-    rope = _rope(fields)
     return fields.build(
         Qwen3Config,
+        rope_theta=_rope(fields),
         vocab_size=fields.integer("vocab_size"),
         width=fields.integer("hidden_size"),
         num_layers=fields.integer("num_hidden_layers"),
@@ -72,7 +66,6 @@ def parse_config(raw: Mapping[str, Any], *, where: object) -> Qwen3Config:
         num_kv_heads=fields.integer("num_key_value_heads"),
         head_width=fields.integer("head_dim"),
         mlp_width=fields.integer("intermediate_size"),
-        rope_theta=rope,
         norm_epsilon=fields.number("rms_norm_eps"),
     )
 
@@ -92,15 +85,13 @@ def _rope(fields: Fields) -> float:
         if options.get("partial_rotary_factor") not in (None, 1.0):
             fields.unsupported(name, "partial_rotary_factor", "partly rotated heads")
     if raw.get("partial_rotary_factor") not in (None, 1.0):
-        fields.unsupported(
-            "partial_rotary_factor", raw["partial_rotary_factor"], "partial rotation"
-        )
+        factor = raw["partial_rotary_factor"]
+        fields.unsupported("partial_rotary_factor", factor, "partial rotation")
     nested = (raw.get("rope_parameters") or {}).get("rope_theta")
     if nested is not None and raw.get("rope_theta") is not None and nested != raw["rope_theta"]:
         fields.unsupported("rope_theta", raw["rope_theta"], f"a second value, {nested}")
-    if nested is not None:
-        return Fields({"rope_theta": nested}, fields.where).number("rope_theta")
-    return fields.number("rope_theta")
+    source = fields if nested is None else Fields({"rope_theta": nested}, fields.where)
+    return source.number("rope_theta")
 
 
 def describe(checkpoint: Checkpoint) -> Description:

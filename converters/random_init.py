@@ -77,8 +77,6 @@ def _draw(rng: np.random.Generator, shape: tuple[int, ...], path: str) -> HostAr
         return 1 + 0.1 * noise
     if leaf == "magnitude":
         return np.abs(1 + 0.1 * noise)
-    if leaf == "bias":
-        return 0.02 * noise
-    if leaf == "embedding":
+    if leaf in ("bias", "embedding"):
         return 0.02 * noise
     return noise / np.sqrt(np.prod(shape[1:], dtype=np.float32))

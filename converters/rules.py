@@ -41,14 +41,10 @@ class Layout(enum.Enum):
         """The shape after `forward`, or None if the number of axes is wrong."""
         if self.value is None:
             return shape
-        if len(shape) != len(self.value):
-            return None
-        return tuple(shape[axis] for axis in self.value)
+        return tuple(shape[i] for i in self.value) if len(shape) == len(self.value) else None
 
     def inverse_shape(self, shape: Shape) -> Shape:
-        if self.value is None:
-            return shape
-        return tuple(shape[axis] for axis in np.argsort(self.value))
+        return shape if self.value is None else tuple(shape[i] for i in np.argsort(self.value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +69,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class RuleTable:
-    """All rules of one family of checkpoints.
-
-    Attributes:
-        rules: the lines.
-        prefix: what stands before names in checkpoints of a larger model.
-    """
+    """All rules of one family of checkpoints; `prefix` is that of names in a larger model's."""
 
     rules: tuple[Rule, ...]
     prefix: str
@@ -87,8 +78,7 @@ class RuleTable:
         """Every rule that fits a published key, the key's prefix and its numbers."""
         fits = []
         for rule in self.rules:
-            match = _pattern(rule, self.prefix).fullmatch(key)
-            if match:
+            if match := _pattern(rule, self.prefix).fullmatch(key):
                 groups = match.groupdict()
                 prefix = groups.pop("prefix", None) or ""
                 fits.append((rule, prefix, {name: int(value) for name, value in groups.items()}))
@@ -129,11 +119,7 @@ def _pattern(rule: Rule, prefix: str) -> re.Pattern[str]:
 
 
 def plan(
-    table: RuleTable,
-    tensors: Mapping[str, Shape],
-    leaves: Mapping[str, Shape],
-    *,
-    where: object,
+    table: RuleTable, tensors: Mapping[str, Shape], leaves: Mapping[str, Shape], *, where: object
 ) -> Plan:
     """Pair every tensor of a checkpoint with exactly one place in the module.
 
@@ -193,9 +179,7 @@ def plan(
             + (f"start with {minority!r}" if minority else f"lack {table.prefix!r}")
         )
     named = published_names(table, leaves, naming)
-    problems["missing"].extend(
-        assignment.key for assignment in named if (assignment.path, assignment.layer) not in owners
-    )
+    problems["missing"] += [item.key for item in named if (item.path, item.layer) not in owners]
     lines = [f"{kind}: {_summarise(names)}" for kind, names in sorted(problems.items()) if names]
     if lines:
         total = sum(map(len, problems.values()))
@@ -215,31 +199,21 @@ def published_names(
     Raises:
         ValueError: some leaf has no rule: the table does not belong to this module.
     """
-    by_path: dict[str, list[Assignment]] = defaultdict(list)
-    spellings = set(naming["spellings"])
+    named = []
     for path, shape in shapes.items():
-        rule, numbers = _rule_for(table, path, spellings)
+        rule, numbers = _rule_for(table, path, naming["spellings"])
         prefix = naming["prefix"] if rule.prefixed else ""
-        if "{layer}" in rule.source:
-            by_path[path] = [
-                Assignment(
-                    prefix + rule.source.format(layer=layer, **numbers), path, layer, rule.layout
-                )
-                for layer in range(shape[0])
-            ]
-        else:
-            by_path[path] = [
-                Assignment(prefix + rule.source.format(**numbers), path, None, rule.layout)
-            ]
-    return [assignment for assignments in by_path.values() for assignment in assignments]
+        for layer in range(shape[0]) if "{layer}" in rule.source else (None,):
+            key = prefix + rule.source.format(layer=layer, **numbers)
+            named.append(Assignment(key, path, layer, rule.layout))
+    return named
 
 
-def _rule_for(table: RuleTable, path: str, spellings: set[str]) -> tuple[Rule, dict[str, int]]:
+def _rule_for(table: RuleTable, path: str, spellings: Sequence[str]) -> tuple[Rule, dict[str, int]]:
     fits = []
     for rule in table.rules:
         pattern = re.escape(rule.target).replace(re.escape("{block}"), r"(?P<block>\d+)")
-        match = re.fullmatch(pattern, path)
-        if match:
+        if match := re.fullmatch(pattern, path):
             fits.append((rule, {name: int(value) for name, value in match.groupdict().items()}))
     spelled = [fit for fit in fits if fit[0].spelling in spellings] or fits
     if not spelled:
@@ -247,7 +221,7 @@ def _rule_for(table: RuleTable, path: str, spellings: set[str]) -> tuple[Rule, d
     return spelled[0]
 
 
-def _summarise(names: Sequence[str], *, at_most: int = 6) -> str:
+def _summarise(names: Sequence[str]) -> str:
     """Names on one line; those that differ only in their numbers are counted together."""
     families: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -256,5 +230,10 @@ def _summarise(names: Sequence[str], *, at_most: int = 6) -> str:
         members[0] if len(members) == 1 else f"{members[0]} and {len(members) - 1} like it"
         for members in families.values()
     ]
-    rest = len(lines) - at_most
-    return ", ".join(lines[:at_most]) + (f", and {rest} other kinds" if rest > 0 else "")
+    return first_of(lines, "other kinds")
+
+
+def first_of(items: Sequence[str], rest: str, *, at_most: int = 6) -> str:
+    """The first items on one line, and how many more of a `rest` there are."""
+    more = len(items) - at_most
+    return ", ".join(items[:at_most]) + (f", and {more} {rest}" if more > 0 else "")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +14,7 @@ from flax import nnx
 from mrl_jax.checkpoints.towers import TowerInfo, load_tower, read_checked_weights, read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.extras import require
 from mrl_jax.core.files import write_json
 from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.speech_tower import SpeechTowerConfig
@@ -37,7 +38,7 @@ class Certificate:
         errors: ‖ours − theirs‖ / ‖theirs‖ by state, in order.
         tolerance: the largest error that passes.
         inputs: what was run.
-        digest: digest of the tower's weights.
+        digest: of the tower's weights.
         versions: of the libraries on both sides.
     """
 
@@ -77,7 +78,7 @@ def verify(
         MrlError: tower or checkpoint cannot be read, or they are of different kinds;
             PyTorch or transformers is not installed; audio that cannot be embedded.
     """
-    _require_torch()
+    require("torch", "transformers", by="a comparison with the original model", extra="verify")
     info = read_info(tower)
     checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
     _check_same_model(tower, info, checkpoint)
@@ -90,9 +91,7 @@ def verify(
             ours = _our_text(tower, tokens, mask)
         else:
             clips = _read_audio(audio, info.config) or _noise(info.config)
-            inputs = (
-                ", ".join(str(path) for path in audio) if audio else f"{len(clips)} clips of noise"
-            )
+            inputs = ", ".join(map(str, audio)) if audio else f"{len(clips)} clips of noise"
             theirs = _torch_speech(checkpoint, info, clips)
             ours = _our_speech(tower, info, clips)
     certificate = Certificate(
@@ -110,18 +109,6 @@ def relative_error(ours: HostArray, theirs: HostArray) -> float:
     """‖ours − theirs‖ / ‖theirs‖, in float64."""
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
-
-
-def _require_torch() -> None:
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise MrlError(
-            f"verifying runs the original model, and {error.name} is not installed",
-            hint="install the extra: `pip install 'mrl_jax[verify]'`",
-        ) from error
-    del torch, transformers
 
 
 def _check_same_model(tower: Path, info: TowerInfo, checkpoint: Checkpoint) -> None:
@@ -143,9 +130,8 @@ def _check_same_model(tower: Path, info: TowerInfo, checkpoint: Checkpoint) -> N
 
 
 def _refuse(tower: Path, problem: str) -> NoReturn:
-    raise MrlError(
-        problem, where=tower, hint="pass the checkpoint that the tower was converted from"
-    )
+    hint = "pass the checkpoint that the tower was converted from"
+    raise MrlError(problem, where=tower, hint=hint)
 
 
 def _random_tokens(vocab_size: int) -> tuple[HostArray, HostArray]:
@@ -228,13 +214,12 @@ def _torch_text(
     import torch
 
     model = _torch_model(checkpoint, info)
-    states, result = _hooked(
-        [model.embed_tokens, *model.layers],
-        lambda: model(
-            input_ids=torch.from_numpy(tokens).long(), attention_mask=torch.from_numpy(mask).long()
-        ),
+    ids, valid = torch.from_numpy(tokens).long(), torch.from_numpy(mask).long()
+    modules = [model.embed_tokens, *model.layers]
+    (embedded, *states), result = _hooked(
+        modules, lambda: model(input_ids=ids, attention_mask=valid)
     )
-    return _ladder(states, result.last_hidden_state.numpy(), mask)
+    return _ladder(embedded, states, {"output": result.last_hidden_state}, mask)
 
 
 def _our_text(tower: Path, tokens: HostArray, mask: HostArray) -> Ladder:
@@ -246,14 +231,14 @@ def _our_text(tower: Path, tokens: HostArray, mask: HostArray) -> Ladder:
         return encoder.embed_tokens(jnp.asarray(tokens)), encoder(tokens, mask, keep_states=True)
 
     embedded, output = run(state)
-    return _ladder([embedded, *output.layer_states], output.last_hidden, mask)
+    return _ladder(embedded, output.layer_states, {"output": output.last_hidden}, mask)
 
 
-def _ladder(states: Sequence[Any], last: Any, mask: HostArray) -> Ladder:
-    named = {"input": states[0]}
-    named |= {f"layer {number}": state for number, state in enumerate(states[1:], start=1)}
-    named["output"] = last
-    return {name: np.asarray(state)[mask] for name, state in named.items()}
+def _ladder(first: Any, layers: Iterable[Any], last: Mapping[str, Any], mask: Any) -> Ladder:
+    """The valid places of all states, named in order."""
+    named = {"input": first}
+    named |= {f"layer {number}": state for number, state in enumerate(layers, start=1)}
+    return {name: np.asarray(state)[mask] for name, state in (named | dict(last)).items()}
 
 
 def _torch_speech(checkpoint: Checkpoint, info: TowerInfo, clips: Sequence[HostArray]) -> Ladder:
@@ -262,27 +247,22 @@ def _torch_speech(checkpoint: Checkpoint, info: TowerInfo, clips: Sequence[HostA
 
     model = _torch_model(checkpoint, info)
     layers = model.base_model.encoder.layers
+    inputs: list[HostArray] = []
+
+    def keep_input(_module: Any, args: Any, kwargs: Any) -> None:
+        first = args[0] if args else kwargs["hidden_states"]
+        inputs.append(first.numpy().copy())
+
+    layers[0].register_forward_pre_hook(keep_input, with_kwargs=True)
     ladders = []
     for clip in clips:
-        samples, _ = pad_clips([clip], info.config)
-        inputs: list[HostArray] = []
-
-        def keep_input(_module: Any, args: Any, kwargs: Any, inputs: Any = inputs) -> None:
-            first = args[0] if args else kwargs["hidden_states"]
-            inputs.append(first.numpy().copy())
-
-        handle = layers[0].register_forward_pre_hook(keep_input, with_kwargs=True)
+        samples = torch.from_numpy(pad_clips([clip], info.config)[0])
         states, result = _hooked(
-            list(layers),
-            lambda samples=samples: model(torch.from_numpy(samples), output_hidden_states=True),
+            layers, lambda samples=samples: model(samples, output_hidden_states=True)
         )
-        handle.remove()
-        ladder = {"input": inputs[0]}
-        ladder |= {f"layer {number}": state for number, state in enumerate(states, start=1)}
         name, last = ("logits", "logits") if "logits" in result else ("output", "last_hidden_state")
-        ladder[name] = result[last].numpy()
-        ladders.append(ladder)
-    return {name: np.concatenate([ladder[name][0] for ladder in ladders]) for name in ladders[0]}
+        ladders.append(_ladder(inputs[-1], states, {name: result[last]}, 0))
+    return {name: np.concatenate([ladder[name] for ladder in ladders]) for name in ladders[0]}
 
 
 def _our_speech(tower: Path, info: TowerInfo, clips: Sequence[HostArray]) -> Ladder:
@@ -292,19 +272,14 @@ def _our_speech(tower: Path, info: TowerInfo, clips: Sequence[HostArray]) -> Lad
     graphdef, state = nnx.split(load_tower(tower, recogniser=recogniser, dtype=jnp.float32))
 
     @jax.jit
-    def run(state: Any) -> Any:
+    def run(state: Any) -> tuple[Any, dict[str, jax.Array]]:
         model = nnx.merge(graphdef, state)
-        if not recogniser:
-            return model(samples, lengths), None
-        output = model.encoder(samples, lengths)
-        return output, model.lm_head(output.last_hidden)
+        output = (model.encoder if recogniser else model)(samples, lengths)
+        last = output.last_hidden
+        return output, {"logits": model.lm_head(last)} if recogniser else {"output": last}
 
-    output, logits = run(state)
-    mask = np.asarray(output.frame_mask)
-    named = {"input": output.layer_input}
-    named |= {f"layer {i}": layer for i, layer in enumerate(output.layer_states, start=1)}
-    named |= {"logits": logits} if recogniser else {"output": output.last_hidden}
-    return {name: np.asarray(state)[mask] for name, state in named.items()}
+    output, last = run(state)
+    return _ladder(output.layer_input, output.layer_states, last, np.asarray(output.frame_mask))
 
 
 def _versions() -> dict[str, str]:
@@ -314,12 +289,8 @@ def _versions() -> dict[str, str]:
     import mrl_jax
 
     gc.collect()
-    return {
-        "mrl_jax": mrl_jax.__version__,
-        "jax": jax.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    modules = (mrl_jax, jax, torch, transformers)
+    return {module.__name__: module.__version__ for module in modules}
 
 
 def _write(path: Path, certificate: Certificate) -> None:

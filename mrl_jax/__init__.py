@@ -3,8 +3,9 @@
 Names are imported when they are first used, so that `import mrl_jax` costs nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mrl_jax.core.lazy import homes_of, lazy_getattr
 
 if TYPE_CHECKING:
     from mrl_jax.checkpoints.towers import load_hubert, load_hubert_ctc, load_qwen3
@@ -21,27 +22,23 @@ if TYPE_CHECKING:
     from mrl_jax.nn.param_tree import Frozen
 
 __version__ = "0.1.0"
-_HOMES = {
-    "CtcVocabulary": "mrl_jax.models.ctc",
-    "DualEncoder": "mrl_jax.models.dual_encoder",
-    "DualEncoderConfig": "mrl_jax.models.dual_encoder",
-    "Embedder": "mrl_jax.inference.embedder",
-    "Frozen": "mrl_jax.nn.param_tree",
-    "HubertConfig": "mrl_jax.models.hubert",
-    "HubertCtc": "mrl_jax.models.ctc",
-    "HubertEncoder": "mrl_jax.models.hubert",
-    "LateFusion": "mrl_jax.models.late_fusion",
-    "LateFusionConfig": "mrl_jax.models.late_fusion",
-    "MrlError": "mrl_jax.core.errors",
-    "Qwen3Config": "mrl_jax.models.qwen3",
-    "Qwen3Encoder": "mrl_jax.models.qwen3",
-    "load_clip": "mrl_jax.data.audio.decode",
-    "load_hubert": "mrl_jax.checkpoints.towers",
-    "load_hubert_ctc": "mrl_jax.checkpoints.towers",
-    "load_qwen3": "mrl_jax.checkpoints.towers",
-    "pad_clips": "mrl_jax.models.inputs",
-    "to_linen": "mrl_jax.models.linen",
-}
+_HOMES = homes_of(
+    __name__,
+    {
+        "checkpoints.towers": "load_hubert load_hubert_ctc load_qwen3",
+        "core.errors": "MrlError",
+        "data.audio.decode": "load_clip",
+        "inference.embedder": "Embedder",
+        "models.ctc": "CtcVocabulary HubertCtc",
+        "models.dual_encoder": "DualEncoder DualEncoderConfig",
+        "models.hubert": "HubertConfig HubertEncoder",
+        "models.inputs": "pad_clips",
+        "models.late_fusion": "LateFusion LateFusionConfig",
+        "models.linen": "to_linen",
+        "models.qwen3": "Qwen3Config Qwen3Encoder",
+        "nn.param_tree": "Frozen",
+    },
+)
 __all__ = [
     "CtcVocabulary",
     "DualEncoder",
@@ -63,12 +60,7 @@ __all__ = [
     "pad_clips",
     "to_linen",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mrl_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_getattr(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

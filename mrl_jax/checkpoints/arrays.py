@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import as_os_error
+from mrl_jax.core.errors import MrlError, as_os_error
 from mrl_jax.nn import param_tree
 
 if TYPE_CHECKING:
@@ -61,14 +61,19 @@ def _await_stillness(folder: Path, *, seconds: float = 0.3, at_most: float = 30.
         time.sleep(0.02)
 
 
-def read_arrays(folder: Path, restore_args: Mapping[str, Any]) -> dict[str, Any]:
+def read_arrays(
+    folder: Path, restore_args: Mapping[str, Any], *, what: str = "the array", hint: str = ""
+) -> dict[str, Any]:
     """Read the arrays that `restore_args` names, by dotted path.
 
     Raises:
-        OSError: the read failed, or the checkpoint lacks one of them.
+        MrlError: `what` is missing, or cannot be read: the read failed, or an array is not there.
     """
     import orbax.checkpoint as ocp
 
+    if not folder.is_dir():
+        verb = "are" if what.endswith("s") else "is"
+        raise MrlError(f"{what} {verb} missing", where=folder, hint=hint)
     tree = param_tree.nest(restore_args)
 
     def restore() -> Any:
@@ -77,37 +82,36 @@ def read_arrays(folder: Path, restore_args: Mapping[str, Any]) -> dict[str, Any]
             args = ocp.args.PyTreeRestore(item=item, restore_args=tree)
             return checkpointer.restore(folder.absolute(), args=args)
 
-    return param_tree.flatten(_quietly(restore))
+    try:
+        return param_tree.flatten(_quietly(restore))
+    except OSError as error:
+        problem = f"{what} cannot be read ({error.strerror or error})"
+        raise MrlError(problem, where=folder, hint=hint) from error
 
 
 def _checkpointer() -> "ocp.Checkpointer":
     """One that waits for no other process: each reads alone, and only one writes."""
     import orbax.checkpoint as ocp
+    from orbax.checkpoint import type_handlers
 
     mine = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"process {mine}"
     )
     options = alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
-    return ocp.Checkpointer(_handler(options), multiprocessing_options=options)
-
-
-def _handler(options: "ocp.options.MultiprocessingOptions") -> "ocp.PyTreeCheckpointHandler":
     # Orbax copies host arrays before it writes and compresses blocks side by side,
     # which together take 3x the weights' memory; trained weights hardly compress.
-    import orbax.checkpoint as ocp
-    from orbax.checkpoint import type_handlers
-
     registry = type_handlers.create_type_handler_registry(
         (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
         (jax.Array, type_handlers.ArrayHandler()),
     )
-    return ocp.PyTreeCheckpointHandler(
+    handler = ocp.PyTreeCheckpointHandler(
         save_concurrent_gb=1,
         use_compression=False,
         type_handler_registry=registry,
         multiprocessing_options=options,
     )
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _quietly(action: Callable[[], Result]) -> Result:

@@ -39,12 +39,7 @@ TRAIN_AGAIN = "train the model again, or convert it again with `python -m conver
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TowerReference:
-    """A tower by place, and by what its weights are.
-
-    Attributes:
-        path: of its folder, relative to the model's.
-        digest: `checkpoints.towers.weights_digest` of its weights.
-    """
+    """A tower by its folder, relative to the model's, and by its `TowerInfo.digest`."""
 
     path: str
     digest: str
@@ -58,14 +53,12 @@ class ModelInfo:
         kind: one of `models.heads.HEADS`.
         speech, text: the frozen towers.
         fusion: a `HeadConfig` of that kind.
-        padding: how the speech tower treats padding.
+        padding: of the speech tower.
         dims: the prefixes that were trained.
         prompts: sentence of each task.
         max_text_tokens: longer texts lose their tail.
-        head: folder of the trained arrays, inside this one.
-        head_digest: `param_tree.digest` of them.
-        step: training steps behind them.
-        scores: validation scores at that step.
+        head, head_digest: folder of the trained arrays inside this one, and their digest.
+        step, scores: training steps behind them, and validation scores there.
         dtype: that the towers computed in; None for that of their weights.
     """
 
@@ -91,12 +84,9 @@ def tower_reference(tower: Path, model_folder: Path) -> TowerReference:
 
 
 def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyArray]) -> ModelInfo:
-    """Write the trained arrays, then model.json, then remove older heads.
+    """Write the trained arrays (by dotted path), then model.json, then remove older heads.
 
-    Args:
-        folder: the model's folder.
-        info: fields of `ModelInfo` other than `head` and `head_digest`.
-        trained: arrays by dotted path.
+    `info` holds the fields of `ModelInfo` other than `head` and `head_digest`.
     """
     arrays = {path: np.asarray(array) for path, array in trained.items()}
     digest = param_tree.digest(arrays)
@@ -151,38 +141,28 @@ def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None)
     """The model with its towers and its trained head.
 
     Args:
-        folder: the model's folder.
-        info: its model.json.
-        dtype: dtype of the towers; the one trained with by default.
+        folder, info: the model's folder and its model.json.
+        dtype: of the towers; the one trained with by default.
 
     Raises:
         MrlError: a tower is missing or is not the one trained with (both digests are
             named), or the head cannot be read.
     """
     for name, tower in (("speech", info.speech), ("text", info.text)):
-        check_digest(folder / tower.path, tower.digest, name)
+        path = folder / tower.path
+        if (stored := read_info(path).digest) != tower.digest:
+            raise MrlError(
+                f"is not the {name} tower that the model was trained with: its digest is "
+                f"{stored[:12]}, expected {tower.digest[:12]}",
+                where=path,
+                hint="bring the tower of the training run back",
+            )
     dtype = info.dtype if dtype is None else dtype
     speech = load_speech_tower(folder / info.speech.path, padding=info.padding, dtype=dtype)
     text = load_qwen3(folder / info.text.path, dtype=dtype)
     model = HEADS[info.kind].build(speech, text, info.fusion, rngs=nnx.Rngs(0))
     _fill_head(model, folder / info.head, info.head_digest)
     return model
-
-
-def check_digest(tower: Path, digest: str, name: str) -> None:
-    """Refuse a tower other than the one named.
-
-    Raises:
-        MrlError: another digest; both are named.
-    """
-    stored = read_info(tower).digest
-    if stored != digest:
-        raise MrlError(
-            f"is not the {name} tower that the model was trained with: its digest is "
-            f"{stored[:12]}, expected {digest[:12]}",
-            where=tower,
-            hint="bring the tower of the training run back",
-        )
 
 
 def _fill_head(model: TwoTowers, folder: Path, digest: str) -> None:
@@ -194,29 +174,16 @@ def _fill_head(model: TwoTowers, folder: Path, digest: str) -> None:
         if isinstance(variable, nnx.Param)
     }
     arguments = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in leaves}
-    if not folder.is_dir():
-        raise MrlError("the trained head is missing", where=folder, hint=TRAIN_AGAIN)
-    try:
-        arrays = read_arrays(folder, arguments)
-    except OSError as error:
-        raise MrlError(
-            f"the trained head cannot be read ({error.strerror or error})",
-            where=folder,
-            hint=TRAIN_AGAIN,
-        ) from error
-    for path, variable in leaves.items():
-        if arrays[path].shape != variable.shape:
-            raise MrlError(
-                f"the trained head is of another architecture: {path} is {arrays[path].shape}, "
-                f"expected {variable.shape}",
-                where=folder,
-                hint=TRAIN_AGAIN,
-            )
-    if param_tree.digest(arrays) != digest:
-        raise MrlError(
-            "the trained head is not the one that model.json names (its digest differs)",
-            where=folder,
-            hint=TRAIN_AGAIN,
-        )
+    arrays = read_arrays(folder, arguments, what="the trained head", hint=TRAIN_AGAIN)
+    shapes = {path: (arrays[path].shape, variable.shape) for path, variable in leaves.items()}
+    other = next((path for path, (stored, ours) in shapes.items() if stored != ours), None)
+    problem = None
+    if other is not None:
+        stored, ours = shapes[other]
+        problem = f"is of another architecture: {other} is {stored}, expected {ours}"
+    elif param_tree.digest(arrays) != digest:
+        problem = "is not the one that model.json names (its digest differs)"
+    if problem:
+        raise MrlError(f"the trained head {problem}", where=folder, hint=TRAIN_AGAIN)
     for path, variable in leaves.items():
         variable.set_value(jax.numpy.asarray(arrays[path]))

@@ -59,26 +59,14 @@ def save_text_tower(
         folder: to be made, or replaced.
         tower: the weights.
         tokenizer: files of its tokenizer by name.
-        dtype: in which the weights are stored.
+        dtype: of the stored weights.
     """
     files = {**_json_files({"config.json": published_config(tower.config, dtype)}), **tokenizer}
     weights = {"encoder": tower_arrays(tower, dtype)}
-    return write_text_tower(folder, tower.config, weights, files, naming=NEW_NAMING)
+    return write_tower(folder, "qwen3", tower.config, weights, files, naming=NEW_NAMING)
 
 
-def write_text_tower(
-    folder: Path,
-    config: Qwen3Config,
-    weights: Weights,
-    files: Mapping[str, str | bytes],
-    *,
-    naming: Mapping[str, Any],
-) -> TowerInfo:
-    """A text tower's folder of these arrays and small files, whole or not at all."""
-    return _write_tower(folder, "qwen3", config, weights, files, naming=naming)
-
-
-def _write_tower(
+def write_tower(
     folder: Path,
     kind: str,
     config: Any,
@@ -86,12 +74,13 @@ def _write_tower(
     files: Mapping[str, str | bytes],
     **described: Any,
 ) -> TowerInfo:
+    """A tower's folder of these arrays and small files, whole or not at all.
+
+    `described` are the `naming` and the `vocabulary` of `save_tower`.
+    """
     needed = sum(array.nbytes for arrays in weights.values() for array in arrays.values())
     with staged_folder(folder, marker=TOWER_FILE, overwrite=True, needs_bytes=needed) as staging:
-        for name, contents in files.items():
-            raw = contents.encode() if isinstance(contents, str) else contents
-            (staging / name).parent.mkdir(exist_ok=True)
-            (staging / name).write_bytes(raw)
+        write_files(staging, files)
         return save_tower(staging, kind, config, weights, **described)
 
 
@@ -108,11 +97,7 @@ def sentence_files(width: int, max_tokens: int, prompts: Mapping[str, str]) -> d
     """What sentence-transformers reads: pool the last token, then unit length.
 
     In the format of Qwen3-Embedding's own folder, which its old and new versions read.
-
-    Args:
-        width: of the tower.
-        max_tokens: longer texts are cut there.
-        prompts: what goes before a query, word for word, by task.
+    `prompts` go before a query, word for word, by task.
     """
     kinds = ("Transformer", "Pooling", "Normalize")
     modules = [
@@ -124,21 +109,15 @@ def sentence_files(width: int, max_tokens: int, prompts: Mapping[str, str]) -> d
         }
         for number, kind in enumerate(kinds)
     ]
+    modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
     pooling = {
         "word_embedding_dimension": width,
-        "pooling_mode_cls_token": False,
-        "pooling_mode_mean_tokens": False,
-        "pooling_mode_max_tokens": False,
-        "pooling_mode_mean_sqrt_len_tokens": False,
-        "pooling_mode_weightedmean_tokens": False,
+        **{f"pooling_mode_{mode}": False for mode in (*modes, "weightedmean_tokens")},
         "pooling_mode_lasttoken": True,
         "include_prompt": True,
     }
-    options = {
-        "prompts": dict(prompts),
-        "default_prompt_name": None,
-        "similarity_fn_name": "cosine",
-    }
+    prompts = dict(prompts)
+    options = {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}
     files = {
         "modules.json": modules,
         "1_Pooling/config.json": pooling,
@@ -158,6 +137,7 @@ def appending_end(tokenizer: bytes, end_id: int, *, where: object) -> bytes:
     """
     from tokenizers import Tokenizer
 
+    hint = "copy tokenizer.json from the published model again"
     try:
         raw = json.loads(tokenizer)
         plain, ended = _with_and_without(Tokenizer.from_str(tokenizer.decode()))
@@ -174,17 +154,13 @@ def appending_end(tokenizer: bytes, end_id: int, *, where: object) -> bytes:
         changed = json.dumps(raw, indent=1, ensure_ascii=False).encode() + b"\n"
         plain, ended = _with_and_without(Tokenizer.from_str(changed.decode()))
     except Exception as error:  # The library raises bare Exceptions.
-        raise MrlError(
-            f"cannot be given an end token ({first_line(error)})",
-            where=where,
-            hint="copy tokenizer.json from the published model again",
-        ) from error
+        problem = f"cannot be given an end token ({first_line(error)})"
+        raise MrlError(problem, where=where, hint=hint) from error
     if ended != [*plain, end_id]:
-        raise MrlError(
-            f"puts {ended} around the tokens {plain}, expected the end token {end_id} behind them",
-            where=where,
-            hint="copy tokenizer.json from the published model again",
+        problem = (
+            f"puts {ended} around the tokens {plain}, expected the end token {end_id} behind them"
         )
+        raise MrlError(problem, where=where, hint=hint)
     return changed
 
 
@@ -259,7 +235,7 @@ def save_speech_tower(
     }
     naming = {"prefix": "hubert.", "spellings": ["parametrizations"], "tied_output": False}
     described: dict[str, Any] = {"naming": naming, "vocabulary": vocabulary}
-    return _write_tower(folder, "hubert_ctc", c, weights, _json_files(files), **described)
+    return write_tower(folder, "hubert_ctc", c, weights, _json_files(files), **described)
 
 
 def _json_files(files: Mapping[str, Any], *, indent: int = 1) -> dict[str, str]:
@@ -277,7 +253,8 @@ def tower_arrays(module: Any, dtype: DTypeLike) -> dict[str, Any]:
     }
 
 
-def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Texts by file name, into a folder that is there."""
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Contents by relative file name, into a folder that is there."""
+    for name, contents in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(contents.encode() if isinstance(contents, str) else contents)

@@ -66,9 +66,8 @@ class LoadOptions(TypedDict, total=False):
     """How a tower is loaded; what every load function takes by keyword.
 
     Attributes:
-        dtype: dtype of weights and computation; that of the stored weights by default.
-        remat: recompute each layer in the backward pass.
-        unroll: compile every layer on its own.
+        dtype: of weights and computation; that of the stored weights by default.
+        remat, unroll: see `nn.layer_stack.run_layers`.
         trainable: leave the weights as `nnx.Param`; by default they are `Frozen`.
         sharding: where every weight goes; JAX's default device by default.
     """
@@ -83,10 +82,6 @@ class LoadOptions(TypedDict, total=False):
 def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encoder:
     """A Qwen3 text tower from a folder made by `python -m converters qwen3`.
 
-    Args:
-        folder: the converted tower.
-        options: see `LoadOptions`.
-
     Raises:
         MrlError: the folder is not a Qwen3 tower, or cannot be read whole. (Single changed
             bits are found by `read_checked_weights`, as `verify` and `export` do.)
@@ -100,11 +95,6 @@ def load_hubert(
     """A HuBERT speech tower from a folder made by `python -m converters hubert`.
 
     A recogniser's folder serves as well: its output layer is left out.
-
-    Args:
-        folder: the converted tower.
-        padding: "masked", or "reference" to read padding as speech.
-        options: see `LoadOptions`.
 
     Raises:
         MrlError: the folder is not a HuBERT tower, or cannot be read whole.
@@ -161,17 +151,12 @@ def load_tower(
         module = kind.abstract_recogniser(
             info.config, outputs, vocabulary=info.vocabulary, **options
         )
-        parts = {"encoder.": module.encoder, "lm_head.": module.lm_head}
+        groups = ("encoder", "lm_head")
+        read = (_restore(folder, group, getattr(module, group), held, sharding) for group in groups)
+        arrays = param_tree.flatten(dict(zip(groups, read, strict=True)))
     else:
         module = kind.abstract(info.config, **options)
-        parts = {"": module}
-    arrays = {
-        prefix + path: array
-        for prefix, part in parts.items()
-        for path, array in _restore(
-            folder, prefix.removesuffix(".") or "encoder", part, held, sharding
-        ).items()
-    }
+        arrays = _restore(folder, "encoder", module, held, sharding)
     filled = param_tree.fill(module, arrays)
     return filled if trainable else param_tree.freeze(filled)
 
@@ -208,13 +193,7 @@ def save_tower(
 
 def weights_digest(weights: Weights) -> str:
     """Digest over all groups; names a frozen tower wherever one must be the same."""
-    return param_tree.digest(
-        {
-            f"{group}.{path}": array
-            for group, arrays in weights.items()
-            for path, array in arrays.items()
-        }
-    )
+    return param_tree.digest(param_tree.flatten(weights))
 
 
 def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS)) -> TowerInfo:
@@ -287,13 +266,4 @@ def _restore(
 
 def _read_group(folder: Path, group: str, restore_args: Mapping[str, Any]) -> dict[str, Any]:
     path = folder / WEIGHTS / group
-    if not path.is_dir():
-        raise MrlError("the weights are missing", where=path, hint=CONVERT_AGAIN)
-    try:
-        return read_arrays(path, restore_args)
-    except OSError as error:
-        raise MrlError(
-            f"the weights cannot be read ({error.strerror or error})",
-            where=path,
-            hint=CONVERT_AGAIN,
-        ) from error
+    return read_arrays(path, restore_args, what="the weights", hint=CONVERT_AGAIN)

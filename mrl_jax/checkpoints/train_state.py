@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -21,12 +20,9 @@ STATE, IDENTITY = "state", "identity"
 
 
 class RunCheckpoints:
-    """The checkpoints of one run, in one folder; a context manager.
+    """The checkpoints of one run, in one folder, made if it is not there; a context manager.
 
-    Args:
-        folder: made if it does not exist.
-        keep_last: newest checkpoints to keep.
-        keep_best: checkpoints to keep by their score, highest first.
+    It keeps the newest `keep_last`, and the `keep_best` with the highest scores.
     """
 
     def __init__(self, folder: Path, *, keep_last: int = 1, keep_best: int = 1):
@@ -60,12 +56,7 @@ class RunCheckpoints:
     def __enter__(self) -> "RunCheckpoints":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._manager.close()
 
     @property
@@ -93,7 +84,7 @@ class RunCheckpoints:
             step: its number.
             state: pytree of arrays.
             identity: what must be equal in a resumed run; JSON values.
-            score: by which the best checkpoint is chosen.
+            score: by which the best is chosen.
         """
         import orbax.checkpoint as ocp
 
@@ -102,15 +93,17 @@ class RunCheckpoints:
         if jax.process_count() > 1:
             # Each process has all of it; Orbax refuses arrays that are local to a process.
             state = jax.tree.map(np.asarray, state)
-        args = ocp.args.Composite(
-            **{
-                STATE: ocp.args.StandardSave(state),
-                IDENTITY: ocp.args.JsonSave(dict(identity)),
-            }
-        )
-        with _readable_errors(self.folder / str(step), "written"), _quiet():
-            metrics = None if score is None else {"score": score}
-            self._manager.save(step, args=args, metrics=metrics, force=True)
+        kinds = {STATE: ocp.args.StandardSave(state), IDENTITY: ocp.args.JsonSave(dict(identity))}
+        args = ocp.args.Composite(**kinds)
+        metrics = None if score is None else {"score": score}
+        logger = logging.getLogger("absl")
+        level = logger.level
+        with _readable_errors(self.folder / str(step), "written"):
+            logger.setLevel(logging.ERROR)  # Orbax warns of checkpoints without a score.
+            try:
+                self._manager.save(step, args=args, metrics=metrics, force=True)
+            finally:
+                logger.setLevel(level)
 
     def restore(self, step: int, like: Any, identity: Mapping[str, Any]) -> Any:
         """The state at `step`, placed as the arrays of `like` are.
@@ -157,18 +150,6 @@ def _check_identity(stored: Mapping[str, Any], expected: Mapping[str, Any], wher
             hint="resume with the config and the towers it was trained with, or choose another "
             "--workdir",
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Orbax warns of every checkpoint without a score; most have none."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextlib.contextmanager

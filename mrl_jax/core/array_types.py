@@ -10,17 +10,14 @@ Array shapes are written with these letters, everywhere in the library:
     E  width of an embedding            C  channels of a convolution
     V  vocabulary
 
-The annotations are executed while the tests run (jaxtyping with beartype), so a
-shape that is written down here is a shape that was checked. For that reason no
-module of this package postpones its annotations.
+The tests execute the annotations (jaxtyping with beartype), so no module postpones them.
 """
 
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
+from jaxtyping import Array
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 """An array in host memory, of any shape and dtype."""
@@ -28,15 +25,4 @@ HostArray = np.ndarray[Any, np.dtype[Any]]
 AnyArray = Array | HostArray
 """What a user may pass where a model begins: an array of JAX's or of numpy's."""
 
-__all__ = [
-    "AnyArray",
-    "Array",
-    "Bool",
-    "DTypeLike",
-    "Float",
-    "Float32",
-    "HostArray",
-    "Int",
-    "Shaped",
-]
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

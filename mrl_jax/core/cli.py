@@ -23,10 +23,7 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, **options: Any):
-        defaults = {
-            "allow_abbrev": False,
-            "formatter_class": argparse.RawDescriptionHelpFormatter,
-        }
+        defaults = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
         super().__init__(**{**defaults, **options})
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
@@ -73,23 +70,20 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     try:
         return main(sys.argv[1:] if argv is None else argv)
     except MrlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        refusal = error
     except ModuleNotFoundError as error:
         refusal = missing_package(error)
         if refusal is None:
             raise
-        print(f"error: {refusal}", file=sys.stderr)
-        return 2
+    except BrokenPipeError:
+        return _closed_output()
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            return _closed_output()
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{describe_os_error(error)}", file=sys.stderr)
-        return 2
+        refusal = MrlError(describe_os_error(error), where=error.filename or None)
     except KeyboardInterrupt:
         print("error: interrupted; nothing was left half-written", file=sys.stderr)
         return 130
+    print(f"error: {refusal}", file=sys.stderr)
+    return 2
 
 
 def _closed_output() -> int:

@@ -35,22 +35,20 @@ def load_config(path: Path, *kinds: type[Config]) -> Config:
     try:
         module = runpy.run_path(str(path))
         if "get_config" not in module:
-            raise MrlError(
-                "has no get_config()", where=path, hint=f"define one that returns {expected}"
-            )
+            hint = f"define one that returns {expected}"
+            raise MrlError("has no get_config()", where=path, hint=hint)
         config = module["get_config"]()
     except MrlError:
         raise
     except Exception as error:  # Whatever the user's file raises.
         problem = f"the config fails: {type(error).__name__}: {first_line(error)}"
-        missing = isinstance(error, ImportError) and missing_package(
-            error, by="the config", where=path
-        )
-        raise missing or MrlError(problem, where=path, hint="correct the file") from error
+        refusal = MrlError(problem, where=path, hint="correct the file")
+        if isinstance(error, ImportError):
+            refusal = missing_package(error, "the config", path) or refusal
+        raise refusal from error
     if not isinstance(config, kinds):
-        raise MrlError(
-            f"get_config() returns {type(config).__name__}, expected {expected}", where=path
-        )
+        problem = f"get_config() returns {type(config).__name__}, expected {expected}"
+        raise MrlError(problem, where=path)
     return config
 
 
@@ -80,9 +78,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
 def to_json(config: Any) -> Any:
     """A config as JSON values."""
     if _is_group(config):
-        return {
-            field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)
-        }
+        return to_json(vars(config))
     if isinstance(config, Mapping):
         return {str(key): to_json(value) for key, value in config.items()}
     if isinstance(config, tuple | list):
@@ -131,12 +127,10 @@ def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
     """The config with a tree of new values; every dataclass that changes is built once."""
     if not changes:
         return config
-    new = {
-        name: _replaced(getattr(config, name), value)
-        if _is_group(getattr(config, name)) and value is not None
-        else value
-        for name, value in changes.items()
-    }
+    new = dict(changes)
+    for name, value in changes.items():
+        if _is_group(old := getattr(config, name)) and value is not None:
+            new[name] = _replaced(old, value)
     return dataclasses.replace(config, **new)
 
 
@@ -148,11 +142,10 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
     options = _options(hint)
     if _is_none(text, hint):
         return None
-    literals = [value for option in options for value in typing.get_args(option)]
     if any(typing.get_origin(option) is typing.Literal for option in options):
-        if text in literals:
+        known = [str(value) for option in options for value in typing.get_args(option)]
+        if text in known:
             return text
-        known = [str(value) for value in literals]
         raise MrlError(
             f"{dotted} is {text!r}, expected one of {', '.join(known)}",
             hint=did_you_mean(text, known, otherwise="choose one of these"),
@@ -164,8 +157,7 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
     except (ValueError, SyntaxError):
         value = text
     for option in options:
-        fitted = _fit(value, option)
-        if fitted is not None:
+        if (fitted := _fit(value, option)) is not None:
             return fitted
     names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise MrlError(f"{dotted} is {text!r}, expected {names}", hint="correct the value")

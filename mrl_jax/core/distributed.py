@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax.core.errors import MrlError, describe_os_error, first_line
@@ -30,11 +31,12 @@ def initialize_distributed(
 ) -> None:
     """Join the run of several hosts; before anything else of JAX.
 
+    On TPU pods, SLURM, Open MPI and Kubernetes the cluster knows the first three: pass None.
+
     Args:
-        coordinator: HOST:PORT of the first process; None where the cluster knows it (TPU pods,
-            SLURM, Open MPI, Kubernetes).
-        process: number of this one, from 0; None where the cluster knows it.
-        processes: how many there are; None where the cluster knows it.
+        coordinator: HOST:PORT of the first process.
+        process: number of this one, from 0.
+        processes: how many there are.
         timeout: seconds to wait for the coordinator.
 
     Raises:
@@ -44,14 +46,11 @@ def initialize_distributed(
     given = {"--coordinator": coordinator, "--process": process, "--processes": processes}
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < 3:
-        raise MrlError(
-            f"{' and '.join(missing)} missing", hint="give all three, or --distributed alone"
-        )
+        problem = f"{' and '.join(missing)} missing"
+        raise MrlError(problem, hint="give all three, or --distributed alone")
     if processes is not None and process is not None and not 0 <= process < processes:
-        raise MrlError(
-            f"{process}, expected 0 to {processes - 1}, as there are {processes} processes",
-            where="--process",
-        )
+        expected = f"0 to {processes - 1}, as there are {processes} processes"
+        raise MrlError(f"{process}, expected {expected}", where="--process")
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise MrlError(f"{coordinator!r}, expected HOST:PORT", where="--coordinator")
     if coordinator is not None and process:
@@ -92,8 +91,6 @@ def is_primary() -> bool:
 def barrier(name: str) -> None:
     """Go on when every host has come here; at once where there is one."""
     if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
         multihost_utils.sync_global_devices(name)
 
 
@@ -141,10 +138,7 @@ def primary_first(name: str) -> Iterator[None]:
 
 
 def run_on_primary(work: Callable[[], None]) -> None:
-    """Do work on one host while the others wait; where it fails, all fail with its message.
-
-    Args:
-        work: done by the first host, of files that all of them see.
+    """Do work on one host, with files that all see, while the others wait.
 
     Raises:
         MrlError: on every host, as the first one's work raised it.
@@ -159,8 +153,6 @@ def run_on_primary(work: Callable[[], None]) -> None:
             problem = str(error)
     if jax.process_count() == 1:
         return
-    from jax.experimental import multihost_utils
-
     line = np.zeros(LINE, np.uint8)
     sent = problem.encode()[:LINE]
     line[: len(sent)] = np.frombuffer(sent, np.uint8)
@@ -170,18 +162,13 @@ def run_on_primary(work: Callable[[], None]) -> None:
 
 
 def assert_equal_across_hosts(facts: Mapping[str, str]) -> None:
-    """Refuse hosts that would not train the same.
-
-    Args:
-        facts: what must be equal on all hosts, the same names on each.
+    """Refuse hosts that differ in one of the `facts`, which have the same names on each.
 
     Raises:
         MrlError: on every host, naming what differs and on which.
     """
     if jax.process_count() == 1:
         return
-    from jax.experimental import multihost_utils
-
     mine = [hashlib.sha256(value.encode()).digest()[:16] for value in facts.values()]
     table = np.frombuffer(b"".join(mine), np.int32).reshape(len(facts), 4)
     gathered = np.asarray(multihost_utils.process_allgather(table))
@@ -197,14 +184,10 @@ def assert_equal_across_hosts(facts: Mapping[str, str]) -> None:
 
 
 def should_stop(step: int, stopped: threading.Event) -> bool:
-    """Whether the run ends here: this process got SIGTERM, or any host did and all know of it.
+    """Whether the run ends here: this process got SIGTERM (`stopped`), or a host of several did.
 
-    Args:
-        step: the same on every host.
-        stopped: set by SIGTERM.
+    All hosts ask at the same `step`, and get the same answer.
     """
     if jax.process_count() == 1:
         return stopped.is_set()
-    from jax.experimental import multihost_utils
-
     return bool(multihost_utils.reached_preemption_sync_point(step))

@@ -34,11 +34,10 @@ def as_os_error(error: Exception) -> OSError:
 
     TensorStore and safetensors leave the number of the system's error in their text.
     """
-    match = re.search(r"os_error_code='(\d+)'|\(os error (\d+)\)", str(error))
-    if not match:
-        return OSError(first_line(error))
-    number = int(match[1] or match[2])
-    return OSError(number, os.strerror(number))
+    if match := re.search(r"os_error_code='(\d+)'|\(os error (\d+)\)", str(error)):
+        number = int(match[1] or match[2])
+        return OSError(number, os.strerror(number))
+    return OSError(first_line(error))
 
 
 def first_line(error: Exception) -> str:

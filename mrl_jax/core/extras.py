@@ -4,26 +4,17 @@ import importlib.util
 
 from mrl_jax.core.errors import MrlError
 
-EXTRAS = {
-    "array_record": "train",
-    "ctranslate2": "cascade",
-    "espeakng_loader": "demo",
-    "faiss": "bench",
-    "grain": "train",
-    "jinja2": "train",
-    "jiwer": "train",
-    "librosa": "audio",
-    "matplotlib": "train",
-    "pyarrow": "train",
-    "sklearn": "train",
-    "soundfile": "audio",
-    "soxr": "demo",
-    "tensorboardX": "train",
-    "tensorflow_datasets": "train",
-    "tokenizers": "text",
-    "torch": "bin",
-    "transformers": "text",
+_MODULES = {
+    "audio": "librosa soundfile",
+    "bench": "faiss",
+    "bin": "torch",
+    "cascade": "ctranslate2",
+    "demo": "espeakng_loader soxr",
+    "text": "tokenizers transformers",
+    "train": "array_record grain jinja2 jiwer matplotlib pyarrow sklearn tensorboardX"
+    " tensorflow_datasets",
 }
+EXTRAS = {module: extra for extra, modules in _MODULES.items() for module in modules.split()}
 """Import name: the smallest extra that installs it."""
 
 
@@ -34,7 +25,7 @@ def require(*modules: str, by: str, where: object = None, extra: str | None = No
         modules: their import names.
         by: what takes them, to begin the message with.
         where: the file or option at hand.
-        extra: that installs them; by default the smallest one.
+        extra: that installs them, if not the smallest one.
 
     Raises:
         MrlError: one is not installed; the extra that installs it is named.
@@ -44,9 +35,7 @@ def require(*modules: str, by: str, where: object = None, extra: str | None = No
             raise _missing(module, by, where, extra or EXTRAS[module])
 
 
-def missing_package(
-    error: ImportError, *, by: str = "this", where: object = None
-) -> MrlError | None:
+def missing_package(error: ImportError, by: str = "this", where: object = None) -> MrlError | None:
     """A failed import as an error that names the extra; None where no extra has the module."""
     module = (error.name or "").partition(".")[0]
     return _missing(module, by, where, EXTRAS[module]) if module in EXTRAS else None

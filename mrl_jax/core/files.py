@@ -25,8 +25,7 @@ def staged_folder(
 
     Args:
         final: the folder to make.
-        marker: a file that every folder of this kind has; a folder without it is never
-            replaced.
+        marker: a file of every folder of this kind; one without it is never replaced.
         overwrite: replace a folder that is there already, at the moment of renaming.
         needs_bytes: what will be written, to fail before the work rather than after it.
 
@@ -40,8 +39,7 @@ def staged_folder(
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(final, host)
-        if _occupied(final):
-            _check_replaceable(final, named, marker, overwrite)
+        _check_replaceable(final, named, marker, overwrite)
         free = shutil.disk_usage(final.parent).free
         if needs_bytes > free:
             raise MrlError(
@@ -51,24 +49,18 @@ def staged_folder(
             )
         staging.mkdir()
         yield staging
-        if _occupied(final):
-            if not overwrite:
-                raise MrlError(
-                    "the output appeared while it was being made",
-                    where=named,
-                    hint="choose another name",
-                )
-            _check_replaceable(final, named, marker, overwrite)
+        if not overwrite and _occupied(final):
+            problem = "the output appeared while it was being made"
+            raise MrlError(problem, where=named, hint="choose another name")
+        if _check_replaceable(final, named, marker, overwrite):
             _replace(staging, final)
         else:
             os.rename(staging, final)
     except OSError as error:
         if (read := _elsewhere(error, staging, final)) is not None:
-            raise MrlError(
-                f"could not be read: {describe_os_error(error)}",
-                where=read,
-                hint="check that it exists and may be read",
-            ) from error
+            problem = f"could not be read: {describe_os_error(error)}"
+            hint = "check that it exists and may be read"
+            raise MrlError(problem, where=read, hint=hint) from error
         raise MrlError(
             f"could not be written: {describe_os_error(error)}",
             where=named,
@@ -84,13 +76,9 @@ def check_apart(source: Path, out: Path) -> None:
     Raises:
         MrlError: `out` is `source`, or one of the folders around it.
     """
-    inner, outer = source.resolve(), out.resolve()
-    if inner == outer or outer in inner.parents:
-        raise MrlError(
-            f"the output would replace its own source, {source}",
-            where=out,
-            hint="choose another folder",
-        )
+    if source.resolve().is_relative_to(out.resolve()):
+        problem = f"the output would replace its own source, {source}"
+        raise MrlError(problem, where=out, hint="choose another folder")
 
 
 def _elsewhere(error: OSError, staging: Path, final: Path) -> Path | None:
@@ -105,19 +93,20 @@ def _elsewhere(error: OSError, staging: Path, final: Path) -> Path | None:
     return None if whole.name.startswith(f".{final.name}.partial-") else path
 
 
-def _check_replaceable(final: Path, named: Path, marker: str, overwrite: bool) -> None:
+def _check_replaceable(final: Path, named: Path, marker: str, overwrite: bool) -> bool:
+    """Whether there is something to replace; raises where that is not allowed."""
+    if not _occupied(final):
+        return False
     if not overwrite:
-        raise MrlError(
-            "the output exists already",
-            where=named,
-            hint="choose another name, or pass --overwrite",
-        )
+        hint = "choose another name, or pass --overwrite"
+        raise MrlError("the output exists already", where=named, hint=hint)
     if not (final / marker).is_file():
         raise MrlError(
             f"holds something else (there is no {marker}), so --overwrite does not replace it",
             where=named,
             hint="choose another name, or remove it yourself",
         )
+    return True
 
 
 def _occupied(folder: Path) -> bool:
@@ -161,10 +150,8 @@ def _remove_leftovers(final: Path, host: str) -> None:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

@@ -5,11 +5,7 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
-    """A hint for an `MrlError`: the known name nearest to `name`.
-
-    Args:
-        otherwise: the hint where no known name is near; a list of all of them by default.
-    """
+    """A hint for an `MrlError`: the known name nearest to `name`; else `otherwise`, or all."""
     names = {one.lstrip("-"): one for one in known}  # Dashes alone make no option alike.
     close = difflib.get_close_matches(name.lstrip("-"), names, n=1, cutoff=0.5)
     if close:

@@ -39,9 +39,8 @@ def find_config(name_or_path: str) -> Path:
         if path.stem in presets:
             raise MrlError("no such config", where=path, hint=f"did you mean {path.stem}?")
         beside = [str(path.parent / file.name) for file in sorted(path.parent.glob("*.py"))]
-        raise MrlError(
-            "no such config", where=path, hint=did_you_mean(str(path), [*beside, *presets])
-        )
+        hint = did_you_mean(str(path), [*beside, *presets])
+        raise MrlError("no such config", where=path, hint=hint)
     if name_or_path not in presets:
         raise MrlError(f"{name_or_path!r} is no preset", hint=did_you_mean(name_or_path, presets))
     return bundled_folder("configs") / f"{name_or_path}.py"

@@ -49,8 +49,7 @@ def readable_as(what: str, path: Path, *, hint: str) -> Iterator[None]:
 
     Args:
         what: the file should hold, "a tower description" for one.
-        path: the file.
-        hint: how to replace it.
+        path, hint: the file, and how to replace it.
 
     Raises:
         MrlError: the block raised one of the errors of damaged files.
@@ -61,26 +60,14 @@ def readable_as(what: str, path: Path, *, hint: str) -> Iterator[None]:
         raise MrlError(f"cannot be read as {what} ({error})", where=path, hint=hint) from error
 
 
-def _number(value: Any, kind: type) -> Any:
+def _exact(value: Any, kind: type) -> Any:
+    """The value itself, not what `kind` makes of any other; whole numbers are floats too."""
     allowed = (int, float) if kind is float else kind
-    if isinstance(value, bool) or not isinstance(value, allowed):
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return kind(value)
 
 
-def _exact(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return value
-
-
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
-    for kind in (int, float):
-        converter.register_structure_hook(kind, _number)
-    for kind in (str, bool):
-        converter.register_structure_hook(kind, _exact)
-    return converter
-
-
-_CONVERTER = _converter()
+_CONVERTER = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
+for _kind in (int, float, str, bool):
+    _CONVERTER.register_structure_hook(_kind, _exact)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrl_jax.core.cli import CommandParser
-from mrl_jax.evaluation.report.options import add_options
+from mrl_jax.evaluation.report.options import add_options, set_name
 from mrl_jax.evaluation.report.registry import REPORTS, options_class, report_function
 
 
@@ -43,6 +43,5 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax eval") -> int:
 
 def default_folder(report: str, data: str) -> str:
     """What a report's folder in the model's is called."""
-    name = Path(data).resolve().name if Path(data).exists() else data.partition("@")[0]
     prefix = "eval" if report == "retrieval" else report
-    return f"{prefix}-{name.replace(':', '-').replace('/', '-')}"
+    return f"{prefix}-{set_name(data).replace(':', '-').replace('/', '-')}"

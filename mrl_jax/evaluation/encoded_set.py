@@ -30,13 +30,7 @@ REPEATS = 5
 
 @dataclasses.dataclass(frozen=True)
 class OpenedSet:
-    """A model and a set that a report is about.
-
-    Attributes:
-        options: of the report.
-        embedder: the model.
-        data: the set, its queries under the task or prompt of the options.
-    """
+    """A model and a set, its queries under the task or prompt of the report's options."""
 
     options: SetOptions
     embedder: Embedder
@@ -81,11 +75,7 @@ def digest_model(info: ModelInfo) -> str:
 
 
 def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[Vectors, HostArray]:
-    """Vectors of queries, and [N, E] of the corpus, the model run once over each.
-
-    Raises:
-        MrlError: a broken recording; queries both spoken and written.
-    """
+    """`encode_queries`, and `encode_corpus`."""
     return encode_queries(embedder, data), encode_corpus(embedder, data)
 
 
@@ -144,13 +134,12 @@ def describe_prompts(embedder: Embedder, data: RetrievalSet) -> str:
         [query.prompt for query in data.queries],
         len(data.queries),
     )
-    quoted = [
-        json.dumps(words.strip(), ensure_ascii=False) for words in sorted(set(prompts)) if words
-    ]
-    if not quoted:
+    used = sorted({*prompts} - {""})
+    if not used:
         return "No prompt stands before the queries."
+    quoted = " or ".join(json.dumps(words.strip(), ensure_ascii=False) for words in used)
     some = "Some stand alone. " if "" in prompts else ""
-    return f"{some}Before the queries stands {' or '.join(quoted)}."
+    return f"{some}Before the queries stands {quoted}."
 
 
 def median_query(data: RetrievalSet, rate: int | None) -> int:
@@ -207,8 +196,3 @@ def chosen_dims(embedder: Embedder, dims: Sequence[int] | None) -> tuple[int, ..
         check_separate(dim, embedder.model.separate_dims, where="--dims")
         warn_untrained(dim, embedder.info.dims, stacklevel=3)
     return tuple(dims)
-
-
-def set_name(data: Path | str) -> str:
-    """What a set is called: its name, or that of its folder."""
-    return Path(data).resolve().name if Path(data).exists() else str(data).partition("@")[0]

@@ -25,7 +25,6 @@ class RetrievalResult:
     """Rankings and scores at one dimension.
 
     Attributes:
-        dim: width of the prefix.
         per_query: "ndcg@10", say, to one value a judged query.
         ranking: [Q, k] indices into the corpus, best first, for every query.
         scores: [Q, k] cosines.
@@ -52,12 +51,9 @@ class RetrievalResult:
 
 @dataclasses.dataclass(frozen=True)
 class Judgements:
-    """Relevance of a corpus to queries, as arrays.
+    """Relevance of a corpus to queries: ids in the order of the vectors.
 
-    Args:
-        query_ids: ids in the order of the query vectors.
-        document_ids: ids in the order of the document vectors.
-        qrels: query id to document id to grade.
+    `qrels` are query id to document id to grade.
     """
 
     query_ids: Sequence[str]
@@ -106,7 +102,7 @@ def evaluate_retrieval(
             a vector for each dim, it is searched among the documents' prefixes.
         judgements: what is relevant.
         dims: widths of the prefixes.
-        ks: every metric is cut at each of these ranks.
+        ks: ranks that every metric is cut at.
         ties: which of two documents of equal score stands first.
 
     Raises:
@@ -147,14 +143,9 @@ def evaluate_retrieval(
             for name, metric in METRICS.items()
             for k in ks
         }
+        ranking, scores = order[ranked.indices], ranked.scores
         results.append(
-            RetrievalResult(
-                dim=dim,
-                per_query=per_query,
-                ranking=order[ranked.indices],
-                scores=ranked.scores,
-                tied=tied,
-            )
+            RetrievalResult(dim=dim, per_query=per_query, ranking=ranking, scores=scores, tied=tied)
         )
     return results
 

@@ -9,19 +9,14 @@ import jax.numpy as jnp
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.inference.batching import padded_length, run_batches
+from mrl_jax.inference.batching import padded_clips, run_batches
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
-from mrl_jax.models.inputs import pad_clips
 from mrl_jax.nn import param_tree
 
 
 class Recogniser:
     """Greedy transcripts of clips; a transcript does not depend on the batch.
-
-    Args:
-        model: taken apart into arrays once.
-        batch_size: clips in a batch.
 
     Attributes:
         trained, frozen: the arrays; `trained` may be replaced by those of a training state.
@@ -39,7 +34,9 @@ class Recogniser:
         self.config = model.encoder.config
         self.batch_size = batch_size
         self.parameters = param_tree.count(param_tree.flat_weights(model))
-        self._reference = model.encoder.padding == "reference"
+        self._pad = functools.partial(
+            padded_clips, config=self.config, padding=model.encoder.padding
+        )
         split = param_tree.split(model)
         self.trained: Mapping[str, Any] = split.trained
         self.frozen: Mapping[str, Any] = split.frozen
@@ -57,10 +54,9 @@ class Recogniser:
         names: Sequence[object] | None = None,
         progress: str | None = None,
     ) -> list[str]:
-        """The transcript of each clip: mono, float, at the tower's sample rate.
+        """The transcript of each clip [S]: mono, float, at the tower's sample rate.
 
         Args:
-            clips: one [S] array a clip.
             names: of each clip, for error messages.
             progress: name of a progress bar.
 
@@ -71,7 +67,7 @@ class Recogniser:
         transcripts = [""] * len(clips)
         batches = run_batches(
             [len(clip) for clip in clips],
-            lambda rows: self._inputs([clips[i] for i in rows], [names[i] for i in rows]),
+            lambda rows: self._pad([clips[i] for i in rows], names=[names[i] for i in rows]),
             functools.partial(self._best, self.trained, self.frozen),
             batch_size=max(1, min(self.batch_size, len(clips))),
             progress=progress,
@@ -83,25 +79,15 @@ class Recogniser:
 
     def flops(self, clip: HostArray) -> float:
         """Floating-point operations of one clip alone, as `count_flops` counts them."""
-        inputs = self._inputs([clip], ["the clip"])
+        inputs = self._pad([clip], names=["the clip"])
         run = lambda model, *inputs: model(*inputs).logits  # noqa: E731
         return count_flops(self._rebuild, run, self.trained, self.frozen, *inputs)
 
-    def _inputs(
-        self, clips: Sequence[HostArray], names: Sequence[object]
-    ) -> tuple[HostArray, HostArray]:
-        longest = max(len(clip) for clip in clips)
-        size = longest if self._reference else padded_length(longest)
-        return pad_clips(clips, self.config, size=size, names=names)
-
 
 def no_vocabulary(where: Path | None = None) -> MrlError:
-    """The error of a recogniser, found in `where`, that cannot spell transcripts."""
-    return MrlError(
-        "the recogniser has no vocabulary, so nothing can be written down",
-        where=where,
-        hint="convert it from a folder with vocab.json",
-    )
+    """The error of a recogniser, of the folder `where`, that cannot spell transcripts."""
+    problem = "the recogniser has no vocabulary, so nothing can be written down"
+    return MrlError(problem, where=where, hint="convert it from a folder with vocab.json")
 
 
 def unspelled(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> list[str]:

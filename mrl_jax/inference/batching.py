@@ -12,6 +12,8 @@ from tqdm import tqdm
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import put_global
 from mrl_jax.core.errors import MrlError
+from mrl_jax.models.inputs import pad_clips
+from mrl_jax.models.speech_tower import Padding, SpeechTowerConfig
 
 SECOND = 16_000
 """The shortest padded length of a clip, in samples."""
@@ -36,7 +38,7 @@ def run_batches(
 
     Args:
         lengths: of each row, in samples or tokens.
-        inputs: row numbers to the padded arrays of a batch, each [B, ...].
+        inputs: row numbers to the padded arrays [B, ...] of a batch.
         program: those arrays to a pytree of arrays [B, ...].
         batch_size: rows in a batch, rounded up to a multiple of the devices.
         sharding: of the inputs, over the devices of all hosts if it has them; the program
@@ -98,9 +100,17 @@ def embed_batches(
     return vectors
 
 
-def padded_length(samples: int) -> int:
-    """The next of a geometric series of lengths, from one second on."""
-    size = SECOND
-    while size < samples:
-        size = -(-int(size * GROWTH) // 320) * 320
-    return size
+def padded_clips(
+    clips: Sequence[HostArray],
+    config: SpeechTowerConfig,
+    *,
+    padding: Padding,
+    names: Sequence[object] | None = None,
+) -> tuple[HostArray, HostArray]:
+    """`pad_clips` to one of few lengths, or to the longest clip where padding is read as speech."""
+    size = longest = max(len(clip) for clip in clips)
+    if padding == "masked":
+        size = SECOND
+        while size < longest:
+            size = -(-int(size * GROWTH) // 320) * 320
+    return pad_clips(clips, config, size=size, names=names)

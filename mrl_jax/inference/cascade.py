@@ -30,8 +30,7 @@ class Cascade:
     Attributes:
         rate: sample rate of the recogniser's clips; None without one.
         kind: what it is, in a few words.
-        parameters: of all parts; NaN with a translator, whose weights CTranslate2 does not
-            count.
+        parameters: of all parts; NaN with a translator, as CTranslate2 does not count weights.
     """
 
     def __init__(self, folder: Path, info: CascadeInfo):

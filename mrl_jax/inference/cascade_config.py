@@ -47,16 +47,15 @@ class CascadeConfig:
     Attributes:
         name: what messages call it.
         text_tower: folder made by `mrl-jax convert qwen3` or the text stage.
-        recogniser: folder made by `mrl-jax convert hubert`, or by a run of the config `ctc`;
-            not read if `transcripts` is set.
+        recogniser: folder made by `mrl-jax convert hubert` or a run of the config `ctc`; not
+            read if `transcripts` is set.
         transcripts: "", or a column of the set's queries that holds transcripts: those of
             another recogniser, or `transcript`, the true ones.
         translator: folder of CTranslate2's, or "none" where the text tower reads the
             transcripts' language.
         tokenizer: folder of the tokenizer that the translator was published with; that of
             the translator if empty.
-        source_language, target_language: of the translator, as NLLB calls them; they and
-            all else of the translator are not read if there is none.
+        source_language, target_language: NLLB's codes; not read without a translator.
         beam_size: of the translator; 1 is greedy.
         max_translation_tokens: longer translations are cut.
         dims: prefixes of the text embedding to search at.
@@ -100,11 +99,8 @@ class CascadeConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Digests:
-    """Digests of a cascade's parts, "" for one that it does not have.
-
-    Attributes:
-        text, recogniser: of the towers' weights.
-        translator: of its weights and its tokenizer.
+    """Digests of a cascade's parts, "" for one that it does not have: of the towers' weights, and
+    of the translator's weights and tokenizer.
     """
 
     text: str
@@ -114,12 +110,7 @@ class Digests:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CascadeInfo:
-    """The contents of cascade.json.
-
-    Attributes:
-        config: its paths are relative to the folder.
-        digests: of its parts.
-    """
+    """The contents of cascade.json; the paths of `config` are relative to its folder."""
 
     config: CascadeConfig
     digests: Digests
@@ -130,7 +121,6 @@ class CascadeInfo:
 
     @property
     def text(self) -> TowerReference:
-        """The text tower."""
         return TowerReference(path=self.config.text_tower, digest=self.digests.text)
 
     @property
@@ -166,9 +156,8 @@ def write_cascade(
             trained model.
     """
     if (out / MODEL_FILE).is_file():
-        raise MrlError(
-            f"holds a trained model ({MODEL_FILE})", where=out, hint="choose another --out"
-        )
+        problem = f"holds a trained model ({MODEL_FILE})"
+        raise MrlError(problem, where=out, hint="choose another --out")
     config, here = _used(config), Path()
     digests = _digests(config, here)
     if config.translator != NONE:
@@ -179,10 +168,8 @@ def write_cascade(
         moved = os.path.relpath(Path(path).resolve(), out.resolve())
         return Path(moved).as_posix() if path and path != NONE else path
 
-    stored = dataclasses.replace(
-        config, **{name: relative(getattr(config, name)) for name in PATHS}
-    )
-    info = CascadeInfo(config=stored, digests=digests)
+    paths = {name: relative(getattr(config, name)) for name in PATHS}
+    info = CascadeInfo(config=dataclasses.replace(config, **paths), digests=digests)
     write_json(out / CASCADE_FILE, {"format": FORMAT, **to_json(info)})
     log(f"{config.name}: {out / CASCADE_FILE}, to be measured by `mrl-jax eval compare`")
     return info
@@ -203,15 +190,13 @@ def read_cascade(folder: Path) -> CascadeInfo:
             raise ValueError(str(error)) from error
     config = _used(info.config)
     expected, present = info.digests, _digests(config, folder)
-    for name, place in (
-        ("text", config.text_tower),
-        ("recogniser", config.recogniser),
-        ("translator", config.translator),
-    ):
-        if getattr(present, name) != getattr(expected, name):
+    places = (config.text_tower, config.recogniser, config.translator)
+    for name, place in zip(("text", "recogniser", "translator"), places, strict=True):
+        is_now, was = getattr(present, name), getattr(expected, name)
+        if is_now != was:
             raise MrlError(
                 f"is not the {name} that the cascade was written with: its digest is "
-                f"{getattr(present, name)[:12]}, expected {getattr(expected, name)[:12]}",
+                f"{is_now[:12]}, expected {was[:12]}",
                 where=folder / place,
                 hint=f"bring that back, or {WRITE_AGAIN}",
             )
@@ -233,18 +218,13 @@ def translator_config(config: CascadeConfig, base: Path) -> TranslatorConfig:
 def _used(config: CascadeConfig) -> CascadeConfig:
     """The config with defaults in the fields that are not read.
 
-    Checked here and not in the config itself, whose defaults have no languages.
-
-    Raises:
-        MrlError: no recogniser and no transcripts; a translator without both languages.
+    Checks what the config itself cannot, as its defaults have no languages.
     """
     if config.transcripts:
         config = dataclasses.replace(config, recogniser="", padding="masked")
     elif not config.recogniser:
-        raise MrlError(
-            "recogniser and transcripts are both empty, expected one of them",
-            hint="name the folder of a recogniser, or a column of transcripts",
-        )
+        hint = "name the folder of a recogniser, or a column of transcripts"
+        raise MrlError("recogniser and transcripts are both empty", hint=hint)
     if config.translator == NONE:
         none = {"tokenizer": "", "source_language": "", "target_language": "", "beam_size": 1}
         return dataclasses.replace(config, **none)
@@ -263,12 +243,8 @@ def _digests(config: CascadeConfig, base: Path) -> Digests:
     text = read_info(base / config.text_tower, expected=("qwen3",))
     assert isinstance(text.config, Qwen3Config)
     if max(config.dims) > text.config.width:
-        raise MrlError(
-            f"dims has {max(config.dims)}, expected at most {text.config.width}, the width of "
-            "the text tower",
-            where=base / config.text_tower,
-            hint="leave it out",
-        )
+        problem = f"dims has {max(config.dims)}, expected at most {text.config.width}, the width"
+        raise MrlError(f"{problem} of the text tower", where=base / config.text_tower)
     TextTokenizer(base / config.text_tower, max_tokens=config.max_text_tokens)
     recogniser = translator = ""
     if config.recogniser:
@@ -280,10 +256,10 @@ def _digests(config: CascadeConfig, base: Path) -> Digests:
         checked = translator_config(config, base)
         check_translator(checked)
         files = (checked.folder / MODEL, checked.tokenizer_folder / TOKENIZER)
-        translator = digest_lines(map(_file_digest, files))
+        translator = digest_lines(map(_sha256, files))
     return Digests(text=text.digest, recogniser=recogniser, translator=translator)
 
 
-def _file_digest(path: Path) -> str:
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

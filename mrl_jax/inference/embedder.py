@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
 
 import jax
 import numpy as np
@@ -27,6 +28,23 @@ from mrl_jax.nn import param_tree
 
 Clip = str | Path | tuple[HostArray, int]
 """A recording on disk, or (samples [S] float, samples a second)."""
+
+
+class EmbedOptions(TypedDict, total=False):
+    """How clips or texts are embedded; nothing is needed.
+
+    Attributes:
+        prompt: put before each query, word for word.
+        task: or a task of the training config, whose prompt is put before each query.
+        dim: length of the prefix to keep; by default that of the search config, or the full
+            width without one. A dual encoder with separate dims has a vector for each.
+        progress: show a progress bar.
+    """
+
+    prompt: str | None
+    task: str | None
+    dim: int | None
+    progress: bool
 
 
 class Embedder:
@@ -90,14 +108,12 @@ class Embedder:
         folder = Path(folder)
         info = read_model_info(folder)
         if search_config and rotation:
-            raise MrlError(
-                "both a search config and a rotation are given, and search configs are measured "
-                "without a rotation",
-                where=folder,
-                hint="pass one of them",
-            )
+            problem = "both a search config and a rotation are given; they exclude each other"
+            raise MrlError(problem, where=folder, hint="pass one of them")
         config, directions = read_search_config(folder, info) if search_config else (None, None)
-        fitted = _need_rotation(folder, info) if rotation else None
+        fitted = read_rotation(folder, head_digest=info.head_digest) if rotation else None
+        if rotation and fitted is None:
+            raise MrlError("has no rotation", where=folder, hint="fit one: `mrl-jax rotate`")
         model = load_model(folder, info, dtype=dtype)
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
         return cls(
@@ -105,76 +121,66 @@ class Embedder:
         )
 
     def embed_speech(
-        self,
-        clips: Sequence[Clip],
-        *,
-        prompt: str | None = None,
-        task: str | None = None,
-        dim: int | None = None,
-        progress: bool = False,
+        self, clips: Sequence[Clip], **options: Unpack[EmbedOptions]
     ) -> Float32[HostArray, "N E"]:
         """Unit vectors of recordings.
 
         Args:
             clips: files, or pairs of samples and sample rate.
-            prompt: put before the speech, word for word.
-            task: or a task of the training config, whose prompt is put before the speech.
-            dim: length of the prefix to keep; by default that of the search config, or the full
-                width without one. A dual encoder with separate dims has a vector for each.
-            progress: show a progress bar.
+            options: prompt, task, dim and progress, see `EmbedOptions`.
 
         Raises:
             MrlError: a recording that cannot be read or embedded; a dim above the width.
         """
-        self._check_dim(dim)
-        if isinstance(clips, str | Path):
-            raise MrlError("clips is one path, expected a list of them", hint="put it in a list")
-        check_one_prompt(task, prompt)
-        rate = self.model.speech.config.sample_rate
-        names: list[object] = [
-            clip if isinstance(clip, str | Path) else f"clip {i}" for i, clip in enumerate(clips)
-        ]
-        samples = [
-            load_clip(clip, rate)
-            if isinstance(clip, str | Path)
-            else resample(np.asarray(clip[0]), clip[1], rate, name=name)
-            for clip, name in zip(clips, names, strict=True)
-        ]
-        vectors = self.encoder.speech(
-            samples,
-            tasks=[task or ""] * len(samples),
-            prompts=None if prompt is None else [prompt] * len(samples),
-            names=names,
-            progress="speech" if progress else None,
-        )
-        return self._cut(vectors, dim)
+        return self._embed("clips", clips, **options)
 
     def embed_text(
+        self, texts: Sequence[str], **options: Unpack[EmbedOptions]
+    ) -> Float32[HostArray, "N E"]:
+        """Unit vectors of texts, at least one: documents, or written queries with their prompt.
+
+        Args:
+            options: prompt, task, dim and progress, see `EmbedOptions`.
+        """
+        return self._embed("texts", texts, **options)
+
+    def _embed(
         self,
-        texts: Sequence[str],
+        kind: Literal["clips", "texts"],
+        inputs: Sequence[Any],
         *,
         prompt: str | None = None,
         task: str | None = None,
         dim: int | None = None,
         progress: bool = False,
-    ) -> Float32[HostArray, "N E"]:
-        """Unit vectors of texts: documents without a prompt, written queries with theirs.
-
-        Args:
-            texts: at least one.
-            prompt, task, dim, progress: as in `embed_speech`.
-        """
-        self._check_dim(dim)
-        if isinstance(texts, str):
-            raise MrlError("texts is one string, expected a list of them", hint="put it in a list")
+    ) -> HostArray:
+        if dim is not None:
+            if not 1 <= dim <= self.width:
+                raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
+            check_separate(dim, self.model.separate_dims)
+            warn_untrained(dim, self.info.dims, stacklevel=4)
+        if isinstance(inputs, str | Path):
+            one = "path" if kind == "clips" else "string"
+            raise MrlError(f"{kind} is one {one}, expected a list of them", hint="put it in a list")
         check_one_prompt(task, prompt)
-        vectors = self.encoder.text(
-            texts,
-            tasks=None if task is None else [task] * len(texts),
-            prompts=None if prompt is None else [prompt] * len(texts),
-            progress="texts" if progress else None,
-        )
-        return self._cut(vectors, dim)
+        options: dict[str, Any] = {
+            "tasks": None if task is None else [task] * len(inputs),
+            "prompts": None if prompt is None else [prompt] * len(inputs),
+            "progress": kind if progress else None,
+        }
+        if kind == "texts":
+            return self._cut(self.encoder.text(inputs, **options), dim)
+        rate = self.model.speech.config.sample_rate
+        samples, names = [], []
+        for number, clip in enumerate(inputs):
+            is_file = isinstance(clip, str | Path)
+            names.append(clip if is_file else f"clip {number}")
+            samples.append(
+                load_clip(clip, rate)
+                if is_file
+                else resample(np.asarray(clip[0]), clip[1], rate, name=names[-1])
+            )
+        return self._cut(self.encoder.speech(samples, names=names, **options), dim)
 
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:
         """Documents stored as the search config says, to be searched: `.search(queries, k)`.
@@ -184,10 +190,8 @@ class Embedder:
         """
         config = self.search_config
         if config is None:
-            raise MrlError(
-                "no search config was loaded",
-                hint="pass `search_config=True` to `Embedder.load`",
-            )
+            hint = "pass `search_config=True` to `Embedder.load`"
+            raise MrlError("no search config was loaded", hint=hint)
         return make_funnel(
             documents, config.precision, prefix=config.prefix, shortlist=config.shortlist
         )
@@ -199,21 +203,6 @@ class Embedder:
             return truncate(vectors, self.width if dim is None else dim)
         cut = truncate(vectors, self.search_config.dim)
         return cut if self._directions is None else truncate(cut @ self._directions, None)
-
-    def _check_dim(self, dim: int | None) -> None:
-        if dim is None:
-            return
-        if not 1 <= dim <= self.width:
-            raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
-        check_separate(dim, self.model.separate_dims)
-        warn_untrained(dim, self.info.dims, stacklevel=4)
-
-
-def _need_rotation(folder: Path, info: ModelInfo) -> Rotation:
-    rotation = read_rotation(folder, head_digest=info.head_digest)
-    if rotation is None:
-        raise MrlError("has no rotation", where=folder, hint="fit one: `mrl-jax rotate`")
-    return rotation
 
 
 def warn_untrained(dim: int, trained: Sequence[int], *, stacklevel: int) -> None:

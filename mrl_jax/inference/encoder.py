@@ -13,10 +13,9 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.prompts import prompts_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
-from mrl_jax.inference.batching import embed_batches, padded_length
+from mrl_jax.inference.batching import embed_batches, padded_clips
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors
-from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 
@@ -24,15 +23,13 @@ EMBED: Mapping[str, Callable[..., Any]] = {
     "speech": lambda model, *inputs: model.embed_speech(*inputs),
     "text": lambda model, *inputs: model.embed_text(*inputs),
 }
-CORRECT_TASK = "correct the task, or pass the prompt itself"
 
 
 class Encoder:
     """Embeds with a model that is taken apart into arrays, as in training.
 
-    A vector does not depend on the batch it is computed in: padding never matters, and
-    rows that fill a batch up are dropped. (Under "reference" padding it does, as in the
-    published code: there a batch is padded to its longest clip, and each length compiles.)
+    A vector does not depend on the batch it is computed in. (Under "reference" padding it does,
+    as in the published code: a batch is padded to its longest clip, and each length compiles.)
 
     Args:
         split: the model's arrays, placed where the sharding has them, and how to rebuild it.
@@ -57,14 +54,14 @@ class Encoder:
         sharding: NamedSharding | None = None,
         batch_size: int = 16,
     ):
-        self.trained: Mapping[str, Any] = split.trained
-        self.frozen: Mapping[str, Any] = split.frozen
+        self.trained, self.frozen = split.trained, split.frozen
         self.prompts = prompts
         self._rebuild = split.rebuild
-        self._speech_config = config_model.speech.config
+        self._pad = functools.partial(
+            padded_clips, config=config_model.speech.config, padding=config_model.speech.padding
+        )
         self._min_samples = config_model.min_samples
         self._separate_dims = config_model.separate_dims
-        self._reference = config_model.speech.padding == "reference"
         self._tokenizer = tokenizer
         self._sharding, self._batch_size = sharding, batch_size
         self._programs = {
@@ -81,10 +78,9 @@ class Encoder:
         names: Sequence[object] | None = None,
         progress: str | None = None,
     ) -> Vectors:
-        """Embed clips: mono, float, at the tower's sample rate.
+        """Embed clips [S]: mono, float, at the tower's sample rate.
 
         Args:
-            clips: one [S] array a clip.
             tasks: task of each clip, whose prompt from the config is used.
             prompts: prompt of each clip, word for word; None for that of its task.
             names: of each clip, for error messages.
@@ -95,23 +91,18 @@ class Encoder:
             a vector for each dim.
 
         Raises:
-            MrlError: a clip that cannot be embedded; an unknown task.
+            MrlError: a clip that cannot be embedded; a task without a prompt.
         """
         names = [f"clip {i}" for i in range(len(clips))] if names is None else names
         self.check_speech(clips, tasks=tasks, names=names)
-        lengths = [len(clip) for clip in clips]
         tokens = self._tokenizer.encode_prompts(self.prompts_of(tasks, prompts, len(clips)))
         prompt_size = max((len(ids) for ids in tokens), default=0)
 
         def inputs(rows: list[int]) -> tuple[Any, ...]:
-            return self._speech_inputs(
-                [clips[i] for i in rows],
-                [tokens[i] for i in rows],
-                [names[i] for i in rows],
-                prompt_size,
-            )
+            padded = self._pad([clips[i] for i in rows], names=[names[i] for i in rows])
+            return *padded, *pad_tokens([tokens[i] for i in rows], prompt_size)
 
-        numbers = self._in_batches("speech", lengths, inputs, progress)
+        numbers = self._in_batches("speech", [len(clip) for clip in clips], inputs, progress)
         dims = self._separate_dims
         return SeparateVectors(numbers, dims) if dims else numbers
 
@@ -139,12 +130,9 @@ class Encoder:
         prompts: Sequence[str | None] | None,
         count: int,
     ) -> list[str]:
-        """The prompt of each of `count` queries: its own, or that of its task.
-
-        Raises:
-            MrlError: an unknown task.
-        """
-        return prompts_of(count, self.prompts, tasks=tasks, given=prompts, hint=CORRECT_TASK)
+        """The prompt of each of `count` queries, see `data.text.prompts.prompts_of`."""
+        hint = "correct the task, or pass the prompt itself"
+        return prompts_of(count, self.prompts, tasks=tasks, given=prompts, hint=hint)
 
     def text(
         self,
@@ -154,13 +142,7 @@ class Encoder:
         prompts: Sequence[str | None] | None = None,
         progress: str | None = None,
     ) -> Float32[HostArray, "N E"]:
-        """Embed texts: documents without a prompt, or queries with theirs.
-
-        Args:
-            texts: at least one.
-            tasks, prompts: of written queries, as in `speech`.
-            progress: name of a progress bar.
-        """
+        """Embed texts, at least one: documents without a prompt, or queries with theirs."""
         if tasks is not None or prompts is not None:
             before = self.prompts_of(tasks, prompts, len(texts))
             texts = [prompt + text for prompt, text in zip(before, texts, strict=True)]
@@ -175,14 +157,9 @@ class Encoder:
     def alone(
         self, query: HostArray | str, *, task: str = "", prompt: str | None = None
     ) -> Callable[[], HostArray]:
-        """A function that embeds one query, from samples or text on: to be timed.
-
-        Args:
-            query: a clip as `speech` takes it, or a text.
-            task, prompt: of the query.
-        """
+        """A function that embeds one query, from samples or text on: to be timed."""
         before = self.prompts_of([task], [prompt], 1)[0]
-        kind = "text" if isinstance(query, str) else "speech"
+        kind = _kind(query)
         # On one device, however many share a batch.
         arrays = jax.tree.map(
             lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x,
@@ -200,31 +177,16 @@ class Encoder:
     def flops(self, query: HostArray | str, *, task: str = "", prompt: str | None = None) -> float:
         """Floating-point operations of embedding one query alone, as `count_flops` counts them."""
         inputs = self._inputs_alone(query, self.prompts_of([task], [prompt], 1)[0])
-        run = EMBED["text" if isinstance(query, str) else "speech"]
-        return count_flops(self._rebuild, run, self.trained, self.frozen, *inputs)
+        return count_flops(self._rebuild, EMBED[_kind(query)], self.trained, self.frozen, *inputs)
 
     def _inputs_alone(self, query: HostArray | str, before: str) -> tuple[Any, ...]:
         if isinstance(query, str):
             return self._text_inputs(self._tokenizer.encode([before + query]))
         tokens = self._tokenizer.encode_prompts([before])
-        return self._speech_inputs([query], tokens, ["the query"], len(tokens[0]))
-
-    def _speech_inputs(
-        self,
-        clips: Sequence[HostArray],
-        tokens: Sequence[Sequence[int]],
-        names: Sequence[object],
-        prompt_size: int,
-    ) -> tuple[Any, ...]:
-        # The reference reads padding as speech: nothing is padded beyond the longest.
-        longest = max(len(clip) for clip in clips)
-        size = longest if self._reference else padded_length(longest)
-        samples, counts = pad_clips(clips, self._speech_config, size=size, names=names)
-        return samples, counts, *pad_tokens(tokens, prompt_size)
+        return *self._pad([query], names=["the query"]), *pad_tokens(tokens)
 
     def _text_inputs(self, tokens: Sequence[Sequence[int]]) -> tuple[Any, ...]:
-        size = -(-max(map(len, tokens)) // 16) * 16
-        return pad_tokens(tokens, size)
+        return pad_tokens(tokens, -(-max(map(len, tokens)) // 16) * 16)
 
     def _in_batches(
         self,
@@ -242,3 +204,7 @@ class Encoder:
             shrink_last=True,
             progress=progress,
         )
+
+
+def _kind(query: HostArray | str) -> str:
+    return "text" if isinstance(query, str) else "speech"

@@ -17,37 +17,24 @@ from mrl_jax.nn import param_tree
 
 
 class TextEmbedder:
-    """Unit vectors of texts.
-
-    Args:
-        tower: the text tower.
-        tokenizer: its own.
-        batch_size: texts in a batch.
+    """Unit vectors of texts by a text tower and its own tokenizer.
 
     Attributes:
-        width: E, of the vectors.
         parameters: of the tower.
     """
 
     def __init__(self, tower: Qwen3Encoder, tokenizer: TextTokenizer, *, batch_size: int = 16):
-        self.width = tower.config.width
         self.parameters = param_tree.count(param_tree.flat_weights(tower))
         self._tokenizer, self._batch_size = tokenizer, batch_size
         split = param_tree.split(tower)
         self._arrays = (split.trained, split.frozen)
         self._rebuild = split.rebuild
-
         self._embed = compile_program(split.rebuild, _embed)
 
     def __call__(
         self, texts: Sequence[str], *, progress: str | None = None
     ) -> Float32[HostArray, "N E"]:
-        """[N, E]; an empty text is its end token.
-
-        Args:
-            texts: at least one; one alone is a batch of its own.
-            progress: name of a progress bar.
-        """
+        """Vectors of at least one text; an empty one is its end token."""
         return embed_tokens(
             functools.partial(self._embed, *self._arrays),
             self._tokenizer.encode(texts),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, existing_file, first_line
+from mrl_jax.core.extras import require
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.records import read_object, readable_as
 from mrl_jax.data.text.tokenizer import open_tokenizer
@@ -26,8 +27,6 @@ CONVERT = (
     "make it with `ct2-transformers-converter --model SOURCE --output_dir FOLDER "
     f"--copy_files {TOKENIZER}`"
 )
-EXTRA = "cascade"
-"""Of this package, that brings CTranslate2 and tokenizers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,23 +69,24 @@ class Translator:
         config: which translator, and between which languages.
 
     Raises:
-        MrlError: no folder, or not one of CTranslate2's; no tokenizer of NLLB beside the
-            model, or another model's; a language that it does not know; a package that is
-            not installed.
+        MrlError: no folder of CTranslate2's; no tokenizer of NLLB, or another model's; a
+            language that it does not know; a package that is not installed.
     """
 
     def __init__(self, config: TranslatorConfig):
         self.config = config
         self._tokenizer: Any = check_translator(config)
         self._code_last = _has_code_last(config.tokenizer_folder)
-        self._model: Any = _open_model(config.folder)
+        import ctranslate2
+
+        try:
+            self._model: Any = ctranslate2.Translator(str(config.folder))
+        except (RuntimeError, ValueError) as error:
+            problem = f"cannot be opened by CTranslate2 ({first_line(error)})"
+            raise MrlError(problem, where=config.folder, hint=CONVERT) from error
 
     def translate(self, texts: Sequence[str], *, progress: str | None = None) -> list[str]:
         """The translation of each text; that of an empty one is empty.
-
-        Args:
-            texts: in the source language.
-            progress: name of a progress bar.
 
         Raises:
             MrlError: CTranslate2 refuses, as where a translation may be longer than the
@@ -137,28 +137,7 @@ def check_translator(config: TranslatorConfig) -> Any:
     Raises:
         MrlError: as `Translator`, less a damaged model.
     """
-    _check_folder(config.folder)
-    path = existing_file(
-        config.tokenizer_folder / TOKENIZER,
-        hint="copy it from the checkpoint that the model was converted from",
-    )
-    tokenizer = open_tokenizer(path, extra=EXTRA)
-    known = sorted(token for token in tokenizer.get_vocab(True) if CODE.fullmatch(token))
-    if not known or tokenizer.token_to_id(END) is None:
-        raise MrlError(
-            f"has no language codes such as wol_Latn, or no token {END}: it is not NLLB's",
-            where=path,
-            hint="copy tokenizer.json from the checkpoint that the model was converted from",
-        )
-    for name, code in (("source", config.source), ("target", config.target)):
-        _check_code(code, known, f"{name}_language")
-    _check_vocabulary(config.folder, (config.source, config.target, END))
-    _library()
-    return tokenizer
-
-
-def _check_folder(folder: Path) -> None:
-    """Raises an `MrlError` unless a folder is one of CTranslate2's."""
+    folder, source = config.folder, "the checkpoint that the model was converted from"
     if not folder.is_dir():
         kind = "is a file, expected a folder" if folder.exists() else "no such folder"
         raise MrlError(kind, where=folder, hint=f"correct the path, or {CONVERT}")
@@ -166,34 +145,28 @@ def _check_folder(folder: Path) -> None:
         published = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
         what = "it is a checkpoint of transformers" if published else f"there is no {MODEL}"
         raise MrlError(f"is no folder of CTranslate2's: {what}", where=folder, hint=CONVERT)
-
-
-def _library() -> Any:
-    try:
-        import ctranslate2
-    except ImportError as error:
+    require("ctranslate2", by="translating", where=folder)
+    path = existing_file(config.tokenizer_folder / TOKENIZER, hint=f"copy it from {source}")
+    tokenizer = open_tokenizer(path, extra="cascade")
+    known = sorted(token for token in tokenizer.get_vocab(True) if CODE.fullmatch(token))
+    if not known or tokenizer.token_to_id(END) is None:
         raise MrlError(
-            "translating takes ctranslate2, which is not installed",
-            hint=f"install the extra: `pip install 'mrl_jax[{EXTRA}]'`",
-        ) from error
-    return ctranslate2
-
-
-def _open_model(folder: Path) -> Any:
-    try:
-        return _library().Translator(str(folder))
-    except (RuntimeError, ValueError) as error:
-        raise MrlError(
-            f"cannot be opened by CTranslate2 ({first_line(error)})", where=folder, hint=CONVERT
-        ) from error
+            f"has no language codes such as wol_Latn, or no token {END}: it is not NLLB's",
+            where=path,
+            hint=f"copy {TOKENIZER} from {source}",
+        )
+    for name, code in (("source", config.source), ("target", config.target)):
+        _check_code(code, known, f"{name}_language")
+    _check_vocabulary(folder, (config.source, config.target, END))
+    return tokenizer
 
 
 def _check_code(code: str, known: Sequence[str], option: str) -> None:
     if code in known:
         return
-    alike = [other for other in known if other[:2] == code[:2]]
     first = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
-    otherwise = f"did you mean {alike[0]}?" if alike else f"expected one of {first}"
+    alike = [f"did you mean {other}?" for other in known if other[:2] == code[:2]]
+    otherwise = alike[0] if alike else f"expected one of {first}"
     raise MrlError(
         f"the tokenizer does not know the language {code!r}; it knows {len(known)}",
         where=option,
@@ -210,18 +183,14 @@ def _check_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
         vocabulary = set(json.loads(path.read_text(encoding="utf-8")))
     missing = [token for token in tokens if token not in vocabulary]
     if missing:
-        raise MrlError(
-            f"has no {', '.join(missing)}: the tokenizer beside it is another model's",
-            where=path,
-            hint=CONVERT,
-        )
+        problem = f"has no {', '.join(missing)}: the tokenizer beside it is another model's"
+        raise MrlError(problem, where=path, hint=CONVERT)
 
 
 def _has_code_last(folder: Path) -> bool:
-    """Early NLLB tokenizers put the code behind the text, and say so in their description."""
+    """Early NLLB tokenizers put the code behind the text, as their description states."""
     path = folder / "tokenizer_config.json"
     if not path.is_file():
         return False
-    hint = "copy it from the published model again"
-    with readable_as("a tokenizer's description", path, hint=hint):
+    with readable_as("a tokenizer's description", path, hint="copy it from the published model"):
         return bool(read_object(path).get("legacy_behaviour", False))

@@ -1,31 +1,19 @@
 """The losses; imported when first used."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mrl_jax.core.lazy import homes_of, lazy_getattr
 
 if TYPE_CHECKING:
-    from mrl_jax.losses.config import LossConfig as LossConfig
-    from mrl_jax.losses.ctc import ctc_losses as ctc_losses
-    from mrl_jax.losses.matryoshka import NestedLoss as NestedLoss
-    from mrl_jax.losses.matryoshka import l1_cosine as l1_cosine
-    from mrl_jax.losses.matryoshka import matryoshka_infonce as matryoshka_infonce
-    from mrl_jax.losses.matryoshka import over_separate as over_separate
-    from mrl_jax.losses.registry import LOSSES as LOSSES
-    from mrl_jax.losses.registry import Loss as Loss
+    from mrl_jax.losses.config import *  # noqa: F403
+    from mrl_jax.losses.ctc import *  # noqa: F403
+    from mrl_jax.losses.matryoshka import *  # noqa: F403
+    from mrl_jax.losses.registry import *  # noqa: F403
 
-_HOMES = {
-    "LOSSES": "registry",
-    "Loss": "registry",
-    "LossConfig": "config",
-    "NestedLoss": "matryoshka",
-    "ctc_losses": "ctc",
-    "l1_cosine": "matryoshka",
-    "matryoshka_infonce": "matryoshka",
-    "over_separate": "matryoshka",
+_NAMES = {
+    "config": "LossConfig",
+    "ctc": "ctc_losses",
+    "matryoshka": "NestedLoss l1_cosine matryoshka_infonce over_separate",
+    "registry": "LOSSES Loss",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_getattr(__name__, homes_of(__name__, _NAMES))

@@ -9,15 +9,12 @@ from jaxtyping import Float
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Errors:
-    """Edits that turn the reference into the hypothesis.
-
-    Attributes:
-        units: words or characters of the reference, at least 1.
-    """
+    """Edits that turn a reference of `units` words or characters, at least 1, into a hypothesis."""
 
     units: int
     substitutions: int
@@ -36,11 +33,7 @@ class Errors:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Errors of hypotheses against references, utterance by utterance.
-
-    Attributes:
-        words, characters: errors of each. Spaces count as characters.
-    """
+    """Errors of hypotheses against references, one a utterance; spaces count as characters."""
 
     words: Sequence[Errors]
     characters: Sequence[Errors]
@@ -87,13 +80,9 @@ def compare_transcripts(references: Sequence[str], hypotheses: Sequence[str]) ->
 
 def import_jiwer() -> Any:
     """jiwer; an `MrlError` where it is not installed."""
-    try:
-        import jiwer
-    except ImportError as error:
-        raise MrlError(
-            "error rates take jiwer, which is not installed",
-            hint="install the extra: `pip install 'mrl_jax[train]'`",
-        ) from error
+    require("jiwer", by="an error rate")
+    import jiwer
+
     return jiwer
 
 
@@ -101,7 +90,7 @@ def _each(output: Any) -> list[Errors]:
     """Each sentence's counts from jiwer's WordOutput or CharacterOutput."""
     counted = []
     for reference, chunks in zip(output.references, output.alignments, strict=True):
-        counts = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
+        counts = dict.fromkeys(("substitute", "delete", "insert", "equal"), 0)
         for chunk in chunks:
             in_reference = chunk.ref_end_idx - chunk.ref_start_idx
             in_hypothesis = chunk.hyp_end_idx - chunk.hyp_start_idx

@@ -7,6 +7,7 @@ are resampled, not queries; clusters by text and by speaker may cross.
 import dataclasses
 from collections.abc import Hashable, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -38,39 +39,10 @@ class PairedTest:
 
 
 def cluster_bootstrap(
-    values: Float[HostArray, " Q"],
-    clusters: Sequence[Hashable] | None,
-    *,
-    crossed: Sequence[Hashable] | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    values: Float[HostArray, " Q"], clusters: Sequence[Hashable] | None, **options: Any
 ) -> Interval:
-    """The mean of `values`, and an interval from resampling whole clusters.
-
-    Percentiles of the resampled means are taken further out than at `level`, by what
-    Student's t is wider than the normal at as many degrees of freedom as there are clusters
-    (Hesterberg, 2015): plain percentiles are too narrow. They also never reach beyond the
-    extreme cluster, which is too near where clusters are few, so that an end is never nearer
-    than Student's t times the standard error between clusters. With two ways of clustering, squared
-    distances from the mean add up, less those of their intersection, as variances do
-    (Cameron, Gelbach and Miller, 2011); neither way alone is ever wider than the result.
-    Values that are all alike give an interval without width.
-
-    Args:
-        values: one a query.
-        clusters: label of each query's cluster, such as its text; None: queries are
-            independent.
-        crossed: a second clustering, such as by speaker. A clustering into a single cluster has
-            no spread between clusters and is left out.
-        level: confidence level.
-        resamples: of clusters.
-        seed: of the resampling.
-    """
-    (interval,) = cluster_bootstraps(
-        values[:, None], clusters, crossed=crossed, level=level, resamples=resamples, seed=seed
-    )
-    return interval
+    """`cluster_bootstraps` of one column."""
+    return cluster_bootstraps(values[:, None], clusters, **options)[0]
 
 
 def cluster_bootstraps(
@@ -82,7 +54,27 @@ def cluster_bootstraps(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Interval]:
-    """`cluster_bootstrap` of each column, all from the same resamples."""
+    """The mean of each column of `values`, and an interval from resampling whole clusters.
+
+    Percentiles of the resampled means are taken further out than at `level`, by what
+    Student's t is wider than the normal at as many degrees of freedom as there are clusters
+    (Hesterberg, 2015): plain percentiles are too narrow. They also never reach beyond the
+    extreme cluster, which is too near where clusters are few, so that an end is never nearer
+    than Student's t times the standard error between clusters. With two ways of clustering, squared
+    distances from the mean add up, less those of their intersection, as variances do
+    (Cameron, Gelbach and Miller, 2011); neither way alone is ever wider than the result.
+    Values that are all alike give an interval without width.
+
+    Args:
+        values: one row a query.
+        clusters: label of each query's cluster, such as its text; None: queries are
+            independent.
+        crossed: a second clustering, such as by speaker. A clustering into a single cluster has
+            no spread between clusters and is left out.
+        level: confidence level.
+        resamples: of clusters, the same for all columns.
+        seed: of the resampling.
+    """
     if not len(values):
         raise ValueError("there are no values")
     if not np.isfinite(values).all():
@@ -221,11 +213,11 @@ def _sign_flips(sums: Float[HostArray, " G"], resamples: int, seed: int) -> floa
 def _ways(
     size: int, clusters: Sequence[Hashable] | None, crossed: Sequence[Hashable] | None
 ) -> list[Int[HostArray, " Q"]]:
-    for labels in (clusters, crossed):
-        if labels is not None and len(labels) != size:
+    ways = [range(size) if clusters is None else clusters, *([] if crossed is None else [crossed])]
+    for labels in ways:
+        if len(labels) != size:
             raise ValueError(f"{size} values and {len(labels)} labels")
-    ways = [np.arange(size) if clusters is None else _codes(clusters)]
-    return ways if crossed is None else [*ways, _codes(crossed)]
+    return [_codes(labels) for labels in ways]
 
 
 def _intersection(
@@ -245,12 +237,7 @@ def _codes(labels: Sequence[Hashable]) -> Int[HostArray, " Q"]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clusters:
-    """Clusters of the judged queries, in their order.
-
-    Attributes:
-        texts: their texts.
-        speakers: their speakers; None where none is named.
-    """
+    """Clusters of the judged queries, in their order; no speakers where none is named."""
 
     texts: Sequence[Hashable]
     speakers: Sequence[Hashable] | None = None

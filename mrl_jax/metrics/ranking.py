@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 
 
 def ndcg(
@@ -23,8 +23,7 @@ def ndcg(
     Args:
         grades: grade of the document at each rank, best first; 0 where irrelevant or
             where the list has ended.
-        judged: the grades of all judged documents of each query, in any order, filled
-            with zeros; what an ideal list would hold.
+        judged: grades of all judged documents, in any order, filled with zeros.
         k: ranks that count.
 
     Returns:
@@ -40,11 +39,8 @@ def ndcg(
 def accuracy(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
-    """Hit rate: 1 where a relevant document is among the first k, 0 elsewhere; NaN without one.
-
-    References:
-        trec_eval's `success`.
-    """
+    """1 where a relevant document is among the first k, else 0 (trec_eval's `success`); NaN
+    without one."""
     check_k(k)
     hits = (grades[:, :k] > 0).any(axis=1).astype(np.float64)
     return np.where(relevant(judged) > 0, hits, np.nan)
@@ -128,13 +124,7 @@ def check_k(k: int) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class F1:
-    """Harmonic means of precision and recall.
-
-    Attributes:
-        macro: mean over labels.
-        weighted: mean over labels, weighted by how often each is true.
-        per_label: label → its own.
-    """
+    """Harmonic means of precision and recall; `weighted` by how often each label is true."""
 
     macro: float
     weighted: float
@@ -147,8 +137,7 @@ def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
     A label that is neither true nor predicted anywhere has 0.
 
     Args:
-        truth: label of each example.
-        predicted: label that was predicted, in the same order.
+        truth, predicted: label of each example.
         labels: those that count, each once.
 
     Raises:
@@ -160,12 +149,9 @@ def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
         raise ValueError("labels are none, or one is there twice")
     if not truth:
         return F1(macro=0.0, weighted=0.0, per_label=dict.fromkeys(labels, 0.0))
-    try:
-        from sklearn.metrics import precision_recall_fscore_support
-    except ImportError as error:
-        raise MrlError(
-            f"F1 needs {error.name}", hint="install the extra: `pip install 'mrl_jax[train]'`"
-        ) from error
+    require("sklearn", by="F1")
+    from sklearn.metrics import precision_recall_fscore_support
+
     _, _, scores, support = precision_recall_fscore_support(
         truth,
         predicted,

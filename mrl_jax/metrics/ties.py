@@ -82,9 +82,8 @@ class TiedRanking:
 
     def _numbers(self) -> Int[HostArray, "Q R"]:
         """Number of each rank's group, from 0."""
-        new = np.zeros(self.scores.shape, np.int64)
-        new[:, 1:] = self.scores[:, 1:] != self.scores[:, :-1]
-        return np.cumsum(new, axis=1)
+        new = self.scores[:, 1:] != self.scores[:, :-1]
+        return np.cumsum(np.pad(new, ((0, 0), (1, 0))), axis=1)
 
     def _groups(self) -> tuple[HostArray, HostArray, HostArray, HostArray]:
         """Of each rank's group: ranks before it, documents, summed grades, relevant ones."""
@@ -110,9 +109,7 @@ class TiedRanking:
         share = hits / size
         number = self._numbers()[:, : hits.shape[1]]
         run = np.cumsum(share, axis=1) - share  # Whole groups add up to their hits.
-        first = np.concatenate(
-            (np.ones((len(number), 1), bool), number[:, 1:] != number[:, :-1]), axis=1
-        )
+        first = np.diff(number, axis=1, prepend=-1) > 0
         begins = np.maximum.accumulate(np.where(first, np.arange(number.shape[1]), 0), axis=1)
         return np.round(np.take_along_axis(run, begins, axis=1))
 

@@ -28,8 +28,8 @@ class CtcVocabulary:
     Attributes:
         tokens: token of each id.
         blank: id of the CTC blank (the checkpoint's padding token).
-        word_delimiter: token that stands for a space, or None if there is none.
-        lower_case: whether decoded text is lower-cased.
+        word_delimiter: token that stands for a space.
+        lower_case: decoded text.
     """
 
     tokens: tuple[str, ...]
@@ -56,12 +56,7 @@ class CtcVocabulary:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CtcOutput:
-    """Scores of every token at every frame.
-
-    Attributes:
-        logits: [B, T, V] float32.
-        frame_mask: [B, T], True at frames of speech.
-    """
+    """Scores of every token at every frame, and the mask that is True at frames of speech."""
 
     logits: Float32[Array, "B T V"]
     frame_mask: Bool[Array, "B T"]
@@ -74,8 +69,7 @@ class HubertCtc(nnx.Module):
         config: sizes and variants of the encoder.
         vocab_size: number of output tokens, the blank included.
         vocabulary: the tokens themselves; without them there is no `decode`.
-        dtype, param_dtype, rngs: as in `HubertEncoder`.
-        options: padding, remat and unroll, as there.
+        dtype, param_dtype, rngs, options: as in `HubertEncoder`.
     """
 
     def __init__(

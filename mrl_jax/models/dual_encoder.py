@@ -43,8 +43,7 @@ class PoolingHead(Head):
     with the largest states would decide alone which frames are pooled.
 
     Args:
-        num_layers: layers of the speech tower, Y.
-        speech_width: width of the speech tower, D.
+        num_layers, speech_width: of the speech tower, Y and D.
         widths: of the vectors.
         rngs: source of the initial weights; the stream `params` is read.
     """
@@ -75,14 +74,7 @@ class PoolingHead(Head):
         pooled = pooled.reshape(rows, -1)
         return [self.projections[f"to_{width}"](pooled) for width in self.widths]
 
-    def calibrate(
-        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
-    ) -> None:
-        """Set the factors so that each layer's scaled states have a mean square of 1."""
-        self.fit_layer_scale(layer_states, frame_mask)
-
     def fold(self) -> dict[str, HostArray]:
-        """The weights with the factors multiplied in, by path."""
         scale, query = (np.asarray(x[...]) for x in (self.layer_scale, self.pool_query))
         rows = np.repeat(scale, len(query) // len(scale))
         folded = {"pool_query": query * rows}
@@ -94,35 +86,22 @@ class PoolingHead(Head):
 class DualEncoder(TwoTowers):
     """Speech and text in one space; speech does not pass through the text tower.
 
-    Args:
-        speech: the speech tower.
-        text: the text tower, which embeds documents.
-        config: dims, and whether the head is nested.
-        rngs: source of the head's initial weights; the stream `params` is read.
+    The stream `params` of `rngs` gives the head's weights.
 
     Raises:
         ValueError: dims that are none, twice the same, or wider than the text tower.
     """
 
     def __init__(
-        self,
-        speech: SpeechTower,
-        text: Qwen3Encoder,
-        *,
-        config: DualEncoderConfig,
-        rngs: nnx.Rngs,
+        self, speech: SpeechTower, text: Qwen3Encoder, *, config: DualEncoderConfig, rngs: nnx.Rngs
     ):
         width, dims = text.config.width, config.dims
         fits = all(1 <= dim <= width for dim in dims) and len(set(dims)) == len(dims)
         if not config.nested and not (dims and fits):
             raise ValueError(f"dims is {dims}, expected different widths from 1 to {width}")
         super().__init__(speech, text, config)
-        self.head = PoolingHead(
-            speech.config.num_layers,
-            speech.config.width,
-            (width,) if config.nested else dims,
-            rngs=rngs,
-        )
+        widths = (width,) if config.nested else dims
+        self.head = PoolingHead(speech.config.num_layers, speech.config.width, widths, rngs=rngs)
 
     @property
     def separate_dims(self) -> tuple[int, ...]:
@@ -137,7 +116,7 @@ class DualEncoder(TwoTowers):
     def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
         """Fit the head's fixed factors to the speech tower, on some clips."""
         output = self.speech(samples, lengths)
-        self.head.calibrate(output.layer_states, output.frame_mask)
+        self.head.fit_layer_scale(output.layer_states, output.frame_mask)
 
     def join(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt

@@ -12,7 +12,7 @@ were trained that way.
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mrl_jax.core.array_types import AnyArray
 from mrl_jax.models.speech_tower import Count, Padding
 from mrl_jax.nn.attention import attend
-from mrl_jax.nn.layer_stack import run_layers, stack_layers
+from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
 from mrl_jax.nn.masking import length_mask
 from mrl_jax.nn.norms import LayerNorm, TimeGroupNorm
 
@@ -36,13 +36,11 @@ class HubertConfig:
     Attributes:
         feature_norm: "group": a norm over time after the first convolution only (base);
             "layer": a layer norm after every convolution (large, xlarge).
-        conv_bias: whether the feature convolutions have a bias.
         projection_norm: whether features are layer-normed before their projection.
         pre_norm: norms before attention and MLP, and one after the last layer (large,
             xlarge), instead of after each (base).
         position_kernel: taps of the convolution that stands for a position embedding.
-        normalize_clips: whether clips are scaled to zero mean and unit variance first.
-        sample_rate: samples a second that the encoder was trained on.
+        normalize_clips, sample_rate: see `SpeechTowerConfig`.
     """
 
     width: int
@@ -69,15 +67,9 @@ class HubertConfig:
                 f"convolution each; got {len(self.conv_channels)}, {len(self.conv_kernels)} "
                 f"and {len(self.conv_strides)}"
             )
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"width is {self.width}, expected a multiple of num_heads, {self.num_heads}"
-            )
-        if self.width % self.position_groups:
-            raise ValueError(
-                f"width is {self.width}, expected a multiple of position_groups, "
-                f"{self.position_groups}"
-            )
+        for name in ("num_heads", "position_groups"):
+            if self.width % (parts := getattr(self, name)):
+                raise ValueError(f"width is {self.width}, expected a multiple of {name}, {parts}")
         if self.feature_norm not in ("group", "layer"):
             raise ValueError(f"feature_norm is {self.feature_norm!r}, expected 'group' or 'layer'")
 
@@ -125,9 +117,7 @@ class HubertConfig:
     def min_samples(self) -> int:
         """The fewest samples that give a frame (400 in the published models)."""
         samples = 1
-        for kernel, stride in zip(
-            reversed(self.conv_kernels), reversed(self.conv_strides), strict=True
-        ):
+        for kernel, stride in list(zip(self.conv_kernels, self.conv_strides, strict=True))[::-1]:
             samples = (samples - 1) * stride + kernel
         return samples
 
@@ -136,26 +126,25 @@ class ConvBlock(nnx.Module):
     """One feature convolution: convolve, norm where the variant has one, exact GELU."""
 
     def __init__(
-        self,
-        config: HubertConfig,
-        index: int,
-        *,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
+        self, config: HubertConfig, index: int, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]
     ):
+        channels = config.conv_channels[index]
         self.conv = nnx.Conv(
             1 if index == 0 else config.conv_channels[index - 1],
-            config.conv_channels[index],
+            channels,
             kernel_size=config.conv_kernels[index],
             strides=config.conv_strides[index],
             padding="VALID",
             use_bias=config.conv_bias,
-            dtype=dtype,
-            param_dtype=param_dtype,
             rngs=rngs,
+            **dtypes,
         )
-        self.norm = _feature_norm(config, index, param_dtype)
+        # The published models keep torch's default epsilon here, whatever `norm_epsilon` is.
+        options: dict[str, Any] = {"epsilon": 1e-5, "param_dtype": dtypes["param_dtype"]}
+        if config.feature_norm == "layer":
+            self.norm = LayerNorm(channels, **options)
+        else:
+            self.norm = TimeGroupNorm(channels, **options) if index == 0 else None
 
     def __call__(
         self, x: Float[Array, "B S C"], mask: Bool[Array, "B T"] | None
@@ -168,30 +157,14 @@ class ConvBlock(nnx.Module):
         return nnx.gelu(x, approximate=False)
 
 
-def _feature_norm(
-    config: HubertConfig, index: int, param_dtype: DTypeLike
-) -> LayerNorm | TimeGroupNorm | None:
-    channels = config.conv_channels[index]
-    # The published models keep torch's default epsilon here, whatever `norm_epsilon` is.
-    if config.feature_norm == "layer":
-        return LayerNorm(channels, epsilon=1e-5, param_dtype=param_dtype)
-    if index == 0:
-        return TimeGroupNorm(channels, epsilon=1e-5, param_dtype=param_dtype)
-    return None
-
-
 class FeatureEncoder(nnx.Module):
     """Seven strided convolutions from samples to frames of one 20 ms hop."""
 
-    def __init__(
-        self, config: HubertConfig, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: HubertConfig, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
         self.config = config
         self.blocks = nnx.List(
-            [
-                ConvBlock(config, index, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-                for index in range(len(config.conv_channels))
-            ]
+            ConvBlock(config, index, rngs=rngs, **dtypes)
+            for index in range(len(config.conv_channels))
         )
 
     def __call__(
@@ -220,17 +193,10 @@ class WeightNormConv(nnx.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        kernel: int,
-        groups: int,
-        *,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
+        self, width: int, kernel: int, groups: int, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]
     ):
         self.groups = groups
-        self.dtype = jnp.dtype(dtype)
+        self.dtype, param_dtype = jnp.dtype(dtypes["dtype"]), dtypes["param_dtype"]
         init = nnx.initializers.lecun_normal()
         shape = (kernel, width // groups, width)
         self.direction = nnx.Param(init(rngs.params(), shape, param_dtype))
@@ -267,16 +233,16 @@ class WeightNormConv(nnx.Module):
         return y + self.bias[...].astype(self.dtype)[None, None, :]
 
 
+def _layer_norm(config: HubertConfig, width: int, dtypes: Dtypes) -> LayerNorm:
+    return LayerNorm(width, epsilon=config.norm_epsilon, param_dtype=dtypes["param_dtype"])
+
+
 class SelfAttention(nnx.Module):
     """Bidirectional multi-head attention with biases."""
 
-    def __init__(
-        self, config: HubertConfig, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: HubertConfig, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
         def linear() -> nnx.Linear:
-            return nnx.Linear(
-                config.width, config.width, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-            )
+            return nnx.Linear(config.width, config.width, rngs=rngs, **dtypes)
 
         self.num_heads = config.num_heads
         self.q_proj = linear()
@@ -297,15 +263,9 @@ class SelfAttention(nnx.Module):
 class FeedForward(nnx.Module):
     """Two linear layers around an exact GELU."""
 
-    def __init__(
-        self, config: HubertConfig, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ):
-        self.up = nnx.Linear(
-            config.width, config.mlp_width, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-        )
-        self.down = nnx.Linear(
-            config.mlp_width, config.width, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-        )
+    def __init__(self, config: HubertConfig, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
+        self.up = nnx.Linear(config.width, config.mlp_width, rngs=rngs, **dtypes)
+        self.down = nnx.Linear(config.mlp_width, config.width, rngs=rngs, **dtypes)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return self.down(nnx.gelu(self.up(x), approximate=False))
@@ -314,17 +274,12 @@ class FeedForward(nnx.Module):
 class HubertLayer(nnx.Module):
     """One layer; `pre_norm` says where its two norms stand."""
 
-    def __init__(
-        self, config: HubertConfig, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ):
-        def norm() -> LayerNorm:
-            return LayerNorm(config.width, epsilon=config.norm_epsilon, param_dtype=param_dtype)
-
+    def __init__(self, config: HubertConfig, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
         self.pre_norm = config.pre_norm
-        self.attention = SelfAttention(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.attention_norm = norm()
-        self.feed_forward = FeedForward(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.feed_forward_norm = norm()
+        self.attention = SelfAttention(config, rngs=rngs, **dtypes)
+        self.attention_norm = _layer_norm(config, config.width, dtypes)
+        self.feed_forward = FeedForward(config, rngs=rngs, **dtypes)
+        self.feed_forward_norm = _layer_norm(config, config.width, dtypes)
 
     def __call__(
         self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 1 T"] | None
@@ -367,12 +322,10 @@ class HubertEncoder(nnx.Module):
 
     Args:
         config: sizes and variants.
-        padding: "masked" keeps padding out of every result; "reference" reads it as
-            speech.
-        dtype: dtype of the computation; norms and softmax run in float32 anyway.
-        param_dtype: dtype in which the weights are held.
-        remat: recompute each layer whole in the backward pass, see `run_layers`.
-        unroll: compile every layer on its own; slower to compile, see docs/benchmarks.md.
+        padding: see `speech_tower.Padding`.
+        dtype: of the computation; norms and softmax run in float32 anyway.
+        param_dtype: in which the weights are held.
+        remat, unroll: see `run_layers`.
         rngs: source of the initial weights; the stream `params` is read.
     """
 
@@ -394,34 +347,20 @@ class HubertEncoder(nnx.Module):
         self.dtype = jnp.dtype(dtype)
         self.remat = remat
         self.unroll = unroll
-        channels = config.conv_channels[-1]
-        self.feature_encoder = FeatureEncoder(
-            config, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-        )
+        channels, width = config.conv_channels[-1], config.width
+        dtypes = Dtypes(dtype=dtype, param_dtype=param_dtype)
+        self.feature_encoder = FeatureEncoder(config, rngs=rngs, **dtypes)
         self.projection_norm = (
-            LayerNorm(channels, epsilon=config.norm_epsilon, param_dtype=param_dtype)
-            if config.projection_norm
-            else None
+            _layer_norm(config, channels, dtypes) if config.projection_norm else None
         )
-        self.projection = nnx.Linear(
-            channels, config.width, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-        )
+        self.projection = nnx.Linear(channels, width, rngs=rngs, **dtypes)
         self.position_conv = WeightNormConv(
-            config.width,
-            config.position_kernel,
-            config.position_groups,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            width, config.position_kernel, config.position_groups, rngs=rngs, **dtypes
         )
         # Before the layers (post-norm variants) or after them (pre-norm variants).
-        self.encoder_norm = LayerNorm(
-            config.width, epsilon=config.norm_epsilon, param_dtype=param_dtype
-        )
+        self.encoder_norm = _layer_norm(config, width, dtypes)
         self.layers = stack_layers(
-            lambda layer_rngs: HubertLayer(
-                config, dtype=dtype, param_dtype=param_dtype, rngs=layer_rngs
-            ),
+            lambda layer_rngs: HubertLayer(config, rngs=layer_rngs, **dtypes),
             config.num_layers,
             rngs,
         )
@@ -469,14 +408,8 @@ class HubertEncoder(nnx.Module):
         if not self.config.pre_norm:
             x = self.encoder_norm(x)
         layer_input = x
-        x, layer_states = run_layers(
-            self.layers,
-            x,
-            attention_mask,
-            remat=self.remat,
-            unroll=self.unroll,
-            keep_states=True,
-        )
+        options = {"remat": self.remat, "unroll": self.unroll, "keep_states": True}
+        x, layer_states = run_layers(self.layers, x, attention_mask, **options)
         assert layer_states is not None
         if self.config.pre_norm:
             x = self.encoder_norm(x)

@@ -17,10 +17,7 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 def initial_recogniser(config: HubertConfig, vocabulary: CtcVocabulary, seed: int) -> HubertCtc:
-    """A recogniser with random weights.
-
-    Kernels are normal with variance 1/inputs, biases zero, norms the identity.
-    """
+    """A recogniser whose kernels are normal with variance 1/inputs, biases 0, norms identities."""
     module = abstract_hubert_ctc(config, len(vocabulary.tokens), vocabulary=vocabulary)
     rng = np.random.default_rng(seed)
 
@@ -76,11 +73,7 @@ def _drawn(module: Module, draw: Callable[[str, tuple[int, ...]], HostArray]) ->
 
 
 def initial_tower(config: Qwen3Config, seed: int) -> Qwen3Encoder:
-    """A tower with random weights.
-
-    Kernels are normal with variance 1/inputs, token embeddings with 0.02², norms the
-    identity.
-    """
+    """A tower with kernels of variance 1/inputs, token embeddings of 0.02², identities as norms."""
     rng = np.random.default_rng(seed)
 
     def draw(path: str, shape: tuple[int, ...]) -> HostArray:

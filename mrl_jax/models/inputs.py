@@ -51,34 +51,25 @@ def normalize_clip(clip: HostArray) -> HostArray:
 
 def _check_clip(clip: HostArray, config: SpeechTowerConfig, size: int, name: object) -> None:
     if clip.dtype.kind != "f":
-        raise MrlError(
-            f"the audio is of dtype {clip.dtype}, expected floats from -1 to 1",
-            where=name,
-            hint="divide whole numbers by their range, 32768 for 16 bits",
+        problem = f"the audio is of dtype {clip.dtype}, expected floats from -1 to 1"
+        hint = "divide whole numbers by their range, 32768 for 16 bits"
+    elif clip.ndim != 1:
+        problem = f"the audio has shape {clip.shape}, expected one row of samples"
+        hint = "mix the channels down to one"
+    elif (bad := np.flatnonzero(~np.isfinite(clip))).size:
+        problem = (
+            f"{bad.size} of {clip.size} samples are NaN or infinite, the first at sample {bad[0]}"
         )
-    if clip.ndim != 1:
-        raise MrlError(
-            f"the audio has shape {clip.shape}, expected one row of samples",
-            where=name,
-            hint="mix the channels down to one",
-        )
-    if not np.isfinite(clip).all():
-        bad = np.flatnonzero(~np.isfinite(clip))
-        raise MrlError(
-            f"{bad.size} of {clip.size} samples are NaN or infinite, the first at sample {bad[0]}",
-            where=name,
-            hint="decode the recording again, or leave it out",
-        )
-    if clip.size < config.min_samples:
-        raise MrlError(
+        hint = "decode the recording again, or leave it out"
+    elif clip.size < config.min_samples:
+        problem = (
             f"the audio has {clip.size} samples, shorter than one frame of {config.min_samples} "
-            f"({1000 * config.min_samples / config.sample_rate:g} ms)",
-            where=name,
-            hint="leave the clip out, or join it to its neighbour",
+            f"({1000 * config.min_samples / config.sample_rate:g} ms)"
         )
-    if clip.size > size:
-        raise MrlError(
-            f"the audio has {clip.size} samples, more than the batch's {size}",
-            where=name,
-            hint="cut the clip, or raise `size`",
-        )
+        hint = "leave the clip out, or join it to its neighbour"
+    elif clip.size > size:
+        problem = f"the audio has {clip.size} samples, more than the batch's {size}"
+        hint = "cut the clip, or raise `size`"
+    else:
+        return
+    raise MrlError(problem, where=name, hint=hint)

@@ -23,34 +23,22 @@ class LateFusionConfig(HeadConfig):
     """What a late-fusion model adds to its towers.
 
     Attributes:
-        end_token: id of the token that closes a text, put after the speech tokens as
-            well and pooled there; None pools the last speech token, as the published
-            head does.
+        end_token: id of the token that closes a text, put after the speech tokens as well and
+            pooled there; None pools the last speech token, as the published head does.
     """
 
     end_token: int | None = None
 
 
 class LateFusion(TwoTowers):
-    """Speech and text in one space.
-
-    Args:
-        speech: the speech tower.
-        text: the text tower; its width is that of the embeddings.
-        config: end token and temperature.
-        rngs: source of the head's initial weights; the stream `params` is read.
+    """Speech and text in one space; the stream `params` of `rngs` gives the head's weights.
 
     Raises:
         ValueError: the end token is not one of the text tower's.
     """
 
     def __init__(
-        self,
-        speech: SpeechTower,
-        text: Qwen3Encoder,
-        *,
-        config: LateFusionConfig,
-        rngs: nnx.Rngs,
+        self, speech: SpeechTower, text: Qwen3Encoder, *, config: LateFusionConfig, rngs: nnx.Rngs
     ):
         vocabulary = text.config.vocab_size
         if config.end_token is not None and not 0 <= config.end_token < vocabulary:
@@ -65,7 +53,6 @@ class LateFusion(TwoTowers):
 
     @property
     def end_token(self) -> int | None:
-        """Id of the token that is put after the speech and pooled; None without one."""
         return self.config.end_token
 
     @property
@@ -86,7 +73,8 @@ class LateFusion(TwoTowers):
     ) -> Float32[Array, "B E"]:
         """Embeddings of prompt, speech tokens and end token by the text tower."""
         speech = self.head(layer_states).astype(self.text.dtype)
-        valid = _token_counts(jnp.sum(frame_mask.astype(jnp.int32), axis=1))
+        frames = jnp.sum(frame_mask.astype(jnp.int32), axis=1)
+        valid = jnp.maximum((frames - KERNEL) // STRIDE + 1, 0)
         vectors, masks = [speech], [length_mask(valid, speech.shape[1])]
         rows = speech.shape[0]
         if prompt is not None:
@@ -98,10 +86,6 @@ class LateFusion(TwoTowers):
             vectors.append(self.text.embed_tokens(end))
             masks.append(jnp.ones((rows, 1), jnp.bool_))
         return self.text.embed(jnp.concatenate(vectors, axis=1), jnp.concatenate(masks, axis=1))
-
-
-def _token_counts(frames: Int[Array, " B"]) -> Int[Array, " B"]:
-    return jnp.maximum((frames - KERNEL) // STRIDE + 1, 0)
 
 
 KERNEL = STRIDE = 2
@@ -118,9 +102,8 @@ class FusionHead(Head):
     architecture stays the published one.
 
     Args:
-        num_layers: layers of the speech tower, Y.
-        speech_width: width of the speech tower, D.
-        text_width: width of the text tower.
+        num_layers, speech_width: of the speech tower, Y and D.
+        text_width: of the text tower.
         rngs: source of the initial weights; the stream `params` is read.
     """
 
@@ -129,12 +112,7 @@ class FusionHead(Head):
             num_layers * speech_width, text_width, use_bias=False, rngs=rngs
         )
         self.frame_downsample = nnx.Conv(
-            text_width,
-            text_width,
-            kernel_size=(KERNEL,),
-            strides=(STRIDE,),
-            padding="VALID",
-            rngs=rngs,
+            text_width, text_width, kernel_size=KERNEL, strides=STRIDE, padding="VALID", rngs=rngs
         )
         super().__init__(num_layers)
         self.token_scale = Calibration(jnp.ones((), jnp.float32))
@@ -151,13 +129,8 @@ class FusionHead(Head):
         frame_mask: Bool[Array, "B T"],
         token_size: Float32[Array, ""],
     ) -> None:
-        """Choose the factors: states of mean square 1 go in, tokens of `token_size` come out.
-
-        Args:
-            layer_states: of some clips.
-            frame_mask: their valid frames.
-            token_size: root mean square of the text tower's token embeddings.
-        """
+        """Choose the factors: states of mean square 1 go in, tokens of `token_size` come out,
+        which is the root mean square of the text tower's token embeddings."""
         self.fit_layer_scale(layer_states, frame_mask)
         self.token_scale[...] = jnp.ones((), jnp.float32)
         # Each of the new weights' layers keeps the mean square of what goes in, about.
@@ -188,11 +161,10 @@ class FusionHead(Head):
         self.frame_downsample.bias[...] = jnp.asarray((rest + KERNEL * bias) / size, jnp.float32)
 
     def fold(self) -> dict[str, HostArray]:
-        """The weights with the factors multiplied in, by path."""
-        layer_scale, token_scale = (
-            np.asarray(x[...]) for x in (self.layer_scale, self.token_scale)
+        layer_scale, token_scale, kernel = (
+            np.asarray(x[...])
+            for x in (self.layer_scale, self.token_scale, self.frame_projection.kernel)
         )
-        kernel = np.asarray(self.frame_projection.kernel[...])
         rows = np.repeat(layer_scale, kernel.shape[0] // len(layer_scale))
         downsample = self.frame_downsample
         assert downsample.bias is not None

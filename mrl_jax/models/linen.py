@@ -9,14 +9,11 @@ from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.nn import param_tree
 
 
-def to_linen(
-    tower: Qwen3Encoder | SpeechTower,
-) -> tuple[linen.Module, dict[str, dict[str, Any]]]:
+def to_linen(tower: Qwen3Encoder | SpeechTower) -> tuple[linen.Module, dict[str, dict[str, Any]]]:
     """A Linen module that computes what `tower` computes, and its variables.
 
-    The module is `nnx.bridge.ToLinen` around the tower's own class, so it stands alone
-    or as a submodule of another Linen module; methods other than the call are reached
-    by `module.apply(variables, ..., nnx_method="embed")`.
+    The module is `nnx.bridge.ToLinen` around the tower's own class, so it stands alone or as a
+    submodule of another; `module.apply(variables, ..., nnx_method="embed")` calls a method.
 
     Returns:
         The module, and {"params": nested weights}, to be held out of the optimiser
@@ -30,16 +27,9 @@ def to_linen(
             f"to_linen takes a Qwen3Encoder or a HubertEncoder, got {type(tower).__name__}; "
             "of a recogniser, pass its .encoder"
         )
-    options: dict[str, Any] = {
-        "dtype": tower.dtype,
-        "remat": tower.remat,
-        "unroll": tower.unroll,
-    }
-    if isinstance(tower, SpeechTower):
-        options["padding"] = tower.padding
-    weights = {
-        path: variable.get_value() for path, variable in param_tree.flat_weights(tower).items()
-    }
-    options["param_dtype"] = next(iter(weights.values())).dtype
+    names = ("dtype", "remat", "unroll", *(("padding",) if isinstance(tower, SpeechTower) else ()))
+    options: dict[str, Any] = {name: getattr(tower, name) for name in names}
+    first = next(iter(param_tree.flat_weights(tower).values()))
+    options["param_dtype"] = first.get_value().dtype
     module = nnx.bridge.to_linen(type(tower), tower.config, **options)
     return module, {"params": nnx.to_pure_dict(nnx.state(tower, (nnx.Param, param_tree.Frozen)))}

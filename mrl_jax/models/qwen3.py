@@ -6,7 +6,7 @@ and the published checkpoints, whose `config.json` and tensors decide in doubt.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,13 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray
 from mrl_jax.nn.attention import attend
-from mrl_jax.nn.layer_stack import run_layers, stack_layers
+from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
 from mrl_jax.nn.masking import causal_mask, token_positions
 from mrl_jax.nn.norms import RMSNorm
 from mrl_jax.nn.pooling import l2_normalize, pool_last, truncate
 from mrl_jax.nn.rope import apply_rope, rope_angles
+
+CausalMask = Bool[Array, "B 1 L L"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,32 +84,25 @@ class Qwen3Config:
         return dataclasses.replace(cls.embedding_4b(), width=4096, mlp_width=12288)
 
 
+def _rms_norm(config: Qwen3Config, width: int, dtypes: Dtypes) -> RMSNorm:
+    return RMSNorm(width, epsilon=config.norm_epsilon, param_dtype=dtypes["param_dtype"])
+
+
 class Attention(nnx.Module):
     """Causal self-attention with grouped keys and values; q and k normed per head, then rotated."""
 
-    def __init__(
-        self, config: Qwen3Config, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ):
-        linear = functools.partial(
-            nnx.Linear, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-        )
-
-        def norm() -> RMSNorm:
-            return RMSNorm(config.head_width, epsilon=config.norm_epsilon, param_dtype=param_dtype)
-
+    def __init__(self, config: Qwen3Config, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
+        linear = functools.partial(nnx.Linear, use_bias=False, rngs=rngs, **dtypes)
         self.head_width = config.head_width
         self.q_proj = linear(config.width, config.num_heads * config.head_width)
         self.k_proj = linear(config.width, config.num_kv_heads * config.head_width)
         self.v_proj = linear(config.width, config.num_kv_heads * config.head_width)
         self.o_proj = linear(config.num_heads * config.head_width, config.width)
-        self.q_norm = norm()
-        self.k_norm = norm()
+        self.q_norm = _rms_norm(config, config.head_width, dtypes)
+        self.k_norm = _rms_norm(config, config.head_width, dtypes)
 
     def __call__(
-        self,
-        x: Float[Array, "B L D"],
-        angles: Float32[Array, "B L half"],
-        mask: Bool[Array, "B 1 L L"],
+        self, x: Float[Array, "B L D"], angles: Float32[Array, "B L half"], mask: CausalMask
     ) -> Float[Array, "B L D"]:
         heads = (*x.shape[:2], -1, self.head_width)
         query = apply_rope(self.q_norm(self.q_proj(x).reshape(heads)), angles)
@@ -120,13 +115,8 @@ class Attention(nnx.Module):
 class SwiGlu(nnx.Module):
     """Gated MLP: down(silu(gate(x)) · up(x)) (arXiv 2002.05202)."""
 
-    def __init__(
-        self, config: Qwen3Config, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ):
-        linear = functools.partial(
-            nnx.Linear, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-        )
-
+    def __init__(self, config: Qwen3Config, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
+        linear = functools.partial(nnx.Linear, use_bias=False, rngs=rngs, **dtypes)
         self.gate_proj = linear(config.width, config.mlp_width)
         self.up_proj = linear(config.width, config.mlp_width)
         self.down_proj = linear(config.mlp_width, config.width)
@@ -138,22 +128,14 @@ class SwiGlu(nnx.Module):
 class Qwen3Layer(nnx.Module):
     """One pre-norm layer: attention, then MLP, each around a residual."""
 
-    def __init__(
-        self, config: Qwen3Config, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ):
-        def norm() -> RMSNorm:
-            return RMSNorm(config.width, epsilon=config.norm_epsilon, param_dtype=param_dtype)
-
-        self.attention_norm = norm()
-        self.attention = Attention(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.mlp_norm = norm()
-        self.mlp = SwiGlu(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    def __init__(self, config: Qwen3Config, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
+        self.attention_norm = _rms_norm(config, config.width, dtypes)
+        self.attention = Attention(config, rngs=rngs, **dtypes)
+        self.mlp_norm = _rms_norm(config, config.width, dtypes)
+        self.mlp = SwiGlu(config, rngs=rngs, **dtypes)
 
     def __call__(
-        self,
-        x: Float[Array, "B L D"],
-        angles: Float32[Array, "B L half"],
-        mask: Bool[Array, "B 1 L L"],
+        self, x: Float[Array, "B L D"], angles: Float32[Array, "B L half"], mask: CausalMask
     ) -> Float[Array, "B L D"]:
         x = x + self.attention(self.attention_norm(x), angles, mask)
         return x + self.mlp(self.mlp_norm(x))
@@ -179,11 +161,9 @@ class Qwen3Encoder(nnx.Module):
 
     Args:
         config: sizes.
-        dtype: dtype of the computation; norms, angles and softmax run in float32 anyway.
-        param_dtype: dtype in which the weights are held.
-        remat: recompute each layer whole in the backward pass, to hold one layer's
-            activations instead of all, see `run_layers`.
-        unroll: compile every layer on its own; slower to compile, see docs/benchmarks.md.
+        dtype: of the computation; norms, angles and softmax run in float32 anyway.
+        param_dtype: in which the weights are held.
+        remat, unroll: see `run_layers`.
         rngs: source of the initial weights; the stream `params` is read.
     """
 
@@ -201,24 +181,17 @@ class Qwen3Encoder(nnx.Module):
         self.dtype = jnp.dtype(dtype)
         self.remat = remat
         self.unroll = unroll
+        dtypes = Dtypes(dtype=dtype, param_dtype=param_dtype)
+        init = nnx.initializers.normal(0.02)
         self.embed_tokens = nnx.Embed(
-            config.vocab_size,
-            config.width,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            embedding_init=nnx.initializers.normal(0.02),
-            rngs=rngs,
+            config.vocab_size, config.width, embedding_init=init, rngs=rngs, **dtypes
         )
         self.layers = stack_layers(
-            lambda layer_rngs: Qwen3Layer(
-                config, dtype=dtype, param_dtype=param_dtype, rngs=layer_rngs
-            ),
+            lambda layer_rngs: Qwen3Layer(config, rngs=layer_rngs, **dtypes),
             config.num_layers,
             rngs,
         )
-        self.final_norm = RMSNorm(
-            config.width, epsilon=config.norm_epsilon, param_dtype=param_dtype
-        )
+        self.final_norm = _rms_norm(config, config.width, dtypes)
 
     def __call__(
         self,
@@ -248,15 +221,8 @@ class Qwen3Encoder(nnx.Module):
             )
         x = self.embed_tokens(inputs) if inputs.ndim == 2 else inputs.astype(self.dtype)
         angles = rope_angles(token_positions(mask), self.config.head_width, self.config.rope_theta)
-        x, layer_states = run_layers(
-            self.layers,
-            x,
-            angles,
-            causal_mask(mask),
-            remat=self.remat,
-            unroll=self.unroll,
-            keep_states=keep_states,
-        )
+        options = {"remat": self.remat, "unroll": self.unroll, "keep_states": keep_states}
+        x, layer_states = run_layers(self.layers, x, angles, causal_mask(mask), **options)
         return Qwen3Output(last_hidden=self.final_norm(x), layer_states=layer_states)
 
     def embed(

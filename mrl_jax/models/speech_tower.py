@@ -29,19 +29,14 @@ class SpeechTowerConfig(Protocol):
 
     @property
     def width(self) -> int: ...
-
     @property
     def num_layers(self) -> int: ...
-
     @property
     def sample_rate(self) -> int: ...
-
     @property
     def normalize_clips(self) -> bool: ...
-
     @property
     def min_samples(self) -> int: ...
-
     @property
     def frame_samples(self) -> int: ...
 
@@ -55,17 +50,12 @@ class SpeechOutput(Protocol):
     """What a pass of a speech tower gives; a dataclass that is a pytree.
 
     Attributes:
-        last_hidden: [B, T, D], what a recogniser's output layer reads.
         layer_states: [Y, B, T, D], the output of every layer.
         frame_mask: [B, T], True at frames of speech.
     """
 
     @property
-    def last_hidden(self) -> Float[Array, "B T D"]: ...
-
-    @property
     def layer_states(self) -> Float[Array, "Y B T D"]: ...
-
     @property
     def frame_mask(self) -> Bool[Array, "B T"]: ...
 
@@ -74,15 +64,8 @@ class SpeechOutput(Protocol):
 class SpeechTower(Protocol):
     """An `nnx.Module` from clips to the states of all its layers.
 
-    Its constructor takes (config, *, padding, dtype, param_dtype, remat, unroll, rngs), as that
-    of `HubertEncoder` does.
-
-    Attributes:
-        config: sizes.
-        padding: what is done with padding.
-        dtype: of the computation.
-        remat: recompute layers whole in the backward pass.
-        unroll: compile every layer on its own.
+    Its constructor takes (config, *, padding, dtype, param_dtype, remat, unroll, rngs), and its
+    attributes are these, as in `HubertEncoder`.
     """
 
     padding: Padding

@@ -11,7 +11,7 @@ from mrl_jax.models.hubert import HubertConfig, abstract_hubert
 from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class TowerKind:
     """One kind of tower.
 
@@ -31,14 +31,10 @@ class TowerKind:
     abstract_recogniser: Callable[..., Any] | None = None
 
 
-_QWEN3 = TowerKind(family="qwen3", modality="text", config=Qwen3Config, abstract=abstract_qwen3)
-_HUBERT = TowerKind(
-    family="hubert", modality="speech", config=HubertConfig, abstract=abstract_hubert
-)
-TOWERS: dict[str, TowerKind] = {
-    "qwen3": _QWEN3,
-    "hubert": _HUBERT,
-    "hubert_ctc": dataclasses.replace(_HUBERT, abstract_recogniser=abstract_hubert_ctc),
+TOWERS = {
+    "qwen3": TowerKind("qwen3", "text", Qwen3Config, abstract_qwen3),
+    "hubert": TowerKind("hubert", "speech", HubertConfig, abstract_hubert),
+    "hubert_ctc": TowerKind("hubert", "speech", HubertConfig, abstract_hubert, abstract_hubert_ctc),
 }
 """By the kind that tower.json names."""
 

@@ -36,22 +36,14 @@ Prompt = tuple[Int[Array, "B P"], Bool[Array, "B P"]] | None
 
 
 class Head(nnx.Module):
-    """The trained part. Its fixed factors are those attributes that are `Calibration`.
-
-    Args:
-        num_layers: layers of the speech tower, Y; each has a factor in `layer_scale`.
-    """
+    """The trained part; its `layer_scale` has a fixed factor for each layer of the speech tower."""
 
     def __init__(self, num_layers: int):
         self.layer_scale = Calibration(jnp.ones(num_layers, jnp.float32))
 
     def factors(self) -> dict[str, Calibration]:
         """The fixed factors by name."""
-        return {
-            name: value
-            for name, value in sorted(vars(self).items())
-            if isinstance(value, Calibration)
-        }
+        return {n: value for n, value in sorted(vars(self).items()) if type(value) is Calibration}
 
     def fit_layer_scale(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
@@ -69,18 +61,13 @@ class Head(nnx.Module):
 
 
 class TwoTowers(nnx.Module):
-    """Speech and text in one space.
+    """Speech and text in one space; the text tower's width is that of the embeddings.
 
-    Args:
-        speech: the speech tower.
-        text: the text tower; its width is that of the embeddings.
-        config: of the head, which a subclass makes.
+    A subclass makes `head`, a `Head`, of its `config`, a `HeadConfig`.
     """
 
     head: Any
-    """A `Head`."""
     config: Any
-    """A `HeadConfig`."""
 
     def __init__(self, speech: SpeechTower, text: Qwen3Encoder, config: HeadConfig):
         self.speech = speech
@@ -125,9 +112,9 @@ class TwoTowers(nnx.Module):
         """Embeddings of clips as `pad_clips` makes them, each vector of unit length.
 
         Args:
-            samples: clips, padded.
-            lengths: samples of each clip.
-            prompt, prompt_mask: as in `embed_states`.
+            samples, lengths: the clips.
+            prompt: token ids before the speech; a model without a text prompt ignores them.
+            prompt_mask: True at tokens of the prompt; all of them by default.
 
         Returns:
             [B, E], or [B, sum of separate dims] where there are any.
@@ -142,17 +129,7 @@ class TwoTowers(nnx.Module):
         prompt: Int[AnyArray, "B P"] | None = None,
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
     ) -> Float32[Array, "B E"]:
-        """Embeddings of clips from the speech tower's states, each vector of unit length.
-
-        Args:
-            layer_states: output of every layer.
-            frame_mask: True at frames of speech.
-            prompt: token ids before the speech; a model without a text prompt ignores them.
-            prompt_mask: True at tokens of the prompt; all of them by default.
-
-        Returns:
-            As `embed_speech`.
-        """
+        """`embed_speech` from the `layer_states` and the `frame_mask` of the speech tower."""
         if prompt is None or prompt.shape[1] == 0:
             return self.join(layer_states, frame_mask, None)
         tokens = jnp.asarray(prompt)

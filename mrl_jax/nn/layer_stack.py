@@ -7,16 +7,24 @@ what is expensive to recompute of each layer, or nothing but its input.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import jax
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 Layer = TypeVar("Layer", bound=nnx.Module)
 FSDP = "fsdp"
 """Name of the mesh axis that frozen weights are sharded over."""
+
+
+class Dtypes(TypedDict):
+    """How a module computes, and how it holds its weights: every layer takes both by keyword."""
+
+    dtype: DTypeLike
+    param_dtype: DTypeLike
 
 
 def stack_layers(make_layer: Callable[[nnx.Rngs], Layer], num_layers: int, rngs: nnx.Rngs) -> Layer:
@@ -43,11 +51,12 @@ def run_layers(
     Args:
         layers: the stack; called as `layer(x, *context)` for each layer in turn.
         x: input of the first layer.
-        context: what every layer gets beside its input (masks, angles).
+        context: masks, angles.
         remat: recompute all of a layer in the backward pass, and keep its input only; otherwise
             its products with weights are kept, and what is cheap (norms, softmax, attention's
             own products) is recomputed.
-        unroll: compile every layer on its own instead of one body for all.
+        unroll: compile every layer on its own instead of one body for all, which takes longer;
+            see docs/benchmarks.md.
         keep_states: also return the output of every layer.
 
     Returns:
@@ -84,18 +93,13 @@ def _scan(
     return jax.lax.scan(step, x, state, unroll=unroll)
 
 
-def _weights_sharded() -> bool:
-    """Whether weights are sharded over the mesh in context."""
-    return FSDP in jax.sharding.get_abstract_mesh().axis_names
-
-
 def _gathered(layer_state: Any) -> Any:
     """One layer's weights gathered on every device, where they are sharded.
 
     Without this constraint XLA moves activations to the weights, whose cost grows with the
     batch.
     """
-    if not _weights_sharded():
+    if FSDP not in jax.sharding.get_abstract_mesh().axis_names:
         return layer_state
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), layer_state)
 
@@ -105,10 +109,8 @@ def _batch_sharded(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
 
     Otherwise an embedding table that is sharded along its width would shard them so as well.
     """
-    if not _weights_sharded():
-        return x
     axes = jax.sharding.get_abstract_mesh().axis_names
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes)) if FSDP in axes else x
 
 
 @dataclasses.dataclass(frozen=True)

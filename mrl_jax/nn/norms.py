@@ -29,36 +29,36 @@ class RMSNorm(nnx.Module):
         return normed * _rank_like(self.scale[...].astype(x.dtype), x)
 
 
-class LayerNorm(nnx.Module):
-    """Layer norm over the last axis with a two-pass variance, in float32."""
+class _Affine(nnx.Module):
+    """A scale and a bias for each channel, applied in float32."""
 
     def __init__(self, width: int, *, epsilon: float, param_dtype: DTypeLike):
         self.epsilon = epsilon
         self.scale = nnx.Param(jnp.ones((width,), param_dtype))
         self.bias = nnx.Param(jnp.zeros((width,), param_dtype))
 
+    def _apply(self, normed: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        scale = _rank_like(self.scale[...].astype(jnp.float32), normed)
+        return normed * scale + _rank_like(self.bias[...].astype(jnp.float32), normed)
+
+
+class LayerNorm(_Affine):
+    """Layer norm over the last axis with a two-pass variance, in float32."""
+
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         x32 = x.astype(jnp.float32)
         centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
         normed = centred * lax.rsqrt(variance + self.epsilon)
-        scale = _rank_like(self.scale[...].astype(jnp.float32), x)
-        bias = _rank_like(self.bias[...].astype(jnp.float32), x)
-        return (normed * scale + bias).astype(x.dtype)
+        return self._apply(normed).astype(x.dtype)
 
 
-class TimeGroupNorm(nnx.Module):
-    """Group norm with one group a channel, so statistics run over time alone.
+class TimeGroupNorm(_Affine):
+    """Group norm with one group a channel, after HuBERT-base's first convolution.
 
-    This is the norm after HuBERT-base's first convolution. Because its statistics
-    run over time, padding changes every frame of a clip unless it is left out of
-    them: `mask` is True at the frames that count. Variance is two-pass, in float32.
+    Its statistics run over time, so padding changes every frame of a clip unless it is left
+    out of them: `mask` is True at the frames that count. Variance is two-pass, in float32.
     """
-
-    def __init__(self, channels: int, *, epsilon: float, param_dtype: DTypeLike):
-        self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones((channels,), param_dtype))
-        self.bias = nnx.Param(jnp.zeros((channels,), param_dtype))
 
     def __call__(
         self, x: Float[Array, "B T C"], mask: Bool[Array, "B T"] | None
@@ -74,9 +74,7 @@ class TimeGroupNorm(nnx.Module):
             mean = jnp.sum(x32 * weight, axis=1, keepdims=True) / count
             variance = jnp.sum(jnp.square(x32 - mean) * weight, axis=1, keepdims=True) / count
         normed = (x32 - mean) * lax.rsqrt(variance + self.epsilon)
-        scale = _rank_like(self.scale[...].astype(jnp.float32), x)
-        bias = _rank_like(self.bias[...].astype(jnp.float32), x)
-        return (normed * scale + bias).astype(x.dtype)
+        return self._apply(normed).astype(x.dtype)
 
 
 def _rank_like(vector: Float[Array, " D"], x: Float[Array, "... D"]) -> Float[Array, "... D"]:

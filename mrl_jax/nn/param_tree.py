@@ -33,16 +33,16 @@ def freeze(module: Module) -> Module:
 
 
 def unfreeze(module: Module) -> Module:
-    """Turn every `Frozen` of `module` into `nnx.Param`, in place; returns `module`."""
+    """The inverse of `freeze`."""
     return _retype(module, Frozen, nnx.Param)
 
 
 def fill(module: Module, arrays: Mapping[str, Any]) -> Module:
-    """A copy of `module` with these arrays in place of its own, or of its shapes.
+    """A copy of `module`, which may be abstract (`nnx.eval_shape`), with these arrays as leaves.
 
     Args:
-        module: of weights, or abstract (`nnx.eval_shape`).
-        arrays: by dotted path, one for every leaf; numpy arrays are put on the default device.
+        module: not changed.
+        arrays: by dotted path; numpy arrays are put on the default device.
 
     Raises:
         KeyError: a leaf has no array.
@@ -86,12 +86,7 @@ class Split:
 
 
 def split(module: nnx.Module, trainable: Any = nnx.Param) -> Split:
-    """Take a module apart into trained and frozen arrays.
-
-    Args:
-        module: not changed.
-        trainable: an NNX filter.
-    """
+    """Take a module apart into the arrays that the NNX filter `trainable` chooses, and others."""
     graphdef, state = nnx.split(module)
     chosen = nnx.filterlib.to_predicate(trainable)
     arrays: dict[bool, dict[str, Any]] = {True: {}, False: {}}

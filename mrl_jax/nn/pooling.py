@@ -15,17 +15,15 @@ def pool_last(vectors: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float
     return jnp.take_along_axis(vectors, last[:, None, None], axis=1)[:, 0, :]
 
 
-def l2_normalize(
-    x: Float[Array, "*rows E"], *, epsilon: float = 1e-12
-) -> Float32[Array, "*rows E"]:
+def l2_normalize(x: Float[Array, "*rows E"]) -> Float32[Array, "*rows E"]:
     """Scale each row to unit length, in float32; a zero row stays zero.
 
-    Written as x · rsqrt(max(Σx², ε²)), whose gradient at 0 is finite where that of
+    Written as x · rsqrt(max(Σx², ε²)), ε = 1e-12, whose gradient at 0 is finite where that of
     x / max(‖x‖, ε) is NaN.
     """
     x32 = x.astype(jnp.float32)
     squares = jnp.sum(jnp.square(x32), axis=-1, keepdims=True)
-    return x32 * lax.rsqrt(jnp.maximum(squares, epsilon**2))
+    return x32 * lax.rsqrt(jnp.maximum(squares, 1e-12**2))
 
 
 def truncate(embeddings: Float[Array, "*rows E"], dim: int) -> Float32[Array, "*rows dim"]:

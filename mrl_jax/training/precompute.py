@@ -37,9 +37,8 @@ from mrl_jax.data.cache.speech import (
 )
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import tokenizer_digest
-from mrl_jax.inference.batching import padded_length, run_batches
+from mrl_jax.inference.batching import padded_clips, run_batches
 from mrl_jax.inference.encoder import Encoder
-from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.models.towers import kinds_of
 from mrl_jax.models.two_towers import TwoTowers
@@ -177,7 +176,7 @@ def _layer_states(
 
     def inputs(numbers: list[int]) -> tuple[HostArray, HostArray]:
         clips = [examples.clip(number) for number in numbers]
-        return pad_clips(clips, tower.config, size=padded_length(max(map(len, clips))))
+        return padded_clips(clips, tower.config, padding="masked")
 
     for numbers, (states, scales) in run_batches(
         examples.num_samples,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mrl_jax.core.distributed import primary_first
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.extras import require
 from mrl_jax.core.files import make_folder
 from mrl_jax.data.audio.augment import Augment, check_augment
 from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, build_dataset
@@ -52,8 +53,9 @@ def open_examples(config: SpeechDataConfig, workdir: Path, log: Log) -> SpeechDa
     """The training split; of several hosts the first builds what has to be built.
 
     Raises:
-        MrlError: the data cannot be built or read.
+        MrlError: the data cannot be built or read; a package that training takes is missing.
     """
+    require("grain", "tensorflow_datasets", "array_record", by="training on speech")
     make_folder(workdir)
     folder = Path(config.train)
     with primary_first("data"):

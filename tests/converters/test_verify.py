@@ -205,7 +205,7 @@ def test_without_pytorch_there_is_no_certificate(models, monkeypatch, capfd):
 
     source, tower = models("qwen3")
     monkeypatch.setitem(sys.modules, "torch", None)
-    refused(capfd, tower, source, parts=("torch is not installed", "mrl_jax[verify]"))
+    refused(capfd, tower, source, parts=("torch, which is not installed", "mrl_jax[verify]"))
 
 
 def test_a_certificate_that_cannot_be_written_is_refused(models, tmp_path, capfd):

@@ -10,6 +10,8 @@ from repository import ROOT
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import EXTRAS, missing_package, require
+from mrl_jax.training.contrastive.config import DataConfig
+from mrl_jax.training.speech_data import open_examples
 
 FOR_USERS = ("text", "audio", "bin", "verify", "train", "cascade", "demo", "bench")
 IMPORT_NAMES = {"scikit-learn": "sklearn", "faiss-cpu": "faiss"}
@@ -60,3 +62,11 @@ def test_what_a_command_needs_is_checked_before_it_begins(monkeypatch, tmp_path)
         f"{tmp_path}: reading Parquet takes pyarrow, which is not installed. Install the extra: "
         "`pip install 'mrl_jax[train]'`"
     )
+
+
+@pytest.mark.parametrize("package", ["grain", "array_record"])
+def test_training_checks_its_packages_before_it_begins(package, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MrlError, match=rf"training on speech takes {package}.*mrl_jax\[train\]"):
+        open_examples(DataConfig(train="nowhere.jsonl"), tmp_path / "run", print)
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,9 @@ from typing import Any
 from mrl_jax.core.cli import run_command
 from mrl_jax.evaluation.report.registry import options_class, report_function
 
+PAGES = {"report.md", "report.html", "results.jsonl"}
+"""What every report's folder holds."""
+
 
 def evaluate(*words: object) -> int:
     """The status of `eval.py WORDS`."""

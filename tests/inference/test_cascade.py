@@ -31,7 +31,7 @@ from mrl_jax.checkpoints.towers import load_hubert_ctc
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_clip
 from mrl_jax.data.sets.retrieval_set import Query, read_retrieval_set, write_retrieval_set
-from mrl_jax.evaluation.compare.propagation import BUCKETS, answer_rank
+from mrl_jax.evaluation.compare.stages import BUCKETS, answer_rank
 from mrl_jax.evaluation.retrieval.report import run_retrieval
 from mrl_jax.inference.cascade import Cascade
 from mrl_jax.inference.cascade_config import (

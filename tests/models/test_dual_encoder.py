@@ -148,7 +148,7 @@ def test_a_clip_without_a_frame_is_finite(states):
 def test_factors_make_layers_alike_and_fold_away(states):
     values, mask = states
     fitted, plain = head(), head()
-    fitted.calibrate(values, mask)
+    fitted.fit_layer_scale(values, mask)
     for layer, scale in zip(values, fitted.layer_scale[...], strict=True):
         rms = np.sqrt(np.mean(np.square(np.asarray(layer[mask]))))
         assert rms * float(scale) == pytest.approx(1, rel=1e-5)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from mrl_jax.core.cli import CommandParser, run_command, unwind_on_sigterm
 from mrl_jax.core.errors import MrlError
@@ -17,23 +18,16 @@ _SHOWN = 10
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
-    default = BuildOptions()
-    parser = CommandParser(prog=prog, description=__doc__, allow_abbrev=False)
+    parser = CommandParser(prog=prog, description=__doc__)
     parser.add_argument("source", type=Path, help="manifest, or Parquet file or folder")
     parser.add_argument("out", type=Path, help="data set folder to make")
-    shown = "default: %(default)s"
-    parser.add_argument("--min-seconds", type=float, default=default.min_seconds, help=shown)
-    parser.add_argument("--max-seconds", type=float, default=default.max_seconds, help=shown)
-    parser.add_argument(
-        "--long",
-        choices=("skip", "cut"),
-        default=default.long,
-        help="leave longer recordings out, or keep their beginning; " + shown,
-    )
-    parser.add_argument("--sample-rate", type=int, default=default.sample_rate, help=shown)
-    parser.add_argument(
-        "--max-broken-fraction", type=float, default=default.max_broken_fraction, help=shown
-    )
+    for name, value in _defaults().items():
+        option, shown = f"--{name.replace('_', '-')}", "default: %(default)s"
+        if name == "long":
+            shown = f"leave longer recordings out, or keep their beginning; {shown}"
+            parser.add_argument(option, choices=("skip", "cut"), default=value, help=shown)
+        else:
+            parser.add_argument(option, type=type(value), default=value, help=shown)
     parser.add_argument(
         "--column",
         action="append",
@@ -51,14 +45,8 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax build") -> int:
     unwind_on_sigterm()
     if args.workers is not None and args.workers < 1:
         raise MrlError(f"{args.workers}, expected 1 or more", where="--workers")
-    options = BuildOptions(
-        min_seconds=args.min_seconds,
-        max_seconds=args.max_seconds,
-        long=args.long,
-        sample_rate=args.sample_rate,
-        max_broken_fraction=args.max_broken_fraction,
-        columns=parse_columns(args.column),
-    )
+    limits = {name: getattr(args, name) for name in _defaults()}
+    options = BuildOptions(**limits, columns=parse_columns(args.column))
     report = build_dataset(
         args.source, args.out, options=options, overwrite=args.overwrite, workers=args.workers
     )
@@ -70,19 +58,19 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax build") -> int:
     return 0
 
 
+def _defaults() -> dict[str, Any]:
+    return {name: value for name, value in vars(BuildOptions()).items() if name != "columns"}
+
+
 def parse_columns(texts: Sequence[str]) -> ParquetColumns:
     """`FIELD=NAME` texts as `ParquetColumns`; an empty name uses no column."""
     known = [field.name for field in fields(ParquetColumns)]
     names: dict[str, str | None] = {}
     for text in texts:
         name, equals, column = text.partition("=")
-        needed = name in ("audio", "text") and not column
-        if name not in known or not equals or needed:
-            raise MrlError(
-                f"{text!r}, expected FIELD=NAME",
-                where="--column",
-                hint=f"the fields are {', '.join(known)}",
-            )
+        if name not in known or not equals or (name in ("audio", "text") and not column):
+            hint = f"the fields are {', '.join(known)}"
+            raise MrlError(f"{text!r}, expected FIELD=NAME", where="--column", hint=hint)
         names[name] = column or None
     return ParquetColumns(**names)  # pyright: ignore[reportArgumentType]
 

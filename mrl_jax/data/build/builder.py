@@ -15,17 +15,8 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import check_apart, staged_folder, write_json
 from mrl_jax.core.records import read_object
-from mrl_jax.data.build.info import (
-    BUILD_FILE,
-    FORMAT,
-    INDEX_COLUMNS,
-    BuildInfo,
-    BuildOptions,
-    Skipped,
-    SplitInfo,
-    index_path,
-    read_build,
-)
+from mrl_jax.data.build import info
+from mrl_jax.data.build.info import BUILD_FILE, BuildInfo, BuildOptions, Skipped, SplitInfo
 from mrl_jax.data.build.records import RecordStream
 from mrl_jax.data.sets.digests import digest_files, digest_lines, load_digests, save_digests
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example, read_manifest
@@ -39,7 +30,6 @@ class BuildReport:
     """What a build made, or what was there already.
 
     Attributes:
-        out: the folder.
         digest: of the examples, their recordings' bytes, the options and the format.
         reused: nothing had changed, and nothing was done.
         examples: in each split, those in the records.
@@ -85,7 +75,7 @@ def build_dataset(
     check_apart(source, out)
     examples = read_examples(source, options.columns)
     digests, remembered = digest_files(
-        (e.audio.file if isinstance(e.audio, EmbeddedAudio) else e.audio for e in examples),
+        (e.audio if isinstance(e.audio, Path) else e.audio.file for e in examples),
         load_digests(out / SOURCES_FILE),
         workers=workers,
     )
@@ -93,19 +83,16 @@ def build_dataset(
     digest = digest_lines([parts])
     old = _any_build(out)
     if old is not None and old.get("digest") == digest:
-        return _report(out, read_build(out), reused=True)
+        return _report(out, info.read_build(out), reused=True)
     if old is not None and not overwrite:
         before = old.get("parts", {})
         changed = " and the ".join(part for part in parts if before.get(part) != parts[part])
-        raise MrlError(
-            f"is a data set that was built before the {changed} changed",
-            where=out,
-            hint="choose another name, or pass --overwrite",
-        )
+        problem = f"is a data set that was built before the {changed} changed"
+        raise MrlError(problem, where=out, hint="choose another name, or pass --overwrite")
     with staged_folder(out, marker=BUILD_FILE, overwrite=overwrite) as staging:
         splits, skipped = _build(examples, staging, options, workers)
         save_digests(staging / SOURCES_FILE, remembered)
-        info = BuildInfo(
+        made = BuildInfo(
             digest=digest,
             parts=parts,
             source=str(source),
@@ -113,8 +100,8 @@ def build_dataset(
             splits=splits,
             skipped=skipped,
         )
-        write_json(staging / BUILD_FILE, {"format": FORMAT, **asdict(info)})
-    return _report(out, info, reused=False)
+        write_json(staging / BUILD_FILE, {"format": info.FORMAT, **asdict(made)})
+    return _report(out, made, reused=False)
 
 
 def read_examples(source: Path, columns: ParquetColumns) -> list[Example]:
@@ -128,15 +115,14 @@ def _digest_parts(
     examples: list[Example], digests: Mapping[Path, str], options: BuildOptions
 ) -> dict[str, str]:
     def recording(audio: Path | EmbeddedAudio) -> list[object]:
-        embedded = isinstance(audio, EmbeddedAudio)
-        return [digests[audio.file], audio.row] if embedded else [digests[audio]]
+        return [digests[audio]] if isinstance(audio, Path) else [digests[audio.file], audio.row]
 
     # Without paths: a data set that moved is the same data set.
     return {
         "examples": digest_lines({**vars(example), "audio": None} for example in examples),
         "recordings": digest_lines(recording(example.audio) for example in examples),
         "options": digest_lines([asdict(options)]),
-        "format": str(FORMAT),
+        "format": str(info.FORMAT),
     }
 
 
@@ -148,14 +134,14 @@ def _any_build(out: Path) -> dict[str, Any] | None:
         return None
 
 
-def _report(out: Path, info: BuildInfo, *, reused: bool) -> BuildReport:
+def _report(out: Path, made: BuildInfo, *, reused: bool) -> BuildReport:
     return BuildReport(
         out=out,
-        digest=info.digest,
+        digest=made.digest,
         reused=reused,
-        examples={name: split.examples for name, split in info.splits.items()},
-        seconds={name: split.seconds for name, split in info.splits.items()},
-        skipped=info.skipped,
+        examples={name: split.examples for name, split in made.splits.items()},
+        seconds={name: split.seconds for name, split in made.splits.items()},
+        skipped=made.skipped,
     )
 
 
@@ -180,21 +166,18 @@ def _build(
         stream = RecordStream(
             pool, options, total=len(examples), ahead=4 * workers, progress=bar.update
         )
-        builder = SpeechDataBuilder(
-            clips={split: stream.records(split, rows) for split, rows in splits.items()},
-            data_dir=staging,
-        )
+        clips = {split: stream.records(split, rows) for split, rows in splits.items()}
+        builder = SpeechDataBuilder(clips=clips, data_dir=staging)
         with _quiet(tfds):
             builder.download_and_prepare()
     stream.check_broken()
-    index_path(staging, "").parent.mkdir()
-    schema = dict.fromkeys(INDEX_COLUMNS, pyarrow.string()) | {"num_samples": pyarrow.int64()}
-    totals = {}
+    info.index_path(staging, "").parent.mkdir()
+    types = dict.fromkeys(info.INDEX_COLUMNS, pyarrow.string()) | {"num_samples": pyarrow.int64()}
+    schema, totals = pyarrow.schema(types), {}
     for split in splits:
         rows = stream.index[split]
-        parquet.write_table(
-            pyarrow.Table.from_pylist(rows, pyarrow.schema(schema)), index_path(staging, split)
-        )
+        table = pyarrow.Table.from_pylist(rows, schema)
+        parquet.write_table(table, info.index_path(staging, split))
         samples = sum(row["num_samples"] for row in rows)
         totals[split] = SplitInfo(examples=len(rows), seconds=samples / options.sample_rate)
     return totals, tuple(stream.skipped)

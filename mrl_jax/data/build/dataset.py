@@ -46,11 +46,9 @@ class SpeechDataset:
     def __init__(self, folder: Path, split: str):
         build = read_build(folder)
         if split not in build.splits:
-            raise MrlError(
-                f"no split {split!r}; there are: {', '.join(build.splits)}",
-                where=folder,
-                hint="name one of these, or give examples this `split` in the manifest",
-            )
+            problem = f"no split {split!r}; there are: {', '.join(build.splits)}"
+            hint = "name one of these, or give examples this `split` in the manifest"
+            raise MrlError(problem, where=folder, hint=hint)
         self.folder = folder
         self.split = split
         self.sample_rate: int = build.options.sample_rate
@@ -71,12 +69,9 @@ class SpeechDataset:
         self._opened: tuple[int, Any] | None = None
         records, expected = len(self._records()), build.splits[split].examples
         if not len(self.ids) == records == expected:
-            raise MrlError(
-                f"the split {split!r} has {records} records and {len(self.ids)} rows in its "
-                f"index, expected {expected}: the data set is damaged",
-                where=folder,
-                hint=REBUILD,
-            )
+            problem = f"the split {split!r} has {records} records and {len(self.ids)} rows in its"
+            problem = f"{problem} index, expected {expected}: the data set is damaged"
+            raise MrlError(problem, where=folder, hint=REBUILD)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,11 +94,9 @@ class SpeechDataset:
         except Exception as error:  # ArrayRecord's, protobuf's, libsndfile's.
             raise self._damaged(index, first_line(error)) from error
         if name != self.ids[index] or samples.shape != (self.num_samples[index],):
-            raise self._damaged(
-                index,
-                f"found {samples.shape} samples of {name!r}, expected "
-                f"({self.num_samples[index]},) of {self.ids[index]!r}",
-            )
+            expected = f"({self.num_samples[index]},) of {self.ids[index]!r}"
+            problem = f"found {samples.shape} samples of {name!r}, expected {expected}"
+            raise self._damaged(index, problem)
         return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,11 +108,8 @@ class SpeechDataset:
         self._opened = None
 
     def _damaged(self, index: int, problem: str) -> MrlError:
-        return MrlError(
-            f"the record {index} of split {self.split!r} is damaged ({problem})",
-            where=self.folder,
-            hint=REBUILD,
-        )
+        problem = f"the record {index} of split {self.split!r} is damaged ({problem})"
+        return MrlError(problem, where=self.folder, hint=REBUILD)
 
     def _records(self) -> Any:
         """TFDS's random access to the records, opened once a process."""
@@ -138,16 +128,11 @@ class SpeechDataset:
         import tensorflow_datasets as tfds
 
         try:
-            place = self.folder / "speech_data" / "1.0.0"
-            return tfds.builder_from_directory(place).as_data_source(
-                split=self.split  # pyright: ignore[reportCallIssue]  (TFDS hides its parameters.)
-            )
+            builder: Any = tfds.builder_from_directory(self.folder / "speech_data" / "1.0.0")
+            return builder.as_data_source(split=self.split)
         except Exception as error:  # ArrayRecord's and TFDS's own kinds.
-            raise MrlError(
-                f"the records of split {self.split!r} cannot be opened ({first_line(error)})",
-                where=self.folder,
-                hint=REBUILD,
-            ) from error
+            problem = f"the records of split {self.split!r} cannot be opened ({first_line(error)})"
+            raise MrlError(problem, where=self.folder, hint=REBUILD) from error
 
 
 def _read_index(path: Path) -> dict[str, list[Any]]:

@@ -1,28 +1,20 @@
 """Options of a build, and the description of a built data set, `build.json`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.records import as_record, read_object, readable_as
+from mrl_jax.data.sets.manifest import Example
 from mrl_jax.data.sets.parquet import ParquetColumns
 
 FORMAT = 1
 """Raised whenever other records would be made of the same sources."""
-
 BUILD_FILE = "build.json"
 REBUILD = "build it again: `mrl-jax build SOURCE OUT --overwrite`"
-INDEX_COLUMNS = (
-    "id",
-    "num_samples",
-    "text",
-    "task",
-    "transcript",
-    "language",
-    "speaker",
-    "document_id",
-    "split",
+INDEX_COLUMNS = tuple(
+    "num_samples" if name.name == "audio" else name.name for name in fields(Example)
 )
 
 
@@ -49,19 +41,16 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_seconds < self.max_seconds < float("inf"):
-            raise MrlError(
-                f"clips from {self.min_seconds:g} to {self.max_seconds:g} seconds",
-                where="min_seconds, max_seconds",
-                hint="pass a shortest length of 0 or more, and a greater longest one",
-            )
+            problem = f"clips from {self.min_seconds:g} to {self.max_seconds:g} seconds"
+            hint = "pass a shortest length of 0 or more, and a greater longest one"
+            raise MrlError(problem, where="min_seconds, max_seconds", hint=hint)
         if self.long not in ("skip", "cut"):
             raise MrlError(f"{self.long!r}, expected 'skip' or 'cut'", where="long")
         if self.sample_rate not in range(1000, 192001):
             raise MrlError(f"{self.sample_rate}, expected 1000 to 192000", where="sample_rate")
         if not 0 <= self.max_broken_fraction <= 1:
-            raise MrlError(
-                f"{self.max_broken_fraction:g}, expected 0 to 1", where="max_broken_fraction"
-            )
+            problem = f"{self.max_broken_fraction:g}, expected 0 to 1"
+            raise MrlError(problem, where="max_broken_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +80,6 @@ class BuildInfo:
         digest: of the parts.
         parts: digests of the examples, their recordings, the options and the format.
         source: manifest or tables, as the user named them.
-        options: what was made of the recordings.
-        splits: what each has.
-        skipped: what was left out, and why.
     """
 
     digest: str

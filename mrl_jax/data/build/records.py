@@ -78,10 +78,7 @@ class RecordStream:
             )
 
     def check_broken(self, slack: int = 0) -> None:
-        """Give up where more recordings are broken than may be.
-
-        Args:
-            slack: allow so many more for now, so that the error can name several.
+        """Give up where more recordings are broken than may be, and `slack` more.
 
         Raises:
             MrlError: with their number, and the first few and what is wrong with them.
@@ -119,13 +116,8 @@ class RecordStream:
 
     def _make(self, example: Example, source: Path | bytes) -> Skipped | tuple[bytes, int]:
         def skipped(kind: str, reason: str) -> Skipped:
-            return Skipped(
-                id=example.id,
-                split=example.split,
-                audio=str(example.audio),
-                kind=kind,
-                reason=reason,
-            )
+            row = {"id": example.id, "split": example.split, "audio": str(example.audio)}
+            return Skipped(**row, kind=kind, reason=reason)
 
         if isinstance(source, Path) and not source.is_file():
             return skipped("broken", "is a folder" if source.is_dir() else "no such file")
@@ -135,20 +127,15 @@ class RecordStream:
             if options.max_seconds < seconds < float("inf") and options.long == "skip":
                 return skipped("long", f"{seconds:.2f} s, longer than {options.max_seconds:g} s")
             # A second more, to see the length of streams that do not say it.
-            clip = decode_clip(
-                source,
-                options.sample_rate,
-                name=example.audio,
-                max_seconds=options.max_seconds + 1,
-            )
+            limit = options.max_seconds + 1
+            clip = decode_clip(source, options.sample_rate, name=example.audio, max_seconds=limit)
         except MrlError as error:
             return skipped("broken", error.problem)
         longest = int(options.max_seconds * options.sample_rate)
         if clip.size > longest + 1 and options.long == "skip":
             return skipped("long", f"longer than {options.max_seconds:g} s")
         clip = clip[:longest]
-        problem = unfit(clip)
-        if problem:
+        if problem := unfit(clip):
             return skipped("broken", problem)
         if clip.size < options.min_seconds * options.sample_rate:
             seconds = clip.size / options.sample_rate

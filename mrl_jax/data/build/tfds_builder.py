@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+Records = Iterable[tuple[str, bytes]]
 SHARD = 4096
 """Records in a file, at most."""
 
@@ -32,25 +33,15 @@ class SpeechDataBuilder(tfds.core.GeneratorBasedBuilder):
     # which it does not require.
     url_infos = None
 
-    def __init__(
-        self,
-        *,
-        clips: Mapping[str, Iterable[tuple[str, bytes]]],
-        data_dir: Path,
-        shard: int = SHARD,
-    ):
-        self._clips = clips
-        self._shard = shard
+    def __init__(self, *, clips: Mapping[str, Records], data_dir: Path, shard: int = SHARD):
+        self._clips, self._shard = clips, shard
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
         # FLAC as text: features.Audio would need TensorFlow.
         features = {"id": tfds.features.Text(), "flac": tfds.features.Text()}
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,
-        )
+        features = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {split: self._generate_examples(split) for split in self._clips}

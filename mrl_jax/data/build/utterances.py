@@ -25,14 +25,7 @@ Column = Literal["transcript", "text"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """One recording.
-
-    Attributes:
-        id: its name in its set.
-        transcript: None where there is none.
-        speaker: who speaks, where that is known.
-        load: the samples [S] float32, at a given rate.
-    """
+    """One recording; `load` gives its samples [S] float32 at a given rate."""
 
     id: str
     transcript: str | None
@@ -62,9 +55,8 @@ def read_utterances(data: str | Path, *, split: str = "") -> list[Utterance]:
             raise MrlError(f"no split {split!r}; there are: {there}", where=path)
         return [_of_example(example) for example in chosen]
     if split:
-        raise MrlError(
-            f"is a retrieval set, which has no split {split!r}", where=data, hint="leave it out"
-        )
+        problem = f"is a retrieval set, which has no split {split!r}"
+        raise MrlError(problem, where=data, hint="leave it out")
     return of_retrieval_set(load_retrieval_set(data))
 
 
@@ -76,12 +68,9 @@ def of_retrieval_set(data: RetrievalSet) -> list[Utterance]:
     """
     written = [query.id for query in data.queries if query.audio is None]
     if written:
-        raise MrlError(
-            f"{len(written)} of {len(data.queries)} queries have no recording, the first is "
-            f"{written[0]!r}",
-            where="queries",
-            hint="choose a set of spoken queries",
-        )
+        some = f"{len(written)} of {len(data.queries)} queries"
+        problem = f"{some} have no recording, the first is {written[0]!r}"
+        raise MrlError(problem, where="queries", hint="choose a set of spoken queries")
     return [
         Utterance(
             id=query.id,
@@ -99,11 +88,8 @@ def of_dataset(data: SpeechDataset) -> list[Utterance]:
     def loader(index: int) -> Callable[[int], HostArray]:
         def load(rate: int) -> HostArray:
             if rate != data.sample_rate:
-                raise MrlError(
-                    f"the data set is at {data.sample_rate} Hz, the tower takes {rate} Hz",
-                    where=data.folder,
-                    hint="build it again at that rate",
-                )
+                problem = f"the data set is at {data.sample_rate} Hz, the tower takes {rate} Hz"
+                raise MrlError(problem, where=data.folder, hint="build it again at that rate")
             return data.clip(index)
 
         return load
@@ -123,23 +109,17 @@ def need_transcripts(
     Raises:
         MrlError: one is absent, or empty.
     """
-    absent = [key for key, text in zip(ids, transcripts, strict=True) if text is None]
-    if absent:
-        raise MrlError(
-            f"{len(absent)} of {len(ids)} recordings have no {column}, the first is {absent[0]!r}",
-            where=where,
-            hint=f"give each its `{column}`, or leave it out",
-        )
-    texts = [text or "" for text in transcripts]
-    empty = [key for key, text in zip(ids, texts, strict=True) if not text.strip()]
-    if empty:
-        raise MrlError(
-            f"{len(empty)} of {len(ids)} recordings have an empty {column}, the first is "
-            f"{empty[0]!r}",
-            where=where,
-            hint="transcribe them, or leave them out",
-        )
-    return texts
+    rows = list(zip(ids, transcripts, strict=True))
+    absent = [key for key, text in rows if text is None]
+    empty = [key for key, text in rows if text is not None and not text.strip()]
+    for lack, keys, hint in (
+        (f"no {column}", absent, f"give each its `{column}`, or leave it out"),
+        (f"an empty {column}", empty, "transcribe them, or leave them out"),
+    ):
+        if keys:
+            problem = f"{len(keys)} of {len(ids)} recordings have {lack}, the first is {keys[0]!r}"
+            raise MrlError(problem, where=where, hint=hint)
+    return [text or "" for text in transcripts]
 
 
 def check_column(column: str, name: str) -> None:
@@ -154,11 +134,8 @@ def _of_example(example: Example) -> Utterance:
     def load(rate: int) -> HostArray:
         audio = example.audio
         if isinstance(audio, EmbeddedAudio):
-            raise MrlError(
-                "holds its recordings inside",
-                where=audio.file,
-                hint="build a data set of it: `mrl-jax build SOURCE OUT`",
-            )
+            hint = "build a data set of it: `mrl-jax build SOURCE OUT`"
+            raise MrlError("holds its recordings inside", where=audio.file, hint=hint)
         return load_audio_of(name, audio, rate)
 
     return Utterance(

@@ -1,6 +1,7 @@
 """SHA-256 of files, remembered by size and time so that unchanged ones are not read again."""
 
 import hashlib
+import io
 import json
 import os
 import time
@@ -31,12 +32,11 @@ class FileDigest(NamedTuple):
 def digest_files(
     paths: Iterable[Path], known: dict[str, FileDigest], *, workers: int
 ) -> tuple[dict[Path, str], dict[str, FileDigest]]:
-    """The SHA-256 of each file, and what to remember for the next time.
+    """The SHA-256 of each file by `workers` threads, and what to remember for the next time.
 
     Args:
         paths: the files; those that cannot be read are `ABSENT`.
         known: what was remembered, by absolute path.
-        workers: threads.
     """
     paths = list(dict.fromkeys(paths))
 
@@ -55,22 +55,12 @@ def digest_files(
         return sha256, FileDigest(stat.st_size, stat.st_mtime_ns, sha256) if settled else None
 
     with ThreadPoolExecutor(workers) as pool:
-        results = list(
-            tqdm(
-                pool.map(digest, paths),
-                total=len(paths),
-                desc="hashing",
-                unit=" files",
-                disable=None,
-            )
-        )
-    digests = {path: sha256 for path, (sha256, _) in zip(paths, results, strict=True)}
-    remembered = {
-        os.path.abspath(path): entry
-        for path, (_, entry) in zip(paths, results, strict=True)
-        if entry is not None
-    }
-    return digests, remembered
+        made = pool.map(digest, paths)
+        bar = tqdm(made, total=len(paths), desc="hashing", unit=" files", disable=None)
+        results = dict(zip(paths, bar, strict=True))
+    digests = {path: sha256 for path, (sha256, _) in results.items()}
+    entries = {os.path.abspath(path): entry for path, (_, entry) in results.items()}
+    return digests, {name: entry for name, entry in entries.items() if entry is not None}
 
 
 def digest_lines(values: Iterable[object]) -> str:
@@ -125,7 +115,5 @@ def _recording(audio: Path | bytes | None) -> str | None:
     """The digest of a recording's bytes, wherever they are."""
     if audio is None:
         return None
-    if isinstance(audio, bytes):
-        return hashlib.sha256(audio).hexdigest()
-    with audio.open("rb") as file:
+    with io.BytesIO(audio) if isinstance(audio, bytes) else audio.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

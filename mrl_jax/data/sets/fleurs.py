@@ -12,6 +12,7 @@ is read by up to three speakers.
 
 import dataclasses
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,7 @@ LANGUAGES: Mapping[str, str] = {code.rpartition("_")[0]: code for code in _CODES
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleursPairs:
-    """A retrieval set, and what of the two languages is not in it.
-
-    Attributes:
-        data: the set.
-        dropped_queries: recordings (or sentences) of the source without a counterpart.
-        dropped_documents: sentences of the target without one.
-    """
+    """A retrieval set, and how much of each language is not in it for want of a counterpart."""
 
     data: RetrievalSet
     dropped_queries: int
@@ -78,25 +73,24 @@ def load_fleurs(
     """
     spoken = [_code(source), _code(target)]
     if folder is None:
-        patterns = [
-            f"{code}/{form}" for code in spoken for form in (f"{split}/*", f"fleurs-{split}*")
-        ]
+        forms = (f"{split}/*", f"fleurs-{split}*")
+        patterns = [f"{code}/{form}" for code in spoken for form in forms]
         hint = "check the network, or name a folder that holds it: `fleurs:wo-fr@FOLDER`"
         folder = download_dataset(HUB_ID, patterns=patterns, revision=HUB_REVISION, hint=hint)
     rows = list(_rows(folder, spoken[0], split, speech=speech))
     answers: dict[str, str] = {}
     for where, row in _rows(folder, spoken[1], split, speech=False):
-        answers.setdefault(_sentence(where, row), _raw(where, row))
+        answers.setdefault(row_id(where, row, "id"), _raw(where, row))
     queries: list[Query] = []
     numbers: dict[str, str] = {}
-    known: dict[str, int] = {}
+    known: Counter[str] = Counter()
     dropped = 0
     for where, row in rows:
-        number = _sentence(where, row)
-        taken = known.get(number, 0)
+        number = row_id(where, row, "id")
+        taken = known[number]
         if not speech and taken:
             continue
-        known[number] = taken + 1
+        known[number] += 1
         if number not in answers:
             dropped += 1
             continue
@@ -104,11 +98,9 @@ def load_fleurs(
         numbers[name] = number
         queries.append(_query(name, where, row, folder, speech=speech))
     if not queries:
-        raise MrlError(
-            f"no sentence of {spoken[0]} has a counterpart in {spoken[1]}",
-            where=folder,
-            hint="take both languages from one release of FLEURS",
-        )
+        problem = f"no sentence of {spoken[0]} has a counterpart in {spoken[1]}"
+        hint = "take both languages from one release of FLEURS"
+        raise MrlError(problem, where=folder, hint=hint)
     first: dict[str, str] = {}
     for number, text in answers.items():
         if number in known:
@@ -118,8 +110,8 @@ def load_fleurs(
         corpus=tuple(Document(id=name, text=text) for text, name in first.items()),
         qrels={name: {first[answers[number]]: 1} for name, number in numbers.items()},
     )
-    unasked = sum(number not in known for number in answers)
-    return FleursPairs(data=data, dropped_queries=dropped, dropped_documents=unasked)
+    left_out = sum(number not in known for number in answers)
+    return FleursPairs(data=data, dropped_queries=dropped, dropped_documents=left_out)
 
 
 def _code(language: str) -> str:
@@ -130,10 +122,6 @@ def _code(language: str) -> str:
         hint = f"did you mean {' or '.join(near)}" if near else "name it as in `fleurs:wo-fr`"
         raise MrlError(f"has no language {language!r}", where="FLEURS", hint=hint)
     return LANGUAGES[language]
-
-
-def _sentence(where: str, row: Mapping[str, Any]) -> str:
-    return row_id(where, row, "id")
 
 
 def _raw(where: str, row: Mapping[str, Any]) -> str:
@@ -152,7 +140,7 @@ def _query(name: str, where: str, row: Mapping[str, Any], folder: Path, *, speec
 
 def _rows(folder: Path, code: str, split: str, *, speech: bool) -> Iterator[Row]:
     """The rows of a language, in whichever form the folder has it."""
-    columns = ("id", "raw_transcription", *(("audio",) if speech else ()))
+    columns = ("id", "raw_transcription", "audio")[: 3 if speech else 2]
     for place in (folder / code, folder / "data" / code, folder / "parquet-data" / code):
         for pattern in (f"{split}/*.parquet", f"fleurs-{split}*.parquet", f"{split}-*.parquet"):
             if files := sorted(place.glob(pattern)):
@@ -178,18 +166,13 @@ def _tfds_rows(folder: Path, split: str) -> Iterator[Row]:
 
         builder: Any = tfds.builder_from_directory(str(folder))
         source: Sequence[Any] = builder.as_data_source(split=split)
-    except ImportError as error:
-        raise MrlError(
-            f"reading audio of TFDS takes {error.name}, which is not installed",
-            where=folder,
-            hint=f"install it, or use the parquet files of {HUB_ID}",
-        ) from error
     except Exception as error:  # TFDS raises many kinds.
-        raise MrlError(
-            f"cannot be read by TFDS ({type(error).__name__}: {first_line(error)})",
-            where=folder,
-            hint='prepare it with `file_format="array_record"`',
-        ) from error
+        problem = f"cannot be read by TFDS ({type(error).__name__}: {first_line(error)})"
+        hint = 'prepare it with `file_format="array_record"`'
+        if isinstance(error, ImportError):  # Its feature of audio takes TensorFlow.
+            problem = f"reading audio of TFDS takes {error.name}, which is not installed"
+            hint = f"install it, or use the parquet files of {HUB_ID}"
+        raise MrlError(problem, where=folder, hint=hint) from error
     for number, example in enumerate(source):
         where = f"{folder}, {split} example {number}"
         row = {key: _plain(value) for key, value in example.items()}

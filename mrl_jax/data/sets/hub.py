@@ -26,25 +26,20 @@ def download_dataset(
 
     where = f"data set {hub_id}"
     try:
-        folder = Path(
-            huggingface_hub.snapshot_download(
-                hub_id, repo_type="dataset", revision=revision, allow_patterns=list(patterns)
-            )
+        snapshot = huggingface_hub.snapshot_download(
+            hub_id, repo_type="dataset", revision=revision, allow_patterns=list(patterns)
         )
-    except hub_errors.GatedRepoError as error:
-        raise MrlError(
-            "the hub wants an agreement for this data set",
-            where=where,
-            hint="accept it on its page and log in with `hf auth login`",
-        ) from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise MrlError("the hub has no such data set", where=where, hint=hint) from error
-    except hub_errors.RevisionNotFoundError as error:
-        problem = f"the hub has no revision {revision!r} of this data set"
-        raise MrlError(problem, where=where, hint=hint) from error
     except Exception as error:  # The HTTP client beneath raises kinds of its own.
         problem = f"the hub could not be reached ({type(error).__name__}: {first_line(error)})"
+        if isinstance(error, hub_errors.GatedRepoError):
+            problem = "the hub wants an agreement for this data set"
+            hint = "accept it on its page and log in with `hf auth login`"
+        elif isinstance(error, hub_errors.RepositoryNotFoundError):
+            problem = "the hub has no such data set"
+        elif isinstance(error, hub_errors.RevisionNotFoundError):
+            problem = f"the hub has no revision {revision!r} of this data set"
         raise MrlError(problem, where=where, hint=hint) from error
+    folder = Path(snapshot)
     if not any(path.is_file() for path in folder.rglob("*")):
         problem = f"the hub has none of the files {', '.join(patterns)}"
         raise MrlError(problem, where=where, hint=hint)

@@ -17,17 +17,7 @@ from typing import Any
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_audio_of
-from mrl_jax.data.sets.tables import (
-    SPLITS,
-    check_files,
-    new_id,
-    parquet_shards,
-    read_rows,
-    row_audio,
-    row_id,
-    row_text,
-    split_of,
-)
+from mrl_jax.data.sets import tables
 
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {key: key for key in ("audio", "text", "label", "label_text", "split", "id", "speaker")}
@@ -37,16 +27,10 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class IntentExample:
-    """A recording or text, and the intent that it expresses.
+    """A recording (on disk, or its bytes) or text, and the class of intents that it expresses.
 
     Attributes:
-        audio: a recording on disk, or the bytes of one; None where there is only text.
-        text: the words; None where there is only a recording.
-        label: the name of the class.
-        split: "train", "test" or another.
-        id: unique in its set.
-        label_text: the label in words; None where the table has none.
-        speaker: None where nobody is named.
+        label_text: the label in words that a model can read, where the table has any.
     """
 
     audio: Path | bytes | None
@@ -79,23 +63,20 @@ def read_intent_set(
     counts: dict[str, int] = {}
     words: dict[str, str] = {}
     for file in _files(path):
-        default = split_of(file) if path.is_dir() or file.suffix == ".parquet" else None
-        for where, row in read_rows(file, header=(columns["label"],)):
+        default = tables.split_of(file) if path.is_dir() or file.suffix == ".parquet" else None
+        for where, row in tables.read_rows(file, header=(columns["label"],)):
             example = _example(where, row, file.parent, columns, default, counts)
-            new_id(places, example.id, where)
+            tables.check_new_id(places, example.id, where)
             before = example.label_text and words.setdefault(example.label, example.label_text)
             if before != example.label_text:
-                raise MrlError(
-                    f"the label {example.label!r} is {example.label_text!r} here and {before!r} "
-                    "before",
-                    where=where,
-                    hint=f"give every label one `{columns['label_text']}`",
-                )
+                here = f"the label {example.label!r} is {example.label_text!r} here"
+                hint = f"give every label one `{columns['label_text']}`"
+                raise MrlError(f"{here} and {before!r} before", where=where, hint=hint)
             examples.append(example)
     if not examples:
         raise MrlError("the intent set has no rows", where=path, hint="add rows to its table")
-    recordings = (example.audio for example in examples)
-    check_files(recordings, "the table names recordings that do not exist", path)
+    absent = "the table names recordings that do not exist"
+    tables.check_files((example.audio for example in examples), absent, path)
     return tuple(examples)
 
 
@@ -123,29 +104,27 @@ def _example(
 ) -> IntentExample:
     # An empty cell of a CSV file is one that is not there.
     held = {key: value for key, value in row.items() if value not in ("", None)}
-    label = row_id(where, row, columns["label"])
+    label = tables.row_id(where, row, columns["label"])
     if columns["split"] not in held and default is not None:
         split = default
     else:
-        split = row_text(where, held, columns["split"], required=True)
-    audio = row_audio(where, held.get(columns["audio"]), folder)
-    text = row_text(where, held, columns["text"])
+        split = tables.row_text(where, held, columns["split"], required=True)
+    audio = tables.row_audio(where, held.get(columns["audio"]), folder)
+    text = tables.row_text(where, held, columns["text"])
     if audio is None and text is None:
         problem = f"has neither `{columns['audio']}` nor `{columns['text']}`"
         raise MrlError(problem, where=where, hint="give it one of them")
     number = counts.get(split, 0)
     counts[split] = number + 1
-    name = row_id(where, held, columns["id"]) if columns["id"] in held else f"{split}-{number}"
-    words = row_text(where, held, columns["label_text"])
-    speaker = row_id(where, held, columns["speaker"]) if columns["speaker"] in held else None
+    id_column, speaker = columns["id"], columns["speaker"]
     return IntentExample(
         audio=audio,
         text=text,
         label=label,
         split=split,
-        id=name,
-        label_text=words,
-        speaker=speaker,
+        label_text=tables.row_text(where, held, columns["label_text"]),
+        id=tables.row_id(where, held, id_column) if id_column in held else f"{split}-{number}",
+        speaker=tables.row_id(where, held, speaker) if speaker in held else None,
     )
 
 
@@ -156,14 +135,15 @@ def _files(path: Path) -> list[Path]:
         raise MrlError("no such file or folder", where=path, hint="check the path")
     for ending in ("parquet", "csv", "jsonl"):
         here = sorted(path.glob(f"*.{ending}"))
-        if ending == "parquet" and (here := here or parquet_shards(path / "data")):
+        if ending == "parquet" and (here := here or tables.parquet_shards(path / "data")):
             return here
-        inside = [file for file in sorted(path.glob(f"*/*.{ending}")) if file.parent.name in SPLITS]
-        if files := [file for file in here if file.stem in SPLITS] or inside:
+        below = sorted(path.glob(f"*/*.{ending}"))
+        inside = [file for file in below if file.parent.name in tables.SPLITS]
+        if files := [file for file in here if file.stem in tables.SPLITS] or inside:
             return files
     raise MrlError(
         "holds no table of an intent set (no .parquet file here, in data/ or in a folder a split, "
-        f"and no .csv or .jsonl that is named {', '.join(SPLITS)})",
+        f"and no .csv or .jsonl that is named {', '.join(tables.SPLITS)})",
         where=path,
         hint="pass the table itself, or the folder that holds it",
     )

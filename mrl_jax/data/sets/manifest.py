@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.data.sets.tables import check_surrogates, new_id, read_jsonl
+from mrl_jax.data.sets.tables import check_new_id, check_surrogates, read_jsonl
 
 REQUIRED = ("id", "audio", "text")
 OPTIONAL = ("task", "transcript", "language", "speaker", "document_id", "split")
@@ -34,9 +34,7 @@ class Example:
         audio: the recording, as a file or as the row of a table.
         text: the document, as it was written.
         task: the name of a task in the training config; "" is no task.
-        transcript: of the recording.
-        language: of the recording.
-        speaker: who speaks.
+        transcript, language, speaker: of the recording.
         document_id: the identity of the document; without one that is its text.
         split: "train", "test" or another word of letters, digits and `_`.
     """
@@ -73,14 +71,11 @@ def read_manifest(path: str | Path) -> list[Example]:
     places: dict[str, str] = {}
     for where, row in read_jsonl(path):
         fields = check_fields(row, where)
-        new_id(places, fields["id"], where)
+        check_new_id(places, fields["id"], where)
         examples.append(Example(**fields | {"audio": path.parent / fields["audio"]}))
     if not examples:
-        raise MrlError(
-            "the manifest is empty",
-            where=path,
-            hint=f"expected a JSON object a line, with the keys {', '.join(REQUIRED)}",
-        )
+        hint = f"expected a JSON object a line, with the keys {', '.join(REQUIRED)}"
+        raise MrlError("the manifest is empty", where=path, hint=hint)
     return examples
 
 
@@ -105,19 +100,14 @@ def check_fields(row: dict[str, Any], where: str) -> dict[str, Any]:
         if key in _NAMES and isinstance(value, int) and not isinstance(value, bool):
             fields[key] = value = str(value)
         if not isinstance(value, str):
-            raise MrlError(
-                f"{key!r} is {repr(value)[:60]}, of type {type(value).__name__}, expected a string",
-                where=where,
-                hint="put it in quotes",
-            )
+            kind = f"of type {type(value).__name__}, expected a string"
+            problem = f"{key!r} is {value!r:.60}, {kind}"
+            raise MrlError(problem, where=where, hint="put it in quotes")
         if not value.strip() and key not in ("task", "transcript"):
             raise MrlError(f"{key!r} is empty", where=where, hint="fill it, or leave the row out")
         check_surrogates(where, repr(key), value)
     split = fields.get("split", "train")
     if not re.fullmatch(r"[A-Za-z0-9_]+", split) or split == "all":
-        raise MrlError(
-            f"the split {split!r} is not a usable name",
-            where=where,
-            hint="use letters, digits and `_`, and not `all`",
-        )
+        hint = "use letters, digits and `_`, and not `all`"
+        raise MrlError(f"the split {split!r} is not a usable name", where=where, hint=hint)
     return fields

@@ -63,8 +63,8 @@ def load_retrieval_set(data: str | Path) -> RetrievalSet:
     """A retrieval set from its folder, or by a name such as `fleurs:wo-fr@FOLDER`.
 
     Raises:
-        MrlError: no such folder or name; a folder without the expected tables; a set that
-            `read_retrieval_set` or `load_fleurs` refuses; the hub cannot be reached.
+        MrlError: no such folder or name; the hub cannot be reached; a set that
+            `read_retrieval_set` or `load_fleurs` refuses.
     """
     named = _load_named(data, "retrieval")
     return read_retrieval_set(data) if named is None else named
@@ -74,8 +74,7 @@ def load_intent_set(data: str | Path) -> tuple[IntentExample, ...]:
     """An intent set from its table or folder, or by a name such as `wolbanking77:text@FOLDER`.
 
     Raises:
-        MrlError: no such table, folder or name; a folder without the expected tables; a
-            set that `read_intent_set` refuses.
+        MrlError: no such table, folder or name; a set that `read_intent_set` refuses.
     """
     named = _load_named(data, "intent")
     return read_intent_set(data) if named is None else named
@@ -89,14 +88,9 @@ def _load_named(data: str | Path, kind: Kind) -> Any:
     name, arguments, folder = named
     entry = NAMED_SETS[name]
     if entry.kind == "intent" and kind == "retrieval":
-        raise MrlError(
-            "is an intent set, and has no queries and documents",
-            where=data,
-            hint="measure it with `eval.py intent`",
-        )
-    loaded = None
-    if entry.kind == kind:
-        loaded = entry.load(str(data), arguments, folder)
+        problem = "is an intent set, and has no queries and documents"
+        raise MrlError(problem, where=data, hint="measure it with `eval.py intent`")
+    loaded = entry.load(str(data), arguments, folder) if entry.kind == kind else None
     if loaded is None:
         raise _unknown(data, _names(kind))
     return loaded
@@ -119,12 +113,8 @@ def _fleurs(data: str, arguments: Sequence[str], folder: Path | None) -> Retriev
     forms = [word for word in words if word not in FLEURS_SPLITS]
     if len(languages) != 2 or forms not in ([], ["text"], ["speech"]) or len(splits) > 1:
         return None
-    pairs = load_fleurs(
-        *languages,
-        folder=folder,
-        speech=forms != ["text"],
-        split=splits[0] if splits else "test",
-    )
+    split = (*splits, "test")[0]
+    pairs = load_fleurs(*languages, folder=folder, speech=forms != ["text"], split=split)
     if pairs.dropped_queries or pairs.dropped_documents:
         warnings.warn(
             f"{data}: left out {pairs.dropped_queries} queries and "
@@ -142,11 +132,8 @@ def _wolbanking77(
     if words != ("audio",) and words not in kinds:
         return None
     if folder is None:
-        raise MrlError(
-            "is published on Kaggle, which wants a login",
-            where=data,
-            hint=f"download it from {WOLBANKING77_PAGE} and name its folder: `{data}@FOLDER`",
-        )
+        hint = f"download it from {WOLBANKING77_PAGE} and name its folder: `{data}@FOLDER`"
+        raise MrlError("is published on Kaggle, which wants a login", where=data, hint=hint)
     if words == ("audio",):
         table = _inside(folder, "train.parquet", "test.parquet")
         columns = next((row for _, row in read_rows(table / "test.parquet")), {})
@@ -200,9 +187,8 @@ def split_name(data: str | Path) -> tuple[str, list[str], Path | None] | None:
 
 
 def _names(kind: Kind) -> tuple[str, ...]:
-    return tuple(
-        name for named in NAMED_SETS.values() if named.kind == kind for name in named.names
-    )
+    entries = (entry for entry in NAMED_SETS.values() if entry.kind == kind)
+    return tuple(name for entry in entries for name in entry.names)
 
 
 def _unknown(data: str | Path, names: Sequence[str]) -> MrlError:
@@ -212,17 +198,13 @@ def _unknown(data: str | Path, names: Sequence[str]) -> MrlError:
     near = difflib.get_close_matches(head, (*names, *more), n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}{at}{folder}`" if near else f"expected {', '.join(names)}"
     notes = [named.note for word, named in NAMED_SETS.items() if head.startswith(word)]
-    return MrlError(
-        f"neither a folder nor the name of a set here ({(*notes, 'no such set')[0]})",
-        where=data,
-        hint=f"{hint}, or a folder",
-    )
+    problem = f"neither a folder nor the name of a set here ({(*notes, 'no such set')[0]})"
+    return MrlError(problem, where=data, hint=f"{hint}, or a folder")
 
 
 def _inside(folder: Path, *files: str) -> Path:
     """The folder itself, or the one below it, that holds all the files."""
-    below = sorted(path for path in folder.iterdir() if path.is_dir())
-    for place in (folder, *below):
+    for place in (folder, *sorted(folder.iterdir())):
         if all((place / file).is_file() for file in files):
             return place
     raise MrlError(

@@ -1,20 +1,14 @@
 """Hugging Face data sets in Parquet: recordings and texts side by side in one table."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.sets import tables
 from mrl_jax.data.sets.manifest import REQUIRED, EmbeddedAudio, Example, check_fields
-from mrl_jax.data.sets.tables import (
-    SPLITS,
-    new_id,
-    open_parquet,
-    parquet_shards,
-    read_rows,
-    split_of,
-)
 
 _BATCH = 16
 """Rows of audio held at a time."""
@@ -58,14 +52,14 @@ def read_parquet(source: str | Path, columns: ParquetColumns | None = None) -> l
     places: dict[str, str] = {}
     counts: dict[str, int] = {}
     for file in _files(source):
-        split = split_of(file)
+        split = tables.split_of(file)
         for row, (where, fields) in enumerate(_rows(file, columns)):
             path = fields.pop("audio")
             fields = {"split": split} | fields
             name = f"{fields['split']}-{counts.get(fields['split'], 0)}"
             fields = check_fields({"id": name} | fields | {"audio": path or where}, where)
             counts[fields["split"]] = counts.get(fields["split"], 0) + 1
-            new_id(places, fields["id"], where, hint=OTHER_ID)
+            tables.check_new_id(places, fields["id"], where, hint=OTHER_ID)
             fields["audio"] = file.parent / path if path else EmbeddedAudio(file=file, row=row)
             examples.append(Example(**fields))
     if not examples:
@@ -82,32 +76,26 @@ class EmbeddedReader:
     def __init__(self, column: str = "audio"):
         self._column = column
         self._file: Path | None = None
-        self._batches: Iterator[Any] = iter(())
-        self._batch: Any = None
-        self._start = 0
-        self._stop = 0
+        self._rows: Iterator[Any] = iter(())
+        self._next = 0
 
     def read(self, audio: EmbeddedAudio) -> bytes:
         """The encoded recording; empty where the row has none."""
-        if audio.file != self._file or audio.row < self._start:
-            self._file, self._start, self._stop = audio.file, 0, 0
-            self._batches = self._recordings(audio.file)
-        while audio.row >= self._stop:
-            batch = next(self._batches, None)
-            if batch is None:
-                problem = "cannot be read (rows are missing)"
-                raise MrlError(problem, where=audio, hint="download the file again")
-            self._start, self._stop = self._stop, self._stop + len(batch)
-            self._batch = batch
-        return self._batch[audio.row - self._start].as_py() or b""
+        if audio.file != self._file or audio.row < self._next:
+            self._file, self._next, self._rows = audio.file, 0, self._recordings(audio.file)
+        skipped, self._next = audio.row - self._next, audio.row + 1
+        recording = next(itertools.islice(self._rows, skipped, None), None)
+        if recording is None:
+            problem = "cannot be read (rows are missing)"
+            raise MrlError(problem, where=audio, hint="download the file again")
+        return recording.as_py() or b""
 
     def _recordings(self, file: Path) -> Iterator[Any]:
-        """Arrays of bytes, a few rows each."""
-        with open_parquet(file) as table:
+        with tables.open_parquet(file) as table:
             nested = table.schema_arrow.field(self._column).type.num_fields > 0
             leaf = f"{self._column}.bytes" if nested else self._column
             for batch in table.iter_batches(_BATCH, columns=[leaf]):
-                yield batch.column(0).field("bytes") if nested else batch.column(0)
+                yield from batch.column(0).field("bytes") if nested else batch.column(0)
 
 
 def _files(source: Path) -> list[Path]:
@@ -116,13 +104,12 @@ def _files(source: Path) -> list[Path]:
     if not source.is_dir():
         raise MrlError("no such file or folder", where=source, hint="check the path")
     for folder in (source, source / "data"):
-        if files := parquet_shards(folder):
+        if files := tables.parquet_shards(folder):
             return files
     files = sorted(source.glob("*/*.parquet")) or sorted(source.glob("*/*/*.parquet"))
-    if files and all(file.parent.name in SPLITS for file in files):
-        folders = {file.parent.parent for file in files}
-        if len(folders) == 1:
-            return files
+    by_split = all(file.parent.name in tables.SPLITS for file in files)
+    if by_split and len({file.parent.parent for file in files}) == 1:
+        return files
     if not files:
         raise MrlError(
             "there is no .parquet file here, nor in data/",
@@ -137,12 +124,12 @@ def _files(source: Path) -> list[Path]:
 
 def _rows(file: Path, columns: ParquetColumns) -> Iterator[tuple[str, dict[str, Any]]]:
     """The fields of each row; `audio` is None for embedded bytes, or the path of a file."""
-    with open_parquet(file) as table:
+    with tables.open_parquet(file) as table:
         wanted = _wanted(table.schema_arrow.names, columns, file)
         audio = wanted.pop("audio")
         path = _path_column(table, audio, file)
     read: list[str] = sorted({*wanted.values(), *([path] if path else [])})
-    for where, row in read_rows(file, columns=read):
+    for where, row in tables.read_rows(file, columns=read):
         fields = {field: row[column] for field, column in wanted.items()}
         value = row[audio] if path else None
         fields["audio"] = value["path"] if isinstance(value, dict) else value
@@ -158,11 +145,9 @@ def _wanted(there: list[str], columns: ParquetColumns, file: Path) -> dict[str, 
         if column in there:
             wanted[field] = column
         elif column is not None and (field in REQUIRED[1:] or column != default[field]):
-            raise MrlError(
-                f"no column {column!r} for {field!r}; the columns there are: {', '.join(there)}",
-                where=file,
-                hint=f"name the right one: `--column {field}=NAME`",
-            )
+            has, hint = ", ".join(there), f"name the right one: `--column {field}=NAME`"
+            problem = f"no column {column!r} for {field!r}; the columns there are: {has}"
+            raise MrlError(problem, where=file, hint=hint)
     return wanted
 
 
@@ -190,12 +175,7 @@ def _path_column(table: Any, audio: str, file: Path) -> str | None:
 
 def _all_null(table: Any, leaf: str) -> bool:
     """Whether the statistics of the file say that a column has no value."""
-    for group in range(table.metadata.num_row_groups):
-        chunks = table.metadata.row_group(group)
-        for index in range(chunks.num_columns):
-            chunk = chunks.column(index)
-            if chunk.path_in_schema == leaf:
-                known = chunk.statistics
-                if known is None or not known.has_null_count or known.null_count < chunks.num_rows:
-                    return False
-    return True
+    groups = [table.metadata.row_group(group) for group in range(table.metadata.num_row_groups)]
+    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+    known = [(c.statistics, c.num_values) for c in chunks if c.path_in_schema == leaf]
+    return all(s and s.has_null_count and s.null_count == rows for s, rows in known)

@@ -10,7 +10,7 @@ test split counts.
 """
 
 import dataclasses
-import difflib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,17 +20,9 @@ from typing import Any
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_text
+from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.data.audio.decode import load_audio_of
-from mrl_jax.data.sets.tables import (
-    Row,
-    check_files,
-    parquet_shards,
-    read_rows,
-    refuse,
-    row_audio,
-    row_id,
-    row_text,
-)
+from mrl_jax.data.sets import tables
 from mrl_jax.data.text.prompts import check_one_prompt
 
 MAX_SCORE = 1_000_000
@@ -108,14 +100,15 @@ def read_retrieval_set(folder: str | Path) -> RetrievalSet:
         raise MrlError(f"{kind} a retrieval set", where=folder, hint="check the path")
     queries = tuple(_query(where, row, folder) for where, row in _read_table(folder, "queries"))
     corpus = tuple(
-        Document(id=row_id(where, row, "_id"), text=_document_text(where, row))
+        Document(id=tables.row_id(where, row, "_id"), text=_document_text(where, row))
         for where, row in _read_table(folder, "corpus")
     )
-    for name, ids in (("queries", [q.id for q in queries]), ("corpus", [d.id for d in corpus])):
+    for name, rows in (("queries", queries), ("corpus", corpus)):
         seen: set[str] = set()
-        repeated = [i for i in ids if i in seen or seen.add(i)]
-        refuse(repeated, f"{name} repeats `_id`s", folder)
-    check_files((q.audio for q in queries), "queries name recordings that do not exist", folder)
+        repeated = [row.id for row in rows if row.id in seen or seen.add(row.id)]
+        tables.refuse(repeated, f"{name} repeats `_id`s", folder)
+    absent = "queries name recordings that do not exist"
+    tables.check_files((query.audio for query in queries), absent, folder)
     qrels = _qrels(folder, {q.id for q in queries}, {d.id for d in corpus})
     return RetrievalSet(queries=queries, corpus=corpus, qrels=qrels)
 
@@ -123,11 +116,7 @@ def read_retrieval_set(folder: str | Path) -> RetrievalSet:
 def asked_as(
     data: RetrievalSet, *, task: str | None = None, prompt: str | None = None
 ) -> RetrievalSet:
-    """The same set, with one task or one prompt for all of its queries.
-
-    Raises:
-        MrlError: both are given.
-    """
+    """The same set, with one task or one prompt (both are an `MrlError`) for all its queries."""
     check_one_prompt(task, prompt, "--task and --prompt")
     if task is None and prompt is None:
         return data
@@ -164,37 +153,21 @@ def write_retrieval_set(
 
 
 def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
-    """Another column of the queries, that of another recogniser's transcripts for instance.
-
-    Args:
-        folder: of a retrieval set.
-        name: of the column, in whichever form the table has.
-
-    Returns:
-        query id → text.
+    """Another column of a set's queries, another recogniser's transcripts for one: id → text.
 
     Raises:
         MrlError: a query without it (the nearest column is named), or whose text is empty.
     """
     texts: dict[str, str] = {}
     for where, row in _read_table(Path(folder), "queries"):
-        key = row_id(where, row, "_id")
+        key = tables.row_id(where, row, "_id")
         if name not in row:
-            near = difflib.get_close_matches(name, row, n=1, cutoff=0.5)
-            has = ", ".join(row)
-            raise MrlError(
-                f"query {key!r} has no {name!r}",
-                where=where,
-                hint=f"did you mean {near[0]}?" if near else f"its columns are {has}",
-            )
-        value = row[name]
-        if not isinstance(value, str) or not value.strip():
-            raise MrlError(
-                f"the {name!r} of query {key!r} is empty, or no text",
-                where=where,
-                hint="fill it, or leave the query out",
-            )
-        texts[key] = value
+            hint = did_you_mean(name, row, otherwise=f"its columns are {', '.join(row)}")
+            raise MrlError(f"query {key!r} has no {name!r}", where=where, hint=hint)
+        if not isinstance(row[name], str) or not row[name].strip():
+            problem = f"the {name!r} of query {key!r} is empty, or no text"
+            raise MrlError(problem, where=where, hint="fill it, or leave the query out")
+        texts[key] = row[name]
     return texts
 
 
@@ -217,16 +190,16 @@ def load_queries(
 
 
 def _query(where: str, row: Mapping[str, Any], folder: Path) -> Query:
-    key = row_id(where, row, "_id")
+    key = tables.row_id(where, row, "_id")
     named = f"{where}, query {key!r}"
     query = Query(
         id=key,
-        audio=row_audio(where, row.get("audio"), folder),
-        text=row_text(named, row, "text"),
-        task=row_text(named, row, "task"),
-        prompt=row_text(named, row, "prompt"),
-        speaker=row_id(where, row, "speaker") if row.get("speaker") is not None else None,
-        transcript=row_text(named, row, "transcript"),
+        audio=tables.row_audio(where, row.get("audio"), folder),
+        text=tables.row_text(named, row, "text"),
+        task=tables.row_text(named, row, "task"),
+        prompt=tables.row_text(named, row, "prompt"),
+        speaker=tables.row_id(where, row, "speaker") if row.get("speaker") is not None else None,
+        transcript=tables.row_text(named, row, "transcript"),
     )
     if query.audio is None and query.text is None:
         hint = f"give query {query.id!r} one of them"
@@ -249,21 +222,19 @@ def _query_row(query: Query, folder: Path) -> dict[str, str]:
 
 def _qrels(folder: Path, queries: set[str], documents: set[str]) -> Mapping[str, Mapping[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
-    unknown: dict[str, dict[str, None]] = {"query": {}, "corpus": {}}  # Ordered, without repeats.
     for where, row in _read_table(folder, "qrels"):
-        query, document = row_id(where, row, "query-id"), row_id(where, row, "corpus-id")
-        if query not in queries:
-            unknown["query"][query] = None
-        if document not in documents:
-            unknown["corpus"][document] = None
+        query, document = (tables.row_id(where, row, f"{kind}-id") for kind in ("query", "corpus"))
         scores = qrels.setdefault(query, {})
         if document in scores:
             problem = f"judges query {query!r} and document {document!r} a second time"
             raise MrlError(problem, where=where, hint="keep one of the two lines")
         scores[document] = _score(where, row.get("score", 1))
-    for kind, ids in unknown.items():
-        table = "queries" if kind == "query" else "corpus"
-        refuse(list(ids), f"qrels names {kind}-ids that {table} does not have", folder)
+    judged = dict.fromkeys(document for scores in qrels.values() for document in scores)
+    for kind, table, ids in (
+        ("query", "queries", [key for key in qrels if key not in queries]),
+        ("corpus", "corpus", [key for key in judged if key not in documents]),
+    ):
+        tables.refuse(ids, f"qrels names {kind}-ids that {table} does not have", folder)
     if not any(score for scores in qrels.values() for score in scores.values()):
         problem, hint = "no query has a relevant document", "give some judgement a score above 0"
         raise MrlError(problem, where=folder / "qrels", hint=hint)
@@ -276,52 +247,46 @@ def _score(where: str, value: Any) -> int:
     except (TypeError, ValueError):
         number = float("nan")
     if not (0 <= number <= MAX_SCORE and number.is_integer()):
+        problem = f"`score` is {value!r}, expected a whole number from 0 to {MAX_SCORE:,}"
         hint = "0 is not relevant, 1 relevant, and more is better"
-        raise MrlError(
-            f"`score` is {value!r}, expected a whole number from 0 to {MAX_SCORE:,}",
-            where=where,
-            hint=hint,
-        )
+        raise MrlError(problem, where=where, hint=hint)
     return int(number)
 
 
 def _document_text(where: str, row: Mapping[str, Any]) -> str:
     """Title and text with a space between, either alone where the other is empty."""
     title = row.get("title")
-    if title is None or title == "":
-        return row_text(where, row, "text", required=True)
-    title = row_text(where, row, "title", required=True)
+    if title in (None, ""):
+        return tables.row_text(where, row, "text", required=True)
+    title = tables.row_text(where, row, "title", required=True)
     if "text" in row and row["text"] in (None, ""):
         return title
-    return f"{title} {row_text(where, row, 'text', required=True)}"
+    return f"{title} {tables.row_text(where, row, 'text', required=True)}"
 
 
-def _read_table(folder: Path, name: str) -> Iterator[Row]:
+def _read_table(folder: Path, name: str) -> Iterator[tables.Row]:
     """Every row of a table, from whichever of its forms is there."""
-    forms = [folder / f"{name}.jsonl", folder / f"{name}.parquet"]
+    names = [f"{name}.jsonl", f"{name}.parquet"]
     if name == "qrels":
-        forms += [folder / "qrels.tsv", folder / "qrels" / "test.tsv"]
-    tables = [[form] for form in forms if form.is_file()]
-    names = [str(form.relative_to(folder)) for form in forms] + [f"{name}/*.parquet"]
-    shards = parquet_shards(folder / name, "test" if name == "qrels" else None)
-    if not tables and not shards and name == "qrels":
-        shards = parquet_shards(folder / "data", "test")
+        names += ["qrels.tsv", "qrels/test.tsv"]
+    forms = [[folder / form] for form in names if (folder / form).is_file()]
+    shards = tables.parquet_shards(folder / name, "test" if name == "qrels" else None)
+    if not forms and not shards and name == "qrels":
+        shards = tables.parquet_shards(folder / "data", "test")
     if shards:
-        tables.append(shards)
-    if not tables:
-        problem = f"has no table `{name}` (none of {', '.join(names)})"
+        forms.append(shards)
+    if not forms:
+        problem = f"has no table `{name}` (none of {', '.join(names)}, {name}/*.parquet)"
         raise MrlError(problem, where=folder, hint="a set has queries, corpus and qrels")
-    if len(tables) > 1:
-        both = " and ".join(str(files[0].relative_to(folder)) for files in tables)
+    if len(forms) > 1:
+        both = " and ".join(str(files[0].relative_to(folder)) for files in forms)
         raise MrlError(f"has the table `{name}` twice: {both}", where=folder, hint="keep one")
     header = ("query-id", "corpus-id") if name == "qrels" else ()
-    empty = True
-    for file in tables[0]:
-        for row in read_rows(file, header=header):
-            empty = False
-            yield row
-    if empty:
-        raise MrlError(f"the table `{name}` is empty", where=tables[0][0], hint="add rows to it")
+    rows = (row for file in forms[0] for row in tables.read_rows(file, header=header))
+    first = next(rows, None)
+    if first is None:
+        raise MrlError(f"the table `{name}` is empty", where=forms[0][0], hint="add rows to it")
+    yield from itertools.chain((first,), rows)
 
 
 def _write_table(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

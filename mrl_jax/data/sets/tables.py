@@ -39,10 +39,8 @@ def read_rows(
     """
     if file.suffix == ".jsonl":
         return read_jsonl(file)
-    if file.suffix == ".tsv":
-        return _read_tsv(file, header)
-    if file.suffix == ".csv":
-        return _read_csv(file, header)
+    if file.suffix in (".tsv", ".csv"):
+        return _read_delimited(file, header)
     if file.suffix == ".parquet":
         return _read_parquet(file, columns)
     problem = f"is of the kind {file.suffix or 'without an ending'}, expected a table"
@@ -50,19 +48,14 @@ def read_rows(
 
 
 def read_jsonl(file: Path) -> Iterator[Row]:
-    """Every row of a table of JSON objects in UTF-8, one a line; blank lines are skipped.
-
-    Raises:
-        MrlError: a line is not UTF-8, not JSON, or no object.
-    """
+    """Every row of a table of JSON objects in UTF-8, one a line; blank lines are skipped."""
     # Bytes, as text mode would also end lines at a lone carriage return.
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not line.strip():
                 continue
-            where = f"{file}, line {number}"
-            hint = "write one JSON object a line"
+            where, hint = f"{file}, line {number}", "write one JSON object a line"
             try:
                 row = json.loads(line.decode())
             except UnicodeDecodeError as error:
@@ -81,12 +74,9 @@ def read_jsonl(file: Path) -> Iterator[Row]:
 def open_parquet(file: Path, *, hint: str = DOWNLOAD) -> Iterator[Any]:
     """An open `pyarrow.parquet.ParquetFile`.
 
-    Args:
-        file: what to open.
-        hint: what to do about a file that is damaged.
-
     Raises:
-        MrlError: pyarrow is absent; the file, or what the block reads of it, is damaged.
+        MrlError: pyarrow is absent; the file, or what the block reads of it, is damaged, about
+            which `hint` says what to do.
     """
     require("pyarrow", by="reading Parquet", where=file)
     import pyarrow
@@ -102,13 +92,10 @@ def open_parquet(file: Path, *, hint: str = DOWNLOAD) -> Iterator[Any]:
 
 def split_of(file: Path) -> str:
     """The split in a file's name, or in its folder's; "train" where neither has one."""
-    sharded = re.match(r"([A-Za-z0-9_]+)-\d+-of-\d+", file.stem)
-    if sharded:
+    if sharded := re.match(r"([A-Za-z0-9_]+)-\d+-of-\d+", file.stem):
         return sharded[1]
-    for word in (re.split(r"[^A-Za-z]", file.stem)[0], file.parent.name):
-        if word in SPLITS:
-            return word
-    return "train"
+    words = (re.split(r"[^A-Za-z]", file.stem)[0], file.parent.name)
+    return next((word for word in words if word in SPLITS), "train")
 
 
 def parquet_shards(folder: Path, split: str | None = None) -> list[Path]:
@@ -117,18 +104,12 @@ def parquet_shards(folder: Path, split: str | None = None) -> list[Path]:
     return [shard for shard in shards if split_of(shard) == split] or shards
 
 
-def new_id(
+def check_new_id(
     places: dict[str, str], name: str, where: str, *, hint: str = "give each example its own id"
-) -> str:
-    """An id that no row before had; `places` remembers it.
-
-    Raises:
-        MrlError: another row has it, which is named.
-    """
-    first = places.setdefault(name, where)
-    if first != where:
+) -> None:
+    """Raises an `MrlError` where a row before had this id; `places` remembers each."""
+    if (first := places.setdefault(name, where)) != where:
         raise MrlError(f"the id {name!r} is that of {first} as well", where=where, hint=hint)
-    return name
 
 
 def row_id(where: str, row: Mapping[str, Any], key: str) -> str:
@@ -187,79 +168,60 @@ def refuse(ids: Sequence[str], problem: str, where: Path) -> None:
         raise MrlError(f"{problem}: {len(ids)} ({named})", where=where, hint="correct the tables")
 
 
-def _read_tsv(file: Path, expected: Sequence[str]) -> Iterator[Row]:
+def _read_delimited(file: Path, expected: Sequence[str]) -> Iterator[Row]:
+    """The rows of a .csv or .tsv file by the columns of its first line."""
+    split, mark = (_split_csv, "comma") if file.suffix == ".csv" else (_split_tsv, "tab")
     header: list[str] = []
-    with _open_text(file) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where, line = f"{file}, line {number}", line.rstrip("\r\n")
-            fields = [field.strip() for field in line.split("\t")]
-            if not header:
-                header = fields
-                _check_header(header, expected, where, line, "tabs")
-            else:
-                yield where, _named(header, fields, where, "tab")
-
-
-@contextlib.contextmanager
-def _open_text(file: Path, newline: str | None = None) -> Iterator[IO[str]]:
     try:
-        with file.open(encoding="utf-8-sig", newline=newline) as lines:
-            yield lines
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            for where, fields in split(file, lines):
+                if not header:
+                    header = [field.strip() for field in fields]
+                    if not set(expected) <= set(header):
+                        problem = f"has the header {','.join(header)[:60]!r}"
+                        hint = f"head the columns {', '.join(expected)}, with {mark}s between"
+                        raise MrlError(problem, where=where, hint=hint)
+                elif len(fields) != len(header):
+                    problem = f"has {len(fields)} columns, expected {len(header)}"
+                    hint = f"separate the columns by one {mark} each"
+                    raise MrlError(problem, where=where, hint=hint)
+                else:
+                    yield where, dict(zip(header, fields, strict=True))
     except UnicodeDecodeError as error:
         raise MrlError("is not UTF-8", where=file, hint="save it as UTF-8") from error
 
 
-def _read_csv(file: Path, expected: Sequence[str]) -> Iterator[Row]:
+def _split_tsv(file: Path, lines: IO[str]) -> Iterator[tuple[str, list[str]]]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield f"{file}, line {number}", [field.strip() for field in line.split("\t")]
+
+
+def _split_csv(file: Path, lines: IO[str]) -> Iterator[tuple[str, list[str]]]:
     """Fields may be quoted, and then hold commas and ends of lines."""
-    start = 1
+    reader, start = csv.reader(lines, strict=True), 1
     try:
-        with _open_text(file, newline="") as lines:
-            reader = csv.reader(lines, strict=True)
-            header: list[str] = []
-            for fields in reader:
-                where, start = f"{file}, line {start}", reader.line_num + 1
-                if not header:
-                    header = [field.strip() for field in fields]
-                    _check_header(header, expected, where, ",".join(header), "commas")
-                elif fields:
-                    yield where, _named(header, fields, where, "comma")
+        for fields in reader:
+            if fields or start == 1:  # An empty first line is a wrong header.
+                yield f"{file}, line {start}", fields
+            start = reader.line_num + 1
     except csv.Error as error:
         problem = f"is not CSV ({first_line(error)})"
         raise MrlError(problem, where=f"{file}, line {start}", hint="check its quotes") from error
 
 
-def _check_header(
-    header: Sequence[str], expected: Sequence[str], where: str, line: str, marks: str
-) -> None:
-    needed = list(expected)
-    if not set(needed) <= set(header):
-        hint = f"head the columns {', '.join(needed)}, with {marks} between"
-        raise MrlError(f"has the header {line[:60]!r}", where=where, hint=hint)
-
-
-def _named(header: Sequence[str], fields: Sequence[str], where: str, mark: str) -> dict[str, Any]:
-    if len(fields) != len(header):
-        problem = f"has {len(fields)} columns, expected {len(header)}"
-        raise MrlError(problem, where=where, hint=f"separate the columns by one {mark} each")
-    return dict(zip(header, fields, strict=True))
-
-
 def _read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
-    number = 0
     with open_parquet(file) as table:
         names = table.schema_arrow.names
         classes = _class_names(table.schema_arrow.metadata)
         wanted = columns and [c for c in columns if c in names or c.partition(".")[0] in names]
-        # Recordings are large.
-        for batch in table.iter_batches(batch_size=64, columns=wanted):
-            for row in batch.to_pylist():
-                number += 1
-                where = f"{file}, row {number}"
-                for column in classes.keys() & row.keys():
-                    row[column] = _class_name(where, column, row[column], classes[column])
-                yield where, row
+        batches = table.iter_batches(batch_size=64, columns=wanted)  # Recordings are large.
+        rows = (row for batch in batches for row in batch.to_pylist())
+        for number, row in enumerate(rows, 1):
+            where = f"{file}, row {number}"
+            for column in classes.keys() & row.keys():
+                row[column] = _class_name(where, column, row[column], classes[column])
+            yield where, row
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:

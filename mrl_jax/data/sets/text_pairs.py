@@ -37,21 +37,19 @@ def read_pairs(path: str | Path) -> list[TextPair]:
         MrlError: no such file, or nothing in it; a row without `query` or `document`, or
             with one that is empty, no text, or not UTF-8; each is named by its line.
     """
-    pairs: list[TextPair] = []
-    for file in _files(Path(path)):
-        for where, row in read_rows(file, header=COLUMNS[:2], columns=COLUMNS):
-            pairs.append(
-                TextPair(
-                    query=row_text(where, row, "query", required=True),
-                    document=row_text(where, row, "document", required=True),
-                    task=row_text(where, row, "task_type") or "",
-                    where=where,
-                )
-            )
-    if not pairs:
-        raise MrlError(
-            "has no pairs", where=path, hint="write a row a pair: `query`, `document`, `task_type`"
+    pairs = [
+        TextPair(
+            query=row_text(where, row, "query", required=True),
+            document=row_text(where, row, "document", required=True),
+            task=row_text(where, row, "task_type") or "",
+            where=where,
         )
+        for file in _files(Path(path))
+        for where, row in read_rows(file, header=COLUMNS[:2], columns=COLUMNS)
+    ]
+    if not pairs:
+        hint = "write a row a pair: `query`, `document`, `task_type`"
+        raise MrlError("has no pairs", where=path, hint=hint)
     return pairs
 
 

@@ -39,7 +39,7 @@ class CascadeRun:
     """A cascade measured on a set.
 
     Attributes:
-        stages: with the recogniser's transcripts, or those of the column.
+        stages: from the recogniser's transcripts, or those of the column.
         true: the same with the set's own transcripts; None where some are missing, or where
             they are the column itself.
         errors: of the recogniser; None where `true` is.
@@ -56,8 +56,7 @@ def check_queries(
     """Check a cascade against a set before anything is encoded, and read its column.
 
     Args:
-        name: of the cascade.
-        config: of it.
+        name, config: of the cascade.
         data: the set, less the queries without a relevant document.
         place: the set as the user named it.
 
@@ -99,12 +98,10 @@ def run_cascade(
 
     Args:
         cascade: to be measured.
-        data: the set, less the queries without a relevant document.
+        data, judgements: the set, less the queries without a relevant document.
         documents: the corpus by the cascade's text tower.
-        judgements: of the set.
         column: of `check_queries`.
-        dims: prefixes to search at.
-        ks: ranks that metrics are cut at.
+        dims, ks: see `evaluate_retrieval`.
 
     Raises:
         MrlError: a broken recording.

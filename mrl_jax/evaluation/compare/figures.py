@@ -9,13 +9,14 @@ from mrl_jax.evaluation.report.page import Table
 from mrl_jax.evaluation.report.plotting import dimension_axis, error_bars, figure, save
 from mrl_jax.evaluation.report.records import Record
 from mrl_jax.evaluation.report.statistics import (
+    DIFFERENCE,
     difference_cells,
     mean_text,
     metric_title,
-    p_text,
 )
 
 MARKERS = "osD^vP*X"
+COSTS = ("parameters", "trained parameters", "seconds a query", "flops a query")
 
 
 def bytes_of(dim: int) -> int:
@@ -33,32 +34,21 @@ def system_records(
         for (name, dim, metric), mean in means.items()
     ]
     for system in systems:
-        setting = {"system": system.name, "kind": system.kind}
+        setting, cost = {"system": system.name, "kind": system.kind}, system.cost
+        values = (cost.parameters, cost.trained, cost.seconds, cost.flops)
         rows += [
             Record(metric=metric, value=float(value), setting=setting)
-            for metric, value in (
-                ("parameters", system.cost.parameters),
-                ("trained parameters", system.cost.trained),
-                ("seconds a query", system.cost.seconds),
-                ("flops a query", system.cost.flops),
-            )
+            for metric, value in zip(COSTS, values, strict=True)
         ]
         rows += [
             Record(metric="bytes a document", value=float(bytes_of(dim)), dim=dim, setting=setting)
             for dim in system.scores
         ]
     for pair in pairs:
-        names = {"system": pair.name, "other_system": pair.other}
-        tested = {"p_value": pair.test.p_value, "p_adjusted": pair.p_adjusted}
-        rows.append(
-            Record.of(
-                f"{METRIC} difference",
-                pair.test,
-                dim=pair.dim,
-                n=counts[pair.name],
-                setting={**names, **tested},
-            )
-        )
+        setting = {"system": pair.name, "other_system": pair.other}
+        setting |= {"p_value": pair.test.p_value, "p_adjusted": pair.p_adjusted}
+        fields = {"dim": pair.dim, "n": counts[pair.name], "setting": setting}
+        rows.append(Record.of(f"{METRIC} difference", pair.test, **fields))
     return rows
 
 
@@ -72,17 +62,12 @@ def score_table(systems: Sequence[System], means: Means, metric: str, *, chance:
 
 def cost_table(systems: Sequence[System]) -> Table:
     """One row a system: its kind, parameters, and what a query costs."""
-    rows = [
-        [
-            system.name,
-            system.kind,
-            _counted(system.cost.parameters, ",.0f"),
-            f"{system.cost.trained:,}",
-            f"{1000 * system.cost.seconds:.1f}",
-            _counted(system.cost.flops, ".3g"),
-        ]
-        for system in systems
-    ]
+    rows = []
+    for system in systems:
+        cost = system.cost
+        counts = [_counted(cost.parameters, ",.0f"), f"{cost.trained:,}"]
+        work = [f"{1000 * cost.seconds:.1f}", _counted(cost.flops, ".3g")]
+        rows.append([system.name, system.kind, *counts, *work])
     return Table(["system", "kind", "parameters", "trained", "ms a query", "FLOPs a query"], rows)
 
 
@@ -93,16 +78,10 @@ def _counted(value: int | float, layout: str) -> str:
 def system_differences_table(pairs: Sequence[SystemDifference]) -> Table:
     """One row a pair of systems and dimension."""
     rows = [
-        [
-            f"{pair.name} - {pair.other}",
-            str(pair.dim),
-            *difference_cells(pair.test),
-            p_text(pair.p_adjusted),
-        ]
-        for pair in pairs
+        [f"{p.name} - {p.other}", str(p.dim), *difference_cells(p.test, p.p_adjusted)]
+        for p in pairs
     ]
-    header = ["systems", "dimension", "difference", "95 %", "p", "p, adjusted"]
-    return Table(header, rows)
+    return Table(["systems", "dimension", *DIFFERENCE], rows)
 
 
 def plot_systems(path: Path, systems: Sequence[System], means: Means, *, chance: float) -> None:

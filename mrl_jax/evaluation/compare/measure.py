@@ -8,7 +8,7 @@ from mrl_jax.checkpoints.models import MODEL_FILE, ModelInfo, read_model_info
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_audio
-from mrl_jax.evaluation.compare.cascades import CascadeRun, check_queries, run_cascade
+from mrl_jax.evaluation.compare.cascades import run_cascade
 from mrl_jax.evaluation.compare.systems import Cost, System
 from mrl_jax.evaluation.encoded_set import encode_corpus, encode_queries, time_query
 from mrl_jax.evaluation.scoring import Judgements, evaluate_retrieval
@@ -20,6 +20,8 @@ from mrl_jax.nn import param_tree
 
 KS = (5, 10)
 Info = ModelInfo | CascadeInfo
+Corpora = dict[tuple[str, str, int], HostArray]
+"""Document vectors by digest and dtype of the text tower, and where texts are cut."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,8 +29,7 @@ class Task:
     """What every system of a comparison is measured on.
 
     Attributes:
-        data: the set, less the queries without a relevant document.
-        judgements, clusters: of it.
+        data, judgements, clusters: the set, less the queries without a relevant document.
         dims: that all systems are searched at.
         timed: row of the query that is timed, that of median length.
         rate: samples a second that its recording is read at; None where no system reads it.
@@ -48,19 +49,6 @@ class Task:
         if query.audio is None or self.rate is None:
             return f"{len(query.text or query.transcript or '')} characters"
         return f"{len(load_query_audio(query, self.rate)) / self.rate:.1f} s"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A system as it was measured.
-
-    Attributes:
-        system: its scores and costs.
-        run: each stage's output, of a cascade.
-    """
-
-    system: System
-    run: CascadeRun | None = None
 
 
 def read_system(folder: Path) -> Info:
@@ -83,27 +71,12 @@ def recording_rate(folders: Mapping[str, Path], infos: Mapping[str, Info]) -> in
     return None
 
 
-def columns_of(
-    infos: Mapping[str, Info], data: RetrievalSet, place: Path | str
-) -> dict[str, list[str] | None]:
-    """The transcripts of each cascade that takes a column; all cascades are checked.
-
-    Raises:
-        MrlError: a cascade that cannot take the set's queries, see `check_queries`.
-    """
-    return {
-        name: check_queries(name, info.config, data, place)
-        for name, info in infos.items()
-        if isinstance(info, CascadeInfo)
-    }
-
-
 def measure_systems(
     folders: Mapping[str, Path],
     infos: Mapping[str, Info],
     columns: Mapping[str, Sequence[str] | None],
     task: Task,
-) -> list[Measured]:
+) -> list[System]:
     """Each system on the task.
 
     Queries are encoded once a system. Documents are encoded once in all, and again only where
@@ -111,10 +84,10 @@ def measure_systems(
 
     Args:
         folders, infos: of the systems by name.
-        columns: of `columns_of`.
+        columns: of `check_queries`, by name.
         task: what they are measured on.
     """
-    corpora: dict[tuple[str, str, int], HostArray] = {}
+    corpora: Corpora = {}
     measured = []
     for name, folder in folders.items():
         info = infos[name]
@@ -125,9 +98,7 @@ def measure_systems(
     return measured
 
 
-def _measure_model(
-    name: str, folder: Path, task: Task, corpora: dict[tuple[str, str, int], HostArray]
-) -> Measured:
+def _measure_model(name: str, folder: Path, task: Task, corpora: Corpora) -> System:
     embedder = Embedder.load(folder)
     info, model, encoder = embedder.info, embedder.model, embedder.encoder
     corpus = (info.text.digest, str(model.text.dtype), info.max_text_tokens)
@@ -147,7 +118,7 @@ def _measure_model(
         flops=encoder.flops(timed, task=query.task or "", prompt=query.prompt),
     )
     scores = {result.dim: result.per_query for result in results}
-    return Measured(system=System(name=name, kind=kind, scores=scores, cost=cost))
+    return System(name=name, kind=kind, scores=scores, cost=cost)
 
 
 def _measure_cascade(
@@ -156,8 +127,8 @@ def _measure_cascade(
     info: CascadeInfo,
     column: Sequence[str] | None,
     task: Task,
-    corpora: dict[tuple[str, str, int], HostArray],
-) -> Measured:
+    corpora: Corpora,
+) -> System:
     cascade = Cascade(folder, info)
     corpus = (info.text.digest, cascade.dtype, info.config.max_text_tokens)
     if corpus not in corpora:
@@ -167,10 +138,8 @@ def _measure_cascade(
     run = run_cascade(
         cascade, task.data, documents, task.judgements, column=column, dims=task.dims, ks=KS
     )
-    query = task.data.queries[task.timed]
-    if cascade.rate is None:
-        timed = run.stages.transcripts[task.timed]
-    else:
+    query, timed = task.data.queries[task.timed], run.stages.transcripts[task.timed]
+    if cascade.rate is not None:
         timed = load_query_audio(query, cascade.rate)
     prompt = cascade.prompt_of(query)
     cost = Cost(
@@ -180,5 +149,4 @@ def _measure_cascade(
         flops=cascade.flops(timed, prompt=prompt),
     )
     scores = {result.dim: result.per_query for result in run.stages.results}
-    system = System(name=name, kind=cascade.kind, scores=scores, cost=cost)
-    return Measured(system=system, run=run)
+    return System(name=name, kind=cascade.kind, scores=scores, cost=cost, run=run)

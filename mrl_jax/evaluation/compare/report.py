@@ -8,39 +8,12 @@ import jax
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
 from mrl_jax.data.sets.retrieval_set import Query
-from mrl_jax.evaluation.compare.figures import (
-    cost_table,
-    plot_systems,
-    score_table,
-    system_differences_table,
-    system_records,
-)
-from mrl_jax.evaluation.compare.measure import (
-    Info,
-    Measured,
-    Task,
-    columns_of,
-    measure_systems,
-    read_system,
-    recording_rate,
-)
+from mrl_jax.evaluation import encoded_set
+from mrl_jax.evaluation.compare import figures, measure, stages
+from mrl_jax.evaluation.compare.cascades import check_queries
+from mrl_jax.evaluation.compare.measure import Info, Task
 from mrl_jax.evaluation.compare.options import CompareOptions
-from mrl_jax.evaluation.compare.stages import STAGES, stage_rows, stage_tables, stages_summary
-from mrl_jax.evaluation.compare.systems import (
-    METRICS,
-    System,
-    system_differences,
-    system_means,
-)
-from mrl_jax.evaluation.encoded_set import (
-    REPEATS,
-    check_task,
-    clusters_of,
-    digest_model,
-    load_set,
-    median_query,
-    set_name,
-)
+from mrl_jax.evaluation.compare.systems import METRICS, System, system_differences, system_means
 from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Record, Source, write_jsonl
@@ -75,37 +48,41 @@ def report_compare(options: CompareOptions) -> str:
             or a set that cannot be read, or do not go together; `out` exists.
     """
     folders = named_folders(options.models)
-    infos = {name: read_system(folder) for name, folder in folders.items()}
+    infos = {name: measure.read_system(folder) for name, folder in folders.items()}
     dims = check_alike(infos, options.dims)
-    data = load_set(options)
+    data = encoded_set.load_set(options)
     for name, info in infos.items():
         prompts = info.config.prompts if isinstance(info, CascadeInfo) else info.prompts
-        check_task(options.task, prompts, folders[name])
+        encoded_set.check_task(options.task, prompts, folders[name])
     judged = data.judged_only()
     judgements = judgements_of(judged)
-    columns = columns_of(infos, judged, options.data)
+    columns = {
+        name: check_queries(name, info.config, judged, options.data)
+        for name, info in infos.items()
+        if isinstance(info, CascadeInfo)
+    }
     with report_folder(options, *folders.values()) as staging:
-        rate = recording_rate(folders, infos)
+        rate = measure.recording_rate(folders, infos)
         task = Task(
             data=judged,
             judgements=judgements,
-            clusters=clusters_of(judged, judgements),
+            clusters=encoded_set.clusters_of(judged, judgements),
             dims=dims,
-            timed=median_query(judged, rate),
+            timed=encoded_set.median_query(judged, rate),
             rate=rate,
         )
-        measured = measure_systems(folders, infos, columns, task)
+        systems = measure.measure_systems(folders, infos, columns, task)
         source = Source(
             data=str(options.data),
             data_digest=digest_retrieval_set(data),
             model=", ".join(f"{name}={folder}" for name, folder in folders.items()),
             model_digest=digest_lines(
-                info.digest if isinstance(info, CascadeInfo) else digest_model(info)
+                info.digest if isinstance(info, CascadeInfo) else encoded_set.digest_model(info)
                 for info in infos.values()
             ),
             commit=library_commit(),
         )
-        return write_comparison(staging, measured, task, source, set_name(options.data))
+        return _write(staging, systems, task, source, options.set_name)
 
 
 def named_folders(models: Sequence[str]) -> dict[str, Path]:
@@ -175,61 +152,48 @@ def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[
     return tuple(dims)
 
 
-def write_comparison(
-    staging: Path, measured: Sequence[Measured], task: Task, source: Source, name: str
-) -> str:
-    """Write tables, records and the figure into `staging`; returns the table of nDCG@10.
-
-    Args:
-        staging: of `report_folder`.
-        measured: systems with the same dims, and one value a judged query.
-        task: what they were measured on.
-        source: of the records.
-        name: of the set.
-    """
-    systems = [one.system for one in measured]
+def _write(staging: Path, systems: Sequence[System], task: Task, source: Source, name: str) -> str:
+    """Tables, records and the figure of the set `name`; returns the table of nDCG@10."""
     means = system_means(systems, task.clusters)
     pairs = system_differences(systems, task.clusters)
-    records = system_records(systems, means, pairs)
+    records = figures.system_records(systems, means, pairs)
     tables = {}
     for metric in reversed(METRICS):
-        chance = task.judgements.chance(int(metric.partition("@")[2]))
+        k = metric.partition("@")[2]
+        chance = task.judgements.chance(int(k))
         records.append(Record(metric=f"{metric} of chance", value=chance))
-        table = score_table(systems, means, metric, chance=chance)
-        tables[f"nDCG@{metric.partition('@')[2]} at each dimension"] = table
-    tables["Cost of a query"] = cost_table(systems)
+        table = figures.score_table(systems, means, metric, chance=chance)
+        tables[f"nDCG@{k} at each dimension"] = table
+    tables["Cost of a query"] = figures.cost_table(systems)
     if pairs:
-        tables["Differences in nDCG@10"] = system_differences_table(pairs)
-    more, rows = stage_tables(measured, means, task.clusters)
-    tables |= more
-    records += rows
-    if any(one.run is not None for one in measured):
-        write_jsonl(staging / STAGES, stage_rows(measured, task))
-    plot_systems(staging / FIGURE.name, systems, means, chance=task.judgements.chance())
+        tables["Differences in nDCG@10"] = figures.system_differences_table(pairs)
+    more, rows = stages.stage_tables(systems, means, task.clusters)
+    if any(system.run is not None for system in systems):
+        write_jsonl(staging / stages.STAGES, stages.stage_rows(systems, task))
+    chance = task.judgements.chance()
+    figures.plot_systems(staging / FIGURE.name, systems, means, chance=chance)
     write_jsonl(staging / "queries.jsonl", _query_rows(systems, task))
     device = jax.devices()[0]
-    kind = device.device_kind if device.platform != "cpu" else "the CPU"
-    write_report(
+    summary = SUMMARY.format(
+        prompts=_prompts(task.data.queries),
+        systems=f"{len(systems)} system{'s' if len(systems) > 1 else ''}",
+        queries=len(task.data.queries),
+        documents=len(task.data.corpus),
+        speakers=" and speakers" if task.clusters.speakers else "",
+        tests=task.clusters.how_tested,
+        repeats=encoded_set.REPEATS,
+        length=task.length,
+        device=device.device_kind if device.platform != "cpu" else "the CPU",
+    )
+    return write_report(
         staging,
         title=f"Systems: {name}",
-        summary=SUMMARY.format(
-            prompts=_prompts(task.data.queries),
-            systems=f"{len(systems)} system{'s' if len(systems) > 1 else ''}",
-            queries=len(task.data.queries),
-            documents=len(task.data.corpus),
-            speakers=" and speakers" if task.clusters.speakers else "",
-            tests=task.clusters.how_tested,
-            repeats=REPEATS,
-            length=task.length,
-            device=kind,
-        )
-        + stages_summary(measured, task),
-        records=records,
+        summary=summary + stages.stages_summary(systems, task),
+        records=records + rows,
         source=source,
-        tables=tables,
+        tables=tables | more,
         figures=[FIGURE],
     )
-    return str(next(iter(tables.values())))
 
 
 def _prompts(queries: Sequence[Query]) -> str:

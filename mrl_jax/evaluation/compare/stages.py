@@ -1,70 +1,162 @@
-"""The stages of cascades in a report: each query's words, and what recognition errors cost."""
+"""The stages of cascades: each query's words, and what recognition errors cost."""
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+from jaxtyping import Float
+
+from mrl_jax.core.array_types import HostArray
 from mrl_jax.evaluation.compare.cascades import CascadeRun
-from mrl_jax.evaluation.compare.measure import Measured, Task
-from mrl_jax.evaluation.compare.propagation import (
-    METRIC,
-    Propagation,
-    answer_rank,
-    bucket_table,
-    cost_of_recognition_table,
-    propagation_records,
-)
-from mrl_jax.evaluation.compare.systems import Means
+from mrl_jax.evaluation.compare.measure import Task
+from mrl_jax.evaluation.compare.systems import METRIC, Means, System
+from mrl_jax.evaluation.report import statistics
 from mrl_jax.evaluation.report.page import Table
 from mrl_jax.evaluation.report.records import Record
 from mrl_jax.evaluation.transcribe.figures import error_table
 from mrl_jax.evaluation.transcribe.measure import error_columns, error_records
-from mrl_jax.metrics.intervals import Clusters
+from mrl_jax.metrics.error_rates import Comparison
+from mrl_jax.metrics.intervals import Clusters, Interval, PairedTest
 
 STAGES = "stages.jsonl"
 NOTE = """A cascade's milliseconds and parameters are those of recogniser, translator and text
 tower together; one that takes a column of transcripts counts neither for what wrote them.
 A translator runs on the CPU, and CTranslate2 counts neither its parameters nor its FLOPs. An
 empty transcript is embedded as an empty text. {file} has each query's words at every stage."""
+TRUE = "true transcripts"
+EDGES = (0.0, 0.25, 0.5)
+BUCKETS = ("0 %", "0 to 25 %", "25 to 50 %", "above 50 %")
+"""Word error rate of a query; each bucket holds its upper end."""
 
 
-def stages_summary(measured: Sequence[Measured], task: Task) -> str:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Propagation:
+    """nDCG@10 of one cascade from its recogniser's transcripts, and from the true ones.
+
+    Attributes:
+        recognised, true: dim to one value a query.
+        errors: of the recogniser, query by query.
+        clusters: what queries share.
+    """
+
+    recognised: Mapping[int, Float[HostArray, " Q"]]
+    true: Mapping[int, Float[HostArray, " Q"]]
+    errors: Comparison
+    clusters: Clusters
+
+    @functools.cached_property
+    def tests(self) -> dict[int, PairedTest]:
+        """What recognition adds to the score at each dim: below 0 where it costs."""
+        return {
+            dim: statistics.paired_difference(values, self.true[dim], self.clusters)
+            for dim, values in self.recognised.items()
+        }
+
+    @functools.cached_property
+    def true_means(self) -> dict[int, Interval]:
+        """Mean from the true transcripts at each dim."""
+        intervals = statistics.intervals_of(list(self.true.values()), self.clusters)
+        return dict(zip(self.true, intervals, strict=True))
+
+    @property
+    def buckets(self) -> list[tuple[str, int, float, float]]:
+        """Name, queries, and both scores at the widest dim of each bucket that has queries."""
+        rates = np.asarray([one.rate for one in self.errors.words])
+        place, widest = np.searchsorted(EDGES, rates, side="left"), max(self.recognised)
+        own, true = self.recognised[widest], self.true[widest]
+        return [
+            (name, int(rows.sum()), float(np.mean(own[rows])), float(np.mean(true[rows])))
+            for name, rows in ((name, place == number) for number, name in enumerate(BUCKETS))
+            if rows.any()
+        ]
+
+
+def propagation_records(measured: Propagation, name: str) -> list[Record]:
+    """Scores from true transcripts, what is lost, and both in each bucket at the widest dim."""
+    setting, n = {"system": name}, len(measured.clusters.texts)
+    rows = [
+        Record.of(f"{METRIC} from {TRUE}", mean, dim=dim, n=n, setting=setting)
+        for dim, mean in measured.true_means.items()
+    ]
+    for dim, test in measured.tests.items():
+        tested = {**setting, "p_value": test.p_value}
+        metric = f"{METRIC} less that from {TRUE}"
+        rows.append(Record.of(metric, test, dim=dim, n=n, setting=tested))
+    widest = max(measured.recognised)
+    for bucket, count, *scores in measured.buckets:
+        of = {**setting, "wer": bucket}
+        for source, value in zip(("", f" from {TRUE}"), scores, strict=True):
+            metric = f"{METRIC}{source}, by wer"
+            rows.append(Record(metric=metric, value=value, dim=widest, n=count, setting=of))
+    return rows
+
+
+def cost_of_recognition_table(measured: Propagation, means: Mapping[int, Interval]) -> Table:
+    """One row a dim: from the recogniser's transcripts (`means`), the true ones, and between."""
+    rows = [
+        [
+            str(dim),
+            *map(statistics.mean_text, (means[dim], measured.true_means[dim])),
+            *statistics.difference_cells(test),
+        ]
+        for dim, test in measured.tests.items()
+    ]
+    name = statistics.metric_title(METRIC)
+    return Table(["dimension", name, f"{name} from {TRUE}", *statistics.DIFFERENCE[:3]], rows)
+
+
+def bucket_table(measured: Propagation) -> Table:
+    """One row a bucket of word error rates, at the widest dimension."""
+    rows = [
+        [bucket, str(count), f"{own:.4f}", f"{true:.4f}", f"{own - true:+.4f}"]
+        for bucket, count, own, true in measured.buckets
+    ]
+    name = f"{statistics.metric_title(METRIC)} at {max(measured.recognised)}"
+    return Table(["WER of a query", "queries", name, f"{name} from {TRUE}", "difference"], rows)
+
+
+def answer_rank(ranking: Sequence[int], relevant: Sequence[int]) -> int | None:
+    """Place of the first relevant document in a ranking, from 1; None where none is in it."""
+    wanted = set(relevant)
+    return next((place for place, row in enumerate(ranking, 1) if int(row) in wanted), None)
+
+
+def stages_summary(systems: Sequence[System], task: Task) -> str:
     """What a reader must know of the cascades among the systems; "" without any."""
     parts, known = [], all(query.transcript for query in task.data.queries)
-    for one in measured:
+    for one in systems:
         if one.run is None:
             continue
-        name, texts = one.system.name, one.run.stages.transcripts
-        empty = sum(not text.strip() for text in texts)
+        empty = sum(not text.strip() for text in one.run.stages.transcripts)
         if empty:
-            parts.append(f"{name}: the transcript of {empty} queries is empty.")
+            parts.append(f"{one.name}: the transcript of {empty} queries is empty.")
         if one.run.true is None:
-            why = (
-                "its transcripts are the true ones"
-                if known
-                else "some queries have no transcript in the set"
-            )
-            parts.append(f"{name}: recognition errors are not counted, as {why}.")
-    cascades = any(one.run is not None for one in measured)
+            why = "some queries have no transcript in the set"
+            why = "its transcripts are the true ones" if known else why
+            parts.append(f"{one.name}: recognition errors are not counted, as {why}.")
+    cascades = any(one.run is not None for one in systems)
     return "\n\n".join(["", NOTE.format(file=STAGES), *parts]) if cascades else ""
 
 
-def stage_rows(measured: Sequence[Measured], task: Task) -> list[dict[str, object]]:
+def stage_rows(systems: Sequence[System], task: Task) -> list[dict[str, object]]:
     """One object a cascade and query, for stages.jsonl."""
     return [
-        _row(one.system.name, one.run, task, place)
-        for one in measured
+        _row(one.name, one.run, task, place)
+        for one in systems
         if one.run is not None
         for place in range(len(task.data.queries))
     ]
 
 
 def stage_tables(
-    measured: Sequence[Measured], means: Means, clusters: Clusters
+    systems: Sequence[System], means: Means, clusters: Clusters
 ) -> tuple[dict[str, Table], list[Record]]:
     """Error rates, their cost, and scores by error rate of every cascade; and the records."""
     tables: dict[str, Table] = {}
     records: list[Record] = []
-    for one in measured:
-        run, name = one.run, one.system.name
+    for one in systems:
+        run, name = one.run, one.name
         if run is None or run.true is None or run.errors is None:
             continue
         rates = error_records(run.errors, clusters, {"system": name})

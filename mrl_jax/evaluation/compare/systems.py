@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from jaxtyping import Float
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.evaluation.report.statistics import intervals_of, paired_difference
-from mrl_jax.metrics.intervals import Clusters, Interval, PairedTest, holm
+from mrl_jax.evaluation.compare.cascades import CascadeRun
+from mrl_jax.evaluation.report.statistics import adjusted_tests, intervals_of
+from mrl_jax.metrics.intervals import Clusters, Interval, PairedTest
 
 METRIC = "ndcg@10"
 METRICS = ("ndcg@5", METRIC)
@@ -40,29 +41,22 @@ class System:
     """One system on a set.
 
     Attributes:
-        name: of the system.
         kind: what it is, in a few words.
         scores: dim to metric ("ndcg@10" and others) to one value a judged query, in the
             order that all systems have.
-        cost: per query.
+        run: each stage's output, of a cascade.
     """
 
     name: str
     kind: str
     scores: Mapping[int, Mapping[str, Float[HostArray, " Q"]]]
     cost: Cost
+    run: CascadeRun | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class SystemDifference:
-    """One system beside another at one dimension.
-
-    Attributes:
-        name, other: the two; the score of `other` is taken from that of `name`.
-        dim: that both are searched at.
-        test: of the difference in nDCG@10.
-        p_adjusted: by Holm, for all pairs and dimensions of the comparison.
-    """
+    """nDCG@10 of `name` less that of `other`; p adjusted by Holm for all pairs and dims."""
 
     name: str
     other: str
@@ -104,12 +98,8 @@ def system_differences(systems: Sequence[System], clusters: Clusters) -> list[Sy
         for dim in (systems[0].scores if systems else ())
         for one, other in itertools.combinations(systems, 2)
     ]
-    tests = [
-        paired_difference(one.scores[dim][METRIC], other.scores[dim][METRIC], clusters)
-        for dim, one, other in pairs
-    ]
-    adjusted = holm([test.p_value for test in tests])
+    columns = [(one.scores[dim][METRIC], other.scores[dim][METRIC]) for dim, one, other in pairs]
     return [
-        SystemDifference(name=one.name, other=other.name, dim=dim, test=test, p_adjusted=p)
-        for (dim, one, other), test, p in zip(pairs, tests, adjusted, strict=True)
+        SystemDifference(one.name, other.name, dim, *test)
+        for (dim, one, other), test in zip(pairs, adjusted_tests(columns, clusters), strict=True)
     ]

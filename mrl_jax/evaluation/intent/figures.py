@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,39 +21,27 @@ NUMBERED = 16
 def intent_records(
     results: Sequence[IntentResult], penalty: float, clusters: Clusters | None = None
 ) -> list[Record]:
-    """Each score: its mean over seeds, their spread, and for accuracy its interval.
-
-    The interval is from resampling test examples by their clusters, of their mean over seeds.
-    """
+    """Each score: its mean over seeds, their spread, and for accuracy its interval."""
     rows = []
     for result in results:
         for name, values in result.scores().items():
-            interval = accuracy_interval(result, clusters) if name == "accuracy" else None
+            ends: dict[str, float] = {}
+            if name == "accuracy":
+                interval = accuracy_interval(result, clusters)
+                ends = {"low": interval.low, "high": interval.high}
             setting: dict[str, str | int | float] = {"shots": result.shots}
             if result.shots:
-                setting |= {
-                    "seeds": len(values),
-                    "sd": deviation(values),
-                    "least": min(values),
-                    "most": max(values),
-                    "penalty": penalty,
-                }
+                setting |= {"seeds": len(values), "sd": deviation(values)}
+                setting |= {"least": min(values), "most": max(values), "penalty": penalty}
+            mean, n = float(np.mean(values)), len(result.truth)
             rows.append(
-                Record(
-                    metric=name,
-                    value=float(np.mean(values)),
-                    dim=result.dim,
-                    n=len(result.truth),
-                    low=interval and interval.low,
-                    high=interval and interval.high,
-                    setting=setting,
-                )
+                Record(metric=name, value=mean, dim=result.dim, n=n, setting=setting, **ends)
             )
     return rows
 
 
 def accuracy_interval(result: IntentResult, clusters: Clusters | None = None) -> Interval:
-    """The accuracy, and its 95 % interval over test examples."""
+    """Accuracy (mean over seeds), and its 95 % interval from resampling test examples."""
     texts, speakers = (clusters.texts, clusters.speakers) if clusters else (None, None)
     return cluster_bootstrap(result.right.mean(axis=0), texts, crossed=speakers)
 
@@ -73,22 +62,20 @@ def intent_table(results: Sequence[IntentResult], clusters: Clusters | None = No
         interval = accuracy_interval(result, clusters)
         cells.append(f"{interval.low:.3f} to {interval.high:.3f}")
         rows.append([str(result.dim), str(result.shots), *cells])
-    header = ["dimension", "shots", *SCORES, "95 % of accuracy"]
-    return Table(header, rows)
+    return Table(["dimension", "shots", *SCORES, "95 % of accuracy"], rows)
 
 
 def confusion_table(result: IntentResult, *, most: int = 15) -> Table:
     """The pairs of labels that are taken for each other most, in per cent of the true one."""
-    counts = result.confusion()
-    totals = counts.sum(axis=1)
-    wrong = counts * ~np.eye(len(counts), dtype=bool)
+    counts, classes = result.confusion(), result.classes
+    totals, wrong = counts.sum(axis=1), counts * ~np.eye(len(counts), dtype=bool)
     rows = []
     for flat in np.argsort(-wrong, axis=None, kind="stable")[:most]:
         true, predicted = np.unravel_index(flat, counts.shape)
         if not wrong[true, predicted]:
             break
-        part = wrong[true, predicted] / totals[true]
-        rows.append([result.classes[true], result.classes[predicted], f"{part:.0%}"])
+        part = f"{wrong[true, predicted] / totals[true]:.0%}"
+        rows.append([classes[true], classes[predicted], part])
     return Table(["label", "taken for", "of the label's examples"], rows or [["none"] * 3])
 
 
@@ -103,17 +90,10 @@ def plot_shots(path: Path, results: Sequence[IntentResult]) -> None:
             values = [r.scores()[name] for r in results if r.dim == dim]
             # Side by side, so that bars do not hide each other.
             places = np.arange(len(shots)) + 0.06 * (number - (len(dims) - 1) / 2)
-            one.errorbar(
-                places,
-                [np.mean(some) for some in values],
-                yerr=[deviation(some) for some in values],
-                fmt="o-",
-                color=COLOURS[number % len(COLOURS)],
-                capsize=2.5,
-                markersize=4,
-                linewidth=1.3,
-                label=f"first {dim} coordinates",
-            )
+            means, bars = ([of(some) for some in values] for of in (np.mean, deviation))
+            style: dict[str, Any] = {"label": f"first {dim} coordinates", "fmt": "o-"}
+            style |= {"capsize": 2.5, "markersize": 4, "linewidth": 1.3}
+            one.errorbar(places, means, yerr=bars, color=COLOURS[number % len(COLOURS)], **style)
         one.set_xticks(range(len(shots)), [str(count) for count in shots])
         one.set_xlabel("training examples a label (0: nearest label text)")
         one.set_ylabel(name)
@@ -129,24 +109,21 @@ def plot_confusion(path: Path, result: IntentResult) -> None:
     totals = counts.sum(axis=1, keepdims=True)
     parts = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     size = len(counts)
-    cell = 0.42 if size <= NUMBERED else 0.17
-    longest = max(map(len, result.classes))
-    margin = 1.2 + 0.075 * longest
+    cell, font = (0.42, 9) if size <= NUMBERED else (0.17, 6.5)
+    margin = 1.2 + 0.075 * max(map(len, result.classes))
     drawing, axes = figure(width=max(3.6, cell * size + margin + 0.8), height=cell * size + margin)
     image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)
-    font = 9 if size <= NUMBERED else 6.5
     axes.set_xticks(range(size), result.classes, rotation=90, fontsize=font)
     axes.set_yticks(range(size), result.classes, fontsize=font)
     if size <= NUMBERED:
         for (row, column), part in np.ndenumerate(parts):
             if counts[row, column]:
+                style = {"ha": "center", "va": "center", "fontsize": 8}
                 colour = "white" if part > 0.55 else "black"
-                text = f"{part * 100:.0f}"
-                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+                axes.text(column, row, f"{part * 100:.0f}", color=colour, **style)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    drawing.colorbar(
-        image, ax=axes, label="part of the true label's examples", fraction=0.04, pad=0.02
-    )
+    label = "part of the true label's examples"
+    drawing.colorbar(image, ax=axes, label=label, fraction=0.04, pad=0.02)
     save(drawing, path)

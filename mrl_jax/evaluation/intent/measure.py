@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
@@ -42,7 +43,6 @@ class IntentResult:
     """What was predicted for every test example at one dimension, with one number of shots.
 
     Attributes:
-        dim: width of the prefix.
         shots: training examples a label; 0 is zero-shot.
         classes: names of the labels.
         truth: place of each example's label among the classes.
@@ -162,8 +162,7 @@ def few_shot_predict(
     """What a logistic regression on unit prefixes predicts for each vector.
 
     Args:
-        train: embeddings of labelled examples.
-        labels: their classes.
+        train, labels: embeddings of examples, and their classes.
         vectors: to be classified.
         dim: width of the prefix.
         penalty: scikit-learn's C.
@@ -208,8 +207,7 @@ def measure_intents(
     Args:
         vectors: of examples, and for 0 shots of label texts.
         classes: all labels, each once.
-        dims: prefixes.
-        shots: training examples a label.
+        dims, shots: prefixes, and training examples a label.
         seeds: draws of training examples.
         penalty: see `few_shot_predict`.
 
@@ -235,14 +233,9 @@ def measure_intents(
             for rows in draws
         ]
 
+    fixed: dict[str, Any] = {"classes": tuple(classes), "truth": truth}
     return [
-        IntentResult(
-            dim=dim,
-            shots=count,
-            classes=tuple(classes),
-            truth=truth,
-            predicted=np.stack(predict(dim, count)),
-        )
+        IntentResult(dim=dim, shots=count, predicted=np.stack(predict(dim, count)), **fixed)
         for dim in dims
         for count in shots
     ]

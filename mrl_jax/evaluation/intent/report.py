@@ -5,32 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 
-from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
 from mrl_jax.data.sets.digests import digest_intent_set
 from mrl_jax.data.sets.intent_set import IntentExample, labels_of, load_intent_audio
 from mrl_jax.data.sets.named_sets import load_intent_set
 from mrl_jax.data.text.prompts import query_prompt
-from mrl_jax.evaluation.encoded_set import chosen_dims, digest_model, set_name
-from mrl_jax.evaluation.intent.figures import (
-    confusion_table,
-    intent_records,
-    intent_table,
-    plot_confusion,
-    plot_shots,
-)
-from mrl_jax.evaluation.intent.measure import (
-    PENALTY,
-    IntentResult,
-    IntentVectors,
-    check_shots,
-    draw_shots,
-    label_text,
-    measure_intents,
-)
+from mrl_jax.evaluation.encoded_set import chosen_dims, digest_model
+from mrl_jax.evaluation.intent import figures, measure
+from mrl_jax.evaluation.intent.measure import PENALTY, IntentResult, IntentVectors
 from mrl_jax.evaluation.intent.options import IntentOptions
 from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile, Table
@@ -58,9 +42,7 @@ class IntentTask:
 
     Attributes:
         spoken: whether the examples are recordings.
-        train, test: examples of each split.
-        classes: names of all labels.
-        label_texts: what they are embedded as.
+        classes, label_texts: names of all labels, and what they are embedded as.
     """
 
     spoken: bool
@@ -96,7 +78,7 @@ def report_intent(
     dims = chosen_dims(embedder, options.dims)
     task = _task(options, examples, label_texts)
     with report_folder(options, options.model) as staging:
-        results = measure_intents(
+        results = measure.measure_intents(
             encode_intents(embedder, task, options),
             classes=task.classes,
             dims=dims,
@@ -104,18 +86,17 @@ def report_intent(
             seeds=options.seeds,
             penalty=penalty,
         )
-        figures, tables = _confusions(staging, results)
+        files, tables = _confusions(staging, results)
         test = task.test
         clusters = clusters_by(
             [e.id for e in test], [e.text for e in test], [e.speaker for e in test]
         )
-        table = intent_table(results, clusters)
         write_jsonl(staging / "predictions.jsonl", _predictions(test, results))
         ways = " by their words and speakers" if clusters.speakers else " by their words"
         learnt = LEARNT.format(penalty=penalty, seeds=options.seeds) if max(options.shots) else ""
-        write_report(
+        return write_report(
             staging,
-            title=f"Intents: {set_name(options.data)}",
+            title=f"Intents: {options.set_name}",
             summary=SUMMARY.format(
                 test=len(test),
                 kind="spoken" if task.spoken else "written",
@@ -126,7 +107,7 @@ def report_intent(
                 learnt=learnt,
                 clusters=ways,
             ),
-            records=intent_records(results, penalty, clusters),
+            records=figures.intent_records(results, penalty, clusters),
             source=Source(
                 data=str(options.data),
                 data_digest=digest_intent_set(examples),
@@ -134,16 +115,13 @@ def report_intent(
                 model_digest=digest_model(embedder.info),
                 commit=library_commit(),
             ),
-            tables={"Scores": table, **tables},
-            figures=figures,
+            tables={"Scores": figures.intent_table(results, clusters), **tables},
+            figures=files,
         )
-    return str(table)
 
 
 def _task(
-    options: IntentOptions,
-    examples: Sequence[IntentExample],
-    label_texts: Mapping[str, str] | None,
+    options: IntentOptions, examples: Sequence[IntentExample], label_texts: Mapping[str, str] | None
 ) -> IntentTask:
     """The set's splits and labels, checked against the options."""
     if options.seeds < 1:
@@ -154,9 +132,7 @@ def _task(
             where="--label-format",
             hint="write {} where the label's text belongs",
         )
-    train, test = (
-        [example for example in examples if example.split == split] for split in ("train", "test")
-    )
+    train, test = ([e for e in examples if e.split == split] for split in ("train", "test"))
     if not test:
         splits = ", ".join(sorted({example.split for example in examples}))
         raise MrlError(
@@ -165,25 +141,34 @@ def _task(
             hint="name the split of the examples that are measured 'test'",
         )
     classes = labels_of([*test, *train])
-    check_shots([example.label for example in train], classes, options.shots)
+    measure.check_shots([example.label for example in train], classes, options.shots)
+    spoken = sum(example.audio is not None for example in examples)
+    if spoken < len(examples) and not all(example.text is not None for example in examples):
+        raise MrlError(
+            f"{spoken} of {len(examples)} examples are spoken, and the others only written",
+            where=options.data,
+            hint="measure them as two sets",
+        )
     if label_texts is None:
         label_texts = {e.label: e.label_text for e in examples if e.label_text is not None}
+    words = [measure.label_text(name, label_texts) for name in classes]
     return IntentTask(
-        spoken=_spoken(examples, options.data),
+        spoken=spoken == len(examples),
         train=train,
         test=test,
         classes=classes,
-        label_texts=[
-            options.label_format.replace("{}", label_text(name, label_texts)) for name in classes
-        ],
+        label_texts=[options.label_format.replace("{}", text) for text in words],
     )
 
 
 def encode_intents(embedder: Embedder, task: IntentTask, options: IntentOptions) -> IntentVectors:
     """Embed test examples, the training examples that some draw takes, and label texts."""
-    labels = [example.label for example in task.train]
-    rows = _drawn(labels, task.classes, max(options.shots), options.seeds)
-    wanted = [*task.test, *(task.train[row] for row in rows)]
+    labels, rows = [example.label for example in task.train], np.zeros(0, np.int64)
+    if most := max(options.shots):  # The draws of fewer shots are parts of these.
+        known = np.asarray([task.classes.index(label) for label in labels], np.int64)
+        seeds, count = range(options.seeds), len(task.classes)
+        rows = np.unique([measure.draw_shots(known, count, most, seed) for seed in seeds])
+    wanted = [*task.test, *(task.train[row] for row in rows.tolist())]
     prompt = options.prompt
     if prompt is not None and prompt in embedder.info.prompts:
         prompt = query_prompt(embedder.info.prompts[prompt])
@@ -199,58 +184,33 @@ def encode_intents(embedder: Embedder, task: IntentTask, options: IntentOptions)
         texts = [f"{prompt or ''}{example.text}" for example in wanted]
         vectors = embedder.encoder.text(texts, progress="examples")
     count = len(task.test)
+    label_vectors = None
+    if 0 in options.shots:
+        label_vectors = embedder.encoder.text(task.label_texts, progress="labels")
     return IntentVectors(
         test=vectors[:count],
         truth=[example.label for example in task.test],
         train=placed(vectors[count:], rows, len(task.train)) if len(rows) else None,
         train_labels=labels,
-        labels=embedder.encoder.text(task.label_texts, progress="labels")
-        if 0 in options.shots
-        else None,
+        labels=label_vectors,
     )
-
-
-def _drawn(
-    names: Sequence[str], classes: Sequence[str], most: int, seeds: int
-) -> Int[HostArray, " M"]:
-    """Places of the training examples that the draws of most shots take, and so of fewer."""
-    if not most:
-        return np.zeros(0, np.int64)
-    place = {name: number for number, name in enumerate(classes)}
-    known = np.asarray([place[name] for name in names], np.int64)
-    return np.unique([draw_shots(known, len(classes), most, seed) for seed in range(seeds)])
-
-
-def _spoken(examples: Sequence[IntentExample], data: Path | str) -> bool:
-    """Whether all examples have a recording; otherwise all must have words."""
-    spoken = sum(example.audio is not None for example in examples)
-    if spoken < len(examples) and not all(example.text is not None for example in examples):
-        raise MrlError(
-            f"{spoken} of {len(examples)} examples are spoken, and the others only written",
-            where=data,
-            hint="measure them as two sets",
-        )
-    return spoken == len(examples)
 
 
 def _confusions(
     staging: Path, results: Sequence[IntentResult]
 ) -> tuple[list[FigureFile], dict[str, Table]]:
     """Figures, and tables of confusions, at the widest dim with least and most shots."""
-    plot_shots(staging / "shots.png", results)
-    figures = [FigureFile("shots.png", "Accuracy and macro F1 against training examples a label")]
-    tables = {}
-    widest = max(result.dim for result in results)
-    ends = [result for result in results if result.dim == widest]
-    ends.sort(key=lambda result: result.shots)
+    figures.plot_shots(staging / "shots.png", results)
+    files = [FigureFile("shots.png", "Accuracy and macro F1 against training examples a label")]
+    tables, widest = {}, max(result.dim for result in results)
+    ends = sorted((r for r in results if r.dim == widest), key=lambda result: result.shots)
     for one in ends[:1] + ends[1:][-1:]:
         name = f"confusion-{one.shots}-shot.png"
-        plot_confusion(staging / name, one)
+        figures.plot_confusion(staging / name, one)
         which = f"{one.shots} shots, first {one.dim} coordinates"
-        caption = f"What labels are taken for, in per cent: {which}"
-        figures.append(FigureFile(name, caption))
-        tables[f"Most confused: {which}"] = confusion_table(one)
-    return figures, tables
+        files.append(FigureFile(name, f"What labels are taken for, in per cent: {which}"))
+        tables[f"Most confused: {which}"] = figures.confusion_table(one)
+    return files, tables
 
 
 def _predictions(

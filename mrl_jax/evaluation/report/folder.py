@@ -4,18 +4,13 @@ import contextlib
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import mrl_jax
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import check_apart, staged_folder, write_text
 from mrl_jax.evaluation.report.options import ReportOptions
-from mrl_jax.evaluation.report.page import (
-    FigureFile,
-    Page,
-    Table,
-    html_page,
-    markdown_page,
-)
+from mrl_jax.evaluation.report.page import FigureFile, Table, html_page, markdown_page
 from mrl_jax.evaluation.report.records import Record, Source, write_records
 
 RECORDS = "results.jsonl"
@@ -29,7 +24,7 @@ def report_folder(options: ReportOptions, *models: Path) -> Iterator[Path]:
     Encode inside the block: then a place that may not be written to is refused before it.
 
     Args:
-        options: where the report goes, and whether it may replace another.
+        options: of the report.
         models: that are measured, which it may not replace.
 
     Raises:
@@ -52,7 +47,7 @@ def write_report(
     source: Source,
     tables: Mapping[str, Table],
     figures: Sequence[FigureFile],
-) -> None:
+) -> str:
     """Write report.md, report.html (one page, opens offline) and results.jsonl.
 
     Args:
@@ -61,21 +56,22 @@ def write_report(
         summary: paragraphs, with empty lines between.
         records: every measured value.
         source: what was measured on what.
-        tables: heading to table.
+        tables: heading to table; the first is returned as text.
         figures: after the tables.
     """
     write_records(staging / RECORDS, records, source)
     commit = f", mrl_jax at commit {source.commit}" if source.commit else ""
-    page = Page(
-        title=title,
-        paragraphs=[text for text in summary.strip().split("\n\n") if text.strip()],
-        tables=tables,
-        figures=figures,
-        footer=f"Data {source.data} (digest {source.data_digest[:16]}), model {source.model} "
+    page: dict[str, Any] = {
+        "title": title,
+        "paragraphs": [text for text in summary.strip().split("\n\n") if text.strip()],
+        "tables": tables,
+        "figures": figures,
+        "footer": f"Data {source.data} (digest {source.data_digest[:16]}), model {source.model} "
         f"(digest {source.model_digest[:16]}){commit}.",
-    )
-    write_text(staging / "report.md", markdown_page(page))
-    write_text(staging / "report.html", html_page(page, staging))
+    }
+    write_text(staging / "report.md", markdown_page(**page))
+    write_text(staging / "report.html", html_page(staging, **page))
+    return str(next(iter(tables.values())))
 
 
 def library_commit(package: Path = PACKAGE) -> str:
@@ -84,9 +80,6 @@ def library_commit(package: Path = PACKAGE) -> str:
     Only files inside the package count: what a run writes elsewhere in the checkout does not
     change the code. Empty where the commit is not known: the package is installed, or git is
     not.
-
-    Args:
-        package: folder of the package.
     """
     try:
         # An installed package may lie inside somebody else's repository.

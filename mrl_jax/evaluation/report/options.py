@@ -13,23 +13,14 @@ from mrl_jax.core.errors import MrlError
 def option(text: str, **settings: Any) -> dict[str, Any]:
     """Metadata of a dataclass field that is an option of the command line as well.
 
-    A field without a default is a required option. The text documents both.
-
-    Args:
-        text: help of the option.
-        settings: more arguments of `argparse.ArgumentParser.add_argument`; `flags` where its
-            names are not that of the field.
+    A field without a default is a required option. `text` is its help, and `settings` are more
+    arguments of `argparse.ArgumentParser.add_argument`; `flags` where its names are others.
     """
     return {"help": text, **settings}
 
 
 def integers(name: str, *, least: int = 1) -> Callable[[str], tuple[int, ...]]:
-    """A reader of "256,128".
-
-    Args:
-        name: of the option, for errors.
-        least: smallest integer that is accepted.
-    """
+    """A reader of "256,128", each `least` or more, for the option `name`."""
 
     def read(text: str) -> tuple[int, ...]:
         try:
@@ -56,6 +47,10 @@ class ReportOptions:
     overwrite: bool = field(
         default=False, metadata=option("replace an earlier report", action="store_true")
     )
+
+    @property
+    def set_name(self) -> str:
+        return set_name(self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +84,11 @@ class QueryOptions(ReportOptions):
 @dataclass(frozen=True, kw_only=True)
 class SetOptions(ModelOptions, QueryOptions):
     """A report on one trained model and a retrieval set."""
+
+
+def set_name(data: Path | str) -> str:
+    """What a set is called: its name, or that of its folder."""
+    return Path(data).resolve().name if Path(data).exists() else str(data).partition("@")[0]
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[ReportOptions]) -> None:

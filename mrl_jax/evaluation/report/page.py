@@ -4,18 +4,14 @@ import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of text; `str` gives it as Markdown.
-
-    Attributes:
-        columns: their headings.
-        rows: one cell a column.
-    """
+    """A table of text, a heading and a cell a column; `str` gives it as Markdown."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -29,53 +25,35 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class FigureFile:
-    """A PNG beside the report.
-
-    Attributes:
-        name: of the file.
-        caption: below it.
-    """
+    """A PNG beside the report, and its caption."""
 
     name: str
     caption: str
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Page:
-    """What a report shows.
-
-    Attributes:
-        title: its heading.
-        paragraphs: of the introduction.
-        tables: heading to table.
-        figures: after the tables.
-        footer: what was measured on what.
-    """
-
-    title: str
-    paragraphs: Sequence[str]
-    tables: Mapping[str, Table]
-    figures: Sequence[FigureFile]
-    footer: str
-
-
-def markdown_page(page: Page) -> str:
-    """The page for a folder that has its figures."""
-    parts = [f"# {page.title}", *page.paragraphs]
-    for heading, table in page.tables.items():
+def markdown_page(
+    title: str,
+    paragraphs: Sequence[str],
+    tables: Mapping[str, Table],
+    figures: Sequence[FigureFile],
+    footer: str,
+) -> str:
+    """The page for a folder that has its figures; `tables` are heading to table."""
+    parts = [f"# {title}", *paragraphs]
+    for heading, table in tables.items():
         parts += [f"## {heading}", str(table)]
-    parts += [f"![{one.caption}]({one.name})\n\n*{one.caption}*" for one in page.figures]
-    return "\n\n".join([*parts, page.footer]) + "\n"
+    parts += [f"![{one.caption}]({one.name})\n\n*{one.caption}*" for one in figures]
+    return "\n\n".join([*parts, footer]) + "\n"
 
 
-def html_page(page: Page, folder: Path) -> str:
-    """The page as one file that opens offline: the figures in `folder` become part of it."""
+def html_page(folder: Path, *, figures: Sequence[FigureFile], **page: Any) -> str:
+    """The same as one file that opens offline: the figures in `folder` become part of it."""
     from jinja2 import Environment
 
-    figures = [
+    images = [
         (base64.b64encode((folder / one.name).read_bytes()).decode("ascii"), one.caption)
-        for one in page.figures
+        for one in figures
     ]
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(page=page, figures=figures) + "\n"
+    return template.render(figures=images, **page) + "\n"

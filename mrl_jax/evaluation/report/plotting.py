@@ -14,9 +14,7 @@ from mrl_jax.metrics.intervals import Interval, PairedTest
 def figure(panels: int = 1, *, width: float = 5.2, height: float = 3.6) -> tuple[Any, Any]:
     """A matplotlib figure, and its axes: one, or an array of `panels` side by side.
 
-    Args:
-        panels: axes in a row.
-        width, height: of one panel, in inches.
+    `width` and `height` are those of one panel, in inches.
     """
     from matplotlib.figure import Figure
 
@@ -59,23 +57,16 @@ def dimension_axis(axes: Any, dims: Sequence[int]) -> None:
 
 
 def plot_training(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Loss against step, and validation nDCG@10 at each dimension beside it.
-
-    Args:
-        path: figure to write.
-        rows: the lines of a run's metrics.jsonl.
-    """
+    """Loss against step, and validation nDCG@10 beside it, from the lines of metrics.jsonl."""
     drawing, axes = figure(panels=2)
     train = [row for row in rows if row["kind"] == "train"]
     axes[0].plot([row["step"] for row in train], [row["loss"] for row in train], linewidth=1)
     axes[0].set_xlabel("step")
     axes[0].set_ylabel("training loss")
     validation = [row for row in rows if row["kind"] == "validation"]
-    for name in [
-        key for key in (validation[-1] if validation else {}) if key.startswith("ndcg@10/")
-    ]:
+    steps = [row["step"] for row in validation]
+    for name in (key for row in validation[-1:] for key in row if key.startswith("ndcg@10/")):
         label = f"first {name.rpartition('/')[2]} coordinates"
-        steps = [row["step"] for row in validation]
         axes[1].plot(steps, [row[name] for row in validation], "o-", label=label, markersize=3)
     axes[1].set_ylim(0, 1)
     axes[1].set_xlabel("step")

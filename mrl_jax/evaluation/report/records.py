@@ -65,8 +65,9 @@ def write_records(path: Path, records: Sequence[Record], source: Source) -> None
     """One object a record: its fields, its setting's entries beside them, and the source."""
     rows = []
     for record in records:
-        row = {name: getattr(record, name) for name in ("metric", "dim", "value", "n")}
-        row |= {"low": record.low, "high": record.high}
+        row = {
+            name: getattr(record, name) for name in ("metric", "dim", "value", "n", "low", "high")
+        }
         if clash := (FIELDS | SOURCE_FIELDS) & set(record.setting):
             raise ValueError(f"a setting may not be called {sorted(clash)}")
         rows.append({**row, **record.setting, **dataclasses.asdict(source)})

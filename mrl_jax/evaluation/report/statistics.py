@@ -11,6 +11,7 @@ from mrl_jax.metrics.intervals import (
     Interval,
     PairedTest,
     cluster_bootstraps,
+    holm,
     paired_test,
 )
 
@@ -41,6 +42,14 @@ def paired_difference(
     return paired_test(a, b, clusters.texts, crossed=clusters.speakers)
 
 
+def adjusted_tests(
+    pairs: Sequence[tuple[HostArray, HostArray]], clusters: Clusters
+) -> list[tuple[PairedTest, float]]:
+    """`paired_difference` of each pair, and its p-value adjusted by Holm for all of them."""
+    tests = [paired_difference(a, b, clusters) for a, b in pairs]
+    return list(zip(tests, holm([test.p_value for test in tests]), strict=True))
+
+
 def mean_text(interval: Interval) -> str:
     """A mean and its interval, where it has one."""
     if np.isnan(interval.low):
@@ -48,10 +57,14 @@ def mean_text(interval: Interval) -> str:
     return f"{interval.mean:.4f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
-def difference_cells(test: PairedTest) -> list[str]:
-    """A difference, its interval and its p-value."""
+DIFFERENCE = ("difference", "95 %", "p", "p, adjusted")
+"""Columns of `difference_cells`."""
+
+
+def difference_cells(test: PairedTest, *p_adjusted: float) -> list[str]:
+    """A difference, its interval, and its p-values."""
     ends = f"{test.low:+.4f} to {test.high:+.4f}"
-    return [f"{test.difference:+.4f}", ends, p_text(test.p_value)]
+    return [f"{test.difference:+.4f}", ends, *map(p_text, (test.p_value, *p_adjusted))]
 
 
 def p_text(value: float) -> str:
@@ -59,16 +72,10 @@ def p_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-METRIC_NAMES = {
-    "ndcg": "nDCG",
-    "accuracy": "accuracy",
-    "mrr": "MRR",
-    "map": "MAP",
-    "recall": "recall",
-}
+METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
 
 
 def metric_title(name: str) -> str:
     """ "nDCG@10" of "ndcg@10"."""
     metric, _, k = name.partition("@")
-    return f"{METRIC_NAMES[metric]}@{k}"
+    return f"{METRIC_NAMES.get(metric, metric)}@{k}"

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mrl_jax.evaluation.report.page import Table
 from mrl_jax.evaluation.report.plotting import dimension_axis, error_bars, figure, save
 from mrl_jax.evaluation.report.records import Record
 from mrl_jax.evaluation.report.statistics import (
+    DIFFERENCE,
     difference_cells,
     mean_text,
     metric_title,
-    p_text,
 )
 from mrl_jax.evaluation.retrieval.measure import Difference
 from mrl_jax.evaluation.scoring import RetrievalResult
@@ -31,63 +32,45 @@ def retrieval_records(
     rows = []
     for result in results:
         for name, values in result.per_query.items():
-            n = len(values)
-            mean = means[result.dim, name]
-            rows.append(Record.of(name, mean, dim=result.dim, n=n, setting=setting))
+            fields: dict[str, Any] = {"dim": result.dim, "n": len(values), "setting": setting}
+            rows.append(Record.of(name, means[result.dim, name], **fields))
             orders = zip(("worst", "expected", "best"), result.over_ties(name), strict=True)
             rows += [
-                Record(
-                    metric=f"{name} over ties, {order}",
-                    dim=result.dim,
-                    value=value,
-                    n=n,
-                    setting=setting,
-                )
+                Record(metric=f"{name} over ties, {order}", value=value, **fields)
                 for order, value in orders
             ]
+    n, name = len(results[0].per_query[metric]), f"{metric} difference"
     for pair in pairs:
         tested = {"p_value": pair.test.p_value, "p_adjusted": pair.p_adjusted}
-        rows.append(
-            Record.of(
-                f"{metric} difference",
-                pair.test,
-                dim=pair.dim,
-                n=len(results[0].per_query[metric]),
-                setting={**setting, "other_dim": pair.other, **tested},
-            )
-        )
+        tested = {**setting, "other_dim": pair.other, **tested}
+        rows.append(Record.of(name, pair.test, dim=pair.dim, n=n, setting=tested))
     return rows
 
 
 def headline_table(means: Means, names: Sequence[str], *, chance: float, metric: str) -> Table:
     """One row a dimension, values with their intervals, chance in the last column."""
-    dims = list(dict.fromkeys(dim for dim, _ in means))
     rows = [
         [str(dim), *(mean_text(means[dim, name]) for name in names), f"{chance:.4f}"]
-        for dim in dims
+        for dim in dict.fromkeys(dim for dim, _ in means)
     ]
-    return Table(
-        ["dimension", *map(metric_title, names), f"{metric_title(metric)} of chance"], rows
-    )
+    header = ["dimension", *map(metric_title, names), f"{metric_title(metric)} of chance"]
+    return Table(header, rows)
 
 
 def all_metrics_table(means: Means) -> Table:
     """One row a metric, one column a dimension."""
     dims = list(dict.fromkeys(dim for dim, _ in means))
-    names = list(dict.fromkeys(name for _, name in means))
     rows = [
-        [metric_title(name), *(f"{means[dim, name].mean:.4f}" for dim in dims)] for name in names
+        [metric_title(name), *(f"{means[dim, name].mean:.4f}" for dim in dims)]
+        for name in dict.fromkeys(name for _, name in means)
     ]
     return Table(["metric", *map(str, dims)], rows)
 
 
 def differences_table(pairs: Sequence[Difference]) -> Table:
     """One row a pair of dimensions."""
-    rows = [
-        [f"{pair.dim} - {pair.other}", *difference_cells(pair.test), p_text(pair.p_adjusted)]
-        for pair in pairs
-    ]
-    return Table(["dimensions", "difference", "95 %", "p", "p, adjusted"], rows)
+    rows = [[f"{p.dim} - {p.other}", *difference_cells(p.test, p.p_adjusted)] for p in pairs]
+    return Table(["dimensions", *DIFFERENCE], rows)
 
 
 def ties_table(results: Sequence[RetrievalResult], metric: str) -> Table:

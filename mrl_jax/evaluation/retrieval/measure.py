@@ -3,9 +3,9 @@
 import dataclasses
 
 from mrl_jax.data.sets.retrieval_set import RetrievalSet
-from mrl_jax.evaluation.report.statistics import intervals_of, paired_difference
+from mrl_jax.evaluation.report.statistics import adjusted_tests, intervals_of
 from mrl_jax.evaluation.scoring import Judgements, RetrievalResult
-from mrl_jax.metrics.intervals import Clusters, Interval, PairedTest, holm
+from mrl_jax.metrics.intervals import Clusters, Interval, PairedTest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +26,9 @@ class RetrievalRun:
     results: list[RetrievalResult]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Difference:
-    """One dimension beside another on the same queries.
-
-    Attributes:
-        dim, other: the two; the score of `other` is taken from that of `dim`.
-        test: of the difference.
-        p_adjusted: by Holm, for the number of pairs.
-    """
+    """The score of `dim` less that of `other` on the same queries; p adjusted by Holm."""
 
     dim: int
     other: int
@@ -53,11 +47,6 @@ def dimension_differences(run: RetrievalRun, metric: str) -> list[Difference]:
     """Each dimension beside the next wider one, and beside the widest."""
     values = {result.dim: result.per_query[metric] for result in run.results}
     dims = sorted(values, reverse=True)
-    pairs = list(zip(dims[1:], dims, strict=False))
-    pairs += [(dim, dims[0]) for dim in dims[2:]]
-    tests = [paired_difference(values[a], values[b], run.clusters) for a, b in pairs]
-    adjusted = holm([test.p_value for test in tests])
-    return [
-        Difference(dim=a, other=b, test=test, p_adjusted=p)
-        for (a, b), test, p in zip(pairs, tests, adjusted, strict=True)
-    ]
+    pairs = [*zip(dims[1:], dims, strict=False), *((dim, dims[0]) for dim in dims[2:])]
+    tests = adjusted_tests([(values[a], values[b]) for a, b in pairs], run.clusters)
+    return [Difference(*pair, *test) for pair, test in zip(pairs, tests, strict=True)]

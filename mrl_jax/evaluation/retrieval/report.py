@@ -4,25 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mrl_jax.data.sets.retrieval_set import RetrievalSet
-from mrl_jax.evaluation.encoded_set import (
-    OpenedSet,
-    chosen_dims,
-    clusters_of,
-    describe_prompts,
-    encode_set,
-    open_set,
-    set_name,
-)
+from mrl_jax.evaluation import encoded_set
 from mrl_jax.evaluation.report.folder import report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Record, write_jsonl
 from mrl_jax.evaluation.report.statistics import metric_title
-from mrl_jax.evaluation.retrieval import figures
-from mrl_jax.evaluation.retrieval.measure import (
-    RetrievalRun,
-    dimension_differences,
-    metric_intervals,
-)
+from mrl_jax.evaluation.retrieval import figures, measure
+from mrl_jax.evaluation.retrieval.measure import RetrievalRun
 from mrl_jax.evaluation.retrieval.options import RetrievalOptions
 from mrl_jax.evaluation.scoring import KS, Ties, evaluate_retrieval, judgements_of
 from mrl_jax.inference.embedder import Embedder
@@ -46,24 +34,23 @@ def run_retrieval(
     """Encode judged queries and corpus once, and score every prefix.
 
     Args:
-        embedder: the model.
-        data: the set.
+        embedder, data: the model and the set.
         dims: prefixes; those trained by default.
-        ks: ranks that metrics are cut at.
-        ties: see `evaluate_retrieval`.
+        ks, ties: see `evaluate_retrieval`.
         binary: count every grade above 0 as 1.
 
     Raises:
         MrlError: a broken recording, queries both spoken and written, a dim above the
             width of the model.
     """
-    dims = chosen_dims(embedder, dims)
+    dims = encoded_set.chosen_dims(embedder, dims)
     left_out, data = len(data.unjudged), data.judged_only()
-    queries, documents = encode_set(embedder, data)
+    queries, documents = encoded_set.encode_set(embedder, data)
     judgements = judgements_of(data)
     judgements = judgements.binary() if binary else judgements
     results = evaluate_retrieval(queries, documents, judgements, dims=dims, ks=ks, ties=ties)
-    return RetrievalRun(data, left_out, judgements, clusters_of(data, judgements), results)
+    clusters = encoded_set.clusters_of(data, judgements)
+    return RetrievalRun(data, left_out, judgements, clusters, results)
 
 
 def report_retrieval(options: RetrievalOptions) -> str:
@@ -76,7 +63,7 @@ def report_retrieval(options: RetrievalOptions) -> str:
     Raises:
         MrlError: the model or the set cannot be used; the report exists.
     """
-    opened = open_set(options)
+    opened = encoded_set.open_set(options)
     with report_folder(options, options.model) as staging:
         run = run_retrieval(
             opened.embedder,
@@ -89,13 +76,15 @@ def report_retrieval(options: RetrievalOptions) -> str:
         return _write(staging, run, opened, options)
 
 
-def _write(staging: Path, run: RetrievalRun, opened: OpenedSet, options: RetrievalOptions) -> str:
+def _write(
+    staging: Path, run: RetrievalRun, opened: encoded_set.OpenedSet, options: RetrievalOptions
+) -> str:
     ks = list(dict.fromkeys(int(name.partition("@")[2]) for name in run.results[0].per_query))
     k = 10 if 10 in ks else ks[-1]
     metric, chance = f"ndcg@{k}", run.judgements.chance(k)
     name = metric_title(metric)
-    means = metric_intervals(run)
-    pairs = dimension_differences(run, metric)
+    means = measure.metric_intervals(run)
+    pairs = measure.dimension_differences(run, metric)
     setting = {
         "ties": options.ties,
         "relevance": "binary" if options.binary else "graded",
@@ -109,33 +98,33 @@ def _write(staging: Path, run: RetrievalRun, opened: OpenedSet, options: Retriev
     write_jsonl(staging / "rankings.jsonl", _ranking_rows(run))
     figures.plot_dimensions(staging / "dimensions.png", means, metric, chance=chance)
     files = [FigureFile("dimensions.png", f"{name} against dimension, with 95 % intervals")]
-    headline = [
-        f"{one}@{cut}" for one in ("ndcg", "accuracy") for cut in ks if cut > 1 or ks == [1]
-    ]
-    table = figures.headline_table(means, headline, chance=chance, metric=metric)
+    cuts = [cut for cut in ks if cut > 1 or ks == [1]]
+    headline = [f"{one}@{cut}" for one in ("ndcg", "accuracy") for cut in cuts]
     tables = {
-        "Scores": table,
+        "Scores": figures.headline_table(means, headline, chance=chance, metric=metric),
         "All metrics": figures.all_metrics_table(means),
         f"{name} over all orders of ties": figures.ties_table(run.results, metric),
     }
     if pairs:
         tables[f"Differences in {name}"] = figures.differences_table(pairs)
         figures.plot_differences(staging / "differences.png", pairs, metric)
-        caption = f"{name} of each prefix less that of the widest"
-        files.append(FigureFile("differences.png", caption))
-    write_report(
+        files.append(
+            FigureFile("differences.png", f"{name} of each prefix less that of the widest")
+        )
+    return write_report(
         staging,
-        title=f"Retrieval: {set_name(options.data)}",
+        title=f"Retrieval: {options.set_name}",
         summary=_summary(run, opened, setting),
         records=records,
         source=opened.source,
         tables=tables,
         figures=files,
     )
-    return str(table)
 
 
-def _summary(run: RetrievalRun, opened: OpenedSet, setting: Mapping[str, str | int]) -> str:
+def _summary(
+    run: RetrievalRun, opened: encoded_set.OpenedSet, setting: Mapping[str, str | int]
+) -> str:
     clusters = run.clusters
     worded = any(query.transcript or query.text for query in run.data.queries)
     kind = "query texts" if worded else "queries, whose words are not known,"
@@ -145,12 +134,11 @@ def _summary(run: RetrievalRun, opened: OpenedSet, setting: Mapping[str, str | i
         ways += f" and {len(speakers)} speakers"
     elif speakers:
         alone = " All queries are by one speaker: others may differ by more than the intervals."
-    left_out = run.left_out
-    without = f" {left_out} more without a relevant document are left out." if left_out else ""
+    without = f" {run.left_out} more without a relevant document are left out."
     return (
         f"{len(run.data.queries)} queries, {len(run.data.corpus)} documents, model of step "
-        f"{setting['step']}, {setting['relevance']} relevance.{without} "
-        f"{describe_prompts(opened.embedder, run.data)}\n\n"
+        f"{setting['step']}, {setting['relevance']} relevance.{without if run.left_out else ''} "
+        f"{encoded_set.describe_prompts(opened.embedder, run.data)}\n\n"
         f"Intervals are 95 % confidence intervals of the mean, from a bootstrap over {ways}."
         f"{alone} Paired tests {clusters.how_tested}; p-values are also given as "
         f"adjusted by Holm. Documents of equal score stand {ORDERS[str(setting['ties'])]}; "

@@ -13,23 +13,18 @@ from mrl_jax.evaluation.report.records import Record
 from mrl_jax.evaluation.robustness.measure import CLEAN, METRIC, RobustnessResult
 from mrl_jax.metrics.intervals import Interval
 
+CHANGE = f"{METRIC} change against clean"
+
 
 def robustness_records(results: Sequence[RobustnessResult], *, seed: int) -> list[Record]:
     """Two records a result: nDCG@10, and its change against clean recordings."""
-    return [
-        Record.of(
-            metric,
-            interval,
-            dim=result.dim,
-            n=len(result.per_query),
-            setting={**result.condition.setting, "seed": seed},
-        )
-        for result in results
-        for metric, interval in (
-            (METRIC, result.interval),
-            (f"{METRIC} change against clean", result.change),
-        )
-    ]
+    rows = []
+    for one in results:
+        setting = {**one.condition.setting, "seed": seed}
+        for metric, interval in ((METRIC, one.interval), (CHANGE, one.change)):
+            n = len(one.per_query)
+            rows.append(Record.of(metric, interval, dim=one.dim, n=n, setting=setting))
+    return rows
 
 
 def robustness_table(results: Sequence[RobustnessResult]) -> Table:
@@ -61,17 +56,10 @@ def plot_snr(path: Path, results: Sequence[RobustnessResult], *, chance: float) 
         panel.set_title({"white": "white noise", "babble": "babble"}[kind])
         panel.set_xlabel("signal-to-noise ratio (dB)")
         panel.set_ylabel("nDCG@10" if place == 0 else "")
+    axes[0].plot([], [], color="black", linestyle="--", linewidth=1, label="clean recordings")
+    axes[0].plot([], [], color="grey", linestyle=":", linewidth=1.2, label=f"chance, {chance:.4f}")
     handles, labels = axes[0].get_legend_handles_labels()
-    lines = [
-        axes[0].plot([], [], color="black", linestyle="--", linewidth=1)[0],
-        axes[0].plot([], [], color="grey", linestyle=":", linewidth=1.2)[0],
-    ]
-    drawing.legend(
-        [*handles, *lines],
-        [*labels, "clean recordings", f"chance, {chance:.4f}"],
-        loc="outside right center",
-        frameon=False,
-    )
+    drawing.legend(handles, labels, loc="outside right center", frameon=False)
     save(drawing, path)
 
 
@@ -99,13 +87,13 @@ def plot_conditions(path: Path, results: Sequence[RobustnessResult], *, chance: 
             label=f"first {dim} coordinates",
         )
     handles, labels = panel.get_legend_handles_labels()
-    line = panel.axvline(chance, color="grey", linestyle=":")
+    handles.append(panel.axvline(chance, color="grey", linestyle=":"))
+    labels.append(f"chance, {chance:.4f}")
     panel.set_yticks(range(len(conditions)), [condition.title for condition in conditions])
     panel.invert_yaxis()
     panel.set_xlim(0, 1)
     panel.set_xlabel("nDCG@10")
-    labels = [*labels, f"chance, {chance:.4f}"]
-    drawing.legend([*handles, line], labels, loc="outside upper center", ncols=3, frameon=False)
+    drawing.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     save(drawing, path)
 
 

@@ -1,7 +1,6 @@
 """Retrieval from worse recordings: nDCG@10 at every dimension in every condition.
 
-Documents are encoded once; so is each query once a condition, and every prefix is scored
-from that. The change against clean recordings is a mean of differences on the same queries,
+The change against clean recordings is a mean of differences on the same queries,
 so its interval is much narrower than those of the two means.
 """
 
@@ -36,16 +35,13 @@ CONDITIONS = (
 """What a report measures."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class RobustnessResult:
     """nDCG@10 at one dimension in one condition.
 
     Attributes:
-        condition: of the recordings.
-        dim: width of the prefix.
         interval: mean over the judged queries, and its 95 % interval.
         change: mean of the differences from clean recordings, and their interval.
-        per_query: one value a judged query.
     """
 
     condition: Condition
@@ -56,14 +52,11 @@ class RobustnessResult:
 
 
 def check_babble(names: Sequence[str], apart: Sequence[Hashable]) -> None:
-    """Refuse babble where a query has no other clip that it may be mixed from.
+    """Raises an `MrlError` where all queries ask for the same, so that none has any babble.
 
     Args:
         names: ids of the queries.
         apart: as in `degrade_all`.
-
-    Raises:
-        MrlError: all queries ask for the same.
     """
     if len(set(apart)) < 2:
         raise MrlError(
@@ -139,12 +132,6 @@ def measure_robustness(
             (interval,) = intervals_of([values], clusters)
             (change,) = intervals_of([values - base], clusters)
             results.append(
-                RobustnessResult(
-                    condition=condition,
-                    dim=result.dim,
-                    interval=interval,
-                    change=change,
-                    per_query=values,
-                )
+                RobustnessResult(condition, result.dim, interval, change, per_query=values)
             )
     return results

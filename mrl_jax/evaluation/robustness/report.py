@@ -4,15 +4,8 @@ from collections.abc import Sequence
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.degrade import Condition
-from mrl_jax.data.sets.retrieval_set import Query, RetrievalSet, load_query_audio
-from mrl_jax.evaluation.encoded_set import (
-    chosen_dims,
-    clusters_of,
-    describe_prompts,
-    encode_corpus,
-    open_set,
-    set_name,
-)
+from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_audio
+from mrl_jax.evaluation import encoded_set
 from mrl_jax.evaluation.report.folder import report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Record
@@ -62,27 +55,32 @@ def run_robustness(
         MrlError: a query that is written, a broken recording, a dim above the width of the
             model, too few recordings for babble.
     """
-    dims = chosen_dims(embedder, dims)
-    _need_recordings(data)
+    dims = encoded_set.chosen_dims(embedder, dims)
+    if written := [query.id for query in data.queries if query.audio is None]:
+        raise MrlError(
+            f"{len(written)} of {len(data.queries)} queries are written, the first is "
+            f"{written[0]!r}",
+            where="queries",
+            hint="only recordings can be degraded: measure a set of spoken queries",
+        )
     data = data.judged_only()
     queries, judgements = data.queries, judgements_of(data)
-    answers = [_answers(data, query) for query in queries]
+    # The documents that answer a query: another with the same is no babble for it.
+    answers = [
+        frozenset(d for d, grade in data.qrels.get(query.id, {}).items() if grade > 0)
+        for query in queries
+    ]
     names = [query.id for query in queries]
     if any(condition.kind == "babble" for condition in conditions):
         check_babble(names, answers)
     rate = embedder.model.speech.config.sample_rate
     clips = [load_query_audio(query, rate) for query in queries]
-    documents = encode_corpus(embedder, data)
+    documents = encoded_set.encode_corpus(embedder, data)
 
     def encode(condition: Condition) -> Vectors:
+        least = embedder.model.min_samples
         degraded = degrade_all(
-            clips,
-            names,
-            condition,
-            sample_rate=rate,
-            apart=answers,
-            seed=seed,
-            min_samples=embedder.model.min_samples,
+            clips, names, condition, sample_rate=rate, apart=answers, seed=seed, min_samples=least
         )
         return embedder.encoder.speech(
             degraded,
@@ -93,15 +91,12 @@ def run_robustness(
         )
 
     vectors = {condition: encode(condition) for condition in dict.fromkeys((CLEAN, *conditions))}
-    clusters = clusters_of(data, judgements)
+    clusters = encoded_set.clusters_of(data, judgements)
     return measure_robustness(vectors, documents, judgements, clusters, dims=dims), judgements
 
 
 def report_robustness(
-    options: RobustnessOptions,
-    *,
-    conditions: Sequence[Condition] = CONDITIONS,
-    seed: int = 0,
+    options: RobustnessOptions, *, conditions: Sequence[Condition] = CONDITIONS, seed: int = 0
 ) -> str:
     """Measure, write the report folder, and return its table.
 
@@ -117,24 +112,23 @@ def report_robustness(
     Raises:
         MrlError: as `run_robustness`; the set or the model cannot be read; `out` exists.
     """
-    opened = open_set(options)
+    opened = encoded_set.open_set(options)
     with report_folder(options, options.model) as staging:
         results, judgements = run_robustness(
             opened.embedder, opened.data, dims=options.dims, conditions=conditions, seed=seed
         )
         chance = judgements.chance()
-        table = figures.robustness_table(results)
         noisy = any("snr_db" in condition.setting for condition in conditions)
         if noisy:
             figures.plot_snr(staging / SNR.name, results, chance=chance)
         figures.plot_conditions(staging / OTHERS.name, results, chance=chance)
-        write_report(
+        return write_report(
             staging,
-            title=f"Robustness: {set_name(options.data)}",
+            title=f"Robustness: {options.set_name}",
             summary=SUMMARY.format(
                 queries=len(judgements.query_ids),
                 documents=len(opened.data.corpus),
-                prompts=describe_prompts(opened.embedder, opened.data),
+                prompts=encoded_set.describe_prompts(opened.embedder, opened.data),
                 speakers=" and by speaker" if any(q.speaker for q in opened.data.queries) else "",
                 seed=seed,
             ),
@@ -144,26 +138,8 @@ def report_robustness(
             ],
             source=opened.source,
             tables={
-                "nDCG@10": table,
+                "nDCG@10": figures.robustness_table(results),
                 "Change against clean recordings": figures.change_table(results),
             },
             figures=[SNR, OTHERS] if noisy else [OTHERS],
         )
-    return str(table)
-
-
-def _need_recordings(data: RetrievalSet) -> None:
-    written = [query.id for query in data.queries if query.audio is None]
-    if written:
-        raise MrlError(
-            f"{len(written)} of {len(data.queries)} queries are written, the first is "
-            f"{written[0]!r}",
-            where="queries",
-            hint="only recordings can be degraded: measure a set of spoken queries",
-        )
-
-
-def _answers(data: RetrievalSet, query: Query) -> frozenset[str]:
-    """The documents that answer a query: another with the same is no babble for it."""
-    grades = data.qrels.get(query.id, {})
-    return frozenset(document for document, grade in grades.items() if grade > 0)

@@ -1,5 +1,6 @@
 """Spectra, nDCG against size, and blocks of coordinates: records, tables and figures."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,12 @@ Gains = Mapping[int, tuple[float, float, PairedTest]]
 
 def spectrum_records(spectra: Spectra, rows: Mapping[str, int]) -> list[Record]:
     """Every measure of every spectrum."""
-    return [
-        Record(
-            metric=name,
-            value=value,
-            n=rows[kind],
-            setting={"vectors": kind, "centred": str(centred).lower()},
-        )
-        for (kind, centred), one in spectra.items()
-        for name, value in one.measures().items()
-    ]
+    records = []
+    for (kind, centred), one in spectra.items():
+        setting = {"vectors": kind, "centred": str(centred).lower()}
+        for name, value in one.measures().items():
+            records.append(Record(metric=name, value=value, n=rows[kind], setting=setting))
+    return records
 
 
 def spectrum_rows(spectra: Spectra) -> list[dict[str, object]]:
@@ -62,18 +59,12 @@ def spectrum_rows(spectra: Spectra) -> list[dict[str, object]]:
 def size_records(results: Sequence[SizeResult], clusters: Clusters) -> list[Record]:
     """nDCG of each view at each size with its interval; one record a seed of random ones."""
     intervals = intervals_of([result.per_query for result in results], clusters)
-    return [
-        Record(
-            metric=METRIC,
-            value=result.mean,
-            low=interval.low,
-            high=interval.high,
-            dim=result.size,
-            n=len(result.per_query),
-            setting={"kept": result.kind} | ({} if result.seed is None else {"draw": result.seed}),
-        )
-        for result, interval in zip(results, intervals, strict=True)
-    ]
+    records = []
+    for one, interval in zip(results, intervals, strict=True):
+        setting = {"kept": one.kind} | ({} if one.seed is None else {"draw": one.seed})
+        record = Record.of(METRIC, interval, dim=one.size, n=len(one.per_query), setting=setting)
+        records.append(dataclasses.replace(record, value=one.mean))
+    return records
 
 
 def block_records(blocks: Sequence[BlockResult], clusters: Clusters) -> list[Record]:
@@ -83,18 +74,13 @@ def block_records(blocks: Sequence[BlockResult], clusters: Clusters) -> list[Rec
         f"{METRIC} that a block adds": [block.adds for block in blocks],
         f"{METRIC} that a block adds to the prefix": [b.upto - b.before for b in blocks],
     }
-    return [
-        Record.of(
-            name,
-            interval,
-            n=len(values),
-            setting={"first": block.start + 1, "last": block.stop},
-        )
-        for name, column in columns.items()
-        for block, values, interval in zip(
-            blocks, column, intervals_of(column, clusters), strict=True
-        )
-    ]
+    records = []
+    for name, column in columns.items():
+        intervals = intervals_of(column, clusters)
+        for block, values, interval in zip(blocks, column, intervals, strict=True):
+            setting = {"first": block.start + 1, "last": block.stop}
+            records.append(Record.of(name, interval, n=len(values), setting=setting))
+    return records
 
 
 def rotation_gains(results: Sequence[SizeResult], dims: Sequence[int], clusters: Clusters) -> Gains:
@@ -110,10 +96,9 @@ def rotation_gains(results: Sequence[SizeResult], dims: Sequence[int], clusters:
 
 def rotation_records(gains: Gains) -> list[Record]:
     """What the rotation adds to nDCG at each dim."""
+    name = f"{METRIC} that the rotation adds"
     return [
-        Record.of(
-            f"{METRIC} that the rotation adds", test, dim=dim, setting={"p_value": test.p_value}
-        )
+        Record.of(name, test, dim=dim, setting={"p_value": test.p_value})
         for dim, (_, _, test) in gains.items()
     ]
 
@@ -125,7 +110,7 @@ def rotation_table(gains: Gains) -> Table:
             str(dim),
             f"{plain:.4f}",
             f"{rotated:.4f}",
-            _change(Interval(mean=test.difference, low=test.low, high=test.high)),
+            _change(test.difference, test),
             p_text(test.p_value),
         ]
         for dim, (plain, rotated, test) in gains.items()
@@ -138,8 +123,7 @@ def spectrum_table(spectra: Spectra) -> Table:
     names = list(next(iter(spectra.values())).measures())
     rows = []
     for (kind, centred), one in spectra.items():
-        values = one.measures()
-        cells = [f"{values[n]:.0f}" if "keeping" in n else f"{values[n]:.1f}" for n in names]
+        cells = [f"{v:.0f}" if "keeping" in n else f"{v:.1f}" for n, v in one.measures().items()]
         rows.append([f"{kind}, {'centred' if centred else 'as they are'}", *cells])
     return Table(["vectors", *names], rows)
 
@@ -168,16 +152,11 @@ def size_table(results: Sequence[SizeResult]) -> Table:
 def block_table(blocks: Sequence[BlockResult], clusters: Clusters) -> Table:
     """One row a block; what it adds with its interval."""
     adds = intervals_of([block.adds for block in blocks], clusters)
-    rows = [
-        [
-            block.name,
-            f"{np.mean(block.alone):.4f}",
-            f"{np.mean(block.without):.4f}",
-            _change(interval),
-            f"{np.mean(block.upto - block.before):+.4f}",
-        ]
-        for block, interval in zip(blocks, adds, strict=True)
-    ]
+    rows = []
+    for block, interval in zip(blocks, adds, strict=True):
+        scores = [f"{np.mean(values):.4f}" for values in (block.alone, block.without)]
+        gain = f"{np.mean(block.upto - block.before):+.4f}"
+        rows.append([block.name, *scores, _change(interval.mean, interval), gain])
     header = ["coordinates", "alone", "without them", "they add", "they add to the prefix"]
     return Table(header, rows)
 
@@ -189,12 +168,8 @@ def plot_spectra(path: Path, spectra: Spectra) -> None:
     colours = dict(zip(kinds, ("#d55e00", "#0072b2", "#009e73"), strict=False))
     for (kind, centred), one in spectra.items():
         label = f"{kind}, {'centred' if centred else 'as they are'}"
-        look: dict[str, Any] = {
-            "color": colours[kind],
-            "linestyle": "--" if centred else "-",
-            "label": label,
-            "linewidth": 1.5,
-        }
+        look: dict[str, Any] = {"color": colours[kind], "label": label, "linewidth": 1.5}
+        look["linestyle"] = "--" if centred else "-"
         ranks = np.arange(1, len(one.values) + 1)
         shares = one.values / one.values[0]
         # Rounding leaves tiny values where there are none.
@@ -228,32 +203,17 @@ def plot_sizes(
         label = f"{kind}, mean and range of {draws}" if draws > 1 else kind
         means = [np.mean(values) for values in by_size]
         front = {"prefix": 4, "rotated prefix": 3}.get(kind, 2)
-        axes.plot(
-            sizes,
-            means,
-            color=colour,
-            marker=marker,
-            linestyle=line,
-            label=label,
-            markersize=4.5,
-            linewidth=2.2 if kind == "prefix" else 1.4,
-            zorder=front,
-        )
+        style = {"marker": marker, "linestyle": line, "markersize": 4.5, "zorder": front}
+        width = 2.2 if kind == "prefix" else 1.4
+        axes.plot(sizes, means, color=colour, label=label, linewidth=width, **style)
         if draws > 1:
             low, high = ([end(values) for values in by_size] for end in (min, max))
             axes.fill_between(sizes, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.axhline(chance, color="grey", linestyle=":", label=f"chance, {chance:.4f}")
     shown = [size for size in sizes if size in trained]
-    axes.plot(
-        shown,
-        [next(r.mean for r in results if r.kind == "prefix" and r.size == s) for s in shown],
-        "o",
-        markersize=10,
-        markerfacecolor="none",
-        markeredgecolor="#000000",
-        label="trained dimension",
-        zorder=5,
-    )
+    means = [next(r.mean for r in results if r.kind == "prefix" and r.size == s) for s in shown]
+    style = {"markersize": 10, "markerfacecolor": "none", "markeredgecolor": "#000000"}
+    axes.plot(shown, means, "o", label="trained dimension", zorder=5, **style)
     dimension_axis(axes, [size for size in sizes if size & (size - 1) == 0 or size == sizes[-1]])
     axes.set_xlabel("numbers kept of the embedding")
     axes.set_ylabel("nDCG@10")
@@ -284,7 +244,6 @@ def plot_blocks(path: Path, blocks: Sequence[BlockResult], clusters: Clusters) -
     save(drawing, path)
 
 
-def _change(interval: Interval) -> str:
-    if np.isnan(interval.low):
-        return f"{interval.mean:+.4f}"
-    return f"{interval.mean:+.4f} ({interval.low:+.3f} to {interval.high:+.3f})"
+def _change(mean: float, ends: Interval | PairedTest) -> str:
+    known = "" if np.isnan(ends.low) else f" ({ends.low:+.3f} to {ends.high:+.3f})"
+    return f"{mean:+.4f}{known}"

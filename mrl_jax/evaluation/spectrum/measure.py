@@ -82,10 +82,7 @@ class Spectrum:
 class View:
     """One way to keep k numbers of an embedding: the first k coordinates of these vectors.
 
-    Attributes:
-        kind: which way.
-        queries, documents: what the way makes of the vectors.
-        seed: of a random one.
+    `seed` is that of a random way.
     """
 
     kind: str
@@ -94,7 +91,7 @@ class View:
     seed: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class SizeResult:
     """nDCG@10 of every judged query, of one view at one size."""
 
@@ -108,7 +105,7 @@ class SizeResult:
         return float(np.mean(self.per_query))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class BlockResult:
     """What coordinates `start` to `stop` are good for: nDCG@10 of every judged query.
 
@@ -174,10 +171,7 @@ def modality_gap(
 
 
 def views(
-    queries: Float32[HostArray, "Q E"],
-    documents: Float32[HostArray, "N E"],
-    *,
-    seeds: int = 5,
+    queries: Float32[HostArray, "Q E"], documents: Float32[HostArray, "N E"], *, seeds: int = 5
 ) -> list[View]:
     """The prefix, and the ways to keep as many numbers that it is compared with.
 
@@ -192,23 +186,15 @@ def views(
     """
     check_vectors(queries, "query")
     check_vectors(documents, "document")
+    both = np.concatenate((queries, documents))
+    mean = documents.mean(axis=0, dtype=np.float64).astype(np.float32)
+    less = documents - mean
     ways = [
         View("prefix", queries, documents),
         _rotated("directions of documents", queries, documents, documents, centred=False),
-        _rotated(
-            "directions of both",
-            queries,
-            documents,
-            np.concatenate((queries, documents)),
-            centred=False,
-        ),
+        _rotated("directions of both", queries, documents, both, centred=False),
+        _rotated("PCA of documents", queries - mean, less, less, centred=True),
     ]
-    mean = documents.mean(axis=0, dtype=np.float64).astype(np.float32)
-    ways.append(
-        _rotated(
-            "PCA of documents", queries - mean, documents - mean, documents - mean, centred=True
-        )
-    )
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(queries.shape[1])
         ways.append(View("random coordinates", queries[:, order], documents[:, order], seed))
@@ -230,18 +216,11 @@ def measure_sizes(
     Raises:
         MrlError: a size above the width; a vector that is not finite.
     """
-    return [
-        SizeResult(
-            kind=view.kind,
-            size=result.dim,
-            per_query=result.per_query[METRIC],
-            seed=view.seed,
-        )
-        for view in shown
-        for result in evaluate_retrieval(
-            view.queries, view.documents, judgements, dims=sizes, ks=[10]
-        )
-    ]
+    rows = []
+    for view in shown:
+        scored = evaluate_retrieval(view.queries, view.documents, judgements, dims=sizes, ks=[10])
+        rows += [SizeResult(view.kind, one.dim, one.per_query[METRIC], view.seed) for one in scored]
+    return rows
 
 
 def measure_blocks(
@@ -254,8 +233,7 @@ def measure_blocks(
     """What each block of coordinates is good for.
 
     Args:
-        queries, documents: as in `evaluate_retrieval`.
-        judgements: what is relevant.
+        queries, documents, judgements: as in `evaluate_retrieval`.
         edges: where blocks end: [8, 16] is coordinates 1 to 8, and 9 to 16; the last is the
             width.
 
@@ -278,17 +256,9 @@ def measure_blocks(
     blocks = []
     for start, stop in zip([0, *edges[:-1]], edges, strict=True):
         upto = full if stop == width else score(every[:stop])
-        blocks.append(
-            BlockResult(
-                start=start,
-                stop=stop,
-                alone=upto if start == 0 else score(every[start:stop]),
-                without=score(np.delete(every, slice(start, stop))),
-                before=before,
-                upto=upto,
-                full=full,
-            )
-        )
+        alone = upto if start == 0 else score(every[start:stop])
+        without = score(np.delete(every, slice(start, stop)))
+        blocks.append(BlockResult(start, stop, alone, without, before, upto, full))
         before = upto
     return blocks
 

@@ -6,41 +6,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.evaluation.encoded_set import (
-    OpenedSet,
-    chosen_dims,
-    clusters_of,
-    describe_prompts,
-    encode_set,
-    need_prefixes,
-    open_set,
-    set_name,
-)
+from mrl_jax.evaluation import encoded_set
 from mrl_jax.evaluation.report.folder import report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile, Table
 from mrl_jax.evaluation.report.records import Record, write_jsonl
 from mrl_jax.evaluation.scoring import Judgements, judgements_of
-from mrl_jax.evaluation.spectrum import figures
-from mrl_jax.evaluation.spectrum.measure import (
-    BlockResult,
-    SizeResult,
-    Spectrum,
-    View,
-    block_edges,
-    measure_blocks,
-    measure_sizes,
-    modality_gap,
-    sizes_for,
-    spectrum,
-    views,
-)
+from mrl_jax.evaluation.spectrum import figures, measure
+from mrl_jax.evaluation.spectrum.measure import BlockResult, SizeResult, Spectrum
 from mrl_jax.evaluation.spectrum.options import SpectrumOptions
 from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.rotation import Rotation, apply_rotation, read_rotation
 from mrl_jax.inference.search.vectors import numbers_of
 from mrl_jax.metrics.intervals import Clusters
 
-SPECTRA = "spectra.jsonl"
 FIGURES = (
     FigureFile("sizes.png", "nDCG@10 against the numbers kept, by what is kept"),
     FigureFile("spectra.png", "Singular values and cumulative energy of embeddings"),
@@ -72,8 +50,6 @@ class SpectrumRun:
         rows: vectors of each kind.
         spectra: (kind, centred) to the spectrum.
         gaps: dim to distance and cosine of the means of queries and documents.
-        sizes: of every view.
-        blocks: of coordinates.
     """
 
     rows: Mapping[str, int]
@@ -100,37 +76,33 @@ def report_spectrum(options: SpectrumOptions, *, seeds: int = 5) -> str:
         MrlError: the model, its rotation or the set cannot be used; a dim above the width;
             `out` exists.
     """
-    opened = open_set(options)
+    opened = encoded_set.open_set(options)
     embedder, data = opened.embedder, opened.data
-    need_prefixes(embedder, options.model)
-    dims = chosen_dims(embedder, options.dims)
+    encoded_set.need_prefixes(embedder, options.model)
+    dims = encoded_set.chosen_dims(embedder, options.dims)
     rotation = read_rotation(options.model, head_digest=embedder.info.head_digest)
     judgements = judgements_of(data)
     with report_folder(options, options.model) as staging:
-        encoded, documents = encode_set(embedder, data)
+        encoded, documents = encoded_set.encode_set(embedder, data)
         spoken = data.queries[0].audio is not None
         kind = "speech" if spoken else "written queries"
         run = _measure(kind, numbers_of(encoded), documents, judgements, dims, rotation, seeds)
-        clusters, chance = clusters_of(data, judgements), judgements.chance()
+        clusters, chance = encoded_set.clusters_of(data, judgements), judgements.chance()
         trained = embedder.info.dims
         figures.plot_sizes(staging / FIGURES[0].name, run.sizes, chance=chance, trained=trained)
         figures.plot_spectra(staging / FIGURES[1].name, run.spectra)
         figures.plot_blocks(staging / FIGURES[2].name, run.blocks, clusters)
-        write_jsonl(staging / SPECTRA, figures.spectrum_rows(run.spectra))
-        gains = None
-        if rotation is not None:
-            gains = figures.rotation_gains(run.sizes, dims, clusters)
-        table = figures.size_table(run.sizes)
-        write_report(
+        write_jsonl(staging / "spectra.jsonl", figures.spectrum_rows(run.spectra))
+        gains = figures.rotation_gains(run.sizes, dims, clusters) if rotation else {}
+        return write_report(
             staging,
-            title=f"Spectrum: {set_name(options.data)}",
+            title=f"Spectrum: {options.set_name}",
             summary=_summary(opened, rotation, spoken, seeds),
             records=_records(run, clusters, gains, chance),
             source=opened.source,
-            tables={"nDCG@10 against size": table, **_tables(run, clusters, gains)},
+            tables=_tables(run, clusters, gains),
             figures=FIGURES,
         )
-    return str(table)
 
 
 def _measure(
@@ -143,47 +115,51 @@ def _measure(
     seeds: int,
 ) -> SpectrumRun:
     width = queries.shape[1]
-    compared = views(queries, documents, seeds=seeds)
+    sizes, edges = measure.sizes_for(width, dims), measure.block_edges(width)
+    compared = measure.views(queries, documents, seeds=seeds)
     if rotation is not None:
         rotated, documents_rotated = (apply_rotation(x, rotation) for x in (queries, documents))
-        compared.insert(1, View("rotated prefix", rotated, documents_rotated))
-    vectors = {
-        kind: queries,
-        "text": documents,
-        "joint": np.concatenate((queries, documents)),
-    }
+        compared.insert(1, measure.View("rotated prefix", rotated, documents_rotated))
+    both = np.concatenate((queries, documents))
+    vectors = {kind: queries, "text": documents, "joint": both}
     return SpectrumRun(
         rows={name: len(some) for name, some in vectors.items()},
         spectra={
-            (name, centred): spectrum(some, centred=centred)
+            (name, centred): measure.spectrum(some, centred=centred)
             for name, some in vectors.items()
             for centred in (False, True)
         },
         gaps={
-            dim: modality_gap(truncate(queries, dim), truncate(documents, dim))
+            dim: measure.modality_gap(truncate(queries, dim), truncate(documents, dim))
             for dim in sorted({*dims, width})
         },
-        sizes=measure_sizes(compared, judgements, sizes=sizes_for(width, dims)),
-        blocks=measure_blocks(queries, documents, judgements, edges=block_edges(width)),
+        sizes=measure.measure_sizes(compared, judgements, sizes=sizes),
+        blocks=measure.measure_blocks(queries, documents, judgements, edges=edges),
     )
 
 
 def _records(
-    run: SpectrumRun, clusters: Clusters, gains: figures.Gains | None, chance: float
+    run: SpectrumRun, clusters: Clusters, gains: figures.Gains, chance: float
 ) -> list[Record]:
-    records = figures.spectrum_records(run.spectra, run.rows)
-    for dim, (distance, cosine) in run.gaps.items():
-        records.append(Record(metric="distance of means", value=distance, dim=dim))
-        records.append(Record(metric="cosine of means", value=cosine, dim=dim))
-    records += figures.size_records(run.sizes, clusters)
-    records += figures.block_records(run.blocks, clusters)
-    records.append(Record(metric="ndcg@10 of chance", value=chance))
-    return records + (figures.rotation_records(gains) if gains else [])
+    gap = [
+        Record(metric=f"{name} of means", value=value, dim=dim)
+        for dim, values in run.gaps.items()
+        for name, value in zip(("distance", "cosine"), values, strict=True)
+    ]
+    return [
+        *figures.spectrum_records(run.spectra, run.rows),
+        *gap,
+        *figures.size_records(run.sizes, clusters),
+        *figures.block_records(run.blocks, clusters),
+        Record(metric="ndcg@10 of chance", value=chance),
+        *figures.rotation_records(gains),
+    ]
 
 
-def _tables(run: SpectrumRun, clusters: Clusters, gains: figures.Gains | None) -> dict[str, Table]:
+def _tables(run: SpectrumRun, clusters: Clusters, gains: figures.Gains) -> dict[str, Table]:
     rotation = {"The rotation (nDCG@10)": figures.rotation_table(gains)} if gains else {}
     return {
+        "nDCG@10 against size": figures.size_table(run.sizes),
         **rotation,
         "Spectra": figures.spectrum_table(run.spectra),
         "Gap between queries and documents": figures.gap_table(run.gaps),
@@ -191,14 +167,16 @@ def _tables(run: SpectrumRun, clusters: Clusters, gains: figures.Gains | None) -
     }
 
 
-def _summary(opened: OpenedSet, rotation: Rotation | None, spoken: bool, seeds: int) -> str:
+def _summary(
+    opened: encoded_set.OpenedSet, rotation: Rotation | None, spoken: bool, seeds: int
+) -> str:
     data = opened.data
     return SUMMARY.format(
         queries=len(data.queries),
         kind="spoken queries" if spoken else "written queries",
         documents=len(data.corpus),
         step=opened.embedder.info.step,
-        prompts=describe_prompts(opened.embedder, data),
+        prompts=encoded_set.describe_prompts(opened.embedder, data),
         seeds=seeds,
         rotation=_about(rotation, [document.text for document in data.corpus]),
     )

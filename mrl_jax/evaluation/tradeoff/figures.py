@@ -36,7 +36,7 @@ def tradeoff_records(
             "pareto": int(member),
             "chosen": int(result is chosen),
         }
-        shared = {"dim": config.dim, "setting": setting}
+        shared: dict[str, Any] = {"dim": config.dim, "setting": setting}
         rows.append(Record.of("ndcg@10", mean, n=len(result.ndcg), **shared))
         values = {"recall of exact@10": result.recall, **costs_by_name(result)}
         rows += [Record(metric=name, value=value, **shared) for name, value in values.items()]
@@ -48,23 +48,18 @@ def tradeoff_table(
 ) -> Table:
     """One row a search config, fewest bytes first."""
     columns = ["search config", "nDCG@10", "recall", "bytes", "operations", "latency, ms"]
+    measured = zip(results, means, best, strict=True)
     rows = [
-        (
-            result.bytes,
-            result.latency_ms,
-            [
-                title(result.config) + ("" if only_best or not member else " *"),
-                f"{mean.mean:.4f} ({mean.low:.4f} to {mean.high:.4f})",
-                f"{result.recall:.3f}",
-                str(result.bytes),
-                f"{result.flops:.3g}",
-                f"{result.latency_ms:.2f}",
-            ],
-        )
-        for result, mean, member in zip(results, means, best, strict=True)
+        [
+            title(one.config) + ("" if only_best or not member else " *"),
+            f"{mean.mean:.4f} ({mean.low:.4f} to {mean.high:.4f})",
+            f"{one.recall:.3f}",
+            *(str(one.bytes), f"{one.flops:.3g}", f"{one.latency_ms:.2f}"),
+        ]
+        for one, mean, member in sorted(measured, key=lambda m: (m[0].bytes, m[0].latency_ms))
         if member or not only_best
     ]
-    return Table(columns, [row for *_, row in sorted(rows, key=lambda row: row[:2])])
+    return Table(columns, rows)
 
 
 def plot_tradeoff(
@@ -74,10 +69,8 @@ def plot_tradeoff(
     drawing, axes = figure(panels=2, width=5.6, height=4.2)
     _panel(axes[0], results, chosen, "bytes", "bytes a document")
     _panel(axes[1], results, chosen, "latency_ms", f"ms a query, {size:,} documents")
-    handles, labels = axes[0].get_legend_handles_labels()
-    drawing.legend(
-        handles, labels, loc="outside lower center", ncols=5, fontsize="small", frameon=False
-    )
+    shown = axes[0].get_legend_handles_labels()
+    drawing.legend(*shown, loc="outside lower center", ncols=5, fontsize="small", frameon=False)
     save(drawing, path)
 
 
@@ -95,36 +88,18 @@ def _panel(
                 and (result.config.prefix is not None) == funnel
             ]
             if points:
-                axis.scatter(
-                    *zip(*points, strict=True),
-                    c=COLOURS[precision],
-                    marker=marker,
-                    s=26,
-                    alpha=0.75,
-                    linewidths=0,
-                    label=f"{precision}{', funnel' if funnel else ''}",
-                )
+                style = {"c": COLOURS[precision], "s": 26, "alpha": 0.75, "linewidths": 0}
+                style["label"] = f"{precision}{', funnel' if funnel else ''}"
+                axis.scatter(*zip(*points, strict=True), marker=marker, **style)
     members = pareto(costs_of(results, (cost,)))
     best = [result for result, member in zip(results, members, strict=True) if member]
     best.sort(key=lambda result: getattr(result, cost))
-    axis.plot(
-        [getattr(result, cost) for result in best],
-        [result.mean for result in best],
-        color="black",
-        linewidth=1,
-        drawstyle="steps-post",
-        label="best at its cost",
-        zorder=0,
-    )
+    style = {"color": "black", "linewidth": 1, "drawstyle": "steps-post", "zorder": 0}
+    costs = [getattr(result, cost) for result in best]
+    axis.plot(costs, [result.mean for result in best], label="best at its cost", **style)
     if chosen is not None:
-        axis.scatter(
-            [getattr(chosen, cost)],
-            [chosen.mean],
-            facecolors="none",
-            edgecolors="black",
-            s=130,
-            label="chosen",
-        )
+        style = {"facecolors": "none", "edgecolors": "black", "s": 130, "label": "chosen"}
+        axis.scatter([getattr(chosen, cost)], [chosen.mean], **style)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")

@@ -38,7 +38,6 @@ class Measured:
     """A search config, how good it is, and what it costs.
 
     Attributes:
-        config: the search config.
         ndcg: nDCG@10 of each judged query.
         recall: part of what exact search of full width in float32 finds in its first ten.
         bytes: kept a document.
@@ -82,11 +81,8 @@ def grid(dims: Sequence[int], shortlist: int) -> list[SearchConfig]:
     """Every dim, rank, precision and funnel.
 
     Ranks of a dim are the smaller dims, so that a projection stands beside a prefix of its
-    size. A funnel first looks at as many coordinates as the smallest dim has.
-
-    Args:
-        dims: prefixes; also the ranks.
-        shortlist: documents that a funnel, or a search by signs, scores again.
+    size. A funnel first looks at as many coordinates as the smallest dim has; it, or a search
+    by signs, scores `shortlist` documents again.
     """
     return [
         SearchConfig(dim=dim, rank=rank, precision=precision, prefix=prefix, shortlist=shortlist)
@@ -123,16 +119,16 @@ def grow(
     """The documents, and behind them copies with noise, at unit length: something to time.
 
     Raises:
-        MrlError: fewer than there are.
+        MrlError: as `check_size`.
     """
-    check_size(size, len(documents), documents.shape[1])
-    rng, width = np.random.default_rng(seed), documents.shape[1]
-    grown = np.empty((size, width), np.float32)
-    grown[: len(documents)] = documents
-    for start in range(len(documents), size, 65_536):
+    count, width = documents.shape
+    check_size(size, count, width)
+    rng, grown = np.random.default_rng(seed), np.empty((size, width), np.float32)
+    grown[:count] = documents
+    for start in range(count, size, 65_536):
         stop = min(start + 65_536, size)
         noise = rng.standard_normal((stop - start, width), dtype=np.float32)
-        copies = truncate(documents[np.arange(start, stop) % len(documents)], None)
+        copies = truncate(documents[np.arange(start, stop) % count], None)
         grown[start:stop] = truncate(copies + np.float32(NOISE / math.sqrt(width)) * noise, None)
     return grown
 
@@ -172,10 +168,8 @@ def check_budget(
     some = truncate(np.random.default_rng(0).standard_normal((16, width), np.float32), None)
     costs = []
     for config in grid(dims, shortlist):
-        kept = truncate(some[:, : config.rank or config.dim], None)
-        funnel = make_funnel(
-            kept, config.precision, prefix=config.prefix, shortlist=config.shortlist
-        )
+        kept, prefix = truncate(some[:, : config.rank or config.dim], None), config.prefix
+        funnel = make_funnel(kept, config.precision, prefix=prefix, shortlist=shortlist)
         work = _work(funnel, config, size)
         costs.append({"bytes": funnel.bytes_per_document, "flops": work})
     if any(all(cost[key] <= limit for key, limit in known.items()) for cost in costs):

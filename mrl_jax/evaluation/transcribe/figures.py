@@ -12,11 +12,9 @@ from mrl_jax.evaluation.report.records import Record
 from mrl_jax.evaluation.transcribe.measure import error_columns
 from mrl_jax.metrics.error_rates import Comparison
 
-WORST = 10
-"""Utterances that are shown."""
-
-SPEAKERS = 20
-"""Speakers that are shown."""
+WORST, SPEAKERS = 10, 20
+"""Utterances and speakers that are shown."""
+RATES = {"wer": "WER", "cer": "CER", "perfect utterances": "perfect utterances"}
 
 
 def transcript_rows(
@@ -38,13 +36,12 @@ def transcript_rows(
 def error_table(records: Sequence[Record]) -> Table:
     """Rates in per cent, with their intervals."""
     rows = []
-    for record in records:
-        if record.metric in ("wer", "cer", "perfect utterances"):
-            name = record.metric.upper() if len(record.metric) == 3 else record.metric
+    for one in records:
+        if one.metric in RATES:
             ends = ""
-            if record.low is not None and record.high is not None:
-                ends = f"{100 * record.low:.1f} to {100 * record.high:.1f}"
-            rows.append([name, f"{100 * record.value:.1f} %", ends, str(record.n)])
+            if one.low is not None and one.high is not None:
+                ends = f"{100 * one.low:.1f} to {100 * one.high:.1f}"
+            rows.append([RATES[one.metric], f"{100 * one.value:.1f} %", ends, str(one.n)])
     return Table(["", "mean", "95 %", "utterances"], rows)
 
 
@@ -52,14 +49,10 @@ def kinds_table(records: Sequence[Record]) -> Table:
     """One row for words, one for characters."""
     counts = {record.metric: record.value for record in records}
     kinds = ("substitutions", "deletions", "insertions")
-    rows = [
-        [
-            f"{unit}s",
-            *(f"{counts[f'{unit} {kind}']:.0f}" for kind in kinds),
-            f"{counts[f'{unit}s']:.0f}",
-        ]
-        for unit in ("word", "character")
-    ]
+    rows = []
+    for unit in ("word", "character"):
+        names = [*(f"{unit} {kind}" for kind in kinds), f"{unit}s"]
+        rows.append([f"{unit}s", *(f"{counts[name]:.0f}" for name in names)])
     return Table(["", *kinds, "in references"], rows)
 
 
@@ -74,30 +67,22 @@ def speaker_table(utterances: Sequence[Utterance], comparison: Comparison) -> Ta
             words=[comparison.words[row] for row in of],
             characters=[comparison.characters[row] for row in of],
         )
-        rates.append(
-            (part.wer, [speaker, f"{100 * part.wer:.1f}", f"{100 * part.cer:.1f}", str(len(of))])
-        )
-    rates.sort(key=lambda pair: (-pair[0], pair[1]))
-    return Table(
-        ["speaker", "WER, %", "CER, %", "utterances"], [cells for _, cells in rates[:SPEAKERS]]
-    )
+        cells = [speaker, f"{100 * part.wer:.1f}", f"{100 * part.cer:.1f}", str(len(of))]
+        rates.append((-part.wer, cells))
+    worst = [cells for _, cells in sorted(rates)[:SPEAKERS]]
+    return Table(["speaker", "WER, %", "CER, %", "utterances"], worst)
 
 
 def worst_table(
     utterances: Sequence[Utterance], hypotheses: Sequence[str], comparison: Comparison
 ) -> Table:
     """The utterances with the most word errors for their length."""
-    order = sorted(range(len(hypotheses)), key=lambda row: (-comparison.words[row].rate, row))[
-        :WORST
-    ]
+    errors = comparison.words
     rows = [
-        [
-            utterances[row].id,
-            utterances[row].transcript or "",
-            hypotheses[row],
-            str(comparison.words[row].total),
+        [one.id, one.transcript or "", hypotheses[row], str(errors[row].total)]
+        for row, one in sorted(enumerate(utterances), key=lambda pair: -errors[pair[0]].rate)[
+            :WORST
         ]
-        for row in order
     ]
     return Table(["id", "reference", "hypothesis", "word errors"], rows)
 

@@ -29,10 +29,8 @@ def rate_intervals(errors: Sequence[Sequence[Errors]], clusters: Clusters) -> li
         rate = totals.sum() / units.sum()
         # Their mean is the rate; to first order they vary as it does.
         columns.append(rate + (totals - rate * units) / units.mean())
-    return [
-        dataclasses.replace(one, low=_not_below_zero(one.low))
-        for one in intervals_of(columns, clusters)
-    ]
+    intervals = intervals_of(columns, clusters)
+    return [dataclasses.replace(one, low=float(np.maximum(one.low, 0.0))) for one in intervals]
 
 
 def error_records(
@@ -42,17 +40,10 @@ def error_records(
     n = len(comparison.words)
     wer, cer = rate_intervals([comparison.words, comparison.characters], clusters)
     (perfect,) = intervals_of([comparison.perfect], clusters)
-    rows = [
-        Record(
-            metric=name,
-            value=one.mean,
-            n=n,
-            low=_known(one.low),
-            high=_known(one.high),
-            setting=setting,
-        )
-        for name, one in (("wer", wer), ("cer", cer), ("perfect utterances", perfect))
-    ]
+    rows = []
+    for name, one in (("wer", wer), ("cer", cer), ("perfect utterances", perfect)):
+        low, high = (None if np.isnan(end) else end for end in (one.low, one.high))
+        rows.append(Record(metric=name, value=one.mean, n=n, low=low, high=high, setting=setting))
     for unit, errors in (("word", comparison.words), ("character", comparison.characters)):
         for kind in ("substitutions", "deletions", "insertions", "units"):
             name = f"{unit}s" if kind == "units" else f"{unit} {kind}"
@@ -72,11 +63,3 @@ def error_columns(comparison: Comparison, row: int) -> dict[str, int | float]:
         "wer": words.rate,
         "cer": characters.rate,
     }
-
-
-def _not_below_zero(value: float) -> float:
-    return value if np.isnan(value) else max(value, 0.0)
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -9,19 +9,11 @@ from mrl_jax.checkpoints.towers import load_hubert_ctc, read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.data.build.utterances import Utterance, need_transcripts, read_utterances
 from mrl_jax.data.text.normalize import plain_text
-from mrl_jax.evaluation.encoded_set import set_name
 from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Source, write_jsonl
 from mrl_jax.evaluation.report.statistics import clusters_by
-from mrl_jax.evaluation.transcribe.figures import (
-    error_table,
-    kinds_table,
-    plot_errors,
-    speaker_table,
-    transcript_rows,
-    worst_table,
-)
+from mrl_jax.evaluation.transcribe import figures
 from mrl_jax.evaluation.transcribe.measure import error_records
 from mrl_jax.evaluation.transcribe.options import TranscribeOptions
 from mrl_jax.inference.asr import Recogniser, unspelled
@@ -55,17 +47,17 @@ def report_transcribe(options: TranscribeOptions) -> str:
             plain = need_transcripts(ids, plain, options.data, column="transcript")
             compared = (plain, list(map(plain_text, hypotheses)))
         comparison = compare_transcripts(*compared)
-        rows = transcript_rows(utterances, hypotheses, comparison)
+        rows = figures.transcript_rows(utterances, hypotheses, comparison)
         write_jsonl(staging / "transcripts.jsonl", rows)
         clusters = clusters_by(ids, references, [utterance.speaker for utterance in utterances])
         setting = {"text": "plain" if options.plain else "as written"}
         records = error_records(comparison, clusters, setting)
-        plot_errors(staging / FIGURE.name, comparison)
-        table = error_table(records)
+        figures.plot_errors(staging / FIGURE.name, comparison)
+        worst = figures.worst_table(utterances, hypotheses, comparison)
         unknown = unspelled(compared[0], recogniser.vocabulary)
-        write_report(
+        return write_report(
             staging,
-            title=f"Transcripts: {set_name(options.data)}",
+            title=f"Transcripts: {options.set_name}",
             summary=_summary(utterances, hypotheses, unknown),
             records=records,
             source=Source(
@@ -76,14 +68,13 @@ def report_transcribe(options: TranscribeOptions) -> str:
                 commit=library_commit(),
             ),
             tables={
-                "Error rates": table,
-                "Kinds of errors": kinds_table(records),
-                "Speakers": speaker_table(utterances, comparison),
-                "Utterances with the most errors": worst_table(utterances, hypotheses, comparison),
+                "Error rates": figures.error_table(records),
+                "Kinds of errors": figures.kinds_table(records),
+                "Speakers": figures.speaker_table(utterances, comparison),
+                "Utterances with the most errors": worst,
             },
             figures=[FIGURE],
         )
-        return str(table)
 
 
 def _summary(

@@ -48,14 +48,7 @@ class SearchConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Record:
-    """The contents of search.json.
-
-    Attributes:
-        head_digest: of the head that the config was chosen for.
-        search_config: the choice.
-        directions: digest of the array that it projects on; None without a rank.
-        chosen: why it was chosen, for who reads the file.
-    """
+    """The contents of search.json; `directions` is the digest of that array."""
 
     head_digest: str
     search_config: SearchConfig

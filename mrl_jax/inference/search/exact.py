@@ -75,9 +75,8 @@ def search(
     Documents of equal scores are in the order of their indices, lowest first.
 
     Args:
-        queries: unit vectors.
-        documents: unit vectors.
-        k: documents a query, at most N of which there are.
+        queries, documents: unit vectors.
+        k: documents a query.
         chunk: documents that are scored at once; the result does not depend on it.
 
     Returns:
@@ -129,11 +128,7 @@ def rank(
 
 
 def rough_search(
-    queries: Float32[HostArray, "Q E"],
-    documents: Float32[HostArray, "N E"],
-    k: int,
-    *,
-    chunk: int = CHUNK,
+    queries: Float32[HostArray, "Q E"], documents: Float32[HostArray, "N E"], k: int
 ) -> tuple[Float32[HostArray, "Q k"], Int[HostArray, "Q k"]]:
     """`search` without the last, exact scoring: for short lists that are scored again anyway.
 
@@ -141,7 +136,7 @@ def rough_search(
     arbitrary, and so is which of them is the last of the list.
     """
     k, sizes = min(k, len(documents)), Sizes()
-    scan = _Scan(documents, chunk, jax.local_devices(), sizes, lambda *_: None)
+    scan = _Scan(documents, CHUNK, jax.local_devices(), sizes, lambda *_: None)
     scores, indices = np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64)
     for start in range(0, len(queries), sizes.queries):
         rows = slice(start, start + sizes.queries)
@@ -259,9 +254,7 @@ def _candidates(queries: HostArray, scan: _Scan, wanted: int, *, half: bool) -> 
 def _spans(
     queries: HostArray, scan: _Scan, half: bool
 ) -> Iterator[tuple[HostArray, HostArray, HostArray, HostArray, float]]:
-    """Of each span: the best scores of blocks and of groups, where blocks begin and end at most,
-    and the length of the longest document.
-    """
+    """Of each span: best of blocks and of groups, blocks' ends, the longest document's length."""
     documents, chunk, devices = scan.documents, scan.chunk, scan.devices
     rounded = queries.astype(jnp.bfloat16) if half else queries
     copies = [jax.device_put(rounded, device) for device in devices]
@@ -277,18 +270,13 @@ def _spans(
         if stop < len(documents) and len(running) * chunk < scan.sizes.span:
             continue
         outputs = [tuple(map(np.asarray, arrays)) for _, arrays in running]
-        for (first, _), (*_, square) in zip(running, outputs, strict=True):
+        starts, stops = [], []
+        for (first, _), (blocks, _, square) in zip(running, outputs, strict=True):
             if not np.isfinite(square):
                 bad = ~np.isfinite(documents[first : first + chunk]).all(axis=1)
                 raise _not_finite("document", first + int(np.argmax(bad)))
-        starts = [
-            first + BLOCK * np.arange(len(blocks))
-            for (first, _), (blocks, *_) in zip(running, outputs, strict=True)
-        ]
-        stops = [
-            np.full(len(blocks), min(first + chunk, stop))
-            for (first, _), (blocks, *_) in zip(running, outputs, strict=True)
-        ]
+            starts.append(first + BLOCK * np.arange(len(blocks)))
+            stops.append(np.full(len(blocks), min(first + chunk, stop)))
         blocks, groups = (np.concatenate([one[i] for one in outputs]) for i in (0, 1))
         longest = float(np.sqrt(max(float(square) for *_, square in outputs)))
         running.clear()
@@ -364,7 +352,6 @@ def _best(queries: Array, documents: Float32[Array, "N E"]) -> tuple[Array, Arra
     step = min(STEP, -(-size // group) * group)
     steps = -(-size // step)
     padded = jnp.pad(documents, ((0, steps * step - size), (0, 0)))
-
     transposed = queries.T  # Once, not in each step of the loop.
 
     def reduce(number: Array) -> tuple[Array, Array]:

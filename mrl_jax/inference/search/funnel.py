@@ -15,9 +15,6 @@ from mrl_jax.inference.search.config import Precision
 from mrl_jax.inference.search.exact import search, truncate
 from mrl_jax.inference.search.quantize import BinaryStore, Store, stores
 
-SHORTLIST = 100
-"""Documents that are scored again."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Funnel:
@@ -40,9 +37,9 @@ class Funnel:
     @property
     def bytes_per_document(self) -> int:
         """Of both stores, where they are two."""
-        beside = self.second is not None and self.second is not self.first
-        second = self.second.bytes_per_document if self.second and beside else 0
-        return self.first.bytes_per_document + second
+        if self.second is None or self.second is self.first:
+            return self.first.bytes_per_document
+        return self.first.bytes_per_document + self.second.bytes_per_document
 
     def flops(self, documents: int) -> int:
         """Operations a query among so many documents, sorting aside.
@@ -54,12 +51,7 @@ class Funnel:
         return documents * self.first.scan_flops + again
 
     def search(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
-        """The k best documents of each query, best first, the lowest index first of equals.
-
-        Args:
-            queries: of the width of the second store.
-            k: documents a query.
-        """
+        """The k best documents of each query, best first, the lowest index first of equals."""
         prefixes = truncate(queries, self.prefix)
         if self.second is None:
             return self.first.scan(prefixes, k)
@@ -75,7 +67,7 @@ def make_funnel(
     precision: Precision = "fp32",
     *,
     prefix: int | None = None,
-    shortlist: int = SHORTLIST,
+    shortlist: int = 100,
 ) -> Funnel:
     """Store documents.
 
@@ -99,22 +91,11 @@ def make_funnel(
         raise MrlError(f"the short list is {shortlist}, expected 1 or more documents")
     first, second = stores(documents, precision)
     if prefix is not None:
-        first, _ = stores(truncate(documents, prefix), _scanned(precision))
+        scanned = "binary" if precision == "binary+int8" else precision
+        first, _ = stores(truncate(documents, prefix), scanned)
     elif not isinstance(first, BinaryStore):
         return Funnel(first, width, None, width, shortlist)
     return Funnel(first, prefix or width, second, width, shortlist)
-
-
-def funnel_search(
-    queries: Float32[HostArray, "Q E"],
-    documents: Float32[HostArray, "N E"],
-    k: int,
-    *,
-    prefix: int,
-    shortlist: int = SHORTLIST,
-) -> Int[HostArray, "Q k"]:
-    """The k best, in float32, of the short list that a scan of prefixes gives."""
-    return make_funnel(documents, prefix=prefix, shortlist=shortlist).search(queries, k)
 
 
 def recall_of(results: Int[HostArray, "Q k"], exact: Int[HostArray, "Q k"]) -> float:
@@ -127,7 +108,3 @@ def exact_places(
 ) -> Int[HostArray, "Q k"]:
     """Results of exact search at full width: the reference for every cheaper search."""
     return search(queries, documents, k)[1]
-
-
-def _scanned(precision: Precision) -> Precision:
-    return "binary" if precision == "binary+int8" else precision

@@ -29,37 +29,25 @@ CHUNK = 65_536
 LEVELS = 255
 
 
-class _DenseStore:
-    """Operations a document of a store that is scored number by number."""
-
-    @property
-    def width(self) -> int:
-        raise NotImplementedError
-
-    @property
-    def scan_flops(self) -> int:
-        """Operations that a scan spends on one document."""
-        return 2 * self.width
-
-    @property
-    def score_flops(self) -> int:
-        """Operations that `score` spends on one document."""
-        return self.scan_flops
-
-
 @dataclasses.dataclass(frozen=True)
-class Float32Store(_DenseStore):
+class Float32Store:
     """Vectors as they are."""
 
     vectors: Float32[HostArray, "N E"]
 
     @property
-    def width(self) -> int:
-        return self.vectors.shape[1]
+    def bytes_per_document(self) -> int:
+        return 4 * self.vectors.shape[1]
 
     @property
-    def bytes_per_document(self) -> int:
-        return 4 * self.width
+    def scan_flops(self) -> int:
+        """Operations that a scan spends on one document."""
+        return 2 * self.vectors.shape[1]
+
+    @property
+    def score_flops(self) -> int:
+        """Operations that `score` spends on one document."""
+        return self.scan_flops
 
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         """The k best of all documents, best first, the lowest index first of equals."""
@@ -77,14 +65,14 @@ class Float32Store(_DenseStore):
 
 
 @dataclasses.dataclass(frozen=True)
-class Int8Store(_DenseStore):
+class Int8Store:
     """A whole number of steps above the least value of each coordinate.
 
     Attributes:
         codes: steps, less 128.
         low: the least value of each coordinate.
         step: how far apart two codes are.
-        chunk: documents that are decoded at once; the result does not depend on it.
+        chunk: documents that are decoded at once.
     """
 
     codes: Shaped[HostArray, "N E"]
@@ -93,12 +81,16 @@ class Int8Store(_DenseStore):
     chunk: int = CHUNK
 
     @property
-    def width(self) -> int:
+    def bytes_per_document(self) -> int:
         return self.codes.shape[1]
 
     @property
-    def bytes_per_document(self) -> int:
-        return self.width
+    def scan_flops(self) -> int:
+        return 2 * self.codes.shape[1]
+
+    @property
+    def score_flops(self) -> int:
+        return self.scan_flops
 
     def decode(self) -> Float32[HostArray, "N E"]:
         """The vectors, each coordinate off by at most half a step."""
@@ -159,15 +151,11 @@ class BinaryStore:
 
     def distances(self, query: Float32[HostArray, " E"]) -> Int[HostArray, " N"]:
         """Hamming distance of every document."""
-        size = self.bits.shape[1]
-        word = next(
-            t for t in (np.uint64, np.uint32, np.uint16, np.uint8) if size % t().nbytes == 0
-        )
-        signs = np.packbits(query > 0).view(word)
-        words = self.bits.view(word)
+        word = next(f"u{size}" for size in (8, 4, 2, 1) if self.bits.shape[1] % size == 0)
+        signs, words = np.packbits(query > 0).view(word), self.bits.view(word)
         total = np.zeros(len(words), np.int32)
-        for column in range(words.shape[1]):
-            total += np.bitwise_count(words[:, column] ^ signs[column])
+        for column, sign in zip(words.T, signs, strict=True):
+            total += np.bitwise_count(column ^ sign)
         return total
 
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
@@ -193,10 +181,6 @@ Store = Float32Store | Int8Store | BinaryStore
 
 def to_int8(vectors: Float32[HostArray, "N E"], *, chunk: int = CHUNK) -> Int8Store:
     """Vectors as int8, on scales that are fitted on them.
-
-    Args:
-        vectors: at least one.
-        chunk: documents that are coded or decoded at once.
 
     Raises:
         MrlError: no vectors, or one that is not finite.

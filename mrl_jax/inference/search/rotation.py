@@ -83,10 +83,8 @@ def apply_rotation(
     """
     width = len(rotation.matrix)
     if vectors.shape[1] != width:
-        raise MrlError(
-            f"the rotation is for vectors of width {width}, and these have {vectors.shape[1]}",
-            hint="rotate whole embeddings, then cut prefixes",
-        )
+        problem = f"the rotation is for vectors of width {width}, and these have {vectors.shape[1]}"
+        raise MrlError(problem, hint="rotate whole embeddings, then cut prefixes")
     return vectors @ rotation.matrix
 
 
@@ -105,22 +103,18 @@ def save_rotation(folder: Path, rotation: Rotation, *, overwrite: bool = False) 
     try:
         write_bytes(path, save(arrays, metadata))
     except OSError as error:
-        raise MrlError(
-            f"could not be written: {describe_os_error(error)}",
-            where=path,
-            hint="check that the place exists, may be written to, and has room",
-        ) from error
+        problem = f"could not be written: {describe_os_error(error)}"
+        hint = "check that the place exists, may be written to, and has room"
+        raise MrlError(problem, where=path, hint=hint) from error
     return path
 
 
 def check_absent(folder: Path, *, overwrite: bool) -> None:
     """Raises an `MrlError` where a rotation is there and may not be replaced."""
-    if (folder / ROTATION_FILE).exists() and not overwrite:
-        raise MrlError(
-            "the rotation exists already",
-            where=folder / ROTATION_FILE,
-            hint="pass --overwrite to replace it",
-        )
+    path = folder / ROTATION_FILE
+    if path.exists() and not overwrite:
+        hint = "pass --overwrite to replace it"
+        raise MrlError("the rotation exists already", where=path, hint=hint)
 
 
 def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
@@ -143,22 +137,14 @@ def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
         matrix, texts = arrays["matrix"], arrays["texts"]
         if texts.ndim != 1 or texts.dtype != np.uint64:
             raise ValueError(f"its texts are {texts.dtype} of shape {texts.shape}")
-        square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
-        if not square or matrix.dtype != np.float32:
+        if matrix.shape != (len(matrix),) * 2 or matrix.dtype != np.float32:
             raise ValueError(f"its matrix is {matrix.dtype} of shape {matrix.shape}")
         gram = matrix.T.astype(np.float64) @ matrix
         if not np.abs(gram - np.eye(len(matrix))).max() < 1e-4:
             raise ValueError("its matrix is not orthogonal")
-        rotation = Rotation(
-            matrix=matrix,
-            head_digest=fields["head_digest"],
-            data=fields["data"],
-            data_digest=fields["data_digest"],
-            fitted_on=fields["fitted_on"],
-            centred={"True": True, "False": False}[fields["centred"]],
-            rows=int(fields["rows"]),
-            texts=texts,
-        )
+        read = {"centred": {"True": True, "False": False}.__getitem__, "rows": int}
+        values = {name: read.get(name, str)(text) for name, text in fields.items()}
+        rotation = Rotation(matrix=matrix, texts=texts, **values)
     if rotation.head_digest != head_digest:
         raise MrlError(
             f"is the rotation of another model: it was fitted for the head "

@@ -16,8 +16,7 @@ class SeparateVectors:
     """Query vectors of a dual encoder that has a linear layer for each dim.
 
     Attributes:
-        wide: the vectors of all dims side by side.
-        dims: their widths, in that order.
+        wide: the vectors of all `dims`, in that order, side by side.
     """
 
     wide: Float32[HostArray, "R W"]
@@ -31,7 +30,6 @@ class SeparateVectors:
         return len(self.wide)
 
     def __getitem__(self, rows: Any) -> "SeparateVectors":
-        """Some of the rows."""
         return SeparateVectors(self.wide[rows], self.dims)
 
     @property
@@ -47,8 +45,7 @@ class SeparateVectors:
         """
         dim = max(self.dims) if dim is None else dim
         check_separate(dim, self.dims)
-        place = self.dims.index(dim)
-        start = sum(self.dims[:place])
+        start = sum(self.dims[: self.dims.index(dim)])
         return self.wide[:, start : start + dim]
 
 
@@ -60,20 +57,16 @@ def check_separate(dim: int, dims: Sequence[int], *, where: str | None = None) -
     """Refuse a dim that a model with separate query vectors has none for.
 
     Args:
-        dim: to be used.
         dims: `separate_dims` of the model; nothing is refused where they are empty.
-        where: the option that named it.
+        where: the option that named the dim.
 
     Raises:
         MrlError: naming those that there are.
     """
     if dims and dim not in dims:
-        raise MrlError(
-            f"the model has no query vector for the dimension {dim}: its dimensions are separate, "
-            f"{', '.join(map(str, dims))}",
-            where=where,
-            hint="choose one of those",
-        )
+        problem = f"the model has no query vector for the dimension {dim}: its dimensions are"
+        known = f"separate, {', '.join(map(str, dims))}"
+        raise MrlError(f"{problem} {known}", where=where, hint="choose one of those")
 
 
 def numbers_of(vectors: Vectors) -> Float32[HostArray, "R W"]:

@@ -57,6 +57,9 @@ class ContrastiveTask:
         self, config: ExperimentConfig, workdir: Path, devices: Devices, log: Log
     ) -> Prepared:
         """Towers, head, calibration, caches and batches; see `trainer.Task`."""
+        # First, so that a missing tower is named as one.
+        folders = Path(config.model.speech_tower), Path(config.model.text_tower)
+        digests = [read_info(folder).digest for folder in folders]
         max_tokens = config.data.batch.max_text_tokens
         tokenizer = TextTokenizer(config.model.text_tower, max_tokens=max_tokens)
         # Weights that no device could hold alone are loaded into the host's memory.
@@ -65,8 +68,6 @@ class ContrastiveTask:
             model = build_model(config, tokenizer)
         validation = read_retrieval_set(config.data.validation) if config.data.validation else None
         examples = open_examples(config.data, workdir, log)
-        folders = Path(config.model.speech_tower), Path(config.model.text_tower)
-        digests = [read_info(folder).digest for folder in folders]
         assert_equal_across_hosts({"data": examples.digest, "towers": " ".join(digests)})
         rate = model.speech.config.sample_rate
         check_rate(examples, rate)

@@ -15,7 +15,7 @@ from mrl_jax.checkpoints.new_towers import (
     appending_end,
     sentence_files,
     small_files,
-    write_text_tower,
+    write_tower,
 )
 from mrl_jax.checkpoints.towers import TowerInfo, load_qwen3, read_checked_weights, read_info
 from mrl_jax.core.array_types import DTYPES, HostArray
@@ -161,7 +161,9 @@ class TextTask:
             "report.json": json.dumps(report, indent=1) + "\n",
             path.name: appending_end(path.read_bytes(), tower.tokenizer.end_id, where=path),
         }
-        write_text_tower(workdir / TOWER, tower.config, weights, files, naming=tower.info.naming)
+        write_tower(
+            workdir / TOWER, "qwen3", tower.config, weights, files, naming=tower.info.naming
+        )
 
     def exported(self, workdir: Path) -> tuple[Path, TowerInfo]:
         """workdir/tower."""

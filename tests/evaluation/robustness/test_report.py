@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_run
-from eval_reports import json_lines, names_in, report_robustness
+from eval_reports import PAGES, json_lines, names_in, report_robustness
 
 import mrl_jax
 from mrl_jax.core.errors import MrlError
@@ -31,17 +31,9 @@ from mrl_jax.metrics.intervals import Clusters
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
 RATE = tiny_run.RATE
-FEW = (
-    CLEAN,
-    Condition(kind="white", amount=0.0),
-    Condition(kind="white", amount=20.0),
-    Condition(kind="babble", amount=0.0),
-    Condition(kind="babble", amount=20.0),
-    Condition(kind="reverberation", amount=0.4),
-    Condition(kind="telephone"),
-    Condition(kind="speed", amount=1.25),
-    Condition(kind="length", amount=0.1),
-)
+NOISES = [Condition(kind=kind, amount=snr) for kind in ("white", "babble") for snr in (0.0, 20.0)]
+OTHERS = {"reverberation": 0.4, "telephone": None, "speed": 1.25, "length": 0.1}
+FEW = (CLEAN, *NOISES, *(Condition(kind=kind, amount=amount) for kind, amount in OTHERS.items()))
 
 
 @pytest.fixture
@@ -161,13 +153,7 @@ def test_a_report_from_end_to_end(two_dims, six_queries, embedder, tmp_path, enc
     out = tmp_path / "report"
     table = report_robustness(two_dims, six_queries, out, conditions=FEW)
     assert {kind: len(calls) for kind, calls in encoded.items()} == {"speech": len(FEW), "text": 1}
-    assert names_in(out) == {
-        "conditions.png",
-        "report.html",
-        "report.md",
-        "results.jsonl",
-        "snr.png",
-    }
+    assert names_in(out) == PAGES | {"conditions.png", "snr.png"}
     report = (out / "report.md").read_text("utf-8")
     assert table in report
     assert "the same 6 spoken queries" in report

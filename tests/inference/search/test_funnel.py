@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.search import quantize
-from mrl_jax.inference.search.funnel import exact_places, funnel_search, make_funnel, recall_of
+from mrl_jax.inference.search.funnel import exact_places, make_funnel, recall_of
 from mrl_jax.inference.search.quantize import Int8Store, to_binary, to_int8
 
 
@@ -109,15 +109,15 @@ def test_bytes_and_rescoring(precision, bytes_each):
 
 def test_a_funnel_over_the_whole_corpus_is_exact_search():
     exact = exact_places(QUERIES, DOCUMENTS, 10)
-    whole = funnel_search(QUERIES, DOCUMENTS, 10, prefix=4, shortlist=300)
+    whole = make_funnel(DOCUMENTS, prefix=4, shortlist=300).search(QUERIES, 10)
     np.testing.assert_array_equal(whole, exact)
     doubled = np.repeat(DOCUMENTS, 2, axis=0)  # Ties: the lower index is first.
     np.testing.assert_array_equal(
-        funnel_search(QUERIES, doubled, 10, prefix=4, shortlist=600),
+        make_funnel(doubled, prefix=4, shortlist=600).search(QUERIES, 10),
         exact_places(QUERIES, doubled, 10),
     )
     recalls = [
-        recall_of(funnel_search(QUERIES, DOCUMENTS, 10, prefix=4, shortlist=size), exact)
+        recall_of(make_funnel(DOCUMENTS, prefix=4, shortlist=size).search(QUERIES, 10), exact)
         for size in (10, 40, 120, 300)
     ]
     assert recalls == sorted(recalls)
@@ -133,8 +133,8 @@ def test_a_prefix_may_lose_what_the_whole_would_find():
     spoilt = documents.copy()
     spoilt[1] = [0.0, 0.6, 0.8]
     assert exact_places(query, spoilt, 1).tolist() == [[1]]
-    assert funnel_search(query, spoilt, 1, prefix=2, shortlist=1).tolist() == [[0]]
-    assert funnel_search(query, spoilt, 1, prefix=2, shortlist=3).tolist() == [[1]]
+    assert make_funnel(spoilt, prefix=2, shortlist=1).search(query, 1).tolist() == [[0]]
+    assert make_funnel(spoilt, prefix=2, shortlist=3).search(query, 1).tolist() == [[1]]
 
 
 def test_flops_and_bytes_of_a_funnel():

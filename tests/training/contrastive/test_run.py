@@ -307,6 +307,7 @@ def test_what_is_not_finite_stops_the_run_and_is_never_saved(world, one_device):
         (["data.batch.batch_size=7"], "data.batch.batch_size is 7, expected a multiple of 2"),
         (["data.batch.batch_size=4096"], "there are 48 examples, expected at least"),
         (["model.speech_tower=nowhere"], "nowhere/tower.json: no such file"),
+        (["model.text_tower=nowhere"], "nowhere/tower.json: no such file. Make a tower folder"),
         (["model.text_tower={speech}"], "tokenizer"),
         (["data.validation=nowhere"], "nowhere"),
         (["train.stpes=3"], "Did you mean steps?"),
