@@ -72,9 +72,6 @@ def train_ctc(
         stage: steps, sizes and rates.
         progress: whether to show a progress bar.
 
-    Returns:
-        The trained model; its weights are `nnx.Param`, to be frozen by the caller.
-
     Raises:
         MrlError: an unknown character, a clip or transcript too long, a clip that is no
             audio; a loss that is not finite.
