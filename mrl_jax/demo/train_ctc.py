@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float32, Int
@@ -19,7 +18,7 @@ from jaxtyping import Array, Float32, Int
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.demo.small_stage import StageConfig, StageState, advance, fit
-from mrl_jax.losses.ctc import ctc_losses
+from mrl_jax.losses.ctc import mean_ctc_loss
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, encode_transcripts
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.init import initial_recogniser, start_as_filterbank
@@ -73,9 +72,6 @@ def train_ctc(
         stage: steps, sizes and rates.
         progress: whether to show a progress bar.
 
-    Returns:
-        The trained model; its weights are `nnx.Param`, to be frozen by the caller.
-
     Raises:
         MrlError: an unknown character, a clip or transcript too long, a clip that is no
             audio; a loss that is not finite.
@@ -113,8 +109,7 @@ def train_step(
 
     def loss_of(params: Any) -> Float32[Array, ""]:
         output = nnx.merge(graphdef, params)(samples, lengths)
-        losses = ctc_losses(output, labels, counts, blank=blank)
-        return jnp.mean(losses / jnp.maximum(counts, 1).astype(jnp.float32))
+        return mean_ctc_loss(output, labels, counts, blank=blank)
 
     return advance(state, loss_of, stage)
 

@@ -71,9 +71,6 @@ def train_text_tower(
         stage: steps, sizes and rates.
         progress: whether to show a progress bar.
 
-    Returns:
-        The trained tower; its weights are `nnx.Param`, to be frozen by the caller.
-
     Raises:
         MrlError: fewer pairs than a batch; a loss that is not finite.
     """

@@ -1,5 +1,7 @@
 """Connectionist temporal classification (Graves et al., 2006)."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32, Int
@@ -30,3 +32,10 @@ def ctc_losses(
     needed = counts + jnp.sum(repeats.astype(jnp.int32), axis=1)
     possible = jnp.sum(output.frame_mask.astype(jnp.int32), axis=1) >= needed
     return jnp.where(possible, losses, 0.0)
+
+
+def mean_ctc_loss(output: CtcOutput, labels: Any, counts: Any, *, blank: int) -> Float32[Array, ""]:
+    """Mean over clips of the negative log likelihood of a token; arguments as in `ctc_losses`."""
+    counts = jnp.asarray(counts)
+    losses = ctc_losses(output, jnp.asarray(labels), counts, blank=blank)
+    return jnp.mean(losses / jnp.maximum(counts, 1).astype(jnp.float32))

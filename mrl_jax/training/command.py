@@ -12,11 +12,7 @@ from mrl_jax.core.errors import MrlError
 
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax train") -> int:
-    """The command.
-
-    Args:
-        argv: its words.
-        prog: how it was called, for the help text.
+    """The command; `prog` is how it was called, for the help text.
 
     Raises:
         MrlError: wrong words; whatever is wrong with the config or the run.

@@ -98,8 +98,8 @@ class Devices:
     def mesh(self) -> Mesh:
         """One axis, named as pmap's: over this host's devices for pmap, else over all.
 
-        Arrays on it go into a pmapped function without a copy and without compiling
-        it a second time. With `fsdp` there are two axes, and rows are sharded over both.
+        Arrays on it go into a pmapped function without a copy or a second compilation. With
+        `fsdp` there are two axes, and rows are sharded over both.
         """
         chosen = np.asarray(self.local if self.parallel == "pmap" else self.global_devices)
         if self.fsdp == 1:
@@ -155,11 +155,9 @@ class Devices:
         return jax.tree.map(lambda x: jax.device_put(x, place(x, least=least)), tree)
 
     def frozen_sharding(self, array: Any, *, least: int = SHARD_FROM) -> NamedSharding:
-        """Sharding of a frozen array: along the longest axis that `fsdp` divides.
+        """Sharding of a frozen array (or its shape): along the longest axis that `fsdp` divides.
 
-        Args:
-            array: or a `jax.ShapeDtypeStruct`.
-            least: arrays of fewer entries are replicated, as are those without such an axis.
+        Arrays without such an axis, or of fewer than `least` entries, are replicated.
         """
         spec: list[str | None] = [None] * len(array.shape)
         even = [axis for axis, size in enumerate(array.shape) if size % self.fsdp == 0]

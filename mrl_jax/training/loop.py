@@ -20,6 +20,9 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.training.metrics_log import MetricsLog, metrics_row
 from mrl_jax.training.state import Metrics, Step, TrainState
 
+SCORE = "ndcg@10"
+"""What decides which state is best, where a run is validated by retrieval."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopConfig:
@@ -111,7 +114,7 @@ class Prepared:
     data_digest: str
     dims: tuple[int, ...] = ()
     validate: Callable[[TrainState], Mapping[str, float]] | None = None
-    score: str = "ndcg@10"
+    score: str = SCORE
     parameters: int | None = None
     data: str
     details: str = ""

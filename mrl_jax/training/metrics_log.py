@@ -19,10 +19,7 @@ METRICS_FILE = "metrics.jsonl"
 class MetricsLog:
     """metrics.jsonl and TensorBoard events, by the first host; a context manager.
 
-    Args:
-        workdir: folder of the run.
-        start: the step resumed from; later lines of an earlier attempt are dropped.
-        tensorboard: also write events.
+    Lines of an earlier attempt that are later than `start`, the step resumed from, are dropped.
     """
 
     def __init__(self, workdir: Path, *, start: int, tensorboard: bool):

@@ -56,14 +56,8 @@ def frozen_outputs(
     """`vectors` and `speech` of `BatchSource`, each where the config names a folder for it.
 
     A cache that is not there is made. All hosts take part in computing the documents' vectors;
-    the first one alone computes the speech, on its own devices, while the others wait.
-
-    Args:
-        config: the run.
-        examples: the clips, and the document of each.
-        encoder: of the run's model.
-        model: its speech tower is used.
-        log: called with what was computed, and the space that it takes.
+    the first one alone computes the speech, on its own devices, while the others wait. `log` is
+    called with what was computed, and the space that it takes.
 
     Raises:
         MrlError: a cache is of other data or another tower, or is damaged; no room for it.

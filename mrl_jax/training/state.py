@@ -26,8 +26,7 @@ class TrainState:
     """All that training changes, and all that a checkpoint holds.
 
     Attributes:
-        step: [] int32, number of steps done. (As in `Batch`, a pytree's fields hold more
-            than arrays, so they carry no shapes.)
+        step: [] int32, number of steps done. (As in `Batch`, fields of a pytree carry no shapes.)
         trained: nested dict of the trained leaves.
         optimizer: state of the optimiser.
     """

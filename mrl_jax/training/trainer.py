@@ -15,13 +15,11 @@ from mrl_jax.evaluation.scoring import RetrievalResult
 from mrl_jax.nn import param_tree
 from mrl_jax.training.config import RunConfig
 from mrl_jax.training.devices import Devices
-from mrl_jax.training.loop import Prepared, RunSummary, run_loop
+from mrl_jax.training.loop import SCORE, Prepared, RunSummary, run_loop
 from mrl_jax.training.optim import learning_rate, make_optimizer
 from mrl_jax.training.state import Log, TrainState, init_state, trained_leaves
 
 CONFIG_FILE = "experiment.json"
-SCORE = "ndcg@10"
-"""What decides which state is best, where a run is validated by retrieval."""
 Config = TypeVar("Config", bound=RunConfig, contravariant=True)
 Info = TypeVar("Info", covariant=True)
 
@@ -34,9 +32,9 @@ class Best:
     step: int
     score: float | None
 
-    def scores(self, name: str = SCORE) -> dict[str, float]:
+    def scores(self) -> dict[str, float]:
         """The score by its name, as the exported folder records it."""
-        return {} if self.score is None else {name: self.score}
+        return {} if self.score is None else {SCORE: self.score}
 
 
 @runtime_checkable

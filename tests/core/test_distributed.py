@@ -121,27 +121,21 @@ def test_two_hosts_are_one_run(world, launch, launch_pair):
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 9))
 
 
-TEXT_STAGE = """
-from mrl_jax.data.batches.text import TextBatchConfig
-from mrl_jax.training.text_tower.config import *
-from mrl_jax.training.loop import LoopConfig
-from mrl_jax.training.optim import OptimConfig
-from mrl_jax.training.contrastive.step import LossConfig
-
-
-def get_config():
-    new = NewTowerConfig(units="characters", width=32, num_layers=1, head_width=8, mlp_width=32)
-    return TextStageExperiment(
+TEXT_STAGE = """TextStageExperiment(
         name="text",
-        model=TextModelConfig(new=new, dtype="float32"),
+        model=TextModelConfig(
+            new=NewTowerConfig(
+                units="characters", width=32, num_layers=1, head_width=8, mlp_width=32
+            ),
+            dtype="float32",
+        ),
         data=TextDataConfig(
             train=PAIRS, validation=VALIDATION, batch=TextBatchConfig(batch_size=8, max_tokens=64)
         ),
         loss=LossConfig(dims=(32, 8)),
         optim=OptimConfig(learning_rate=1e-2, accumulation_steps=2),
         train=LoopConfig(tensorboard=False),
-    )
-"""
+    )"""
 
 
 @pytest.mark.slow
@@ -159,13 +153,13 @@ def test_the_other_stages_run_on_two_hosts_too(world, launch, launch_pair, stage
         (world / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         written = [Query(id=f"q{i}", text=row["query"]) for i, row in enumerate(rows[:4])]
         corpus = [Document(id=f"d{i}", text=row["document"]) for i, row in enumerate(rows)]
-        asked = world / "asked in writing"
-        write_retrieval_set(asked, written, corpus, {f"q{i}": {f"d{i}": 1} for i in range(4)})
-        places = {"PAIRS": world / "pairs.jsonl", "VALIDATION": asked}
+        queries = world / "written queries"
+        write_retrieval_set(queries, written, corpus, {f"q{i}": {f"d{i}": 1} for i in range(4)})
+        places = {"PAIRS": world / "pairs.jsonl", "VALIDATION": queries}
         text = TEXT_STAGE
         for name, place in places.items():
             text = text.replace(name, repr(str(place)))
-        config.write_text(text)
+        tiny_run.write_config(config, text)
     one = launch(f"{stage} one", *changes, devices=2, config=config.name)
     both = launch_pair(f"{stage} two", *changes, config=config.name)
     for process in (one, *both):
@@ -216,18 +210,18 @@ def test_where_the_first_host_fails_the_others_do_not_wait(launch_pair):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("store", "message"),
+    ("cache", "message"),
     [
         ("own", "hosts disagree on the cache in own: process 1 of 2 differs from process 0"),
-        ("/dev/null/store", "/dev/null/store: could not be written: "),
+        ("/dev/null/cache", "/dev/null/cache: could not be written: "),
     ],
 )
-def test_a_cache_that_not_all_hosts_see(launch_pair, tmp_path, store, message):
-    """Each host in a folder of its own, or a place where the first cannot write: nobody waits."""
+def test_a_cache_that_not_all_hosts_see(launch_pair, tmp_path, cache, message):
+    """Each host in a folder of its own, or a place where the first cannot write: no host waits."""
     places = (tmp_path / "a", tmp_path / "b")
     for place in places:
         place.mkdir()
-    both = launch_pair(f"with {len(store)}", f"data.speech_cache={store}", cwd=places)
+    both = launch_pair(f"with {len(cache)}", f"data.speech_cache={cache}", cwd=places)
     for _, err in [process.ended(2) for process in both]:
         assert sum(message in line for line in err.splitlines()) == 1, err
 
@@ -256,7 +250,7 @@ def test_wrong_numbers_are_refused(world, words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_one_process_needs_nobody():
+def test_one_process_needs_no_others():
     assert_equal_across_hosts({"config": json.dumps({})})
     barrier("anything")
     stopped = threading.Event()

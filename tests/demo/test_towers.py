@@ -79,9 +79,9 @@ def test_the_test_set_asks_unseen_strings_of_all_wordings(tmp_path):
     data = read_retrieval_set(tmp_path)
     assert len(data.queries) == 200
     assert len(data.corpus) == 1000
-    asked = {query.transcript for query in data.queries}
-    assert asked == {english(string) for string in unseen}
-    assert not asked & {english(string) for string in seen}
+    transcripts = {query.transcript for query in data.queries}
+    assert transcripts == {english(string) for string in unseen}
+    assert not transcripts & {english(string) for string in seen}
     answers = {doc.id: doc.text for doc in data.corpus}
     for query in data.queries:
         (answer,) = data.qrels[query.id]

@@ -1,4 +1,4 @@
-"""The CTC stage: its loss against PyTorch, its encoding of text, and that it learns."""
+"""The demo's CTC training: its loss against PyTorch, its encoding of text, and that it learns."""
 
 import dataclasses
 import re

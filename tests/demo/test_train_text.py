@@ -1,4 +1,4 @@
-"""The text stage: what it feeds the tower, and that the tower learns from it."""
+"""Training of the demo's text tower: what it feeds the tower, and that the tower learns from it."""
 
 import dataclasses
 import itertools
@@ -69,12 +69,12 @@ def test_the_tower_learns_the_pairs():
     def embed(state, tokens, mask):
         return nnx.merge(graphdef, state).embed(tokens, mask)
 
-    asked, message = (np.asarray(embed(state, *pad_tokens(x))) for x in (QUERIES, DOCUMENTS))
-    found = np.mean(np.argmax(asked @ message.T, axis=1) == np.arange(len(QUERIES)))
-    assert found > 0.5  # Chance is 0.04.
+    queries, documents = (np.asarray(embed(state, *pad_tokens(x))) for x in (QUERIES, DOCUMENTS))
+    correct = np.argmax(queries @ documents.T, axis=1) == np.arange(len(QUERIES))
+    assert np.mean(correct) > 0.5  # Chance is 0.04.
 
 
-def test_too_few_pairs_and_a_diverging_run_are_told():
+def test_too_few_pairs_and_a_diverging_run_are_refused():
     config = text_config(17, width=16, num_layers=1)
     with pytest.raises(MrlError, match="there are 3 pairs of texts"):
         train_text_tower(config, QUERIES[:3], DOCUMENTS[:3], STAGE, progress=False)

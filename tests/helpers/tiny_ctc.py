@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import tiny_fusion
+import tiny_run
 
 TINY = dataclasses.replace(
     tiny_fusion.SPEECH,
@@ -19,17 +20,9 @@ TINY = dataclasses.replace(
 
 
 def make_config(folder: Path, speech: Path, manifest: Path) -> Path:
-    path = folder / "tiny_ctc.py"
-    path.write_text(
-        f"""
-from mrl_jax.training.ctc.config import CtcDataConfig, CtcExperiment, CtcModelConfig
-from mrl_jax.data.batches.ctc import CtcBatchConfig
-from mrl_jax.training.loop import LoopConfig
-from mrl_jax.training.optim import OptimConfig
-
-
-def get_config():
-    return CtcExperiment(
+    return tiny_run.write_config(
+        folder / "tiny_ctc.py",
+        f"""CtcExperiment(
         name="tiny_ctc",
         model=CtcModelConfig(speech_tower={str(speech)!r}, remat=False),
         data=CtcDataConfig(
@@ -38,8 +31,5 @@ def get_config():
         ),
         optim=OptimConfig(learning_rate=3e-3),
         train=LoopConfig(steps=6, checkpoint_every=3, tensorboard=False),
+    )""",
     )
-""",
-        encoding="utf-8",
-    )
-    return path

@@ -63,7 +63,7 @@ def tiny_batch(rows: int = 8, *, samples: int = 480, seed: int = 0, tokens: int 
     """Clips of different lengths; one document and one query twice, one row that fills up."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(samples // 2, samples + 1, rows).astype(np.int32)
-    heard = np.arange(samples)[None, :] < lengths[:, None]
+    audible = np.arange(samples)[None, :] < lengths[:, None]
     document_mask = np.arange(tokens)[None, :] < rng.integers(2, tokens + 1, rows)[:, None]
     document_ids, query_ids = np.arange(rows, dtype=np.int32), np.arange(rows, dtype=np.int32)
     if rows > 4:
@@ -72,7 +72,7 @@ def tiny_batch(rows: int = 8, *, samples: int = 480, seed: int = 0, tokens: int 
     valid = np.ones(rows, np.bool_)
     valid[2 % rows] = rows < 3
     return Batch(
-        samples=(rng.normal(size=(rows, samples)) * heard).astype(np.float32),
+        samples=(rng.normal(size=(rows, samples)) * audible).astype(np.float32),
         lengths=lengths,
         prompt=rng.integers(0, 30, (rows, 3)).astype(np.int32),
         prompt_mask=np.arange(3)[None, :] < rng.integers(0, 4, rows)[:, None],

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Generic, TypeVar
 
 import jax
 import numpy as np
@@ -34,11 +35,13 @@ from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 from mrl_jax.training import command, loop
+from mrl_jax.training.config import RunConfig
 from mrl_jax.training.contrastive.config import ExperimentConfig
 from mrl_jax.training.contrastive.run import train
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.metrics_log import read_metrics
 
+Config = TypeVar("Config", bound=RunConfig)
 WORDS = ("ba", "ce", "di", "fo", "gu")
 RATE = 16_000
 PROMPTS = MappingProxyType({"": "", "find": "ba ce"})
@@ -139,15 +142,15 @@ def make_retrieval_set(folder: Path, *, queries: int = 10) -> Path:
     """Queries in unseen takes; the corpus is all pairs of words."""
     folder.mkdir(parents=True, exist_ok=True)
     pairs = [(i, j) for i in range(5) for j in range(5)]
-    asked, qrels = [], {}
+    spoken, qrels = [], {}
     for number in range(queries):
         words = pairs[(7 * number) % len(pairs)]
         path = folder / f"q{number}.wav"
         soundfile.write(path, clip_of(words, 1000 + number), RATE)
-        asked.append(Query(id=f"q{number}", audio=path))
+        spoken.append(Query(id=f"q{number}", audio=path))
         qrels[f"q{number}"] = {f"d{pairs.index(words)}": 1}
     corpus = [Document(id=f"d{i}", text=text_of(words)) for i, words in enumerate(pairs)]
-    write_retrieval_set(folder, asked, corpus, qrels)
+    write_retrieval_set(folder, spoken, corpus, qrels)
     return folder
 
 
@@ -155,18 +158,9 @@ def make_config(
     folder: Path, speech: Path, text: Path, manifest: Path, validation: Path | None = None
 ) -> Path:
     """A config file for train.py."""
-    path = folder / "tiny.py"
-    path.write_text(
-        f"""
-from mrl_jax.data.batches.speech import BatchConfig
-from mrl_jax.training.contrastive.config import DataConfig, ExperimentConfig, ModelConfig
-from mrl_jax.training.loop import LoopConfig
-from mrl_jax.training.optim import OptimConfig
-from mrl_jax.training.contrastive.step import LossConfig
-
-
-def get_config():
-    return ExperimentConfig(
+    return write_config(
+        folder / "tiny.py",
+        f"""ExperimentConfig(
         name="tiny",
         model=ModelConfig(
             speech_tower={str(speech)!r}, text_tower={str(text)!r}, dtype="float32", remat=False
@@ -181,11 +175,33 @@ def get_config():
         train=LoopConfig(
             steps=12, validate_every=6, checkpoint_every=3, tensorboard=False
         ),
+    )""",
     )
-""",
-        encoding="utf-8",
-    )
+
+
+def write_config(path: Path, expression: str) -> Path:
+    """A config file that gives this expression, in which all kinds of runs can be written."""
+    modules = ("contrastive.config", "ctc.config", "text_tower.config")
+    imports = [f"from mrl_jax.training.{module} import *\n" for module in modules]
+    text = f"{''.join(imports)}\n\ndef get_config():\n    return {expression}\n"
+    path.write_text(text, encoding="utf-8")
     return path
+
+
+@dataclasses.dataclass(frozen=True)
+class World(Generic[Config]):
+    """A config file, and what its runs read."""
+
+    folder: Path
+    kind: type[Config]
+    config: Path
+    speech: Path
+    text: Path
+    manifest: Path
+    validation: Path
+
+    def load(self, *changes: str) -> Config:
+        return override(load_config(self.config, self.kind), changes)
 
 
 def make_world(root: Path, *, examples: int) -> Path:
@@ -196,12 +212,12 @@ def make_world(root: Path, *, examples: int) -> Path:
 
 
 def four_steps(root: Path, name: str, *changes: str) -> tuple[list[float], list[str]]:
-    """Losses of four steps in a world, on one device, and what was said."""
-    said: list[str] = []
+    """Losses of four steps in a world, on one device, and the lines of the log."""
+    lines: list[str] = []
     changes = ("train.steps=4", "train.validate_every=0", *changes)
     config = override(load_config(root / "tiny.py", ExperimentConfig), changes)
-    train(config, root / name, devices=Devices("pmap", jax.devices()[:1]), log=said.append)
-    return losses(root / name), said
+    train(config, root / name, devices=Devices("pmap", jax.devices()[:1]), log=lines.append)
+    return losses(root / name), lines
 
 
 def losses(workdir: Path) -> list[float]:

@@ -108,7 +108,7 @@ def test_ids_and_masks_are_those_of_every_tile(monkeypatch, room, blockwise):
     rng = np.random.default_rng(3)
     rows = 21
     q, d, hard = vectors(rows, 1), vectors(rows, 2), vectors(rows, 3).reshape(rows, 1, 12)
-    asked, answers = (jnp.asarray(rng.integers(0, 15, rows)) for _ in range(2))
+    query_ids, document_ids = (jnp.asarray(rng.integers(0, 15, rows)) for _ in range(2))
     counts = jnp.asarray(rng.random(rows) > 0.2)
 
     def loss(q, d, hard):
@@ -118,17 +118,19 @@ def test_ids_and_masks_are_those_of_every_tile(monkeypatch, room, blockwise):
             dims=(12, 5, 3),
             symmetric=True,
             hard_negatives=hard,
-            query_ids=asked,
-            document_ids=answers,
-            hard_negative_ids=answers[::-1, None],
+            query_ids=query_ids,
+            document_ids=document_ids,
+            hard_negative_ids=document_ids[::-1, None],
             where=counts,
             blockwise=blockwise,
         ).total
 
     def expected(q, d, hard):
-        meets = (asked[:, None] != asked[None, :]) & (answers[:, None] != answers[None, :])
+        meets = (query_ids[:, None] != query_ids[None, :]) & (
+            document_ids[:, None] != document_ids[None, :]
+        )
         meets = counts[None, :] & (meets | jnp.eye(rows, dtype=bool))
-        extra = counts[None, :] & (answers[:, None] != answers[::-1][None, :])
+        extra = counts[None, :] & (document_ids[:, None] != document_ids[::-1][None, :])
         there = by_definition(
             q,
             jnp.concatenate((d, hard[:, 0])),

@@ -368,7 +368,7 @@ def test_devices_exchange_vectors_and_gradients_and_nothing_longer(parallel):
     assert not re.search(r" (all-to-all|collective-permute)\(", program)
 
 
-def test_shared_out_weights_come_to_the_rows():
+def test_sharded_weights_are_gathered_to_the_rows():
     """No activation is gathered or reduced over devices: what is sent does not grow with rows."""
     rows = 22  # No size of the towers.
     rebuild, trained, frozen = late_fusion(LOSSES["infonce"])
@@ -398,7 +398,7 @@ def test_the_old_state_is_consumed_and_frozen_arrays_are_not(parallel):
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((new, frozen, batch, trained)))
 
 
-def test_a_batch_is_shared_out_in_order():
+def test_a_batch_is_split_in_order():
     batch = tiny_batch(8, samples=SAMPLES)
     shapes = {"pmap": (2, 4, SAMPLES), "mesh": (8, SAMPLES)}
     for parallel in get_args(Parallel):
@@ -417,7 +417,7 @@ def test_a_batch_is_shared_out_in_order():
         ("mesh", 0, "train.fsdp is 0, expected 1 or more"),
     ],
 )
-def test_weights_that_cannot_be_shared_out_so(parallel, fsdp, message):
+def test_weights_that_cannot_be_sharded(parallel, fsdp, message):
     with pytest.raises(MrlError, match=message):
         Devices(parallel, jax.devices()[:2], fsdp)
 
@@ -431,7 +431,7 @@ def test_more_devices_than_there_are():
             Devices.named("pmap", count=count)
 
 
-def test_batches_that_cannot_be_shared_out():
+def test_batches_that_cannot_be_split():
     place = Devices("pmap")
     place.check_batch(8)
     place.check_batch(8, 4)

@@ -20,13 +20,9 @@ CLIPS = 16
 
 
 def calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming: bool) -> None:
-    """Set the head's fixed factors in place, and write them into the workdir.
+    """Fit the head's fixed factors to the first clips, in place, and write calibration.json.
 
-    Args:
-        model: its head is changed.
-        source: its first clips are fitted to.
-        workdir: gets calibration.json.
-        resuming: whether to read that file instead, if it is there.
+    A resumed run reads that file instead, if it is there.
 
     Raises:
         MrlError: the file cannot be read.

@@ -80,18 +80,10 @@ def init_from_ctc(
 def character_vectors(
     vocabulary: CtcVocabulary, tokenizer: TextTokenizer, embeddings: HostArray
 ) -> tuple[HostArray, HostArray]:
-    """Token embedding of each output of a recogniser, less that of silence.
+    """Token embedding [V, E] of each output of a recogniser, less that of silence; and that [E].
 
     A character of several tokens gets their mean. Silence (the blank) gets the embedding of the
-    unknown token, or zeros where the tokenizer has none.
-
-    Args:
-        vocabulary: V outputs.
-        tokenizer: of the text tower.
-        embeddings: [tokens, E].
-
-    Returns:
-        [V, E], in which the blank is zero; and the embedding of silence [E].
+    unknown token, or zeros where the tokenizer has none. `embeddings` is [tokens, E].
     """
     unknown = tokenizer.unknown_id
     silence = np.zeros_like(embeddings[0]) if unknown is None else embeddings[unknown]
@@ -111,9 +103,8 @@ def ridge(
 ) -> tuple[HostArray, HostArray]:
     """Weights [F-1, E] and bias [E] of the regression with these moments.
 
-    Args:
-        inputs: sums of products of the inputs, the first of which is 1 everywhere.
-        cross: sums of products of inputs and outputs.
+    They are sums of products of the inputs, the first of which is 1 everywhere, with themselves
+    and with the outputs.
     """
     count = inputs[0, 0]
     mean, target = inputs[0, 1:] / count, cross[0] / count

@@ -87,15 +87,19 @@ class CtcDataConfig(SpeechDataConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcExperiment(SpeechRunConfig):
-    """Everything about a recogniser's run; `masks` are put on training clips after `augment`."""
+    """Everything about a recogniser's run.
+
+    Attributes:
+        masks: stretches and bands that are silenced in training clips, after `augment`.
+    """
 
     model: CtcModelConfig = dataclasses.field(default_factory=CtcModelConfig)
     data: CtcDataConfig = dataclasses.field(default_factory=CtcDataConfig)
     masks: MaskConfig = dataclasses.field(default_factory=MaskConfig)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         refuse_fsdp(self.train)
+        super().__post_init__()
 
 
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:

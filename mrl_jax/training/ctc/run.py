@@ -124,11 +124,10 @@ def _in_capitals(text: str, vocabulary: CtcVocabulary) -> str:
 
 
 def _check_spelling(transcripts: Sequence[str], vocabulary: CtcVocabulary, tower: str) -> None:
-    unknown = unspelled(transcripts, vocabulary)
-    if unknown:
+    if unknown := unspelled(transcripts, vocabulary):
         raise MrlError(
-            f"the vocabulary has no {', '.join(map(repr, unknown))}, which the transcripts of the "
-            "data hold",
+            f"the vocabulary has no {', '.join(map(repr, unknown))}, which the data's transcripts "
+            "have",
             where=tower,
             hint="set model.vocabulary=data, or correct the transcripts",
         )
@@ -146,8 +145,8 @@ def _source(
     labels, counts = encode_transcripts(transcripts, vocabulary, longest)
     repeats = ((labels[:, 1:] == labels[:, :-1]) & (labels[:, 1:] != vocabulary.blank)).sum(axis=1)
     frames = np.asarray([sizes.frame_count(int(n)) for n in examples.num_samples], np.int64)
-    rows = np.flatnonzero(frames >= counts + repeats)
-    left_out = [examples.ids[row] for row in np.flatnonzero(frames < counts + repeats)]
+    fits = frames >= counts + repeats
+    rows, left_out = np.flatnonzero(fits), [examples.ids[row] for row in np.flatnonzero(~fits)]
     rate = sizes.sample_rate
     augment, stretch = resolve_augment(config.augment, config.stretch, rate)
     source = CtcSource(

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float32
 
 from mrl_jax.data.batches.ctc import CtcBatch
-from mrl_jax.losses.ctc import ctc_losses
+from mrl_jax.losses.ctc import mean_ctc_loss
 from mrl_jax.training.state import Metrics, Rebuild, Step, TrainState, apply_gradients
 
 
@@ -35,9 +35,7 @@ def make_ctc_step(
 
     def loss_of(trained: Any, frozen: Mapping[str, Any], batch: CtcBatch) -> Float32[Array, ""]:
         output = rebuild(trained, frozen)(batch.samples, batch.lengths)
-        counts = jnp.asarray(batch.counts)
-        losses = ctc_losses(output, jnp.asarray(batch.labels), counts, blank=blank)
-        return jnp.mean(losses / jnp.maximum(counts, 1).astype(jnp.float32))
+        return mean_ctc_loss(output, batch.labels, batch.counts, blank=blank)
 
     def step(
         state: TrainState, frozen: Mapping[str, Any], batch: CtcBatch

@@ -19,7 +19,6 @@ from mrl_jax.training.state import Metrics, Step, TrainState, apply_gradients
 
 RebuildText = Callable[[Mapping[str, Any]], Qwen3Encoder]
 """A tower from its weights, as a nested dict."""
-EMBEDDING = "embed_tokens"
 
 
 def make_text_step(
@@ -107,7 +106,7 @@ def pair_loss(
 def working_copy(weights: Mapping[str, Any], dtype: DTypeLike) -> dict[str, Any]:
     """The weights in `dtype`; except the table of token embeddings, which is only looked up in."""
     cast = jax.tree.map(lambda x: x.astype(dtype), dict(weights))
-    return {**cast, EMBEDDING: weights[EMBEDDING]}
+    return {**cast, "embed_tokens": weights["embed_tokens"]}
 
 
 def _embed(tower: Qwen3Encoder, ids: Any, mask: Any) -> Array:

@@ -106,8 +106,8 @@ def test_tokens_of_a_started_head_are_the_regression(towers):
 
     # The same by numpy, in float64, from unscaled states of valid frames only.
     recogniser = mrl_jax.load_hubert_ctc(speech)
-    heard = recogniser(batch.samples, batch.lengths)
-    logits = np.asarray(heard.logits, np.float64)
+    transcribed = recogniser(batch.samples, batch.lengths)
+    logits = np.asarray(transcribed.logits, np.float64)
     shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     assert recogniser.vocabulary is not None
     vectors, rest = character_vectors(

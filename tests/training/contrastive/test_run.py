@@ -1,6 +1,5 @@
 """Runs from a manifest to a model: through train.py's own code, on real files."""
 
-import dataclasses
 import importlib
 import json
 import os
@@ -38,19 +37,6 @@ from mrl_jax.training.text_tower.config import TextStageExperiment
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
-@dataclasses.dataclass(frozen=True)
-class World:
-    folder: Path
-    config: Path
-    speech: Path
-    text: Path
-    manifest: Path
-    validation: Path
-
-    def load(self, *changes: str) -> ExperimentConfig:
-        return override(load_config(self.config, ExperimentConfig), changes)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
@@ -58,20 +44,20 @@ def world(tmp_path_factory):
     manifest = tiny_run.make_manifest(folder / "data")
     validation = tiny_run.make_retrieval_set(folder / "validation")
     config = tiny_run.make_config(folder, speech, text, manifest, validation)
-    return World(folder, config, speech, text, manifest, validation)
+    return tiny_run.World(folder, ExperimentConfig, config, speech, text, manifest, validation)
 
 
 @pytest.fixture(scope="module")
 def finished(world, one_device):
-    """An uninterrupted run, and what it said."""
-    said: list[str] = []
+    """An uninterrupted run, and the lines of its log."""
+    lines: list[str] = []
     workdir = world.folder / "finished"
-    run = train(world.load(), workdir, devices=one_device, log=said.append)
-    return workdir, run, said
+    run = train(world.load(), workdir, devices=one_device, log=lines.append)
+    return workdir, run, lines
 
 
 def test_a_run_leaves_metrics_checkpoints_and_a_model(world, finished):
-    workdir, run, said = finished
+    workdir, run, lines = finished
     assert run.summary.finished
     assert len(losses(workdir)) == 12
     validations = [
@@ -83,8 +69,8 @@ def test_a_run_leaves_metrics_checkpoints_and_a_model(world, finished):
     assert {"loss/32", "gradient_norm", "learning_rate", "pairs_per_second"} <= set(train_row)
     best = max(validations, key=lambda row: row["ndcg@10"])
     assert run.info.scores["ndcg@10"] == best["ndcg@10"]
-    assert "trained of" in said[0]
-    assert "12 steps of 8" in said[0]
+    assert "trained of" in lines[0]
+    assert "12 steps of 8" in lines[0]
     with RunCheckpoints(workdir / "checkpoints") as checkpoints:
         assert checkpoints.latest_step == 12
     config = json.loads((workdir / "experiment.json").read_text())
@@ -134,24 +120,24 @@ def test_the_exported_model_scores_as_the_trained_state(world, finished):
 
 def test_a_finished_run_is_not_run_again(world, finished, one_device):
     workdir, run, _ = finished
-    before, said = losses(workdir), []
-    again = train(world.load(), workdir, devices=one_device, log=said.append)
+    before, lines = losses(workdir), []
+    again = train(world.load(), workdir, devices=one_device, log=lines.append)
     assert again.summary.step == 12
     assert losses(workdir) == before
     assert again.info == run.info
-    assert any("resumed from step 12" in line for line in said)
+    assert any("resumed from step 12" in line for line in lines)
 
 
-def test_what_has_changed_since_the_run_began_is_said(world, finished, one_device, tmp_path):
+def test_what_has_changed_since_the_run_began_is_logged(world, finished, one_device, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(finished[0], workdir)
     path = workdir / "experiment.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "data_digest": "of other recordings"}))
-    said: list[str] = []
+    lines: list[str] = []
     config = world.load("train.checkpoint_every=5")
-    train(config, workdir, devices=one_device, log=said.append)
-    [note] = [line for line in said if "changed since the run began" in line]
+    train(config, workdir, devices=one_device, log=lines.append)
+    [note] = [line for line in lines if "changed since the run began" in line]
     assert f"data_digest of other recordings → {record['data_digest']}" in note
     assert "train.checkpoint_every" in note
     assert "learning_rate" not in note
@@ -204,14 +190,14 @@ def test_another_device_count_resumes(world, finished):
 
 def run_until(config: ExperimentConfig, workdir: Path, step: int) -> None:
     """Train, and be stopped by SIGTERM right after `step`."""
-    said: list[str] = []
+    lines: list[str] = []
     with tiny_run.sigterm_after(step):
         one = Devices("pmap", jax.devices()[:1])
-        run = train(config, workdir, devices=one, log=said.append)
+        run = train(config, workdir, devices=one, log=lines.append)
     assert not run.summary.finished
     assert run.info is None
     assert (workdir / "metrics.jsonl").is_file()
-    assert "stopped by SIGTERM" in said[-1]
+    assert "stopped by SIGTERM" in lines[-1]
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(world, finished, one_device):
@@ -342,7 +328,7 @@ def test_wrong_input_is_one_line_and_status_2(world, changes, message, tmp_path)
     assert not (tmp_path / "run" / "model.json").exists()
 
 
-def test_a_misspelt_config_is_told_the_nearest(capsys):
+def test_a_misspelt_config_gets_the_nearest_name(capsys):
     main = importlib.import_module("train").main
     assert run_command(main, ["--config", str(ROOT / "configs" / "dmeo.py")]) == 2
     assert "demo.py?" in capsys.readouterr().err
@@ -426,13 +412,13 @@ def test_the_command_itself(world, tmp_path):
 
 
 def test_a_dual_encoder_trains_resumes_and_is_exported(world, one_device, tmp_path):
-    said: list[str] = []
+    lines: list[str] = []
     config = world.load(
         "model.kind=dual_encoder", "optim.learning_rate=0.01", "loss.name=l1_cosine"
     )
     run_until(config, tmp_path, 7)
-    run = train(config, tmp_path, devices=one_device, log=said.append)
-    assert any("resumed from step" in line for line in said)
+    run = train(config, tmp_path, devices=one_device, log=lines.append)
+    assert any("resumed from step" in line for line in lines)
     assert run.info is not None
     assert run.info.kind == "dual_encoder"
     values = losses(tmp_path)

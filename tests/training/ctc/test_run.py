@@ -16,7 +16,6 @@ from tiny_run import losses
 
 from mrl_jax.checkpoints.new_towers import save_speech_tower
 from mrl_jax.checkpoints.towers import load_hubert_ctc, read_checked_weights, read_info
-from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.ctc import CtcBatchConfig, CtcSource, MaskConfig, mask_clip
@@ -35,34 +34,21 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 SPOKEN = "badiceofgu "
 
 
-@dataclasses.dataclass(frozen=True)
-class World:
-    folder: Path
-    config: Path
-    speech: Path
-    manifest: Path
-
-    def load(self, *changes: str) -> CtcExperiment:
-        return override(load_config(self.config, CtcExperiment), changes)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ctc")
-    speech, _ = tiny_run.make_towers(folder / "towers")
     manifest = tiny_run.make_manifest(folder / "data", examples=24)
-    return World(folder, make_config(folder, speech, manifest), speech, manifest)
+    towers = tiny_run.make_towers(folder / "towers")
+    config = make_config(folder, towers[0], manifest)
+    return tiny_run.World(folder, CtcExperiment, config, *towers, manifest, folder / "none")
 
 
 @pytest.fixture(scope="module")
 def finished(world, one_device):
-    said: list[str] = []
+    lines: list[str] = []
     workdir = world.folder / "finished"
-    return (
-        workdir,
-        train_recogniser(world.load(), workdir, devices=one_device, log=said.append),
-        said,
-    )
+    run = train_recogniser(world.load(), workdir, devices=one_device, log=lines.append)
+    return workdir, run, lines
 
 
 def stored(folder: Path) -> dict[str, np.ndarray]:
@@ -71,13 +57,13 @@ def stored(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_a_run_leaves_metrics_and_a_tower(world, finished):
-    workdir, run, said = finished
+    workdir, run, lines = finished
     assert run.finished
     assert len(losses(workdir)) == 6
     assert run.folder == workdir / "tower"
     # The characters of the data, after the blank and the delimiter.
     assert run.info.vocabulary.tokens == ("<pad>", "|", *sorted(set(SPOKEN) - {" "}))
-    assert "24 clips, 12 tokens, 6 steps of 8" in said[-2]
+    assert "24 clips, 12 tokens, 6 steps of 8" in lines[-2]
     model = load_hubert_ctc(run.folder)
     assert model.lm_head.kernel.shape[-1] == 12
     before, after = stored(world.speech), stored(run.folder)
@@ -97,11 +83,11 @@ def test_stopped_by_sigterm_it_goes_on_to_the_same(world, finished, one_device):
         run = train_recogniser(world.load(), workdir, devices=one_device, log=lambda _: None)
     assert not run.finished
     assert run.folder is None
-    said: list[str] = []
-    again = train_recogniser(world.load(), workdir, devices=one_device, log=said.append)
+    lines: list[str] = []
+    again = train_recogniser(world.load(), workdir, devices=one_device, log=lines.append)
     assert again.finished
     assert again.info is not None
-    assert any("resumed from step" in line for line in said)
+    assert any("resumed from step" in line for line in lines)
     assert losses(workdir) == losses(finished[0])
     assert again.info.digest == finished[1].info.digest
     changed = world.load("data.plain=false", "data.train=" + str(capitals(world)))
@@ -109,14 +95,14 @@ def test_stopped_by_sigterm_it_goes_on_to_the_same(world, finished, one_device):
         train_recogniser(changed, workdir, devices=one_device, log=lambda _: None)
 
 
-def capitals(world: World) -> Path:
+def capitals(world: tiny_run.World[CtcExperiment]) -> Path:
     path = world.manifest.with_name("capitals.jsonl")
     lines = [json.loads(line) for line in world.manifest.read_text().splitlines()]
     path.write_text("".join(json.dumps({**x, "text": x["text"].upper()}) + "\n" for x in lines))
     return path
 
 
-def changed_manifest(world: World, name: str, **fields: str) -> Path:
+def changed_manifest(world: tiny_run.World[CtcExperiment], name: str, **fields: str) -> Path:
     """The manifest with its first line changed."""
     path = world.manifest.with_name(f"{name}.jsonl")
     first, *rest = [json.loads(line) for line in world.manifest.read_text().splitlines()]

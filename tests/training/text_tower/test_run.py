@@ -237,17 +237,9 @@ def world(tmp_path_factory):
     write_retrieval_set(
         root / "validation", queries, corpus, {f"q{i}": {f"d{i}": 1} for i in range(12)}
     )
-    (root / "tiny.py").write_text(
-        f"""
-from mrl_jax.data.batches.text import TextBatchConfig
-from mrl_jax.training.text_tower.config import *
-from mrl_jax.training.loop import LoopConfig
-from mrl_jax.training.optim import OptimConfig
-from mrl_jax.training.contrastive.step import LossConfig
-
-
-def get_config():
-    return TextStageExperiment(
+    tiny_run.write_config(
+        root / "tiny.py",
+        f"""TextStageExperiment(
         name="tiny",
         model=TextModelConfig(
             new=NewTowerConfig(
@@ -264,8 +256,7 @@ def get_config():
         loss=LossConfig(dims=(32, 16, 8)),
         optim=OptimConfig(learning_rate=1e-2, accumulation_steps=2),
         train=LoopConfig(steps=30, validate_every=15, checkpoint_every=5, tensorboard=False),
-    )
-"""
+    )""",
     )
     return root
 
@@ -276,13 +267,13 @@ def load(world, *changes):
 
 @pytest.fixture(scope="module")
 def finished(world, one_device):
-    said = []
-    run = train_text(load(world), world / "run", devices=one_device, log=said.append)
-    return run, said
+    lines = []
+    run = train_text(load(world), world / "run", devices=one_device, log=lines.append)
+    return run, lines
 
 
 def test_a_run_learns_and_leaves_a_tower(finished, world):
-    run, said = finished
+    run, lines = finished
     assert run.finished
     rows = read_metrics(world / "run" / "metrics.jsonl")
     trained = [row for row in rows if row["kind"] == "train"]
@@ -297,22 +288,22 @@ def test_a_run_learns_and_leaves_a_tower(finished, world):
     assert info.digest != read_info(world / "run" / "initial").digest
     report = json.loads((world / "run" / "tower" / "report.json").read_text())
     assert report["scores"]["ndcg@10"] == max(scores)
-    assert any("24 pairs, 30 steps of 8 in 2 part(s)" in line for line in said)
+    assert any("24 pairs, 30 steps of 8 in 2 part(s)" in line for line in lines)
 
 
 def test_the_export_is_a_sentence_transformers_folder(finished, tmp_path):
     run, _ = finished
     export(run.folder, tmp_path / "out")
     model = sentence_transformer(tmp_path / "out")
-    asked, message = (list(side) for side in zip(*PAIRS, strict=True))
-    theirs = model.encode(asked, prompt_name="find", convert_to_numpy=True)
-    texts = [f"{PROMPT}\nQuery:{text}" for text in asked]
+    queries, documents = (list(side) for side in zip(*PAIRS, strict=True))
+    theirs = model.encode(queries, prompt_name="find", convert_to_numpy=True)
+    texts = [f"{PROMPT}\nQuery:{text}" for text in queries]
     tokenizer = TextTokenizer(run.folder, max_tokens=64)
     tower = mrl_jax.load_qwen3(run.folder)
     ours = np.asarray(tower.embed(*pad_tokens(tokenizer.encode(texts))))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    long = np.asarray(tower.embed(*pad_tokens(tokenizer.encode([message[0] * 20]))))
-    np.testing.assert_allclose(long, model.encode([message[0] * 20]), atol=1e-5)
+    long = np.asarray(tower.embed(*pad_tokens(tokenizer.encode([documents[0] * 20]))))
+    np.testing.assert_allclose(long, model.encode([documents[0] * 20]), atol=1e-5)
     assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Normalize"]
     # Without the end token it would be another vector.
     ids = [row[:-1] for row in tokenizer.encode(texts)]
@@ -348,9 +339,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
         run = train_text(load(world), tmp_path / "run", devices=one_device, log=lambda _: None)
     assert not run.finished
     assert run.summary.step == 8
-    said = []
-    run = train_text(load(world), tmp_path / "run", devices=one_device, log=said.append)
-    assert "resumed from step 8" in said
+    lines = []
+    run = train_text(load(world), tmp_path / "run", devices=one_device, log=lines.append)
+    assert "resumed from step 8" in lines
     assert run.info is not None
     assert run.info.digest == whole.info.digest
     for change, message in (
