@@ -692,7 +692,7 @@ def test_an_export_without_its_config(originals, place, tmp_path, refused):
 
 
 def test_an_export_of_a_checkpoint(originals, place, refused):
-    parts = ("tower.json: no such file", "python -m converters")
+    parts = ("tower.json: no such file", "mrl-jax convert")
     refused("export", originals["qwen3"], place / "out", parts=parts)
     assert os.listdir(place) == []
 

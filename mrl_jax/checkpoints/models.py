@@ -1,9 +1,9 @@
-"""A trained model on disk: what `Embedder.load` and `eval.py` read.
+"""A trained model on disk: what `Embedder.load` and `mrl-jax eval` read.
 
 model.json     the model: towers by place and digest, dims, prompts, head
 head-STEP/     the trained arrays, in Orbax
-search.json, search-*.npy  the search config of `eval.py tradeoff --budget` and the directions
-               that it projects on, where there are such (`inference.search.config`)
+search.json, search-*.npy  the search config of `mrl-jax eval tradeoff --budget` and the
+               directions that it projects on, where there are such (`inference.search.config`)
 
 model.json is replaced in one rename, so a folder always names a whole head. Towers stay
 where they are; a path inside the folder or beside it is stored relative to it.
@@ -34,7 +34,7 @@ from mrl_jax.nn import param_tree
 
 FORMAT = 1
 MODEL_FILE = "model.json"
-TRAIN_AGAIN = "train the model again, or convert it again with `python -m converters`"
+TRAIN_AGAIN = "train the model again, or convert it again with `mrl-jax convert`"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ def read_model_info(folder: Path) -> ModelInfo:
         )
     path = existing_file(
         Path(folder) / MODEL_FILE,
-        hint="pass a folder that `train.py` or `python -m converters oolel-embed` made",
+        hint="pass a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made",
     )
     with readable_as("a model description", path, hint=TRAIN_AGAIN):
         raw = read_object(path, version=FORMAT)

@@ -1,6 +1,6 @@
 """Towers trained here as tower folders, with the published small files beside the weights.
 
-Other libraries load what `python -m converters export` makes of such a folder: for that it holds
+Other libraries load what `mrl-jax convert export` makes of such a folder: for that it holds
 config.json, the files of sentence-transformers, a tokenizer that appends the end token, and a
 recogniser's vocabulary and feature extractor.
 """

@@ -34,7 +34,7 @@ from mrl_jax.nn import param_tree
 FORMAT = 1
 TOWER_FILE = "tower.json"
 WEIGHTS = "weights"
-CONVERT_AGAIN = "convert the checkpoint again with `python -m converters`"
+CONVERT_AGAIN = "convert the checkpoint again with `mrl-jax convert`"
 Weights = Mapping[str, Mapping[str, HostArray]]
 """Arrays by group (`encoder`, `lm_head`, `unused_tensors`), then by dotted path."""
 
@@ -80,7 +80,7 @@ class LoadOptions(TypedDict, total=False):
 
 
 def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encoder:
-    """A Qwen3 text tower from a folder made by `python -m converters qwen3`.
+    """A Qwen3 text tower from a folder made by `mrl-jax convert qwen3`.
 
     Raises:
         MrlError: the folder is not a Qwen3 tower, or cannot be read whole. (Single changed
@@ -92,7 +92,7 @@ def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encod
 def load_hubert(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> HubertEncoder:
-    """A HuBERT speech tower from a folder made by `python -m converters hubert`.
+    """A HuBERT speech tower from a folder made by `mrl-jax convert hubert`.
 
     A recogniser's folder serves as well: its output layer is left out.
 
@@ -204,7 +204,7 @@ def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS)) -> Tow
     """
     path = existing_file(
         Path(folder) / TOWER_FILE,
-        hint="make a tower folder with `python -m converters qwen3|hubert SOURCE OUT`",
+        hint="make a tower folder with `mrl-jax convert qwen3|hubert SOURCE OUT`",
     )
     with readable_as("a tower description", path, hint=CONVERT_AGAIN):
         raw = read_object(path, version=FORMAT)

@@ -26,17 +26,25 @@ class CommandParser(argparse.ArgumentParser):
         defaults = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
         super().__init__(**{**defaults, **options})
 
-    def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         """As argparse's, but an unknown option is refused by the parser of its subcommand."""
-        known, unknown = super().parse_known_args(*args, **kwargs)
-        for word in unknown:
-            if word.startswith("--") and word != "--":
-                option = word.partition("=")[0]
-                options = re.findall(r"(?<![\w-])--[a-z][\w-]*", self.format_usage())
-                self._refuse(f"no option {option}", did_you_mean(option, options, otherwise=""))
+        self._words = sys.argv[1:] if args is None else args
+        known, unknown = super().parse_known_args(args, namespace)
+        self._refuse_unknown(unknown)
         return known, unknown
 
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        options = re.findall(r"(?<![\w-])--[a-z][\w-]*", self.format_usage())
+        for word in words:
+            option = word.partition("=")[0]
+            if word.startswith("--") and word != "--" and option not in options:
+                self._refuse(f"no option {option}", did_you_mean(option, options, otherwise=""))
+
     def error(self, message: str) -> NoReturn:
+        if "arguments are required" in message:  # By a mistyped name, perhaps.
+            self._refuse_unknown(self._words)
         wrong = _WRONG_CHOICE.fullmatch(message)
         if not wrong:
             self._refuse(message)

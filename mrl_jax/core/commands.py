@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:2], "--help"]
     command = parser.parse_args(argv[:1]).command  # The rest is the command's own to parse.
     module, _ = COMMANDS[command]
     if command == "convert":

@@ -15,40 +15,48 @@ from mrl_jax.core.nearest import did_you_mean
 
 Config = TypeVar("Config")
 
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "none",
+    Mapping: "values by name",
+}
 
-def load_config(path: Path, *kinds: type[Config]) -> Config:
+
+def load_config(path: Path, *kinds: type[Config], where: object = None) -> Config:
     """What `get_config()` of a Python file returns.
 
     Args:
         path: a file of configs/; code that is run, so only ever the user's own.
         kinds: the dataclasses of which it must return one.
+        where: what errors call the file; default: its path.
 
     Raises:
-        MrlError: no such file (the nearest is named), no `get_config`, another result, or
-            an error in the file.
+        MrlError: no `get_config`, another result, or an error in the file.
     """
+    where = path if where is None else where
     expected = " or ".join(kind.__name__ for kind in kinds)
-    if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path("configs")
-        there = sorted(map(str, folder.glob("*.py")))
-        raise MrlError("no such config", where=path, hint=did_you_mean(str(path), there))
     try:
         module = runpy.run_path(str(path))
         if "get_config" not in module:
             hint = f"define one that returns {expected}"
-            raise MrlError("has no get_config()", where=path, hint=hint)
+            raise MrlError("has no get_config()", where=where, hint=hint)
         config = module["get_config"]()
-    except MrlError:
-        raise
-    except Exception as error:  # Whatever the user's file raises.
+    except MrlError as error:
+        if error.where is not None:
+            raise
+        raise MrlError(error.problem, where=where, hint=error.hint) from error
+    except (Exception, SystemExit) as error:  # Whatever the user's file raises.
         problem = f"the config fails: {type(error).__name__}: {first_line(error)}"
-        refusal = MrlError(problem, where=path, hint="correct the file")
+        refusal = MrlError(problem, where=where, hint="correct the file")
         if isinstance(error, ImportError):
-            refusal = missing_package(error, "the config", path) or refusal
+            refusal = missing_package(error, "the config", where) or refusal
         raise refusal from error
     if not isinstance(config, kinds):
         problem = f"get_config() returns {type(config).__name__}, expected {expected}"
-        raise MrlError(problem, where=path)
+        raise MrlError(problem, where=where)
     return config
 
 
@@ -95,12 +103,15 @@ def _collect(changes: dict[str, Any], config: Any, dotted: str, text: str) -> No
         known = [field.name for field in dataclasses.fields(config)]
         if head not in known:
             raise MrlError(f"the config has no field {dotted!r}", hint=did_you_mean(head, known))
-        old = getattr(config, head)
+        old, hints = getattr(config, head), typing.get_type_hints(type(config))
         if not rest:
             break
         if isinstance(old, Mapping):
             changes[head] = {**changes.get(head, old), ".".join(rest): text}
             return
+        if old is None and any(map(dataclasses.is_dataclass, _options(hints[head]))):
+            group = dotted.removesuffix("." + ".".join(rest))
+            raise MrlError(f"{group} is none", hint=f"set {group} in a config file first")
         if not _is_group(old):
             problem = f"{dotted!r} goes deeper than the config does"
             raise MrlError(problem, hint="drop its last part")
@@ -108,7 +119,7 @@ def _collect(changes: dict[str, Any], config: Any, dotted: str, text: str) -> No
         if changes is None:
             raise _left_out(dotted)
         head, *rest = rest
-    kind = typing.get_type_hints(type(config))[head]
+    kind = hints[head]
     if _is_group(old):
         if not _is_none(text, kind):
             inner = ", ".join(field.name for field in dataclasses.fields(old))
@@ -148,7 +159,7 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
             return text
         raise MrlError(
             f"{dotted} is {text!r}, expected one of {', '.join(known)}",
-            hint=did_you_mean(text, known, otherwise="choose one of these"),
+            hint=did_you_mean(text, known, otherwise=""),
         )
     if str in options:
         return text
@@ -159,8 +170,20 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
     for option in options:
         if (fitted := _fit(value, option)) is not None:
             return fitted
-    names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-    raise MrlError(f"{dotted} is {text!r}, expected {names}", hint="correct the value")
+    names = " or ".join(map(_in_words, options))
+    named = typing.get_origin(hint) is Mapping
+    hint = f"write {dotted}.NAME={text}" if named else "correct the value"
+    raise MrlError(f"{dotted} is {text!r}, expected {names}", hint=hint)
+
+
+def _in_words(option: Any) -> str:
+    """What a field takes, for a message."""
+    origin = typing.get_origin(option) or option
+    if origin is tuple:
+        item, *rest = typing.get_args(option) or (str, ...)
+        length = "" if rest == [...] else f" of {1 + len(rest)}"
+        return f"a list{length}, each {_in_words(item)}"
+    return _WORDS.get(origin, getattr(option, "__name__", str(option)))
 
 
 def _is_none(text: str, hint: Any) -> bool:

@@ -52,4 +52,4 @@ def variant(preset: str, kind: type[Config], *assignments: str) -> Config:
     Raises:
         MrlError: as `find_config`, `load_config` and `override`.
     """
-    return override(load_config(find_config(preset), kind), assignments)
+    return override(load_config(find_config(preset), kind, where=preset), assignments)

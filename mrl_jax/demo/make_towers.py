@@ -1,6 +1,6 @@
 """Train the demo's two towers: `python -m mrl_jax.demo.make_towers --out FOLDER`.
 
-The folder `mrl_jax/demo/towers_hf` was made by this command and `python -m converters
+The folder `mrl_jax/demo/towers_hf` was made by this command and `mrl-jax convert
 export`; `make demo` starts from there. Both are trained on the training sentences in the
 training voices only. About three quarters of an hour on two cores.
 """

@@ -19,7 +19,7 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax cascade") -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder that gets cascade.json")
     parser.add_argument("assignments", nargs="*", metavar="a.b=c", help="changed fields")
     args = parser.parse_intermixed_args(argv)  # Fields may stand between options.
-    config = load_config(find_config(args.config), CascadeConfig)
+    config = load_config(find_config(args.config), CascadeConfig, where=args.config)
     write_cascade(override(config, args.assignments), args.out)
     return 0
 

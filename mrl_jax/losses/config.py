@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.losses.matryoshka import NestedLoss
 from mrl_jax.losses.registry import LOSSES
 
@@ -32,7 +33,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         if self.name not in LOSSES:
-            raise MrlError(f"loss.name is {self.name!r}, expected {' or '.join(LOSSES)}")
+            problem = f"loss.name is {self.name!r}, expected {' or '.join(LOSSES)}"
+            raise MrlError(problem, hint=did_you_mean(self.name, LOSSES, otherwise=""))
         if not self.dims or len(set(self.dims)) != len(self.dims) or min(self.dims) < 1:
             raise MrlError(f"loss.dims is {self.dims}, expected different widths from 1 on")
         if self.weights and len(self.weights) != len(self.dims):

@@ -52,7 +52,7 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax train") -> int:
         TextStageExperiment: train_text,
         CtcExperiment: train_recogniser,
     }
-    config = load_config(find_config(args.config), *tasks, CascadeConfig)
+    config = load_config(find_config(args.config), *tasks, CascadeConfig, where=args.config)
     if isinstance(config, CascadeConfig):
         raise MrlError(
             "is a cascade of trained parts, which is not trained",

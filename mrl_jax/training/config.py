@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 
@@ -31,6 +33,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise MrlError(f"seed is {self.seed}, expected a whole number from 0 on")
+        if self.name in ("", "..") or Path(self.name).name != self.name:
+            hint = "a path can be given as --workdir"
+            raise MrlError(f"name is {self.name!r}, expected a folder's name", hint=hint)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,8 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises an `MrlError` where a field's value is none of the choices."""
     choices = tuple(choices)
     if value not in choices:
-        raise MrlError(f"{name} is {value!r}, expected {' or '.join(choices)}")
+        problem = f"{name} is {value!r}, expected {' or '.join(choices)}"
+        raise MrlError(problem, hint=did_you_mean(value, choices, otherwise=""))
 
 
 def refuse_fsdp(train: LoopConfig) -> None:

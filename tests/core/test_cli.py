@@ -40,6 +40,20 @@ def parser() -> CommandParser:
             "tool convert: no option --dtyp. Did you mean --dtype? `--help` lists what it takes",
         ),
         ("convert a --xyz", "tool convert: no option --xyz. `--help` lists what it takes"),
+        (
+            "convert --overwite",
+            "tool convert: no option --overwite. Did you mean --overwrite? "
+            "`--help` lists what it takes",
+        ),
+        (
+            "--verbos",
+            "tool: no option --verbos. Did you mean --verbose? `--help` lists what it takes",
+        ),
+        (
+            "convert --overwrite",
+            "tool convert: the following arguments are required: source. "
+            "`--help` lists what it takes",
+        ),
         ("convert a b", "tool: unrecognized arguments: b. `--help` lists what it takes"),
         ("", "tool: the following arguments are required: COMMAND. `--help` lists what it takes"),
     ],
@@ -56,8 +70,10 @@ def test_options_may_stand_between_positional_arguments():
     program.add_argument("fields", nargs="*")
     args = program.parse_intermixed_args(["a=1", "--steps", "3", "b=2"])
     assert (args.steps, args.fields) == (3, ["a=1", "b=2"])
-    with pytest.raises(MrlError, match=r"no option --step\. Did you mean --steps\?"):
-        program.parse_intermixed_args(["a=1", "--step", "3", "b=2"])
+    program.add_argument("--name", required=True)
+    for words in (["--step", "3", "--name", "x"], ["--step", "3"]):
+        with pytest.raises(MrlError, match=r"no option --step\. Did you mean --steps\?"):
+            program.parse_intermixed_args(["a=1", *words, "b=2"])
 
 
 def test_a_description_keeps_its_lines():

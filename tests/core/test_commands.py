@@ -39,12 +39,16 @@ assert not {"jax", "numpy", "flax"} & set(sys.modules)
     assert all(name in done.stdout for name in commands.COMMANDS)
 
 
-@pytest.mark.parametrize("name", commands.COMMANDS)
-def test_every_command_is_a_function_of_its_arguments(name, capsys):
+@pytest.mark.parametrize("argv", [["--help"], *([name, "--help"] for name in commands.COMMANDS)])
+def test_every_command_is_a_function_of_its_arguments(argv, capsys):
     with pytest.raises(SystemExit) as end:
-        commands.main([name, "--help"])
+        commands.main(argv)
     assert end.value.code == 0
-    assert "usage: " in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "usage: " in text
+    with pytest.raises(SystemExit):
+        commands.main(["help", *argv[:-1]])
+    assert capsys.readouterr().out == text
 
 
 def test_the_arguments_go_to_the_command(capsys, tmp_path):

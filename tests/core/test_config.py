@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -166,25 +165,30 @@ def test_the_order_of_the_speech_stages_overrides():
         ("inner=1", "'inner' is a group of fields. Name one of rate, steps"),
         ("inner.rate.x=1", "'inner.rate.x' goes deeper than the config does"),
         ("seed", "'seed' is no option and no assignment"),
-        ("seed=1.5", "seed is '1.5', expected int"),
-        ("seed=true", "seed is 'true', expected int"),
-        ("seed=x", "seed is 'x', expected int"),
-        ("seed=none", "seed is 'none', expected int"),
-        ("inner.on=1", "inner.on is '1', expected bool"),
-        ("inner.rate=fast", "inner.rate is 'fast', expected float"),
-        ("inner.limit=x", "inner.limit is 'x', expected float or NoneType"),
-        ("inner.dims=[1,2.5]", "inner.dims is '[1,2.5]', expected tuple"),
-        ("inner.dims=a", "inner.dims is 'a', expected tuple"),
-        ("inner.span=[1,2,3]", "inner.span is '[1,2,3]', expected tuple"),
+        ("seed=1.5", "seed is '1.5', expected a whole number"),
+        ("seed=true", "seed is 'true', expected a whole number"),
+        ("seed=x", "seed is 'x', expected a whole number"),
+        ("seed=none", "seed is 'none', expected a whole number"),
+        ("inner.on=1", "inner.on is '1', expected true or false"),
+        ("inner.rate=fast", "inner.rate is 'fast', expected a number"),
+        ("inner.limit=x", "inner.limit is 'x', expected a number or none"),
+        ("inner.dims=[1,2.5]", "inner.dims is '[1,2.5]', expected a list, each a whole number"),
+        ("inner.dims=a", "inner.dims is 'a', expected a list, each a whole number"),
+        ("inner.span=[1,2,3]", "inner.span is '[1,2,3]', expected a list of 2, each a number"),
         ("inner.kind=cosin", "'cosin', expected one of linear, cosine. Did you mean cosine?"),
+        ("inner.kind=zzz", "'zzz', expected one of linear, cosine"),
         ("inner.hook=print", "inner.hook is 'print', expected Callable"),
-        ("inner.prompts=x", "inner.prompts is 'x', expected Mapping"),
+        (
+            "inner.prompts=x",
+            "inner.prompts is 'x', expected values by name. Write inner.prompts.NAME=x",
+        ),
     ],
 )
 def test_assignments_that_do_not_fit(text, words):
     with pytest.raises(MrlError) as caught:
         override(Outer(), [text])
     assert words in str(caught.value)
+    assert "Choose one" not in str(caught.value)
 
 
 @pytest.mark.parametrize("stage", ["speech", "text"])
@@ -224,6 +228,8 @@ def test_an_optional_group_can_be_left_out():
     for texts in (["inner=none", "inner.steps=5"], ["inner.steps=5", "inner=none"]):
         with pytest.raises(MrlError, match="contradicts another assignment"):
             override(Choice(), texts)
+    with pytest.raises(MrlError, match=r"^inner is none\. Set inner in a config file first"):
+        override(Choice(inner=None), ["inner.steps=5"])
     for config, text in ((Choice(), "inner=3"), (Outer(), "inner=none")):
         with pytest.raises(MrlError, match="'inner' is a group of fields"):
             override(config, [text])
@@ -239,17 +245,8 @@ def test_a_config_from_a_file(tmp_path):
     assert load_config(write(tmp_path / "a.py", body), dict) == {"seed": 7}
     with pytest.raises(MrlError, match=r"a\.py: get_config\(\) returns dict, expected Outer"):
         load_config(tmp_path / "a.py", Outer)
-
-
-def test_a_file_that_is_not_there(tmp_path):
-    write(tmp_path / "late_fusion.py", "")
-    write(tmp_path / "digits.py", "")
-    with pytest.raises(MrlError, match=r"no such config\. Did you mean .*late_fusion\.py\?"):
-        load_config(tmp_path / "late_fusio.py", Outer)
-    with pytest.raises(MrlError, match="no such config"):
-        load_config(tmp_path, Outer)
-    with pytest.raises(MrlError, match="no such config"):
-        load_config(Path("nowhere") / "at_all.py", Outer)
+    with pytest.raises(MrlError, match=r"^mine: get_config\(\) returns dict, expected Outer"):
+        load_config(tmp_path / "a.py", Outer, where="mine")
 
 
 @pytest.mark.parametrize(
@@ -259,6 +256,7 @@ def test_a_file_that_is_not_there(tmp_path):
         ("def get_config(:\n", "the config fails: SyntaxError"),
         ("def get_config():\n    return 1 / 0\n", "ZeroDivisionError: division by zero"),
         ("import nothing_like_this\n", "ModuleNotFoundError"),
+        ("raise SystemExit(3)\n", "the config fails: SystemExit: 3"),
         ("def get_config():\n    return None\n", "returns NoneType, expected Outer"),
     ],
 )
@@ -269,13 +267,34 @@ def test_files_that_fail(tmp_path, body, words):
     assert "\n" not in str(caught.value)
 
 
-def test_our_own_errors_pass_through(tmp_path):
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("OptimConfig(learning_rate=-1.0)", "{}: optim.learning_rate is -1.0, expected above 0"),
+        (
+            "variant('late_fusion', ExperimentConfig, 'nme=x')",
+            "{}: the config has no field 'nme'. Did you mean name?",
+        ),
+        (
+            "variant('late_fusio', object)",
+            "{}: 'late_fusio' is no preset. Did you mean late_fusion?",
+        ),
+        (
+            "variant('demo_cascade', ExperimentConfig)",
+            "demo_cascade: get_config() returns CascadeConfig, expected ExperimentConfig",
+        ),
+    ],
+)
+def test_our_own_errors_name_the_file(call, message, tmp_path):
     body = (
+        "from mrl_jax.core.presets import variant\n"
+        "from mrl_jax.training.contrastive.config import ExperimentConfig\n"
         "from mrl_jax.training.optim import OptimConfig\n"
-        "def get_config():\n    return OptimConfig(learning_rate=-1.0)\n"
+        f"def get_config():\n    return {call}\n"
     )
-    with pytest.raises(MrlError, match=r"^optim\.learning_rate is -1\.0, expected above 0$"):
+    with pytest.raises(MrlError) as caught:
         load_config(write(tmp_path / "a.py", body), Outer)
+    assert str(caught.value) == message.format(tmp_path / "a.py")
 
 
 def test_to_json():

@@ -34,6 +34,7 @@ def test_a_file_is_found_by_its_path(tmp_path, monkeypatch):
         ("mine/tinny.py", r"mine/tinny\.py: no such config\. Did you mean mine/tiny\.py\?"),
         ("mine", r"'mine' is no preset"),
         ("mine/", r"mine: no such config"),
+        ("nowhere/at_all.py", r"nowhere/at_all\.py: no such config"),
     ],
 )
 def test_what_is_not_there_is_refused_with_the_nearest(name, message, tmp_path, monkeypatch):

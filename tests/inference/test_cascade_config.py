@@ -58,6 +58,8 @@ def test_what_cannot_be_a_cascade_is_refused(root, nllb, tmp_path, capsys):
         words = (CASCADE, "--config", config, "--out", tmp_path / "run", *changes)
         assert message in refused(capsys, *words)
         assert not (tmp_path / "run").exists()
+    line = refused(capsys, CASCADE, "--config", "late_fusion", "--out", tmp_path / "run")
+    assert line.startswith("error: late_fusion: get_config() returns ExperimentConfig, expected")
     words = (CASCADE, "--config", config, "--out", root / "model")
     assert "holds a trained model" in refused(capsys, *words)
 

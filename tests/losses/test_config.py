@@ -25,6 +25,11 @@ def test_a_contrastive_loss_gets_temperature_and_ids_and_another_does_not():
         np.testing.assert_array_equal(loss(ROWS, -ROWS, dims=(8, 4)).per_row, expected.per_row)
 
 
+def test_a_mistyped_name_is_refused_with_the_nearest():
+    with pytest.raises(MrlError, match=r"'infonce', .* Did you mean matryoshka_infonce\?"):
+        LossConfig(name="infonce")
+
+
 def test_a_loss_that_is_registered_can_be_named(monkeypatch):
     with pytest.raises(MrlError, match=r"loss\.name is 'mine', expected matryoshka_infonce or l1"):
         LossConfig(name="mine")

@@ -7,6 +7,7 @@ the packages of the environment of the tests, but neither the checkout nor its e
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,7 @@ print(json.dumps(answers))
         assert line.startswith("error: "), name
         assert line.count("\n") == 1, line
         assert part in line, name
+        assert not re.search(r"train\.py|eval\.py|python -m", line), line
     assert {path.name for path in tmp_path.iterdir()} == {"file", "cases.json"}
 
 

@@ -14,6 +14,13 @@ from mrl_jax.training.command import main
         (["--config", "late_fusoin"], "Did you mean late_fusion?"),
         (["--config", str(ROOT / "configs" / "dmeo.py")], "demo"),
         ([], "--config"),
+        (["--cofnig", "demo"], "Did you mean --config?"),
+        (["--config", "demo", "model.kind=dual_encodr"], "Did you mean dual_encoder?"),
+        (["--config", "demo", "model.dtype=bfloat61"], "Did you mean bfloat16?"),
+        (["--config", "demo", "name="], "name is '', expected a folder's name"),
+        (["--config", "demo", "name=../x"], "name is '../x', expected a folder's name"),
+        (["--config", "demo", "name=.."], "name is '..', expected a folder's name"),
+        (["--config", "text_stage", "model.new.units=words"], "Set model.new in a config file"),
     ],
 )
 def test_wrong_words_are_one_line_and_status_2(words, message, tmp_path, capsys):

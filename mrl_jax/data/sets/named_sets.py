@@ -89,7 +89,7 @@ def _load_named(data: str | Path, kind: Kind) -> Any:
     entry = NAMED_SETS[name]
     if entry.kind == "intent" and kind == "retrieval":
         problem = "is an intent set, and has no queries and documents"
-        raise MrlError(problem, where=data, hint="measure it with `eval.py intent`")
+        raise MrlError(problem, where=data, hint="measure it with `mrl-jax eval intent`")
     loaded = entry.load(str(data), arguments, folder) if entry.kind == kind else None
     if loaded is None:
         raise _unknown(data, _names(kind))

@@ -17,7 +17,7 @@ from mrl_jax.core.records import as_record, read_object, readable_as
 from mrl_jax.nn import param_tree
 
 SEARCH_CONFIG_FILE = "search.json"
-CHOOSE_AGAIN = "choose one again: `python eval.py tradeoff --budget ...`"
+CHOOSE_AGAIN = "choose one again: `mrl-jax eval tradeoff --budget ...`"
 Precision = Literal["fp32", "int8", "binary", "binary+int8"]
 """Of stored documents; the last two are signs, alone and with int8 beside them."""
 

@@ -1,4 +1,4 @@
-"""Contrastive training: what `train.py` does with an `ExperimentConfig`."""
+"""Contrastive training: what `mrl-jax train` does with an `ExperimentConfig`."""
 
 import functools
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""CTC training: what `train.py` does with a `CtcExperiment`."""
+"""CTC training: what `mrl-jax train` does with a `CtcExperiment`."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Text tower training: what `train.py` does with a `TextStageExperiment`."""
+"""Text tower training: what `mrl-jax train` does with a `TextStageExperiment`."""
 
 import dataclasses
 import functools

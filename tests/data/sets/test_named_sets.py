@@ -164,7 +164,7 @@ def test_every_listed_name_is_known(word, tmp_path):
         ("fleurs:wo-xx@{}", ("has no language 'xx'", "name it as in `fleurs:wo-fr`")),
         ("fleurs:wo_sen-fr@{}", ("has no language 'wo_sen'", "did you mean wo_sn")),
         ("fleurs:wo-fr@{}/absent", ("no such folder as", "after the @")),
-        ("wolbanking77:audio@{}", ("is an intent set", "eval.py intent")),
+        ("wolbanking77:audio@{}", ("is an intent set", "mrl-jax eval intent")),
         ("absent", ("neither a folder nor the name", "expected kallaama, fleurs:wo-fr")),
         ("{}/absent", ("no such folder, for a retrieval set",)),
         ("{}", ("has no table `queries`",)),

@@ -311,7 +311,7 @@ def test_what_is_not_finite_stops_the_run_and_is_never_saved(world, one_device):
         (["model.text_tower={speech}"], "tokenizer"),
         (["data.validation=nowhere"], "nowhere"),
         (["train.stpes=3"], "Did you mean steps?"),
-        (["optim.learning_rate=fast"], "optim.learning_rate is 'fast', expected float"),
+        (["optim.learning_rate=fast"], "optim.learning_rate is 'fast', expected a number"),
         (["train.parallel=tpu"], "expected one of pmap, mesh"),
         (["loss.dims=[32,32]"], "loss.dims is (32, 32), expected different widths"),
         (["loss.weights=[1,2]"], "loss.weights has 2 weights, expected 3"),
