@@ -171,9 +171,9 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
         if (fitted := _fit(value, option)) is not None:
             return fitted
     names = " or ".join(map(_in_words, options))
-    named = typing.get_origin(hint) is Mapping
-    hint = f"write {dotted}.NAME={text}" if named else "correct the value"
-    raise MrlError(f"{dotted} is {text!r}, expected {names}", hint=hint)
+    by_name = typing.get_origin(hint) is Mapping
+    correction = f"write {dotted}.NAME={text}" if by_name else "correct the value"
+    raise MrlError(f"{dotted} is {text!r}, expected {names}", hint=correction)
 
 
 def _in_words(option: Any) -> str:

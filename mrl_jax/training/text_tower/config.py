@@ -32,7 +32,8 @@ class NewTowerConfig:
     Attributes:
         units: what its tokens are: "pieces", "characters" or "words".
         max_pieces: size of a vocabulary of pieces.
-        width to norm_epsilon: as in `Qwen3Config`.
+        width, num_layers, num_heads, num_kv_heads, head_width, mlp_width: as in `Qwen3Config`.
+        rope_theta, norm_epsilon: as in `Qwen3Config`.
     """
 
     units: Units = "pieces"
