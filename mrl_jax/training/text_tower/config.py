@@ -16,6 +16,7 @@ from mrl_jax.losses.config import LossConfig
 from mrl_jax.losses.registry import LOSSES
 from mrl_jax.models.init import initial_tower
 from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.models.towers import kinds_of
 from mrl_jax.training.config import ComputeConfig, RunConfig, check_choice, refuse_fsdp
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
@@ -137,7 +138,7 @@ def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdi
         return Path(config.model.text_tower)
     folder = workdir / INITIAL
     if has_checkpoint(workdir) and (folder / TOWER_FILE).is_file():
-        sizes = read_info(folder, expected=("qwen3",)).config
+        sizes = read_info(folder, expected=kinds_of(Qwen3Config)).config
         assert isinstance(sizes, Qwen3Config)
         if new.sizes(sizes.vocab_size) != sizes:
             raise MrlError(
