@@ -144,13 +144,8 @@ def _none_relevant(ties: TiedRanking, k: int) -> Float[HostArray, "Q R"]:
 
 
 class Metric(NamedTuple):
-    """A metric of rankings.
-
-    Attributes:
-        title: as tables write it.
-        function: (grades, judged, k) to a value for each query, as `ranking.ndcg`.
-        expected: (ties, k) to its mean over all orders of equal scores.
-    """
+    """Its title in tables; from (grades, judged, k) its value for each query, as `ranking.ndcg`;
+    from (ties, k) the mean of that over all orders of equal scores."""
 
     title: str
     function: Callable[[HostArray, HostArray, int], HostArray]
