@@ -66,9 +66,11 @@ class CtcModelConfig(ComputeConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcDataConfig(SpeechDataConfig):
-    """The recordings and their transcripts; `validation` may be a manifest or a data set too.
+    """The recordings and their transcripts.
 
     Attributes:
+        validation: a retrieval set of spoken queries, a manifest or a built data set; none if
+            empty.
         transcripts: column of the transcripts: "transcript", or "text" where the document is
             the transcript.
         plain: whether transcripts are read in lower case and without punctuation, in

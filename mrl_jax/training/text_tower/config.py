@@ -33,7 +33,9 @@ class NewTowerConfig:
     Attributes:
         units: what its tokens are: "pieces", "characters" or "words".
         max_pieces: size of a vocabulary of pieces.
-        width to norm_epsilon: as in `Qwen3Config`.
+        width, num_layers, num_heads, num_kv_heads, head_width, mlp_width: its sizes.
+        rope_theta: base of the rotary angles.
+        norm_epsilon: of its norms.
     """
 
     units: Units = "pieces"
