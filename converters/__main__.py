@@ -83,11 +83,11 @@ def _convert(args: argparse.Namespace) -> int:
         f"{report['dtype']}, {report['tensors']} tensors matched one to one with "
         f"{report['leaves']} leaves"
     )
-    files = set(report["files"])
-    if report["kind"] == "hubert_ctc" and "vocab.json" not in files:
+    kind, files = TOWERS[report["kind"]], set(report["files"])
+    if kind.abstract_recogniser and "vocab.json" not in files:
         print("note: the checkpoint has no vocab.json, so this recogniser gives no text")
     audio = {"preprocessor_config.json", "processor_config.json"}
-    if TOWERS[report["kind"]].modality == "speech" and not audio & files:
+    if kind.modality == "speech" and not audio & files:
         print("note: the checkpoint says nothing of its audio: clips are normalised, at 16 kHz")
     return 0
 

@@ -27,6 +27,7 @@ from mrl_jax.core.array_types import AnyArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import write_json
 from mrl_jax.core.records import as_record, read_object, readable_as
+from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.models.heads import HEADS
 from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.two_towers import TwoTowers
@@ -75,6 +76,11 @@ class ModelInfo:
     step: int
     scores: Mapping[str, float]
     dtype: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the towers and the head."""
+        return digest_lines((self.speech.digest, self.text.digest, self.head_digest))
 
 
 def tower_reference(tower: Path, model_folder: Path) -> TowerReference:

@@ -25,10 +25,10 @@ from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import write_json
 from mrl_jax.core.records import as_record, read_object, readable_as
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
-from mrl_jax.models.hubert import HubertEncoder
-from mrl_jax.models.qwen3 import Qwen3Encoder
+from mrl_jax.models.hubert import HubertConfig, HubertEncoder
+from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.models.speech_tower import Padding, SpeechTower
-from mrl_jax.models.towers import TOWERS, kinds_of
+from mrl_jax.models.towers import RECOGNISERS, TOWERS, kinds_of
 from mrl_jax.nn import param_tree
 
 FORMAT = 1
@@ -86,7 +86,7 @@ def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encod
         MrlError: the folder is not a Qwen3 tower, or cannot be read whole. (Single changed
             bits are found by `read_checked_weights`, as `verify` and `export` do.)
     """
-    return load_tower(folder, ("qwen3",), **options)
+    return load_tower(folder, kinds_of(Qwen3Config), **options)
 
 
 def load_hubert(
@@ -99,7 +99,7 @@ def load_hubert(
     Raises:
         MrlError: the folder is not a HuBERT tower, or cannot be read whole.
     """
-    return load_tower(folder, ("hubert", "hubert_ctc"), padding=padding, **options)
+    return load_tower(folder, kinds_of(HubertConfig), padding=padding, **options)
 
 
 def load_hubert_ctc(
@@ -110,7 +110,7 @@ def load_hubert_ctc(
     Raises:
         MrlError: the folder holds no recogniser, or cannot be read whole.
     """
-    return load_tower(folder, ("hubert_ctc",), recogniser=True, padding=padding, **options)
+    return load_tower(folder, RECOGNISERS, recogniser=True, padding=padding, **options)
 
 
 def load_speech_tower(

@@ -14,6 +14,8 @@ def lazy_getattr(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
     """The `__getattr__` of a package whose names come from the modules of `homes_of`."""
 
     def __getattr__(name: str) -> Any:
+        if name == "__all__":
+            return [*homes]
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(homes[name]), name)

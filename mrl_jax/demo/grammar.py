@@ -27,13 +27,11 @@ class Phrase:
 
     Attributes:
         intent: what the speaker is after; one of each template.
-        topic: market, fields, weather, family, greetings, health or numbers.
     """
 
     wolof: str
     french: str
     intent: str
-    topic: str
 
 
 def _elided(word: str, noun: str) -> str:
@@ -322,13 +320,13 @@ def phrases() -> tuple[Phrase, ...]:
     return tuple(
         phrase
         for line in TEMPLATES.strip().splitlines()
-        for phrase in _fill(*(part.strip() for part in line.split(" | ")))
+        for phrase in _fill(*(part.strip() for part in line.split(" | ")[1:]))
     )
 
 
-def _fill(topic: str, intent: str, wolof: str, french: str) -> Iterator[Phrase]:
+def _fill(intent: str, wolof: str, french: str) -> Iterator[Phrase]:
     slots = list(dict.fromkeys(re.findall(r"{(\w+)", wolof)))
     for words in itertools.product(*(LISTS[slot] for slot in slots)):
         filling = dict(zip(slots, words, strict=True))
         text = french.format_map(filling).replace("{e}", words[0].e)
-        yield Phrase(wolof.format_map(filling), text[0].upper() + text[1:], intent, topic)
+        yield Phrase(wolof.format_map(filling), text[0].upper() + text[1:], intent)

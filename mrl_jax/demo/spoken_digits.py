@@ -101,10 +101,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def find_recordings(given: Path | None, out: Path) -> Path:
-    """The folder given, one beside the checkout, or the data set downloaded by TFDS."""
-    beside = Path(__file__).parents[3] / "shared" / "data" / "fsdd" / "recordings"
-    if given is not None or beside.is_dir():
-        return given or beside
+    """The folder given, or the data set downloaded by TFDS."""
+    if given is not None:
+        return given
     require("tensorflow_datasets", by="fetching the recordings")
     import tensorflow_datasets as tfds
 

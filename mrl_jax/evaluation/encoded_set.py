@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mrl_jax.checkpoints.models import ModelInfo
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
+from mrl_jax.data.sets.digests import digest_retrieval_set
 from mrl_jax.data.sets.named_sets import load_retrieval_set
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, asked_as, load_queries, load_query_audio
 from mrl_jax.evaluation.report.folder import library_commit
@@ -43,7 +42,7 @@ class OpenedSet:
             data=str(self.options.data),
             data_digest=digest_retrieval_set(self.data),
             model=str(self.options.model),
-            model_digest=digest_model(self.embedder.info),
+            model_digest=self.embedder.info.digest,
             commit=library_commit(),
         )
 
@@ -67,11 +66,6 @@ def load_set(options: QueryOptions) -> RetrievalSet:
         MrlError: as `load_retrieval_set`; a task and a prompt.
     """
     return asked_as(load_retrieval_set(options.data), task=options.task, prompt=options.prompt)
-
-
-def digest_model(info: ModelInfo) -> str:
-    """SHA-256 of a model's towers and head."""
-    return digest_lines((info.speech.digest, info.text.digest, info.head_digest))
 
 
 def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[Vectors, HostArray]:

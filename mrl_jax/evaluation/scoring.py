@@ -139,7 +139,7 @@ def evaluate_retrieval(
         beyond = _filled([part.tolist() for part in np.split(grades[behind], ends)])
         tied = TiedRanking(in_order, scores, beyond, ranked.tied[judged], all_grades)
         per_query = {
-            f"{name}@{k}": metric(in_order, all_grades, k)
+            f"{name}@{k}": metric.function(in_order, all_grades, k)
             for name, metric in METRICS.items()
             for k in ks
         }

@@ -31,6 +31,7 @@ from mrl_jax.inference.translation import (
 )
 from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.models.speech_tower import Padding
+from mrl_jax.models.towers import RECOGNISERS, kinds_of
 
 FORMAT = 1
 CASCADE_FILE = "cascade.json"
@@ -124,8 +125,12 @@ class CascadeInfo:
         return TowerReference(path=self.config.text_tower, digest=self.digests.text)
 
     @property
-    def recogniser(self) -> TowerReference | None:
-        """None where a column of transcripts stands for it."""
+    def prompts(self) -> Mapping[str, str]:
+        return self.config.prompts
+
+    @property
+    def speech(self) -> TowerReference | None:
+        """The recogniser; None where a column of transcripts stands for it."""
         digest = self.digests.recogniser
         return TowerReference(path=self.config.recogniser, digest=digest) if digest else None
 
@@ -240,7 +245,7 @@ def _used(config: CascadeConfig) -> CascadeConfig:
 
 def _digests(config: CascadeConfig, base: Path) -> Digests:
     """Digests of the parts, each of which is checked."""
-    text = read_info(base / config.text_tower, expected=("qwen3",))
+    text = read_info(base / config.text_tower, expected=kinds_of(Qwen3Config))
     assert isinstance(text.config, Qwen3Config)
     if max(config.dims) > text.config.width:
         problem = f"dims has {max(config.dims)}, expected at most {text.config.width}, the width"
@@ -248,7 +253,7 @@ def _digests(config: CascadeConfig, base: Path) -> Digests:
     TextTokenizer(base / config.text_tower, max_tokens=config.max_text_tokens)
     recogniser = translator = ""
     if config.recogniser:
-        info = read_info(base / config.recogniser, expected=("hubert_ctc",))
+        info = read_info(base / config.recogniser, expected=RECOGNISERS)
         if info.vocabulary is None:
             raise no_vocabulary(base / config.recogniser)
         recogniser = info.digest

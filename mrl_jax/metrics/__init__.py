@@ -16,6 +16,6 @@ NAMES = {
     "paired_test",
     "ranking": "F1 accuracy average_precision chance_ndcg check_k discounted discounts f1_scores "
     "ideal ndcg over recall reciprocal_rank relevant",
-    "ties": "TiedRanking",
+    "ties": "METRICS Metric TiedRanking",
 }
 __getattr__ = lazy_getattr(__name__, homes_of(__name__, NAMES))

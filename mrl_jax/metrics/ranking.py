@@ -6,7 +6,7 @@ trec_eval: the gain is the grade, the discount is log2(rank + 1), a grade above 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -128,11 +128,10 @@ class F1:
 
     macro: float
     weighted: float
-    per_label: Mapping[str, float]
 
 
 def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> F1:
-    """F1 of each label, and their means, as scikit-learn defines them.
+    """Means over labels of their F1, as scikit-learn defines them.
 
     A label that is neither true nor predicted anywhere has 0.
 
@@ -148,7 +147,7 @@ def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
     if not labels or len(set(labels)) != len(labels):
         raise ValueError("labels are none, or one is there twice")
     if not truth:
-        return F1(macro=0.0, weighted=0.0, per_label=dict.fromkeys(labels, 0.0))
+        return F1(macro=0.0, weighted=0.0)
     require("sklearn", by="F1")
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -163,5 +162,4 @@ def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
     return F1(
         macro=float(scores.mean()),
         weighted=float(scores @ support / total) if total else 0.0,
-        per_label=dict(zip(labels, scores.tolist(), strict=True)),
     )

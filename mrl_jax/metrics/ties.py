@@ -10,20 +10,14 @@ References:
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.metrics import ranking as metrics
-
-METRICS = {
-    "ndcg": metrics.ndcg,
-    "accuracy": metrics.accuracy,
-    "mrr": metrics.reciprocal_rank,
-    "map": metrics.average_precision,
-    "recall": metrics.recall,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,47 +40,27 @@ class TiedRanking:
     judged: Int[HostArray, "Q J"]
 
     def expected(self, metric: str, k: int) -> Float[HostArray, " Q"]:
-        """Mean of a metric ("ndcg", "accuracy", "mrr", "map", "recall") over all orders."""
+        """Mean of a metric, by its name in `METRICS`, over all orders."""
         metrics.check_k(k)
-        ranks = 1.0 + np.arange(min(k, self.grades.shape[1]))
-        cut = slice(len(ranks))
-        start, size, gain, hits = (x[:, cut] for x in self._groups())
-        place, share = ranks - 1 - start, hits / size
-        if metric == "ndcg":
-            return metrics.over(metrics.discounted(gain / size, k), metrics.ideal(self.judged, k))
-        total = metrics.relevant(self.judged)
-        if metric == "recall":
-            return metrics.over(share.sum(axis=1), total)
-        if metric == "map":
-            before = self._hits_before(hits, size)[:, cut]
-            others = place * (hits - 1).clip(min=0) / (size - 1).clip(min=1)
-            return metrics.over((share * (before + 1 + others) / ranks).sum(axis=1), total)
-        # How likely no relevant document is among the first ranks, rank by rank.
-        none = np.cumprod((1 - hits / (size - place)).clip(min=0), axis=1)
-        if metric == "accuracy":
-            value = 1 - none[:, -1]
-        elif metric == "mrr":
-            earlier = np.concatenate((np.ones((len(none), 1)), none[:, :-1]), axis=1)
-            value = ((earlier - none) / ranks).sum(axis=1)
-        else:
+        if metric not in METRICS:
             raise ValueError(f"there is no metric {metric!r}, only {', '.join(METRICS)}")
-        return np.where(total > 0, value, np.nan)
+        return METRICS[metric].expected(self, k)
 
     def best(self, metric: str, k: int) -> Float[HostArray, " Q"]:
         """A metric of the order in which it is highest."""
-        return METRICS[metric](self._ordered(best=True), self.judged, k)
+        return METRICS[metric].function(self._ordered(best=True), self.judged, k)
 
     def worst(self, metric: str, k: int) -> Float[HostArray, " Q"]:
         """A metric of the order in which it is lowest."""
-        return METRICS[metric](self._ordered(best=False), self.judged, k)
+        return METRICS[metric].function(self._ordered(best=False), self.judged, k)
 
     def _numbers(self) -> Int[HostArray, "Q R"]:
         """Number of each rank's group, from 0."""
         new = self.scores[:, 1:] != self.scores[:, :-1]
         return np.cumsum(np.pad(new, ((0, 0), (1, 0))), axis=1)
 
-    def _groups(self) -> tuple[HostArray, HostArray, HostArray, HostArray]:
-        """Of each rank's group: ranks before it, documents, summed grades, relevant ones."""
+    def groups(self, k: int) -> tuple[HostArray, HostArray, HostArray, HostArray]:
+        """[Q, k] of the first ranks' groups: ranks before, documents, summed grades, relevant."""
         number, grades = self._numbers(), self.grades.clip(min=0)
         rows, ranks = number.shape
         flat = (number + ranks * np.arange(rows)[:, None]).ravel()
@@ -102,9 +76,9 @@ class TiedRanking:
         size = add_up(np.ones(number.shape), self.tied)
         gain = add_up(grades, self.beyond.clip(min=0).sum(axis=1))
         hits = add_up(grades > 0, (self.beyond > 0).sum(axis=1))
-        return start, size, gain, hits
+        return start[:, :k], size[:, :k], gain[:, :k], hits[:, :k]
 
-    def _hits_before(self, hits: HostArray, size: HostArray) -> Float[HostArray, "Q R"]:
+    def hits_before(self, hits: HostArray, size: HostArray) -> Float[HostArray, "Q R"]:
         """Relevant documents in the groups before each rank's own."""
         share = hits / size
         number = self._numbers()[:, : hits.shape[1]]
@@ -130,3 +104,59 @@ class TiedRanking:
         top = int(grades.max()) + 1
         order = np.argsort(group * top + (top - grades if best else grades), axis=1, kind="stable")
         return np.take_along_axis(grades, order, axis=1)[:, :ranks]
+
+
+def _expected_ndcg(ties: TiedRanking, k: int) -> Float[HostArray, " Q"]:
+    """Mean of `ranking.ndcg` over all orders, as the functions below are of the others."""
+    _, size, gain, _ = ties.groups(k)
+    return metrics.over(metrics.discounted(gain / size, k), metrics.ideal(ties.judged, k))
+
+
+def _expected_accuracy(ties: TiedRanking, k: int) -> Float[HostArray, " Q"]:
+    return np.where(metrics.relevant(ties.judged) > 0, 1 - _none_relevant(ties, k)[:, -1], np.nan)
+
+
+def _expected_mrr(ties: TiedRanking, k: int) -> Float[HostArray, " Q"]:
+    none = _none_relevant(ties, k)
+    earlier = np.concatenate((np.ones((len(none), 1)), none[:, :-1]), axis=1)
+    value = ((earlier - none) / (1.0 + np.arange(none.shape[1]))).sum(axis=1)
+    return np.where(metrics.relevant(ties.judged) > 0, value, np.nan)
+
+
+def _expected_map(ties: TiedRanking, k: int) -> Float[HostArray, " Q"]:
+    start, size, _, hits = ties.groups(k)
+    ranks = 1.0 + np.arange(size.shape[1])
+    others = (ranks - 1 - start) * (hits - 1).clip(min=0) / (size - 1).clip(min=1)
+    precision = hits / size * (ties.hits_before(hits, size) + 1 + others) / ranks
+    return metrics.over(precision.sum(axis=1), metrics.relevant(ties.judged))
+
+
+def _expected_recall(ties: TiedRanking, k: int) -> Float[HostArray, " Q"]:
+    _, size, _, hits = ties.groups(k)
+    return metrics.over((hits / size).sum(axis=1), metrics.relevant(ties.judged))
+
+
+def _none_relevant(ties: TiedRanking, k: int) -> Float[HostArray, "Q R"]:
+    """How likely no relevant document is among the first ranks, rank by rank."""
+    start, size, _, hits = ties.groups(k)
+    place = np.arange(size.shape[1]) - start
+    return np.cumprod((1 - hits / (size - place)).clip(min=0), axis=1)
+
+
+class Metric(NamedTuple):
+    """Its title in tables; from (grades, judged, k) its value for each query, as `ranking.ndcg`;
+    from (ties, k) the mean of that over all orders of equal scores."""
+
+    title: str
+    function: Callable[[HostArray, HostArray, int], HostArray]
+    expected: Callable[[TiedRanking, int], HostArray]
+
+
+METRICS = {
+    "ndcg": Metric("nDCG", metrics.ndcg, _expected_ndcg),
+    "accuracy": Metric("accuracy", metrics.accuracy, _expected_accuracy),
+    "mrr": Metric("MRR", metrics.reciprocal_rank, _expected_mrr),
+    "map": Metric("MAP", metrics.average_precision, _expected_map),
+    "recall": Metric("recall", metrics.recall, _expected_recall),
+}
+"""By the name that scores have before their @k."""

@@ -39,6 +39,10 @@ TOWERS = {
 """By the kind that tower.json names."""
 
 
-def kinds_of(modality: Literal["speech", "text"]) -> tuple[str, ...]:
-    """The kinds that read speech, or those that read text."""
-    return tuple(name for name, kind in TOWERS.items() if kind.modality == modality)
+RECOGNISERS = tuple(name for name, kind in TOWERS.items() if kind.abstract_recogniser)
+"""The kinds with an output layer."""
+
+
+def kinds_of(group: Literal["speech", "text"] | type[Any]) -> tuple[str, ...]:
+    """The kinds that read speech, those that read text, or those of a config class."""
+    return tuple(name for name, kind in TOWERS.items() if group in (kind.modality, kind.config))

@@ -29,12 +29,11 @@ def flat_weights(module: nnx.Module) -> dict[str, nnx.Variable[Any]]:
 
 def freeze(module: Module) -> Module:
     """Turn every `nnx.Param` of `module` into `Frozen`, in place; returns `module`."""
-    return _retype(module, nnx.Param, Frozen)
-
-
-def unfreeze(module: Module) -> Module:
-    """The inverse of `freeze`."""
-    return _retype(module, Frozen, nnx.Param)
+    for _, part in nnx.iter_modules(module):
+        for name, value in list(vars(part).items()):
+            if type(value) is nnx.Param:
+                setattr(part, name, Frozen(value.get_value()))
+    return module
 
 
 def fill(module: Module, arrays: Mapping[str, Any]) -> Module:
@@ -60,14 +59,6 @@ def fill(module: Module, arrays: Mapping[str, Any]) -> Module:
 def dotted(path: Iterable[Any]) -> str:
     """("layers", 0, "kernel") as "layers.0.kernel"."""
     return ".".join(map(str, path))
-
-
-def _retype(module: Module, old: type[Any], new: type[Any]) -> Module:
-    for _, part in nnx.iter_modules(module):
-        for name, value in list(vars(part).items()):
-            if type(value) is old:
-                setattr(part, name, new(value.get_value()))
-    return module
 
 
 @dataclasses.dataclass(frozen=True)

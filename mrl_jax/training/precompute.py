@@ -78,7 +78,7 @@ def _documents(
     unique = list(dict.fromkeys(texts))
     key = document_cache_key(
         unique,
-        tower=_tower_key(tower, "qwen3"),
+        tower=_tower_key(tower, *kinds_of("text")),
         tokenizer=tokenizer_digest(tower),
         max_tokens=config.data.batch.max_text_tokens,
         dtype=config.model.dtype,

@@ -25,6 +25,8 @@ def test_a_name_comes_from_its_module():
 @pytest.mark.parametrize("package", ["losses", "metrics"])
 def test_every_name_that_a_package_offers_is_there(package):
     module = importlib.import_module(f"mrl_jax.{package}")
-    for name, home in homes_of(module.__name__, module.NAMES).items():
+    homes = homes_of(module.__name__, module.NAMES)
+    assert module.__all__ == [*homes]
+    for name, home in homes.items():
         value = getattr(module, name)
         assert getattr(value, "__module__", home) == home

@@ -140,7 +140,6 @@ def test_files_that_pages_name_exist():
 
 NOT_YET = (
     "converters/FAMILY",
-    "mrl_jax/nn/lora",
     "mrl_jax/inference/service",
     "mrl_jax/evaluation/NAME",
 )

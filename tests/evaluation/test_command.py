@@ -40,8 +40,11 @@ def test_options_are_the_fields_of_what_the_report_takes(report):
 
 @pytest.mark.parametrize("report", REPORTS)
 def test_every_report_is_a_folder_of_the_same_shape(report):
-    for module in ("options", "measure", "figures", "report"):
-        assert importlib.import_module(f"mrl_jax.evaluation.{report}.{module}").__doc__
+    for name in ("options", "measure", "figures", "report"):
+        module = importlib.import_module(f"mrl_jax.evaluation.{report}.{name}")
+        assert module.__doc__
+        public = [value for key, value in vars(module).items() if not key.startswith("_")]
+        assert any(getattr(value, "__module__", "") == module.__name__ for value in public), name
 
 
 def test_reports_lie_in_the_model_by_default(tmp_path):

@@ -271,7 +271,9 @@ AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
     {
         "channel": Augmentation(change=augment_channel),
         "mask": Augmentation(change=mask_time),
-        "voice": Augmentation(change=augment_voice, stretch=1 / (0.8 * 0.8)),
+        "voice": Augmentation(
+            change=augment_voice, stretch=1 / (AugmentConfig.speed[0] * AugmentConfig.tempo[0])
+        ),
     }
 )
 """What `augment=NAME` means in a config or on the command line."""

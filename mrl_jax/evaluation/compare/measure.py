@@ -62,12 +62,16 @@ def read_system(folder: Path) -> Info:
     return read_model_info(folder)
 
 
+def cascades_of(infos: Mapping[str, Info]) -> dict[str, CascadeInfo]:
+    """The cascades among the systems."""
+    return {name: info for name, info in infos.items() if isinstance(info, CascadeInfo)}
+
+
 def recording_rate(folders: Mapping[str, Path], infos: Mapping[str, Info]) -> int | None:
     """Samples a second of the first system that takes recordings; None where none does."""
     for name, info in infos.items():
-        tower = info.recogniser if isinstance(info, CascadeInfo) else info.speech
-        if tower is not None:
-            return getattr(read_info(folders[name] / tower.path).config, "sample_rate", None)
+        if info.speech is not None:
+            return getattr(read_info(folders[name] / info.speech.path).config, "sample_rate", None)
     return None
 
 
@@ -88,11 +92,11 @@ def measure_systems(
         task: what they are measured on.
     """
     corpora: Corpora = {}
-    measured = []
+    measured, cascades = [], cascades_of(infos)
     for name, folder in folders.items():
-        info = infos[name]
-        if isinstance(info, CascadeInfo):
-            measured.append(_measure_cascade(name, folder, info, columns[name], task, corpora))
+        if name in cascades:
+            info, column = cascades[name], columns[name]
+            measured.append(_measure_cascade(name, folder, info, column, task, corpora))
         else:
             measured.append(_measure_model(name, folder, task, corpora))
     return measured

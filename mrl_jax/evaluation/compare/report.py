@@ -18,7 +18,6 @@ from mrl_jax.evaluation.report.folder import library_commit, report_folder, writ
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Record, Source, write_jsonl
 from mrl_jax.evaluation.scoring import check_dims, judgements_of
-from mrl_jax.inference.cascade_config import CascadeInfo
 
 FIGURE = FigureFile("systems.png", "nDCG@10 against dimension, with 95 % intervals")
 SUMMARY = """{systems} on the same {queries} queries, searched in the same {documents} documents.
@@ -52,14 +51,12 @@ def report_compare(options: CompareOptions) -> str:
     dims = check_alike(infos, options.dims)
     data = encoded_set.load_set(options)
     for name, info in infos.items():
-        prompts = info.config.prompts if isinstance(info, CascadeInfo) else info.prompts
-        encoded_set.check_task(options.task, prompts, folders[name])
+        encoded_set.check_task(options.task, info.prompts, folders[name])
     judged = data.judged_only()
     judgements = judgements_of(judged)
     columns = {
         name: check_queries(name, info.config, judged, options.data)
-        for name, info in infos.items()
-        if isinstance(info, CascadeInfo)
+        for name, info in measure.cascades_of(infos).items()
     }
     with report_folder(options, *folders.values()) as staging:
         rate = measure.recording_rate(folders, infos)
@@ -76,10 +73,7 @@ def report_compare(options: CompareOptions) -> str:
             data=str(options.data),
             data_digest=digest_retrieval_set(data),
             model=", ".join(f"{name}={folder}" for name, folder in folders.items()),
-            model_digest=digest_lines(
-                info.digest if isinstance(info, CascadeInfo) else encoded_set.digest_model(info)
-                for info in infos.values()
-            ),
+            model_digest=digest_lines(info.digest for info in infos.values()),
             commit=library_commit(),
         )
         return _write(staging, systems, task, source, options.set_name)
@@ -133,7 +127,7 @@ def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[
             common = sorted(set(one.dims) & set(info.dims), reverse=True)
             hint = f"pass --dims {','.join(map(str, common))}" if common else "train one of them"
             raise MrlError(
-                f"{first} {_has(one)} the dimensions {dims_of[0]} and {name} on {dims_of[1]}",
+                f"{first} has the dimensions {dims_of[0]} and {name} has {dims_of[1]}",
                 where="--models",
                 hint=hint if common else f"{hint} on the other's",
             )
@@ -143,8 +137,7 @@ def check_alike(infos: Mapping[str, Info], dims: Sequence[int] | None) -> tuple[
         for name, info in infos.items():
             if dim not in info.dims:
                 raise MrlError(
-                    f"{name} {_has(info, 'not ')} the dimension {dim}, only on "
-                    f"{', '.join(map(str, info.dims))}",
+                    f"{name} has the dimensions {', '.join(map(str, info.dims))}, not {dim}",
                     where="--dims",
                     hint=f"leave {dim} out",
                 )
@@ -207,11 +200,6 @@ def _prompts(queries: Sequence[Query]) -> str:
         each = " and ".join(tasks)
         sentences.append(f"Each system puts its own prompt before queries of {each}.")
     return " ".join(sentences) or "No prompt stands before the queries."
-
-
-def _has(info: Info, negated: str = "") -> str:
-    """How a system comes by its dims, in words."""
-    return f"is {negated}set to" if isinstance(info, CascadeInfo) else f"was {negated}trained on"
 
 
 def _query_rows(systems: Sequence[System], task: Task) -> list[dict[str, object]]:

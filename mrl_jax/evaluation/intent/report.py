@@ -12,7 +12,7 @@ from mrl_jax.data.sets.digests import digest_intent_set
 from mrl_jax.data.sets.intent_set import IntentExample, labels_of, load_intent_audio
 from mrl_jax.data.sets.named_sets import load_intent_set
 from mrl_jax.data.text.prompts import query_prompt
-from mrl_jax.evaluation.encoded_set import chosen_dims, digest_model
+from mrl_jax.evaluation.encoded_set import chosen_dims
 from mrl_jax.evaluation.intent import figures, measure
 from mrl_jax.evaluation.intent.measure import PENALTY, IntentResult, IntentVectors
 from mrl_jax.evaluation.intent.options import IntentOptions
@@ -112,7 +112,7 @@ def report_intent(
                 data=str(options.data),
                 data_digest=digest_intent_set(examples),
                 model=str(options.model),
-                model_digest=digest_model(embedder.info),
+                model_digest=embedder.info.digest,
                 commit=library_commit(),
             ),
             tables={"Scores": figures.intent_table(results, clusters), **tables},

@@ -14,6 +14,7 @@ from mrl_jax.metrics.intervals import (
     holm,
     paired_test,
 )
+from mrl_jax.metrics.ties import METRICS
 
 
 def clusters_by(
@@ -72,10 +73,7 @@ def p_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
-
-
 def metric_title(name: str) -> str:
     """ "nDCG@10" of "ndcg@10"."""
     metric, _, k = name.partition("@")
-    return f"{METRIC_NAMES.get(metric, metric)}@{k}"
+    return f"{METRICS[metric].title}@{k}"

@@ -18,6 +18,7 @@ from mrl_jax.evaluation.transcribe.measure import error_records
 from mrl_jax.evaluation.transcribe.options import TranscribeOptions
 from mrl_jax.inference.asr import Recogniser, unspelled
 from mrl_jax.metrics.error_rates import compare_transcripts
+from mrl_jax.models.towers import RECOGNISERS
 
 FIGURE = FigureFile("errors.png", "Utterances by their number of word errors")
 
@@ -32,7 +33,7 @@ def report_transcribe(options: TranscribeOptions) -> str:
         MrlError: no recogniser; a recording without a transcript, or with an empty one;
             a broken recording.
     """
-    info = read_info(options.model, expected=("hubert_ctc",))
+    info = read_info(options.model, expected=RECOGNISERS)
     utterances = read_utterances(options.data, split=options.split)
     ids = [utterance.id for utterance in utterances]
     transcripts = [utterance.transcript for utterance in utterances]

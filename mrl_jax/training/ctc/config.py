@@ -17,6 +17,7 @@ from mrl_jax.data.build.utterances import Column, check_column
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc, character_vocabulary
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.init import initial_recogniser, start_as_filterbank
+from mrl_jax.models.towers import kinds_of
 from mrl_jax.nn import param_tree
 from mrl_jax.training.config import ComputeConfig, check_choice, refuse_fsdp
 from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
@@ -65,9 +66,11 @@ class CtcModelConfig(ComputeConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcDataConfig(SpeechDataConfig):
-    """The recordings and their transcripts; `validation` may be a manifest or a data set too.
+    """The recordings and their transcripts.
 
     Attributes:
+        validation: a retrieval set of spoken queries, a manifest or a built data set; none if
+            empty.
         transcripts: column of the transcripts: "transcript", or "text" where the document is
             the transcript.
         plain: whether transcripts are read in lower case and without punctuation, in
@@ -106,7 +109,7 @@ def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     """The description of the tower to begin with; None for random weights."""
     if not config.speech_tower:
         return None
-    info = read_info(Path(config.speech_tower), expected=("hubert", "hubert_ctc"))
+    info = read_info(Path(config.speech_tower), expected=kinds_of(HubertConfig))
     if config.vocabulary == "tower" and info.vocabulary is None:
         raise MrlError(
             "has no vocabulary of its own",

@@ -24,6 +24,7 @@ from mrl_jax.metrics.error_rates import compare_transcripts
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, encode_transcripts
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.inputs import normalize_clip
+from mrl_jax.models.towers import RECOGNISERS
 from mrl_jax.nn import param_tree
 from mrl_jax.training.ctc.config import (
     CtcExperiment,
@@ -104,7 +105,7 @@ class CtcTask:
 
     def exported(self, workdir: Path) -> tuple[Path, TowerInfo]:
         """workdir/tower."""
-        return workdir / TOWER, read_info(workdir / TOWER, expected=("hubert_ctc",))
+        return workdir / TOWER, read_info(workdir / TOWER, expected=RECOGNISERS)
 
 
 def _transcripts(config: CtcExperiment, examples: SpeechDataset) -> list[str]:

@@ -16,6 +16,7 @@ from mrl_jax.losses.config import LossConfig
 from mrl_jax.losses.registry import LOSSES
 from mrl_jax.models.init import initial_tower
 from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.models.towers import kinds_of
 from mrl_jax.training.config import ComputeConfig, RunConfig, check_choice, refuse_fsdp
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
@@ -32,8 +33,9 @@ class NewTowerConfig:
     Attributes:
         units: what its tokens are: "pieces", "characters" or "words".
         max_pieces: size of a vocabulary of pieces.
-        width, num_layers, num_heads, num_kv_heads, head_width, mlp_width: as in `Qwen3Config`.
-        rope_theta, norm_epsilon: as in `Qwen3Config`.
+        width, num_layers, num_heads, num_kv_heads, head_width, mlp_width: its sizes.
+        rope_theta: base of the rotary angles.
+        norm_epsilon: of its norms.
     """
 
     units: Units = "pieces"
@@ -138,7 +140,7 @@ def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdi
         return Path(config.model.text_tower)
     folder = workdir / INITIAL
     if has_checkpoint(workdir) and (folder / TOWER_FILE).is_file():
-        sizes = read_info(folder, expected=("qwen3",)).config
+        sizes = read_info(folder, expected=kinds_of(Qwen3Config)).config
         assert isinstance(sizes, Qwen3Config)
         if new.sizes(sizes.vocab_size) != sizes:
             raise MrlError(

@@ -36,6 +36,7 @@ from mrl_jax.data.text.tokenizer import TextTokenizer, tokenizer_digest
 from mrl_jax.evaluation.scoring import evaluate_retrieval, judgements_of
 from mrl_jax.inference.text_encoder import embed_tokens
 from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.models.towers import kinds_of
 from mrl_jax.nn import param_tree
 from mrl_jax.training.config import check_dims
 from mrl_jax.training.devices import Devices
@@ -161,13 +162,12 @@ class TextTask:
             "report.json": json.dumps(report, indent=1) + "\n",
             path.name: appending_end(path.read_bytes(), tower.tokenizer.end_id, where=path),
         }
-        write_tower(
-            workdir / TOWER, "qwen3", tower.config, weights, files, naming=tower.info.naming
-        )
+        info = tower.info
+        write_tower(workdir / TOWER, info.kind, info.config, weights, files, naming=info.naming)
 
     def exported(self, workdir: Path) -> tuple[Path, TowerInfo]:
         """workdir/tower."""
-        return workdir / TOWER, read_info(workdir / TOWER, expected=("qwen3",))
+        return workdir / TOWER, read_info(workdir / TOWER, expected=kinds_of(Qwen3Config))
 
 
 def _initial_tower(
@@ -178,7 +178,7 @@ def _initial_tower(
     with primary_first("tower"):
         made_here = config.model.new is None or is_primary()
         folder = prepare_tower(config, pairs, workdir) if made_here else workdir / INITIAL
-    info = read_info(folder, expected=("qwen3",))
+    info = read_info(folder, expected=kinds_of(Qwen3Config))
     assert isinstance(info.config, Qwen3Config)
     check_dims(config.loss.dims, info.config.width, folder)
     tokenizer = TextTokenizer(folder, max_tokens=config.data.batch.max_tokens)

@@ -116,10 +116,10 @@ def test_what_cannot_be_compared_is_refused(root, tmp_path, capsys):
     model, out = root / "model", tmp_path / "out"
     ends = ("--data", root / "test", "--out", out)
     message = message_of("--models", f"a={model}", f"b={other}", *ends)
-    assert "a was trained on the dimensions 32,16,8 and b on 32,8" in message
+    assert "a has the dimensions 32,16,8 and b has 32,8" in message
     assert "Pass --dims 32,8" in message
     message = message_of("--models", f"a={model}", f"b={other}", *ends, "--dims", "32,16")
-    assert "b was not trained on the dimension 16" in message
+    assert "b has the dimensions 32, 8, not 16" in message
     message = message_of("--models", f"a={model}", f"b={elsewhere}", *ends)
     digests = [read_model_info(folder).text.digest[:12] for folder in (model, elsewhere)]
     assert "a and b have different text towers" in message
