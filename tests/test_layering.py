@@ -44,10 +44,10 @@ def module_name(path: Path, root: Path) -> str:
 
 def imports(path: Path) -> set[str]:
     """Every module that a file names in an import, in functions and for types as well."""
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             if node.level:
@@ -55,8 +55,8 @@ def imports(path: Path) -> set[str]:
                 inside = node.level == 1 and path.parent.name == "converters"
                 assert inside, f"{path} has a relative import"
                 module = f"converters.{module}".removesuffix(".")
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return found
+            modules |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return modules
 
 
 def library(root: Path) -> dict[str, set[str]]:
@@ -150,7 +150,7 @@ def test_nothing_imports_in_a_circle():
         # These offer names that they import when they are first used.
         for lazy in (package, *(f"{package}.{name}" for name in LAZY)):
             graph.pop(lazy, None)
-        graph = {name: {t for t in found if t in graph} - {name} for name, found in graph.items()}
+        graph = {name: {t for t in targets if t in graph} - {name} for name, targets in graph.items()}
         order = list(graphlib.TopologicalSorter(graph).static_order())
         assert len(order) > 5
     circle = graphlib.TopologicalSorter({order[0]: {order[-1]}, order[-1]: {order[0]}})

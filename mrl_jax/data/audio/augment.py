@@ -111,10 +111,10 @@ def change_speed(clip: HostArray, factor: float) -> HostArray:
     """
     size = max(round(clip.size / factor), 1)
     spectrum = np.fft.rfft(clip)
-    kept = np.zeros(size // 2 + 1, spectrum.dtype)
-    shared = min(kept.size, spectrum.size)
-    kept[:shared] = spectrum[:shared]
-    return (np.fft.irfft(kept, size) * (size / clip.size)).astype(np.float32)
+    bins = np.zeros(size // 2 + 1, spectrum.dtype)
+    shared = min(bins.size, spectrum.size)
+    bins[:shared] = spectrum[:shared]
+    return (np.fft.irfft(bins, size) * (size / clip.size)).astype(np.float32)
 
 
 def stretch_and_warp(

@@ -113,12 +113,12 @@ def test_babble_of_silence_or_nothing():
 def test_the_telephone_band(rate):
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(rate).astype(np.float32)
-    heard = telephone_band(noise, rate)
-    assert heard.shape == noise.shape
-    assert heard.dtype == np.float32
-    window = np.hanning(noise.size)  # Cutting a clip out is heard at all frequencies.
+    filtered = telephone_band(noise, rate)
+    assert filtered.shape == noise.shape
+    assert filtered.dtype == np.float32
+    window = np.hanning(noise.size)  # Cutting a clip out is filtered at all frequencies.
     hertz = np.fft.rfftfreq(noise.size, 1 / rate)
-    before, after = (np.abs(np.fft.rfft(x * window)) ** 2 for x in (noise, heard))
+    before, after = (np.abs(np.fft.rfft(x * window)) ** 2 for x in (noise, filtered))
 
     def kept(low: float, high: float) -> float:
         band = (hertz >= low) & (hertz < high)
@@ -182,9 +182,9 @@ def test_a_seed_and_a_name_decide_everything_and_the_clip_is_left_alone(conditio
 
 
 def test_records_and_titles():
-    assert Condition(kind="white", amount=5.0).setting == {"condition": "white", "snr_db": 5}
-    assert Condition(kind="length", amount=0.5).setting == {"condition": "length", "fraction": 0.5}
-    assert Condition(kind="clean").setting == {"condition": "clean"}
+    assert Condition(kind="white", amount=5.0).parameters == {"condition": "white", "snr_db": 5}
+    assert Condition(kind="length", amount=0.5).parameters == {"condition": "length", "fraction": 0.5}
+    assert Condition(kind="clean").parameters == {"condition": "clean"}
     assert [c.title for c in KINDS] == [
         "clean",
         "white noise, 5 dB",
