@@ -83,8 +83,8 @@ def embeddings(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np
     need_prefixes(embedder, args.model)
     queries, documents = encode_set(embedder, load_retrieval_set(args.data))
     description = (
-        f"embeddings of {Path(args.data).name}, {len(documents)} documents and {len(queries)} queries, "
-        f"and copies of them with noise {NOISE} as long"
+        f"embeddings of {Path(args.data).name}, {len(documents)} documents and "
+        f"{len(queries)} queries, and copies of them with noise {NOISE} as long"
     )
     grown = grow(numbers_of(queries), max(args.queries, len(queries)), seed=1)[: args.queries]
     documents = grow(documents, max(args.documents, len(documents)))

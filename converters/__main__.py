@@ -158,7 +158,9 @@ def _random_init(args: argparse.Namespace) -> int:
         raise MrlError(f"--seed is {args.seed}, expected a whole number from 0 on")
     options = {name: getattr(args, name) for name in ("dtype", "seed", "overwrite")}
     summary = random_init(args.family, args.config, args.out, **options)
-    print(f"{args.out}: {summary['kind']}, {summary['tensors']} random tensors in {summary['dtype']}")
+    print(
+        f"{args.out}: {summary['kind']}, {summary['tensors']} random tensors in {summary['dtype']}"
+    )
     return 0
 
 

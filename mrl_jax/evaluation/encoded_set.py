@@ -14,7 +14,12 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
 from mrl_jax.data.sets.named_sets import load_retrieval_set
-from mrl_jax.data.sets.retrieval_set import RetrievalSet, with_task_or_prompt, load_queries, load_query_audio
+from mrl_jax.data.sets.retrieval_set import (
+    RetrievalSet,
+    load_queries,
+    load_query_audio,
+    with_task_or_prompt,
+)
 from mrl_jax.evaluation.report.folder import library_commit
 from mrl_jax.evaluation.report.options import QueryOptions, SetOptions
 from mrl_jax.evaluation.report.records import Source
@@ -66,7 +71,9 @@ def load_set(options: QueryOptions) -> RetrievalSet:
     Raises:
         MrlError: as `load_retrieval_set`; a task and a prompt.
     """
-    return with_task_or_prompt(load_retrieval_set(options.data), task=options.task, prompt=options.prompt)
+    return with_task_or_prompt(
+        load_retrieval_set(options.data), task=options.task, prompt=options.prompt
+    )
 
 
 def digest_model(info: ModelInfo) -> str:

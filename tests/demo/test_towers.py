@@ -89,7 +89,7 @@ def test_the_test_set_asks_unseen_strings_of_all_wordings(tmp_path):
         assert query.transcript == english(answer)
 
 
-def test_the_speech_tower_of_the_digits_hears_at_their_rate():
+def test_the_speech_tower_of_the_digits_reads_them_at_their_rate():
     assert SPEECH.sample_rate == 8000
     assert SPEECH.frame_count(8000) == pytest.approx(25, abs=2)
 

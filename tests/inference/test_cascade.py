@@ -62,7 +62,9 @@ def test_a_cascade_stands_beside_models(root, tmp_path, monkeypatch, capsys):
     scores = [row["ndcg@10"] for row in rows]
     assert records["pipe", "ndcg@10", 32, None].value == pytest.approx(np.mean(scores))
     assert f"| pipe | {np.mean(scores):.4f} (" in table
-    pairs = [r.setting["other_system"] for r in records.values() if r.metric == "ndcg@10 difference"]
+    pairs = [
+        r.setting["other_system"] for r in records.values() if r.metric == "ndcg@10 difference"
+    ]
     assert pairs == ["pipe"] * 3
     # What each stage makes of one clip alone.
     model = load_hubert_ctc(root / "recogniser")
@@ -135,7 +137,7 @@ def test_a_column_stands_for_another_recogniser(root, tmp_path):
     )
     assert "transcript: what recognition costs" not in report
     assert "cascade: column whisper" in report
-    # From the true words, both ways: as a system, and as what a recogniser is held against.
+    # From the true words, both ways: as a system, and as what a recogniser is compared with.
     true = records["transcript", "ndcg@10", 16, None].value
     assert records["whisper", "ndcg@10 from true transcripts", 16, None].value == true
     text = mrl_jax.load_qwen3(root / "towers" / "text")

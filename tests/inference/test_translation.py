@@ -116,7 +116,9 @@ def test_a_tokenizer_of_its_own_folder(nllb, tmp_path):
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(MrlError, match=r"tokenizer\.json: no such file"):
         Translator(config_of(bare))
-    translations = Translator(config_of(bare, tokenizer=folder.with_name("source"))).translate(TEXTS[:2])
+    translations = Translator(config_of(bare, tokenizer=folder.with_name("source"))).translate(
+        TEXTS[:2]
+    )
     assert translations == Translator(config_of(folder)).translate(TEXTS[:2])
 
 

@@ -1,6 +1,6 @@
 """One step on 1, 2 and 4 devices, by pmap and by mesh, in one process and in two.
 
-Every case is held against the full batch on a single device. Run as a script, this file
+Every case is compared with the full batch on a single device. Run as a script, this file
 is one process of such a run, as the number of devices is fixed when JAX starts.
 """
 
@@ -117,7 +117,7 @@ def observe(first, state, metrics):
 
 
 def furthest(result, expected):
-    """Largest difference of each kind, as a share of its largest value where that is above 1."""
+    """Largest difference of each kind, as a fraction of its largest value where that is above 1."""
     return {
         kind: max(
             float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1.0))

@@ -35,7 +35,7 @@ class AugmentConfig:
         tilt_db: gain of the highest frequency against the lowest, linear in between.
         band_limit_probability: how often frequencies are cut off.
         low_cut_hz: range of the lower edge of the band that is left.
-        high_cut: range of its upper edge, as a share of half the sample rate.
+        high_cut: range of its upper edge, as a fraction of half the sample rate.
         reverb_probability: how often a room is added.
         reverb_seconds: range of the time in which the room decays by 60 dB.
         noise_probability: how often noise is added.

@@ -1,4 +1,4 @@
-"""Recordings degraded: conditions outside the recording room.
+"""Degraded recordings: conditions outside the recording room.
 
 `degrade` puts a clip [S] of float32 into a `Condition`. It is a pure function of the clip,
 the condition and the generator; `generator_of` makes the generator from a seed and the

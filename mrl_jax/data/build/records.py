@@ -105,14 +105,14 @@ class RecordStream:
                     source = self._embedded.read(source)
                 pending.append((example, self._pool.submit(self._make, example, source)))
                 if len(pending) >= self._ahead:
-                    first, record = pending.popleft()
-                    yield first, record.result()
+                    first, future = pending.popleft()
+                    yield first, future.result()
             while pending:
-                first, record = pending.popleft()
-                yield first, record.result()
+                first, future = pending.popleft()
+                yield first, future.result()
         finally:
-            for _, record in pending:
-                record.cancel()
+            for _, future in pending:
+                future.cancel()
 
     def _make(self, example: Example, source: Path | bytes) -> Skipped | tuple[bytes, int]:
         def skipped(kind: str, reason: str) -> Skipped:

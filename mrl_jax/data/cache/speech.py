@@ -20,7 +20,7 @@ from mrl_jax.data.cache.files import CACHE_FILE, CachedArray, is_cache_of, write
 
 CacheDtype = Literal["float32", "bfloat16", "int8"]
 CACHE_DTYPES: tuple[str, ...] = get_args(CacheDtype)
-CACHE_DTYPE = "speech_cache_dtype"
+CACHE_DTYPE_KEY = "speech_cache_dtype"
 STATES_FILE, SCALES_FILE = "states.npy", "scales.npy"
 MAKE_AGAIN = "name another folder in data.speech_cache, or remove this one to have it made again"
 DISK_DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
@@ -34,7 +34,13 @@ def speech_cache_key(
 
     The tower computes in `dtype`, and its states are stored in `cache_dtype`.
     """
-    return {"data": clips, "split": split, "speech tower": tower, "dtype": dtype, CACHE_DTYPE: cache_dtype}
+    return {
+        "data": clips,
+        "split": split,
+        "speech tower": tower,
+        "dtype": dtype,
+        CACHE_DTYPE_KEY: cache_dtype,
+    }
 
 
 class SpeechCache:
@@ -100,7 +106,7 @@ def write_speech_cache(
     Raises:
         MrlError: something else is there; the place cannot be written to, or has no room.
     """
-    needed = cache_bytes(frames, layers, width, key[CACHE_DTYPE])
+    needed = cache_bytes(frames, layers, width, key[CACHE_DTYPE_KEY])
     with staged_folder(folder, marker=CACHE_FILE, needs_bytes=needed) as staging:
         arrays = []
         for name, (shape, dtype) in _arrays(key, frames, layers, width).items():
@@ -124,7 +130,7 @@ def _arrays(
     key: Mapping[str, str], frames: HostArray, layers: int, width: int
 ) -> dict[str, tuple[tuple[int, int, int], Any]]:
     """Shape and dtype of every file."""
-    cache_dtype = key[CACHE_DTYPE]
+    cache_dtype = key[CACHE_DTYPE_KEY]
     arrays = {STATES_FILE: ((int(frames.sum()), layers, width), DISK_DTYPES[cache_dtype])}
     scales = {SCALES_FILE: ((len(frames), layers, width), np.float32)}
     return arrays | scales if cache_dtype == "int8" else arrays
@@ -144,4 +150,4 @@ def open_speech_cache(
         CachedArray(folder / name, dtype, shape, hint=MAKE_AGAIN)
         for name, (shape, dtype) in _arrays(key, frames, layers, width).items()
     )
-    return SpeechCache(states, scales[0] if scales else None, frames, key[CACHE_DTYPE])
+    return SpeechCache(states, scales[0] if scales else None, frames, key[CACHE_DTYPE_KEY])

@@ -43,7 +43,7 @@ def test_resampling_is_librosas(rate, tmp_path):
     assert clip.dtype == np.float32
     assert abs(clip.size - 4800) <= 1
     np.testing.assert_allclose(clip, expected, atol=1e-5)
-    default, default_rate = librosa.load(path)  # The trap: 22 050 Hz unless told.
+    default, default_rate = librosa.load(path)  # The trap: 22 050 Hz unless another is given.
     assert default_rate == 22050
     assert abs(default.size - clip.size) > 1000
 

@@ -21,7 +21,9 @@ SCALES = np.random.default_rng(1).uniform(size=(3, LAYERS, WIDTH)).astype(np.flo
 
 
 def key_of(cache_dtype: str) -> dict[str, str]:
-    return speech_cache_key(clips="a" * 64, split="train", tower="b" * 64, dtype="f", cache_dtype=cache_dtype)
+    return speech_cache_key(
+        clips="a" * 64, split="train", tower="b" * 64, dtype="f", cache_dtype=cache_dtype
+    )
 
 
 def make(folder, cache_dtype: str):

@@ -228,7 +228,7 @@ def test_what_is_downloaded_from_the_hub(tmp_path, monkeypatch):
 
 
 class DatasetHandler(Handler):
-    """The hub's paths for data sets, told as those of models."""
+    """The hub's paths for data sets, answered as those of models."""
 
     def answer(self) -> None:
         self.path = self.path.replace("/api/datasets/", "/api/models/")

@@ -73,7 +73,7 @@ def test_a_bad_line_is_named(row, message, tmp_path):
     assert message in str(caught.value)
 
 
-def test_a_file_without_pairs_is_refused(tmp_path):
+def test_what_is_no_table_of_pairs_is_refused(tmp_path):
     with pytest.raises(MrlError, match="has no pairs"):
         read_pairs(write(tmp_path / "pairs.jsonl", []))
     with pytest.raises(MrlError, match="no such file"):
