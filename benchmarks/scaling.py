@@ -70,7 +70,7 @@ def counted(parallel: str, devices: int) -> dict[str, Any]:
 
 
 def on_paper(chips: int, trained: int) -> dict[str, float]:
-    """Step time on a pod, nothing overlapped: FLOPs at the assumed fraction, and a ring's traffic."""
+    """Step time on a pod, nothing overlapped: FLOPs as assumed, and the traffic of a ring."""
     sizes = argparse.Namespace(batch=POD["rows"], **{k: POD[k] for k in ("seconds", "tokens")})
     everyone = POD["rows"] * chips
     # Towers and head; and the loss, whose products of a device's rows with all others are made

@@ -71,9 +71,8 @@ def load_set(options: QueryOptions) -> RetrievalSet:
     Raises:
         MrlError: as `load_retrieval_set`; a task and a prompt.
     """
-    return with_task_or_prompt(
-        load_retrieval_set(options.data), task=options.task, prompt=options.prompt
-    )
+    data = load_retrieval_set(options.data)
+    return with_task_or_prompt(data, task=options.task, prompt=options.prompt)
 
 
 def digest_model(info: ModelInfo) -> str:

@@ -179,7 +179,7 @@ def test_dtype_is_that_of_the_towers(source, model, tmp_path):
     assert info.text.digest != before.text.digest
 
 
-def test_overwriting_has_to_be_asked_for(source, model, tmp_path, capsys):
+def test_overwriting_has_to_be_requested(source, model, tmp_path, capsys):
     shutil.copytree(model, tmp_path / "model")
     (tmp_path / "model" / "old").touch()
     arguments = ["oolel-embed", str(source), str(tmp_path / "model")]

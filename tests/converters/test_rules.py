@@ -226,7 +226,7 @@ def test_a_tensor_under_two_names_is_refused(tensors):
     assert "missing" not in line
 
 
-def test_a_misshapen_tensor_is_refused_in_the_published_layout(tensors):
+def test_a_misshapen_tensor_is_named_in_the_published_layout(tensors):
     # (out, in) as the user's own file has it, not our transposed kernel.
     tensors["layers.0.mlp.up_proj.weight"] = (32, 48)
     assert "layers.0.mlp.up_proj.weight is (32, 48), expected (48, 32)" in message(tensors)
@@ -263,7 +263,7 @@ def test_both_spellings_of_a_weight_norm_are_refused():
         plan(hubert.TABLE, tensors, leaves, where="folder")
 
 
-def test_all_problems_are_refused_in_one_line(tensors):
+def test_all_problems_are_named_in_one_line(tensors):
     tensors["score.weight"] = (2, 32)
     tensors["model.norm.weight"] = tensors["norm.weight"]
     tensors["embed_tokens.weight"] = (100, 32)

@@ -62,9 +62,8 @@ def test_a_cascade_stands_beside_models(root, tmp_path, monkeypatch, capsys):
     scores = [row["ndcg@10"] for row in rows]
     assert records["pipe", "ndcg@10", 32, None].value == pytest.approx(np.mean(scores))
     assert f"| pipe | {np.mean(scores):.4f} (" in table
-    pairs = [
-        r.setting["other_system"] for r in records.values() if r.metric == "ndcg@10 difference"
-    ]
+    differences = [r for r in records.values() if r.metric == "ndcg@10 difference"]
+    pairs = [r.setting["other_system"] for r in differences]
     assert pairs == ["pipe"] * 3
     # What each stage makes of one clip alone.
     model = load_hubert_ctc(root / "recogniser")
@@ -241,7 +240,7 @@ def test_what_a_cascade_does_not_go_with_is_refused(root, tmp_path, capsys, monk
     data = root / "set"
     change = lambda row: {**row, "whisper": "" if row["_id"] > "q4" else "x"}  # noqa: E731
     empty = copied(data, tmp_path / "copy", change)
-    silent, with_tasks, text = (tmp_path / name for name in ("silent", "asked", "written"))
+    silent, with_tasks, text = (tmp_path / name for name in ("silent", "with_tasks", "written"))
     change = lambda row: {**row, "transcript": " " if row["_id"] == "q3" else "x"}  # noqa: E731
     copied(data, silent, change)
     copied(data, with_tasks, lambda row: {**row, "task": "seek"})

@@ -116,10 +116,8 @@ def test_a_tokenizer_of_its_own_folder(nllb, tmp_path):
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(MrlError, match=r"tokenizer\.json: no such file"):
         Translator(config_of(bare))
-    translations = Translator(config_of(bare, tokenizer=folder.with_name("source"))).translate(
-        TEXTS[:2]
-    )
-    assert translations == Translator(config_of(folder)).translate(TEXTS[:2])
+    translator = Translator(config_of(bare, tokenizer=folder.with_name("source")))
+    assert translator.translate(TEXTS[:2]) == Translator(config_of(folder)).translate(TEXTS[:2])
 
 
 def test_every_field_is_read(nllb):

@@ -34,13 +34,8 @@ def speech_cache_key(
 
     The tower computes in `dtype`, and its states are stored in `cache_dtype`.
     """
-    return {
-        "data": clips,
-        "split": split,
-        "speech tower": tower,
-        "dtype": dtype,
-        CACHE_DTYPE_KEY: cache_dtype,
-    }
+    key = {"data": clips, "split": split, "speech tower": tower, "dtype": dtype}
+    return key | {CACHE_DTYPE_KEY: cache_dtype}
 
 
 class SpeechCache:

@@ -48,7 +48,7 @@ def test_resampling_is_librosas(rate, tmp_path):
     assert abs(default.size - clip.size) > 1000
 
 
-def test_the_rate_asked_for_is_the_rate_given(tmp_path):
+def test_the_requested_rate_is_the_rate_given(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(16000), 16000, subtype="FLOAT")
     assert load_clip(tmp_path / "a.wav", 8000).size == 2400
 

@@ -46,7 +46,7 @@ def decibels(signal: np.ndarray, noise: np.ndarray) -> float:
 
 @pytest.mark.parametrize("kind", ["white", "babble"])
 @pytest.mark.parametrize("snr_db", [-10.0, 0.0, 7.5, 30.0])
-def test_the_snr_measured_is_the_one_asked_for(kind, snr_db):
+def test_the_snr_measured_is_the_one_requested(kind, snr_db):
     for seed in range(4):
         clip = speech_like(seed, 0.3 + 0.2 * seed)
         condition = Condition(kind=kind, amount=snr_db)
@@ -182,11 +182,9 @@ def test_a_seed_and_a_name_decide_everything_and_the_clip_is_left_alone(conditio
 
 
 def test_records_and_titles():
-    assert Condition(kind="white", amount=5.0).parameters == {"condition": "white", "snr_db": 5}
-    assert Condition(kind="length", amount=0.5).parameters == {
-        "condition": "length",
-        "fraction": 0.5,
-    }
+    white, length = Condition(kind="white", amount=5.0), Condition(kind="length", amount=0.5)
+    assert white.parameters == {"condition": "white", "snr_db": 5}
+    assert length.parameters == {"condition": "length", "fraction": 0.5}
     assert Condition(kind="clean").parameters == {"condition": "clean"}
     assert [c.title for c in KINDS] == [
         "clean",

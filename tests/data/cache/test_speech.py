@@ -40,7 +40,7 @@ def make(folder, cache_dtype: str):
     return values
 
 
-@pytest.mark.parametrize("kept", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16", "int8"])
 def test_a_cache_is_read_back_as_it_was_written(tmp_path, cache_dtype):
     values = make(tmp_path / "cache", cache_dtype)
     cache = open_speech_cache(tmp_path / "cache", key_of(cache_dtype), FRAMES, LAYERS, WIDTH)

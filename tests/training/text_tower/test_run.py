@@ -99,8 +99,8 @@ def pieces_of(tiny, *, dtype=jnp.float32, rows=24, remat=False):
 @functools.cache
 def _gradient(tiny, parts):
     embed, loss, weights, batch = pieces_of(tiny, remat=parts > 1)
-    gradients = jax.jit(cached_value_and_grad(embed, loss, parts=parts))(weights, batch)
-    return jax.tree.map(np.asarray, gradients)
+    result = jax.jit(cached_value_and_grad(embed, loss, parts=parts))(weights, batch)
+    return jax.tree.map(np.asarray, result)
 
 
 def errors(ours, theirs):
