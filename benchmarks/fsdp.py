@@ -47,7 +47,7 @@ def main() -> None:
             figures[f"{tower}, {name}"] = json.loads(done.stdout.splitlines()[-1])
             print(f"{tower}, {name}", figures[f"{tower}, {name}"], flush=True)
     inputs = {"devices": args.devices, "rows_a_device": ROWS, "seconds": SECONDS, "tokens": TOKENS}
-    target = "weights of one device: a share of them; what is sent the same at any batch"
+    target = "weights of one device: a fraction of them; what is sent the same at any batch"
     record("fsdp", {"target": target, "inputs": inputs, "figures": figures})
 
 

@@ -81,13 +81,14 @@ def embeddings(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np
 
     embedder = Embedder.load(args.model)
     need_prefixes(embedder, args.model)
-    asked, held = encode_set(embedder, load_retrieval_set(args.data))
+    queries, documents = encode_set(embedder, load_retrieval_set(args.data))
     description = (
-        f"embeddings of {Path(args.data).name}, {len(held)} documents and {len(asked)} queries, "
-        f"and copies of them with noise {NOISE} as long"
+        f"embeddings of {Path(args.data).name}, {len(documents)} documents and "
+        f"{len(queries)} queries, and copies of them with noise {NOISE} as long"
     )
-    queries = grow(numbers_of(asked), max(args.queries, len(asked)), seed=1)[: args.queries]
-    return {"vectors": description}, queries, grow(held, max(args.documents, len(held)))
+    grown = grow(numbers_of(queries), max(args.queries, len(queries)), seed=1)[: args.queries]
+    documents = grow(documents, max(args.documents, len(documents)))
+    return {"vectors": description}, grown, documents
 
 
 def random(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:

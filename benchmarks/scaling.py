@@ -23,7 +23,7 @@ from train_step import flops
 ROWS, SECONDS, TOKENS, WIDTH = 4, 4, 32, 1024
 CHIP = {"name": "TPU v5e", "flops": 197e12, "link_bytes": 90e9, "latency": 1e-6, "utilisation": 0.4}
 """Published peak in bfloat16; both directions of a ring on one axis of the torus, 45 GB/s each;
-an assumed microsecond a hop; and an assumed share of the peak that a step reaches alone."""
+an assumed microsecond a hop; and an assumed fraction of the peak that a step reaches alone."""
 POD = {"rows": 16, "seconds": 10.0, "tokens": 64}
 
 
@@ -70,7 +70,7 @@ def counted(parallel: str, devices: int) -> dict[str, Any]:
 
 
 def on_paper(chips: int, trained: int) -> dict[str, float]:
-    """Step time on a pod, nothing overlapped: FLOPs at the assumed share, and a ring's traffic."""
+    """Step time on a pod, nothing overlapped: FLOPs as assumed, and the traffic of a ring."""
     sizes = argparse.Namespace(batch=POD["rows"], **{k: POD[k] for k in ("seconds", "tokens")})
     everyone = POD["rows"] * chips
     # Towers and head; and the loss, whose products of a device's rows with all others are made

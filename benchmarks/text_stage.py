@@ -3,7 +3,7 @@
 python benchmarks/text_stage.py --data FOLDER     FOLDER: wol.txt and fra.txt of NTREX-128
 
 The first 1,400 lines are trained on, the next 200 are the test: each Wolof sentence is
-asked of the 200 French ones. Nothing is chosen by the test: the last step is measured.
+a query over the 200 French ones. Nothing is chosen by the test: the last step is measured.
 Also the export: sentence-transformers embeds the test with it, and should agree.
 """
 

@@ -307,7 +307,7 @@ def speech_cache(rng: np.random.Generator, clips: int, frames: int) -> Any:
 
     from mrl_jax.data.cache.speech import open_speech_cache, speech_cache_key, write_speech_cache
 
-    key = speech_cache_key(clips="", split="", tower="", dtype="", kept="bfloat16")
+    key = speech_cache_key(clips="", split="", tower="", dtype="", cache_dtype="bfloat16")
     shape = (np.full(clips, frames, np.int64), 12, 768)
     states = rng.standard_normal((frames, 12, 768), np.float32).astype(ml_dtypes.bfloat16)
     with tempfile.TemporaryDirectory() as name:  # Open memory maps outlive the folder.

@@ -4,7 +4,7 @@ Command:   make demo && mrl-jax train --config demo_ctc
 Hardware:  two CPU cores.
 Duration:  ten minutes.
 Expected:  a word error rate of 43 % on the validation set. The tower of the demo was trained
-           twice as long and heard changed voices (demo/make_towers.py): 17 %, as measured by
+           twice as long, on augmented clips (demo/make_towers.py): 17 %, as measured by
            mrl-jax eval transcribe --model demo/towers/speech --data demo/world/test --out OUT
 """
 

@@ -30,15 +30,15 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 
     oolel = "Convert the Oolel-Embed speech model: both towers and head."
     towers = [(name, text, _convert, "tower") for name, text in FAMILIES.items()]
-    for name, text, run, made in [*towers, ("oolel-embed", oolel, _convert_model, "model")]:
+    for name, text, run, kind in [*towers, ("oolel-embed", oolel, _convert_model, "model")]:
         argument = add(name, text, run)
         argument("source", help="checkpoint folder, or hub id")
-        argument("out", type=Path, help=f"{made} folder to make")
+        argument("out", type=Path, help=f"{kind} folder to make")
         argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
         argument("--revision", **REVISION)
         argument("--overwrite", **OVERWRITE)
 
-    argument = add("verify", "Hold a tower against PyTorch, layer by layer.", _verify)
+    argument = add("verify", "Compare a tower with PyTorch, layer by layer.", _verify)
     argument("tower", type=Path, metavar="OUT", help="tower folder")
     argument("source", help="the checkpoint it came from: folder, or hub id")
     argument("--revision", **REVISION)
@@ -143,10 +143,10 @@ def _export(args: argparse.Namespace) -> int:
     if not 0 < args.max_shard_gb < math.inf:
         raise MrlError(f"--max-shard-gb is {args.max_shard_gb}, expected a positive number")
     shard_bytes = int(args.max_shard_gb * 1e9)
-    made = export(args.model, args.out, shard_bytes=shard_bytes, overwrite=args.overwrite)
+    summary = export(args.model, args.out, shard_bytes=shard_bytes, overwrite=args.overwrite)
     print(
-        f"{args.out}: {made['kind']}, {made['tensors']} tensors in {made['dtype']}, "
-        f"{len(made['files'])} file{'s' if len(made['files']) > 1 else ''}"
+        f"{args.out}: {summary['kind']}, {summary['tensors']} tensors in {summary['dtype']}, "
+        f"{len(summary['files'])} file{'s' if len(summary['files']) > 1 else ''}"
     )
     return 0
 
@@ -157,8 +157,10 @@ def _random_init(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise MrlError(f"--seed is {args.seed}, expected a whole number from 0 on")
     options = {name: getattr(args, name) for name in ("dtype", "seed", "overwrite")}
-    made = random_init(args.family, args.config, args.out, **options)
-    print(f"{args.out}: {made['kind']}, {made['tensors']} random tensors in {made['dtype']}")
+    summary = random_init(args.family, args.config, args.out, **options)
+    print(
+        f"{args.out}: {summary['kind']}, {summary['tensors']} random tensors in {summary['dtype']}"
+    )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Hold a converted tower against PyTorch, layer by layer, on the same input."""
+"""Compare a converted tower with PyTorch, layer by layer, on the same input."""
 
 import dataclasses
 import gc
@@ -65,7 +65,7 @@ def verify(
     """Run both models in float32 and write `tower`/verification.json.
 
     The PyTorch side gets the checkpoint's weights in the tower's dtype, so that a
-    bfloat16 tower is held against bfloat16 weights.
+    bfloat16 tower is compared with bfloat16 weights.
 
     Args:
         tower: a converted tower.

@@ -100,7 +100,7 @@ def host_shard() -> tuple[int, int]:
 
 
 def host_rows(count: int, shard: tuple[int, int]) -> slice:
-    """A host's share of `count` rows; `shard` is its number and that of all, as `host_shard`."""
+    """A host's rows of `count`; `shard` is its number and that of all, as `host_shard`."""
     host, hosts = shard
     return slice(count * host // hosts, count * (host + 1) // hosts)
 

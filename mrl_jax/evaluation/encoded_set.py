@@ -13,7 +13,12 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.digests import digest_retrieval_set
 from mrl_jax.data.sets.named_sets import load_retrieval_set
-from mrl_jax.data.sets.retrieval_set import RetrievalSet, asked_as, load_queries, load_query_audio
+from mrl_jax.data.sets.retrieval_set import (
+    RetrievalSet,
+    load_queries,
+    load_query_audio,
+    with_task_or_prompt,
+)
 from mrl_jax.evaluation.report.folder import library_commit
 from mrl_jax.evaluation.report.options import QueryOptions, SetOptions
 from mrl_jax.evaluation.report.records import Source
@@ -65,7 +70,8 @@ def load_set(options: QueryOptions) -> RetrievalSet:
     Raises:
         MrlError: as `load_retrieval_set`; a task and a prompt.
     """
-    return asked_as(load_retrieval_set(options.data), task=options.task, prompt=options.prompt)
+    data = load_retrieval_set(options.data)
+    return with_task_or_prompt(data, task=options.task, prompt=options.prompt)
 
 
 def encode_set(embedder: Embedder, data: RetrievalSet) -> tuple[Vectors, HostArray]:

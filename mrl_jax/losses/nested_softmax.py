@@ -86,7 +86,7 @@ def nested_cross_entropy(
             default where they take more than `KEPT_BYTES`.
     """
     rows, others = anchors.shape[0], candidates.shape[0]
-    kept = 4 * len(blocks) * rows * others
+    product_bytes = 4 * len(blocks) * rows * others
     entries = CPU_TILE if jax.default_backend() == "cpu" else DEVICE_TILE
     tile = min(rows, max(8, entries // others))
     static = isinstance(temperature, int | float)
@@ -94,7 +94,7 @@ def nested_cross_entropy(
         blocks=tuple(blocks),
         # Tiles of nearly equal size: the padding of the last one is wasted work.
         rows=-(-rows // -(-rows // tile)),
-        keep=kept <= KEPT_BYTES if blockwise is None else not blockwise,
+        keep=product_bytes <= KEPT_BYTES if blockwise is None else not blockwise,
         skip_max_shift=static and temperature >= NO_OVERFLOW_FROM,
     )
     wide = plan.blocks[-1][1]
@@ -135,25 +135,25 @@ def _forward(
             owns.append(positives * over_t * of_candidates[own])
             logits = product * over_t[:, None] * of_candidates[None, :]
             sums.append(_log_sum_exp(logits, mask, skip_max_shift=plan.skip_max_shift))
-        kept = jnp.stack(products) if plan.keep else None
-        return jnp.stack(sums), jnp.stack(owns), kept
+        return jnp.stack(sums), jnp.stack(owns), jnp.stack(products) if plan.keep else None
 
     parts = _tiles(plan, anchors, row_scales, positive, allowed)
-    sums, owns, kept = lax.map(tile, parts)
+    sums, owns, products = lax.map(tile, parts)
     sums, owns = (_join(x, len(anchors), axis=1) for x in (sums, owns))
-    residuals = (anchors, candidates, temperature, positive, allowed, sums, kept)
+    residuals = (anchors, candidates, temperature, positive, allowed, sums, products)
     return sums - owns, residuals
 
 
 def _backward(plan: _Plan, residuals: Any, cotangents: Array) -> tuple[Any, ...]:
-    anchors, candidates, temperature, positive, allowed, sums, kept = residuals
+    anchors, candidates, temperature, positive, allowed, sums, products = residuals
     candidates_T = candidates.T
     row_scales, scales = _scales(anchors, plan), _scales(candidates, plan)
     columns = jnp.arange(len(candidates))
 
     def tile(total: tuple[Array, Array], part: tuple[Any, ...]) -> tuple[Any, Any]:
-        rows, row_scale, own, mask, row_sums, weights, kept = part
-        products = _products(plan, rows, candidates_T) if kept is None else kept
+        rows, row_scale, own, mask, row_sums, weights, products = part
+        if products is None:
+            products = _products(plan, rows, candidates_T)
         mask = _mask(mask, allowed)
         is_own = own[:, None] == columns[None, :]
         block_cotangent = jnp.zeros_like(products[0])
@@ -185,7 +185,7 @@ def _backward(plan: _Plan, residuals: Any, cotangents: Array) -> tuple[Any, ...]
         *_tiles(plan, anchors, row_scales, positive, allowed),
         _split(sums, plan, axis=1),
         _split(cotangents, plan, axis=1),  # Zero in the padding of the last tile.
-        kept,
+        products,
     )
     zero = jnp.zeros_like(candidates_T), jnp.zeros_like(scales)
     (to_candidates, cotangent), (to_rows, row_cotangent) = lax.scan(tile, zero, parts)

@@ -108,7 +108,7 @@ def _speech(
         split=examples.split,
         tower=_tower_key(Path(config.model.speech_tower), *kinds_of("speech")),
         dtype=config.model.dtype,
-        kept=dtype,
+        cache_dtype=dtype,
     )
     frames = np.asarray([sizes.frame_count(int(size)) for size in examples.num_samples], np.int64)
     shape = (frames, sizes.num_layers, sizes.width)
@@ -161,7 +161,7 @@ def _write(open_cache: Callable[[], Any], write: Callable[[], None]) -> None:
 
 
 def _layer_states(
-    tower: SpeechTower, examples: SpeechDataset, kept: str
+    tower: SpeechTower, examples: SpeechDataset, cache_dtype: str
 ) -> Iterator[tuple[int, HostArray, HostArray | None]]:
     """Row, states and scales of every clip, longest first."""
     devices = jax.local_devices()
@@ -172,7 +172,7 @@ def _layer_states(
     @jax.jit
     def compute(arrays: Any, samples: Any, lengths: Any) -> Any:
         states = nnx.merge(graphdef, arrays)(samples, lengths).layer_states
-        return _store_as(jnp.moveaxis(states, 0, 2), kept)
+        return _cast_for_cache(jnp.moveaxis(states, 0, 2), cache_dtype)
 
     def inputs(numbers: list[int]) -> tuple[HostArray, HostArray]:
         clips = [examples.clip(number) for number in numbers]
@@ -190,10 +190,10 @@ def _layer_states(
             yield int(number), states[row], None if scales is None else scales[row]
 
 
-def _store_as(states: Any, kept: str) -> tuple[Any, Any]:
+def _cast_for_cache(states: Any, cache_dtype: str) -> tuple[Any, Any]:
     """[B, T, Y, D] in the cache's dtype, and scales [B, Y, D] of int8, one for each channel."""
-    if kept != "int8":
-        return states.astype(kept), None
+    if cache_dtype != "int8":
+        return states.astype(cache_dtype), None
     wide = states.astype(jnp.float32)
     # Padded frames are zero, and so no peak.
     scales = jnp.maximum(jnp.max(jnp.abs(wide), axis=1), 1e-12) / 127.0

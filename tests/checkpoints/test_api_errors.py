@@ -31,7 +31,7 @@ for name, call in calls.items():
 """
 
 
-def test_misuse_is_told_in_the_users_terms():
+def test_misuse_is_explained_in_the_users_terms():
     done = subprocess.run([sys.executable, "-c", CALLS], check=True, capture_output=True, text=True)
     message = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert message == {

@@ -179,7 +179,7 @@ def test_dtype_is_that_of_the_towers(source, model, tmp_path):
     assert info.text.digest != before.text.digest
 
 
-def test_overwriting_has_to_be_asked_for(source, model, tmp_path, capsys):
+def test_overwriting_has_to_be_requested(source, model, tmp_path, capsys):
     shutil.copytree(model, tmp_path / "model")
     (tmp_path / "model" / "old").touch()
     arguments = ["oolel-embed", str(source), str(tmp_path / "model")]
@@ -308,7 +308,7 @@ def test_a_failed_write_leaves_nothing(source, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_head_that_cannot_be_written_is_told(model, tmp_path):
+def test_a_head_that_cannot_be_written_is_refused(model, tmp_path):
     (tmp_path / "file").touch()
     info, folder = read_model_info(model), tmp_path / "file" / "model"
     fields = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}

@@ -86,7 +86,7 @@ def test_no_two_tensors_are_alike(tmp_path):
     assert len(set(norms)) == 6
 
 
-def test_it_has_the_dtype_asked_for_and_says_so(tmp_path):
+def test_it_has_the_requested_dtype_and_says_so(tmp_path):
     made = make("hubert", tmp_path / "made", dtype="bfloat16")
     assert made["dtype"] == "bfloat16"
     tensors = load_file(tmp_path / "made" / "model.safetensors")

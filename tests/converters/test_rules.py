@@ -209,24 +209,24 @@ def tensors() -> Shapes:
     return shapes
 
 
-def test_an_unknown_tensor_is_told(tensors):
+def test_an_unknown_tensor_is_refused(tensors):
     tensors["score.weight"] = (2, 32)
     assert "1 problem with the tensors: unknown: score.weight." in message(tensors)
 
 
-def test_a_missing_tensor_is_told(tensors):
+def test_a_missing_tensor_is_refused(tensors):
     del tensors["layers.11.mlp.up_proj.weight"]
     assert "1 problem with the tensors: missing: layers.11.mlp.up_proj.weight." in message(tensors)
 
 
-def test_a_tensor_under_two_names_is_told(tensors):
+def test_a_tensor_under_two_names_is_refused(tensors):
     tensors["model.norm.weight"] = tensors["norm.weight"]
     line = message(tensors)
     assert "duplicate: model.norm.weight beside norm.weight" in line
     assert "missing" not in line
 
 
-def test_a_misshapen_tensor_is_told_in_the_published_layout(tensors):
+def test_a_misshapen_tensor_is_named_in_the_published_layout(tensors):
     # (out, in) as the user's own file has it, not our transposed kernel.
     tensors["layers.0.mlp.up_proj.weight"] = (32, 48)
     assert "layers.0.mlp.up_proj.weight is (32, 48), expected (48, 32)" in message(tensors)
@@ -234,14 +234,14 @@ def test_a_misshapen_tensor_is_told_in_the_published_layout(tensors):
     assert "layers.0.mlp.up_proj.weight is (1536,), expected (48, 32)" in message(tensors)
 
 
-def test_a_layer_beyond_the_config_is_told(tensors):
+def test_a_layer_beyond_the_config_is_refused(tensors):
     tensors["layers.12.input_layernorm.weight"] = (32,)
     assert "1 problem with the tensors: unknown: layers.12.input_layernorm.weight." in message(
         tensors
     )
 
 
-def test_a_leaf_that_the_config_switches_off_is_told():
+def test_a_leaf_that_the_config_switches_off_is_refused():
     # The base variant has no norm after its second convolution, though large has.
     leaves = base_leaves()
     tensors = published_shapes(hubert.TABLE, leaves, spellings=["weight_g"])
@@ -250,12 +250,12 @@ def test_a_leaf_that_the_config_switches_off_is_told():
         plan(hubert.TABLE, tensors, leaves, where="folder")
 
 
-def test_mixed_prefixes_are_told(tensors):
+def test_mixed_prefixes_are_refused(tensors):
     tensors["model.norm.weight"] = tensors.pop("norm.weight")
     assert "mixed prefixes: 1 of 134 names start with 'model.'" in message(tensors)
 
 
-def test_both_spellings_of_a_weight_norm_are_told():
+def test_both_spellings_of_a_weight_norm_are_refused():
     leaves = base_leaves()
     tensors = published_shapes(hubert.TABLE, leaves, spellings=["weight_g"])
     tensors |= published_shapes(hubert.TABLE, leaves, spellings=["parametrizations"])
@@ -263,7 +263,7 @@ def test_both_spellings_of_a_weight_norm_are_told():
         plan(hubert.TABLE, tensors, leaves, where="folder")
 
 
-def test_all_problems_are_told_in_one_line(tensors):
+def test_all_problems_are_named_in_one_line(tensors):
     tensors["score.weight"] = (2, 32)
     tensors["model.norm.weight"] = tensors["norm.weight"]
     tensors["embed_tokens.weight"] = (100, 32)

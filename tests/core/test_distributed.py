@@ -105,12 +105,12 @@ def test_two_hosts_are_one_run(world, launch, launch_pair):
     assert "on 2 device(s)" in first
     # Gloo's own line aside, the second has nothing to say.
     assert all("Gloo" in line for line in second.splitlines())
-    expected, found = (
+    expected, losses = (
         [row["loss"] for row in read_metrics(world / name / "metrics.jsonl") if "loss" in row]
         for name in ("one", "two")
     )
-    assert len(found) == 6
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert len(losses) == 6
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
     for name, value in tiny_run.exported_head(world / "one").items():
         np.testing.assert_allclose(tiny_run.exported_head(world / "two")[name], value, atol=1e-5)
     scores = [mrl_jax.Embedder.load(world / name).info.scores for name in ("one", "two")]
@@ -164,12 +164,12 @@ def test_the_other_stages_run_on_two_hosts_too(world, launch, launch_pair, stage
     both = launch_pair(f"{stage} two", *changes, config=config.name)
     for process in (one, *both):
         process.ended()
-    found, expected = (
+    losses, expected = (
         [row["loss"] for row in read_metrics(world / name / "metrics.jsonl") if "loss" in row]
         for name in (f"{stage} two", f"{stage} one")
     )
-    assert len(found) == 3
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert len(losses) == 3
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
     towers = [world / f"{stage} {name}" / "tower" for name in ("one", "two")]
     weights = [read_checked_weights(tower, read_info(tower)) for tower in towers]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *weights)

@@ -22,8 +22,8 @@ def declared() -> dict[str, set[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     names = {}
     for extra, requirements in project["optional-dependencies"].items():
-        found = [re.split(r"[<>=;\[ ]", line)[0] for line in requirements]
-        names[extra] = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in found}
+        packages = [re.split(r"[<>=;\[ ]", line)[0] for line in requirements]
+        names[extra] = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in packages}
     return names
 
 

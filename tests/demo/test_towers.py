@@ -89,11 +89,11 @@ def test_the_test_set_asks_unseen_strings_of_all_wordings(tmp_path):
         assert query.transcript == english(answer)
 
 
-def test_the_speech_tower_of_the_digits_hears_at_their_rate():
+def test_the_speech_tower_of_the_digits_reads_them_at_their_rate():
     assert SPEECH.sample_rate == 8000
     assert SPEECH.frame_count(8000) == pytest.approx(25, abs=2)
 
 
-def test_unknown_speakers_and_folders_are_told(tmp_path, capsys):
+def test_unknown_speakers_and_folders_are_refused(tmp_path, capsys):
     assert run_command(main, ["--recordings", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
     assert "holds no recording" in capsys.readouterr().err

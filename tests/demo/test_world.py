@@ -305,7 +305,7 @@ def test_a_seed_gives_the_same_bytes_in_another_process(small, tmp_path):
 
 
 @speaks
-def test_a_world_is_replaced_only_when_asked(small, monkeypatch):
+def test_a_world_is_replaced_only_on_request(small, monkeypatch):
     before = contents(small.folder)
     with pytest.raises(MrlError, match="exists already"):
         write_world(small.folder, **SMALL)

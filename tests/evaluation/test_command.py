@@ -97,8 +97,8 @@ def test_help_and_mistakes_import_no_jax(words):
         f"    run_command(main, {words!r})\n"
         "except SystemExit:\n"
         "    pass\n"
-        "found = {'jax', 'numpy', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
-        "assert not found, found\n"
+        "imported = {'jax', 'numpy', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
+        "assert not imported, imported\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -61,9 +61,9 @@ class ForkedTrain:
 
     def ended(self, status: int = 0) -> tuple[str, str]:
         """Its output and errors, once it has ended with this status; killed after 120 s."""
-        found = self._server.ask(wait=self.pid)
+        code = self._server.ask(wait=self.pid)
         out, err = (self._output.with_suffix(end).read_text() for end in (".out", ".err"))
-        assert found == status, err[-3000:]
+        assert code == status, err[-3000:]
         return out, err
 
 

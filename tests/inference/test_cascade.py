@@ -57,12 +57,13 @@ def test_a_cascade_stands_beside_models(root, tmp_path, monkeypatch, capsys):
     assert run("eval", *words) == 0
     assert corpora == [25]  # The cascade searches what the model had encoded.
     table = capsys.readouterr().out
-    found, rows = records_of(out), lines(out / "stages.jsonl")
+    records, rows = records_of(out), lines(out / "stages.jsonl")
     assert [row["query"] for row in rows] == [f"q{i}" for i in range(QUERIES)]
     scores = [row["ndcg@10"] for row in rows]
-    assert found["pipe", "ndcg@10", 32, None].value == pytest.approx(np.mean(scores))
+    assert records["pipe", "ndcg@10", 32, None].value == pytest.approx(np.mean(scores))
     assert f"| pipe | {np.mean(scores):.4f} (" in table
-    pairs = [r.setting["other_system"] for r in found.values() if r.metric == "ndcg@10 difference"]
+    differences = [r for r in records.values() if r.metric == "ndcg@10 difference"]
+    pairs = [r.setting["other_system"] for r in differences]
     assert pairs == ["pipe"] * 3
     # What each stage makes of one clip alone.
     model = load_hubert_ctc(root / "recogniser")
@@ -75,18 +76,18 @@ def test_a_cascade_stands_beside_models(root, tmp_path, monkeypatch, capsys):
     assert all((row["ndcg@10"] == 1) == (row["rank"] == 1) for row in rows)
     references, hypotheses = ([r[key] for r in rows] for key in ("reference", "recognised"))
     wer, cer = jiwer.wer(references, hypotheses), jiwer.cer(references, hypotheses)
-    assert found["pipe", "wer", None, None].value == pytest.approx(wer)
-    assert found["pipe", "cer", None, None].value == pytest.approx(cer)
-    lost = found["pipe", "ndcg@10 less that from true transcripts", 32, None].value
+    assert records["pipe", "wer", None, None].value == pytest.approx(wer)
+    assert records["pipe", "cer", None, None].value == pytest.approx(cer)
+    lost = records["pipe", "ndcg@10 less that from true transcripts", 32, None].value
     assert lost == pytest.approx(np.mean(scores) - 1)
     embedder = mrl_jax.Embedder.load(root / "model")
     parts = (embedder.model.text, model)
     whole = sum(x.size for part in parts for x in flat(part))
-    assert found["pipe", "parameters", None, None].value == whole
-    assert found["pipe", "trained parameters", None, None].value == 0
-    assert found["pipe", "seconds a query", None, None].value > 0
+    assert records["pipe", "parameters", None, None].value == whole
+    assert records["pipe", "trained parameters", None, None].value == 0
+    assert records["pipe", "seconds a query", None, None].value > 0
     # A text and a clip go through two towers in both, the speech without a decoder.
-    flops = {name: found[name, "flops a query", None, None].value for name in ("late", "pipe")}
+    flops = {name: records[name, "flops a query", None, None].value for name in ("late", "pipe")}
     assert 0.5 < flops["pipe"] / flops["late"] < 1.5
     report = (out / "report.md").read_text()
     for message in ("pipe: recognition", "pipe: what recognition costs", "cascade: recogniser |"):
@@ -114,7 +115,7 @@ def test_a_column_stands_for_another_recogniser(root, tmp_path):
     names = ("whisper", "transcript")
     models = [f"{n}={written(root, tmp_path / n, transcripts=n)}" for n in names]
     report_compare(models, root / "set", tmp_path / "out")
-    found, rows = records_of(tmp_path / "out"), lines(tmp_path / "out" / "stages.jsonl")
+    records, rows = records_of(tmp_path / "out"), lines(tmp_path / "out" / "stages.jsonl")
     rows = [row for row in rows if row["system"] == "whisper"]
     assert [row["wer"] for row in rows[:4]] == [1, 0, 0.5, 0]
     scores = np.asarray([row["ndcg@10"] for row in rows])
@@ -123,10 +124,10 @@ def test_a_column_stands_for_another_recogniser(root, tmp_path):
         BUCKETS, (rates == 0, rates < 0, (rates > 0.25) & (rates <= 0.5), rates > 0.5), strict=True
     ):
         key = ("whisper", "ndcg@10, by wer", 32, bucket)
-        assert (key in found) == bool(chosen.any())
+        assert (key in records) == bool(chosen.any())
         if chosen.any():
-            assert found[key].value == pytest.approx(scores[chosen].mean())
-            assert found[key].n == chosen.sum()
+            assert records[key].value == pytest.approx(scores[chosen].mean())
+            assert records[key].n == chosen.sum()
     report = (tmp_path / "out" / "report.md").read_text()
     assert "| 0 % | 4 | 1.0000 | 1.0000 | +0.0000 |" in report
     assert "0 to 25 %" not in report
@@ -135,11 +136,11 @@ def test_a_column_stands_for_another_recogniser(root, tmp_path):
     )
     assert "transcript: what recognition costs" not in report
     assert "cascade: column whisper" in report
-    # From the true words, both ways: as a system, and as what a recogniser is held against.
-    true = found["transcript", "ndcg@10", 16, None].value
-    assert found["whisper", "ndcg@10 from true transcripts", 16, None].value == true
+    # From the true words, both ways: as a system, and as what a recogniser is compared with.
+    true = records["transcript", "ndcg@10", 16, None].value
+    assert records["whisper", "ndcg@10 from true transcripts", 16, None].value == true
     text = mrl_jax.load_qwen3(root / "towers" / "text")
-    assert found["whisper", "parameters", None, None].value == sum(x.size for x in flat(text))
+    assert records["whisper", "parameters", None, None].value == sum(x.size for x in flat(text))
 
 
 def test_a_column_is_as_written_queries(root, tmp_path):
@@ -155,10 +156,10 @@ def test_a_column_is_as_written_queries(root, tmp_path):
         folder = written(root, tmp_path / column, transcripts=column)
         out = tmp_path / f"{column} report"
         report_compare([f"p={folder}"], place, out)
-        found = records_of(out)
+        records = records_of(out)
         for result in direct:
             for metric in ("ndcg@5", "ndcg@10"):
-                assert found["p", metric, result.dim, None].value == result.means[metric]
+                assert records["p", metric, result.dim, None].value == result.means[metric]
     assert "some queries have no transcript" in (out / "report.md").read_text()
     # A prompt before the queries is read: must differ.
     prompted = written(root, tmp_path / "prompted", transcripts="text", prompts={"": "di fo"})
@@ -177,7 +178,7 @@ def test_a_translator_stands_between(root, nllb, tmp_path):
     names = {"french": fields, "english": {**fields, "target_language": "eng_Latn"}, "none": {}}
     models = [f"{n}={written(root, tmp_path / n, **f)}" for n, f in names.items()]
     report_compare(models, root / "set", tmp_path / "out")
-    found, rows = records_of(tmp_path / "out"), lines(tmp_path / "out" / "stages.jsonl")
+    records, rows = records_of(tmp_path / "out"), lines(tmp_path / "out" / "stages.jsonl")
     by_name = {n: [row for row in rows if row["system"] == n] for n in names}
     transcripts = [row["recognised"] for row in by_name["none"]]
     assert [row["translation"] for row in by_name["none"]] == transcripts
@@ -189,11 +190,11 @@ def test_a_translator_stands_between(root, nllb, tmp_path):
     true = [row["reference_translation"] for row in by_name["french"]]
     assert true == translator.translate(references)
     assert [row["translation"] for row in by_name["english"]] != true
-    parameters = {n: found[n, "parameters", None, None].value for n in names}
+    parameters = {n: records[n, "parameters", None, None].value for n in names}
     assert np.isnan(parameters["french"])  # CTranslate2 does not count them.
     assert parameters["none"] > 0
-    assert np.isnan(found["french", "flops a query", None, None].value)
-    assert found["none", "flops a query", None, None].value > 0
+    assert np.isnan(records["french", "flops a query", None, None].value)
+    assert records["none", "flops a query", None, None].value > 0
     report = (tmp_path / "out" / "report.md").read_text()
     assert "cascade: recogniser, translator wol_Latn to fra_Latn" in report
     assert "| unknown |" in report
@@ -239,10 +240,10 @@ def test_what_a_cascade_does_not_go_with_is_refused(root, tmp_path, capsys, monk
     data = root / "set"
     change = lambda row: {**row, "whisper": "" if row["_id"] > "q4" else "x"}  # noqa: E731
     empty = copied(data, tmp_path / "copy", change)
-    silent, asked, text = (tmp_path / name for name in ("silent", "asked", "written"))
+    silent, with_tasks, text = (tmp_path / name for name in ("silent", "with_tasks", "written"))
     change = lambda row: {**row, "transcript": " " if row["_id"] == "q3" else "x"}  # noqa: E731
     copied(data, silent, change)
-    copied(data, asked, lambda row: {**row, "task": "seek"})
+    copied(data, with_tasks, lambda row: {**row, "task": "seek"})
     queries = [Query(id=f"q{i}", text="ba") for i in range(QUERIES)]
     loaded = read_retrieval_set(data)
     write_retrieval_set(text, queries, loaded.corpus, loaded.qrels)
@@ -265,7 +266,7 @@ def test_what_a_cascade_does_not_go_with_is_refused(root, tmp_path, capsys, monk
         ([good], silent, "query 'q3': `transcript` is empty"),
         ([column], text, "query 'q0' has no 'whisper'"),
         ([good], text, "8 of 8 queries have no recording, the first is 'q0'"),
-        ([tasks], asked, "query 'q0': the task 'seek' has no prompt, expected one of"),
+        ([tasks], with_tasks, "query 'q0': the task 'seek' has no prompt, expected one of"),
     ):
         words = ("compare", "--models", *models, "--data", place, "--out", tmp_path / "out")
         assert message.lower() in refused(capsys, "eval", *words).lower()
@@ -278,7 +279,7 @@ def test_what_a_cascade_does_not_go_with_is_refused(root, tmp_path, capsys, monk
     assert not (tmp_path / "out").exists()
 
 
-def test_errors_are_counted_plainly_where_asked(root, tmp_path):
+def test_plain_errors_leave_out_case_and_punctuation(root, tmp_path):
     data = copied(
         root / "set",
         tmp_path / "copy",

@@ -35,17 +35,17 @@ def reference_of(model, tokenizer, text: str, target: str) -> str:
 def test_greedy_translation_is_transformers(nllb):
     model, tokenizer, folder = nllb
     translator = Translator(config_of(folder))
-    found = translator.translate(TEXTS)
+    translations = translator.translate(TEXTS)
     expected = [reference_of(model, tokenizer, text, "fra_Latn") if text else "" for text in TEXTS]
-    assert found == expected
-    assert found[3] == ""
-    assert len({text for text in found if text}) > 1  # It reads what it is given.
+    assert translations == expected
+    assert translations[3] == ""
+    assert len({text for text in translations if text}) > 1  # It reads what it is given.
     for text in filter(None, TEXTS):
         assert translator.tokens(text) == tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)
     # Must differ: another language, and a text alone or in a batch must not.
     english = Translator(config_of(folder, target="eng_Latn")).translate(TEXTS)
-    assert english != found
-    assert translator.translate([TEXTS[2]]) == [found[2]]
+    assert english != translations
+    assert translator.translate([TEXTS[2]]) == [translations[2]]
 
 
 def test_codes_stand_where_the_tokenizer_puts_them(tmp_path):
@@ -116,14 +116,14 @@ def test_a_tokenizer_of_its_own_folder(nllb, tmp_path):
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(MrlError, match=r"tokenizer\.json: no such file"):
         Translator(config_of(bare))
-    found = Translator(config_of(bare, tokenizer=folder.with_name("source"))).translate(TEXTS[:2])
-    assert found == Translator(config_of(folder)).translate(TEXTS[:2])
+    translator = Translator(config_of(bare, tokenizer=folder.with_name("source")))
+    assert translator.translate(TEXTS[:2]) == Translator(config_of(folder)).translate(TEXTS[:2])
 
 
 def test_every_field_is_read(nllb):
     folder = nllb[2]
-    found = Translator(config_of(folder, beam_size=3)).translate(TEXTS[:3])
-    assert found != Translator(config_of(folder)).translate(TEXTS[:3])
+    translations = Translator(config_of(folder, beam_size=3)).translate(TEXTS[:3])
+    assert translations != Translator(config_of(folder)).translate(TEXTS[:3])
     for name in ("beam_size", "max_tokens", "batch_size"):
         with pytest.raises(MrlError, match=f"{name} is 0, expected 1 or more"):
             config_of(folder, **{name: 0})

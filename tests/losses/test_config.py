@@ -38,6 +38,6 @@ def test_a_loss_that_is_registered_can_be_named(monkeypatch):
         return l1_cosine(documents, queries, **options)
 
     monkeypatch.setitem(LOSSES, "mine", Loss(compute=mine, contrastive=False))
-    found = LossConfig(name="mine", dims=(8,)).bind(temperature=0.1, **IDS)
+    bound = LossConfig(name="mine", dims=(8,)).bind(temperature=0.1, **IDS)
     expected = l1_cosine(2 * ROWS, ROWS, dims=(8,)).per_row
-    np.testing.assert_array_equal(found(ROWS, 2 * ROWS, dims=(8,)).per_row, expected)
+    np.testing.assert_array_equal(bound(ROWS, 2 * ROWS, dims=(8,)).per_row, expected)

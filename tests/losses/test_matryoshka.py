@@ -59,10 +59,10 @@ def tensors(*arrays):
     return [torch.tensor(np.asarray(a, np.float64), requires_grad=True) for a in arrays]
 
 
-def close(found, expected, tolerance=1e-5):
+def close(actual, expected, tolerance=1e-5):
     if hasattr(expected, "detach"):
         expected = expected.detach().numpy()
-    np.testing.assert_allclose(np.asarray(found), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(np.asarray(actual), expected, rtol=tolerance, atol=tolerance)
 
 
 def value_and_grad(loss, *arrays):
@@ -83,9 +83,9 @@ class TestInfonceAgainstTorch:
         close(loss, total)
         close(gradients[0], q.grad)
         close(gradients[1], d.grad)
-        found = matryoshka_infonce(jnp.asarray(Q), jnp.asarray(D), **options)
-        close(found.per_dim, [x.item() for x in each])
-        close(found.per_row.mean(axis=1), found.per_dim)
+        result = matryoshka_infonce(jnp.asarray(Q), jnp.asarray(D), **options)
+        close(result.per_dim, [x.item() for x in each])
+        close(result.per_row.mean(axis=1), result.per_dim)
 
     def test_the_two_directions_differ(self):
         one, both = (
@@ -104,8 +104,8 @@ class TestInfonceAgainstTorch:
 
         loss, gradients = value_and_grad(ours, Q, D, HARD)
         close(loss, total)
-        for found, expected in zip(gradients, (q, d, hard), strict=True):
-            close(found, expected.grad)
+        for gradient, expected in zip(gradients, (q, d, hard), strict=True):
+            close(gradient, expected.grad)
         without = matryoshka_infonce(jnp.asarray(Q), jnp.asarray(D), dims=DIMS, weights=SHARES)
         assert abs(loss - without.total) > 1e-2
 
@@ -134,8 +134,8 @@ class TestInfonceAgainstTorch:
         }
         loss, gradients = value_and_grad(lambda *x: ours(*x, **ids), Q, D, HARD)
         close(loss, total)
-        for found, expected in zip(gradients, (q, d, hard), strict=True):
-            close(found, expected.grad)
+        for gradient, expected in zip(gradients, (q, d, hard), strict=True):
+            close(gradient, expected.grad)
         for name in ids:
             others = {key: value for key, value in ids.items() if key != name}
             if name == "document_ids":
@@ -184,10 +184,10 @@ def test_sentence_transformers(symmetric):
     total.backward()
 
     def ours(a, b):
-        found = matryoshka_infonce(
+        result = matryoshka_infonce(
             a, b, dims=DIMS, weights=SHARES, temperature=1 / 20, symmetric=symmetric
         )
-        return found.total * jnp.float32(sum(SHARES))
+        return result.total * jnp.float32(sum(SHARES))
 
     loss, gradients = value_and_grad(ours, Q, D)
     close(loss, total)
@@ -202,21 +202,21 @@ def test_masked_rows_are_as_if_absent():
     options = {"dims": DIMS, "symmetric": True}
 
     def masked(a, b, c):
-        found = matryoshka_infonce(a, b, hard_negatives=c, where=jnp.asarray(keep), **options)
-        return found.total, found
+        result = matryoshka_infonce(a, b, hard_negatives=c, where=jnp.asarray(keep), **options)
+        return result.total, result
 
     def subset(a, b, c):
         return matryoshka_infonce(a, b, hard_negatives=c, **options).total
 
     arrays = [jnp.asarray(x) for x in (Q, D, HARD)]
     of_all = jax.value_and_grad(masked, argnums=(0, 1, 2), has_aux=True)
-    (total, found), gradients = jax.jit(of_all)(*arrays)
+    (total, result), gradients = jax.jit(of_all)(*arrays)
     expected, of_subset = value_and_grad(subset, *(x[keep] for x in (Q, D, HARD)))
     close(total, expected, 1e-6)
     for gradient, reference in zip(gradients, of_subset, strict=True):
         close(gradient[keep], reference, 1e-6)
         assert not np.asarray(gradient[~keep]).any()
-    assert not np.asarray(found.per_row[:, ~keep]).any()
+    assert not np.asarray(result.per_row[:, ~keep]).any()
     assert abs(total - subset(*arrays)) > 1e-2
     nothing = matryoshka_infonce(*arrays[:2], where=jnp.zeros(ROWS, bool), dims=DIMS)
     assert nothing.total == 0
@@ -224,7 +224,7 @@ def test_masked_rows_are_as_if_absent():
 
 def products_of(function, *arrays):
     """(flops, precision) of every matrix product in a function's jaxpr."""
-    found = []
+    products = []
 
     def walk(jaxpr):
         for equation in jaxpr.eqns:
@@ -233,14 +233,14 @@ def products_of(function, *arrays):
                 shape = equation.invars[0].aval.shape
                 depth = np.prod([shape[axis] for axis in contract])
                 size = int(np.prod(equation.outvars[0].aval.shape) * depth)
-                found.append((size, equation.params["precision"]))
+                products.append((size, equation.params["precision"]))
             for value in equation.params.values():
                 if hasattr(value, "jaxpr"):
                     walk(value.jaxpr)
 
     with jax.default_matmul_precision("default"):
         walk(jax.make_jaxpr(function)(*arrays).jaxpr)
-    return found
+    return products
 
 
 def test_all_dims_take_one_full_width_product():

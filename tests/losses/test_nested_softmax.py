@@ -35,12 +35,12 @@ def both(loss, weights, *arrays):
     """Losses, and gradients of their weighted sum."""
 
     def total(*arrays):
-        found = loss(*arrays)
-        return jnp.sum(found * weights), found
+        losses = loss(*arrays)
+        return jnp.sum(losses * weights), losses
 
     grad = jax.jit(jax.grad(total, argnums=tuple(range(len(arrays))), has_aux=True))
-    gradients, found = grad(*map(jnp.asarray, arrays))
-    return [np.asarray(x) for x in (found, *gradients)]
+    gradients, losses = grad(*map(jnp.asarray, arrays))
+    return [np.asarray(x) for x in (losses, *gradients)]
 
 
 # Few, as each is compiled: tiles of eight rows or of all, kept or made again, warm or cold.
@@ -65,7 +65,7 @@ def test_it_is_the_definition(rows, more, room, blockwise, temperature, traced):
         patch.setattr(module, "CPU_TILE", room)  # Tiles of eight rows, or of all.
         if traced:
             arrays = (a, c, np.float32(temperature))
-            found = both(
+            result = both(
                 lambda a, c, t: nested_cross_entropy(
                     a, c, positive, BLOCKS, t, blockwise=blockwise
                 ),
@@ -74,7 +74,7 @@ def test_it_is_the_definition(rows, more, room, blockwise, temperature, traced):
             )
             expected = both(lambda a, c, t: by_definition(a, c, positive, t), weights, *arrays)
         else:
-            found = both(
+            result = both(
                 lambda a, c: nested_cross_entropy(
                     a, c, positive, BLOCKS, temperature, blockwise=blockwise
                 ),
@@ -83,7 +83,7 @@ def test_it_is_the_definition(rows, more, room, blockwise, temperature, traced):
                 c,
             )
             expected = both(lambda a, c: by_definition(a, c, positive, temperature), weights, a, c)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(result, expected, strict=True):
         assert np.all(np.isfinite(one))
         scale = max(1.0, float(np.abs(other).max()), 0.1 / temperature)
         np.testing.assert_allclose(one / scale, other / scale, atol=3e-5)
@@ -93,12 +93,12 @@ def test_cold_logits_neither_overflow_nor_vanish():
     """Where exp(cosine / temperature) is beyond float32: at a temperature of 0.005 it is e200."""
     a = vectors(6, 0)
     for temperature in (0.005, jnp.float32(0.005)):
-        found = nested_cross_entropy(
+        losses = nested_cross_entropy(
             jnp.asarray(a), jnp.asarray(-a), jnp.arange(6), BLOCKS, temperature
         )
         expected = by_definition(jnp.asarray(a), jnp.asarray(-a), jnp.arange(6), 0.005)
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
-        assert float(jnp.max(found)) > 200
+        np.testing.assert_allclose(losses, expected, rtol=1e-5)
+        assert float(jnp.max(losses)) > 200
 
 
 @pytest.mark.parametrize("room", [1, 10_000])
@@ -144,12 +144,12 @@ def test_ids_and_masks_are_those_of_every_tile(monkeypatch, room, blockwise):
 
     monkeypatch.setattr(module, "CPU_TILE", room)
     arrays = [jnp.asarray(x) for x in (q, d, hard)]
-    found = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*arrays)
+    result = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*arrays)
     right = jax.jit(jax.value_and_grad(expected, argnums=(0, 1, 2)))(*arrays)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(right), strict=True):
+    for one, other in zip(jax.tree.leaves(result), jax.tree.leaves(right), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
     plain = matryoshka_infonce(arrays[0], arrays[1], dims=(12, 5, 3), symmetric=True).total
-    assert abs(float(plain) - float(found[0])) > 1e-3
+    assert abs(float(plain) - float(result[0])) > 1e-3
 
 
 def largest(function, *arrays) -> int:

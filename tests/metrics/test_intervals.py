@@ -13,7 +13,7 @@ from mrl_jax.metrics.intervals import (
 
 
 def one_way(seed, columns=1):
-    """Hits of 200 texts asked one to five times, each as hard as it is: mean 2/3."""
+    """Hits of one to five queries on each of 200 texts, which differ in difficulty: mean 2/3."""
     rng = np.random.default_rng(seed)
     texts = np.repeat(np.arange(200), rng.integers(1, 6, 200))
     chance = rng.beta(2, 1, (200, columns))[texts]

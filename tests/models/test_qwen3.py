@@ -344,7 +344,7 @@ def test_vectors_stand_in_for_tokens(tower):
     assert published.relative_error(other[mask], from_ids[0][mask]) > DIFFERS
 
 
-def test_states_are_kept_only_when_asked_for(tower):
+def test_states_are_kept_only_on_request(tower):
     ids, mask = token_batch()
     graphdef, state = nnx.split(tower)
 

@@ -72,7 +72,7 @@ def _reversed(stack):
     return graphdef, jax.tree.map(lambda leaf: leaf[::-1], state)
 
 
-def test_states_are_kept_only_when_asked_for(stack, x):
+def test_states_are_kept_only_on_request(stack, x):
     output, states = _apply(stack, x, keep_states=True)
     bare, nothing = _apply(stack, x, keep_states=False)
     assert nothing is None

@@ -1,6 +1,6 @@
 """One step on 1, 2 and 4 devices, by pmap and by mesh, in one process and in two.
 
-Every case is held against the full batch on a single device. Run as a script, this file
+Every case is compared with the full batch on a single device. Run as a script, this file
 is one process of such a run, as the number of devices is fixed when JAX starts.
 """
 
@@ -116,13 +116,13 @@ def observe(first, state, metrics):
     }
 
 
-def furthest(found, expected):
-    """Largest difference of each kind, as a share of its largest value where that is above 1."""
+def furthest(result, expected):
+    """Largest difference of each kind, as a fraction of its largest value where that is above 1."""
     return {
         kind: max(
             float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1.0))
             for a, b in zip(
-                jax.tree.leaves(found[kind]), jax.tree.leaves(expected[kind]), strict=True
+                jax.tree.leaves(result[kind]), jax.tree.leaves(expected[kind]), strict=True
             )
         )
         for kind in expected
@@ -144,14 +144,14 @@ def plain(model, config, accumulation_steps=1):
     one = jax.jit(make_train_step(rebuild, record, config))
     first, losses = None, []
     for batch in full_batches(model):
-        found = []
+        results = []
         for part in range(accumulation_steps):
             rows = jax.tree.map(lambda x, p=part: x[p::accumulation_steps], batch)
-            found.append(one(TrainState(state.step, state.trained, zeros), frozen, rows))
-        gradients = [new.optimizer[0][0] for new, _ in found]
+            results.append(one(TrainState(state.step, state.trained, zeros), frozen, rows))
+        gradients = [new.optimizer[0][0] for new, _ in results]
         mean = jax.tree.map(lambda *x: sum(x) / len(x), *gradients)
         first = jax.tree.map(np.asarray, mean) if first is None else first
-        losses = [metrics["loss_per_dim"] for _, metrics in found]
+        losses = [metrics["loss_per_dim"] for _, metrics in results]
         updates, inner = jax.jit(optimizer.update)(mean, state.optimizer, state.trained)
         state = TrainState(state.step + 1, optax.apply_updates(state.trained, updates), inner)
     return observe(first, state, {"loss_per_dim": sum(losses) / len(losses)})
@@ -204,8 +204,8 @@ def compare(counts, more):
             expected[key] = plain(model, config)
         kind, _, share = parallel.partition(", fsdp ")
         devices = jax.devices()[:count]
-        found = parallel_run(model, config, kind, devices, parts, int(share or 1))
-        errors[name] = furthest(found, expected[key])
+        result = parallel_run(model, config, kind, devices, parts, int(share or 1))
+        errors[name] = furthest(result, expected[key])
     return errors
 
 
@@ -295,11 +295,11 @@ class TestWhichReductionIsRight:
     def gradient(self, trained, batch):
         return jax.grad(lambda t: self.loss(t, batch, AXIS).total)(trained)
 
-    def off_by(self, found, times=1.0):
+    def off_by(self, gradient, times=1.0):
         full = self.full()
         return max(
             float(np.max(np.abs(np.asarray(a) - times * np.asarray(b))))
-            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(full), strict=True)
+            for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(full), strict=True)
         )
 
     def test_the_mean_of_the_gradients(self):
@@ -313,9 +313,9 @@ class TestWhichReductionIsRight:
         def total(trained, batch):
             return lax.psum(self.gradient(trained, batch), AXIS)
 
-        found = self.by_pmap(total)
-        assert self.off_by(found, times=2.0) < 2e-6
-        assert self.off_by(found) > 1e-3
+        gradient = self.by_pmap(total)
+        assert self.off_by(gradient, times=2.0) < 2e-6
+        assert self.off_by(gradient) > 1e-3
 
     def test_a_mean_over_each_devices_rows_is_wrong_where_rows_are_masked(self):
         def local(trained, batch):

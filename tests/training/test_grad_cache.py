@@ -39,7 +39,7 @@ def embed(params, batch):
 
 
 def loss(params, embeddings, batch, axis_name=None):
-    found = matryoshka_infonce(
+    result = matryoshka_infonce(
         embeddings["query"],
         embeddings["document"],
         dims=(WIDTH, 4),
@@ -47,7 +47,7 @@ def loss(params, embeddings, batch, axis_name=None):
         document_ids=batch["ids"],
         axis_name=axis_name,
     )
-    return found.total, found.per_dim
+    return result.total, result.per_dim
 
 
 def plain(params, batch):
@@ -85,15 +85,15 @@ def test_averaged_gradients_of_micro_batches_are_another_losss():
 def test_parts_on_two_devices_give_the_same(axis_name):
     # Rows of a part come from both devices, whether they are mapped over or one array.
     _, whole = plain(params(), batch())
-    found = cached_value_and_grad(embed, lambda p, e, b: loss(p, e, b, axis_name), parts=4)
+    value_and_grad = cached_value_and_grad(embed, lambda p, e, b: loss(p, e, b, axis_name), parts=4)
     if axis_name is None:
         mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
         rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
-        gradient = jax.jit(found)(params(), jax.device_put(batch(), rows))[1]
+        gradient = jax.jit(value_and_grad)(params(), jax.device_put(batch(), rows))[1]
     else:
         shared = jax.tree.map(lambda x: x.reshape(2, ROWS // 2, *x.shape[1:]), batch())
         mapped = jax.pmap(
-            lambda p, rows: jax.lax.pmean(found(p, rows)[1], axis_name),
+            lambda p, rows: jax.lax.pmean(value_and_grad(p, rows)[1], axis_name),
             axis_name=axis_name,
             in_axes=(None, 0),
             out_axes=None,

@@ -72,14 +72,14 @@ def test_adamw_as_torch_has_it():
         epsilon=1e-2,
         clip_norm=1.0,
     )
-    found = apply(config, {"kernel": gradient}, {"kernel": jnp.ones((2, 3))}, steps=3)
+    updated = apply(config, {"kernel": gradient}, {"kernel": jnp.ones((2, 3))}, steps=3)
     weight = torch.ones(2, 3, requires_grad=True)
     theirs = torch.optim.AdamW([weight], lr=0.1, betas=(0.7, 0.9), eps=1e-2, weight_decay=0.3)
     for _ in range(3):
         weight.grad = torch.tensor(gradient)
         torch.nn.utils.clip_grad_norm_([weight], 1.0)
         theirs.step()
-    np.testing.assert_allclose(found["kernel"], weight.detach(), atol=2e-6)
+    np.testing.assert_allclose(updated["kernel"], weight.detach(), atol=2e-6)
 
 
 def test_adafactor_by_hand_and_its_small_state():
@@ -89,15 +89,15 @@ def test_adafactor_by_hand_and_its_small_state():
     fixed: dict[str, Any] = {"schedule": "constant", "warmup_fraction": 0.0, "clip_norm": None}
     config = OptimConfig(name="adafactor", learning_rate=0.1, weight_decay=0.3, **fixed)
     weights = {"kernel": jnp.ones((128, 160))}
-    found = apply(config, {"kernel": gradient}, weights)["kernel"]
+    updated = apply(config, {"kernel": gradient}, weights)["kernel"]
     # Shazeer and Stern, 2018 (arXiv 1804.04235), section 3: the first step forgets nothing.
     squares = np.square(gradient.astype(np.float64))
     second = np.outer(squares.mean(axis=1), squares.mean(axis=0)) / squares.mean()
     update = gradient / np.sqrt(second)
     update /= max(1.0, np.sqrt(np.mean(np.square(update))))
-    np.testing.assert_allclose(found, 1 - 0.1 * (update + 0.3), atol=1e-5)
+    np.testing.assert_allclose(updated, 1 - 0.1 * (update + 0.3), atol=1e-5)
     adam = apply(OptimConfig(learning_rate=0.1, **fixed), {"kernel": gradient}, weights)["kernel"]
-    assert np.abs(np.asarray(found) - np.asarray(adam)).max() > 0.01
+    assert np.abs(np.asarray(updated) - np.asarray(adam)).max() > 0.01
     states = [
         make_optimizer(OptimConfig(name=name), 3).init(weights) for name in ("adafactor", "adamw")
     ]
@@ -170,10 +170,10 @@ def trained_model(name: str) -> nnx.Module:
 
 def test_only_kernels_are_decayed():
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
-    found = apply(OptimConfig(weight_decay=0.5, learning_rate=0.1), zeros)
-    assert (np.asarray(found["head"]["kernel"]) < 1).all()
-    np.testing.assert_array_equal(found["head"]["bias"], 1)
-    assert found["log_temperature"] == PARAMS["log_temperature"]
+    updated = apply(OptimConfig(weight_decay=0.5, learning_rate=0.1), zeros)
+    assert (np.asarray(updated["head"]["kernel"]) < 1).all()
+    np.testing.assert_array_equal(updated["head"]["bias"], 1)
+    assert updated["log_temperature"] == PARAMS["log_temperature"]
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

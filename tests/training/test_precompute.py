@@ -64,11 +64,11 @@ def test_runs_with_caches_are_the_run_without(root, plain, exact, monkeypatch):
         (root / "documents" / "vectors.npy", (documents,)),
         (root / "exact" / "states.npy", exact),
     ):
-        kept = np.load(path)
-        np.save(path, kept[::-1].copy())
+        array = np.load(path)
+        np.save(path, array[::-1].copy())
         wrong, _ = four_steps(root, f"wrong {path.stem}", *changes)
         assert abs(wrong[0] - plain[0]) > 1e-3
-        np.save(path, kept)
+        np.save(path, array)
     for changes, message in (
         (
             (documents, "data.batch.max_text_tokens=8"),
@@ -82,10 +82,10 @@ def test_runs_with_caches_are_the_run_without(root, plain, exact, monkeypatch):
             four_steps(root, "none", *changes)
 
 
-@pytest.mark.parametrize(("kept", "near"), [("bfloat16", 0.02), ("int8", 0.02)])
-def test_states_of_fewer_bits_give_a_loss_near_the_exact_one(root, plain, kept, near):
-    place = f"data.speech_cache={root / f'in {kept}'}"
-    losses, _ = four_steps(root, kept, place, f"data.speech_cache_dtype={kept}")
+@pytest.mark.parametrize(("dtype", "near"), [("bfloat16", 0.02), ("int8", 0.02)])
+def test_states_of_fewer_bits_give_a_loss_near_the_exact_one(root, plain, dtype, near):
+    place = f"data.speech_cache={root / f'in {dtype}'}"
+    losses, _ = four_steps(root, dtype, place, f"data.speech_cache_dtype={dtype}")
     np.testing.assert_allclose(losses, plain, rtol=near)
     assert np.abs(np.subtract(losses, plain)).max() > 1e-6
 

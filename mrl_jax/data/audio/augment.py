@@ -35,7 +35,7 @@ class AugmentConfig:
         tilt_db: gain of the highest frequency against the lowest, linear in between.
         band_limit_probability: how often frequencies are cut off.
         low_cut_hz: range of the lower edge of the band that is left.
-        high_cut: range of its upper edge, as a share of half the sample rate.
+        high_cut: range of its upper edge, as a fraction of half the sample rate.
         reverb_probability: how often a room is added.
         reverb_seconds: range of the time in which the room decays by 60 dB.
         noise_probability: how often noise is added.
@@ -111,10 +111,10 @@ def change_speed(clip: HostArray, factor: float) -> HostArray:
     """
     size = max(round(clip.size / factor), 1)
     spectrum = np.fft.rfft(clip)
-    kept = np.zeros(size // 2 + 1, spectrum.dtype)
-    shared = min(kept.size, spectrum.size)
-    kept[:shared] = spectrum[:shared]
-    return (np.fft.irfft(kept, size) * (size / clip.size)).astype(np.float32)
+    bins = np.zeros(size // 2 + 1, spectrum.dtype)
+    shared = min(bins.size, spectrum.size)
+    bins[:shared] = spectrum[:shared]
+    return (np.fft.irfft(bins, size) * (size / clip.size)).astype(np.float32)
 
 
 def stretch_and_warp(

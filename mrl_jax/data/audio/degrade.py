@@ -1,4 +1,4 @@
-"""Recordings made worse on purpose: conditions outside the recording room.
+"""Degraded recordings: conditions outside the recording room.
 
 `degrade` puts a clip [S] of float32 into a `Condition`. It is a pure function of the clip,
 the condition and the generator; `generator_of` makes the generator from a seed and the
@@ -74,7 +74,7 @@ class Condition:
             raise MrlError(problem, where=where, hint="correct it")
 
     @property
-    def setting(self) -> dict[str, str | float]:
+    def parameters(self) -> dict[str, str | float]:
         """For records: the kind, and the amount under its own name."""
         amount = {} if self.amount is None else {AMOUNTS[self.kind]: self.amount}
         return {"condition": self.kind, **amount}
@@ -173,13 +173,13 @@ def telephone_band(clip: HostArray, sample_rate: int) -> HostArray:
     narrow = size * TELEPHONE_RATE // sample_rate
     spectrum = np.fft.rfft(clip.astype(np.float64), size)
     hertz = np.arange(spectrum.size) * (sample_rate / size)
-    kept = min(narrow, size) // 2 + 1
+    bins = min(narrow, size) // 2 + 1
     low, high = np.interp(hertz, TELEPHONE_BAND[:2], (0, 1)), TELEPHONE_BAND[2:]
     gain = np.sin(np.pi / 2 * low) ** 2 * np.cos(np.pi / 2 * np.interp(hertz, high, (0, 1))) ** 2
-    carried = np.fft.irfft((spectrum * gain)[:kept], narrow) * (narrow / size)
+    carried = np.fft.irfft((spectrum * gain)[:bins], narrow) * (narrow / size)
     carried = carried.astype(np.float32)
     back = np.zeros(spectrum.size, np.complex128)
-    back[:kept] = np.fft.rfft(carried.astype(np.float64))[:kept]
+    back[:bins] = np.fft.rfft(carried.astype(np.float64))[:bins]
     return (np.fft.irfft(back, size)[: clip.size] * (size / narrow)).astype(np.float32)
 
 

@@ -59,13 +59,13 @@ class RecordStream:
             MrlError: as `check_broken`, ten recordings later; a split has nothing left.
         """
         rows = self.index.setdefault(split, [])
-        for example, made in self._in_order(examples):
+        for example, record in self._in_order(examples):
             self._progress(1)
-            if isinstance(made, Skipped):
-                self.skipped.append(made)
+            if isinstance(record, Skipped):
+                self.skipped.append(record)
                 self.check_broken(slack=_GATHERED)
                 continue
-            flac, num_samples = made
+            flac, num_samples = record
             rows.append({**vars(example), "num_samples": num_samples})
             del rows[-1]["audio"]
             yield example.id, flac
@@ -105,14 +105,14 @@ class RecordStream:
                     source = self._embedded.read(source)
                 pending.append((example, self._pool.submit(self._make, example, source)))
                 if len(pending) >= self._ahead:
-                    first, made = pending.popleft()
-                    yield first, made.result()
+                    first, future = pending.popleft()
+                    yield first, future.result()
             while pending:
-                first, made = pending.popleft()
-                yield first, made.result()
+                first, future = pending.popleft()
+                yield first, future.result()
         finally:
-            for _, made in pending:
-                made.cancel()
+            for _, future in pending:
+                future.cancel()
 
     def _make(self, example: Example, source: Path | bytes) -> Skipped | tuple[bytes, int]:
         def skipped(kind: str, reason: str) -> Skipped:

@@ -20,7 +20,7 @@ from mrl_jax.data.cache.files import CACHE_FILE, CachedArray, is_cache_of, write
 
 CacheDtype = Literal["float32", "bfloat16", "int8"]
 CACHE_DTYPES: tuple[str, ...] = get_args(CacheDtype)
-KEPT_AS = "speech_cache_dtype"
+CACHE_DTYPE_KEY = "speech_cache_dtype"
 STATES_FILE, SCALES_FILE = "states.npy", "scales.npy"
 MAKE_AGAIN = "name another folder in data.speech_cache, or remove this one to have it made again"
 DISK_DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
@@ -28,13 +28,14 @@ DISK_DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 
 
 def speech_cache_key(
-    *, clips: str, split: str, tower: str, dtype: str, kept: str
+    *, clips: str, split: str, tower: str, dtype: str, cache_dtype: str
 ) -> dict[str, str]:
     """What a cache is made of: name → digest (of the built data set and the tower) or value.
 
-    The tower computes in `dtype`, and its states are `kept` in another.
+    The tower computes in `dtype`, and its states are stored in `cache_dtype`.
     """
-    return {"data": clips, "split": split, "speech tower": tower, "dtype": dtype, KEPT_AS: kept}
+    key = {"data": clips, "split": split, "speech tower": tower, "dtype": dtype}
+    return key | {CACHE_DTYPE_KEY: cache_dtype}
 
 
 class SpeechCache:
@@ -47,14 +48,14 @@ class SpeechCache:
         states: [all frames, Y, D], in the dtype on disk.
         scales: [N, Y, D] float32 of int8; else None.
         frames: [N], of each clip.
-        kept: dtype of the states.
+        cache_dtype: of the states.
     """
 
     def __init__(
-        self, states: CachedArray, scales: CachedArray | None, frames: HostArray, kept: str
+        self, states: CachedArray, scales: CachedArray | None, frames: HostArray, cache_dtype: str
     ):
         self._states, self._scales = states, scales
-        self.frames, self._kept = frames, kept
+        self.frames, self._cache_dtype = frames, cache_dtype
         self._starts = starts_of(frames)
 
     def rows(self, clips: HostArray, size: int) -> StoredSpeech:
@@ -64,7 +65,7 @@ class SpeechCache:
             start, stop = self._starts[clip : clip + 2]
             wide[row, : stop - start] = self._states[start:stop]
         return StoredSpeech(
-            states=wide.view(ml_dtypes.bfloat16) if self._kept == "bfloat16" else wide,
+            states=wide.view(ml_dtypes.bfloat16) if self._cache_dtype == "bfloat16" else wide,
             scales=None if self._scales is None else self._scales[clips],
             frames=self.frames[clips].astype(np.int32),
         )
@@ -75,10 +76,10 @@ def starts_of(frames: HostArray) -> HostArray:
     return np.concatenate(([0], np.cumsum(frames)))
 
 
-def cache_bytes(frames: HostArray, layers: int, width: int, kept: str) -> int:
+def cache_bytes(frames: HostArray, layers: int, width: int, cache_dtype: str) -> int:
     """Bytes of a cache on the disk."""
-    scales = len(frames) * layers * width * 4 if kept == "int8" else 0
-    return int(frames.sum()) * layers * width * np.dtype(DISK_DTYPES[kept]).itemsize + scales
+    scales = len(frames) * layers * width * 4 if cache_dtype == "int8" else 0
+    return int(frames.sum()) * layers * width * np.dtype(DISK_DTYPES[cache_dtype]).itemsize + scales
 
 
 def write_speech_cache(
@@ -100,7 +101,7 @@ def write_speech_cache(
     Raises:
         MrlError: something else is there; the place cannot be written to, or has no room.
     """
-    needed = cache_bytes(frames, layers, width, key[KEPT_AS])
+    needed = cache_bytes(frames, layers, width, key[CACHE_DTYPE_KEY])
     with staged_folder(folder, marker=CACHE_FILE, needs_bytes=needed) as staging:
         arrays = []
         for name, (shape, dtype) in _arrays(key, frames, layers, width).items():
@@ -124,10 +125,10 @@ def _arrays(
     key: Mapping[str, str], frames: HostArray, layers: int, width: int
 ) -> dict[str, tuple[tuple[int, int, int], Any]]:
     """Shape and dtype of every file."""
-    kept = key[KEPT_AS]
-    arrays = {STATES_FILE: ((int(frames.sum()), layers, width), DISK_DTYPES[kept])}
+    cache_dtype = key[CACHE_DTYPE_KEY]
+    arrays = {STATES_FILE: ((int(frames.sum()), layers, width), DISK_DTYPES[cache_dtype])}
     scales = {SCALES_FILE: ((len(frames), layers, width), np.float32)}
-    return arrays | scales if kept == "int8" else arrays
+    return arrays | scales if cache_dtype == "int8" else arrays
 
 
 def open_speech_cache(
@@ -144,4 +145,4 @@ def open_speech_cache(
         CachedArray(folder / name, dtype, shape, hint=MAKE_AGAIN)
         for name, (shape, dtype) in _arrays(key, frames, layers, width).items()
     )
-    return SpeechCache(states, scales[0] if scales else None, frames, key[KEPT_AS])
+    return SpeechCache(states, scales[0] if scales else None, frames, key[CACHE_DTYPE_KEY])

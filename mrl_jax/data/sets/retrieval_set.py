@@ -113,7 +113,7 @@ def read_retrieval_set(folder: str | Path) -> RetrievalSet:
     return RetrievalSet(queries=queries, corpus=corpus, qrels=qrels)
 
 
-def asked_as(
+def with_task_or_prompt(
     data: RetrievalSet, *, task: str | None = None, prompt: str | None = None
 ) -> RetrievalSet:
     """The same set, with one task or one prompt (both are an `MrlError`) for all its queries."""

@@ -20,7 +20,7 @@ def robustness_records(results: Sequence[RobustnessResult], *, seed: int) -> lis
     """Two records a result: nDCG@10, and its change against clean recordings."""
     rows = []
     for one in results:
-        setting = {**one.condition.setting, "seed": seed}
+        setting = {**one.condition.parameters, "seed": seed}
         for metric, interval in ((METRIC, one.interval), (CHANGE, one.change)):
             n = len(one.per_query)
             rows.append(Record.of(metric, interval, dim=one.dim, n=n, setting=setting))

@@ -118,7 +118,7 @@ def report_robustness(
             opened.embedder, opened.data, dims=options.dims, conditions=conditions, seed=seed
         )
         chance = judgements.chance()
-        noisy = any("snr_db" in condition.setting for condition in conditions)
+        noisy = any("snr_db" in condition.parameters for condition in conditions)
         if noisy:
             figures.plot_snr(staging / SNR.name, results, chance=chance)
         figures.plot_conditions(staging / OTHERS.name, results, chance=chance)

@@ -49,10 +49,10 @@ def spectrum_rows(spectra: Spectra) -> list[dict[str, object]]:
             "centred": centred,
             "direction": place,
             "singular_value": float(value),
-            "cumulative_energy": float(kept),
+            "cumulative_energy": float(energy),
         }
         for (kind, centred), one in spectra.items()
-        for place, (value, kept) in enumerate(zip(one.values, one.cumulative, strict=True), 1)
+        for place, (value, energy) in enumerate(zip(one.values, one.cumulative, strict=True), 1)
     ]
 
 

@@ -8,7 +8,7 @@ from mrl_jax.evaluation.report.options import ReportOptions, option
 
 @dataclass(frozen=True, kw_only=True)
 class TranscribeOptions(ReportOptions):
-    """Which recogniser hears what."""
+    """Which recogniser transcribes what."""
 
     model: Path = field(metadata=option("tower folder of a recogniser", type=Path))
     data: Path | str = field(

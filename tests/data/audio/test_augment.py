@@ -116,7 +116,7 @@ def test_band_limit_cuts_both_edges():
 
 
 @pytest.mark.parametrize("snr_db", [0.0, 20.0])
-def test_noise_has_the_level_and_slope_asked_for(snr_db: float):
+def test_noise_has_the_requested_level_and_slope(snr_db: float):
     rng = np.random.default_rng(0)
     added = augment.add_noise(tone(440), rng, snr_db, 0.0) - tone(440)
     measured = 10 * np.log10(np.square(tone(440)).mean() / np.square(added).mean())
@@ -135,7 +135,7 @@ def test_room_keeps_length_and_level_and_rings_on():
     assert np.square(wet[2000:2400]).mean() > 30 * np.square(wet[3600:]).mean() > 0
 
 
-def test_masks_silence_stretches_of_the_length_asked_for():
+def test_masks_silence_stretches_of_the_requested_length():
     config = dataclasses.replace(
         CONFIG, mask_probability=1.0, num_masks=1, mask_seconds=(0.05, 0.05)
     )

@@ -43,12 +43,12 @@ def test_resampling_is_librosas(rate, tmp_path):
     assert clip.dtype == np.float32
     assert abs(clip.size - 4800) <= 1
     np.testing.assert_allclose(clip, expected, atol=1e-5)
-    default, default_rate = librosa.load(path)  # The trap: 22 050 Hz unless told.
+    default, default_rate = librosa.load(path)  # The trap: 22 050 Hz unless another is given.
     assert default_rate == 22050
     assert abs(default.size - clip.size) > 1000
 
 
-def test_the_rate_asked_for_is_the_rate_given(tmp_path):
+def test_the_requested_rate_is_the_rate_given(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(16000), 16000, subtype="FLOAT")
     assert load_clip(tmp_path / "a.wav", 8000).size == 2400
 

@@ -46,7 +46,7 @@ def decibels(signal: np.ndarray, noise: np.ndarray) -> float:
 
 @pytest.mark.parametrize("kind", ["white", "babble"])
 @pytest.mark.parametrize("snr_db", [-10.0, 0.0, 7.5, 30.0])
-def test_the_snr_measured_is_the_one_asked_for(kind, snr_db):
+def test_the_snr_measured_is_the_one_requested(kind, snr_db):
     for seed in range(4):
         clip = speech_like(seed, 0.3 + 0.2 * seed)
         condition = Condition(kind=kind, amount=snr_db)
@@ -88,7 +88,7 @@ def test_white_noise_is_white_and_babble_is_the_other_clips():
     power = np.sqrt(np.mean(talker.astype(np.float64) ** 2))
     np.testing.assert_allclose(np.sort(noise[: talker.size]) * power, np.sort(talker), atol=1e-6)
     np.testing.assert_array_equal(noise[: talker.size], noise[talker.size : 2 * talker.size])
-    # Loud and quiet clips are heard alike.
+    # Loud and quiet clips count alike.
     loud = [clip * 100 if i % 2 else clip for i, clip in enumerate(OTHERS)]
     a, b = (babble(clips, np.random.default_rng(1), 5000) for clips in (OTHERS, loud))
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -100,7 +100,7 @@ def test_babble_of_silence_or_nothing():
     for others in ([], [np.zeros(100, np.float32)]):
         with pytest.raises(MrlError, match="babble takes at least one other clip"):
             degrade(clip, condition, rng, sample_rate=RATE, others=others)
-    # A clip that is mostly a pause is still heard.
+    # A clip that is mostly a pause is still audible.
     pause = np.zeros(100_000, np.float32)
     pause[50_000] = 1.0
     for seed in range(5):
@@ -113,23 +113,23 @@ def test_babble_of_silence_or_nothing():
 def test_the_telephone_band(rate):
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(rate).astype(np.float32)
-    heard = telephone_band(noise, rate)
-    assert heard.shape == noise.shape
-    assert heard.dtype == np.float32
-    window = np.hanning(noise.size)  # Cutting a clip out is heard at all frequencies.
+    filtered = telephone_band(noise, rate)
+    assert filtered.shape == noise.shape
+    assert filtered.dtype == np.float32
+    window = np.hanning(noise.size)  # A sharp cut would leak into all frequencies.
     hertz = np.fft.rfftfreq(noise.size, 1 / rate)
-    before, after = (np.abs(np.fft.rfft(x * window)) ** 2 for x in (noise, heard))
+    before, after = (np.abs(np.fft.rfft(x * window)) ** 2 for x in (noise, filtered))
 
-    def kept(low: float, high: float) -> float:
+    def power_left(low: float, high: float) -> float:
         band = (hertz >= low) & (hertz < high)
         return float(after[band].sum() / before[band].sum())
 
     if rate > 8000:
-        assert kept(4000, rate / 2 + 1) < 1e-9
-        assert kept(4000, 5000) < 1e-8
-    assert kept(0, 240) < 1e-6
-    assert kept(320, 3380) == pytest.approx(1, abs=1e-3)
-    assert kept(3750, min(4000, rate / 2)) < 1e-6
+        assert power_left(4000, rate / 2 + 1) < 1e-9
+        assert power_left(4000, 5000) < 1e-8
+    assert power_left(0, 240) < 1e-6
+    assert power_left(320, 3380) == pytest.approx(1, abs=1e-3)
+    assert power_left(3750, min(4000, rate / 2)) < 1e-6
     # What is inside the band passes as it is, in time as well as in level.
     time = np.arange(rate) / rate
     tone = (np.sin(2 * np.pi * 1000 * time) * np.hanning(rate)).astype(np.float32)
@@ -182,9 +182,10 @@ def test_a_seed_and_a_name_decide_everything_and_the_clip_is_left_alone(conditio
 
 
 def test_records_and_titles():
-    assert Condition(kind="white", amount=5.0).setting == {"condition": "white", "snr_db": 5}
-    assert Condition(kind="length", amount=0.5).setting == {"condition": "length", "fraction": 0.5}
-    assert Condition(kind="clean").setting == {"condition": "clean"}
+    white, length = Condition(kind="white", amount=5.0), Condition(kind="length", amount=0.5)
+    assert white.parameters == {"condition": "white", "snr_db": 5}
+    assert length.parameters == {"condition": "length", "fraction": 0.5}
+    assert Condition(kind="clean").parameters == {"condition": "clean"}
     assert [c.title for c in KINDS] == [
         "clean",
         "white noise, 5 dB",

@@ -174,8 +174,8 @@ def test_duplicates_are_known_by_id():
         batch = made[step]
         chosen = members(batch)
         documents = np.asarray([examples.document_ids[i] for i in chosen])
-        said = np.asarray([examples.transcripts[i] or examples.ids[i] for i in chosen])
-        for ids, names in ((batch.document_ids, documents), (batch.query_ids, said)):
+        queries = np.asarray([examples.transcripts[i] or examples.ids[i] for i in chosen])
+        for ids, names in ((batch.document_ids, documents), (batch.query_ids, queries)):
             np.testing.assert_array_equal(ids[:, None] == ids, names[:, None] == names)
 
 

@@ -20,28 +20,30 @@ STATES = np.random.default_rng(0).normal(size=(6, LAYERS, WIDTH)).astype(np.floa
 SCALES = np.random.default_rng(1).uniform(size=(3, LAYERS, WIDTH)).astype(np.float32)
 
 
-def key_of(kept: str) -> dict[str, str]:
-    return speech_cache_key(clips="a" * 64, split="train", tower="b" * 64, dtype="f", kept=kept)
+def key_of(cache_dtype: str) -> dict[str, str]:
+    return speech_cache_key(
+        clips="a" * 64, split="train", tower="b" * 64, dtype="f", cache_dtype=cache_dtype
+    )
 
 
-def make(folder, kept: str):
+def make(folder, cache_dtype: str):
     folder.mkdir()
-    dtype = ml_dtypes.bfloat16 if kept == "bfloat16" else np.dtype(kept)
-    values = (STATES * (20 if kept == "int8" else 1)).astype(dtype)
+    dtype = ml_dtypes.bfloat16 if cache_dtype == "bfloat16" else np.dtype(cache_dtype)
+    values = (STATES * (20 if cache_dtype == "int8" else 1)).astype(dtype)
 
     def clips():
         for clip, start in ((2, 4), (0, 0), (1, 3)):
             padded = np.concatenate((values[start : start + FRAMES[clip]], np.ones_like(values)))
-            yield clip, padded, SCALES[clip] if kept == "int8" else None
+            yield clip, padded, SCALES[clip] if cache_dtype == "int8" else None
 
-    write_speech_cache(folder, key_of(kept), FRAMES, LAYERS, WIDTH, clips())
+    write_speech_cache(folder, key_of(cache_dtype), FRAMES, LAYERS, WIDTH, clips())
     return values
 
 
-@pytest.mark.parametrize("kept", ["float32", "bfloat16", "int8"])
-def test_a_cache_is_read_back_as_it_was_written(tmp_path, kept):
-    values = make(tmp_path / "cache", kept)
-    cache = open_speech_cache(tmp_path / "cache", key_of(kept), FRAMES, LAYERS, WIDTH)
+@pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16", "int8"])
+def test_a_cache_is_read_back_as_it_was_written(tmp_path, cache_dtype):
+    values = make(tmp_path / "cache", cache_dtype)
+    cache = open_speech_cache(tmp_path / "cache", key_of(cache_dtype), FRAMES, LAYERS, WIDTH)
     assert cache is not None
     batch = cache.rows(np.asarray([2, 0]), 4)
     assert batch.states.dtype == values.dtype
@@ -49,14 +51,14 @@ def test_a_cache_is_read_back_as_it_was_written(tmp_path, kept):
     np.testing.assert_array_equal(batch.states[1, :3], values[:3])
     assert not batch.states[0, 2:].astype(np.float32).any()
     assert batch.frames.tolist() == [2, 3]
-    if kept == "int8":
+    if cache_dtype == "int8":
         np.testing.assert_array_equal(batch.scales, SCALES[[2, 0]])
     else:
         assert batch.scales is None
     on_disk = sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.npy"))
-    expected = cache_bytes(FRAMES, LAYERS, WIDTH, kept)
+    expected = cache_bytes(FRAMES, LAYERS, WIDTH, cache_dtype)
     assert expected < on_disk < expected + 512  # numpy's headers.
-    assert open_speech_cache(tmp_path / "none", key_of(kept), FRAMES, LAYERS, WIDTH) is None
+    assert open_speech_cache(tmp_path / "none", key_of(cache_dtype), FRAMES, LAYERS, WIDTH) is None
     # A process that makes batches is sent the path, and not the array.
     sent = pickle.dumps(cache)
     assert len(sent) < 2000

@@ -202,11 +202,11 @@ def test_wrong_names_of_intent_sets(name, parts, tmp_path):
 # The hub.
 
 
-def test_what_is_asked_of_the_hub(tmp_path, monkeypatch):
-    asked = []
+def test_what_is_downloaded_from_the_hub(tmp_path, monkeypatch):
+    downloads = []
 
     def snapshot_download(hub_id, **rest):
-        asked.append((hub_id, rest))
+        downloads.append((hub_id, rest))
         return str(tmp_path / hub_id.split("/")[1].lower())
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
@@ -214,7 +214,7 @@ def test_what_is_asked_of_the_hub(tmp_path, monkeypatch):
     make_fleurs(tmp_path / "fleurs", "folders")
     assert len(load_retrieval_set("kallaama").queries) == 3
     assert len(read("fleurs:wo-fr", (1, 1)).queries) == 4
-    (kallaama, fleurs) = asked
+    (kallaama, fleurs) = downloads
     assert kallaama[0] == KALLAAMA_HUB_ID
     assert kallaama[1]["repo_type"] == "dataset"
     assert fleurs[0] == HUB_ID
@@ -228,7 +228,7 @@ def test_what_is_asked_of_the_hub(tmp_path, monkeypatch):
 
 
 class DatasetHandler(Handler):
-    """The hub's paths for data sets, told as those of models."""
+    """The hub's paths for data sets, answered as those of models."""
 
     def answer(self) -> None:
         self.path = self.path.replace("/api/datasets/", "/api/models/")

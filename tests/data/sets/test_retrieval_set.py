@@ -181,7 +181,7 @@ def test_absolute_paths_numbers_as_ids_and_blank_lines(folder, tmp_path):
     (folder / "qrels.jsonl").write_text('\ufeff{"query-id": 7, "corpus-id": "d0"}\n\n')
     data = read_retrieval_set(folder)
     assert data.queries == (Query(id="7", audio=tmp_path / "far.flac", speaker="12"),)
-    assert data.qrels == {"7": {"d0": 1}}  # The score is 1 unless told.
+    assert data.qrels == {"7": {"d0": 1}}  # The score is 1 unless given.
 
 
 def test_write_and_read_back(folder, tmp_path):

@@ -73,7 +73,7 @@ def test_a_bad_line_is_named(row, message, tmp_path):
     assert message in str(caught.value)
 
 
-def test_a_table_that_is_none_is_told(tmp_path):
+def test_what_is_no_table_of_pairs_is_refused(tmp_path):
     with pytest.raises(MrlError, match="has no pairs"):
         read_pairs(write(tmp_path / "pairs.jsonl", []))
     with pytest.raises(MrlError, match="no such file"):
@@ -87,8 +87,8 @@ def test_a_table_that_is_none_is_told(tmp_path):
 
 def test_prompts_stand_before_queries_of_their_task():
     pairs = [TextPair(query=q, document=d, task=t) for q, d, t in EXPECTED]
-    asked = prompted(pairs, {"translation": "Find the French"})
-    assert asked == [
+    queries = prompted(pairs, {"translation": "Find the French"})
+    assert queries == [
         "Find the French\nQuery:ñaata la",
         "Find the French\nQuery:lii lan la",
         "fan la",

@@ -261,7 +261,7 @@ def test_written_queries_are_compared_too(root, tmp_path):
     assert "5 characters" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_damaged_kinds_are_message_of(root, tmp_path):
+def test_an_unknown_kind_is_refused(root, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     text = (root / "dual" / "model.json").read_text()

@@ -55,12 +55,12 @@ def test_ties_in_many_blocks_are_ordered_by_index(seed, largest, k, chunk):
     documents = rng.integers(-largest, largest + 1, (43 * BLOCK - 7, 6)).astype(np.float32)
     every = queries @ documents.T
     expected = np.argsort(-every, axis=1, kind="stable")[:, :k]
-    found = rank(queries, documents, k, chunk=chunk)
-    np.testing.assert_array_equal(found.indices, expected)
-    np.testing.assert_array_equal(found.scores, np.take_along_axis(every, expected, axis=1))
-    last = found.scores[:, -1:]
+    result = rank(queries, documents, k, chunk=chunk)
+    np.testing.assert_array_equal(result.indices, expected)
+    np.testing.assert_array_equal(result.scores, np.take_along_axis(every, expected, axis=1))
+    last = result.scores[:, -1:]
     np.testing.assert_array_equal(
-        found.tied, (every == last).sum(axis=1) - (found.scores == last).sum(axis=1)
+        result.tied, (every == last).sum(axis=1) - (result.scores == last).sum(axis=1)
     )
 
 
@@ -82,12 +82,12 @@ def test_a_pass_in_bfloat16_changes_no_result(seed, noise, span, half):
     ).astype(np.float32)
     expected = np.argsort(-every, axis=1, kind="stable")[:, :10]
     sizes = Sizes(span=span, half=1 if half else 99)
-    found = rank(queries, documents, 10, chunk=300, sizes=sizes)
-    np.testing.assert_array_equal(found.indices, expected)
-    np.testing.assert_array_equal(found.scores, np.take_along_axis(every, expected, axis=1))
-    last = found.scores[:, -1:]
-    tied = (every == last).sum(axis=1) - (found.scores == last).sum(axis=1)
-    np.testing.assert_array_equal(found.tied, tied)
+    result = rank(queries, documents, 10, chunk=300, sizes=sizes)
+    np.testing.assert_array_equal(result.indices, expected)
+    np.testing.assert_array_equal(result.scores, np.take_along_axis(every, expected, axis=1))
+    last = result.scores[:, -1:]
+    tied = (every == last).sum(axis=1) - (result.scores == last).sum(axis=1)
+    np.testing.assert_array_equal(result.tied, tied)
 
 
 def test_a_doubt_is_settled_by_a_second_pass():
@@ -101,7 +101,7 @@ def test_a_doubt_is_settled_by_a_second_pass():
     # 900 documents about one direction: bfloat16 cannot tell them apart, float32 can.
     passes.clear()
     near = documents[:1] + np.float32(1e-3) * unit(900, 16, 2)
-    found = rank(queries, near, 10, on_pass=count)
+    result = rank(queries, near, 10, on_pass=count)
     assert [precision for precision, _ in passes] == ["bfloat16", "float32"]
     assert passes[0][1] == 40
     assert passes[1][1] > 20
@@ -109,7 +109,7 @@ def test_a_doubt_is_settled_by_a_second_pass():
         np.broadcast_to(queries[:, None], (40, 900, 16)), np.broadcast_to(near, (40, 900, 16))
     )
     expected = np.argsort(-every, axis=1, kind="stable")[:, :10]
-    np.testing.assert_array_equal(found.indices, expected)
+    np.testing.assert_array_equal(result.indices, expected)
 
 
 def test_there_are_ties_to_break():
@@ -142,13 +142,13 @@ def test_no_chunk_batch_or_device_changes_a_result():
 def test_scores_closer_than_rounding_are_still_ordered():
     queries, documents = unit(3, 64), np.repeat(unit(3, 64), 200, axis=0)
     documents += np.random.default_rng(2).normal(scale=3e-8, size=documents.shape).astype("f4")
-    found = rank(queries, documents, 5)
+    result = rank(queries, documents, 5)
     every = exact_scores(
         np.broadcast_to(queries[:, None], (3, 600, 64)),
         np.broadcast_to(documents, (3, 600, 64)),
     )
     expected = np.argsort(-every, axis=1, kind="stable")[:, :5]
-    np.testing.assert_array_equal(found.indices, expected)
+    np.testing.assert_array_equal(result.indices, expected)
 
 
 def test_nothing_to_search():

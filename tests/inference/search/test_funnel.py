@@ -55,9 +55,9 @@ def test_int8_search_is_that_of_the_decoded_vectors(chunk):
 @pytest.mark.parametrize("precision", ["fp32", "int8", "binary"])
 def test_a_shortlist_holds_what_a_scan_finds(chunk, precision):
     store, _ = quantize.stores(DOCUMENTS, precision, chunk=chunk)
-    short, found = store.shortlist(QUERIES, 40), store.scan(QUERIES, 40)
+    short, scanned = store.shortlist(QUERIES, 40), store.scan(QUERIES, 40)
     assert short.shape == (6, 40)
-    np.testing.assert_array_equal(np.sort(short, axis=1), np.sort(found, axis=1))
+    np.testing.assert_array_equal(np.sort(short, axis=1), np.sort(scanned, axis=1))
     assert (np.sort(short, axis=1) != np.sort(store.scan(-QUERIES, 40), axis=1)).any()
 
 
@@ -90,21 +90,21 @@ def test_signs_and_their_distances(width):
 def test_bytes_and_rescoring(precision, bytes_each):
     funnel = make_funnel(DOCUMENTS, precision, shortlist=30)
     assert funnel.bytes_per_document == bytes_each
-    found = funnel.search(QUERIES, 10)
+    rows = funnel.search(QUERIES, 10)
     if precision == "fp32":
-        np.testing.assert_array_equal(found, exact_places(QUERIES, DOCUMENTS, 10))
+        np.testing.assert_array_equal(rows, exact_places(QUERIES, DOCUMENTS, 10))
     if precision.startswith("binary"):
         hamming = ((DOCUMENTS > 0)[None] != (QUERIES > 0)[:, None]).sum(axis=2)
         held = np.where(DOCUMENTS > 0, 1.0, -1.0)
         held = to_int8(DOCUMENTS).decode() if precision == "binary+int8" else held
-        for query, row, distance in zip(QUERIES, found, hamming, strict=True):
+        for query, row, distance in zip(QUERIES, rows, hamming, strict=True):
             short = np.sort(np.argsort(distance, kind="stable")[:30])
             scores = held[short].astype(np.float64) @ query
             best = short[np.argsort(-scores, kind="stable")[:10]]
             np.testing.assert_array_equal(row, best)
     # The more bits score the short list again, the nearer to exact search.
     exact = exact_places(QUERIES, DOCUMENTS, 10)
-    assert recall_of(found, exact) >= {"fp32": 1, "int8": 0.9}.get(precision, 0.2)
+    assert recall_of(rows, exact) >= {"fp32": 1, "int8": 0.9}.get(precision, 0.2)
 
 
 def test_a_funnel_over_the_whole_corpus_is_exact_search():

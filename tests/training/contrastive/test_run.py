@@ -372,9 +372,9 @@ def test_a_head_that_starts_at_the_transcript(world, tmp_path, one_device):
 
 
 def test_every_config_builds():
-    found = sorted((ROOT / "configs").glob("*.py"))
-    assert len(found) >= 3
-    for path in found:
+    configs = sorted((ROOT / "configs").glob("*.py"))
+    assert len(configs) >= 3
+    for path in configs:
         kinds = (ExperimentConfig, TextStageExperiment, CtcExperiment, CascadeConfig)
         config = load_config(path, *kinds)
         assert config.name == path.stem

@@ -66,7 +66,7 @@ def test_every_trained_leaf_moves(run):
     assert int(np.asarray(state.step)) == 7
 
 
-def test_the_loss_falls_and_the_metrics_are_told(run):
+def test_the_loss_falls_and_the_metrics_are_returned(run):
     history = run[5]
     assert history[-1]["loss"] < history[0]["loss"] - 0.5
     first = history[0]
@@ -75,9 +75,9 @@ def test_the_loss_falls_and_the_metrics_are_told(run):
     assert first["temperature"] == pytest.approx(0.05)
     assert all(np.isfinite(value).all() for metrics in history for value in metrics.values())
     low, high = TEMPERATURE_RANGE
-    found = [metrics["temperature"] for metrics in history]
-    assert all(low - 1e-6 <= value <= high + 1e-6 for value in found)
-    assert len(set(map(float, found))) > 1
+    temperatures = [metrics["temperature"] for metrics in history]
+    assert all(low - 1e-6 <= value <= high + 1e-6 for value in temperatures)
+    assert len(set(map(float, temperatures))) > 1
 
 
 def test_the_trained_leaves():

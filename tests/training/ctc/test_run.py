@@ -211,17 +211,17 @@ def some_batch():
 
 def test_parts_and_devices_give_the_gradient_of_the_whole_batch():
     batch = some_batch()
-    found, steps = {}, {}
+    results, steps = {}, {}
     for parts in (1, 4):
         state, frozen, step = tiny_step(parts)
         steps[parts] = jax.jit(step)
-        found[parts] = steps[parts](state, frozen, batch)
+        results[parts] = steps[parts](state, frozen, batch)
     devices = Devices("pmap", jax.devices()[:2])
     state, frozen, step = tiny_step(1, devices.axis_name)
     state, frozen = devices.replicate(state), devices.replicate(frozen)
-    found["devices"] = devices.compile(step)(state, frozen, devices.put_batch(batch))
-    whole = found.pop(1)[1]
-    for new, metrics in found.values():
+    results["devices"] = devices.compile(step)(state, frozen, devices.put_batch(batch))
+    whole = results.pop(1)[1]
+    for new, metrics in results.values():
         for name in ("loss", "gradient_norm"):
             np.testing.assert_allclose(metrics[name], whole[name], rtol=1e-5)
         assert int(np.asarray(new.step)) == 1
@@ -253,14 +253,14 @@ def test_masks_silence_stretches_and_bands():
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(rate).astype(np.float32)
     time = MaskConfig(time_masks=3, time_seconds=0.1, frequency_masks=0)
-    found = mask_clip(noise, np.random.default_rng(1), time, rate)
-    silent = found == 0
+    masked = mask_clip(noise, np.random.default_rng(1), time, rate)
+    silent = masked == 0
     assert 0 < silent.mean() < 0.3
-    assert np.array_equal(found[~silent], noise[~silent])
+    assert np.array_equal(masked[~silent], noise[~silent])
     bands = MaskConfig(time_masks=0, frequency_masks=2, frequency_share=0.2)
-    found = mask_clip(noise, np.random.default_rng(1), bands, rate)
-    assert found.shape == noise.shape
-    share = np.abs(np.fft.rfft(found)) / np.abs(np.fft.rfft(noise))
+    masked = mask_clip(noise, np.random.default_rng(1), bands, rate)
+    assert masked.shape == noise.shape
+    share = np.abs(np.fft.rfft(masked)) / np.abs(np.fft.rfft(noise))
     assert 0.01 < np.mean(share < 0.2) < 0.6
     assert np.mean(np.abs(share - 1) < 0.1) > 0.3
     nothing = MaskConfig(time_masks=0, frequency_masks=0)

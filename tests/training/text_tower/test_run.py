@@ -99,8 +99,8 @@ def pieces_of(tiny, *, dtype=jnp.float32, rows=24, remat=False):
 @functools.cache
 def _gradient(tiny, parts):
     embed, loss, weights, batch = pieces_of(tiny, remat=parts > 1)
-    found = jax.jit(cached_value_and_grad(embed, loss, parts=parts))(weights, batch)
-    return jax.tree.map(np.asarray, found)
+    result = jax.jit(cached_value_and_grad(embed, loss, parts=parts))(weights, batch)
+    return jax.tree.map(np.asarray, result)
 
 
 def errors(ours, theirs):
@@ -144,8 +144,8 @@ def test_loss_and_gradients_are_those_of_sentence_transformers(tiny, tmp_path):
         for item in names
     }
     assert set(named) == set(theirs)
-    found = errors(named, theirs)
-    assert max(found.values()) < 1e-5, found
+    differences = errors(named, theirs)
+    assert max(differences.values()) < 1e-5, differences
 
 
 def test_eight_parts_are_one_batch_and_micro_batches_are_not(tiny):
@@ -154,8 +154,8 @@ def test_eight_parts_are_one_batch_and_micro_batches_are_not(tiny):
     assert float(in_parts) == pytest.approx(value.item(), rel=1e-5)
     np.testing.assert_allclose(per_dim_in_parts, per_dim, rtol=1e-5)
     whole, gradient = param_tree.flatten(whole), param_tree.flatten(gradient)
-    found = errors(gradient, whole)
-    assert max(found.values()) < 1e-5, found
+    differences = errors(gradient, whole)
+    assert max(differences.values()) < 1e-5, differences
     embed, loss, weights, batch = pieces_of(tiny)
     micro = jax.jit(cached_value_and_grad(embed, loss, parts=1))
     each = [micro(weights, rows_of(batch, jnp.asarray(part), 8))[1] for part in range(8)]
@@ -170,8 +170,8 @@ def test_bfloat16_weights_have_a_float32_master(tiny):
     assert dtypes.pop("embed_tokens.embedding") == "float32"
     assert set(dtypes.values()) == {"bfloat16"}
     rough = jax.jit(cached_value_and_grad(embed, loss, parts=8))(weights, batch)[1]
-    found = errors(param_tree.flatten(rough), param_tree.flatten(gradient))
-    assert 1e-4 < max(found.values()) < 0.1
+    differences = errors(param_tree.flatten(rough), param_tree.flatten(gradient))
+    assert 1e-4 < max(differences.values()) < 0.1
 
     tower = mrl_jax.load_qwen3(tiny.tower, dtype=jnp.float32, trainable=True)
     for name in ("adamw", "adafactor"):
