@@ -34,3 +34,15 @@ def quick_to_compile():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+SLOW = ("core/test_distributed", "training/", "packaging/", "converters/test_verify", "docs/")
+"""What takes longest begins first, so that no worker ends alone with one long file."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((n for n, name in enumerate(SLOW) if f"/tests/{name}" in path), len(SLOW))
+
+    items.sort(key=place)
