@@ -42,9 +42,11 @@ DIMS = (16, 8, 4)
 
 @functools.cache
 def _drawn(seed: int) -> tuple[Any, Any]:
-    rngs = nnx.Rngs(seed)
-    speech, text = HubertEncoder(SPEECH, rngs=rngs), Qwen3Encoder(TEXT, rngs=rngs)
-    return nnx.split((freeze(speech), freeze(text), rngs))
+    # Kept for all callers, so never the tracers of one that happens to be traced.
+    with jax.ensure_compile_time_eval():
+        rngs = nnx.Rngs(seed)
+        speech, text = HubertEncoder(SPEECH, rngs=rngs), Qwen3Encoder(TEXT, rngs=rngs)
+        return nnx.split((freeze(speech), freeze(text), rngs))
 
 
 def drawn_towers(seed: int = 0) -> tuple[HubertEncoder, Qwen3Encoder, nnx.Rngs]:

@@ -147,7 +147,7 @@ REFUSED = {
         ("train", "--config", "configs/late_fusion.py"),
         "configs/late_fusion.py: no such config. Did you mean late_fusion?",
     ),
-    "no towers": (("train", "--config", "late_fusion"), "towers/text"),
+    "no towers": (("train", "--config", "late_fusion"), "towers/speech"),
     "no model": (("eval", "retrieval", "--model", "none", "--data", "none"), "none"),
     "no manifest": (("build", "none.jsonl", "built"), "none.jsonl"),
     "no checkpoint": (("convert", "qwen3", "./none", "tower"), "none"),
