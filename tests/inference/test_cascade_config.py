@@ -77,7 +77,7 @@ def test_places_and_digests(root, tmp_path):
     # What is not read is not kept.
     fields = {"transcripts": "whisper", "source_language": "wol_Latn", "beam_size": 3}
     kept = read_cascade(written(root, tmp_path / "c", **fields))
-    assert (kept.config.recogniser, kept.recogniser, kept.config.beam_size) == ("", None, 1)
+    assert (kept.config.recogniser, kept.speech, kept.config.beam_size) == ("", None, 1)
     assert kept.config.source_language == ""
 
 
