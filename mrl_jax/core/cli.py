@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from mrl_jax.core.errors import MrlError, describe_os_error
@@ -27,11 +27,11 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**{**defaults, **options})
 
     def parse_known_args(
-        self, args: Sequence[str] | None = None, namespace: Any = None
+        self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         """As argparse's, but an unknown option is refused by the parser of its subcommand."""
-        self._words = sys.argv[1:] if args is None else args
-        known, unknown = super().parse_known_args(args, namespace)
+        self._words = list(sys.argv[1:] if args is None else args)
+        known, unknown = super().parse_known_args(self._words, namespace)
         self._refuse_unknown(unknown)
         return known, unknown
 

@@ -40,7 +40,7 @@ def as_os_error(error: Exception) -> OSError:
     return OSError(first_line(error))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The start of what a library's error says, short enough to quote."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
