@@ -26,12 +26,10 @@ class CommandParser(argparse.ArgumentParser):
         defaults = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
         super().__init__(**{**defaults, **options})
 
-    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:
+    def parse_known_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """As argparse's, but an unknown option is refused by the parser of its subcommand."""
-        self._words = sys.argv[1:] if args is None else args
-        known, unknown = super().parse_known_args(args, namespace)
+        self._words = list(sys.argv[1:] if args is None else args)
+        known, unknown = super().parse_known_args(self._words, *rest, **kwargs)
         self._refuse_unknown(unknown)
         return known, unknown
 
