@@ -255,8 +255,8 @@ def test_what_a_cascade_does_not_go_with_is_refused(root, tmp_path, capsys, monk
     monkeypatch.setattr(Encoder, "text", never)
     model = root / "model"
     for models, place, message in (
-        ([model, narrow], data, "model was trained on the dimensions 32,16,8 and narrow on 32,8"),
-        ([narrow, good], data, "narrow is set to the dimensions 32,8 and good on 32,16,8"),
+        ([model, narrow], data, "model has the dimensions 32,16,8 and narrow has 32,8"),
+        ([narrow, good], data, "narrow has the dimensions 32,8 and good has 32,16,8"),
         ([good, foreign], data, "good and foreign have different text towers"),
         ([stale], data, "is not the recogniser that the cascade was written with"),
         ([damaged], data, "cascade.json: cannot be read as a cascade"),
@@ -272,7 +272,7 @@ def test_what_a_cascade_does_not_go_with_is_refused(root, tmp_path, capsys, monk
         assert message.lower() in refused(capsys, "eval", *words).lower()
     words = ("--models", narrow, "--data", data, "--out", tmp_path / "out", "--dims", "16")
     message = refused(capsys, "eval", "compare", *words)
-    assert "narrow is not set to the dimension 16, only on 32, 8" in message
+    assert "narrow has the dimensions 32, 8, not 16" in message
     monkeypatch.setitem(sys.modules, "jiwer", None)
     words = ("compare", "--models", good, "--data", data, "--out", tmp_path / "out")
     assert "jiwer, which is not installed" in refused(capsys, "eval", *words)

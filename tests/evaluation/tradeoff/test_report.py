@@ -231,7 +231,7 @@ def test_a_setting_is_of_one_head(model, tmp_path):
     folder = model
     for path in folder.glob("search*"):
         path.unlink()
-    with pytest.raises(MrlError, match=r"no such file.*eval\.py tradeoff"):
+    with pytest.raises(MrlError, match=r"no such file.*mrl-jax eval tradeoff"):
         mrl_jax.Embedder.load(folder, search_config=True)
     info = read_model_info(folder)
     plain = mrl_jax.Embedder.load(folder)
