@@ -1,4 +1,4 @@
-"""What a command line gets wrong is told in one line, with the nearest name that is known."""
+"""A wrong command line is refused in one line, with the nearest name that is known."""
 
 import pytest
 

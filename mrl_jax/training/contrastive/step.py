@@ -52,13 +52,6 @@ def pair_loss(
     return loss(queries, documents, dims=config.dims, weights=weights)
 
 
-def batch_loss(
-    model: TwoTowers, batch: Batch, config: LossConfig, axis_name: str | None = None
-) -> NestedLoss:
-    """The loss of one batch, of the full one over `axis_name` if given."""
-    return pair_loss(model, *embed_pairs(model, batch), batch, config, axis_name)
-
-
 def make_train_step(
     rebuild: Rebuild,
     optimizer: optax.GradientTransformation,
