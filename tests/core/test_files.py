@@ -22,7 +22,7 @@ from converters.convert import convert
 from converters.export import export
 from mrl_jax import load_qwen3
 from mrl_jax.core.errors import MrlError, as_os_error
-from mrl_jax.core.files import check_apart, staged_folder
+from mrl_jax.core.files import check_apart, staged_folder, write_json
 
 # 91 MB, so that writing takes long enough to be interrupted.
 LARGE = {
@@ -422,3 +422,16 @@ def test_an_interrupt_leaves_nothing(number, status, line, moment, large, place)
         return
     assert result == (status, line)
     assert os.listdir(place) == []
+
+
+def test_a_file_is_replaced_and_never_written_over(tmp_path):
+    path, link = tmp_path / "a.json", tmp_path / "link"
+    write_json(path, {"old": "é"})
+    os.link(path, link)  # The same file, as a reader that has it open sees it.
+    write_json(path, {"new": 1})
+    assert json.loads(link.read_text(encoding="utf-8")) == {"old": "é"}
+    assert json.loads(path.read_text(encoding="utf-8")) == {"new": 1}
+    with pytest.raises(TypeError):
+        write_json(path, {"new": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"new": 1}
+    assert sorted(tmp_path.iterdir()) == [path, link]  # Nothing partial is left.
