@@ -1,7 +1,7 @@
 """The optimiser and its schedule."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,9 @@ class OptimConfig:
         accumulation_steps: equal parts that a device's rows are run in, one after the
             other. The gradient is that of the whole batch, all of whose rows are each
             other's negatives; memory is that of a part, at the price of one more forward pass.
+        average_decay: decay of an exponential moving average of the weights, which is what is
+            validated and exported; 0 keeps none. Early on the decay is smaller, so that the
+            initial weights are soon forgotten.
     """
 
     name: Optimizer = "adamw"
@@ -43,6 +46,7 @@ class OptimConfig:
     epsilon: float = 1e-8
     clip_norm: float | None = 1.0
     accumulation_steps: int = 1
+    average_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "adafactor"):
@@ -68,6 +72,8 @@ class OptimConfig:
             raise MrlError(
                 f"optim.accumulation_steps is {self.accumulation_steps}, expected 1 or more"
             )
+        if not 0 <= self.average_decay < 1:
+            raise MrlError(f"optim.average_decay is {self.average_decay}, expected 0 up to 1")
 
 
 def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
@@ -133,6 +139,8 @@ def make_optimizer(
             optax.scale_by_learning_rate(rate),
         ]
     parts.append(_keep_temperature_in_range())
+    if config.average_decay:
+        parts.append(_average_weights(config.average_decay))
     chained = optax.chain(*parts)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -140,6 +148,41 @@ def make_optimizer(
             return chained.update(updates, state, params)
 
     return optax.GradientTransformation(chained.init, update)
+
+
+class WeightAverage(NamedTuple):
+    """The moving average of the weights, kept in the optimiser's state.
+
+    Attributes:
+        count: [] int32, updates so far.
+        weights: a tree like the trained weights.
+    """
+
+    count: Any
+    weights: Any
+
+
+def averaged_weights(optimizer_state: Any) -> Any:
+    """The moving average that the optimiser keeps; None where it keeps none."""
+    states = jax.tree.leaves(optimizer_state, is_leaf=lambda x: isinstance(x, WeightAverage))
+    return next((x.weights for x in states if isinstance(x, WeightAverage)), None)
+
+
+def _average_weights(decay: float) -> optax.GradientTransformation:
+    """Leaves the updates as they are, and averages the weights that they lead to."""
+
+    def update(updates: Any, state: WeightAverage, params: Any = None) -> tuple[Any, Any]:
+        count = state.count + 1
+        ramp = count.astype(jnp.float32)
+        kept = jnp.minimum(decay, (1.0 + ramp) / (10.0 + ramp))
+        new = optax.apply_updates(params, updates)
+        weights = jax.tree.map(lambda old, now: old + (1 - kept) * (now - old), state.weights, new)
+        return updates, WeightAverage(count, weights)
+
+    def init(params: Any) -> WeightAverage:
+        return WeightAverage(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
+
+    return optax.GradientTransformation(init, update)
 
 
 def _optax_promotion() -> Any:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -16,7 +16,7 @@ from mrl_jax.nn import param_tree
 from mrl_jax.training.config import RunConfig
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.loop import SCORE, Prepared, RunSummary, run_loop
-from mrl_jax.training.optim import learning_rate, make_optimizer
+from mrl_jax.training.optim import averaged_weights, learning_rate, make_optimizer
 from mrl_jax.training.state import Log, TrainState, init_state, trained_leaves
 
 CONFIG_FILE = "experiment.json"
@@ -119,7 +119,9 @@ def _train(
     _log_summary(config, devices, prepared, state, log)
     leaves = {path: list(shape) for path, shape in trained_leaves(state.trained).items()}
     identity = {"trained leaves": leaves, **prepared.identity}
-    prepared = dataclasses.replace(prepared, identity=identity)
+    prepared = dataclasses.replace(
+        prepared, identity=identity, validate=_of_average(prepared.validate)
+    )
     record = {**to_json(config), "data_digest": prepared.data_digest}
     with RunCheckpoints(
         workdir / "checkpoints", keep_last=train.keep_last, keep_best=train.keep_best
@@ -149,7 +151,20 @@ def _train(
         best, state = checkpoints.best_step or summary.step, summary.state
         if best != summary.step:
             state = checkpoints.restore(best, state, identity)
-        return summary, Best(state, best, checkpoints.best_score)
+        return summary, Best(_averaged(state), best, checkpoints.best_score)
+
+
+Validate = Callable[[TrainState], Mapping[str, float]]
+
+
+def _of_average(validate: Validate | None) -> Validate | None:
+    return None if validate is None else lambda state: validate(_averaged(state))
+
+
+def _averaged(state: TrainState) -> TrainState:
+    """The state with the moving average of its weights, where the optimiser keeps one."""
+    weights = averaged_weights(state.optimizer)
+    return state if weights is None else dataclasses.replace(state, trained=weights)
 
 
 def has_checkpoint(workdir: Path) -> bool:
