@@ -12,9 +12,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray, HostArray
+from mrl_jax.models.fusion import FusionModel
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.speech_tower import SpeechTower
-from mrl_jax.models.two_towers import Calibration, Head, HeadConfig, Prompt, TwoTowers
+from mrl_jax.models.two_towers import Calibration, Head, HeadConfig, Prompt
 from mrl_jax.nn.masking import length_mask
 
 
@@ -30,7 +31,7 @@ class LateFusionConfig(HeadConfig):
     end_token: int | None = None
 
 
-class LateFusion(TwoTowers):
+class LateFusion(FusionModel):
     """Speech and text in one space; the stream `params` of `rngs` gives the head's weights.
 
     Raises:
@@ -68,10 +69,9 @@ class LateFusion(TwoTowers):
         token_size = jnp.sqrt(jnp.mean(jnp.square(embeddings)))
         self.head.calibrate(output.layer_states, output.frame_mask, token_size)
 
-    def join(
+    def text_inputs(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt
-    ) -> Float32[Array, "B E"]:
-        """Embeddings of prompt, speech tokens and end token by the text tower."""
+    ) -> tuple[Float[Array, "B L E"], Bool[Array, "B L"]]:
         speech = self.head(layer_states).astype(self.text.dtype)
         frames = jnp.sum(frame_mask.astype(jnp.int32), axis=1)
         valid = jnp.maximum((frames - KERNEL) // STRIDE + 1, 0)
@@ -85,7 +85,7 @@ class LateFusion(TwoTowers):
             end = jnp.full((rows, 1), self.config.end_token, jnp.int32)
             vectors.append(self.text.embed_tokens(end))
             masks.append(jnp.ones((rows, 1), jnp.bool_))
-        return self.text.embed(jnp.concatenate(vectors, axis=1), jnp.concatenate(masks, axis=1))
+        return jnp.concatenate(vectors, axis=1), jnp.concatenate(masks, axis=1)
 
 
 KERNEL = STRIDE = 2
