@@ -1,4 +1,4 @@
-"""A recogniser of a text tower's tokens on disk: old folders, export, and transformers' decoding."""
+"""A recogniser of a text tower's tokens on disk: old folders, export, decoding elsewhere."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from mrl_jax.checkpoints.new_towers import save_speech_tower
 from mrl_jax.checkpoints.towers import TOWER_FILE, load_hubert_ctc, read_info
 from mrl_jax.core.cli import run_command
 from mrl_jax.data.text.tokenizer import TextTokenizer
-from mrl_jax.data.text.train_tokenizer import new_tokenizer
+from mrl_jax.data.text.train_tokenizer import Units, new_tokenizer
 from mrl_jax.models.ctc import CtcVocabulary, character_vocabulary
 from mrl_jax.models.init import initial_recogniser
 from mrl_jax.models.text_vocabulary import text_tower_vocabulary
@@ -26,7 +26,7 @@ WHOLE = ["kitabu changu na", "na kitabu changu", "na na"]
 PARTS = [*WHOLE, "ɛ̀ɔ́ 𐀀"]
 
 
-def vocabulary_of(folder: Path, texts: list[str], units: str = "pieces") -> CtcVocabulary:
+def vocabulary_of(folder: Path, texts: list[str], units: Units = "pieces") -> CtcVocabulary:
     folder.mkdir(exist_ok=True)
     for name, contents in new_tokenizer(texts, units=units, max_pieces=266).items():
         (folder / name).write_text(contents)
@@ -83,19 +83,33 @@ def test_whole_characters_become_texts_that_transformers_joins(units, tmp_path, 
     # And back: the texts instead of their bytes, which decode to the same.
     convert(str(out), tmp_path / "back", family="hubert")
     back = read_info(tmp_path / "back").vocabulary
+    assert back is not None
     assert back.text_ids == vocabulary.text_ids
     assert back.tokenizer_digest == vocabulary.tokenizer_digest
     assert [back.decode(row) for row in rows] == ours
 
 
-def test_parts_of_characters_stay_bytes_and_the_export_says_so(tmp_path, capsys):
-    vocabulary = vocabulary_of(tmp_path / "text", PARTS)
-    assert any("�" in vocabulary.text_of(n) for n in range(len(vocabulary.tokens)))
-    out, line = exported(saved(tmp_path / "tower", vocabulary), capsys)
+@pytest.fixture(scope="module")
+def with_parts(tmp_path_factory) -> CtcVocabulary:
+    return vocabulary_of(tmp_path_factory.mktemp("parts"), PARTS)
+
+
+def test_parts_of_characters_stay_bytes_and_the_export_says_so(with_parts, tmp_path, capsys):
+    assert any("�" in with_parts.text_of(n) for n in range(len(with_parts.tokens)))
+    out, line = exported(saved(tmp_path / "tower", with_parts), capsys)
     assert line.startswith("note: some tokens are parts of characters, which transformers")
-    assert list(json.loads((out / "vocab.json").read_text())) == list(vocabulary.tokens)
+    assert list(json.loads((out / "vocab.json").read_text())) == list(with_parts.tokens)
     convert(str(out), tmp_path / "back", family="hubert")
-    assert read_info(tmp_path / "back").vocabulary == vocabulary
+    assert read_info(tmp_path / "back").vocabulary == with_parts
+    # Damaged options are one line.
+    kept = (out / "tokenizer_config.json").read_text()
+    for changes in ({"text_ids": ["a"]}, {"text_ids": [1]}, {"byte_level": 3}, {"text_ids": 4}):
+        edit_json(out / "tokenizer_config.json", **changes)
+        words = ["hubert", str(out), str(tmp_path / "new")]
+        assert run_command(lambda argv: main(argv), words) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "tokenizer_config.json: cannot be read as a recogniser's vocabulary" in line
+        (out / "tokenizer_config.json").write_text(kept)
 
 
 def test_two_outputs_of_one_token_have_no_vocab_json(tmp_path, capsys):
@@ -110,30 +124,13 @@ def test_two_outputs_of_one_token_have_no_vocab_json(tmp_path, capsys):
     assert load_hubert_ctc(tmp_path / "tower").vocabulary == vocabulary
 
 
-@pytest.mark.parametrize(
-    "changes", [{"text_ids": ["a"]}, {"text_ids": [1]}, {"byte_level": 3}, {"text_ids": 4}]
-)
-def test_damaged_options_are_one_line(changes, tmp_path, capsys):
-    vocabulary = vocabulary_of(tmp_path / "text", PARTS)
-    out, _ = exported(saved(tmp_path / "tower", vocabulary), capsys)
-    edit_json(out / "tokenizer_config.json", **changes)
-    assert run_command(lambda argv: main(argv), ["hubert", str(out), str(tmp_path / "new")]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "tokenizer_config.json: cannot be read as a recogniser's vocabulary" in line
-
-
 @settings(deadline=None, max_examples=100)
 @given(data=st.data())
-def test_a_tokenizer_of_both_steps_would_decode_the_same(tmp_path_factory, data):
-    """The library's own CTC and byte-level decoders in a row, over the outputs of a recogniser."""
-    import tokenizers
+def test_frames_decode_as_by_the_two_decoders_of_the_library(with_parts, data):
+    """CTC, then byte level."""
+    from tokenizers import decoders
 
-    folder = tmp_path_factory.getbasetemp() / "both"
-    vocabulary = vocabulary_of(folder, PARTS)
-    decoders = tokenizers.decoders
-    both = decoders.Sequence(
-        [decoders.CTC(pad_token="<pad>", word_delimiter_token="|", cleanup=False)]
-    )
-    frames = data.draw(st.lists(st.integers(0, len(vocabulary.tokens) - 1), max_size=16))
-    kept = both.decode([vocabulary.tokens[frame] for frame in frames])
-    assert vocabulary.decode(frames) == decoders.ByteLevel().decode([kept]).strip()
+    frames = data.draw(st.lists(st.integers(0, len(with_parts.tokens) - 1), max_size=16))
+    ctc = decoders.CTC(pad_token="<pad>", word_delimiter_token="|", cleanup=False)
+    kept = ctc.decode([with_parts.tokens[frame] for frame in frames])
+    assert with_parts.decode(frames) == decoders.ByteLevel().decode([kept]).strip()

@@ -26,6 +26,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.late_fusion import LateFusion
+from mrl_jax.models.text_vocabulary import check_tokenizer
 
 CLIPS = 512
 """Clips that the regression is fitted on."""
@@ -82,12 +83,19 @@ def character_vectors(
 ) -> tuple[HostArray, HostArray]:
     """Token embedding [V, E] of each output of a recogniser, less that of silence; and that [E].
 
-    A character of several tokens gets their mean. Silence (the blank) gets the embedding of the
-    unknown token, or zeros where the tokenizer has none. `embeddings` is [tokens, E].
+    A character of several tokens gets their mean, a token of the text tower its own embedding
+    (of another text tower it is refused, see `check_tokenizer`). Silence (the blank) gets the
+    embedding of the unknown token, or zeros where the tokenizer has none. `embeddings` is
+    [tokens, E].
     """
     unknown = tokenizer.unknown_id
     silence = np.zeros_like(embeddings[0]) if unknown is None else embeddings[unknown]
     vectors = np.zeros((len(vocabulary.tokens), embeddings.shape[1]), np.float32)
+    if vocabulary.text_ids:
+        check_tokenizer(vocabulary, tokenizer)
+        rows = np.asarray(vocabulary.text_ids) >= 0
+        vectors[rows] = embeddings[np.asarray(vocabulary.text_ids)[rows]] - silence
+        return vectors, silence
     for row, token in enumerate(vocabulary.tokens):
         if row == vocabulary.blank:
             continue
