@@ -1,5 +1,6 @@
 """Strings of three spoken Arabic commands to their French wording; speakers never heard."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def write_arabic(source: Path, out: Path, part: str, *, small: bool) -> None:
     )
 
 
-def draw_strings(words: Sequence[str], sizes: Sequence[int], *, seed: int = 0) -> list[list[String]]:
+def draw_strings(
+    words: Sequence[str], sizes: Sequence[int], *, seed: int = 0
+) -> list[list[String]]:
     """Lists of so many different strings of three words; none is in two lists."""
     count = len(words)
     order = np.random.default_rng(seed).permutation(count**3)
@@ -70,7 +73,7 @@ def draw_strings(words: Sequence[str], sizes: Sequence[int], *, seed: int = 0) -
     places = np.stack(np.unravel_index(order, (count,) * 3), axis=1)
     return [
         [tuple(words[place] for place in row) for row in places[start:end]]
-        for start, end in zip(ends, ends[1:], strict=False)
+        for start, end in itertools.pairwise(ends)
     ]
 
 

@@ -33,10 +33,11 @@ def write_asterisk(source: Path, out: Path, part: str, *, small: bool) -> None:
         if row["seconds"] <= MAX_SECONDS and plain_text(row["transcript"]):
             prompts[row["prompt"]][row["language"]] = row
     names = sorted(prompts)
-    groups = components([_sentences(prompts[name]) for name in names])
-    validation, test = split_groups(prompts, dict(zip(names, groups, strict=True)))
-    held = {group for name, group in zip(names, groups, strict=True) if name in {*validation, *test}}
-    train = [name for name, group in zip(names, groups, strict=True) if group not in held]
+    numbers = components([_sentences(prompts[name]) for name in names])
+    groups = dict(zip(names, numbers, strict=True))
+    validation, test = split_groups(prompts, groups)
+    held = {groups[name] for name in (*validation, *test)}
+    train = [name for name in names if groups[name] not in held]
     if small:
         complete = [name for name in train if len(prompts[name]) == len(LANGUAGES)]
         train, validation, test = complete[:12], validation[:4], test[:6]

@@ -192,7 +192,7 @@ def components(labels: Sequence[Iterable[Hashable]]) -> list[int]:
 def _sentences(data: RetrievalSet) -> set[str]:
     """Transcripts of a set's queries, and the documents that answer them."""
     texts = {document.id: document.text for document in data.corpus}
-    answers = {texts[key] for grades in data.qrels.values() for key, grade in grades.items() if grade}
+    answers = {texts[k] for grades in data.qrels.values() for k, grade in grades.items() if grade}
     return {plain_text(one) for one in (*answers, *(q.transcript or "" for q in data.queries))}
 
 
