@@ -71,10 +71,8 @@ def draw_strings(
         raise MrlError(f"{count} words make {len(order)} strings, {sum(sizes)} are needed")
     ends = np.cumsum([0, *sizes])
     places = np.stack(np.unravel_index(order, (count,) * 3), axis=1)
-    return [
-        [tuple(words[place] for place in row) for row in places[start:end]]
-        for start, end in itertools.pairwise(ends)
-    ]
+    strings: list[String] = [tuple(words[place] for place in row) for row in places.tolist()]
+    return [strings[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def load_words(source: Path, rows: Sequence[Mapping[str, Any]], speakers: Sequence[str]) -> Takes:

@@ -104,7 +104,10 @@ def read_transcripts(reports: Mapping[str, Path], queries: Queries) -> tuple[lis
         for part, folder in reports.items()
         for row in _rows(folder / "transcripts.jsonl")
     }
-    return tuple([rows[key][side] for key in queries.keys] for side in ("reference", "hypothesis"))
+    references, hypotheses = (
+        [rows[key][side] for key in queries.keys] for side in ("reference", "hypothesis")
+    )
+    return references, hypotheses
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
