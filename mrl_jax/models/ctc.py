@@ -18,24 +18,32 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.text.spelling import BYTE_OF_CHARACTER, read_bytes
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder
 
 
 @dataclasses.dataclass(frozen=True)
 class CtcVocabulary:
-    """The characters behind the output ids.
+    """The characters behind the output ids, or the tokens of a text tower.
 
     Attributes:
         tokens: token of each id.
         blank: id of the CTC blank (the checkpoint's padding token).
         word_delimiter: token that stands for a space.
         lower_case: decoded text.
+        byte_level: the tokens are bytes of UTF-8, each written as in byte-level pair encoding.
+        text_ids: id of each token in the text tower, -1 for the blank; empty if they are not
+            those of a text tower.
+        tokenizer_digest: SHA-256 of that text tower's tokenizer.json.
     """
 
     tokens: tuple[str, ...]
     blank: int = 0
     word_delimiter: str | None = "|"
     lower_case: bool = False
+    byte_level: bool = False
+    text_ids: tuple[int, ...] = ()
+    tokenizer_digest: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.blank < len(self.tokens):
@@ -43,12 +51,30 @@ class CtcVocabulary:
                 f"blank is id {self.blank}, expected 0 to {len(self.tokens) - 1}: "
                 f"there are {len(self.tokens)} tokens"
             )
+        if self.text_ids and len(self.text_ids) != len(self.tokens):
+            raise ValueError(f"{len(self.text_ids)} text_ids for {len(self.tokens)} tokens")
+        if self.byte_level and (strange := set("".join(self.written)) - set(BYTE_OF_CHARACTER)):
+            raise ValueError(f"{', '.join(map(repr, sorted(strange)))} stand for no byte")
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The tokens without the blank."""
+        return self.tokens[: self.blank] + self.tokens[self.blank + 1 :]
 
     def decode(self, ids: Sequence[int] | HostArray) -> str:
         """Text of one clip's best id at each frame: merge repeats, drop blanks, join."""
         best = np.asarray(ids)
         starts = np.concatenate(([True], best[1:] != best[:-1])) if best.size else np.zeros(0, bool)
-        tokens = [self.tokens[i] for i in best[starts] if i != self.blank]
+        return self.join(best[starts])
+
+    def join(self, ids: Sequence[int] | HostArray) -> str:
+        """Text of these tokens one after the other, blanks dropped; no spaces at its ends.
+
+        Bytes that are no whole character become U+FFFD, as in the `tokenizers` library.
+        """
+        tokens = [self.tokens[i] for i in ids if i != self.blank]
+        if self.byte_level:
+            return b"".join(map(read_bytes, tokens)).decode(errors="replace").strip()
         text = "".join(" " if token == self.word_delimiter else token for token in tokens).strip()
         return text.lower() if self.lower_case else text
 
@@ -145,14 +171,32 @@ def encode_transcripts(
     Raises:
         MrlError: something that no token spells, or a transcript of more tokens than `size`.
     """
+    rows = spell_transcripts(transcripts, vocabulary)
+    for text, row in zip(transcripts, rows, strict=True):
+        if len(row) > size:
+            raise MrlError(
+                f"has {len(row)} tokens, more than the {size} there is room for",
+                where=f"transcript {text!r}",
+                hint="raise CtcStageConfig.max_labels",
+            )
+    return pad_labels(rows, vocabulary.blank, size)
+
+
+def spell_transcripts(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> list[list[int]]:
+    """Ids of each transcript's tokens, the longest that fits first.
+
+    Those of a text tower's tokens are given by `text_vocabulary.token_labels` instead.
+
+    Raises:
+        MrlError: something that no token spells.
+    """
     ids = {token: number for number, token in enumerate(vocabulary.tokens)}
     ids.pop(vocabulary.tokens[vocabulary.blank])
     longest_first = re.compile("|".join(map(re.escape, sorted(ids, key=len, reverse=True))))
     space = vocabulary.word_delimiter or " "
     ending = " " if any(token.endswith(" ") for token in ids) else ""
-    labels = np.full((len(transcripts), size), vocabulary.blank, np.int32)
-    counts = np.zeros(len(transcripts), np.int32)
-    for row, text in enumerate(transcripts):
+    rows: list[list[int]] = []
+    for text in transcripts:
         spelled = text.replace(" ", space) + (ending if text else "")
         unknown = longest_first.sub("", spelled)
         if unknown:
@@ -161,13 +205,13 @@ def encode_transcripts(
                 where=f"transcript {text!r}",
                 hint="make the vocabulary from all transcripts",
             )
-        tokens = longest_first.findall(spelled)
-        if len(tokens) > size:
-            raise MrlError(
-                f"has {len(tokens)} tokens, more than the {size} there is room for",
-                where=f"transcript {text!r}",
-                hint="raise CtcStageConfig.max_labels",
-            )
-        labels[row, : len(tokens)] = [ids[token] for token in tokens]
-        counts[row] = len(tokens)
-    return labels, counts
+        rows.append([ids[token] for token in longest_first.findall(spelled)])
+    return rows
+
+
+def pad_labels(rows: Sequence[Sequence[int]], blank: int, size: int) -> tuple[HostArray, HostArray]:
+    """Label ids [B, size] int32, padded with the blank, and their counts [B] int32."""
+    labels = np.full((len(rows), size), blank, np.int32)
+    for number, row in enumerate(rows):
+        labels[number, : len(row)] = row
+    return labels, np.asarray([len(row) for row in rows], np.int32)

@@ -417,14 +417,16 @@ class HubertEncoder(nnx.Module):
         options = {"remat": self.remat, "unroll": self.unroll, "keep_states": True}
         x, layer_states = run_layers(self.layers, x, attention_mask, **options)
         assert layer_states is not None
-        if self.config.pre_norm:
-            x = self.encoder_norm(x)
         return HubertOutput(
-            last_hidden=zero_padding(x),
+            last_hidden=zero_padding(self.finish(x)),
             layer_states=zero_padding(layer_states),
             layer_input=zero_padding(layer_input),
             frame_mask=frame_mask,
         )
+
+    def finish(self, last_state: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The encoder's output from the last of its `layer_states`: normed in pre-norm variants."""
+        return self.encoder_norm(last_state) if self.config.pre_norm else last_state
 
 
 def abstract_hubert(config: HubertConfig, **options: Any) -> HubertEncoder:

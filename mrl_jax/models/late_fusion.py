@@ -12,25 +12,18 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray, HostArray
+from mrl_jax.models.fusion import FusionConfig, FusionModel, SpeechTokens
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.speech_tower import SpeechTower
-from mrl_jax.models.two_towers import Calibration, Head, HeadConfig, Prompt, TwoTowers
-from mrl_jax.nn.masking import length_mask
+from mrl_jax.models.two_towers import Calibration, Head
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LateFusionConfig(HeadConfig):
-    """What a late-fusion model adds to its towers.
-
-    Attributes:
-        end_token: id of the token that closes a text, put after the speech tokens as well and
-            pooled there; None pools the last speech token, as the published head does.
-    """
-
-    end_token: int | None = None
+class LateFusionConfig(FusionConfig):
+    """What a late-fusion model with the published head adds to its towers."""
 
 
-class LateFusion(TwoTowers):
+class LateFusion(FusionModel):
     """Speech and text in one space; the stream `params` of `rngs` gives the head's weights.
 
     Raises:
@@ -40,20 +33,10 @@ class LateFusion(TwoTowers):
     def __init__(
         self, speech: SpeechTower, text: Qwen3Encoder, *, config: LateFusionConfig, rngs: nnx.Rngs
     ):
-        vocabulary = text.config.vocab_size
-        if config.end_token is not None and not 0 <= config.end_token < vocabulary:
-            raise ValueError(
-                f"end_token is {config.end_token}, expected 0 to {vocabulary - 1}: the text "
-                f"tower has {vocabulary} tokens"
-            )
         super().__init__(speech, text, config)
         self.head = FusionHead(
             speech.config.num_layers, speech.config.width, text.config.width, rngs=rngs
         )
-
-    @property
-    def end_token(self) -> int | None:
-        return self.config.end_token
 
     @property
     def min_samples(self) -> int:
@@ -68,24 +51,13 @@ class LateFusion(TwoTowers):
         token_size = jnp.sqrt(jnp.mean(jnp.square(embeddings)))
         self.head.calibrate(output.layer_states, output.frame_mask, token_size)
 
-    def join(
-        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt
-    ) -> Float32[Array, "B E"]:
-        """Embeddings of prompt, speech tokens and end token by the text tower."""
-        speech = self.head(layer_states).astype(self.text.dtype)
+    def speech_tokens(
+        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
+    ) -> SpeechTokens:
         frames = jnp.sum(frame_mask.astype(jnp.int32), axis=1)
-        valid = jnp.maximum((frames - KERNEL) // STRIDE + 1, 0)
-        vectors, masks = [speech], [length_mask(valid, speech.shape[1])]
-        rows = speech.shape[0]
-        if prompt is not None:
-            vectors.insert(0, self.text.embed_tokens(prompt[0]))
-            masks.insert(0, prompt[1])
-        if self.config.end_token is not None:
-            # Behind the padding: positions count valid places only, so it is the next one.
-            end = jnp.full((rows, 1), self.config.end_token, jnp.int32)
-            vectors.append(self.text.embed_tokens(end))
-            masks.append(jnp.ones((rows, 1), jnp.bool_))
-        return self.text.embed(jnp.concatenate(vectors, axis=1), jnp.concatenate(masks, axis=1))
+        counts = jnp.maximum((frames - KERNEL) // STRIDE + 1, 0)
+        vectors = self.head(layer_states).astype(self.text.dtype)
+        return SpeechTokens(vectors=vectors, counts=counts, lost=jnp.zeros_like(counts))
 
 
 KERNEL = STRIDE = 2

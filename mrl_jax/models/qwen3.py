@@ -19,7 +19,7 @@ from mrl_jax.nn.attention import attend
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
 from mrl_jax.nn.masking import causal_mask, token_positions
 from mrl_jax.nn.norms import RMSNorm
-from mrl_jax.nn.pooling import l2_normalize, pool_last, truncate
+from mrl_jax.nn.pooling import l2_normalize, mean_valid, pool_last, truncate
 from mrl_jax.nn.rope import apply_rope, rope_angles
 
 CausalMask = Bool[Array, "B 1 L L"]
@@ -239,6 +239,25 @@ class Qwen3Encoder(nnx.Module):
         """
         pooled = pool_last(self(inputs, mask).last_hidden, jnp.asarray(mask, jnp.bool_))
         return l2_normalize(pooled) if dim is None else truncate(pooled, dim)
+
+    def features(
+        self,
+        inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
+        mask: Bool[AnyArray, "B L"] | Int[AnyArray, "B L"],
+    ) -> Float32[Array, "B K D"]:
+        """The vector of `embed`, and beside it means over tokens, which keep more of the words.
+
+        Returns:
+            [B, layers + 2, D]: the unit vector of `embed`; the mean over valid places of each
+            layer's output, the first layer's first; that of the final norm's.
+        """
+        mask = jnp.asarray(mask, jnp.bool_)
+        output = self(inputs, mask, keep_states=True)
+        assert output.layer_states is not None
+        pooled = l2_normalize(pool_last(output.last_hidden, mask))
+        states = jnp.concatenate([output.layer_states, output.last_hidden[None]])
+        means = jnp.moveaxis(mean_valid(states, mask[None]), 0, 1)
+        return jnp.concatenate([pooled[:, None], means], axis=1)
 
 
 def abstract_qwen3(config: Qwen3Config, **options: Any) -> Qwen3Encoder:

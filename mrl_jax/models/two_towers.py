@@ -35,6 +35,14 @@ Prompt = tuple[Int[Array, "B P"], Bool[Array, "B P"]] | None
 """Token ids before the speech, and True where they are valid; None without a prompt."""
 
 
+def whole_prompt(prompt: Int[AnyArray, "B P"] | None, mask: Bool[AnyArray, "B P"] | None) -> Prompt:
+    """A prompt with its mask, all of it valid by default; None where it has no token."""
+    if prompt is None or prompt.shape[1] == 0:
+        return None
+    tokens = jnp.asarray(prompt)
+    return tokens, jnp.ones(tokens.shape, jnp.bool_) if mask is None else jnp.asarray(mask)
+
+
 class Head(nnx.Module):
     """The trained part; its `layer_scale` has a fixed factor for each layer of the speech tower."""
 
@@ -130,11 +138,7 @@ class TwoTowers(nnx.Module):
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
     ) -> Float32[Array, "B E"]:
         """`embed_speech` from the `layer_states` and the `frame_mask` of the speech tower."""
-        if prompt is None or prompt.shape[1] == 0:
-            return self.join(layer_states, frame_mask, None)
-        tokens = jnp.asarray(prompt)
-        mask = jnp.ones(tokens.shape, jnp.bool_) if prompt_mask is None else prompt_mask
-        return self.join(layer_states, frame_mask, (tokens, jnp.asarray(mask)))
+        return self.join(layer_states, frame_mask, whole_prompt(prompt, prompt_mask))
 
     def join(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt
@@ -160,6 +164,12 @@ class TwoTowers(nnx.Module):
     ) -> Float32[Array, "B E"]:
         """Unit-length embeddings of texts; the ids must carry the end token."""
         return self.text.embed(tokens, mask)
+
+    def text_features(
+        self, tokens: Int[AnyArray, "B L"], mask: Bool[AnyArray, "B L"]
+    ) -> Float32[Array, "B K E"]:
+        """`Qwen3Encoder.features` of texts: the vectors of `embed_text`, then means over tokens."""
+        return self.text.features(tokens, mask)
 
     def temperature(self, fixed: float) -> float | Float32[Array, ""]:
         """The trained temperature, or `fixed` itself, a number, where none is trained."""

@@ -15,6 +15,16 @@ def pool_last(vectors: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float
     return jnp.take_along_axis(vectors, last[:, None, None], axis=1)[:, 0, :]
 
 
+def mean_valid(
+    vectors: Float[Array, "*rows L D"], mask: Bool[Array, "*#rows L"]
+) -> Float32[Array, "*rows D"]:
+    """The mean over each row's valid places, in float32; zeros where a row has none."""
+    valid = mask[..., None]
+    # Not a product: vectors at padding may be anything.
+    total = jnp.sum(jnp.where(valid, vectors.astype(jnp.float32), 0.0), axis=-2)
+    return total / jnp.maximum(jnp.sum(valid, axis=-2), 1).astype(jnp.float32)
+
+
 def l2_normalize(x: Float[Array, "*rows E"]) -> Float32[Array, "*rows E"]:
     """Scale each row to unit length, in float32; a zero row stays zero.
 

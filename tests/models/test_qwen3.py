@@ -377,6 +377,24 @@ def padded_batches(draw):
     return lengths, sides, size
 
 
+def test_features_are_the_embedding_and_the_means_of_each_layers_tokens(tower):
+    ids, mask = token_batch()
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def run(state, ids):
+        return nnx.merge(graphdef, state).features(ids, mask)
+
+    graphdef, state = nnx.split(tower)
+    features = np.asarray(run(state, jnp.asarray(ids)))
+    last, states = forward(tower, ids, mask)
+    np.testing.assert_allclose(features[:, 0], embed(tower, ids, mask), atol=EXACT)
+    for row, valid in enumerate(mask):
+        means = [layer[row][valid].mean(axis=0) for layer in (*states, last)]
+        np.testing.assert_allclose(features[row, 1:], means, atol=TOLERANCE)
+    other = np.where(mask, ids, (ids + 17) % published.QWEN3["vocab_size"])
+    np.testing.assert_array_equal(np.asarray(run(state, jnp.asarray(other))), features)
+
+
 def _place(lengths, sides, size) -> tuple[np.ndarray, np.ndarray]:
     ids, mask = token_batch(lengths, size=size)
     for row, left in enumerate(sides):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrl_jax.nn.pooling import l2_normalize, pool_last, truncate
+from mrl_jax.nn.pooling import l2_normalize, mean_valid, pool_last, truncate
 
 TOLERANCE = 1e-6
 
@@ -94,3 +94,9 @@ def test_truncate_of_unit_rows_is_truncate_of_raw_rows():
 def test_truncate_refuses_a_dim_outside_the_embedding(dim):
     with pytest.raises(ValueError, match=rf"dim is {dim}, expected 1 to 8"):
         truncate(_noise(2, 8), dim)
+
+
+def test_mean_valid_is_over_valid_places_alone() -> None:
+    vectors = np.asarray([[[1.0, 2.0], [3.0, 6.0], [np.nan, np.inf]], np.ones((3, 2))], np.float32)
+    mask = jnp.asarray([[True, True, False], [False, False, False]])
+    np.testing.assert_array_equal(mean_valid(jnp.asarray(vectors), mask), [[2, 4], [0, 0]])

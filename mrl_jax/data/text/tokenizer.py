@@ -11,6 +11,7 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file, first_line
 from mrl_jax.core.extras import require
+from mrl_jax.data.text.spelling import spell_tokens
 
 DEFAULT_END = "<|endoftext|>"
 """What Qwen3-Embedding appends and pools: its padding token, not its `eos_token`."""
@@ -27,6 +28,7 @@ class TextTokenizer:
     Attributes:
         end_id: id of the token that closes every text.
         unknown_id: id of the token for what no other spells; None where there is none.
+        digest: SHA-256 of its tokenizer.json.
 
     Raises:
         MrlError: no tokenizer, not one of the `tokenizers` library, no end token; the
@@ -40,7 +42,8 @@ class TextTokenizer:
             Path(folder) / "tokenizer.json",
             hint="convert the tower from a folder that has its tokenizer.json",
         )
-        self._tokenizer = open_tokenizer(path)
+        self._tokenizer, self.path = open_tokenizer(path), path
+        self.digest = tokenizer_digest(path.parent)
         self.max_tokens = max_tokens
         end = _end_token(path.with_name("tokenizer_config.json"))
         end_id = self._tokenizer.token_to_id(end)
@@ -59,6 +62,22 @@ class TextTokenizer:
     def encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids of prompts: what stands before a query, so without an end token."""
         return self._ids(prompts)
+
+    def normalize(self, text: str) -> str:
+        """The text as it is before it is parted into tokens."""
+        normalizer = self._tokenizer.normalizer
+        return text if normalizer is None else normalizer.normalize_str(text)
+
+    def unknown_parts(self, text: str) -> list[str]:
+        """The parts of a text, normalised, that become the unknown token."""
+        text = self.normalize(text)  # Offsets into an unnormalised one may cut a character.
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        pairs = zip(encoded.ids, encoded.offsets, strict=True)
+        return [text[start:end] for number, (start, end) in pairs if number == self.unknown_id]
+
+    def spell(self, ids: Sequence[int]) -> tuple[tuple[str, ...], bool]:
+        """What the tokens of these ids write; see `spelling.spell_tokens`."""
+        return spell_tokens(self._tokenizer, ids, where=self.path)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         # Special tokens are left out: published tokenizers differ in whether they append

@@ -1,0 +1,297 @@
+"""Late fusion by soft tokens: the text tower reads what a CTC layer is in doubt about.
+
+The speech tower's own CTC layer (Graves et al., 2006) gives the probability of every token at every
+frame, and the text tower reads the expected token embedding under them: no decision is taken, so
+what was half recognised stays half there. Frames that are surely blank are dropped, and a run of
+frames with one best token becomes one speech token. Nothing has to be trained. What can be is
+small: scale and bias of the logits, a linear residual from all layers' states, and low-rank
+changes of the text tower's attention for speech alone (LoRA, arXiv 2106.09685).
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+from mrl_jax.core.array_types import AnyArray, HostArray
+from mrl_jax.models.ctc import HubertCtc
+from mrl_jax.models.fusion import FusionConfig, FusionModel, SpeechTokens
+from mrl_jax.models.qwen3 import Qwen3Encoder
+from mrl_jax.models.two_towers import Head
+from mrl_jax.nn import param_tree
+
+Residual = Literal["none", "logits", "frames"]
+PAIR = 2
+"""Frames to a speech token where nothing is compressed, as in the published head."""
+EXACT = lax.Precision.HIGHEST
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SoftCtcConfig(FusionConfig):
+    """What a soft-token model adds to its towers.
+
+    Attributes:
+        outputs: for each output of the CTC layer the ids of the text tower's tokens that spell
+            it, whose mean embedding it gets; empty for the blank.
+        blank: number of the output that is the blank.
+        rest: id of the token that stands for the blank; None for a vector of zeros.
+        compress_blank: frames whose blank is more probable are dropped, and runs of one best
+            token are averaged; None averages pairs of frames instead, and drops none.
+        blank_weight: of the blank in an averaged run, relative to the tokens. At 1 the blanks
+            around a sound dilute its token; at 0 a run never is silence.
+        max_tokens_per_second: at most so many speech tokens; a clip that has more loses its last
+            ones, see `SpeechTokens.lost`.
+        logit_temperature: what the logits are divided by at first.
+        residual: what a trained linear map of all layers' states is added to: the "logits", the
+            frames' vectors ("frames"), or nothing ("none").
+        lora_rank: of trained changes to the text tower's attention, for speech only; 0 for none.
+    """
+
+    outputs: tuple[tuple[int, ...], ...]
+    blank: int = 0
+    rest: int | None = None
+    compress_blank: float | None = 0.98
+    blank_weight: float = 0.1
+    max_tokens_per_second: float = 25.0
+    logit_temperature: float = 1.0
+    residual: Residual = "none"
+    lora_rank: int = 0
+
+
+class SoftCtc(FusionModel):
+    """Speech and text in one space; the stream `params` of `rngs` gives the head's weights.
+
+    Args:
+        recogniser: the speech tower with its CTC layer.
+        text: the text tower.
+        config: of the head.
+        rngs: see above.
+
+    Raises:
+        ValueError: outputs that are not those of the CTC layer; a token that the text tower lacks.
+    """
+
+    config: SoftCtcConfig
+
+    def __init__(
+        self, recogniser: HubertCtc, text: Qwen3Encoder, *, config: SoftCtcConfig, rngs: nnx.Rngs
+    ):
+        super().__init__(recogniser.encoder, text, config)
+        self.ctc = recogniser.lm_head
+        width, size = self.ctc.kernel.shape
+        if len(config.outputs) != size:
+            raise ValueError(
+                f"tokens for {len(config.outputs)} outputs, expected {size}: the CTC layer's"
+            )
+        rest = () if config.rest is None else (config.rest,)
+        used = [token for tokens in (*config.outputs, rest) for token in tokens]
+        if used and not 0 <= min(used) <= max(used) < text.config.vocab_size:
+            raise ValueError(
+                f"tokens {min(used)} to {max(used)}, expected 0 to {text.config.vocab_size - 1}"
+            )
+        layers = recogniser.encoder.config.num_layers
+        self.head = SoftHead(config, layers, width, size, text, rngs=rngs)
+
+    @property
+    def min_samples(self) -> int:
+        """The fewest samples that give a frame."""
+        return self.speech.config.min_samples
+
+    @property
+    def speech_reader(self) -> Qwen3Encoder:
+        """The text tower, with the trained changes for speech if there are any."""
+        return self.text if self.head.lora is None else self.head.lora.add_to(self.text)
+
+    def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
+        """Fit the fixed factors of the layer states that a residual reads."""
+        output = self.speech(samples, lengths)
+        self.head.fit_layer_scale(output.layer_states, output.frame_mask)
+
+    def speech_tokens(
+        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
+    ) -> SpeechTokens:
+        config = self.config
+        speech: Any = self.speech
+        logits = self.ctc(speech.finish(layer_states[-1])).astype(jnp.float32)
+        # Runs are those of the recogniser itself, so that training does not move their borders.
+        blank, best = jax.nn.softmax(logits)[:, :, config.blank], jnp.argmax(logits, axis=-1)
+        logits, residual = self.head(layer_states, logits)
+        if config.compress_blank is None:
+            groups = pairs_of(frame_mask)
+        else:
+            keep = frame_mask & (blank <= config.compress_blank)
+            groups = runs_of(keep, best, *self._bounds(frame_mask))
+        probable = groups.average(jax.nn.softmax(logits))
+        if config.compress_blank is not None:
+            weights = jnp.where(jnp.arange(probable.shape[2]) == config.blank, config.blank_weight, 1)
+            probable *= weights
+            probable /= jnp.maximum(jnp.sum(probable, axis=2, keepdims=True), 1e-12)
+        vectors = jnp.matmul(probable, self.token_table(), precision=EXACT)
+        if residual is not None:
+            vectors += groups.average(residual)
+        return SpeechTokens(
+            vectors=vectors.astype(self.text.dtype),
+            counts=groups.counts,
+            lost=groups.wanted - groups.counts,
+        )
+
+    def token_table(self) -> Float32[Array, "V E"]:
+        """The text tower's embedding of each output, that of `rest` for the blank."""
+        config = self.config
+        rest = () if config.rest is None else (config.rest,)
+        rows = [rest if i == config.blank else ids for i, ids in enumerate(config.outputs)]
+        ids = np.zeros((len(rows), max(1, *map(len, rows))), np.int32)
+        weights = np.zeros(ids.shape, np.float32)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = tokens
+            weights[row, : len(tokens)] = 1.0 / max(len(tokens), 1)
+        taken = self.text.embed_tokens.embedding[...][jnp.asarray(ids)].astype(jnp.float32)
+        return jnp.einsum("vm,vme->ve", jnp.asarray(weights), taken, precision=EXACT)
+
+    def _bounds(self, frame_mask: Bool[Array, "B T"]) -> tuple[int, Int[Array, " B"]]:
+        """The most tokens of the batch, and of each clip by its own length."""
+        config = self.speech.config
+        rate = self.config.max_tokens_per_second * config.frame_samples / config.sample_rate
+        rate = np.float32(min(rate, 1.0))
+        frames = jnp.sum(frame_mask.astype(jnp.int32), axis=1)
+        most = max(int(np.ceil(frame_mask.shape[1] * rate)), 1)
+        return most, jnp.clip(jnp.ceil(frames * rate).astype(jnp.int32), 1, most)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FrameGroups:
+    """Which frames make up which speech token. (As in `Batch`, fields carry no shapes.)
+
+    Attributes:
+        weights: [B, T, U] float32, of each frame in each token; those of a token sum to 1.
+        counts: [B] int32, tokens of each row.
+        wanted: [B] int32, tokens that there would be without a bound.
+    """
+
+    weights: Any
+    counts: Any
+    wanted: Any
+
+    def average(self, frames: Float32[Array, "B T C"]) -> Float32[Array, "B U C"]:
+        """The mean over each token's frames; a product, as accelerators are slow at scatters."""
+        return jnp.einsum("btu,btc->buc", self.weights, frames, precision=EXACT)
+
+
+def pairs_of(frame_mask: Bool[Array, "B T"]) -> FrameGroups:
+    """Every two frames are a token; a last single one is left out."""
+    frames = frame_mask.shape[1]
+    tokens = max(frames // PAIR, 1)
+    pair = jnp.minimum(jnp.arange(frames) // PAIR, tokens)
+    counts = jnp.sum(frame_mask.astype(jnp.int32), axis=1) // PAIR
+    weights = jax.nn.one_hot(pair, tokens, dtype=jnp.float32) / PAIR
+    return FrameGroups(jnp.broadcast_to(weights, (len(frame_mask), *weights.shape)), counts, counts)
+
+
+def runs_of(
+    keep: Bool[Array, "B T"], best: Int[Array, "B T"], size: int, bound: Int[Array, " B"]
+) -> FrameGroups:
+    """Every run of kept frames with one best token, and nothing dropped in between, is a token.
+
+    Args:
+        keep: False at frames that are dropped.
+        best: the token of each frame.
+        size: tokens that there is room for.
+        bound: the most tokens of each row; those behind are left out.
+    """
+    kept_before = jnp.pad(keep[:, :-1], ((0, 0), (1, 0)))
+    same = jnp.pad(best[:, 1:] == best[:, :-1], ((0, 0), (1, 0)))
+    starts = (keep & ~(kept_before & same)).astype(jnp.int32)
+    run = jnp.where(keep, jnp.cumsum(starts, axis=1) - 1, -1)
+    member = jax.nn.one_hot(run, size, dtype=jnp.float32)
+    weights = member / jnp.maximum(jnp.sum(member, axis=1, keepdims=True), 1.0)
+    wanted = jnp.sum(starts, axis=1)
+    return FrameGroups(weights, jnp.minimum(wanted, bound), wanted)
+
+
+class SoftHead(Head):
+    """What is trained of a soft-token model; at first it changes nothing but the temperature.
+
+    Args:
+        config: says what there is.
+        num_layers, width: of the speech tower.
+        outputs: of its CTC layer.
+        text: the text tower.
+        rngs: source of the initial weights; the stream `params` is read.
+    """
+
+    def __init__(
+        self,
+        config: SoftCtcConfig,
+        num_layers: int,
+        width: int,
+        outputs: int,
+        text: Qwen3Encoder,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(num_layers)
+        self.of_logits = config.residual == "logits"
+        self.logit_scale = nnx.Param(jnp.float32(1.0 / config.logit_temperature))
+        self.logit_bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
+        self.residual = None
+        if config.residual != "none":
+            self.residual = nnx.Linear(
+                num_layers * width,
+                outputs if self.of_logits else text.config.width,
+                use_bias=False,
+                kernel_init=nnx.initializers.zeros_init(),
+                rngs=rngs,
+            )
+        self.lora = TextLora(text, config.lora_rank, rngs=rngs) if config.lora_rank else None
+
+    def __call__(
+        self, layer_states: Float[Array, "Y B T D"], logits: Float32[Array, "B T V"]
+    ) -> tuple[Float32[Array, "B T V"], Float32[Array, "B T E"] | None]:
+        """The changed logits, and what is added to the frames' vectors."""
+        logits = logits * self.logit_scale[...] + self.logit_bias[...]
+        if self.residual is None:
+            return logits, None
+        scale = self.layer_scale[...][:, None, None, None]
+        states = jnp.moveaxis(layer_states.astype(jnp.float32) * scale, 0, 2)
+        change = self.residual(states.reshape(*states.shape[:2], -1))
+        return (logits + change, None) if self.of_logits else (logits, change)
+
+    def fold(self) -> dict[str, HostArray]:
+        if self.residual is None:
+            return {}
+        kernel, scale = (np.asarray(x[...]) for x in (self.residual.kernel, self.layer_scale))
+        return {"residual.kernel": kernel * np.repeat(scale, len(kernel) // len(scale))[:, None]}
+
+
+class TextLora(nnx.Module):
+    """Low-rank changes of a text tower's attention projections, zero at first (arXiv 2106.09685).
+
+    Each is down [Y, inputs, rank] · up [Y, rank, outputs], for all layers Y.
+    """
+
+    def __init__(self, text: Qwen3Encoder, rank: int, *, rngs: nnx.Rngs):
+        for name in ATTENTION:
+            shape = getattr(text.layers.attention, name).kernel.shape
+            layers, inputs, outputs = shape
+            down = jax.random.normal(rngs.params(), (layers, inputs, rank), jnp.float32)
+            setattr(self, f"{name}_down", nnx.Param(down / jnp.sqrt(jnp.float32(inputs))))
+            setattr(self, f"{name}_up", nnx.Param(jnp.zeros((layers, rank, outputs), jnp.float32)))
+
+    def add_to(self, text: Qwen3Encoder) -> Qwen3Encoder:
+        """A copy of the tower with the changes added to its weights."""
+        weights = {path: leaf.get_value() for path, leaf in param_tree.flat_weights(text).items()}
+        for name in ATTENTION:
+            down, up = (getattr(self, f"{name}_{part}")[...] for part in ("down", "up"))
+            path = f"layers.attention.{name}.kernel"
+            change = jnp.matmul(down, up, precision=EXACT)
+            weights[path] = weights[path] + change.astype(weights[path].dtype)
+        return param_tree.fill(text, weights)
+
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
