@@ -24,15 +24,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from claims_worlds.record import RECORD, record_claims
+from claims_worlds.record import measure_claims
 from claims_worlds.steps import STEPS, Job
 from claims_worlds.worlds import SYSTEMS, WORLDS
+from common import record
 
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import write_json
 from mrl_jax.core.nearest import did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORD = "record"
 ALL_STEPS = (*STEPS, RECORD)
 
 
@@ -72,7 +75,11 @@ def main(argv: Sequence[str]) -> int:
         )
         run_steps(job, [step for step in only if step in STEPS and step not in skipped])
     if RECORD in only and RECORD not in skipped:
-        record_claims(out, to=out / "claims.json" if args.smoke else None)
+        claims = measure_claims(out)
+        if args.smoke:
+            write_json(out / "claims.json", claims)
+        else:
+            record("claims", claims)
     return 0
 
 

@@ -39,7 +39,7 @@ def write_arabic(source: Path, out: Path, part: str, *, small: bool) -> None:
     kept = trained[:: max(len(trained) // VALIDATION_SPEAKERS, 1)][:VALIDATION_SPEAKERS]
     train = [speaker for speaker in trained if speaker not in kept]
     sizes = (TRAIN, VALIDATION, TEST, DOCUMENTS - TEST, VALIDATION_DOCUMENTS - VALIDATION)
-    strings = draw_strings(sorted(french), [size // 15 if small else size for size in sizes])
+    strings = draw_strings(sorted(french), [size // 50 if small else size for size in sizes])
     write_strings(
         out,
         StringWorld(

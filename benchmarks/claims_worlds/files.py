@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import write_bytes, write_json
+from mrl_jax.core.files import write_json
 from mrl_jax.data.audio.encode import flac_bytes, quantize
 from mrl_jax.data.sets.manifest import read_manifest
 from mrl_jax.data.sets.retrieval_set import (
@@ -89,11 +89,12 @@ def write_audio(path: Path, clip: HostArray, sample_rate: int) -> None:
     """[S] float32 as FLAC, no louder than nine tenths of full scale."""
     peak = max(float(np.abs(clip).max()), 1e-6)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, flac_bytes(quantize(clip * min(0.9 / peak, 1.0)), sample_rate))
+    path.write_bytes(flac_bytes(quantize(clip * min(0.9 / peak, 1.0)), sample_rate))
 
 
 def write_contents(folder: Path, contents: Contents) -> None:
     """Every file of a world, checked by `check_world`; world.json comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
     pairs = contents.pairs
     if pairs is None:
         pairs = list(dict.fromkeys((clip.transcript, clip.text) for clip in contents.train))

@@ -15,7 +15,6 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import write_json
 from mrl_jax.evaluation.report.records import read_records
 from mrl_jax.evaluation.report.statistics import intervals_of, paired_difference
 from mrl_jax.evaluation.transcribe.measure import rate_intervals
@@ -39,7 +38,6 @@ from .steps import RESULTS
 from .tokens import TOKENS_FILE
 from .worlds import CASCADE, SYSTEMS, WORLDS, World
 
-RECORD = "record"
 KEPT = 0.99
 """Part of nDCG that the components counted in `components` must keep."""
 VIEWS = ("prefix", "PCA of documents", "random coordinates")
@@ -54,12 +52,8 @@ class Measured:
     scores: Scores
 
 
-def record_claims(out: Path, *, to: Path | None = None) -> None:
-    """Write what the reports below `out` hold.
-
-    Args:
-        out: folder of the worlds.
-        to: file to write; default: benchmarks/results/claims.json, with machine and versions.
+def measure_claims(out: Path) -> dict[str, Any]:
+    """What the reports below `out` hold, of every world that has some.
 
     Raises:
         MrlError: no world has a report.
@@ -73,13 +67,7 @@ def record_claims(out: Path, *, to: Path | None = None) -> None:
             measured[name], figures[name] = measure_world(world, folders)
     if not measured:
         raise MrlError("holds no report of any world", where=out, hint="run the step `compare`")
-    content = {"target": TARGET, "worlds": figures, "pooled": pool(measured)}
-    if to is not None:
-        write_json(to, content)
-        return
-    from common import record
-
-    record("claims", content)
+    return {"target": TARGET, "worlds": figures, "pooled": pool(measured)}
 
 
 def measure_world(world: World, folders: Mapping[str, Path]) -> tuple[Measured, dict[str, Any]]:

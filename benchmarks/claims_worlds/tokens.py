@@ -1,21 +1,24 @@
 """How many tokens a system gives the text tower for a second of speech."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
+from flax import nnx
 
 from mrl_jax.checkpoints.models import MODEL_FILE
+from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.core.files import write_json
 from mrl_jax.data.sets.retrieval_set import load_query_audio, read_retrieval_set
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.evaluation.compare.stages import STAGES
 from mrl_jax.inference.cascade_config import read_cascade
 from mrl_jax.inference.embedder import Embedder
-from mrl_jax.models.late_fusion import KERNEL, STRIDE, LateFusion
+from mrl_jax.models.fusion import FusionModel
+from mrl_jax.models.inputs import pad_clips
 
 TOKENS_FILE = "speech_tokens.json"
+BATCH = 16
 
 
 def write_token_counts(
@@ -38,28 +41,30 @@ def write_token_counts(
             seconds = sum(len(load_query_audio(query, rate)) for query in queries) / rate
             counts[name] = tokens / seconds
             continue
-        embedder = Embedder.load(folder)
-        rate = embedder.model.speech.config.sample_rate
-        clips = [load_query_audio(query, rate) for query in queries]
-        total = _speech_tokens(embedder, clips)
-        if total is not None:
-            counts[name] = total / (sum(map(len, clips)) / rate)
+        model = Embedder.load(folder).model
+        if isinstance(model, FusionModel):
+            rate = model.speech.config.sample_rate
+            clips = [load_query_audio(query, rate) for query in queries]
+            counts[name] = _speech_tokens(model, clips) / (sum(map(len, clips)) / rate)
     write_json(out, counts)
     return counts
 
 
-def _speech_tokens(embedder: Embedder, clips: list[np.ndarray]) -> float | None:
-    """Tokens of all clips: as the model counts them, or those of the linear head's frames."""
-    model = embedder.model
-    if (count := getattr(model, "count_tokens", None)) is not None:
-        # A head whose number of tokens depends on what is said: one clip [1, S] at a time.
-        return float(
-            sum(int(count(clip[None], np.asarray([len(clip)], np.int32))[0]) for clip in clips)
-        )
-    if not isinstance(model, LateFusion):
-        return None
-    frames = np.asarray([model.speech.config.frame_count(len(clip)) for clip in clips])
-    return float(np.maximum((frames - KERNEL) // STRIDE + 1, 0).sum())
+def _speech_tokens(model: FusionModel, clips: Sequence[HostArray]) -> int:
+    """Tokens of all clips [S] together."""
+
+    @nnx.jit
+    def count(model: FusionModel, samples: AnyArray, lengths: AnyArray) -> AnyArray:
+        output = model.speech(samples, lengths)
+        return model.speech_tokens(output.layer_states, output.frame_mask).counts
+
+    total, longest = 0, max(map(len, clips))
+    for start in range(0, len(clips), BATCH):
+        some = clips[start : start + BATCH]
+        filled = [*some, *[some[0]] * (BATCH - len(some))]  # One shape, compiled once.
+        counts = count(model, *pad_clips(filled, model.speech.config, size=longest))
+        total += int(counts[: len(some)].sum())
+    return total
 
 
 def _recognised_tokens(folder: Path, name: str, report: Path) -> float:
