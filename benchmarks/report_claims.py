@@ -232,7 +232,7 @@ def dims_of(world: Mapping[str, Any]) -> list[str]:
 
 
 def with_interval(of: Mapping[str, float | None], *, sign: str = "") -> str:
-    """".531 (.49 to .57)" of a mean or a difference."""
+    """ ".531 (.49 to .57)" of a mean or a difference."""
     value = of["mean"] if "mean" in of else of["difference"]
     if of["low"] is None:
         return f"{value:{sign}.3f}"
