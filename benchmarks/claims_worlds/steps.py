@@ -319,6 +319,7 @@ def _fewer(job: Job, changes: Sequence[str]) -> tuple[str, ...]:
         return tuple(changes)
     base = load_config(CONFIGS / f"ctc_{_rate(job)}.py", CtcExperiment)
     steps = override(base, changes).train.steps
+    assert steps is not None  # The configs set it.
     return (*changes, f"train.steps={max(round(steps * LESS), 1)}")
 
 
