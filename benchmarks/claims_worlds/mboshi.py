@@ -17,7 +17,7 @@ def write_mboshi(source: Path, out: Path, part: str, *, small: bool) -> None:
     rows = read_table(source)
     test = [row for row in rows if row["split"] == "dev"]
     others = _without([row for row in rows if row["split"] == "train"], test)
-    count = VALIDATION // 20 if small else VALIDATION
+    count = min(VALIDATION // 20 if small else VALIDATION, len(others) // 6)
     validation = others[:: max(len(others) // count, 1)][:count]
     train = _without(others, validation)
     if small:

@@ -27,9 +27,9 @@ class World:
         write: makes one part of it.
         parts: what is trained and measured by itself, as one fold each; the text tower is shared.
         sample_rate: of its speech towers, 8,000 or 16,000.
-        text, ctc, tokens, head: changed fields of the text stage, of the recogniser, of its
-            second stage over the text tower's own tokens, and of every head. Without `tokens`
-            there is no second stage.
+        text, ctc, tokens, head: changed fields of the text stage, of the recogniser over
+            characters, of its second stage over the text tower's own tokens, and of every head.
+            Without `tokens` there is one stage, over those tokens from the start.
         seeds: of the heads.
         matrix: whether the data have sets of each language against each.
     """
@@ -74,7 +74,7 @@ WORLDS: Mapping[str, World] = {
         parts=SPEAKERS,
         text=WORDS,
         ctc=(*SMALL_TOWER, "train.steps=1600"),
-        tokens=("train.steps=400", "data.batch.batch_size=32"),
+        tokens=None,
         head=("data.batch.num_buckets=3",),
     ),
     "arabic": World(
@@ -84,7 +84,7 @@ WORLDS: Mapping[str, World] = {
         sample_rate=16_000,
         text=WORDS,
         ctc=(*SMALL_TOWER, "train.steps=1600"),
-        tokens=("train.steps=400", "data.batch.batch_size=32"),
+        tokens=None,
         head=("data.batch.num_buckets=3",),
     ),
     "asterisk": World(
@@ -110,7 +110,9 @@ HEADS: Mapping[str, Head] = {
     "regression": Head(changes=("loss.name=l1_cosine",)),
     "dual": Head(changes=("model.kind=dual_encoder",)),
     "soft": Head(changes=("model.head=soft_ctc", "train.steps=0"), seeded=False),
-    "soft_trained": Head(changes=("model.head=soft_ctc", "optim.learning_rate=3e-5")),
+    "soft_trained": Head(
+        changes=("model.head=soft_ctc", "model.residual=logits", "optim.learning_rate=3e-5")
+    ),
 }
 """Name to what it is: `linear` is the published head, `soft` is not trained."""
 CASCADE = "cascade"
