@@ -84,8 +84,8 @@ def embed_batches(
     inputs: Callable[[list[int]], tuple[Any, ...]],
     program: Callable[..., Any],
     **options: Any,
-) -> Float32[HostArray, "R E"]:
-    """`run_batches` of a program that gives vectors [B, E], put back into the order of the rows.
+) -> Float32[HostArray, "..."]:
+    """`run_batches` of a program that gives vectors [B, ...], put back into the order of the rows.
 
     Raises:
         MrlError: there are no rows.
@@ -93,7 +93,7 @@ def embed_batches(
     vectors: HostArray | None = None
     for rows, batch in run_batches(lengths, inputs, program, **options):
         if vectors is None:
-            vectors = np.zeros((len(lengths), batch.shape[1]), np.float32)
+            vectors = np.zeros((len(lengths), *batch.shape[1:]), np.float32)
         vectors[rows] = batch
     if vectors is None:
         raise MrlError("there is nothing to embed", hint="pass one clip or text, or more")

@@ -105,7 +105,7 @@ class FusionModel(TwoTowers):
         lengths: Int[AnyArray, " B"],
         prompt: Int[AnyArray, "B P"] | None = None,
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
-    ) -> Float32[Array, "B K E"]:
+    ) -> Float32[Array, "B 4 E"]:
         """`Qwen3Encoder.features` of speech: the vectors of `embed_speech`, and means of tokens."""
         output = self.speech(samples, lengths)
         given = whole_prompt(prompt, prompt_mask)
