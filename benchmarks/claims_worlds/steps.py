@@ -30,6 +30,7 @@ from .worlds import CASCADE, COMPARED_WHEN_DEGRADED, HEADS, SMALL, SYSTEMS, Worl
 
 CONFIGS = Path(__file__).parent / "configs"
 RESULTS = "results.jsonl"
+CHANNEL = "augment=channel"
 LESS = 0.25
 """Part of the recogniser's steps in `less`."""
 
@@ -181,6 +182,7 @@ def train_head(name: str) -> Callable[[Job], None]:
                 f"model.text_tower={_made(job.text_tower, TOWER_FILE, 'text')}",
                 *job.world.head,
                 *HEADS[name].changes,
+                f"data.speech_cache={job.base / 'states'}" if HEADS[name].cached else CHANNEL,
                 *job.small("head"),
                 *smoke,
             )

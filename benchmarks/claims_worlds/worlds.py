@@ -65,6 +65,7 @@ WORLDS: Mapping[str, World] = {
         source="mboshi",
         write=write_mboshi,
         sample_rate=16_000,
+        ctc=("train.steps=3600", "data.batch.batch_size=32"),
     ),
     "digits": World(
         title="strings of English digits, voices never heard",
@@ -99,19 +100,32 @@ WORLDS: Mapping[str, World] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Head:
-    """One way of joining two towers: fields that it changes, and whether a seed matters."""
+    """One way of joining two towers.
+
+    Attributes:
+        changes: fields of the config.
+        seeded: whether it is trained with every seed, and not with the first alone.
+        cached: whether it is trained on the speech tower's cached states; else the clips are
+            changed at each step ("channel").
+    """
 
     changes: tuple[str, ...]
     seeded: bool = True
+    cached: bool = True
+
+
+CTC_INIT = ("model.head_init=ctc",)
+SOFT = ("model.head=soft_ctc", "model.logit_temperature=1.5")
 
 
 HEADS: Mapping[str, Head] = {
-    "linear": Head(changes=()),
-    "regression": Head(changes=("loss.name=l1_cosine",)),
-    "dual": Head(changes=("model.kind=dual_encoder",)),
-    "soft": Head(changes=("model.head=soft_ctc", "train.steps=0"), seeded=False),
+    "linear": Head(changes=CTC_INIT),
+    "regression": Head(changes=(*CTC_INIT, "loss.name=l1_cosine"), seeded=False),
+    "dual": Head(changes=("model.kind=dual_encoder", "optim.learning_rate=3e-3"), seeded=False),
+    "soft": Head(changes=(*SOFT, "train.steps=0"), seeded=False, cached=False),
     "soft_trained": Head(
-        changes=("model.head=soft_ctc", "model.residual=logits", "optim.learning_rate=3e-5")
+        changes=(*SOFT, "model.residual=logits", "model.lora_rank=8", "optim.learning_rate=1e-4"),
+        cached=False,
     ),
 }
 """Name to what it is: `linear` is the published head, `soft` is not trained."""
