@@ -94,12 +94,7 @@ def tokens_by_hand(model: SoftCtc, states: np.ndarray, frames: int, row: int) ->
         logits = last @ weights["ctc.kernel"] + weights["ctc.bias"]
         moved = logits * scale + bias
         if head.residual is not None:
-            read = np.concatenate(
-                [
-                    layer * factor
-                    for layer, factor in zip(here, weights["head.layer_scale"], strict=True)
-                ]
-            )
+            read = (here * weights["head.layer_scale"][:, None]).reshape(-1)
             change = read @ weights["head.residual.kernel"]
             if config.residual == "logits":
                 moved = moved + change
