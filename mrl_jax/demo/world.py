@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,6 +11,7 @@ from tqdm import tqdm
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import staged_folder, write_json
 from mrl_jax.demo.grammar import Phrase, phrases
+from mrl_jax.demo.intents import EVALUATED, LABEL_TEXTS, intent_sentences, turns
 from mrl_jax.demo.voices import (
     TEST_VOICES,
     TRAIN_VOICES,
@@ -30,8 +31,8 @@ class World:
     """Where the parts of a world are, and the sentences of each part.
 
     Attributes:
-        folder: holds `train.jsonl`, `text_pairs.jsonl` and, as retrieval sets,
-            `validation/` and `test/`.
+        folder: holds `train.jsonl`, `text_pairs.jsonl`, as retrieval sets `validation/` and
+            `test/`, and an intent set, `intents/`.
         train, validation, test: sentences; no two parts share a sentence or a voice.
     """
 
@@ -62,10 +63,12 @@ def write_world(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> World:
-    """Draw sentences, synthesise them, and write the manifest and the retrieval sets.
+    """Draw sentences, synthesise them, and write the manifest and the sets.
 
     The same seed gives the same bytes. In the retrieval sets each query has one
-    relevant document, so that chance is an nDCG@10 of 4.54 / sentences.
+    relevant document, so that chance is an nDCG@10 of 4.54 / sentences. The intent set is of
+    the voices of the test set: for each 50 test sentences one test recording of every evaluated
+    intent, and two to learn from.
 
     Args:
         folder: appears whole or not at all.
@@ -98,12 +101,15 @@ def write_world(
         spoken_sets = {
             name: _assign_voices(*part, 1, staging / name / "audio") for name, part in sets.items()
         }
-        utterances = [u for part in (spoken, *spoken_sets.values()) for _, u in part]
+        intents = _assign_intents(train, max(1, test_sentences // 50), seed, staging / "intents")
+        parts = (spoken, *spoken_sets.values(), *intents.values())
+        utterances = [u for part in parts for _, u in part]
         with tqdm(total=len(utterances), desc="speak", unit="utterance") as bar:
             speak(utterances, workers=workers, done=bar.update)
         _write_manifest(staging, spoken)
         for name, part in spoken_sets.items():
             _write_set(staging / name, part)
+        _write_intents(staging / "intents", intents)
         recipe = {
             "seed": seed,
             "train_sentences": train_sentences,
@@ -128,6 +134,42 @@ def _assign_voices(
         (phrase, Utterance(phrase.wolof, voices[turn % len(voices)], audio / f"{turn:05}.flac"))
         for phrase, turn in turns
     ]
+
+
+def _assign_intents(
+    trained: Sequence[Phrase], tests: int, seed: int, folder: Path
+) -> dict[str, list[Spoken]]:
+    """Recordings of every evaluated intent by split, `tests` of them to be measured."""
+    counts = {"train": 2 * tests, "test": tests}
+    sentences = intent_sentences(trained, shots=2 * tests, tests=tests, seed=seed)
+    (folder / "audio").mkdir(parents=True)
+    parts: dict[str, list[Spoken]] = {split: [] for split in counts}
+    for split, part in parts.items():
+        for shift, phrases_of in enumerate(sentences[split].values()):
+            for place, voice in turns(len(phrases_of), counts[split], len(TEST_VOICES)):
+                path = folder / "audio" / f"{split}-{len(part):05}.flac"
+                speaker = TEST_VOICES[(shift + voice) % len(TEST_VOICES)]
+                part.append((phrases_of[place], Utterance(phrases_of[place].wolof, speaker, path)))
+    return parts
+
+
+def _write_intents(folder: Path, parts: Mapping[str, Sequence[Spoken]]) -> None:
+    for split, part in parts.items():
+        _write_lines(
+            folder / f"{split}.jsonl",
+            (
+                {
+                    "id": utterance.path.stem,
+                    "audio": utterance.path.relative_to(folder).as_posix(),
+                    "text": phrase.wolof,
+                    "label": phrase.intent,
+                    "speaker": utterance.voice.name,
+                }
+                for phrase, utterance in part
+            ),
+        )
+    labels = ({"label": i, "label_text": LABEL_TEXTS[i], "unseen": True} for i in EVALUATED)
+    _write_lines(folder / "labels.jsonl", labels)
 
 
 def _write_manifest(folder: Path, spoken: Sequence[Spoken]) -> None:
@@ -169,6 +211,6 @@ def _write_set(folder: Path, spoken: Sequence[Spoken]) -> None:
     write_retrieval_set(folder, queries, corpus, qrels)
 
 
-def _write_lines(file: Path, rows: Iterable[dict[str, str]]) -> None:
+def _write_lines(file: Path, rows: Iterable[Mapping[str, object]]) -> None:
     with file.open("w", encoding="utf-8", newline="\n") as lines:
         lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)

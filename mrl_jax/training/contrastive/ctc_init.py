@@ -83,8 +83,10 @@ def character_vectors(
 ) -> tuple[HostArray, HostArray]:
     """Token embedding [V, E] of each output of a recogniser, less that of silence; and that [E].
 
-    A character of several tokens gets their mean. Silence (the blank) gets the embedding of the
-    unknown token, or zeros where the tokenizer has none. `embeddings` is [tokens, E].
+    A character of several tokens gets their mean, a token of the text tower its own embedding
+    (of another text tower it is refused, see `check_tokenizer`). Silence (the blank) gets the
+    embedding of the unknown token, or zeros where the tokenizer has none. `embeddings` is
+    [tokens, E].
     """
     unknown = tokenizer.unknown_id
     silence = np.zeros_like(embeddings[0]) if unknown is None else embeddings[unknown]
