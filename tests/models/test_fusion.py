@@ -23,7 +23,7 @@ def test_speech_features_are_the_embedding_and_means_of_the_tokens_that_the_text
         return (
             model.speech_features(*inputs),
             model.embed_speech(*inputs),
-            (*states.layer_states, states.last_hidden),
+            (vectors, states.layer_states[0], states.last_hidden),
             mask,
         )
 
