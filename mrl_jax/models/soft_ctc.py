@@ -260,15 +260,9 @@ class SoftHead(Head):
         self.of_logits = config.residual == "logits"
         self.logit_scale = nnx.Param(jnp.float32(1.0 / config.logit_temperature))
         self.logit_bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
-        self.residual = None
-        if config.residual != "none":
-            self.residual = nnx.Linear(
-                num_layers * width,
-                outputs if self.of_logits else text.config.width,
-                use_bias=False,
-                kernel_init=nnx.initializers.zeros_init(),
-                rngs=rngs,
-            )
+        size = {"none": 0, "logits": outputs, "frames": text.config.width}[config.residual]
+        # Assigned once: NNX takes what was None for static.
+        self.residual = _zeros(num_layers * width, size, rngs) if size else None
         self.lora = TextLora(text, config.lora_rank, rngs=rngs) if config.lora_rank else None
 
     def __call__(
@@ -288,6 +282,11 @@ class SoftHead(Head):
             return {}
         kernel, scale = (np.asarray(x[...]) for x in (self.residual.kernel, self.layer_scale))
         return {"residual.kernel": kernel * np.repeat(scale, len(kernel) // len(scale))[:, None]}
+
+
+def _zeros(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    zeros = nnx.initializers.zeros_init()
+    return nnx.Linear(inputs, outputs, use_bias=False, kernel_init=zeros, rngs=rngs)
 
 
 class TextLora(nnx.Module):
