@@ -145,7 +145,7 @@ class SoftCtc(FusionModel):
             groups = runs_of(keep, best, *bounds)
         probable = groups.average(jax.nn.softmax(logits))
         if config.compress_blank is not None:
-            is_blank = jnp.arange(probable.shape[2]) == config.blank
+            is_blank = jnp.arange(probable.shape[2])[None, None, :] == config.blank
             probable *= jnp.where(is_blank, config.blank_weight, 1.0)
             probable /= jnp.maximum(jnp.sum(probable, axis=2, keepdims=True), 1e-12)
         vectors = jnp.matmul(probable, self.token_table(), precision=EXACT)
@@ -269,7 +269,7 @@ class SoftHead(Head):
         self, layer_states: Float[Array, "Y B T D"], logits: Float32[Array, "B T V"]
     ) -> tuple[Float32[Array, "B T V"], Float32[Array, "B T E"] | None]:
         """The changed logits, and what is added to the frames' vectors."""
-        logits = logits * self.logit_scale[...] + self.logit_bias[...]
+        logits = logits * self.logit_scale[...] + self.logit_bias[...][None, None, :]
         if self.residual is None:
             return logits, None
         scale = self.layer_scale[...][:, None, None, None]
