@@ -145,7 +145,7 @@ class SoftCtc(FusionModel):
             groups = runs_of(keep, best, *bounds)
         probable = groups.average(jax.nn.softmax(logits))
         if config.compress_blank is not None:
-            is_blank = jnp.arange(probable.shape[2]) == config.blank
+            is_blank = jnp.arange(probable.shape[2])[None, None, :] == config.blank
             probable *= jnp.where(is_blank, config.blank_weight, 1.0)
             probable /= jnp.maximum(jnp.sum(probable, axis=2, keepdims=True), 1e-12)
         vectors = jnp.matmul(probable, self.token_table(), precision=EXACT)
@@ -260,22 +260,16 @@ class SoftHead(Head):
         self.of_logits = config.residual == "logits"
         self.logit_scale = nnx.Param(jnp.float32(1.0 / config.logit_temperature))
         self.logit_bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
-        self.residual = None
-        if config.residual != "none":
-            self.residual = nnx.Linear(
-                num_layers * width,
-                outputs if self.of_logits else text.config.width,
-                use_bias=False,
-                kernel_init=nnx.initializers.zeros_init(),
-                rngs=rngs,
-            )
+        size = {"none": 0, "logits": outputs, "frames": text.config.width}[config.residual]
+        # Assigned once: NNX takes what was None for static.
+        self.residual = _zeros(num_layers * width, size, rngs) if size else None
         self.lora = TextLora(text, config.lora_rank, rngs=rngs) if config.lora_rank else None
 
     def __call__(
         self, layer_states: Float[Array, "Y B T D"], logits: Float32[Array, "B T V"]
     ) -> tuple[Float32[Array, "B T V"], Float32[Array, "B T E"] | None]:
         """The changed logits, and what is added to the frames' vectors."""
-        logits = logits * self.logit_scale[...] + self.logit_bias[...]
+        logits = logits * self.logit_scale[...] + self.logit_bias[...][None, None, :]
         if self.residual is None:
             return logits, None
         scale = self.layer_scale[...][:, None, None, None]
@@ -288,6 +282,11 @@ class SoftHead(Head):
             return {}
         kernel, scale = (np.asarray(x[...]) for x in (self.residual.kernel, self.layer_scale))
         return {"residual.kernel": kernel * np.repeat(scale, len(kernel) // len(scale))[:, None]}
+
+
+def _zeros(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    zeros = nnx.initializers.zeros_init()
+    return nnx.Linear(inputs, outputs, use_bias=False, kernel_init=zeros, rngs=rngs)
 
 
 class TextLora(nnx.Module):
