@@ -1,10 +1,11 @@
-"""Write every table of the documentation from results, and docs/parity.png.
+"""Write every table of the documentation from results, and two of its figures.
 
     python benchmarks/report.py            writes
     python benchmarks/report.py --check    changes nothing; status 1 where a table is out of date
 
-docs/benchmarks.md is written whole. In other pages a table stands between `<!-- table: NAME -->`
-and `<!-- end of table -->`. Results are benchmarks/results/*.json and the reports in docs/examples.
+docs/benchmarks.md and docs/claims.md are written whole, docs/parity.png and docs/claims.png are
+drawn. In other pages a table stands between `<!-- table: NAME -->` and `<!-- end of table -->`.
+Results are benchmarks/results/*.json and the reports in docs/examples.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import report_claims
 import report_scale
 from markdown_tables import markdown_table, median_and_range
 
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="checkout; default: this one")
     args = parser.parse_args(argv)
     pages = written_pages(args.root)
-    stale = [path for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
+    stale = [p for p, text in pages.items() if not p.is_file() or p.read_text("utf-8") != text]
     if args.check:
         for path in stale:
             print(f"{path}: a table differs from its results; run python benchmarks/report.py")
@@ -39,16 +41,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path, text in pages.items():
         path.write_text(text, encoding="utf-8")
     draw_parity(read_result(args.root, "towers"), args.root / "docs" / "parity.png")
+    if has_claims(args.root):
+        report_claims.draw_claims(read_result(args.root, "claims"), args.root / "docs/claims.png")
     return 0
 
 
 def written_pages(root: Path) -> dict[Path, str]:
     """Path -> its whole text with all tables as the results have them."""
     pages = {root / "docs" / "benchmarks.md": benchmarks_page(root)}
+    if has_claims(root):
+        claims = read_result(root, "claims")
+        page = report_claims.claims_page(claims) + _footer(claims) + "\n"
+        pages[root / "docs" / "claims.md"] = page
     for name in PAGES:
         path = root / name
         pages[path] = fill_tables(path.read_text(encoding="utf-8"), root)
     return pages
+
+
+def has_claims(root: Path) -> bool:
+    """Whether the claims have been measured."""
+    return (root / "benchmarks" / "results" / "claims.json").is_file()
 
 
 def fill_tables(text: str, root: Path) -> str:

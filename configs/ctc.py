@@ -1,6 +1,12 @@
-"""A recogniser of characters from a HuBERT tower: the first stage of the cascade.
+"""A recogniser from a HuBERT tower: the first stage of the cascade.
+
+It writes the characters of the transcripts, or the tokens of a text tower, which may then read its
+posteriors as its own input. The second command begins at the recogniser that the first one made.
 
 Command:   mrl-jax train --config ctc data.train=YOUR-MANIFEST.jsonl
+           mrl-jax train --config ctc --workdir runs/ctc_tokens data.train=YOUR-MANIFEST.jsonl
+               model.vocabulary=text_tower model.text_tower=towers/text
+               model.speech_tower=runs/ctc/tower
 Hardware:  one accelerator of 16 GB for HuBERT-base.
 Duration:  not yet measured here.
 Expected:  not yet measured here; the paper does not give the settings of its recogniser.

@@ -13,7 +13,7 @@ from mrl_jax.training.contrastive.config import ExperimentConfig
 
 def get_config() -> ExperimentConfig:
     return variant(
-        "demo",
+        "demo_linear",
         ExperimentConfig,
         "name=demo_dual_encoder",
         "model.head_init=random",

@@ -10,4 +10,4 @@ from mrl_jax.training.contrastive.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return variant("demo", ExperimentConfig, "name=demo_regression", "loss.name=l1_cosine")
+    return variant("demo_linear", ExperimentConfig, "name=demo_regression", "loss.name=l1_cosine")

@@ -148,6 +148,8 @@ def _export(args: argparse.Namespace) -> int:
         f"{args.out}: {summary['kind']}, {summary['tensors']} tensors in {summary['dtype']}, "
         f"{len(summary['files'])} file{'s' if len(summary['files']) > 1 else ''}"
     )
+    if summary["note"]:
+        print(f"note: {summary['note']}")
     return 0
 
 

@@ -60,7 +60,27 @@ def export(
         copy_small_files(model, staging)
         _declare_dtype(staging / "config.json", info)
         files = save_shards(staging, tensors, sizes, shard_bytes)
-    return {"kind": info.kind, "tensors": len(tensors), "files": files, "dtype": info.dtype}
+    return {
+        "kind": info.kind,
+        "tensors": len(tensors),
+        "files": files,
+        "dtype": info.dtype,
+        "note": _vocabulary_note(model, info),
+    }
+
+
+def _vocabulary_note(model: Path, info: TowerInfo) -> str:
+    """What transformers cannot do with a recogniser's tokens; empty where there is nothing."""
+    if info.vocabulary is None or not info.vocabulary.byte_level:
+        return ""
+    if not (model / "vocab.json").is_file():
+        return "two outputs write the same token, so there is no vocab.json"
+    if not read_json(model / "tokenizer_config.json").get("byte_level"):
+        return ""
+    return (
+        "some tokens are parts of characters, which transformers' CTC tokenizer cannot join: "
+        "vocab.json has them as byte-level BPE writes them"
+    )
 
 
 def _declare_dtype(path: Path, info: TowerInfo) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.records import as_record, readable_as
 from mrl_jax.models.ctc import CtcVocabulary, abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.nn import param_tree
@@ -161,12 +162,19 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
             where=folder / "config.json",
             hint="take the tokenizer's files from the checkpoint's own folder",
         )
-    return CtcVocabulary(
-        tokens=tuple(sorted(ids, key=lambda token: ids[token])),
-        blank=blank,
-        word_delimiter=_token(options.get("word_delimiter_token", "|")),
-        lower_case=bool(options.get("do_lower_case", False)),
-    )
+    fields = {
+        "tokens": sorted(ids, key=lambda token: ids[token]),
+        "blank": blank,
+        "word_delimiter": _token(options.get("word_delimiter_token", "|")),
+        "lower_case": bool(options.get("do_lower_case", False)),
+        # Of recognisers that this library trained, see `new_towers.recogniser_files`.
+        "byte_level": options.get("byte_level", False),
+        "text_ids": options.get("text_ids", []),
+        "tokenizer_digest": options.get("text_tokenizer_digest", ""),
+    }
+    hint = "take the tokenizer's files from the checkpoint's own folder"
+    with readable_as("a recogniser's vocabulary", folder / "tokenizer_config.json", hint=hint):
+        return as_record(fields, CtcVocabulary)
 
 
 def _token(value: Any) -> str | None:

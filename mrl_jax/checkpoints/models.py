@@ -22,7 +22,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
-from mrl_jax.checkpoints.towers import load_qwen3, load_speech_tower, read_info
+from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3, load_speech_tower, read_info
 from mrl_jax.core.array_types import AnyArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import write_json
@@ -164,7 +164,8 @@ def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None)
                 hint="bring the tower of the training run back",
             )
     dtype = info.dtype if dtype is None else dtype
-    speech = load_speech_tower(folder / info.speech.path, padding=info.padding, dtype=dtype)
+    load = load_hubert_ctc if HEADS[info.kind].recogniser else load_speech_tower
+    speech = load(folder / info.speech.path, padding=info.padding, dtype=dtype)
     text = load_qwen3(folder / info.text.path, dtype=dtype)
     model = HEADS[info.kind].build(speech, text, info.fusion, rngs=nnx.Rngs(0))
     _fill_head(model, folder / info.head, info.head_digest)

@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from mrl_jax.checkpoints.towers import TOWER_FILE, TowerInfo, Weights, save_tower
 from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.core.files import staged_folder
-from mrl_jax.models.ctc import HubertCtc
+from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.nn import param_tree
 
@@ -220,17 +220,10 @@ def save_speech_tower(
         "sampling_rate": c.sample_rate,
         "padding_value": 0.0,
     }
-    tokenizer = {
-        "pad_token": vocabulary.tokens[vocabulary.blank],
-        "word_delimiter_token": vocabulary.word_delimiter,
-        "do_lower_case": vocabulary.lower_case,
-    }
-    ids = {token: number for number, token in enumerate(vocabulary.tokens)}
     files = {
         "config.json": published,
         "preprocessor_config.json": preprocessor,
-        "vocab.json": ids,
-        "tokenizer_config.json": tokenizer,
+        **recogniser_files(vocabulary),
     }
     weights = {
         "encoder": tower_arrays(recogniser.encoder, dtype),
@@ -239,6 +232,33 @@ def save_speech_tower(
     naming = {"prefix": "hubert.", "spellings": ["parametrizations"], "tied_output": False}
     described: dict[str, Any] = {"naming": naming, "vocabulary": vocabulary}
     return write_tower(folder, "hubert_ctc", c, weights, _json_files(files), **described)
+
+
+def recogniser_files(vocabulary: CtcVocabulary) -> dict[str, Any]:
+    """vocab.json and tokenizer_config.json as transformers' CTC tokenizer reads them, by name.
+
+    Byte-level tokens are written as the texts that they are. Where one is a part of a character,
+    which that tokenizer cannot express, all stay as they are, and `byte_level` says so. Where two
+    outputs have the same token there is no vocab.json.
+    """
+    texts = tuple(map(vocabulary.text_of, range(len(vocabulary.tokens))))
+    written = set(texts) - {""}
+    whole = len(written) == len(texts) - 1 and "\ufffd" not in "".join(texts)
+    tokens = list(texts if vocabulary.byte_level and whole else vocabulary.tokens)
+    tokens[vocabulary.blank] = vocabulary.tokens[vocabulary.blank]
+    options: dict[str, Any] = {
+        "pad_token": tokens[vocabulary.blank],
+        "word_delimiter_token": vocabulary.word_delimiter,
+        "do_lower_case": vocabulary.lower_case,
+    }
+    if vocabulary.byte_level and not whole:
+        options["byte_level"] = True
+    if vocabulary.text_ids:
+        options["text_ids"] = list(vocabulary.text_ids)
+        options["text_tokenizer_digest"] = vocabulary.tokenizer_digest
+    ids = {token: number for number, token in enumerate(tokens)}
+    files = {"vocab.json": ids, "tokenizer_config.json": options}
+    return files if len(ids) == len(tokens) else {"tokenizer_config.json": options}
 
 
 def _json_files(files: Mapping[str, Any], *, indent: int = 1) -> dict[str, str]:

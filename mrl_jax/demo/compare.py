@@ -1,10 +1,11 @@
-"""The paper's systems side by side, in the demo world or on the spoken digits.
+"""Soft tokens beside the paper's systems, in the demo world or on the spoken digits.
 
     python -m mrl_jax.demo.compare           after `mrl-jax demo`; the same as `make compare`
     python -m mrl_jax.demo.compare digits    after `python -m mrl_jax.demo.spoken_digits`
 
-Late fusion and the dual encoder, each trained by nested InfoNCE and by regression, and the
-cascade of recogniser and text tower. Systems that are trained already are kept.
+Late fusion with soft tokens; with the linear head and the dual encoder, each trained by nested
+InfoNCE and by regression; and the cascade of recogniser and text tower. Systems that are trained
+already are kept.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from mrl_jax.inference.cascade_config import CASCADE_FILE
 
 REGRESSION = "loss.name=l1_cosine"
 DUAL = "model.kind=dual_encoder"
+SOFT = ("model.head=soft_ctc", "train.steps=0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,11 +30,12 @@ class World:
     """Where the data and models of one world are, and how its systems are trained.
 
     Attributes:
-        runs: folder of the trained systems; `runs/model`, late fusion, exists already.
+        runs: folder of the trained systems; `runs/model` exists already.
         speech: the speech tower, which is also the recogniser.
         text: the text tower.
         test: the retrieval set on which the systems are compared.
         made_by: the command that makes all this.
+        model: name of the system in `runs/model`.
         trained: system → preset and changes to it.
         cascade: changes to the demo's cascade.
         overrides: changes to each of `trained`.
@@ -43,6 +46,7 @@ class World:
     text: Path
     test: Path
     made_by: str
+    model: str
     trained: dict[str, tuple[str, ...]]
     cascade: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
@@ -55,9 +59,10 @@ def demo_world(out: Path) -> World:
         text=out / "towers" / "text",
         test=out / "world" / "test",
         made_by="mrl-jax demo",
+        model="soft",
         trained={
             name: (f"demo_{name}",)
-            for name in ("regression", "dual_encoder", "dual_encoder_regression")
+            for name in ("linear", "regression", "dual_encoder", "dual_encoder_regression")
         },
         overrides=(f"data.validation={out / 'world' / 'validation'}",),
     )
@@ -71,7 +76,9 @@ def digits_world(out: Path) -> World:
         text=out / "text",
         test=known / "test",
         made_by="python -m mrl_jax.demo.spoken_digits",
+        model="linear",
         trained={
+            "soft": ("spoken_digits", *SOFT),
             "regression": ("spoken_digits", REGRESSION),
             "dual_encoder": ("spoken_digits", DUAL),
             "dual_encoder_regression": ("spoken_digits", DUAL, REGRESSION),
@@ -116,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
             *world.cascade,
         )
     report = world.runs / "compare"
-    folders = {"late_fusion": "model", **{name: name for name in (*world.trained, "cascade")}}
+    folders = {world.model: "model", **{name: name for name in (*world.trained, "cascade")}}
     run_mrl_jax(
         *("eval", "compare"),
         *("--models", *(f"{system}={world.runs / name}" for system, name in folders.items())),

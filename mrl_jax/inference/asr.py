@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.text.spelling import read_bytes
 from mrl_jax.inference.batching import padded_clips, run_batches
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
@@ -91,9 +92,23 @@ def no_vocabulary(where: Path | None = None) -> MrlError:
 
 
 def unspelled(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> list[str]:
-    """Characters of the transcripts that no token holds, sorted."""
-    tokens = [t for number, t in enumerate(vocabulary.tokens) if number != vocabulary.blank]
-    known = {letter for token in tokens for letter in token if token != vocabulary.word_delimiter}
-    if vocabulary.word_delimiter is not None:
-        known.add(" ")
-    return sorted({letter for text in transcripts for letter in text} - known)
+    """Characters of the transcripts that no tokens write, sorted."""
+    letters = {letter for text in transcripts for letter in text}
+    if vocabulary.byte_level:
+        parts = [read_bytes(token) for token in vocabulary.written]
+        return sorted(letter for letter in letters if not _joined_from(parts, letter.encode()))
+    texts = map(vocabulary.text_of, range(len(vocabulary.tokens)))
+    return sorted(letters.difference(*texts))
+
+
+def _joined_from(parts: Sequence[bytes], wanted: bytes) -> bool:
+    """Whether the wanted bytes stand in some of the parts, put one after another."""
+    if any(wanted in part for part in parts):
+        return True
+    reached = {at for at in range(1, len(wanted)) if any(p.endswith(wanted[:at]) for p in parts)}
+    for at in range(1, len(wanted)):
+        if at in reached:
+            if any(part.startswith(wanted[at:]) for part in parts):
+                return True
+            reached |= {at + len(part) for part in parts if wanted.startswith(part, at)}
+    return False

@@ -83,15 +83,23 @@ def embed_batches(
     lengths: Sequence[int] | HostArray,
     inputs: Callable[[list[int]], tuple[Any, ...]],
     program: Callable[..., Any],
+    *,
+    check: Callable[[HostArray, HostArray], None] | None = None,
     **options: Any,
 ) -> Float32[HostArray, "..."]:
     """`run_batches` of a program that gives vectors [B, ...], put back into the order of the rows.
+
+    With `check` the program gives pairs of vectors and something else, which is checked: it is
+    called with the row numbers and that.
 
     Raises:
         MrlError: there are no rows.
     """
     vectors: HostArray | None = None
     for rows, batch in run_batches(lengths, inputs, program, **options):
+        if check is not None:
+            batch, other = batch
+            check(rows, other)
         if vectors is None:
             vectors = np.zeros((len(lengths), *batch.shape[1:]), np.float32)
         vectors[rows] = batch

@@ -20,10 +20,13 @@ from mrl_jax.models.fusion import FusionModel
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 
-EMBED: Mapping[str, Callable[..., Any]] = {
+EMBED: dict[str, Callable[..., Any]] = {
     "speech": lambda model, *inputs: model.embed_speech(*inputs),
     "text": lambda model, *inputs: model.embed_text(*inputs),
-    "speech features": lambda model, *inputs: model.speech_features(*inputs),
+}
+IN_BATCHES = EMBED | {
+    "speech": lambda model, *inputs: model.embed_speech_and_lost(*inputs),
+    "speech features": lambda model, *inputs: model.speech_features_and_lost(*inputs),
     "text features": lambda model, *inputs: model.text_features(*inputs),
 }
 
@@ -69,7 +72,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._sharding, self._batch_size = sharding, batch_size
         self._programs = {
-            kind: compile_program(split.rebuild, run, sharding) for kind, run in EMBED.items()
+            kind: compile_program(split.rebuild, run, sharding) for kind, run in IN_BATCHES.items()
         }
         self._programs_alone: dict[str, Callable[..., Any]] = {}
 
@@ -95,7 +98,8 @@ class Encoder:
             a vector for each dim.
 
         Raises:
-            MrlError: a clip that cannot be embedded; a task without a prompt.
+            MrlError: a clip that cannot be embedded, or has more speech tokens than there is room
+                for; a task without a prompt.
         """
         numbers = self._speech("speech", clips, tasks, prompts, names=names, progress=progress)
         dims = self._separate_dims
@@ -140,7 +144,12 @@ class Encoder:
             padded = self._pad([clips[i] for i in rows], names=[names[i] for i in rows])
             return *padded, *pad_tokens([tokens[i] for i in rows], prompt_size)
 
-        return self._in_batches(kind, [len(clip) for clip in clips], inputs, progress)
+        def check(rows: HostArray, lost: HostArray) -> None:
+            if lost.any():
+                raise _lost_tokens(names[rows[lost.argmax()]], int(lost.max()))
+
+        sizes = [len(clip) for clip in clips]
+        return self._in_batches(kind, sizes, inputs, progress, check=check)
 
     def check_speech(
         self,
@@ -239,6 +248,8 @@ class Encoder:
         lengths: Sequence[int],
         inputs: Callable[[list[int]], tuple[Any, ...]],
         progress: str | None,
+        *,
+        check: Callable[[HostArray, HostArray], None] | None = None,
     ) -> HostArray:
         return embed_batches(
             lengths,
@@ -248,8 +259,17 @@ class Encoder:
             sharding=self._sharding,
             shrink_last=True,
             progress=progress,
+            check=check,
         )
 
 
 def _kind(query: HostArray | str) -> str:
     return "text" if isinstance(query, str) else "speech"
+
+
+def _lost_tokens(name: object, lost: int) -> MrlError:
+    return MrlError(
+        f"the clip has {lost} speech tokens more than there is room for",
+        where=name,
+        hint="train with a higher model.max_tokens_per_second (train.steps=0 trains nothing)",
+    )

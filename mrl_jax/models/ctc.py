@@ -61,6 +61,15 @@ class CtcVocabulary:
         """The tokens without the blank."""
         return self.tokens[: self.blank] + self.tokens[self.blank + 1 :]
 
+    def text_of(self, output: int) -> str:
+        """What one output writes, spaces kept; U+FFFD for a part of a character."""
+        token = self.tokens[output]
+        if output == self.blank:
+            return ""
+        if self.byte_level:
+            return read_bytes(token).decode(errors="replace")
+        return " " if token == self.word_delimiter else token
+
     def decode(self, ids: Sequence[int] | HostArray) -> str:
         """Text of one clip's best id at each frame: merge repeats, drop blanks, join."""
         best = np.asarray(ids)
@@ -72,10 +81,11 @@ class CtcVocabulary:
 
         Bytes that are no whole character become U+FFFD, as in the `tokenizers` library.
         """
-        tokens = [self.tokens[i] for i in ids if i != self.blank]
+        outputs = [int(i) for i in ids if i != self.blank]
         if self.byte_level:
-            return b"".join(map(read_bytes, tokens)).decode(errors="replace").strip()
-        text = "".join(" " if token == self.word_delimiter else token for token in tokens).strip()
+            parts = (read_bytes(self.tokens[output]) for output in outputs)
+            return b"".join(parts).decode(errors="replace").strip()
+        text = "".join(map(self.text_of, outputs)).strip()
         return text.lower() if self.lower_case else text
 
 

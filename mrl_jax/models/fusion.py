@@ -73,14 +73,13 @@ class FusionModel(TwoTowers):
         raise NotImplementedError
 
     def text_inputs(
-        self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt
+        self, speech: SpeechTokens, prompt: Prompt
     ) -> tuple[Float[Array, "B L E"], Bool[Array, "B L"]]:
         """What the text tower reads: prompt, speech tokens and end token.
 
         Returns:
             vectors of the text tower's width, and True where they are valid.
         """
-        speech = self.speech_tokens(layer_states, frame_mask)
         rows, size, _ = speech.vectors.shape
         vectors, masks = [speech.vectors], [length_mask(speech.counts, size)]
         if prompt is not None:
@@ -97,7 +96,26 @@ class FusionModel(TwoTowers):
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt
     ) -> Float32[Array, "B E"]:
         """Embeddings of prompt, speech tokens and end token by the text tower."""
-        return self.speech_reader.embed(*self.text_inputs(layer_states, frame_mask, prompt))
+        speech = self.speech_tokens(layer_states, frame_mask)
+        return self.speech_reader.embed(*self.text_inputs(speech, prompt))
+
+    def embed_speech_and_lost(
+        self,
+        samples: Float[AnyArray, "B S"],
+        lengths: Int[AnyArray, " B"],
+        prompt: Int[AnyArray, "B P"] | None = None,
+        prompt_mask: Bool[AnyArray, "B P"] | None = None,
+    ) -> tuple[Float32[Array, "B E"], Int[Array, " B"]]:
+        speech = self.tokens_of_speech(samples, lengths)
+        inputs = self.text_inputs(speech, whole_prompt(prompt, prompt_mask))
+        return self.speech_reader.embed(*inputs), speech.lost
+
+    def tokens_of_speech(
+        self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]
+    ) -> SpeechTokens:
+        """`speech_tokens` of clips as `pad_clips` makes them."""
+        output = self.speech(samples, lengths)
+        return self.speech_tokens(output.layer_states, output.frame_mask)
 
     def speech_features(
         self,
@@ -107,7 +125,16 @@ class FusionModel(TwoTowers):
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
     ) -> Float32[Array, "B 4 E"]:
         """`Qwen3Encoder.features` of speech: the vectors of `embed_speech`, and means of tokens."""
-        output = self.speech(samples, lengths)
-        given = whole_prompt(prompt, prompt_mask)
-        vectors, mask = self.text_inputs(output.layer_states, output.frame_mask, given)
-        return self.speech_reader.features(vectors, mask)
+        return self.speech_features_and_lost(samples, lengths, prompt, prompt_mask)[0]
+
+    def speech_features_and_lost(
+        self,
+        samples: Float[AnyArray, "B S"],
+        lengths: Int[AnyArray, " B"],
+        prompt: Int[AnyArray, "B P"] | None = None,
+        prompt_mask: Bool[AnyArray, "B P"] | None = None,
+    ) -> tuple[Float32[Array, "B 4 E"], Int[Array, " B"]]:
+        """`speech_features`, and the speech tokens of each clip that there was no room for."""
+        speech = self.tokens_of_speech(samples, lengths)
+        inputs = self.text_inputs(speech, whole_prompt(prompt, prompt_mask))
+        return self.speech_reader.features(*inputs), speech.lost

@@ -44,8 +44,9 @@ class SoftCtcConfig(FusionConfig):
             token are averaged; None averages pairs of frames instead, and drops none.
         blank_weight: of the blank in an averaged run, relative to the tokens. At 1 the blanks
             around a sound dilute its token; at 0 a run never is silence.
-        max_tokens_per_second: at most so many speech tokens; a clip that has more loses its last
-            ones, see `SpeechTokens.lost`.
+        max_tokens_per_second: room for speech tokens, which the text tower's time grows with. A
+            clip that has more loses its last ones (`SpeechTokens.lost`); at the default, one
+            for each frame of 20 ms, none can.
         logit_temperature: what the logits are divided by at first.
         residual: what a trained linear map of all layers' states is added to: the "logits", the
             frames' vectors ("frames"), or nothing ("none").
@@ -57,7 +58,7 @@ class SoftCtcConfig(FusionConfig):
     rest: int | None = None
     compress_blank: float | None = 0.98
     blank_weight: float = 0.1
-    max_tokens_per_second: float = 25.0
+    max_tokens_per_second: float = 50.0
     logit_temperature: float = 1.0
     residual: Residual = "none"
     lora_rank: int = 0
@@ -128,8 +129,8 @@ class SoftCtc(FusionModel):
             groups = runs_of(keep, best, *self._bounds(frame_mask))
         probable = groups.average(jax.nn.softmax(logits))
         if config.compress_blank is not None:
-            weights = jnp.where(jnp.arange(probable.shape[2]) == config.blank, config.blank_weight, 1)
-            probable *= weights
+            is_blank = jnp.arange(probable.shape[2]) == config.blank
+            probable *= jnp.where(is_blank, config.blank_weight, 1.0)
             probable /= jnp.maximum(jnp.sum(probable, axis=2, keepdims=True), 1e-12)
         vectors = jnp.matmul(probable, self.token_table(), precision=EXACT)
         if residual is not None:

@@ -130,6 +130,17 @@ class TwoTowers(nnx.Module):
         output = self.speech(samples, lengths)
         return self.embed_states(output.layer_states, output.frame_mask, prompt, prompt_mask)
 
+    def embed_speech_and_lost(
+        self,
+        samples: Float[AnyArray, "B S"],
+        lengths: Int[AnyArray, " B"],
+        prompt: Int[AnyArray, "B P"] | None = None,
+        prompt_mask: Bool[AnyArray, "B P"] | None = None,
+    ) -> tuple[Float32[Array, "B E"], Int[Array, " B"]]:
+        """`embed_speech`, and how many speech tokens of each clip had no room and were left out."""
+        vectors = self.embed_speech(samples, lengths, prompt, prompt_mask)
+        return vectors, jnp.zeros(len(vectors), jnp.int32)
+
     def embed_states(
         self,
         layer_states: Float[Array, "Y B T D"],

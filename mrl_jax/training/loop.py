@@ -29,8 +29,8 @@ class LoopConfig:
     """How long a run is, where it runs, and what it keeps.
 
     Attributes:
-        steps: optimiser steps; 0 lets `epochs` decide.
-        epochs: passes over the data, if `steps` is 0.
+        steps: optimiser steps; none lets `epochs` decide, and 0 exports an untrained head.
+        epochs: passes over the data, if `steps` is none.
         devices: how many of a machine's devices to train on; 0 for all.
         fsdp: of "mesh": devices that one copy of the frozen weights is sharded over, for
             towers that one device cannot hold.
@@ -43,7 +43,7 @@ class LoopConfig:
         tensorboard: write TensorBoard events beside metrics.jsonl.
     """
 
-    steps: int = 0
+    steps: int | None = None
     epochs: float = 1.0
     devices: int = 0
     fsdp: int = 1
@@ -56,11 +56,15 @@ class LoopConfig:
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Steps of the whole run."""
-        total = self.steps or round(self.epochs * batches_per_epoch)
+        if self.steps is not None:
+            if self.steps < 0:
+                raise MrlError(f"train.steps is {self.steps}, expected 0 or more, or none")
+            return self.steps
+        total = round(self.epochs * batches_per_epoch)
         if total < 1:
             raise MrlError(
-                f"train.steps {self.steps} and train.epochs {self.epochs} give {total} steps, "
-                "expected 1 or more"
+                f"train.epochs {self.epochs} gives {total} steps, expected 1 or more",
+                hint="raise it, or set train.steps",
             )
         return total
 
@@ -162,6 +166,8 @@ def run_loop(
         records = _Records(prepared, batch_size, learning_rate, checkpoints, log, bar, workdir)
         ending = should_stop(step, stopped)
         begun = records.last_time
+        if total == 0 and checkpoints.latest_step is None:
+            (records.save if prepared.validate is None else records.validate)(0, state)
         while step < total and not ending:
             waiting_since = time.perf_counter()
             batch = next(iterator)

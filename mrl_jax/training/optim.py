@@ -171,7 +171,7 @@ def averaged_weights(optimizer_state: Any) -> Any:
 def _average_weights(decay: float) -> optax.GradientTransformation:
     """Leaves the updates as they are, and averages the weights that they lead to."""
 
-    def update(updates: Any, state: WeightAverage, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         count = state.count + 1
         ramp = count.astype(jnp.float32)
         kept = jnp.minimum(decay, (1.0 + ramp) / (10.0 + ramp))

@@ -1,24 +1,28 @@
 """One experiment: its config, and the model that is built from it."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from flax import nnx
 
-from mrl_jax.checkpoints.towers import load_qwen3, load_speech_tower
+from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3, load_speech_tower
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.speech import BatchConfig
 from mrl_jax.data.cache.speech import CACHE_DTYPES, CacheDtype
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.losses.config import LossConfig
+from mrl_jax.models.ctc import HubertCtc
+from mrl_jax.models.ctc_tokens import tokens_of_outputs
 from mrl_jax.models.heads import HEADS
+from mrl_jax.models.soft_ctc import Residual
 from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.training.config import ComputeConfig, check_choice, check_dims
 from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 
 HeadInit = Literal["random", "ctc"]
+HeadName = Literal["linear", "soft_ctc"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,18 @@ class ModelConfig(ComputeConfig):
     Attributes:
         kind: "late_fusion": speech goes through the text tower; "dual_encoder": its frames
             are pooled beside it.
+        head: of late fusion: "linear", the published one, or "soft_ctc", which reads the speech
+            tower's own CTC layer and needs no training (`models.soft_ctc`). The next six are
+            for the latter.
+        compress_blank: frames whose blank is more probable are dropped, and runs of one token are
+            averaged; none keeps 25 speech tokens a second.
+        blank_weight: of the blank in an averaged run, relative to the tokens.
+        max_tokens_per_second: room for speech tokens, which the text tower's time grows with; a
+            clip that has more is refused.
+        logit_temperature: what the CTC layer's logits are divided by at first.
+        residual: what a trained linear map of all layers' states is added to: "logits",
+            "frames", or "none".
+        lora_rank: of trained changes to the text tower's attention, for speech only.
         nested: of a dual encoder: one linear layer with nested prefixes, instead of one
             layer for each of loss.dims.
         speech_tower: folder made by `mrl-jax convert hubert`.
@@ -42,6 +58,13 @@ class ModelConfig(ComputeConfig):
     """
 
     kind: str = "late_fusion"
+    head: HeadName = "linear"
+    compress_blank: float | None = 0.98
+    blank_weight: float = 0.1
+    max_tokens_per_second: float = 50.0
+    logit_temperature: float = 1.0
+    residual: Residual = "none"
+    lora_rank: int = 0
     nested: bool = False
     speech_tower: str = "towers/speech"
     text_tower: str = "towers/text"
@@ -52,7 +75,10 @@ class ModelConfig(ComputeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("model.kind", self.kind, HEADS)
+        check_choice("model.kind", self.kind, ("late_fusion", "dual_encoder"))
+        check_choice("model.head", self.head, get_args(HeadName))
+        check_choice("model.residual", self.residual, get_args(Residual))
+        self._check_soft()
         check_choice("model.padding", self.padding, get_args(Padding))
         check_choice("model.head_init", self.head_init, get_args(HeadInit))
         if self.nested and self.kind != "dual_encoder":
@@ -60,10 +86,35 @@ class ModelConfig(ComputeConfig):
                 "model.nested is for dual encoders: late fusion is always nested",
                 hint="set model.kind=dual_encoder as well, or leave model.nested out",
             )
-        if self.head_init == "ctc" and self.kind != "late_fusion":
+        if self.head_init == "ctc" and self.head_kind != "late_fusion":
             raise MrlError(
-                "model.head_init=ctc is for late fusion: a dual encoder has no tokens",
+                "model.head_init=ctc is for late fusion with a linear head: a dual encoder has no "
+                "tokens, and a soft head reads the CTC layer itself",
                 hint="set model.head_init=random",
+            )
+
+    @property
+    def head_kind(self) -> str:
+        """The entry of `models.heads.HEADS`."""
+        return "soft_ctc" if self.head == "soft_ctc" else self.kind
+
+    def _check_soft(self) -> None:
+        if self.head == "soft_ctc" and self.kind != "late_fusion":
+            raise MrlError(
+                "model.head=soft_ctc is for late fusion, and model.kind is a dual encoder",
+                hint="set model.kind=late_fusion, or leave model.head out",
+            )
+        if self.compress_blank is not None and not 0 < self.compress_blank <= 1:
+            raise MrlError(
+                f"model.compress_blank is {self.compress_blank}, expected above 0 up to 1, or none"
+            )
+        if not 0 <= self.blank_weight <= 1:
+            raise MrlError(f"model.blank_weight is {self.blank_weight}, expected 0 to 1")
+        if self.max_tokens_per_second <= 0 or self.logit_temperature <= 0 or self.lora_rank < 0:
+            raise MrlError(
+                f"model.max_tokens_per_second is {self.max_tokens_per_second}, "
+                f"model.logit_temperature {self.logit_temperature} and model.lora_rank "
+                f"{self.lora_rank}, expected above 0, above 0, and 0 or more"
             )
 
 
@@ -114,16 +165,33 @@ class ExperimentConfig(SpeechRunConfig):
 
 def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers:
     """Towers from their folders, and a new head."""
-    dtype = DTYPES[config.model.dtype]
-    speech = load_speech_tower(config.model.speech_tower, padding=config.model.padding, dtype=dtype)
-    text = load_qwen3(config.model.text_tower, dtype=dtype, remat=config.model.remat)
-    check_dims(config.loss.dims, text.config.width, config.model.text_tower)
+    model, kind = config.model, HEADS[config.model.head_kind]
+    dtype = DTYPES[model.dtype]
+    load = load_hubert_ctc if kind.recogniser else load_speech_tower
+    speech: Any = load(model.speech_tower, padding=model.padding, dtype=dtype)
+    text = load_qwen3(model.text_tower, dtype=dtype, remat=model.remat)
+    check_dims(config.loss.dims, text.config.width, model.text_tower)
     options = {
-        "dims": () if config.model.nested else config.loss.dims,
-        "nested": config.model.nested,
-        "end_token": tokenizer.end_id if config.model.end_token else None,
+        **dataclasses.asdict(model),
+        "dims": () if model.nested else config.loss.dims,
+        "end_token": tokenizer.end_id if model.end_token else None,
         "learn_temperature": config.loss.learn_temperature,
         "initial_temperature": config.loss.temperature,
     }
-    kind = HEADS[config.model.kind]
+    if kind.recogniser:
+        options |= _ctc_options(speech, tokenizer, model.speech_tower)
     return kind.build(speech, text, kind.configure(options), rngs=nnx.Rngs(config.seed))
+
+
+def _ctc_options(recogniser: HubertCtc, tokenizer: TextTokenizer, folder: str) -> dict[str, Any]:
+    if recogniser.vocabulary is None:
+        raise MrlError(
+            "the recogniser has no vocabulary, and model.head=soft_ctc needs one",
+            where=folder,
+            hint="convert it from a folder with vocab.json, or set model.head=linear",
+        )
+    return {
+        "outputs": tokens_of_outputs(recogniser.vocabulary, tokenizer, where=folder),
+        "blank": recogniser.vocabulary.blank,
+        "rest": tokenizer.unknown_id,
+    }

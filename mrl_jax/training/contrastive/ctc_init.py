@@ -25,6 +25,7 @@ from mrl_jax.core.batch import Batch
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.ctc_tokens import tokens_of_outputs
 from mrl_jax.models.late_fusion import LateFusion
 
 CLIPS = 512
@@ -82,19 +83,17 @@ def character_vectors(
 ) -> tuple[HostArray, HostArray]:
     """Token embedding [V, E] of each output of a recogniser, less that of silence; and that [E].
 
-    A character of several tokens gets their mean. Silence (the blank) gets the embedding of the
-    unknown token, or zeros where the tokenizer has none. `embeddings` is [tokens, E].
+    A character of several tokens gets their mean, a token of the text tower its own embedding
+    (of another text tower it is refused, see `check_tokenizer`). Silence (the blank) gets the
+    embedding of the unknown token, or zeros where the tokenizer has none. `embeddings` is
+    [tokens, E].
     """
     unknown = tokenizer.unknown_id
     silence = np.zeros_like(embeddings[0]) if unknown is None else embeddings[unknown]
     vectors = np.zeros((len(vocabulary.tokens), embeddings.shape[1]), np.float32)
-    for row, token in enumerate(vocabulary.tokens):
-        if row == vocabulary.blank:
-            continue
-        text = " " if token == vocabulary.word_delimiter else token
-        (ids,) = tokenizer.encode_prompts([text.lower() if vocabulary.lower_case else text])
+    for row, ids in enumerate(tokens_of_outputs(vocabulary, tokenizer)):
         if ids:
-            vectors[row] = embeddings[ids].mean(axis=0) - silence
+            vectors[row] = embeddings[list(ids)].mean(axis=0) - silence
     return vectors, silence
 
 

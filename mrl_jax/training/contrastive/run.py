@@ -128,7 +128,7 @@ class ContrastiveTask:
         head = split.rebuild(best.state.trained, split.frozen).head
         trained.update({f"head.{path}": array for path, array in head.fold().items()})
         info = {
-            "kind": config.model.kind,
+            "kind": config.model.head_kind,
             "speech": tower_reference(Path(config.model.speech_tower), workdir),
             "text": tower_reference(Path(config.model.text_tower), workdir),
             "fusion": model.config,

@@ -1,28 +1,31 @@
 """CTC training: its config, and the recogniser that is built from it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from mrl_jax.checkpoints.towers import TowerInfo, load_hubert, load_hubert_ctc, read_info
-from mrl_jax.core.array_types import DTYPES
+from mrl_jax.core.array_types import DTYPES, HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.ctc import CtcBatchConfig, MaskConfig
 from mrl_jax.data.build.utterances import Column, check_column
+from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, abstract_hubert_ctc, character_vocabulary
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.init import initial_recogniser, start_as_filterbank
+from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.models.text_vocabulary import text_tower_vocabulary
 from mrl_jax.models.towers import kinds_of
 from mrl_jax.nn import param_tree
 from mrl_jax.training.config import ComputeConfig, check_choice, refuse_fsdp
 from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 
-Spelling = Literal["data", "tower"]
+VOCABULARIES = ("characters", "tower", "text_tower")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +38,11 @@ class CtcModelConfig(ComputeConfig):
         sizes: of the encoder, where it begins at random.
         filterbank: whether its first convolution then begins as a bank of filters; it takes
             a kernel of 16 ms or so.
-        vocabulary: "data": a new output layer over the characters of the training
-            transcripts; "tower": the output layer and characters that the tower has.
+        vocabulary: "characters": a new output layer over those of the training transcripts;
+            "text_tower": a new one over the tokens of a text tower that occur in them;
+            "tower": the output layer and tokens that the speech tower has.
+        text_tower: folder of that text tower, for its tokenizer; also where the tokens that the
+            speech tower has are those of a text tower.
         freeze_convolutions: leave the tower's convolutions as they are.
     """
 
@@ -44,16 +50,34 @@ class CtcModelConfig(ComputeConfig):
     speech_tower: str = "towers/speech"
     sizes: HubertConfig = dataclasses.field(default_factory=HubertConfig.base)
     filterbank: bool = False
-    vocabulary: Spelling = "data"
+    vocabulary: str = "characters"
+    text_tower: str = ""
     freeze_convolutions: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.vocabulary == "data":  # The earlier name of "characters".
+            expected = f"expected {' or '.join(VOCABULARIES)}"
+            raise MrlError(
+                f"model.vocabulary is 'data', {expected}", hint="did you mean characters?"
+            )
+        check_choice("model.vocabulary", self.vocabulary, VOCABULARIES)
+        if self.vocabulary == "text_tower" and not self.text_tower:
+            raise MrlError(
+                "model.vocabulary is text_tower, and model.text_tower is empty",
+                hint="set model.text_tower to the folder of the text tower",
+            )
+        if self.vocabulary == "characters" and self.text_tower:
+            raise MrlError(
+                f"model.text_tower is {self.text_tower}, and model.vocabulary=characters takes "
+                "none",
+                hint="set model.vocabulary=text_tower, or leave model.text_tower out",
+            )
         if not self.speech_tower and (self.vocabulary == "tower" or self.freeze_convolutions):
             raise MrlError(
                 "model.vocabulary=tower and model.freeze_convolutions take a tower, and "
                 "model.speech_tower is empty",
-                hint="name a tower, or set model.vocabulary=data and "
+                hint="name a tower, or set model.vocabulary=characters and "
                 "model.freeze_convolutions=false",
             )
         if self.speech_tower and self.filterbank:
@@ -61,7 +85,6 @@ class CtcModelConfig(ComputeConfig):
                 "model.filterbank is for random weights, and model.speech_tower names a tower",
                 hint="leave one of the two out",
             )
-        check_choice("model.vocabulary", self.vocabulary, get_args(Spelling))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,21 +133,55 @@ def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     if not config.speech_tower:
         return None
     info = read_info(Path(config.speech_tower), expected=kinds_of(HubertConfig))
-    if config.vocabulary == "tower" and info.vocabulary is None:
+    if config.vocabulary != "tower":
+        return info
+    if info.vocabulary is None:
         raise MrlError(
             "has no vocabulary of its own",
             where=config.speech_tower,
-            hint="set model.vocabulary=data",
+            hint="set model.vocabulary=characters",
+        )
+    if bool(info.vocabulary.text_ids) != bool(config.text_tower):
+        raise MrlError(
+            "its tokens are those of a text tower, and model.text_tower is empty"
+            if info.vocabulary.text_ids
+            else "its tokens are not those of a text tower, and model.text_tower names one",
+            where=config.speech_tower,
+            hint="set model.text_tower to the folder of the text tower"
+            if info.vocabulary.text_ids
+            else "leave model.text_tower out, or set model.vocabulary=text_tower",
         )
     return info
 
 
+def read_tokenizer(config: CtcModelConfig) -> TextTokenizer | None:
+    """The tokenizer of the text tower, where transcripts are spelled in its tokens."""
+    if not config.text_tower:
+        return None
+    read_info(Path(config.text_tower), expected=kinds_of(Qwen3Config))
+    return TextTokenizer(config.text_tower)
+
+
 def choose_vocabulary(
-    config: CtcModelConfig, tower: TowerInfo | None, transcripts: Sequence[str]
+    config: CtcModelConfig,
+    tower: TowerInfo | None,
+    transcripts: Sequence[str],
+    tokenizer: TextTokenizer | None,
 ) -> CtcVocabulary:
-    """The output tokens: the tower's own, or the characters of the transcripts."""
+    """The output tokens: the tower's own, or the text tower's or characters of the transcripts."""
     if config.vocabulary == "tower" and tower is not None and tower.vocabulary is not None:
         return tower.vocabulary
+    if tokenizer is not None:
+        vocabulary = text_tower_vocabulary(transcripts, tokenizer)
+        size = read_info(Path(config.text_tower)).config.vocab_size
+        if max(vocabulary.text_ids) >= size:
+            raise MrlError(
+                f"the tokenizer gives the id {max(vocabulary.text_ids)}, and the tower has "
+                f"{size} embeddings",
+                where=config.text_tower,
+                hint="put the tokenizer.json of its own checkpoint beside it",
+            )
+        return vocabulary
     return character_vocabulary(transcripts)
 
 
@@ -141,13 +198,13 @@ def build_recogniser(
         weights |= _arrays(model)
     elif config.vocabulary == "tower":
         weights |= _arrays(load_hubert_ctc(config.speech_tower, dtype=jnp.float32))
+    elif tower.vocabulary is not None:
+        weights |= _arrays(load_hubert_ctc(config.speech_tower, dtype=jnp.float32))
+        weights |= output_layer(vocabulary, sizes.width, seed, weights, tower.vocabulary)
     else:
         encoder = load_hubert(config.speech_tower, dtype=jnp.float32)
         weights |= {f"encoder.{path}": array for path, array in _arrays(encoder).items()}
-        shape = (sizes.width, len(vocabulary.tokens))
-        drawn = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-        weights["lm_head.kernel"] = drawn / np.sqrt(sizes.width, dtype=np.float32)
-        weights["lm_head.bias"] = np.zeros(shape[1], np.float32)
+        weights |= output_layer(vocabulary, sizes.width, seed)
     module = abstract_hubert_ctc(
         sizes,
         len(vocabulary.tokens),
@@ -160,6 +217,36 @@ def build_recogniser(
     if config.freeze_convolutions:
         param_tree.freeze(model.encoder.feature_encoder)
     return model
+
+
+def output_layer(
+    vocabulary: CtcVocabulary,
+    width: int,
+    seed: int,
+    old_weights: Mapping[str, Any] | None = None,
+    old: CtcVocabulary | None = None,
+) -> dict[str, HostArray]:
+    """A new output layer [width, V]: random, but for what an old one writes too.
+
+    The blank begins as the old blank, and a token as the mean of the old outputs for its
+    characters (without its spaces, unless it is one), where the old layer has all of them. So
+    a recogniser of characters keeps its transcripts where the text tower's tokens are these.
+    """
+    drawn = np.random.default_rng(seed).standard_normal((width, len(vocabulary.tokens)))
+    kernel = (drawn / np.sqrt(width)).astype(np.float32)
+    bias = np.zeros(len(vocabulary.tokens), np.float32)
+    if old_weights is not None and old is not None:
+        before = {name: np.asarray(old_weights[f"lm_head.{name}"]) for name in ("kernel", "bias")}
+        texts = {old.text_of(output): output for output in range(len(old.tokens))}
+        known = {text.lower(): output for text, output in texts.items()} | texts
+        for output in range(len(vocabulary.tokens)):
+            text = vocabulary.text_of(output)
+            letters = [""] if output == vocabulary.blank else list(text.strip() or text)
+            if all(letter in known for letter in letters):
+                columns = [known[letter] for letter in letters]
+                kernel[:, output] = before["kernel"][:, columns].mean(axis=1)
+                bias[output] = before["bias"][columns].mean()
+    return {"lm_head.kernel": kernel, "lm_head.bias": bias}
 
 
 def _arrays(module: nnx.Module) -> dict[str, Any]:

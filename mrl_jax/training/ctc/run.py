@@ -19,17 +19,20 @@ from mrl_jax.data.batches.plan import read_batches
 from mrl_jax.data.build.dataset import SpeechDataset
 from mrl_jax.data.build.utterances import need_transcripts, read_utterances
 from mrl_jax.data.text.normalize import plain_text
+from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.asr import Recogniser, unspelled
 from mrl_jax.metrics.error_rates import compare_transcripts
-from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, encode_transcripts
+from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, pad_labels, spell_transcripts
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.inputs import normalize_clip
+from mrl_jax.models.text_vocabulary import token_labels
 from mrl_jax.models.towers import RECOGNISERS
 from mrl_jax.nn import param_tree
 from mrl_jax.training.ctc.config import (
     CtcExperiment,
     build_recogniser,
     choose_vocabulary,
+    read_tokenizer,
     read_tower,
 )
 from mrl_jax.training.ctc.step import make_ctc_step
@@ -59,19 +62,19 @@ class CtcTask:
 
     def prepare(self, config: CtcExperiment, workdir: Path, devices: Devices, log: Log) -> Prepared:
         """Transcripts, vocabulary, recogniser and batches; see `trainer.Task`."""
-        tower = read_tower(config.model)
+        tower, tokenizer = read_tower(config.model), read_tokenizer(config.model)
         sizes = config.model.sizes if tower is None else tower.config
         assert isinstance(sizes, HubertConfig)
         examples = open_examples(config.data, workdir, log)
         first = "random" if tower is None else tower.digest
-        assert_equal_across_hosts({"data": examples.digest, "tower": first})
+        tokens_of = "" if tokenizer is None else tokenizer.digest
+        same = {"data": examples.digest, "tower": first, "tokenizer": tokens_of}
+        assert_equal_across_hosts(same)
         check_rate(examples, sizes.sample_rate)
         transcripts = _transcripts(config, examples)
-        vocabulary = choose_vocabulary(config.model, tower, transcripts)
-        if config.model.vocabulary == "tower":
-            transcripts = [_in_capitals(text, vocabulary) for text in transcripts]
-        _check_spelling(transcripts, vocabulary, config.model.speech_tower)
-        source, left_out = _source(config, examples, transcripts, vocabulary, sizes)
+        vocabulary = choose_vocabulary(config.model, tower, transcripts, tokenizer)
+        rows = _labels(config, transcripts, vocabulary, tokenizer)
+        source, left_out = _source(config, examples, rows, vocabulary.blank, sizes)
         if left_out:
             log(
                 f"data: {len(left_out)} transcripts are too long for their clips, the first is "
@@ -86,7 +89,11 @@ class CtcTask:
             make_step=functools.partial(make_ctc_step, split.rebuild, blank=vocabulary.blank),
             batches=lambda start: read_batches(source, start=start, config=config.data.batch),
             steps=steps,
-            identity={"first tower": first, "vocabulary": list(vocabulary.tokens)},
+            identity={
+                "first tower": first,
+                "vocabulary": list(vocabulary.tokens),
+                **({} if tokenizer is None else {"tokenizer": tokens_of}),
+            },
             data_digest=examples.digest,
             validate=_validator(config, model) if config.data.validation else None,
             score=SCORE,
@@ -118,6 +125,21 @@ def _transcripts(config: CtcExperiment, examples: SpeechDataset) -> list[str]:
     return need_transcripts(examples.ids, transcripts, config.data.train, column=column)
 
 
+def _labels(
+    config: CtcExperiment,
+    transcripts: Sequence[str],
+    vocabulary: CtcVocabulary,
+    tokenizer: TextTokenizer | None,
+) -> list[list[int]]:
+    """Ids of the recogniser's outputs for each transcript."""
+    if tokenizer is not None:
+        return token_labels(transcripts, vocabulary, tokenizer)
+    if config.model.vocabulary == "tower":
+        transcripts = [_in_capitals(text, vocabulary) for text in transcripts]
+    _check_spelling(transcripts, vocabulary, config.model.speech_tower)
+    return spell_transcripts(transcripts, vocabulary)
+
+
 def _in_capitals(text: str, vocabulary: CtcVocabulary) -> str:
     """A text in capitals where the vocabulary has only those."""
     letters = set(vocabulary.tokens)
@@ -130,21 +152,20 @@ def _check_spelling(transcripts: Sequence[str], vocabulary: CtcVocabulary, tower
             f"the vocabulary has no {', '.join(map(repr, unknown))}, which the data's transcripts "
             "have",
             where=tower,
-            hint="set model.vocabulary=data, or correct the transcripts",
+            hint="set model.vocabulary=characters, or correct the transcripts",
         )
 
 
 def _source(
     config: CtcExperiment,
     examples: SpeechDataset,
-    transcripts: Sequence[str],
-    vocabulary: CtcVocabulary,
+    label_rows: Sequence[Sequence[int]],
+    blank: int,
     sizes: HubertConfig,
 ) -> tuple[CtcSource, list[str]]:
     """Batches of the clips that are long enough for their transcripts; ids of the others."""
-    longest = max(len(text) for text in transcripts) + 1
-    labels, counts = encode_transcripts(transcripts, vocabulary, longest)
-    repeats = ((labels[:, 1:] == labels[:, :-1]) & (labels[:, 1:] != vocabulary.blank)).sum(axis=1)
+    labels, counts = pad_labels(label_rows, blank, max(map(len, label_rows)))
+    repeats = ((labels[:, 1:] == labels[:, :-1]) & (labels[:, 1:] != blank)).sum(axis=1)
     frames = np.asarray([sizes.frame_count(int(n)) for n in examples.num_samples], np.int64)
     fits = frames >= counts + repeats
     rows, left_out = np.flatnonzero(fits), [examples.ids[row] for row in np.flatnonzero(~fits)]

@@ -15,6 +15,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+from mrl_jax.models.text_vocabulary import text_tower_vocabulary
 from mrl_jax.training.contrastive.ctc_init import (
     RIDGE,
     character_vectors,
@@ -86,6 +87,21 @@ def test_characters_as_the_text_tower_sees_them(towers):
     vectors, rest = character_vectors(vocabulary, tokenizer, embeddings)
     assert not rest.any()
     np.testing.assert_allclose(vectors[2], embeddings[b])
+
+
+def test_tokens_of_the_text_tower_have_their_own_embeddings(towers):
+    tokenizer = TextTokenizer(towers[1])
+    embeddings = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
+    vocabulary = text_tower_vocabulary(["ba ce"], tokenizer)
+    vectors, rest = character_vectors(vocabulary, tokenizer, embeddings)
+    assert not vectors[vocabulary.blank].any()
+    own = embeddings[list(vocabulary.text_ids[1:])]
+    np.testing.assert_allclose(vectors[1:], own - rest, atol=1e-6)
+    other = dataclasses.replace(
+        vocabulary, text_ids=(-1, *reversed(vocabulary.text_ids[1:])), tokenizer_digest="another"
+    )
+    with pytest.raises(MrlError, match="in the text tower whose tokens the recogniser writes"):
+        character_vectors(other, tokenizer, embeddings)
 
 
 def test_tokens_of_a_started_head_are_the_regression(towers):

@@ -158,7 +158,7 @@ def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_pat
         (["model.speech_tower=nowhere"], "nowhere/tower.json: no such file"),
         (["model.speech_tower={text}"], "is a qwen3 tower"),
         (["model.speech_tower="], "take a tower, and model.speech_tower is empty"),
-        (["model.vocabulary=words"], "expected one of data, tower"),
+        (["model.vocabulary=words"], "expected characters or tower or text_tower"),
         (["data.batch.batch_size=7"], "expected a multiple of 2"),
         (["data.batch.batch_size=4096"], "there are 24 examples"),
         (["masks.frequency_share=1"], "masks.frequency_share 1, expected"),

@@ -1,0 +1,129 @@
+"""The worlds by name, and the systems that are compared in each."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from .arabic import write_arabic
+from .asterisk import write_asterisk
+from .digits import SPEAKERS, write_digits
+from .mboshi import write_mboshi
+
+
+class Writer(Protocol):
+    """Writes a world into an empty folder."""
+
+    def __call__(self, source: Path, out: Path, part: str, *, small: bool) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class World:
+    """One world: its data, and what its trainings change in the files of configs/.
+
+    Attributes:
+        title: languages and kind, for tables.
+        source: folder of its data among those of --data.
+        write: makes one part of it.
+        parts: what is trained and measured by itself, as one fold each; the text tower is shared.
+        sample_rate: of its speech towers, 8,000 or 16,000.
+        text, ctc, tokens, head: changed fields of the text stage, of the recogniser, of its
+            second stage over the text tower's own tokens, and of every head. Without `tokens`
+            there is no second stage.
+        seeds: of the heads.
+        matrix: whether the data have sets of each language against each.
+    """
+
+    title: str
+    source: str
+    write: Writer
+    sample_rate: int
+    parts: tuple[str, ...] = ("all",)
+    text: tuple[str, ...] = ()
+    ctc: tuple[str, ...] = ()
+    tokens: tuple[str, ...] | None = ()
+    head: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    matrix: bool = False
+
+
+SMALL_TOWER = (
+    "model.sizes.width=128",
+    "model.sizes.mlp_width=256",
+    "model.sizes.num_layers=3",
+    "model.sizes.conv_channels=[96,96,96,96]",
+    "model.sizes.position_kernel=8",
+    "data.batch.batch_size=32",
+    "data.batch.num_buckets=3",
+)
+"""For few words: a tower with a third of the work."""
+WORDS = ("model.new.units=words", "model.new.num_layers=2", "train.steps=400")
+
+WORLDS: Mapping[str, World] = {
+    "mboshi": World(
+        title="Mboshi sentences, 3 voices",
+        source="mboshi",
+        write=write_mboshi,
+        sample_rate=16_000,
+    ),
+    "digits": World(
+        title="strings of English digits, voices never heard",
+        source="fsdd",
+        write=write_digits,
+        sample_rate=8_000,
+        parts=SPEAKERS,
+        text=WORDS,
+        ctc=(*SMALL_TOWER, "train.steps=1600"),
+        tokens=("train.steps=400", "data.batch.batch_size=32"),
+        head=("data.batch.num_buckets=3",),
+    ),
+    "arabic": World(
+        title="strings of Arabic commands, voices never heard",
+        source="arabic_commands",
+        write=write_arabic,
+        sample_rate=16_000,
+        text=WORDS,
+        ctc=(*SMALL_TOWER, "train.steps=1600"),
+        tokens=("train.steps=400", "data.batch.batch_size=32"),
+        head=("data.batch.num_buckets=3",),
+    ),
+    "asterisk": World(
+        title="telephone prompts of five languages",
+        source="asterisk",
+        write=write_asterisk,
+        sample_rate=8_000,
+        matrix=True,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Head:
+    """One way of joining two towers: fields that it changes, and whether a seed matters."""
+
+    changes: tuple[str, ...]
+    seeded: bool = True
+
+
+HEADS: Mapping[str, Head] = {
+    "linear": Head(changes=()),
+    "regression": Head(changes=("loss.name=l1_cosine",)),
+    "dual": Head(changes=("model.kind=dual_encoder",)),
+    "soft": Head(changes=("model.head=soft_ctc", "train.steps=0"), seeded=False),
+    "soft_trained": Head(changes=("model.head=soft_ctc", "optim.learning_rate=3e-5")),
+}
+"""Name to what it is: `linear` is the published head, `soft` is not trained."""
+CASCADE = "cascade"
+SYSTEMS = (*HEADS, CASCADE)
+COMPARED_WHEN_DEGRADED = ("linear", "soft", "soft_trained", CASCADE)
+SMALL: Mapping[str, tuple[str, ...]] = {
+    "text": ("model.new.num_layers=1", "train.steps=2", "data.batch.batch_size=8"),
+    "ctc": (
+        *("model.sizes.width=32", "model.sizes.mlp_width=32", "model.sizes.num_layers=1"),
+        *("model.sizes.conv_channels=[16,16,16,16]", "model.sizes.position_groups=4"),
+        *("train.steps=2", "data.batch.batch_size=8", "data.batch.num_buckets=1"),
+    ),
+    "tokens": ("train.steps=2", "data.batch.batch_size=8", "data.batch.num_buckets=1"),
+    "head": ("data.batch.batch_size=8", "data.batch.num_buckets=1"),
+}
+"""What --smoke changes: everything runs, nothing learns."""

@@ -1,0 +1,51 @@
+"""The text tower's tokens for each output of a recogniser's CTC layer."""
+
+from mrl_jax.core.errors import MrlError
+from mrl_jax.data.text.tokenizer import TextTokenizer
+from mrl_jax.models.ctc import CtcVocabulary
+from mrl_jax.models.text_vocabulary import check_tokenizer
+
+
+def tokens_of_outputs(
+    vocabulary: CtcVocabulary, tokenizer: TextTokenizer, *, where: object = None
+) -> tuple[tuple[int, ...], ...]:
+    """Token ids of the text tower for each output: its own token, or what spells its character.
+
+    Args:
+        vocabulary: of the recogniser.
+        tokenizer: of the text tower.
+        where: what an error names: the recogniser's folder.
+
+    Returns:
+        one tuple an output, empty for the blank.
+
+    Raises:
+        MrlError: outputs that the text tower has no token for; tokens of another text tower.
+    """
+    if vocabulary.text_ids:
+        check_tokenizer(vocabulary, tokenizer)
+        return tuple(() if id_ < 0 else (id_,) for id_ in vocabulary.text_ids)
+    texts = [_text_of(vocabulary, number) for number in range(len(vocabulary.tokens))]
+    ids = [tuple(some) for some in tokenizer.encode_prompts(texts)]
+    lacking = [
+        vocabulary.tokens[number]
+        for number, some in enumerate(ids)
+        if number != vocabulary.blank and (not some or set(some) == {tokenizer.unknown_id})
+    ]
+    if lacking:
+        raise MrlError(
+            f"the text tower has no token for {', '.join(map(repr, lacking))}, which the "
+            "recogniser writes",
+            where=where,
+            hint="train the text tower on texts with them, or the recogniser with "
+            "model.vocabulary=text_tower",
+        )
+    ids[vocabulary.blank] = ()
+    return tuple(ids)
+
+
+def _text_of(vocabulary: CtcVocabulary, number: int) -> str:
+    token = vocabulary.tokens[number]
+    if token == vocabulary.word_delimiter:
+        return " "
+    return token.lower() if vocabulary.lower_case else token
