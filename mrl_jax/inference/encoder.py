@@ -23,11 +23,11 @@ from mrl_jax.nn import param_tree
 EMBED: dict[str, Callable[..., Any]] = {
     "speech": lambda model, *inputs: model.embed_speech(*inputs),
     "text": lambda model, *inputs: model.embed_text(*inputs),
-    "text features": lambda model, *inputs: model.text_features(*inputs),
 }
 IN_BATCHES = EMBED | {
     "speech": lambda model, *inputs: model.embed_speech_and_lost(*inputs),
     "speech features": lambda model, *inputs: model.speech_features_and_lost(*inputs),
+    "text features": lambda model, *inputs: model.text_features(*inputs),
 }
 
 
@@ -148,7 +148,8 @@ class Encoder:
             if lost.any():
                 raise _lost_tokens(names[rows[lost.argmax()]], int(lost.max()))
 
-        return self._in_batches(kind, [len(clip) for clip in clips], inputs, progress, check=check)
+        sizes = [len(clip) for clip in clips]
+        return self._in_batches(kind, sizes, inputs, progress, check=check)
 
     def check_speech(
         self,

@@ -134,7 +134,7 @@ class FusionModel(TwoTowers):
         prompt: Int[AnyArray, "B P"] | None = None,
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
     ) -> tuple[Float32[Array, "B 4 E"], Int[Array, " B"]]:
-        """`speech_features`, and the tokens that were left out, as `embed_speech_and_lost`."""
+        """`speech_features`, and the speech tokens of each clip that there was no room for."""
         speech = self.tokens_of_speech(samples, lengths)
         inputs = self.text_inputs(speech, whole_prompt(prompt, prompt_mask))
         return self.speech_reader.features(*inputs), speech.lost
