@@ -107,7 +107,9 @@ def _collect(changes: dict[str, Any], config: Any, dotted: str, text: str) -> No
         if not rest:
             break
         if isinstance(old, Mapping):
-            changes[head] = {**changes.get(head, old), ".".join(rest): text}
+            _, kind = typing.get_args(hints[head])
+            value = _parse(text, kind, dotted)
+            changes[head] = {**changes.get(head, old), ".".join(rest): value}
             return
         if old is None and any(map(dataclasses.is_dataclass, _options(hints[head]))):
             group = dotted.removesuffix("." + ".".join(rest))

@@ -28,6 +28,7 @@ class Inner:
     maybe: Literal["a", "b"] | None = "a"
     label: str | None = None
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ratios: Mapping[str, float] = dataclasses.field(default_factory=dict)
     hook: Callable[[int], int] | None = None
 
 
@@ -68,6 +69,7 @@ class Outer:
         ("label=12", "12"),
         ("prompts.digits=Find the number.", {"digits": "Find the number."}),
         ("prompts.a.b=c=d", {"a.b": "c=d"}),
+        ("ratios.a=2", {"a": 2.0}),
         ("hook=none", None),
     ],
 )
@@ -182,6 +184,7 @@ def test_the_order_of_the_speech_stages_overrides():
             "inner.prompts=x",
             "inner.prompts is 'x', expected values by name. Write inner.prompts.NAME=x",
         ),
+        ("inner.ratios.a=x", "inner.ratios.a is 'x', expected a number. Correct the value"),
     ],
 )
 def test_assignments_that_do_not_fit(text, words):
