@@ -1,4 +1,4 @@
-"""Tasks of the demo's text tower beside translation: sentences of one intent or topic belong together.
+"""Tasks of the demo's text tower beside translation: sentences of an intent, or of a topic.
 
 They are made of the training sentences whose intents are not evaluated, and of nothing else: no
 label, and no label text, of an evaluated intent is used.

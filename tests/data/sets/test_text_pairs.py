@@ -12,8 +12,8 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.text import (
     TextBatchConfig,
     TextPairSource,
-    pair_identities,
     padded_tokens,
+    pair_identities,
     prompted,
 )
 from mrl_jax.data.sets.text_pairs import TextPair, pairs_digest, read_pairs
@@ -188,7 +188,8 @@ def test_rows_are_whole_and_equal_texts_have_equal_ids(tokenizer):
 
 
 def test_an_id_stands_for_its_text(tokenizer):
-    rows = [("a", "b", "x", None), ("c", "d", "x", None), ("a", "b", None, "1"), ("a", "d", None, "1")]
+    grouped = [("a", "b", "x", None), ("c", "d", "x", None)]
+    rows = [*grouped, ("a", "b", None, "1"), ("a", "d", None, "1")]
     pairs = [
         TextPair(query=q, document=d, query_id=query_id, document_id=document_id)
         for q, d, query_id, document_id in rows
@@ -207,7 +208,7 @@ def test_an_id_stands_for_its_text(tokenizer):
 def test_a_batch_keeps_to_one_task(tokenizer):
     tasks = ("", "find", "name")
     pairs = [TextPair(query="fgh"[i % 3], document="b", task=tasks[i % 3]) for i in range(30)]
-    letters = {tokenizer.encode([text])[0][0]: task for text, task in zip("fgh", tasks, strict=True)}
+    letters = {ids[0]: task for ids, task in zip(tokenizer.encode("fgh"), tasks, strict=True)}
     weights = {"": 1.0, "find": 2.0, "name": 0.0}
     homogeneous = TextBatchConfig(batch_size=4, task_homogeneous=True)
     weighted = TextBatchConfig(batch_size=4, task_homogeneous=True, task_weights=weights)

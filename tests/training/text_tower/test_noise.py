@@ -1,4 +1,4 @@
-"""Noise on the vectors of tokens, and that a tower reads dropped tokens as if they were not there."""
+"""Noise on the vectors of tokens; a tower reads dropped tokens as if they were not there."""
 
 import jax
 import jax.numpy as jnp

@@ -175,9 +175,9 @@ def test_noise_changes_queries_and_never_documents(tiny):
 
 
 def test_equal_ids_of_a_side_are_no_negatives(tiny):
-    """The loss by hand: a row's own document against those of neither its query nor its document."""
+    """By hand: candidates are of neither the row's query nor its document, but for its own."""
     embed, _, weights, _ = pieces_of(tiny)
-    intents, answers = [0, 0, 1, 2, 2, 3, 4, 4], [0, 1, 2, 2, 3, 4, 5, 5]
+    intents, answers = [0, 0, 1, 2, 2, 3, 4, 4], [0, 1, 2, 2, 3, 4, 4, 5]
     pairs = [
         TextPair(query=query, document=document, query_id=f"q{intent}", document_id=f"d{answer}")
         for (query, document), intent, answer in zip(PAIRS, intents, answers, strict=False)
@@ -189,8 +189,9 @@ def test_equal_ids_of_a_side_are_no_negatives(tiny):
     total = pair_loss(config)(weights, (jnp.asarray(queries), jnp.asarray(documents)), batch)[0]
     losses = []
     for dim in DIMS:
-        sides = [x[:, :dim] / np.linalg.norm(x[:, :dim], axis=1)[:, None] for x in (queries, documents)]
-        scores = np.exp(sides[0] @ sides[1].T / 0.1)
+        cut = [side[:, :dim] for side in (queries, documents)]
+        left, right = (side / np.linalg.norm(side, axis=1)[:, None] for side in cut)
+        scores = np.exp(left @ right.T / 0.1)
         for i in range(8):
             others = [
                 j
