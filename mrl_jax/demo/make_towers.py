@@ -5,7 +5,6 @@ export`; `make demo` starts from there. Both are trained on the training sentenc
 training voices only. About three quarters of an hour on two cores.
 """
 
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -22,10 +21,12 @@ from mrl_jax.data.audio.augment import AugmentConfig
 from mrl_jax.data.audio.decode import load_clip
 from mrl_jax.data.batches.plan import BatchPlan
 from mrl_jax.data.sets.manifest import read_manifest
+from mrl_jax.data.sets.text_pairs import read_pairs
 from mrl_jax.demo import towers
+from mrl_jax.demo.text_tasks import SHARE, grouping_pairs, task_weights, trained_labels
 from mrl_jax.demo.train_ctc import CtcStageConfig, train_ctc
 from mrl_jax.demo.train_text import TextStageConfig, train_text_tower
-from mrl_jax.demo.world import write_world
+from mrl_jax.demo.world import TASK, write_world
 from mrl_jax.models.ctc import character_vocabulary
 
 RATE = 16_000
@@ -41,7 +42,13 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m mrl_jax.demo.make_towers", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--out", type=Path, required=True, help="gets world/, text/ and speech/")
-    parser.add_argument("--text-steps", type=int, default=1500)
+    parser.add_argument("--text-steps", type=int, default=1500, help="batches of translations")
+    parser.add_argument(
+        "--tasks",
+        choices=("translation", "all"),
+        default="translation",
+        help="of the text tower; all: groupings by intent and topic too, in further batches",
+    )
     parser.add_argument("--ctc-steps", type=int, default=3000)
     parser.add_argument("--only", choices=("text", "speech"), help="train one tower only")
     args = parser.parse_args(argv)
@@ -49,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
     if not world.is_dir():
         write_world(world)
     if args.only != "speech":
-        text_stage(world, args.out / "text", steps=args.text_steps)
+        grouped = args.tasks == "all"
+        text_stage(world, args.out / "text", steps=args.text_steps, grouped=grouped)
     if args.only != "text":
         speech_stage(world, args.out / "speech", steps=args.ctc_steps)
     return 0
@@ -61,27 +69,33 @@ def vary(clip: HostArray, rng: np.random.Generator) -> HostArray:
     return augment.augment_channel(changed, rng, CHANNEL, RATE)
 
 
-def text_stage(world: Path, out: Path, *, steps: int) -> None:
+def text_stage(world: Path, out: Path, *, steps: int, grouped: bool = False) -> None:
     """Wolof and French of the training sentences, drawn together.
 
     Wolof is tokenised by characters and French by whole words, like the rarest and the most
     frequent languages of a published tokenizer.
+
+    Args:
+        steps: batches of translations.
+        grouped: further batches of the tasks of `text_tasks`.
     """
-    lines = (world / "text_pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    pairs = [json.loads(line) for line in lines]
-    queries = [pair["query"] for pair in pairs]
-    documents = [pair["document"] for pair in pairs]
-    spelled = {word for query in queries for word in query.split()}
-    french = {word for text in documents for word in re.findall(r"\w+", text.lower())}
-    files = towers.make_tokenizer([*queries, *documents], whole=sorted(french - spelled))
+    pairs = read_pairs(world / "text_pairs.jsonl")
+    wolof = [pair.query for pair in pairs]
+    french = [pair.document for pair in pairs]
+    if grouped:
+        pairs += grouping_pairs(wolof)
+        french += [text for texts in trained_labels().values() for text in texts]
+    spelled = {word for sentence in wolof for word in sentence.split()}
+    words = {word for text in french for word in re.findall(r"\w+", text.lower())}
+    files = towers.make_tokenizer([*wolof, *french], whole=sorted(words - spelled))
     tokenizer, size = towers.open_tokenizer(files)
     config = towers.text_config(size, num_layers=3)
     tower = train_text_tower(
         config,
-        tokenizer.encode(queries),
-        tokenizer.encode(documents),
+        tokenizer.encode([pair.query for pair in pairs]),
+        tokenizer.encode([pair.document for pair in pairs]),
         TextStageConfig(
-            steps=steps,
+            steps=round(steps / (1 - SHARE)) if grouped else steps,
             batch_size=64,
             dims=(config.width, config.width // 2, config.width // 4, config.width // 8),
             most_repeats=2,
@@ -89,6 +103,8 @@ def text_stage(world: Path, out: Path, *, steps: int) -> None:
             noise=0.5,
             learning_rate=2e-3,
         ),
+        pairs=pairs,
+        task_weights=task_weights(TASK) if grouped else None,
     )
     save_text_tower(out, tower, files, dtype="float16")
 

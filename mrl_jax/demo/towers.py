@@ -1,7 +1,7 @@
 """Small towers of the published architectures, for two cores.
 
 They are trained by the demo's own `train_ctc` and `train_text`: `training.ctc` and
-`training.text_tower` have no repeated tokens, no noise and no running mean of the weights.
+`training.text_tower` have no repeated tokens.
 """
 
 import tempfile

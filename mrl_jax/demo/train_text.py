@@ -7,7 +7,7 @@ any of this, as in the paper (arXiv 2602.19991, section 3).
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float32
 
-from mrl_jax.core.errors import MrlError
-from mrl_jax.data.batches.text import TextBatch, alike_batches, identities
+from mrl_jax.data.batches.text import TextBatch, pair_identities
+from mrl_jax.data.batches.text_plan import PairPlan
+from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.tokenizer import pad_tokens
 from mrl_jax.demo.small_stage import StageConfig, StageState, advance, fit
 from mrl_jax.losses.matryoshka import matryoshka_infonce
@@ -59,6 +60,8 @@ def train_text_tower(
     documents: Sequence[Sequence[int]],
     stage: TextStageConfig,
     *,
+    pairs: Sequence[TextPair] | None = None,
+    task_weights: Mapping[str, float] | None = None,
     progress: bool = True,
 ) -> Qwen3Encoder:
     """Train a text tower from random weights on pairs of token ids.
@@ -69,25 +72,29 @@ def train_text_tower(
         documents: ids of the document of each query, its end token last. Equal documents,
             and equal queries, are never each other's negatives.
         stage: steps, sizes and rates.
+        pairs: what they are the tokens of, where there are several tasks: each batch is then of
+            one of them, and ids stand for texts.
+        task_weights: of the tasks of `pairs`, see `PairPlan`.
         progress: whether to show a progress bar.
 
     Raises:
         MrlError: fewer pairs than a batch; a loss that is not finite.
     """
-    if len(queries) < stage.batch_size:
-        raise MrlError(
-            f"there are {len(queries)} pairs of texts, expected at least the "
-            f"{stage.batch_size} of one batch",
-            hint="lower batch_size, or bring more pairs",
-        )
-    query_ids, document_ids = (identities(texts) for texts in (queries, documents))
-    lengths, document_size = list(map(len, queries)), max(map(len, documents))
+    plan = PairPlan(
+        list(map(len, queries)),
+        None if pairs is None else [pair.task for pair in pairs],
+        batch_size=stage.batch_size,
+        weights=task_weights,
+        seed=stage.seed,
+    )
+    plain = [TextPair(query="", document="")] * len(queries)
+    query_ids, document_ids = pair_identities(pairs or plain, queries, documents)
+    document_size = max(map(len, documents))
     graphdef, params = nnx.split(initial_tower(config, stage.seed))
 
     def batch_of(number: int) -> tuple[TextBatch, Array]:
         rng = np.random.default_rng((stage.seed, number))
-        epoch, place = divmod(number, len(queries) // stage.batch_size)
-        rows = alike_batches(lengths, stage.batch_size, stage.seed, epoch)[place]
+        rows = plan(number)
         stretched = [stretch(queries[row], stage, rng) for row in rows]
         query_size = -(-max(map(len, stretched)) // LENGTHS) * LENGTHS
         query, query_mask = pad_tokens(stretched, query_size)

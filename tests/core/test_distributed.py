@@ -147,6 +147,7 @@ def test_the_other_stages_run_on_two_hosts_too(world, launch, launch_pair, stage
         manifest = world / "data" / "train.jsonl"
         config = tiny_ctc.make_config(world, world / "towers" / "speech", manifest)
     else:
+        changes += ("noise.normal=0.5", "noise.mix=0.3", "noise.drop=0.1", "noise.swap=0.1")
         config = world / "text.py"
         pairs = itertools.product("bcdf", "eiou")
         rows = [{"query": a + b, "document": b + a} for a, b in pairs]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.batches.text import alike_batches
+from mrl_jax.data.batches.text_plan import alike_batches
 from mrl_jax.data.text.tokenizer import pad_tokens
 from mrl_jax.demo import train_text as text_stage
 from mrl_jax.demo.towers import text_config

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -12,14 +13,15 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.plan import identities
+from mrl_jax.data.batches.text_plan import PairPlan
+from mrl_jax.data.batches.token_noise import TokenNoise, VectorNoise, draw_noise
 from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.prompts import prompt_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
-POOL = 8
-"""Batches whose pairs are sorted by length together."""
-
 SHORTEST = 16
+NOISE_STREAM = 1 << 20
+"""Tells the random numbers of token noise from those of the order."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,11 +33,16 @@ class TextBatchConfig:
         max_tokens: longer texts lose their tail.
         prompts: sentence of each task, put as "<sentence>\\nQuery:" before its queries;
             without any, tasks have no prompts.
+        task_homogeneous: pairs of one task only in each batch.
+        task_weights: of `task_homogeneous` batches: how often those of each task come, relative to
+            one another; without any, as often as the task has pairs.
     """
 
     batch_size: int = 128
     max_tokens: int = 2048
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    task_homogeneous: bool = False
+    task_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
@@ -43,6 +50,16 @@ class TextBatchConfig:
             raise MrlError(f"{problem}: the other pairs of a batch are the negatives")
         if self.max_tokens < 2:
             raise MrlError(f"data.batch.max_tokens is {self.max_tokens}, expected 2 or more")
+        weights = self.task_weights
+        if weights and not self.task_homogeneous:
+            problem = "data.batch.task_weights is set, and batches do not keep to one task"
+            raise MrlError(problem, hint="set data.batch.task_homogeneous=true")
+        for task, weight in weights.items():
+            if not (weight >= 0 and math.isfinite(weight)):
+                problem = f"data.batch.task_weights.{task} is {weight}, expected 0 or more"
+                raise MrlError(problem)
+        if weights and not any(weights.values()):
+            raise MrlError("data.batch.task_weights is 0 for every task, expected one above it")
 
 
 @jax.tree_util.register_dataclass
@@ -57,6 +74,7 @@ class TextBatch:
         document_mask: [B, L'] bool, True at tokens of the document.
         query_ids: [B] int32, equal for two rows with the same query.
         document_ids: [B] int32, equal for two rows with the same document.
+        noise: on the vectors of the queries' tokens; None for none.
     """
 
     query: Any
@@ -65,11 +83,27 @@ class TextBatch:
     document_mask: Any
     query_ids: Any
     document_ids: Any
+    noise: VectorNoise | None = None
 
 
 def prompted(pairs: Sequence[TextPair], prompts: Mapping[str, str]) -> list[str]:
     """Queries with the prompt of their task before them, see `prompt_of`."""
     return [prompt_of(pair.task, prompts, pair.where) + pair.query for pair in pairs]
+
+
+def pair_identities(
+    pairs: Sequence[TextPair], queries: Sequence[Sequence[int]], documents: Sequence[Sequence[int]]
+) -> tuple[HostArray, HostArray]:
+    """[pairs] int32 of queries and of documents: equal for equal ids or, without, equal tokens."""
+
+    def identity(given: str | None, tokens: Sequence[int]) -> Sequence[Any]:
+        return tokens if given is None else ("id", given)
+
+    sides = (
+        [identity(p.query_id, ids) for p, ids in zip(pairs, queries, strict=True)],
+        [identity(p.document_id, ids) for p, ids in zip(pairs, documents, strict=True)],
+    )
+    return identities(sides[0]), identities(sides[1])
 
 
 class TextPairSource:
@@ -78,11 +112,13 @@ class TextPairSource:
     Args:
         pairs, config: what to train on, and how to batch it.
         tokenizer: the tower's; it cuts texts to its own `max_tokens`.
-        seed: of the order.
+        seed: of the order, and of the noise.
+        noise: on the tokens of the queries.
         shard: (this host's number, number of hosts): whose rows of each batch are given.
 
     Raises:
-        MrlError: fewer pairs than a batch; a task without a prompt.
+        MrlError: fewer pairs than a batch; a task without a prompt, or without a weight where
+            others have one.
     """
 
     def __init__(
@@ -92,27 +128,32 @@ class TextPairSource:
         config: TextBatchConfig,
         *,
         seed: int,
+        noise: TokenNoise | None = None,
         shard: tuple[int, int] = (0, 1),
     ):
-        if len(pairs) < config.batch_size:
-            least = f"expected at least the {config.batch_size} of one batch"
-            lower = "lower data.batch.batch_size (with optim.accumulation_steps)"
-            hint = f"{lower} to {len(pairs)} or less, or bring more pairs"
-            raise MrlError(f"there are {len(pairs)} pairs of texts, {least}", hint=hint)
-        self.config, self.seed, self._shard = config, seed, shard
-        self._queries = tokenizer.encode(prompted(pairs, config.prompts))
+        self.seed, self._shard, self._noise = seed, shard, noise or TokenNoise()
+        queries = prompted(pairs, config.prompts)
+        self._queries = tokenizer.encode(queries)
         self._documents = tokenizer.encode([pair.document for pair in pairs])
-        self._ids = identities(self._queries), identities(self._documents)
+        self._ids = pair_identities(pairs, self._queries, self._documents)
         both = zip(self._queries, self._documents, strict=True)
-        self._lengths = np.asarray([len(query) + len(document) for query, document in both])
-        self._epoch: tuple[int, list[HostArray]] = -1, []
+        self._plan = PairPlan(
+            [len(query) + len(document) for query, document in both],
+            [pair.task for pair in pairs] if config.task_homogeneous else None,
+            batch_size=config.batch_size,
+            weights=config.task_weights,
+            seed=seed,
+        )
+        if self._noise.is_on:
+            prompts = [len(q) - len(pair.query) for q, pair in zip(queries, pairs, strict=True)]
+            self._prompt_tokens = np.asarray(tokenizer.tokens_before(queries, prompts))
         self.cut = sum(len(ids) >= config.max_tokens for ids in (*self._queries, *self._documents))
         """Texts that fill `max_tokens`, and so may have lost their tail."""
 
     @property
     def batches_per_epoch(self) -> int:
         """Whole batches; the pairs left over are drawn anew in each epoch."""
-        return len(self._lengths) // self.config.batch_size
+        return self._plan.batches_per_epoch
 
     @property
     def largest_id(self) -> int:
@@ -121,47 +162,38 @@ class TextPairSource:
 
     def __call__(self, step: int) -> TextBatch:
         """This host's rows of the batch of step `step`, counted from 0."""
-        epoch, place = divmod(step, self.batches_per_epoch)
-        if self._epoch[0] != epoch:
-            batches = alike_batches(self._lengths, self.config.batch_size, self.seed, epoch)
-            self._epoch = epoch, batches
-        rows = self._epoch[1][place]
-        # Those of other hosts as well: shapes are the same on every host.
+        rows = self._plan(step)
+        # Those of other hosts as well: shapes and noise are the same on every host.
         query, query_mask = _padded([self._queries[row] for row in rows])
         document, document_mask = _padded([self._documents[row] for row in rows])
-        mine = host_rows(len(rows), self._shard)
-        return TextBatch(
-            query=query[mine],
-            query_mask=query_mask[mine],
-            document=document[mine],
-            document_mask=document_mask[mine],
-            query_ids=self._ids[0][rows][mine],
-            document_ids=self._ids[1][rows][mine],
+        noise = None
+        if self._noise.is_on:
+            places = np.arange(query.shape[1])
+            after_prompt = places >= self._prompt_tokens[rows, None]
+            before_end = places < query_mask.sum(axis=1, keepdims=True) - 1
+            query, query_mask, noise = draw_noise(
+                self._noise,
+                query,
+                query_mask,
+                after_prompt & before_end,
+                key=(self.seed, step, NOISE_STREAM),
+            )
+        batch = TextBatch(
+            query=query,
+            query_mask=query_mask,
+            document=document,
+            document_mask=document_mask,
+            query_ids=self._ids[0][rows],
+            document_ids=self._ids[1][rows],
+            noise=noise,
         )
+        mine = host_rows(len(rows), self._shard)
+        return jax.tree.map(lambda x: x[mine], batch)
 
     def from_step(self, start: int) -> Generator[TextBatch, None, None]:
         """The batches from step `start` on, without end."""
         for step in itertools.count(start):
             yield self(step)
-
-
-def alike_batches(
-    lengths: Sequence[int] | HostArray, batch_size: int, seed: int, epoch: int
-) -> list[HostArray]:
-    """Rows of every batch of an epoch, of similar lengths: sorted within each `POOL` batches.
-
-    Every row is there at most once; fewer than `batch_size` are left out.
-    """
-    lengths = np.asarray(lengths)
-    rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(lengths))
-    batches: list[HostArray] = []
-    for start in range(0, len(order), POOL * batch_size):
-        pool = order[start : start + POOL * batch_size]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        whole = len(pool) // batch_size * batch_size
-        batches += list(pool[:whole].reshape(-1, batch_size))
-    return [batches[place] for place in rng.permutation(len(batches))]
 
 
 def padded_tokens(length: int) -> int:

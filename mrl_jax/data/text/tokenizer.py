@@ -63,6 +63,14 @@ class TextTokenizer:
         """Token ids of prompts: what stands before a query, so without an end token."""
         return self._ids(prompts)
 
+    def tokens_before(self, texts: Sequence[str], ends: Sequence[int]) -> list[int]:
+        """How many tokens of each text begin before its character of number `end`."""
+        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            sum(start < end for start, _ in item.offsets)
+            for item, end in zip(encoded, ends, strict=True)
+        ]
+
     def normalize(self, text: str) -> str:
         """The text as it is before it is parted into tokens."""
         normalizer = self._tokenizer.normalizer

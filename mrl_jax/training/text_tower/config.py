@@ -10,6 +10,7 @@ from mrl_jax.checkpoints.new_towers import save_text_tower
 from mrl_jax.checkpoints.towers import TOWER_FILE, read_info
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.text import TextBatchConfig, prompted
+from mrl_jax.data.batches.token_noise import TokenNoise
 from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.train_tokenizer import Units, new_tokenizer, tokenizer_size
 from mrl_jax.losses.config import LossConfig
@@ -95,8 +96,8 @@ class TextDataConfig:
     """What is trained on, and what is measured meanwhile.
 
     Attributes:
-        train: pairs with `query`, `document` and optionally `task_type`, in JSON Lines, CSV or
-            Parquet.
+        train: pairs with `query`, `document` and optionally `task_type`, `query_id` and
+            `document_id`, in JSON Lines, CSV or Parquet.
         validation: a retrieval set with written queries (or transcripts); none if empty.
         batch: how pairs become batches.
     """
@@ -118,6 +119,7 @@ class TextStageExperiment(RunConfig):
 
     model: TextModelConfig = dataclasses.field(default_factory=TextModelConfig)
     data: TextDataConfig = dataclasses.field(default_factory=TextDataConfig)
+    noise: TokenNoise = dataclasses.field(default_factory=TokenNoise)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optim: OptimConfig = PAPER_OPTIM
     train: LoopConfig = PAPER_LENGTH

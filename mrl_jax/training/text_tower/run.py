@@ -109,7 +109,12 @@ class TextTask:
         )
         batching, dtype = config.data.batch, DTYPES[config.model.dtype]
         source = TextPairSource(
-            pairs, tower.tokenizer, batching, seed=config.seed, shard=host_shard()
+            pairs,
+            tower.tokenizer,
+            batching,
+            seed=config.seed,
+            noise=config.noise,
+            shard=host_shard(),
         )
         tower.check_ids(source.largest_id, tower.folder)
         rebuild = tower_rebuilder(tower.config, dtype, remat=config.model.remat)

@@ -11,11 +11,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float32
 
 from mrl_jax.data.batches.text import TextBatch
+from mrl_jax.data.batches.token_noise import VectorNoise
 from mrl_jax.losses.config import LossConfig
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
 from mrl_jax.nn.param_tree import fill, flatten
 from mrl_jax.training.grad_cache import cached_value_and_grad
 from mrl_jax.training.state import Metrics, Step, TrainState, apply_gradients
+from mrl_jax.training.text_tower.noise import noisy_vectors
 
 RebuildText = Callable[[Mapping[str, Any]], Qwen3Encoder]
 """A tower from its weights, as a nested dict."""
@@ -67,7 +69,7 @@ def embedder(rebuild: RebuildText) -> Callable[[Any, TextBatch], tuple[Array, Ar
 
     def embed(weights: Any, batch: TextBatch) -> tuple[Array, Array]:
         tower = rebuild(weights)
-        queries = _embed(tower, batch.query, batch.query_mask)
+        queries = _embed(tower, batch.query, batch.query_mask, batch.noise)
         return queries, _embed(tower, batch.document, batch.document_mask)
 
     return embed
@@ -109,6 +111,8 @@ def working_copy(weights: Mapping[str, Any], dtype: DTypeLike) -> dict[str, Any]
     return {**cast, "embed_tokens": weights["embed_tokens"]}
 
 
-def _embed(tower: Qwen3Encoder, ids: Any, mask: Any) -> Array:
+def _embed(tower: Qwen3Encoder, ids: Any, mask: Any, noise: VectorNoise | None = None) -> Array:
     # Looked up here, where the table may be float32: its gradient adds up many tokens.
-    return tower.embed(jnp.take(tower.embed_tokens.embedding[...], ids, axis=0), mask)
+    table = tower.embed_tokens.embedding[...]
+    vectors = jnp.take(table, ids, axis=0)
+    return tower.embed(vectors if noise is None else noisy_vectors(vectors, table, noise), mask)

@@ -1,5 +1,8 @@
 """Pairs of texts: what is read and refused, and the batches they make."""
 
+import collections
+import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -10,6 +13,7 @@ from mrl_jax.data.batches.text import (
     TextBatchConfig,
     TextPairSource,
     padded_tokens,
+    pair_identities,
     prompted,
 )
 from mrl_jax.data.sets.text_pairs import TextPair, pairs_digest, read_pairs
@@ -62,6 +66,8 @@ def test_json_lines_and_parquet_are_the_same_pairs(tmp_path):
         ({"query": "a", "text": "b"}, "line 2: has no `document` (it has `query`, `text`)"),
         ({"query": "a", "document": 3}, "line 2: `document` is 3, expected text"),
         ({"query": "a", "document": "b", "task_type": 1}, "line 2: `task_type` is 1"),
+        ({"query": "a", "document": "b", "query_id": ""}, "line 2: `query_id` is empty"),
+        ({"query": "a", "document": "b", "document_id": 1.5}, "line 2: `document_id` is 1.5"),
         ('{"query": "\\ud83d", "document": "b"}', "line 2: `query` holds half a surrogate"),
         ("query,document", "line 2: is not JSON"),
         ('["a", "b"]', "expected a JSON object"),
@@ -71,6 +77,45 @@ def test_a_bad_line_is_named(row, message, tmp_path):
     with pytest.raises(MrlError) as caught:
         read_pairs(write(tmp_path / "pairs.jsonl", [ROWS[0], row]))
     assert message in str(caught.value)
+
+
+WITH_IDS = [
+    {"query": "a", "document": "b", "task_type": "t", "query_id": "x", "document_id": "y"},
+    {"query": "c", "document": "d", "task_type": "t", "query_id": "7", "document_id": "8"},
+]
+
+
+def test_ids_are_optional_columns_of_every_table(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    numbers = {**WITH_IDS[1], "query_id": 7, "document_id": 8}
+    lines = read_pairs(write(tmp_path / "pairs.jsonl", [WITH_IDS[0], numbers, ROWS[0]]))
+    assert [(pair.query_id, pair.document_id) for pair in lines] == [
+        ("x", "y"),
+        ("7", "8"),
+        (None, None),
+    ]
+    table = [",".join(WITH_IDS[0]), *(",".join(row.values()) for row in WITH_IDS)]
+    parquet.write_table(pyarrow.Table.from_pylist(WITH_IDS), tmp_path / "pairs.parquet")
+    for pairs in (
+        read_pairs(write(tmp_path / "pairs.csv", table)),
+        read_pairs(tmp_path / "pairs.parquet"),
+    ):
+        unplaced = [dataclasses.replace(pair, where="") for pair in pairs]
+        assert unplaced == [dataclasses.replace(pair, where="") for pair in lines[:2]]
+    with pytest.raises(MrlError, match=r"line 2: `query_id` is empty"):
+        read_pairs(write(tmp_path / "pairs.csv", [table[0], "a,b,t,,y"]))
+
+
+def test_a_digest_counts_ids_only_where_they_are_given():
+    (pair,) = [TextPair(query="a", document="b", task="t")]
+    assert pairs_digest([pair]) == hashlib.sha256(b"a\0b\0t\0").hexdigest()
+    digests = {
+        pairs_digest([dataclasses.replace(pair, **ids)])
+        for ids in ({}, {"query_id": "x"}, {"document_id": "x"}, {"query_id": "y"})
+    }
+    assert len(digests) == 4
 
 
 def test_what_is_no_table_of_pairs_is_refused(tmp_path):
@@ -140,6 +185,44 @@ def test_rows_are_whole_and_equal_texts_have_equal_ids(tokenizer):
             for i in range(4):
                 for j in range(4):
                     assert (rows[i] == rows[j]) == (ids[i] == ids[j])
+
+
+def test_an_id_stands_for_its_text(tokenizer):
+    grouped = [("a", "b", "x", None), ("c", "d", "x", None)]
+    rows = [*grouped, ("a", "b", None, "1"), ("a", "d", None, "1")]
+    pairs = [
+        TextPair(query=q, document=d, query_id=query_id, document_id=document_id)
+        for q, d, query_id, document_id in rows
+    ]
+    queries, documents = (
+        tokenizer.encode([getattr(pair, side) for pair in pairs]) for side in ("query", "document")
+    )
+    query_ids, document_ids = pair_identities(pairs, queries, documents)
+    assert query_ids.tolist() == [0, 0, 1, 1]
+    assert document_ids.tolist() == [0, 1, 2, 2]
+    batch = TextPairSource(pairs, tokenizer, TextBatchConfig(batch_size=4), seed=0)(0)
+    assert len(set(batch.query_ids)) == 2
+    assert len(set(batch.document_ids)) == 3
+
+
+def test_a_batch_keeps_to_one_task(tokenizer):
+    tasks = ("", "find", "name")
+    pairs = [TextPair(query="fgh"[i % 3], document="b", task=tasks[i % 3]) for i in range(30)]
+    letters = {ids[0]: task for ids, task in zip(tokenizer.encode("fgh"), tasks, strict=True)}
+    weights = {"": 1.0, "find": 2.0, "name": 0.0}
+    homogeneous = TextBatchConfig(batch_size=4, task_homogeneous=True)
+    weighted = TextBatchConfig(batch_size=4, task_homogeneous=True, task_weights=weights)
+    for config, counts in (
+        (TextBatchConfig(batch_size=4), None),
+        (homogeneous, {task: 3 for task in tasks}),
+        (weighted, {"": 3, "find": 6}),
+    ):
+        batches = TextPairSource(pairs, tokenizer, config, seed=0)
+        found = [{letters[i] for i in batches(step).query[:, 0].tolist()} for step in range(9)]
+        if counts is None:
+            assert any(len(of_batch) > 1 for of_batch in found)
+        else:
+            assert collections.Counter(task for (task,) in found) == counts
 
 
 def test_long_texts_are_cut_and_counted(tokenizer):

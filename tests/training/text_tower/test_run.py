@@ -28,6 +28,7 @@ from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.text import TextBatchConfig, TextPairSource
+from mrl_jax.data.batches.token_noise import TokenNoise
 from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
 from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
@@ -55,6 +56,9 @@ WORDS = ("ba", "ce", "di", "fo", "gu", "hy")
 PAIRS = [(f"{a} {b}", f"{b.upper()}, {a}?") for a, b in itertools.product(WORDS[:4], WORDS)]
 PROMPT = "find it"
 TEXTS = [*(text for pair in PAIRS for text in pair), f"{PROMPT}\nQuery:"]
+QUIET = TokenNoise()
+NOISE = TokenNoise(normal=0.5, mix=0.4, drop=0.2, swap=0.2)
+NOISE_CHANGES = [f"noise.{name}={value}" for name, value in vars(NOISE).items()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +88,12 @@ def sentence_transformer(folder):
         return library.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
-def pieces_of(tiny, *, dtype=jnp.float32, rows=24, remat=False):
+def pieces_of(tiny, *, dtype=jnp.float32, rows=24, remat=False, noise=QUIET):
     """(embed, loss, weights, batch) of the text step; it compiles faster without `remat`."""
     tower = mrl_jax.load_qwen3(tiny.tower, dtype=jnp.float32, trainable=True)
     pairs = [TextPair(query=query, document=document) for query, document in PAIRS[:rows]]
     source = TextPairSource(
-        pairs, TextTokenizer(tiny.tower), TextBatchConfig(batch_size=rows), seed=0
+        pairs, TextTokenizer(tiny.tower), TextBatchConfig(batch_size=rows), seed=0, noise=noise
     )
     embed = embedder(tower_rebuilder(tower.config, dtype, remat=remat))
     weights = working_copy(param_tree.split(tower).trained, dtype)
@@ -97,8 +101,8 @@ def pieces_of(tiny, *, dtype=jnp.float32, rows=24, remat=False):
 
 
 @functools.cache
-def _gradient(tiny, parts):
-    embed, loss, weights, batch = pieces_of(tiny, remat=parts > 1)
+def _gradient(tiny, parts, noise=QUIET):
+    embed, loss, weights, batch = pieces_of(tiny, remat=parts > 1, noise=noise)
     result = jax.jit(cached_value_and_grad(embed, loss, parts=parts))(weights, batch)
     return jax.tree.map(np.asarray, result)
 
@@ -146,6 +150,67 @@ def test_loss_and_gradients_are_those_of_sentence_transformers(tiny, tmp_path):
     assert set(named) == set(theirs)
     differences = errors(named, theirs)
     assert max(differences.values()) < 1e-5, differences
+
+
+def test_eight_parts_are_one_batch_with_noise_as_well(tiny):
+    (value, _), whole = _gradient(tiny, 1, NOISE)
+    (in_parts, _), gradient = _gradient(tiny, 8, NOISE)
+    assert float(in_parts) == pytest.approx(value.item(), rel=1e-5)
+    differences = errors(param_tree.flatten(gradient), param_tree.flatten(whole))
+    assert max(differences.values()) < 1e-5, differences
+    (quiet, _), _ = _gradient(tiny, 1)
+    assert abs(quiet.item() - value.item()) > 0.01
+
+
+def test_noise_changes_queries_and_never_documents(tiny):
+    embed, _, weights, batch = pieces_of(tiny, noise=NOISE)
+    *_, quiet = pieces_of(tiny)
+    of_noise, of_quiet = jax.jit(embed)(weights, batch), jax.jit(embed)(weights, quiet)
+    np.testing.assert_array_equal(of_noise[1], of_quiet[1])
+    assert np.abs(of_noise[0] - of_quiet[0]).max(axis=1).min() > 1e-3
+    rough, _, halved, _ = pieces_of(tiny, dtype=jnp.bfloat16)
+    in_bfloat16 = jax.jit(rough)(halved, batch)
+    for ours, theirs in zip(in_bfloat16, of_noise, strict=True):
+        assert np.sum(np.asarray(ours) * np.asarray(theirs), axis=1).min() > 0.99
+
+
+def test_equal_ids_of_a_side_are_no_negatives(tiny):
+    """By hand: candidates are of neither the row's query nor its document, but for its own."""
+    embed, _, weights, _ = pieces_of(tiny)
+    intents, answers = [0, 0, 1, 2, 2, 3, 4, 4], [0, 1, 2, 2, 3, 4, 4, 5]
+    pairs = [
+        TextPair(query=query, document=document, query_id=f"q{intent}", document_id=f"d{answer}")
+        for (query, document), intent, answer in zip(PAIRS, intents, answers, strict=False)
+    ]
+    batching = TextBatchConfig(batch_size=8)
+    batch = TextPairSource(pairs, TextTokenizer(tiny.tower), batching, seed=0)(0)
+    config = LossConfig(dims=DIMS, temperature=0.1, symmetric=True)
+    queries, documents = map(np.asarray, jax.jit(embed)(weights, batch))
+    total = pair_loss(config)(weights, (jnp.asarray(queries), jnp.asarray(documents)), batch)[0]
+    losses = []
+    for dim in DIMS:
+        cut = [side[:, :dim] for side in (queries, documents)]
+        left, right = (side / np.linalg.norm(side, axis=1)[:, None] for side in cut)
+        scores = np.exp(left @ right.T / 0.1)
+        for i in range(8):
+            others = [
+                j
+                for j in range(8)
+                if batch.query_ids[i] != batch.query_ids[j]
+                and batch.document_ids[i] != batch.document_ids[j]
+            ]
+            assert len(others) < 7
+            for row in (scores[i], scores[:, i]):
+                losses.append(-np.log(row[i] / (row[i] + row[others].sum())))
+    assert float(total) == pytest.approx(np.mean(losses), rel=1e-5)
+    plain = TextPairSource(
+        [TextPair(query=pair.query, document=pair.document) for pair in pairs],
+        TextTokenizer(tiny.tower),
+        batching,
+        seed=0,
+    )(0)
+    of_texts, _ = pair_loss(config)(weights, (jnp.asarray(queries), jnp.asarray(documents)), plain)
+    assert float(of_texts) > float(total) + 0.01
 
 
 def test_eight_parts_are_one_batch_and_micro_batches_are_not(tiny):
@@ -200,7 +265,7 @@ def test_bfloat16_weights_have_a_float32_master(tiny):
 def _step_metrics(tiny, parallel, count, parts):
     """Metrics of one step on so many devices, in so many parts."""
     tower = mrl_jax.load_qwen3(tiny.tower, dtype=jnp.float32, trainable=True)
-    _, _, _, batch = pieces_of(tiny)
+    _, _, _, batch = pieces_of(tiny, noise=NOISE)
     place = Devices(parallel, jax.devices()[:count])
     optimizer = make_optimizer(OptimConfig(learning_rate=1e-3, warmup_fraction=0.0), 10)
     step = make_text_step(
@@ -316,7 +381,8 @@ def test_a_trained_tower_can_be_trained_on(finished, world, one_device, tmp_path
         load(world, "train.steps=2", "data.validation="),
         model=dataclasses.replace(load(world).model, new=None, text_tower=str(run.folder)),
     )
-    config = override(config, ["model.dtype=bfloat16", "optim.name=adafactor"])
+    changes = ["model.dtype=bfloat16", "optim.name=adafactor", "data.batch.task_homogeneous=true"]
+    config = override(config, [*changes, *NOISE_CHANGES])
     again = train_text(config, tmp_path / "run", devices=one_device, log=lambda _: None)
     assert again.info is not None
     assert again.folder is not None
@@ -371,6 +437,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
         (["optim.name=sgd"], "optim.name is 'sgd', expected one of adamw, adafactor"),
         (["data.validation={root}/spoken"], "query 'q': has neither `text` nor `transcript`"),
         (["data.train={root}/task.jsonl"], "the task 'rag' has no prompt, expected one of find"),
+        (["data.train={root}/id.jsonl"], "line 1: `query_id` is empty"),
+        (["noise.mix=1.5"], "noise.mix is 1.5, expected 0 to 1"),
+        (["noise.drop=1"], "noise.drop is 1.0, expected 0 or more and less than 1"),
+        (["data.batch.task_weights.find=2"], "and batches do not keep to one task"),
+        (
+            ["data.batch.task_homogeneous=true", "data.batch.task_weights.rag=2"],
+            "data.batch.task_weights has none for the task 'find'",
+        ),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(world, changes, message, tmp_path):
@@ -380,6 +454,7 @@ def test_wrong_input_is_one_line_and_status_2(world, changes, message, tmp_path)
             "empty": '{"query": "a", "document": "b"}\n{"query": "", "document": "b"}\n',
             "column": '{"query": "a", "answer": "b"}\n',
             "task": '{"query": "a", "document": "b", "task_type": "rag"}\n' * 24,
+            "id": '{"query": "a", "document": "b", "query_id": ""}\n',
         }
         for name, text in lines.items():
             (world / f"{name}.jsonl").write_text(text)
