@@ -8,6 +8,7 @@ import dataclasses
 from mrl_jax.data.batches.ctc import CtcBatchConfig, MaskConfig
 from mrl_jax.data.batches.speech import BatchConfig
 from mrl_jax.data.batches.text import TextBatchConfig
+from mrl_jax.data.batches.token_noise import TokenNoise
 from mrl_jax.data.build.builder import BuildOptions
 from mrl_jax.demo.towers import speech_config
 from mrl_jax.inference.cascade_config import CascadeConfig
@@ -47,14 +48,22 @@ def text_stage() -> TextStageExperiment:
     return TextStageExperiment(
         name="claims_text",
         model=TextModelConfig(
-            new=NewTowerConfig(units="pieces", num_layers=3), dtype="float32", remat=False
+            new=NewTowerConfig(units="pieces", max_pieces=1000, num_layers=2),
+            dtype="float32",
+            remat=False,
         ),
         data=TextDataConfig(batch=TextBatchConfig(batch_size=64, max_tokens=MAX_TEXT_TOKENS)),
         loss=LossConfig(dims=DIMS, symmetric=True),
+        noise=TokenNoise(normal=0.3, mix=0.3, drop=0.1),
         optim=OptimConfig(
-            learning_rate=2e-3, schedule="cosine", warmup_fraction=0.1, weight_decay=0.01, b2=0.98
+            learning_rate=2e-3,
+            schedule="cosine",
+            warmup_fraction=0.1,
+            weight_decay=0.01,
+            b2=0.98,
+            average_decay=0.99,
         ),
-        train=LoopConfig(steps=800, validate_every=200, checkpoint_every=200),
+        train=LoopConfig(steps=700, validate_every=350, checkpoint_every=350),
     )
 
 
