@@ -77,9 +77,7 @@ class PairPlan:
             rows = self._rows[task]
             # Tasks of as many pairs are not drawn in the same order.
             key = (list(self._rows).index(task),) if len(self._rows) > 1 else ()
-            drawn = alike_batches(
-                self._lengths[rows], self._batch_size, self._seed, epoch, *key
-            )
+            drawn = alike_batches(self._lengths[rows], self._batch_size, self._seed, epoch, *key)
             self._epochs[task] = epoch, [rows[batch] for batch in drawn]
         return self._epochs[task][1][place]
 

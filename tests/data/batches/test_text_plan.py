@@ -18,9 +18,7 @@ LENGTHS = [3 + 7 * i % 13 for i in range(len(TASKS))]
 
 
 def plan(tasks=TASKS, *, weights=None, seed=0, batch_size=4):
-    return PairPlan(
-        LENGTHS[: len(TASKS)], tasks, batch_size=batch_size, weights=weights, seed=seed
-    )
+    return PairPlan(LENGTHS[: len(TASKS)], tasks, batch_size=batch_size, weights=weights, seed=seed)
 
 
 def task_of(rows):
