@@ -4,7 +4,7 @@
     python benchmarks/claims.py --data DATA --world mboshi --only text,ctc
     python benchmarks/claims.py --world digits --part theo --seed 0
     python benchmarks/claims.py --only record                          results/claims.json alone
-    python benchmarks/claims.py --smoke --out /tmp/smoke               does everything run?
+    python benchmarks/claims.py --smoke --out runs/smoke               does everything run?
 
 Steps, in their order: {steps}.
 Each runs commands of mrl-jax and is left out where its result is there already; a training that

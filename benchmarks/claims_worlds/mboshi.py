@@ -17,21 +17,33 @@ def write_mboshi(source: Path, out: Path, part: str, *, small: bool) -> None:
     rows = read_table(source)
     test = [row for row in rows if row["split"] == "dev"]
     others = _without([row for row in rows if row["split"] == "train"], test)
-    count = VALIDATION // 20 if small else VALIDATION
+    count = min(VALIDATION // 20 if small else VALIDATION, len(others) // 6)
     validation = others[:: max(len(others) // count, 1)][:count]
     train = _without(others, validation)
+    ids = {row["id"] for row in train}
+    said = {plain_text(row["transcript"]) for row in (*test, *validation)}
+    more = [
+        row
+        for row in rows
+        if row["split"] == "train"
+        and row["id"] not in ids
+        and plain_text(row["transcript"]) not in said
+    ]
     if small:
-        train, test = train[:40], test[:20]
+        train, test, more = train[:40], test[:20], more[:5]
     write_contents(
         out,
         Contents(
             train=[_clip(row, source) for row in train],
             validation=[_clip(row, source) for row in validation],
             test=[_clip(row, source) for row in test],
+            # The recogniser does not read translations.
+            recogniser=[_clip(row | {"text": row["transcript"]}, source) for row in more],
             rules=[
                 "The test is the published dev split; all three speakers are in training too.",
                 "Training recordings that say, or are translated by, a sentence of the test or "
-                "of validation are left out.",
+                "of validation are left out; the recogniser hears those of which only the "
+                "translation is one.",
                 "Documents are the French sentences of the queries; equal ones are one document.",
             ],
         ),

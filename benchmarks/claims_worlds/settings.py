@@ -96,10 +96,8 @@ def head(sample_rate: int) -> ExperimentConfig:
             batch=BatchConfig(batch_size=64, num_buckets=4, max_text_tokens=MAX_TEXT_TOKENS),
         ),
         loss=LossConfig(dims=DIMS),
-        optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_fraction=0.05),
+        optim=OptimConfig(learning_rate=3e-4, schedule="cosine", warmup_fraction=0.05),
         train=LoopConfig(steps=400, validate_every=100, checkpoint_every=100),
-        augment=vary_16khz if sample_rate == 16_000 else vary_8khz,
-        stretch=STRETCH,
     )
 
 

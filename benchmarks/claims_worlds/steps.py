@@ -30,6 +30,7 @@ from .worlds import CASCADE, COMPARED_WHEN_DEGRADED, HEADS, SMALL, SYSTEMS, Worl
 
 CONFIGS = Path(__file__).parent / "configs"
 RESULTS = "results.jsonl"
+CHANNEL = "augment=channel"
 LESS = 0.25
 """Part of the recogniser's steps in `less`."""
 
@@ -133,11 +134,16 @@ def train_text(job: Job) -> None:
 
 
 def train_ctc(job: Job) -> None:
-    """The recogniser, over characters."""
+    """The recogniser: over characters, or over the text tower's tokens if it has one stage."""
     folder = job.base / "ctc"
     if (folder / "tower" / TOWER_FILE).is_file():
         return
-    changes = (*_recordings(job, recogniser=True), *job.world.ctc, *job.small("ctc"))
+    changes = (
+        *_recordings(job, recogniser=True),
+        *(_shared_tokens(job) if job.world.tokens is None else ()),
+        *job.world.ctc,
+        *job.small("ctc"),
+    )
     _train(folder, f"ctc_{_rate(job)}", *_fewer(job, changes))
 
 
@@ -149,9 +155,8 @@ def train_tokens(job: Job) -> None:
     changes = (
         *_recordings(job, recogniser=True),
         f"model.speech_tower={_made(job.base / 'ctc' / 'tower', TOWER_FILE, 'ctc')}",
-        f"model.text_tower={_made(job.text_tower, TOWER_FILE, 'text')}",
-        *("model.vocabulary=text_tower", "model.filterbank=false"),
-        *("train.steps=600", "optim.learning_rate=5e-4"),
+        *_shared_tokens(job),
+        *("model.filterbank=false", "train.steps=600", "optim.learning_rate=5e-4"),
         *job.world.tokens,
         *job.small("tokens"),
     )
@@ -177,6 +182,7 @@ def train_head(name: str) -> Callable[[Job], None]:
                 f"model.text_tower={_made(job.text_tower, TOWER_FILE, 'text')}",
                 *job.world.head,
                 *HEADS[name].changes,
+                f"data.speech_cache={job.base / 'states'}" if HEADS[name].cached else CHANNEL,
                 *job.small("head"),
                 *smoke,
             )
@@ -303,12 +309,19 @@ def _recordings(job: Job, *, recogniser: bool) -> tuple[str, str]:
     return f"data.train={_made(dataset, BUILD_FILE, 'build')}", f"data.validation={validation}"
 
 
+def _shared_tokens(job: Job) -> tuple[str, str]:
+    """The recogniser's outputs are the text tower's tokens."""
+    tower = _made(job.text_tower, TOWER_FILE, "text")
+    return "model.vocabulary=text_tower", f"model.text_tower={tower}"
+
+
 def _fewer(job: Job, changes: Sequence[str]) -> tuple[str, ...]:
     """The changes; with a part of the steps in `less`."""
     if not job.less:
         return tuple(changes)
     base = load_config(CONFIGS / f"ctc_{_rate(job)}.py", CtcExperiment)
     steps = override(base, changes).train.steps
+    assert steps is not None  # The configs set it.
     return (*changes, f"train.steps={max(round(steps * LESS), 1)}")
 
 

@@ -27,9 +27,9 @@ class World:
         write: makes one part of it.
         parts: what is trained and measured by itself, as one fold each; the text tower is shared.
         sample_rate: of its speech towers, 8,000 or 16,000.
-        text, ctc, tokens, head: changed fields of the text stage, of the recogniser, of its
-            second stage over the text tower's own tokens, and of every head. Without `tokens`
-            there is no second stage.
+        text, ctc, tokens, head: changed fields of the text stage, of the recogniser over
+            characters, of its second stage over the text tower's own tokens, and of every head.
+            Without `tokens` there is one stage, over those tokens from the start.
         seeds: of the heads.
         matrix: whether the data have sets of each language against each.
     """
@@ -65,6 +65,7 @@ WORLDS: Mapping[str, World] = {
         source="mboshi",
         write=write_mboshi,
         sample_rate=16_000,
+        ctc=("train.steps=3600", "data.batch.batch_size=32"),
     ),
     "digits": World(
         title="strings of English digits, voices never heard",
@@ -74,7 +75,7 @@ WORLDS: Mapping[str, World] = {
         parts=SPEAKERS,
         text=WORDS,
         ctc=(*SMALL_TOWER, "train.steps=1600"),
-        tokens=("train.steps=400", "data.batch.batch_size=32"),
+        tokens=None,
         head=("data.batch.num_buckets=3",),
     ),
     "arabic": World(
@@ -84,7 +85,7 @@ WORLDS: Mapping[str, World] = {
         sample_rate=16_000,
         text=WORDS,
         ctc=(*SMALL_TOWER, "train.steps=1600"),
-        tokens=("train.steps=400", "data.batch.batch_size=32"),
+        tokens=None,
         head=("data.batch.num_buckets=3",),
     ),
     "asterisk": World(
@@ -99,18 +100,33 @@ WORLDS: Mapping[str, World] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Head:
-    """One way of joining two towers: fields that it changes, and whether a seed matters."""
+    """One way of joining two towers.
+
+    Attributes:
+        changes: fields of the config.
+        seeded: whether it is trained with every seed, and not with the first alone.
+        cached: whether it is trained on the speech tower's cached states; else the clips are
+            changed at each step ("channel").
+    """
 
     changes: tuple[str, ...]
     seeded: bool = True
+    cached: bool = True
+
+
+CTC_INIT = ("model.head_init=ctc",)
+SOFT = ("model.head=soft_ctc", "model.logit_temperature=1.5")
 
 
 HEADS: Mapping[str, Head] = {
-    "linear": Head(changes=()),
-    "regression": Head(changes=("loss.name=l1_cosine",)),
-    "dual": Head(changes=("model.kind=dual_encoder",)),
-    "soft": Head(changes=("model.head=soft_ctc", "train.steps=0"), seeded=False),
-    "soft_trained": Head(changes=("model.head=soft_ctc", "optim.learning_rate=3e-5")),
+    "linear": Head(changes=CTC_INIT),
+    "regression": Head(changes=(*CTC_INIT, "loss.name=l1_cosine"), seeded=False),
+    "dual": Head(changes=("model.kind=dual_encoder", "optim.learning_rate=3e-3"), seeded=False),
+    "soft": Head(changes=(*SOFT, "train.steps=0"), seeded=False, cached=False),
+    "soft_trained": Head(
+        changes=(*SOFT, "model.residual=logits", "model.lora_rank=8", "optim.learning_rate=1e-4"),
+        cached=False,
+    ),
 }
 """Name to what it is: `linear` is the published head, `soft` is not trained."""
 CASCADE = "cascade"

@@ -27,7 +27,7 @@ INTRODUCTION = """# Config fields
 Every field that `mrl-jax train` and `mrl-jax cascade` take as `a.b=c`: its default in a config of
 your own and, where another, its value in the preset. A group whose default is `none` can be filled
 in a Python config only; its fields follow it. `data.batch.prompts.TASK=SENTENCE` changes or adds
-the prompt of one task.
+the prompt of one task, `optim.rates.LEAVES=FACTOR` the learning rate of some leaves.
 
 Written by `python docs/tools/config_fields.py` from the docstrings of the configs."""
 KINDS = (

@@ -6,7 +6,7 @@ recogniser's vocabulary and feature extractor.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def save_text_tower(
     tokenizer: Mapping[str, str],
     *,
     dtype: DTypeLike = "float32",
+    labels: Sequence[str] = (),
 ) -> TowerInfo:
     """Write a text tower that was made here as a tower folder.
 
@@ -60,10 +61,12 @@ def save_text_tower(
         tower: the weights.
         tokenizer: files of its tokenizer by name.
         dtype: of the stored weights.
+        labels: see `TowerInfo`.
     """
     files = {**_json_files({"config.json": published_config(tower.config, dtype)}), **tokenizer}
     weights = {"encoder": tower_arrays(tower, dtype)}
-    return write_tower(folder, "qwen3", tower.config, weights, files, naming=NEW_NAMING)
+    described: dict[str, Any] = {"naming": NEW_NAMING, "labels": labels}
+    return write_tower(folder, "qwen3", tower.config, weights, files, **described)
 
 
 def write_tower(
@@ -76,7 +79,7 @@ def write_tower(
 ) -> TowerInfo:
     """A tower's folder of these arrays and small files, whole or not at all.
 
-    `described` are the `naming` and the `vocabulary` of `save_tower`.
+    `described` are the `naming`, `vocabulary` and `labels` of `save_tower`.
     """
     needed = sum(array.nbytes for arrays in weights.values() for array in arrays.values())
     with staged_folder(folder, marker=TOWER_FILE, overwrite=True, needs_bytes=needed) as staging:

@@ -9,7 +9,7 @@ report.json    what was converted, and how
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -51,6 +51,8 @@ class TowerInfo:
         groups: shapes of the stored weights by group, then by path.
         naming: how the published checkpoint spelled its tensor names, for export.
         vocabulary: characters of a recogniser, if its checkpoint had them.
+        labels: classes (intents) whose labels some training of it used, which are then not
+            unseen.
     """
 
     kind: str
@@ -60,6 +62,7 @@ class TowerInfo:
     groups: Mapping[str, Mapping[str, tuple[int, ...]]]
     naming: Mapping[str, Any]
     vocabulary: CtcVocabulary | None = None
+    labels: tuple[str, ...] = ()
 
 
 class LoadOptions(TypedDict, total=False):
@@ -169,6 +172,7 @@ def save_tower(
     *,
     naming: Mapping[str, Any],
     vocabulary: CtcVocabulary | None = None,
+    labels: Sequence[str] = (),
 ) -> TowerInfo:
     """Write tower.json and the weights into `folder` (a staged one); memory beyond the
     weights stays small, because nothing is copied or compressed on the way."""
@@ -186,6 +190,7 @@ def save_tower(
         },
         naming=naming,
         vocabulary=vocabulary,
+        labels=tuple(labels),
     )
     write_json(folder / TOWER_FILE, {"format": FORMAT, **dataclasses.asdict(info)})
     return info

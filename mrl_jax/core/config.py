@@ -107,7 +107,7 @@ def _collect(changes: dict[str, Any], config: Any, dotted: str, text: str) -> No
         if not rest:
             break
         if isinstance(old, Mapping):
-            _, kind = typing.get_args(hints[head])
+            [*_, kind] = typing.get_args(hints[head]) or [str]
             value = _parse(text, kind, dotted)
             changes[head] = {**changes.get(head, old), ".".join(rest): value}
             return

@@ -62,7 +62,8 @@ def main(argv: Sequence[str]) -> int:
     )
     _draw_training(model, report)
     _show_queries(test, report)
-    print(f"\nReports with figures: {report} and {out / 'intents'} ({time.monotonic() - begun:.0f} s in all)")
+    seconds = time.monotonic() - begun
+    print(f"\nReports with figures: {report} and {out / 'intents'} ({seconds:.0f} s in all)")
     return 0
 
 

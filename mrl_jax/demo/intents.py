@@ -11,7 +11,9 @@ where to buy; ask a price; want; buy by weight; tell a price; buy animals; sold 
 pests; harvest; rain ahead; heat ahead; cold ahead; number of animals; whereabouts; at a
 place; gone to town; plans of kin; wish of kin; my plans; your plans; errand; wish of a
 friend; journey; goodbye; pain of kin; state; sum; age; appointment
-""".replace("\n", " ").strip().split("; ")
+""".replace("\n", " ")
+    .strip()
+    .split("; ")
 )
 """The intents that are evaluated: no training may use their labels; those of the others it may.
 

@@ -4,14 +4,13 @@ They are trained by the demo's own `train_ctc` and `train_text`: `training.ctc` 
 `training.text_tower` have no repeated tokens.
 """
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mrl_jax.checkpoints.new_towers import write_files
 from mrl_jax.data.text.tokenizer import TextTokenizer
-from mrl_jax.data.text.train_tokenizer import new_tokenizer
+from mrl_jax.data.text.train_tokenizer import new_tokenizer, tokenizer_size
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.qwen3 import Qwen3Config
 
@@ -76,6 +75,4 @@ def open_tokenizer(files: Mapping[str, str]) -> tuple[TextTokenizer, int]:
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), files)
         tokenizer = TextTokenizer(folder)
-    described = json.loads(files["tokenizer.json"])
-    added = {token["content"] for token in described["added_tokens"]}
-    return tokenizer, len(added | described["model"]["vocab"].keys())
+    return tokenizer, tokenizer_size(files)

@@ -86,8 +86,8 @@ def embed_batches(
     *,
     check: Callable[[HostArray, HostArray], None] | None = None,
     **options: Any,
-) -> Float32[HostArray, "R E"]:
-    """`run_batches` of a program that gives vectors [B, E], put back into the order of the rows.
+) -> Float32[HostArray, "..."]:
+    """`run_batches` of a program that gives vectors [B, ...], put back into the order of the rows.
 
     With `check` the program gives pairs of vectors and something else, which is checked: it is
     called with the row numbers and that.
@@ -101,7 +101,7 @@ def embed_batches(
             batch, other = batch
             check(rows, other)
         if vectors is None:
-            vectors = np.zeros((len(lengths), batch.shape[1]), np.float32)
+            vectors = np.zeros((len(lengths), *batch.shape[1:]), np.float32)
         vectors[rows] = batch
     if vectors is None:
         raise MrlError("there is nothing to embed", hint="pass one clip or text, or more")

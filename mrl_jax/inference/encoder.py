@@ -16,6 +16,7 @@ from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 from mrl_jax.inference.batching import embed_batches, padded_clips
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors
+from mrl_jax.models.fusion import FusionModel
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 
@@ -23,7 +24,11 @@ EMBED: dict[str, Callable[..., Any]] = {
     "speech": lambda model, *inputs: model.embed_speech(*inputs),
     "text": lambda model, *inputs: model.embed_text(*inputs),
 }
-IN_BATCHES = EMBED | {"speech": lambda model, *inputs: model.embed_speech_and_lost(*inputs)}
+IN_BATCHES = EMBED | {
+    "speech": lambda model, *inputs: model.embed_speech_and_lost(*inputs),
+    "speech features": lambda model, *inputs: model.speech_features_and_lost(*inputs),
+    "text features": lambda model, *inputs: model.text_features(*inputs),
+}
 
 
 class Encoder:
@@ -63,6 +68,7 @@ class Encoder:
         )
         self._min_samples = config_model.min_samples
         self._separate_dims = config_model.separate_dims
+        self._has_tokens = isinstance(config_model, FusionModel)
         self._tokenizer = tokenizer
         self._sharding, self._batch_size = sharding, batch_size
         self._programs = {
@@ -95,6 +101,40 @@ class Encoder:
             MrlError: a clip that cannot be embedded, or has more speech tokens than there is room
                 for; a task without a prompt.
         """
+        numbers = self._speech("speech", clips, tasks, prompts, names=names, progress=progress)
+        dims = self._separate_dims
+        return SeparateVectors(numbers, dims) if dims else numbers
+
+    def speech_features(
+        self,
+        clips: Sequence[HostArray],
+        *,
+        prompts: Sequence[str | None] | None = None,
+        names: Sequence[object] | None = None,
+        progress: str | None = None,
+    ) -> Float32[HostArray, "N 4 E"]:
+        """`Qwen3Encoder.features` of clips, by a `FusionModel`; arguments as of `speech`.
+
+        Raises:
+            MrlError: as `speech`; the model is a dual encoder.
+        """
+        if not self._has_tokens:
+            raise MrlError(
+                "the model is a dual encoder, whose speech has no tokens in the text tower",
+                hint="take the pooled vectors",
+            )
+        return self._speech("speech features", clips, None, prompts, names=names, progress=progress)
+
+    def _speech(
+        self,
+        kind: str,
+        clips: Sequence[HostArray],
+        tasks: Sequence[str] | None,
+        prompts: Sequence[str | None] | None,
+        *,
+        names: Sequence[object] | None,
+        progress: str | None,
+    ) -> HostArray:
         names = [f"clip {i}" for i in range(len(clips))] if names is None else names
         self.check_speech(clips, tasks=tasks, names=names)
         tokens = self._tokenizer.encode_prompts(self.prompts_of(tasks, prompts, len(clips)))
@@ -109,9 +149,7 @@ class Encoder:
                 raise _lost_tokens(names[rows[lost.argmax()]], int(lost.max()))
 
         sizes = [len(clip) for clip in clips]
-        numbers = self._in_batches("speech", sizes, inputs, progress, check=check)
-        dims = self._separate_dims
-        return SeparateVectors(numbers, dims) if dims else numbers
+        return self._in_batches(kind, sizes, inputs, progress, check=check)
 
     def check_speech(
         self,
@@ -153,9 +191,18 @@ class Encoder:
         if tasks is not None or prompts is not None:
             before = self.prompts_of(tasks, prompts, len(texts))
             texts = [prompt + text for prompt, text in zip(before, texts, strict=True)]
+        return self._text("text", texts, progress)
+
+    def text_features(
+        self, texts: Sequence[str], *, progress: str | None = None
+    ) -> Float32[HostArray, "N 4 E"]:
+        """`Qwen3Encoder.features` of texts, at least one."""
+        return self._text("text features", texts, progress)
+
+    def _text(self, kind: str, texts: Sequence[str], progress: str | None) -> HostArray:
         tokens = self._tokenizer.encode(texts)
         return self._in_batches(
-            "text",
+            kind,
             [len(ids) for ids in tokens],
             lambda rows: self._text_inputs([tokens[i] for i in rows]),
             progress,

@@ -1,9 +1,15 @@
 """The text tower's tokens for each output of a recogniser's CTC layer."""
 
+import re
+
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.text_vocabulary import check_tokenizer
+
+SPECIAL = re.compile("<.+>")
+"""Outputs that published recognisers have and never write, as <s> and <unk>: nothing is asked of
+them."""
 
 
 def tokens_of_outputs(
@@ -28,14 +34,15 @@ def tokens_of_outputs(
     texts = [_text_of(vocabulary, number) for number in range(len(vocabulary.tokens))]
     ids = [tuple(some) for some in tokenizer.encode_prompts(texts)]
     lacking = [
-        vocabulary.tokens[number]
-        for number, some in enumerate(ids)
-        if number != vocabulary.blank and (not some or set(some) == {tokenizer.unknown_id})
+        part
+        for number, (text, some) in enumerate(zip(texts, ids, strict=True))
+        if number != vocabulary.blank and not SPECIAL.fullmatch(text)
+        for part in (tokenizer.unknown_parts(text) if some else [text])
     ]
     if lacking:
         raise MrlError(
-            f"the text tower has no token for {', '.join(map(repr, lacking))}, which the "
-            "recogniser writes",
+            f"the text tower has no token for {', '.join(map(repr, dict.fromkeys(lacking)))}, "
+            "which the recogniser writes",
             where=where,
             hint="train the text tower on texts with them, or the recogniser with "
             "model.vocabulary=text_tower",

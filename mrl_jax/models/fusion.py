@@ -123,8 +123,18 @@ class FusionModel(TwoTowers):
         lengths: Int[AnyArray, " B"],
         prompt: Int[AnyArray, "B P"] | None = None,
         prompt_mask: Bool[AnyArray, "B P"] | None = None,
-    ) -> Float32[Array, "B K E"]:
+    ) -> Float32[Array, "B 4 E"]:
         """`Qwen3Encoder.features` of speech: the vectors of `embed_speech`, and means of tokens."""
+        return self.speech_features_and_lost(samples, lengths, prompt, prompt_mask)[0]
+
+    def speech_features_and_lost(
+        self,
+        samples: Float[AnyArray, "B S"],
+        lengths: Int[AnyArray, " B"],
+        prompt: Int[AnyArray, "B P"] | None = None,
+        prompt_mask: Bool[AnyArray, "B P"] | None = None,
+    ) -> tuple[Float32[Array, "B 4 E"], Int[Array, " B"]]:
+        """`speech_features`, and the speech tokens of each clip that there was no room for."""
         speech = self.tokens_of_speech(samples, lengths)
         inputs = self.text_inputs(speech, whole_prompt(prompt, prompt_mask))
-        return self.speech_reader.features(*inputs)
+        return self.speech_reader.features(*inputs), speech.lost

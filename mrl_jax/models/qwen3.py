@@ -244,18 +244,20 @@ class Qwen3Encoder(nnx.Module):
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
         mask: Bool[AnyArray, "B L"] | Int[AnyArray, "B L"],
-    ) -> Float32[Array, "B K D"]:
+    ) -> Float32[Array, "B 4 D"]:
         """The vector of `embed`, and beside it means over tokens, which keep more of the words.
 
         Returns:
-            [B, layers + 2, D]: the unit vector of `embed`; the mean over valid places of each
-            layer's output, the first layer's first; that of the final norm's.
+            the unit vector of `embed`, then means over valid places: of the inputs (token
+            embeddings, or the given vectors), of the first layer's output, and of the final
+            norm's output.
         """
-        mask = jnp.asarray(mask, jnp.bool_)
-        output = self(inputs, mask, keep_states=True)
+        inputs, mask = jnp.asarray(inputs), jnp.asarray(mask, jnp.bool_)
+        x = self.embed_tokens(inputs) if inputs.ndim == 2 else inputs.astype(self.dtype)
+        output = self(x, mask, keep_states=True)
         assert output.layer_states is not None
         pooled = l2_normalize(pool_last(output.last_hidden, mask))
-        states = jnp.concatenate([output.layer_states, output.last_hidden[None]])
+        states = jnp.stack([x, output.layer_states[0], output.last_hidden])
         means = jnp.moveaxis(mean_valid(states, mask[None]), 0, 1)
         return jnp.concatenate([pooled[:, None], means], axis=1)
 

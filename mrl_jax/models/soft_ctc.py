@@ -74,7 +74,8 @@ class SoftCtc(FusionModel):
         rngs: see above.
 
     Raises:
-        ValueError: outputs that are not those of the CTC layer; a token that the text tower lacks.
+        ValueError: no end token, outputs that are not those of the CTC layer, or a token that the
+            text tower lacks.
     """
 
     config: SoftCtcConfig
@@ -83,12 +84,16 @@ class SoftCtc(FusionModel):
         self, recogniser: HubertCtc, text: Qwen3Encoder, *, config: SoftCtcConfig, rngs: nnx.Rngs
     ):
         super().__init__(recogniser.encoder, text, config)
+        if config.end_token is None:
+            raise ValueError("end_token is None, and a clip of blanks alone has no other token")
         self.ctc = recogniser.lm_head
         width, size = self.ctc.kernel.shape
         if len(config.outputs) != size:
             raise ValueError(
                 f"tokens for {len(config.outputs)} outputs, expected {size}: the CTC layer's"
             )
+        if not 0 <= config.blank < size:
+            raise ValueError(f"blank is output {config.blank}, expected 0 to {size - 1}")
         rest = () if config.rest is None else (config.rest,)
         used = [token for tokens in (*config.outputs, rest) for token in tokens]
         if used and not 0 <= min(used) <= max(used) < text.config.vocab_size:
@@ -100,8 +105,16 @@ class SoftCtc(FusionModel):
 
     @property
     def min_samples(self) -> int:
-        """The fewest samples that give a frame."""
-        return self.speech.config.min_samples
+        """The fewest samples that give a frame, or a pair of them where nothing is compressed."""
+        config = self.speech.config
+        frames = PAIR if self.config.compress_blank is None else 1
+        return config.min_samples + (frames - 1) * config.frame_samples
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether a clip can have more speech tokens than there is room for."""
+        most = 1.0 if self.config.compress_blank is not None else 1.0 / PAIR
+        return self._tokens_per_frame < most
 
     @property
     def speech_reader(self) -> Qwen3Encoder:
@@ -109,7 +122,9 @@ class SoftCtc(FusionModel):
         return self.text if self.head.lora is None else self.head.lora.add_to(self.text)
 
     def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
-        """Fit the fixed factors of the layer states that a residual reads."""
+        """Fit the fixed factors of the layer states, where a residual reads them."""
+        if self.head.residual is None:
+            return
         output = self.speech(samples, lengths)
         self.head.fit_layer_scale(output.layer_states, output.frame_mask)
 
@@ -122,14 +137,15 @@ class SoftCtc(FusionModel):
         # Runs are those of the recogniser itself, so that training does not move their borders.
         blank, best = jax.nn.softmax(logits)[:, :, config.blank], jnp.argmax(logits, axis=-1)
         logits, residual = self.head(layer_states, logits)
+        bounds = self._bounds(frame_mask)
         if config.compress_blank is None:
-            groups = pairs_of(frame_mask)
+            groups = pairs_of(frame_mask, *bounds)
         else:
             keep = frame_mask & (blank <= config.compress_blank)
-            groups = runs_of(keep, best, *self._bounds(frame_mask))
+            groups = runs_of(keep, best, *bounds)
         probable = groups.average(jax.nn.softmax(logits))
         if config.compress_blank is not None:
-            is_blank = jnp.arange(probable.shape[2]) == config.blank
+            is_blank = jnp.arange(probable.shape[2])[None, None, :] == config.blank
             probable *= jnp.where(is_blank, config.blank_weight, 1.0)
             probable /= jnp.maximum(jnp.sum(probable, axis=2, keepdims=True), 1e-12)
         vectors = jnp.matmul(probable, self.token_table(), precision=EXACT)
@@ -154,14 +170,18 @@ class SoftCtc(FusionModel):
         taken = self.text.embed_tokens.embedding[...][jnp.asarray(ids)].astype(jnp.float32)
         return jnp.einsum("vm,vme->ve", jnp.asarray(weights), taken, precision=EXACT)
 
-    def _bounds(self, frame_mask: Bool[Array, "B T"]) -> tuple[int, Int[Array, " B"]]:
-        """The most tokens of the batch, and of each clip by its own length."""
+    @property
+    def _tokens_per_frame(self) -> float:
         config = self.speech.config
         rate = self.config.max_tokens_per_second * config.frame_samples / config.sample_rate
-        rate = np.float32(min(rate, 1.0))
-        frames = jnp.sum(frame_mask.astype(jnp.int32), axis=1)
-        most = max(int(np.ceil(frame_mask.shape[1] * rate)), 1)
-        return most, jnp.clip(jnp.ceil(frames * rate).astype(jnp.int32), 1, most)
+        return min(rate, 1.0)
+
+    def _bounds(self, frame_mask: Bool[Array, "B T"]) -> tuple[int, Int[Array, " B"]]:
+        """The most tokens of the batch, and of each clip by its own length."""
+        # For all numbers of frames at once, on the host: the same to the bit on any device.
+        room = np.ceil(np.arange(frame_mask.shape[1] + 1) * self._tokens_per_frame - 1e-6)
+        room = np.maximum(room, 1).astype(np.int32)
+        return int(room[-1]), jnp.asarray(room)[jnp.sum(frame_mask.astype(jnp.int32), axis=1)]
 
 
 @jax.tree_util.register_dataclass
@@ -184,14 +204,14 @@ class FrameGroups:
         return jnp.einsum("btu,btc->buc", self.weights, frames, precision=EXACT)
 
 
-def pairs_of(frame_mask: Bool[Array, "B T"]) -> FrameGroups:
-    """Every two frames are a token; a last single one is left out."""
+def pairs_of(frame_mask: Bool[Array, "B T"], size: int, bound: Int[Array, " B"]) -> FrameGroups:
+    """Every two frames are a token, a last single one is left out; arguments as `runs_of`."""
     frames = frame_mask.shape[1]
-    tokens = max(frames // PAIR, 1)
-    pair = jnp.minimum(jnp.arange(frames) // PAIR, tokens)
-    counts = jnp.sum(frame_mask.astype(jnp.int32), axis=1) // PAIR
-    weights = jax.nn.one_hot(pair, tokens, dtype=jnp.float32) / PAIR
-    return FrameGroups(jnp.broadcast_to(weights, (len(frame_mask), *weights.shape)), counts, counts)
+    size = min(size, max(frames // PAIR, 1))
+    weights = jax.nn.one_hot(jnp.arange(frames) // PAIR, size, dtype=jnp.float32) / PAIR
+    weights = jnp.broadcast_to(weights, (len(frame_mask), *weights.shape))
+    wanted = jnp.sum(frame_mask.astype(jnp.int32), axis=1) // PAIR
+    return FrameGroups(weights, jnp.minimum(wanted, bound), wanted)
 
 
 def runs_of(
@@ -240,22 +260,16 @@ class SoftHead(Head):
         self.of_logits = config.residual == "logits"
         self.logit_scale = nnx.Param(jnp.float32(1.0 / config.logit_temperature))
         self.logit_bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
-        self.residual = None
-        if config.residual != "none":
-            self.residual = nnx.Linear(
-                num_layers * width,
-                outputs if self.of_logits else text.config.width,
-                use_bias=False,
-                kernel_init=nnx.initializers.zeros_init(),
-                rngs=rngs,
-            )
+        size = {"none": 0, "logits": outputs, "frames": text.config.width}[config.residual]
+        # Assigned once: NNX takes what was None for static.
+        self.residual = _zeros(num_layers * width, size, rngs) if size else None
         self.lora = TextLora(text, config.lora_rank, rngs=rngs) if config.lora_rank else None
 
     def __call__(
         self, layer_states: Float[Array, "Y B T D"], logits: Float32[Array, "B T V"]
     ) -> tuple[Float32[Array, "B T V"], Float32[Array, "B T E"] | None]:
         """The changed logits, and what is added to the frames' vectors."""
-        logits = logits * self.logit_scale[...] + self.logit_bias[...]
+        logits = logits * self.logit_scale[...] + self.logit_bias[...][None, None, :]
         if self.residual is None:
             return logits, None
         scale = self.layer_scale[...][:, None, None, None]
@@ -268,6 +282,11 @@ class SoftHead(Head):
             return {}
         kernel, scale = (np.asarray(x[...]) for x in (self.residual.kernel, self.layer_scale))
         return {"residual.kernel": kernel * np.repeat(scale, len(kernel) // len(scale))[:, None]}
+
+
+def _zeros(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    zeros = nnx.initializers.zeros_init()
+    return nnx.Linear(inputs, outputs, use_bias=False, kernel_init=zeros, rngs=rngs)
 
 
 class TextLora(nnx.Module):

@@ -178,7 +178,7 @@ class TwoTowers(nnx.Module):
 
     def text_features(
         self, tokens: Int[AnyArray, "B L"], mask: Bool[AnyArray, "B L"]
-    ) -> Float32[Array, "B K E"]:
+    ) -> Float32[Array, "B 4 E"]:
         """`Qwen3Encoder.features` of texts: the vectors of `embed_text`, then means over tokens."""
         return self.text.features(tokens, mask)
 

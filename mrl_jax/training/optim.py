@@ -1,6 +1,9 @@
 """The optimiser and its schedule."""
 
 import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -8,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.nearest import did_you_mean
 
 Schedule = Literal["linear", "cosine", "constant"]
 Optimizer = Literal["adamw", "adafactor"]
@@ -23,6 +27,9 @@ class OptimConfig:
         name: "adamw", or "adafactor": second moments by rows and columns only and no first
             ones, so that the optimiser's state is small beside the weights.
         learning_rate: at its peak.
+        rates: factors on the learning rate, and so on the decay, of the leaves whose dotted path
+            begins with a name: optim.rates.head.lora=0.1. Of two such names the longer one counts;
+            0 keeps the leaves as they are.
         schedule: its decay after the warm-up; to 0 unless "constant".
         warmup_fraction: fraction of all steps in which it rises.
         weight_decay: on kernels only (`decay_mask`), never on biases, norms or the temperature.
@@ -38,6 +45,7 @@ class OptimConfig:
 
     name: Optimizer = "adamw"
     learning_rate: float = 3e-4
+    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
     schedule: Schedule = "linear"
     warmup_fraction: float = 0.03
     weight_decay: float = 0.0
@@ -57,6 +65,9 @@ class OptimConfig:
             )
         if not self.learning_rate > 0:
             raise MrlError(f"optim.learning_rate is {self.learning_rate}, expected above 0")
+        for name, factor in self.rates.items():
+            if not 0 <= factor < math.inf:
+                raise MrlError(f"optim.rates.{name} is {factor}, expected 0 or more")
         if not 0 <= self.warmup_fraction < 1:
             raise MrlError(f"optim.warmup_fraction is {self.warmup_fraction}, expected 0 up to 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -138,6 +149,8 @@ def make_optimizer(
             optax.add_decayed_weights(config.weight_decay, decay_mask),
             optax.scale_by_learning_rate(rate),
         ]
+    if config.rates:
+        parts.append(_scale_by_path(config.rates))
     parts.append(_keep_temperature_in_range())
     if config.average_decay:
         parts.append(_average_weights(config.average_decay))
@@ -183,6 +196,34 @@ def _average_weights(decay: float) -> optax.GradientTransformation:
         return WeightAverage(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
 
     return optax.GradientTransformation(init, update)
+
+
+def _scale_by_path(rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies each leaf's update by the factor of the longest name that its path begins with."""
+
+    def factor(path: Any) -> float:
+        return next((rates[name] for name in reversed(_prefixes(path)) if name in rates), 1.0)
+
+    def init(params: Any) -> optax.EmptyState:
+        known = {name for path, _ in jax.tree.leaves_with_path(params) for name in _prefixes(path)}
+        for name in rates:
+            if name not in known:
+                raise MrlError(
+                    f"optim.rates has {name!r}, with which no trained leaf's path begins",
+                    hint=did_you_mean(name, sorted(known)),
+                )
+        return optax.EmptyState()
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.tree.map_with_path(lambda path, leaf: leaf * factor(path), updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _prefixes(path: Any) -> list[str]:
+    """["a", "a.b", "a.b.c"] of the path of a.b.c."""
+    parts = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
+    return list(itertools.accumulate(parts, lambda start, part: f"{start}.{part}"))
 
 
 def _optax_promotion() -> Any:

@@ -148,7 +148,8 @@ def _train(
         )
         if not summary.finished:
             return summary, None
-        best, state = checkpoints.best_step or summary.step, summary.state
+        best, state = checkpoints.best_step, summary.state
+        best = summary.step if best is None else best
         if best != summary.step:
             state = checkpoints.restore(best, state, identity)
         return summary, Best(_averaged(state), best, checkpoints.best_score)

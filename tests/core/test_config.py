@@ -28,7 +28,7 @@ class Inner:
     maybe: Literal["a", "b"] | None = "a"
     label: str | None = None
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    ratios: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
     hook: Callable[[int], int] | None = None
 
 
@@ -69,7 +69,10 @@ class Outer:
         ("label=12", "12"),
         ("prompts.digits=Find the number.", {"digits": "Find the number."}),
         ("prompts.a.b=c=d", {"a.b": "c=d"}),
-        ("ratios.a=2", {"a": 2.0}),
+        ("prompts.a=none", {"a": "none"}),
+        ("prompts.a=12", {"a": "12"}),
+        ("rates.a.b=1e-1", {"a.b": 0.1}),
+        ("rates.a=2", {"a": 2.0}),
         ("hook=none", None),
     ],
 )
@@ -180,11 +183,16 @@ def test_the_order_of_the_speech_stages_overrides():
         ("inner.kind=cosin", "'cosin', expected one of linear, cosine. Did you mean cosine?"),
         ("inner.kind=zzz", "'zzz', expected one of linear, cosine"),
         ("inner.hook=print", "inner.hook is 'print', expected Callable"),
+        ("inner.rates.a.b=fast", "inner.rates.a.b is 'fast', expected a number"),
+        ("inner.rates.a=none", "inner.rates.a is 'none', expected a number"),
+        (
+            "inner.rates=0.1",
+            "inner.rates is '0.1', expected values by name. Write inner.rates.NAME=0.1",
+        ),
         (
             "inner.prompts=x",
             "inner.prompts is 'x', expected values by name. Write inner.prompts.NAME=x",
         ),
-        ("inner.ratios.a=x", "inner.ratios.a is 'x', expected a number. Correct the value"),
     ],
 )
 def test_assignments_that_do_not_fit(text, words):

@@ -23,6 +23,7 @@ from mrl_jax.demo.grammar import (
     wolof_count,
     wolof_number,
 )
+from mrl_jax.demo.intents import EVALUATED
 from mrl_jax.demo.voices import TEST_VOICES, TRAIN_VOICES, VALIDATION_VOICES, Utterance, phonemes
 from mrl_jax.demo.world import World, write_world
 
@@ -286,6 +287,24 @@ def test_retrieval_sets_are_sound(small):
 
 
 @speaks
+def test_intents_are_of_the_test_voices_alone(small):
+    from mrl_jax.data.sets.intent_set import read_intent_labels, read_intent_set
+
+    examples = read_intent_set(small.folder / "intents")
+    by_split = {s: [e for e in examples if e.split == s] for s in ("train", "test")}
+    assert [len(some) for some in by_split.values()] == [2 * len(EVALUATED), len(EVALUATED)]
+    intents = {phrase.wolof: phrase.intent for phrase in phrases()}
+    assert all(intents[str(example.text)] == example.label for example in examples)
+    assert {example.speaker for example in examples} <= {voice.name for voice in TEST_VOICES}
+    texts = {split: {e.text for e in some} for split, some in by_split.items()}
+    assert not texts["train"] & texts["test"]
+    assert not texts["test"] & {phrase.wolof for phrase in small.train}
+    labels = read_intent_labels(small.folder / "intents")
+    assert labels.keys() == set(EVALUATED)
+    assert all(label.unseen and len(label.texts) == 5 for label in labels.values())
+
+
+@speaks
 def test_a_seed_gives_the_same_bytes_in_another_process(small, tmp_path):
     def write(name: str, seed: int) -> dict[str, bytes]:
         code = (
@@ -336,7 +355,7 @@ def test_sizes_that_cannot_be_had(sizes: dict[str, Any], message: str, tmp_path:
 
 
 def test_nothing_that_speaks_imports_jax():
-    names = ("grammar", "voices", "world")
+    names = ("grammar", "intents", "voices", "world")
     code = "import sys\n" + "".join(f"import mrl_jax.demo.{name}\n" for name in names)
     code += "print('jax' in sys.modules, 'mrl_jax.demo.world' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -18,13 +18,12 @@ def test_speech_features_are_the_embedding_and_means_of_the_tokens_that_the_text
     @jax.jit
     def run(*inputs):
         model = split.rebuild(split.trained, split.frozen)
-        output = model.speech(*inputs[:2])
-        vectors, mask = model.text_inputs(output.layer_states, output.frame_mask, inputs[2:])
+        vectors, mask = model.text_inputs(model.tokens_of_speech(*inputs[:2]), inputs[2:])
         states = model.text(vectors, mask, keep_states=True)
         return (
             model.speech_features(*inputs),
             model.embed_speech(*inputs),
-            (*states.layer_states, states.last_hidden),
+            (vectors, states.layer_states[0], states.last_hidden),
             mask,
         )
 

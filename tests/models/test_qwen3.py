@@ -377,7 +377,7 @@ def padded_batches(draw):
     return lengths, sides, size
 
 
-def test_features_are_the_embedding_and_the_means_of_each_layers_tokens(tower):
+def test_features_are_the_embedding_and_means_over_tokens(tower):
     ids, mask = token_batch()
 
     @functools.partial(jax.jit, compiler_options=QUICK)
@@ -389,7 +389,8 @@ def test_features_are_the_embedding_and_the_means_of_each_layers_tokens(tower):
     last, states = forward(tower, ids, mask)
     np.testing.assert_allclose(features[:, 0], embed(tower, ids, mask), atol=EXACT)
     for row, valid in enumerate(mask):
-        means = [layer[row][valid].mean(axis=0) for layer in (*states, last)]
+        read = np.asarray(tower.embed_tokens.embedding[...])[ids]
+        means = [layer[row][valid].mean(axis=0) for layer in (read, states[0], last)]
         np.testing.assert_allclose(features[row, 1:], means, atol=TOLERANCE)
     other = np.where(mask, ids, (ids + 17) % published.QWEN3["vocab_size"])
     np.testing.assert_array_equal(np.asarray(run(state, jnp.asarray(other))), features)

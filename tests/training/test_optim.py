@@ -1,4 +1,4 @@
-"""The schedule, what is decayed, and the temperature's range."""
+"""The schedule, rates by name, what is decayed and averaged, and the temperature's range."""
 
 from typing import Any
 
@@ -19,6 +19,7 @@ from mrl_jax.nn import param_tree
 from mrl_jax.training.optim import (
     TEMPERATURE_RANGE,
     OptimConfig,
+    averaged_weights,
     decay_mask,
     learning_rate,
     make_optimizer,
@@ -197,12 +198,110 @@ def test_clipping_can_be_left_out():
     assert (np.asarray(free) < np.asarray(clipped) - 1e-3).all()
 
 
+LEAVES = {
+    "head": {
+        "kernel": np.full((2, 3), 2.0, np.float32),
+        "lora": {"down": {"kernel": np.full((2, 2), 2.0, np.float32)}, "up": np.ones(3, "float32")},
+        "lora_bias": np.ones(3, np.float32),
+    },
+    "log_temperature": np.float32(-1),
+}
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_rates_are_factors_on_the_first_step_and_on_its_decay(name):
+    """Adam's first step is the learning rate in the gradient's direction, whatever its size."""
+    fixed: dict[str, Any] = {"schedule": "constant", "warmup_fraction": 0.0, "clip_norm": None}
+    rates = {"head": 0.5, "head.lora": 0.1, "head.lora.up": 2.0, "log_temperature": 0.0}
+    config = OptimConfig(name=name, learning_rate=0.1, weight_decay=0.3, rates=rates, **fixed)
+    params = jax.tree.map(jnp.asarray, LEAVES)
+    after = apply(config, jax.tree.map(jnp.ones_like, params), params)
+    steps = {
+        path: before - np.asarray(leaf)
+        for (path, leaf), before in zip(
+            param_tree.flatten(after).items(), param_tree.flatten(LEAVES).values(), strict=True
+        )
+    }
+    decayed = 0.1 * (1 + 0.3 * 2)
+    expected = {
+        "head.kernel": 0.5 * decayed,
+        "head.lora.down.kernel": 0.1 * decayed,
+        "head.lora.up": 2.0 * 0.1,
+        "head.lora_bias": 0.5 * 0.1,  # No part of head.lora: names are whole.
+        "log_temperature": 0.0,
+    }
+    assert steps.keys() == expected.keys()
+    for path, size in expected.items():
+        np.testing.assert_allclose(steps[path], size, atol=2e-6, err_msg=path)
+
+
+def test_rates_of_1_are_as_none():
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    plain = apply(OptimConfig(learning_rate=0.1), gradients, steps=3)
+    same = apply(OptimConfig(learning_rate=0.1, rates={"head": 1.0}), gradients, steps=3)
+    jax.tree.map(np.testing.assert_array_equal, plain, same)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("head.kernal", "Did you mean head.kernel?"),
+        ("kernel", "Did you mean head.kernel?"),
+        ("zzz", "Expected one of head, head.bias, head.kernel, log_temperature"),
+        ("head.", "Did you mean head?"),
+        ("", "Expected one of head"),
+    ],
+)
+def test_a_rate_for_leaves_that_are_not_trained_is_refused(name, hint):
+    with pytest.raises(MrlError) as error:
+        make_optimizer(OptimConfig(rates={name: 0.5}), 10).init(PARAMS)
+    assert f"optim.rates has {name!r}, with which no trained leaf's path begins" in str(error.value)
+    assert hint in str(error.value)
+
+
+def test_the_average_is_that_of_a_plain_recursion():
+    config = OptimConfig(learning_rate=0.1, average_decay=0.4)
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    optimizer = make_optimizer(config, 100)
+    params, state = PARAMS, optimizer.init(PARAMS)
+    update = jax.jit(optimizer.update)
+    average = {p: np.asarray(x, np.float64) for p, x in param_tree.flatten(PARAMS).items()}
+    kept = []
+    for step in range(1, 7):
+        updates, state = update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        kept.append(min(0.4, (1 + step) / (10 + step)))
+        for path, leaf in param_tree.flatten(params).items():
+            average[path] = kept[-1] * average[path] + (1 - kept[-1]) * np.asarray(leaf, np.float64)
+        ours = param_tree.flatten(averaged_weights(state))
+        assert ours.keys() == average.keys()
+        for path, leaf in ours.items():
+            np.testing.assert_allclose(leaf, average[path], rtol=1e-6)
+    assert kept[0] < 0.2 < kept[-1] == 0.4  # Both the ramp and the decay itself were seen.
+    assert not np.allclose(average["head.bias"], params["head"]["bias"], atol=1e-3)
+
+
+def test_the_weights_are_trained_as_without_an_average_and_none_is_kept():
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    plain = apply(OptimConfig(learning_rate=0.1), gradients, steps=3)
+    averaging = OptimConfig(learning_rate=0.1, average_decay=0.9)
+    jax.tree.map(np.testing.assert_array_equal, plain, apply(averaging, gradients, steps=3))
+    assert averaged_weights(make_optimizer(OptimConfig(), 3).init(PARAMS)) is None
+    state = make_optimizer(averaging, 3).init(PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, averaged_weights(state), PARAMS)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"learning_rate": 0.0}, "optim.learning_rate is 0.0, expected above 0"),
         ({"learning_rate": float("nan")}, "optim.learning_rate is nan"),
         ({"warmup_fraction": 1.0}, "optim.warmup_fraction is 1.0, expected 0 up to 1"),
+        ({"average_decay": 1.0}, "optim.average_decay is 1.0, expected 0 up to 1"),
+        ({"average_decay": -0.1}, "optim.average_decay is -0.1"),
+        ({"rates": {"head": -1.0}}, "optim.rates.head is -1.0, expected 0 or more"),
+        ({"rates": {"head": float("nan")}}, "optim.rates.head is nan"),
+        ({"rates": {"head": float("inf")}}, "optim.rates.head is inf"),
         ({"accumulation_steps": 0}, "optim.accumulation_steps is 0, expected 1 or more"),
     ],
 )

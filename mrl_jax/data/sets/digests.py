@@ -5,7 +5,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -100,15 +100,19 @@ def digest_retrieval_set(data: RetrievalSet) -> str:
     return digest_lines([*queries, *documents, *judged])
 
 
-def digest_intent_set(examples: Iterable[IntentExample]) -> str:
-    """SHA-256 of every example; the same for every form on disk."""
-    return digest_lines(
+def digest_intent_set(
+    examples: Iterable[IntentExample], label_texts: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """SHA-256 of every example, and of the labels' texts; the same for every form on disk."""
+    rows = [
         [
             *("intent", e.id, _recording(e.audio), e.text, e.label, e.split, e.label_text),
             *(() if e.speaker is None else (e.speaker,)),
         ]
         for e in examples
-    )
+    ]
+    texts = [["label", name, *some] for name, some in sorted((label_texts or {}).items())]
+    return digest_lines([*rows, *texts])
 
 
 def _recording(audio: Path | bytes | None) -> str | None:

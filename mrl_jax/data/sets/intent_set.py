@@ -6,6 +6,10 @@ one .jsonl, .csv or .parquet file, or a folder: of parquet files as the Hugging 
 them, or with .csv or .jsonl files whose names are splits. A row without `split` has that of
 its file's name, as in all Parquet; a single .jsonl or .csv file must have the column. Labels
 that are numbers get the names that the hub's Parquet has in its metadata.
+
+A folder may have `labels.jsonl` as well: a row a label, with `label`, and optionally
+`label_text`, a text or a list of them (a name, then paraphrases), and `unseen`, true where no
+training may have used the label.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,6 +27,22 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
     {key: key for key in ("audio", "text", "label", "label_text", "split", "id", "speaker")}
 )
 """Which column of a table holds which field; `read_intent_set` takes others."""
+
+
+LABELS_FILE = "labels.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntentLabel:
+    """What a set says of a label.
+
+    Attributes:
+        texts: in words that a model can read: a name, then paraphrases; empty where unknown.
+        unseen: whether no training may have used the label.
+    """
+
+    texts: tuple[str, ...] = ()
+    unseen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +98,39 @@ def read_intent_set(
     absent = "the table names recordings that do not exist"
     tables.check_files((example.audio for example in examples), absent, path)
     return tuple(examples)
+
+
+def read_intent_labels(path: str | Path) -> dict[str, IntentLabel]:
+    """The rows of a set's `labels.jsonl` by label; empty where there is no such file.
+
+    Args:
+        path: the set, as for `read_intent_set`.
+
+    Raises:
+        MrlError: a row without `label`, or with one that was there before; texts that are an
+            empty list, or no texts; `unseen` that is neither true nor false.
+    """
+    file = Path(path) / LABELS_FILE
+    labels: dict[str, IntentLabel] = {}
+    if not file.is_file():
+        return labels
+    for where, row in tables.read_jsonl(file):
+        name = tables.row_id(where, row, "label")
+        if name in labels:
+            problem = f"the label {name!r} was there before"
+            raise MrlError(problem, where=where, hint="write one row a label")
+        texts = row.get("label_text", ())
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, list | tuple) or ("label_text" in row and not texts):
+            problem = f"`label_text` is {texts!r:.60}, expected a text or a list of them"
+            raise MrlError(problem, where=where, hint="write one text or more, or leave it out")
+        for text in texts:
+            tables.row_text(where, {"label_text": text}, "label_text", required=True)
+        if not isinstance(unseen := row.get("unseen", False), bool):
+            problem = f"`unseen` is {unseen!r:.60}, expected true or false"
+            raise MrlError(problem, where=where, hint="correct it")
+        labels[name] = IntentLabel(texts=tuple(texts), unseen=unseen)
+    return labels
 
 
 def load_intent_audio(example: IntentExample, sample_rate: int) -> HostArray:

@@ -4,7 +4,7 @@ For small towers that are trained from random weights: a published tower brings 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from mrl_jax.core.errors import MrlError
@@ -46,6 +46,13 @@ def new_tokenizer(
         "tokenizer.json": made.to_str(pretty=True) + "\n",
         "tokenizer_config.json": json.dumps(described, indent=1) + "\n",
     }
+
+
+def tokenizer_size(files: Mapping[str, str]) -> int:
+    """The size of the vocabulary of `new_tokenizer`'s files, added tokens included."""
+    described = json.loads(files["tokenizer.json"])
+    added = {token["content"] for token in described["added_tokens"]}
+    return len(added | described["model"]["vocab"].keys())
 
 
 def _whole(tokenizers: Any, texts: Sequence[str], *, words: bool) -> Any:

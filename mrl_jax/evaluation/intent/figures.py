@@ -1,38 +1,45 @@
 """Intent scores as records, tables and figures."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrl_jax.evaluation.intent.measure import IntentResult
+from mrl_jax.evaluation.intent.measure import CENTROID, NAME, IntentResult
 from mrl_jax.evaluation.report.page import Table
 from mrl_jax.evaluation.report.plotting import figure, save
 from mrl_jax.evaluation.report.records import Record
-from mrl_jax.metrics.intervals import Clusters, Interval, cluster_bootstrap
+from mrl_jax.metrics.intervals import Clusters, Interval, cluster_bootstraps
 
 SCORES = ("accuracy", "macro F1", "weighted F1")
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+STYLES = {NAME: "o", CENTROID: "x", "mteb": "s--", "cv": "o-"}
+"""Marker and line of each method."""
 NUMBERED = 16
 """Labels up to which the cells of a confusion matrix hold their numbers."""
 
 
 def intent_records(
-    results: Sequence[IntentResult], penalty: float, clusters: Clusters | None = None
+    results: Sequence[IntentResult], clusters: Clusters | None = None
 ) -> list[Record]:
-    """Each score: its mean over seeds, their spread, and for accuracy its interval."""
+    """Each score: its mean over seeds, their spread, and where it has one its interval."""
     rows = []
     for result in results:
+        intervals = score_intervals(result, clusters)
         for name, values in result.scores().items():
             ends: dict[str, float] = {}
-            if name == "accuracy":
-                interval = accuracy_interval(result, clusters)
-                ends = {"low": interval.low, "high": interval.high}
-            setting: dict[str, str | int | float] = {"shots": result.shots}
+            if name in intervals:
+                ends = {"low": intervals[name].low, "high": intervals[name].high}
+            setting: dict[str, str | int | float] = {
+                "shots": result.shots,
+                "method": result.method,
+                "features": result.features,
+            }
             if result.shots:
                 setting |= {"seeds": len(values), "sd": deviation(values)}
-                setting |= {"least": min(values), "most": max(values), "penalty": penalty}
+                setting |= {"least": min(values), "most": max(values)}
             mean, n = float(np.mean(values)), len(result.truth)
             rows.append(
                 Record(metric=name, value=mean, dim=result.dim, n=n, setting=setting, **ends)
@@ -40,10 +47,14 @@ def intent_records(
     return rows
 
 
-def accuracy_interval(result: IntentResult, clusters: Clusters | None = None) -> Interval:
-    """Accuracy (mean over seeds), and its 95 % interval from resampling test examples."""
+def score_intervals(result: IntentResult, clusters: Clusters | None = None) -> dict[str, Interval]:
+    """95 % intervals of accuracy and macro F1 (means over seeds), from resampling test examples."""
     texts, speakers = (clusters.texts, clusters.speakers) if clusters else (None, None)
-    return cluster_bootstrap(result.right.mean(axis=0), texts, crossed=speakers)
+    columns = np.stack([result.right.mean(axis=0), result.macro_f1_values()], axis=1)
+    accuracy, f1 = cluster_bootstraps(columns, texts, crossed=speakers)
+    # The values that macro F1 is the mean of are not within 0 and 1.
+    f1 = dataclasses.replace(f1, low=np.maximum(f1.low, 0.0), high=np.minimum(f1.high, 1.0))
+    return {"accuracy": accuracy, "macro F1": f1}
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -52,17 +63,18 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def intent_table(results: Sequence[IntentResult], clusters: Clusters | None = None) -> Table:
-    """One row a dimension and number of shots: mean ± standard deviation over seeds."""
+    """One row a dimension, number of shots and method: mean ± standard deviation over seeds."""
     rows = []
     for result in results:
         cells = []
         for values in result.scores().values():
             spread = f" ± {deviation(values):.4f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.4f}{spread}")
-        interval = accuracy_interval(result, clusters)
-        cells.append(f"{interval.low:.3f} to {interval.high:.3f}")
-        rows.append([str(result.dim), str(result.shots), *cells])
-    return Table(["dimension", "shots", *SCORES, "95 % of accuracy"], rows)
+        for interval in score_intervals(result, clusters).values():
+            cells.append(f"{interval.low:.3f} to {interval.high:.3f}")
+        rows.append([str(result.dim), str(result.shots), result.method, *cells])
+    ends = ("95 % of accuracy", "95 % of macro F1")
+    return Table(["dimension", "shots", "method", *SCORES, *ends], rows)
 
 
 def confusion_table(result: IntentResult, *, most: int = 15) -> Table:
@@ -80,26 +92,31 @@ def confusion_table(result: IntentResult, *, most: int = 15) -> Table:
 
 
 def plot_shots(path: Path, results: Sequence[IntentResult]) -> None:
-    """Accuracy and macro F1 against shots, one curve a dimension, bars from seed to seed."""
+    """Accuracy and macro F1 against shots; a colour a dimension, a style a method, bars over
+    seeds."""
     drawing, axes = figure(panels=2, width=4.6, height=3.6)
     dims = list(dict.fromkeys(result.dim for result in results))
     shots = list(dict.fromkeys(result.shots for result in results))
     chance = 1 / len(results[0].classes)
     for one, name in zip(axes, SCORES, strict=False):
-        for number, dim in enumerate(dims):
-            values = [r.scores()[name] for r in results if r.dim == dim]
-            # Side by side, so that bars do not hide each other.
-            places = np.arange(len(shots)) + 0.06 * (number - (len(dims) - 1) / 2)
-            means, bars = ([of(some) for some in values] for of in (np.mean, deviation))
-            style: dict[str, Any] = {"label": f"first {dim} coordinates", "fmt": "o-"}
-            style |= {"capsize": 2.5, "markersize": 4, "linewidth": 1.3}
-            one.errorbar(places, means, yerr=bars, color=COLOURS[number % len(COLOURS)], **style)
+        for method in dict.fromkeys(result.method for result in results):
+            for number, dim in enumerate(dims):
+                some = [r for r in results if (r.dim, r.method) == (dim, method)]
+                values = [r.scores()[name] for r in some]
+                # Side by side, so that bars do not hide each other.
+                shift = 0.06 * (number - (len(dims) - 1) / 2)
+                places = [shots.index(r.shots) + shift for r in some]
+                means, bars = ([of(one) for one in values] for of in (np.mean, deviation))
+                style: dict[str, Any] = {"fmt": STYLES[method], "capsize": 2.5, "markersize": 4}
+                style |= {"linewidth": 1.3, "label": f"{method}, first {dim}"}
+                style["color"] = COLOURS[number % len(COLOURS)]
+                one.errorbar(places, means, yerr=bars, **style)
         one.set_xticks(range(len(shots)), [str(count) for count in shots])
         one.set_xlabel("training examples a label (0: nearest label text)")
         one.set_ylabel(name)
         one.set_ylim(0, 1.02)
     axes[0].axhline(chance, color="grey", linestyle=":", label=f"1 of {round(1 / chance)} labels")
-    axes[0].legend(fontsize="small", frameon=False)
+    axes[0].legend(fontsize="x-small", frameon=False)
     save(drawing, path)
 
 

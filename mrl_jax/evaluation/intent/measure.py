@@ -1,23 +1,25 @@
 """Intents from frozen embeddings: the nearest label text, or a classifier of few examples."""
 
 import dataclasses
-import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.evaluation.intent.classifiers import CLASSIFIERS
 from mrl_jax.inference.search.exact import search, truncate
-from mrl_jax.inference.search.vectors import SeparateVectors, Vectors, numbers_of
+from mrl_jax.inference.search.vectors import SeparateVectors, Vectors
 from mrl_jax.metrics.ranking import f1_scores
 
 SHOTS = (0, 1, 4, 8, 16)
-PENALTY = 1.0
-"""Inverse weight of the classifier's penalty: scikit-learn's own default."""
+FEATURES = ("pooled", "pooled+tokens")
+"""What is classified: embeddings, or with means over tokens beside them."""
+NAME, CENTROID = "label text", "label centroid"
+"""The methods of 0 shots; those of more are the names of `CLASSIFIERS`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,14 +30,24 @@ class IntentVectors:
         test, truth: vectors and labels that are measured.
         train, train_labels: vectors and labels to draw from; None for 0 shots alone.
             Examples that no draw takes are not embedded, and are zeros.
-        labels: of the label texts, in the order of the classes; None where they are not used.
+        labels: vectors of the label texts in the order of the classes, by method (`NAME`,
+            `CENTROID`); empty where they are not used.
+        test_tokens, train_tokens: means over tokens, for classifiers of few examples to read
+            beside the vectors; None for the vectors alone.
     """
 
     test: Vectors
     truth: Sequence[str]
     train: Vectors | None
     train_labels: Sequence[str]
-    labels: Float32[HostArray, "L E"] | None
+    labels: Mapping[str, Float32[HostArray, "L E"]]
+    test_tokens: Float32[HostArray, "N K E"] | None = None
+    train_tokens: Float32[HostArray, "M K E"] | None = None
+
+    @property
+    def features(self) -> str:
+        """Which of `FEATURES` classifiers of few examples read."""
+        return FEATURES[self.test_tokens is not None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +56,8 @@ class IntentResult:
 
     Attributes:
         shots: training examples a label; 0 is zero-shot.
+        method: `NAME` or `CENTROID` of 0 shots, one of `CLASSIFIERS` of more.
+        features: one of `FEATURES`.
         classes: names of the labels.
         truth: place of each example's label among the classes.
         predicted: its prediction, once a seed; one row for zero-shot.
@@ -51,6 +65,8 @@ class IntentResult:
 
     dim: int
     shots: int
+    method: str
+    features: str = FEATURES[0]
     classes: tuple[str, ...]
     truth: Int[HostArray, " N"]
     predicted: Int[HostArray, "seeds N"]
@@ -75,6 +91,26 @@ class IntentResult:
             scores["weighted F1"].append(f1.weighted)
         return scores
 
+    def macro_f1_values(self) -> Float[HostArray, " N"]:
+        """One value an example whose mean is the macro F1 (mean over seeds), linearised.
+
+        F1 is no mean over examples. Its interval is that of the mean of F + N · dF/dw, where w
+        is an example's weight (the infinitesimal jackknife): of a label's F1 = 2TP / (T + P), T
+        times true and P times predicted, dF1/dw = (2[hit] - F1([true] + [predicted])) / (T + P).
+        """
+        size, values = len(self.classes), np.zeros(len(self.truth))
+        true = np.bincount(self.truth, minlength=size)
+        for row, right in zip(self.predicted, self.right, strict=True):
+            total = true + np.bincount(row, minlength=size)
+            hits = np.bincount(self.truth[right], minlength=size)
+            f1 = 2 * hits / np.maximum(total, 1)
+            share = 1 / np.maximum(total, 1)
+            slope = 2 * right * share[self.truth]
+            slope -= f1[self.truth] * share[self.truth] + f1[row] * share[row]
+            present = np.count_nonzero(total)
+            values += (f1.sum() + len(row) * slope) / present
+        return values / len(self.predicted)
+
     def confusion(self) -> Int[HostArray, "classes classes"]:
         """How often each label (row) was taken for each (column), summed over seeds."""
         size = len(self.classes)
@@ -82,9 +118,9 @@ class IntentResult:
         return np.bincount(pairs.ravel(), minlength=size * size).reshape(size, size)
 
 
-def label_text(label: str, texts: Mapping[str, str] | None = None) -> str:
-    """What a label is called in words: its entry, or its name without underscores."""
-    return (texts or {}).get(label) or " ".join(label.replace("_", " ").split()) or label
+def label_text(label: str) -> str:
+    """What a label is called in words that nobody wrote: its name without underscores."""
+    return " ".join(label.replace("_", " ").split()) or label
 
 
 def check_shots(labels: Sequence[str], classes: Sequence[str], shots: Sequence[int]) -> None:
@@ -151,29 +187,37 @@ def zero_shot_predict(
     return places[:, 0].astype(np.int64)
 
 
+def few_shot_inputs(
+    vectors: Vectors, tokens: Float32[HostArray, "N K E"] | None, *, dim: int
+) -> Float[HostArray, "N F"]:
+    """What a classifier of few examples reads: the first `dim` coordinates of the vectors, and
+    of each mean over tokens, each part at unit length; in float64, so that a solver's path does
+    not depend on the last digits of float32."""
+    parts = [truncate(vectors, dim)]
+    if tokens is not None:
+        parts += [truncate(tokens[:, part], dim) for part in range(tokens.shape[1])]
+    return np.concatenate(parts, axis=1).astype(np.float64)
+
+
 def few_shot_predict(
-    train: Float32[HostArray, "M E"] | SeparateVectors,
+    train: Float[HostArray, "M F"],
     labels: Int[HostArray, " M"],
-    vectors: Float32[HostArray, "N E"] | SeparateVectors,
+    test: Float[HostArray, "N F"],
     *,
-    dim: int,
-    penalty: float = PENALTY,
+    classifier: str,
 ) -> Int[HostArray, " N"]:
-    """What a logistic regression on unit prefixes predicts for each vector.
+    """What a classifier of few examples predicts for each vector.
 
     Args:
-        train, labels: embeddings of examples, and their classes.
-        vectors: to be classified.
-        dim: width of the prefix.
-        penalty: scikit-learn's C.
+        train, labels: of examples, and their classes.
+        test: to be classified.
+        classifier: one of `CLASSIFIERS`.
 
     Raises:
         MrlError: a vector that is not finite.
     """
-    from sklearn.linear_model import LogisticRegression
-
-    for kind, some in (("training", train), ("test", vectors)):
-        finite = np.isfinite(numbers_of(some)).all(axis=1)
+    for kind, some in (("training", train), ("test", test)):
+        finite = np.isfinite(some).all(axis=1)
         if not finite.all():
             raise MrlError(
                 f"the vector of {kind} example {int(np.argmin(finite))} is not finite",
@@ -182,15 +226,8 @@ def few_shot_predict(
             )
     present = np.unique(labels)
     if len(present) == 1:
-        return np.full(len(vectors), present[0])
-    # float64, so that the solver's path does not depend on the last digits of float32.
-    learner = LogisticRegression(C=penalty, max_iter=1000)
-    with warnings.catch_warnings():
-        # Single shots look to scikit-learn as if they were no classes.
-        warnings.filterwarnings("ignore", message="The number of unique classes")
-        learner.fit(truncate(train, dim).astype(np.float64), labels)
-    predicted = learner.predict(truncate(vectors, dim).astype(np.float64))
-    return np.asarray(predicted, np.int64)
+        return np.full(len(test), present[0])
+    return CLASSIFIERS[classifier].predict(train, labels, test)
 
 
 def measure_intents(
@@ -200,7 +237,7 @@ def measure_intents(
     dims: Sequence[int],
     shots: Sequence[int] = SHOTS,
     seeds: int = 5,
-    penalty: float = PENALTY,
+    classifiers: Sequence[str] = tuple(CLASSIFIERS),
 ) -> list[IntentResult]:
     """Every number of shots at every dimension, from vectors that are encoded once.
 
@@ -209,7 +246,7 @@ def measure_intents(
         classes: all labels, each once.
         dims, shots: prefixes, and training examples a label.
         seeds: draws of training examples.
-        penalty: see `few_shot_predict`.
+        classifiers: names of `CLASSIFIERS`, for more than 0 shots.
 
     Raises:
         MrlError: as `check_shots`; a vector that is not finite.
@@ -218,24 +255,44 @@ def measure_intents(
     place = {name: number for number, name in enumerate(classes)}
     truth = np.asarray([place[name] for name in vectors.truth], np.int64)
     known = np.asarray([place[name] for name in vectors.train_labels], np.int64)
-    test, train = vectors.test, vectors.train
-
-    def predict(dim: int, count: int) -> list[Int[HostArray, " N"]]:
-        if count == 0:
-            if vectors.labels is None:
-                raise ValueError("zero-shot takes the vectors of the label texts")
-            return [zero_shot_predict(test, vectors.labels, dim=dim)]
-        if train is None:
-            raise ValueError("few-shot takes the vectors of training examples")
-        draws = [draw_shots(known, len(classes), count, seed) for seed in range(seeds)]
-        return [
-            few_shot_predict(train[rows], known[rows], test, dim=dim, penalty=penalty)
-            for rows in draws
-        ]
-
     fixed: dict[str, Any] = {"classes": tuple(classes), "truth": truth}
-    return [
-        IntentResult(dim=dim, shots=count, predicted=np.stack(predict(dim, count)), **fixed)
-        for dim in dims
-        for count in shots
-    ]
+    results = []
+    for dim in dims:
+        few = _few_shot(vectors, known, dim, len(classes), seeds) if any(shots) else None
+        for count in shots:
+            if count and few is not None:
+                predicted = {name: few(name, count) for name in classifiers}
+                features = vectors.features
+            else:
+                if not vectors.labels:
+                    raise ValueError("zero-shot takes the vectors of the label texts")
+                predicted = {
+                    name: zero_shot_predict(vectors.test, texts, dim=dim)[None]
+                    for name, texts in vectors.labels.items()
+                }
+                features = FEATURES[0]
+            results += [
+                IntentResult(
+                    dim=dim, shots=count, method=name, features=features, predicted=rows, **fixed
+                )
+                for name, rows in predicted.items()
+            ]
+    return results
+
+
+def _few_shot(
+    vectors: IntentVectors, known: Int[HostArray, " M"], dim: int, classes: int, seeds: int
+) -> Callable[[str, int], Int[HostArray, "seeds N"]]:
+    """A function of classifier and shots to predictions, once a seed."""
+    if vectors.train is None:
+        raise ValueError("few-shot takes the vectors of training examples")
+    train = few_shot_inputs(vectors.train, vectors.train_tokens, dim=dim)
+    test = few_shot_inputs(vectors.test, vectors.test_tokens, dim=dim)
+
+    def predict(classifier: str, shots: int) -> Int[HostArray, "seeds N"]:
+        draws = [draw_shots(known, classes, shots, seed) for seed in range(seeds)]
+        return np.stack(
+            [few_shot_predict(train[r], known[r], test, classifier=classifier) for r in draws]
+        )
+
+    return predict

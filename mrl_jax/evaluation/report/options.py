@@ -34,6 +34,18 @@ def integers(name: str, *, least: int = 1) -> Callable[[str], tuple[int, ...]]:
     return read
 
 
+def names(name: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """A reader of "a,b", each one of `known` and there once, for the option `name`."""
+
+    def read(text: str) -> tuple[str, ...]:
+        values = tuple(text.split(","))
+        if set(values) - set(known) or len(set(values)) < len(values):
+            raise MrlError(f"{name} is {text!r}, expected some of {','.join(known)}")
+        return values
+
+    return read
+
+
 DIMS = option("comma-separated; default: those trained", type=integers("--dims"))
 """Prefixes to measure."""
 

@@ -1,4 +1,4 @@
-"""The fixed factors of a new head: fitted to the first clips, and read back by a resumed run."""
+"""What the first clips of a run tell: the fixed factors of a new head, and room for its tokens."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,16 @@ import numpy as np
 from flax import nnx
 
 from mrl_jax.core.distributed import is_primary
+from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_json
 from mrl_jax.core.records import read_object, readable_as
 from mrl_jax.data.batches.speech import BatchSource
+from mrl_jax.models.fusion import FusionModel
 from mrl_jax.models.two_towers import TwoTowers
 
 CALIBRATION_FILE = "calibration.json"
 CLIPS = 16
-"""At most so many clips are fitted to."""
+"""At most so many clips are read."""
 
 
 def calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming: bool) -> None:
@@ -48,6 +50,28 @@ def calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming:
         head.factors()[name][...] = value
     if is_primary():
         write_json(path, factors_of(model))
+
+
+def check_room(model: FusionModel, source: BatchSource) -> None:
+    """Refuses a model that has too little room for the speech tokens of the first clips.
+
+    Raises:
+        MrlError: a clip would lose some.
+    """
+    batch = source.rows(0, 0, min(CLIPS, source.plan.batch_size))
+    graphdef, arrays = nnx.split(model)
+
+    @jax.jit
+    def lost_of(arrays: Any, samples: Any, lengths: Any) -> Any:
+        return nnx.merge(graphdef, arrays).tokens_of_speech(samples, lengths).lost
+
+    lost = np.asarray(lost_of(arrays, batch.samples, batch.lengths))
+    if lost.any():
+        raise MrlError(
+            f"{np.count_nonzero(lost)} of the first {len(lost)} clips have up to {lost.max()} "
+            "speech tokens more than there is room for",
+            hint="raise model.max_tokens_per_second",
+        )
 
 
 def factors_of(model: TwoTowers) -> dict[str, Any]:

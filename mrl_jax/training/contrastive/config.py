@@ -1,11 +1,13 @@
 """One experiment: its config, and the model that is built from it."""
 
 import dataclasses
+import math
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flax import nnx
 
-from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3, load_speech_tower
+from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3, load_speech_tower, read_info
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.speech import BatchConfig
@@ -17,12 +19,24 @@ from mrl_jax.models.ctc_tokens import tokens_of_outputs
 from mrl_jax.models.heads import HEADS
 from mrl_jax.models.soft_ctc import Residual
 from mrl_jax.models.speech_tower import Padding
+from mrl_jax.models.towers import RECOGNISERS, kinds_of
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.training.config import ComputeConfig, check_choice, check_dims
 from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 
 HeadInit = Literal["random", "ctc"]
 HeadName = Literal["linear", "soft_ctc"]
+KINDS = tuple(name for name in HEADS if name not in get_args(HeadName))
+"""What `model.kind` may be: `model.head` says which late fusion."""
+SOFT_FIELDS = (
+    "compress_blank",
+    "blank_weight",
+    "max_tokens_per_second",
+    "logit_temperature",
+    "residual",
+    "lora_rank",
+)
+"""Fields of `ModelConfig` that a soft head alone reads."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +48,7 @@ class ModelConfig(ComputeConfig):
             are pooled beside it.
         head: of late fusion: "linear", the published one, or "soft_ctc", which reads the speech
             tower's own CTC layer and needs no training (`models.soft_ctc`). The next six are
-            for the latter.
+            for the latter, and refused with any other head.
         compress_blank: frames whose blank is more probable are dropped, and runs of one token are
             averaged; none keeps 25 speech tokens a second.
         blank_weight: of the blank in an averaged run, relative to the tokens.
@@ -49,7 +63,7 @@ class ModelConfig(ComputeConfig):
         speech_tower: folder made by `mrl-jax convert hubert`.
         text_tower: folder made by `mrl-jax convert qwen3`, or `tower/` of a text stage's run.
         end_token: of late fusion: pool at an end token after the speech, as for texts; the
-            published head pools the last speech token.
+            published head pools the last speech token, and "soft_ctc" needs the end token.
         padding: "masked", or "reference" to read padding as speech.
         calibrate: scale what goes into and out of a new head to the towers' own sizes,
             by fixed factors that are multiplied into its weights at the end.
@@ -75,10 +89,13 @@ class ModelConfig(ComputeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("model.kind", self.kind, ("late_fusion", "dual_encoder"))
+        check_choice("model.kind", self.kind, KINDS)
         check_choice("model.head", self.head, get_args(HeadName))
         check_choice("model.residual", self.residual, get_args(Residual))
-        self._check_soft()
+        if self.head == "soft_ctc":
+            self._check_soft()
+        else:
+            self._refuse_soft_fields()
         check_choice("model.padding", self.padding, get_args(Padding))
         check_choice("model.head_init", self.head_init, get_args(HeadInit))
         if self.nested and self.kind != "dual_encoder":
@@ -96,13 +113,19 @@ class ModelConfig(ComputeConfig):
     @property
     def head_kind(self) -> str:
         """The entry of `models.heads.HEADS`."""
-        return "soft_ctc" if self.head == "soft_ctc" else self.kind
+        return self.kind if self.head == "linear" else self.head
 
     def _check_soft(self) -> None:
-        if self.head == "soft_ctc" and self.kind != "late_fusion":
+        if self.kind != "late_fusion":
             raise MrlError(
                 "model.head=soft_ctc is for late fusion, and model.kind is a dual encoder",
                 hint="set model.kind=late_fusion, or leave model.head out",
+            )
+        if not self.end_token:
+            raise MrlError(
+                "model.end_token is false, and model.head=soft_ctc pools at the end token: a clip "
+                "of silence has no other",
+                hint="leave model.end_token out",
             )
         if self.compress_blank is not None and not 0 < self.compress_blank <= 1:
             raise MrlError(
@@ -110,12 +133,19 @@ class ModelConfig(ComputeConfig):
             )
         if not 0 <= self.blank_weight <= 1:
             raise MrlError(f"model.blank_weight is {self.blank_weight}, expected 0 to 1")
-        if self.max_tokens_per_second <= 0 or self.logit_temperature <= 0 or self.lora_rank < 0:
-            raise MrlError(
-                f"model.max_tokens_per_second is {self.max_tokens_per_second}, "
-                f"model.logit_temperature {self.logit_temperature} and model.lora_rank "
-                f"{self.lora_rank}, expected above 0, above 0, and 0 or more"
-            )
+        for name in ("max_tokens_per_second", "logit_temperature"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise MrlError(f"model.{name} is {value}, expected above 0")
+        if self.lora_rank < 0:
+            raise MrlError(f"model.lora_rank is {self.lora_rank}, expected 0 or more")
+
+    def _refuse_soft_fields(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.name in SOFT_FIELDS and getattr(self, field.name) != field.default:
+                raise MrlError(
+                    f"model.{field.name} is for a soft head, and model.head is {self.head}",
+                    hint=f"set model.head=soft_ctc as well, or leave model.{field.name} out",
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,6 +197,8 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers
     """Towers from their folders, and a new head."""
     model, kind = config.model, HEADS[config.model.head_kind]
     dtype = DTYPES[model.dtype]
+    if kind.recogniser:
+        _check_recogniser(model.speech_tower)
     load = load_hubert_ctc if kind.recogniser else load_speech_tower
     speech: Any = load(model.speech_tower, padding=model.padding, dtype=dtype)
     text = load_qwen3(model.text_tower, dtype=dtype, remat=model.remat)
@@ -181,6 +213,16 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers
     if kind.recogniser:
         options |= _ctc_options(speech, tokenizer, model.speech_tower)
     return kind.build(speech, text, kind.configure(options), rngs=nnx.Rngs(config.seed))
+
+
+def _check_recogniser(folder: str) -> None:
+    kind = read_info(Path(folder)).kind
+    if kind in kinds_of("speech") and kind not in RECOGNISERS:
+        raise MrlError(
+            "the speech tower has no CTC layer, and model.head=soft_ctc reads one",
+            where=folder,
+            hint="train it with `mrl-jax train --config ctc`, or set model.head=linear",
+        )
 
 
 def _ctc_options(recogniser: HubertCtc, tokenizer: TextTokenizer, folder: str) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from mrl_jax.evaluation.scoring import evaluate_retrieval, judgements_of
 from mrl_jax.inference.encoder import Encoder
 from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
+from mrl_jax.models.soft_ctc import SoftCtc
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
-from mrl_jax.training.contrastive.calibration import calibrate, factors_of
-from mrl_jax.training.contrastive.config import ExperimentConfig, build_model
+from mrl_jax.training.contrastive.calibration import calibrate, check_room, factors_of
+from mrl_jax.training.contrastive.config import ExperimentConfig, ModelConfig, build_model
 from mrl_jax.training.contrastive.ctc_init import CLIPS, init_from_ctc
 from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.devices import Devices
@@ -74,6 +75,8 @@ class ContrastiveTask:
         source = _source(config, examples, tokenizer, model)
         steps = config.train.total_steps(source.plan.batches_per_epoch)
         _init_head(config, model, source, tokenizer, workdir)
+        if isinstance(model, SoftCtc) and model.may_lose:
+            check_room(model, source)
         split = param_tree.split(model)
         frozen = devices.place_frozen(split.frozen)
         encoder = Encoder(
@@ -103,6 +106,7 @@ class ContrastiveTask:
                 "end token": model.end_token,
                 "padding": config.model.padding,
                 "calibration": factors_of(model),
+                **_identity_of_tokens(config.model),
             },
             data_digest=examples.digest,
             dims=config.loss.dims,
@@ -145,6 +149,12 @@ class ContrastiveTask:
     def exported(self, workdir: Path) -> tuple[Path, ModelInfo]:
         """The workdir itself is the model's folder."""
         return workdir, read_model_info(workdir)
+
+
+def _identity_of_tokens(config: ModelConfig) -> dict[str, Any]:
+    """What a soft head's weights were trained for."""
+    names = ("compress_blank", "blank_weight", "residual")
+    return {name: getattr(config, name) for name in names} if config.head == "soft_ctc" else {}
 
 
 def _source(

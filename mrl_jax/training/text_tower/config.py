@@ -1,7 +1,7 @@
 """One run of the text stage: its config, and the tower that it begins with."""
 
 import dataclasses
-import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -12,7 +12,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.text import TextBatchConfig, prompted
 from mrl_jax.data.batches.token_noise import TokenNoise
 from mrl_jax.data.sets.text_pairs import TextPair
-from mrl_jax.data.text.train_tokenizer import Units, new_tokenizer
+from mrl_jax.data.text.train_tokenizer import Units, new_tokenizer, tokenizer_size
 from mrl_jax.losses.config import LossConfig
 from mrl_jax.losses.registry import LOSSES
 from mrl_jax.models.init import initial_tower
@@ -34,6 +34,8 @@ class NewTowerConfig:
     Attributes:
         units: what its tokens are: "pieces", "characters" or "words".
         max_pieces: size of a vocabulary of pieces.
+        document_words: of "characters": words of the documents that no query has are one token
+            each, so that only the queries' language is spelled.
         width, num_layers, num_heads, num_kv_heads, head_width, mlp_width: its sizes.
         rope_theta: base of the rotary angles.
         norm_epsilon: of its norms.
@@ -41,6 +43,7 @@ class NewTowerConfig:
 
     units: Units = "pieces"
     max_pieces: int = 2000
+    document_words: bool = False
     width: int = 96
     num_layers: int = 2
     num_heads: int = 4
@@ -53,11 +56,16 @@ class NewTowerConfig:
     def sizes(self, vocab_size: int) -> Qwen3Config:
         """The tower's own config."""
         sizes = dataclasses.asdict(self)
-        del sizes["units"], sizes["max_pieces"]
+        del sizes["units"], sizes["max_pieces"], sizes["document_words"]
         return Qwen3Config(vocab_size=vocab_size, **sizes)
 
     def __post_init__(self) -> None:
         check_choice("model.new.units", self.units, get_args(Units))
+        if self.document_words and self.units != "characters":
+            raise MrlError(
+                f"model.new.document_words is for characters, and model.new.units is {self.units}",
+                hint="set model.new.units=characters, or leave model.new.document_words out",
+            )
         sizes = ("width", "num_layers", "num_heads", "num_kv_heads", "head_width", "mlp_width")
         for name in sizes:
             if getattr(self, name) < 1:
@@ -151,9 +159,16 @@ def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdi
                 hint="set them back, or choose another --workdir",
             )
         return folder
-    texts = [*prompted(pairs, config.data.batch.prompts), *(pair.document for pair in pairs)]
-    files = new_tokenizer(texts, units=new.units, max_pieces=new.max_pieces)
-    vocabulary = json.loads(files["tokenizer.json"])["model"]["vocab"]
-    tower = initial_tower(new.sizes(len(vocabulary)), config.seed)
+    queries = prompted(pairs, config.data.batch.prompts)
+    documents = [pair.document for pair in pairs]
+    whole = sorted(_words(documents) - _words(queries)) if new.document_words else []
+    files = new_tokenizer(
+        [*queries, *documents], units=new.units, max_pieces=new.max_pieces, whole=whole
+    )
+    tower = initial_tower(new.sizes(tokenizer_size(files)), config.seed)
     save_text_tower(folder, tower, files)
     return folder
+
+
+def _words(texts: Sequence[str]) -> set[str]:
+    return {word for text in texts for word in re.findall(r"\w+", text.lower())}

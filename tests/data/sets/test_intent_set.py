@@ -11,8 +11,10 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.digests import digest_intent_set
 from mrl_jax.data.sets.intent_set import (
     IntentExample,
+    IntentLabel,
     labels_of,
     load_intent_audio,
+    read_intent_labels,
     read_intent_set,
 )
 
@@ -199,3 +201,39 @@ def test_mistakes_in_other_tables(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(MrlError, match=r"is of the kind .txt, expected a table"):
         read_intent_set(tmp_path / "a.txt")
+
+
+def test_labels_have_texts_and_may_be_unseen(tmp_path):
+    rows = [
+        {"label": "a", "label_text": ["one", "two"], "unseen": True},
+        {"label": 7, "label_text": "seven"},
+        {"label": "b"},
+    ]
+    assert read_intent_labels(tmp_path) == {}
+    write_jsonl(tmp_path / "labels.jsonl", rows)
+    assert read_intent_labels(tmp_path) == {
+        "a": IntentLabel(texts=("one", "two"), unseen=True),
+        "7": IntentLabel(texts=("seven",)),
+        "b": IntentLabel(),
+    }
+    table = write_jsonl(tmp_path / "test.jsonl", ROWS)
+    assert read_intent_labels(table) == {}
+    assert len(read_intent_set(tmp_path)) == len(ROWS)  # It is no table of examples.
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"label": "b", "label_text": []}, r"line 2: `label_text` is \[\], expected a text or"),
+        ({"label": "b", "label_text": ["one", ""]}, "line 2: `label_text` is empty"),
+        ({"label": "b", "label_text": ["one", 3]}, "line 2: `label_text` is 3, expected text"),
+        ({"label": "b", "label_text": None}, "line 2: `label_text` is None"),
+        ({"label": "b", "unseen": "yes"}, "line 2: `unseen` is 'yes', expected true or false"),
+        ({"label": "a"}, "line 2: the label 'a' was there before"),
+        ({"label_text": "one"}, "line 2: has no `label`"),
+    ],
+)
+def test_mistakes_in_labels(row, message, tmp_path):
+    write_jsonl(tmp_path / "labels.jsonl", [{"label": "a"}, row])
+    with pytest.raises(MrlError, match=message):
+        read_intent_labels(tmp_path)
