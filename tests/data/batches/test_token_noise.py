@@ -179,4 +179,4 @@ def test_the_tokens_of_a_prompt_are_counted_in_texts_that_merge(tmp_path):
     for text, count in zip(texts[:2], counts[:2], strict=True):
         ids = made.encode([text])[0][:-1]
         tokens, _ = made.spell(ids)
-        assert "".join(tokens[:count]).strip() == "query:", tokens
+        assert "".join(tokens[:count]).strip("Ġ") == "query:", tokens
