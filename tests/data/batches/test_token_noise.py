@@ -1,7 +1,5 @@
 """Noise on the tokens of queries: what it changes, what it never does, and that it is repeated."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -180,6 +178,5 @@ def test_the_tokens_of_a_prompt_are_counted_in_texts_that_merge(tmp_path):
     assert counts[2] == 0
     for text, count in zip(texts[:2], counts[:2], strict=True):
         ids = made.encode([text])[0][:-1]
-        # What is left of the prompt and what is not spell the text again.
         tokens, _ = made.spell(ids)
-        assert "".join(tokens[:count]).strip() == "query:", (tokens, dataclasses.asdict(ALL))
+        assert "".join(tokens[:count]).strip("Ġ") == "query:", tokens

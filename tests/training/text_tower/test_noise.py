@@ -21,7 +21,7 @@ def test_normal_noise_is_relative_to_the_table_and_of_the_rows_seeds():
     deviation = np.zeros((6, 500), np.float32)
     deviation[:, :400] = 0.5
     noise = np.asarray(normal_noise(TABLE, SEEDS, deviation))
-    size = np.sqrt(np.mean(np.square(np.asarray(TABLE))))
+    size = float(np.sqrt(np.mean(np.square(np.asarray(TABLE)))))
     assert np.std(noise[:, :400]) == pytest.approx(0.5 * size, rel=0.02)
     assert np.mean(noise[:, :400]) == pytest.approx(0, abs=0.02 * size)
     assert not noise[:, 400:].any()
