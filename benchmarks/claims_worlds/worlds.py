@@ -43,6 +43,7 @@ class World:
     ctc: tuple[str, ...] = ()
     tokens: tuple[str, ...] | None = ()
     head: tuple[str, ...] = ()
+    soft: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     matrix: bool = False
 
@@ -65,7 +66,10 @@ WORLDS: Mapping[str, World] = {
         source="mboshi",
         write=write_mboshi,
         sample_rate=16_000,
+        text=("model.new.units=characters", "model.new.document_words=true"),
         ctc=("train.steps=3600", "data.batch.batch_size=32"),
+        tokens=None,
+        soft=("model.compress_blank=0.9", "model.logit_temperature=1"),
     ),
     "digits": World(
         title="strings of English digits, voices never heard",
