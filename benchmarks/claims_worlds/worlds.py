@@ -67,7 +67,10 @@ WORLDS: Mapping[str, World] = {
         write=write_mboshi,
         sample_rate=16_000,
         text=("model.new.units=characters", "model.new.document_words=true"),
-        ctc=("train.steps=3600", "data.batch.batch_size=32"),
+        ctc=(
+            *("train.steps=3600", "data.batch.batch_size=32"),
+            *("model.vocabulary=characters", "model.text_tower="),
+        ),
         tokens=None,
         soft=("model.compress_blank=0.9", "model.logit_temperature=1"),
     ),
