@@ -51,8 +51,9 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             if node.level:
-                # A wheel installs converters/ below mrl_jax.
-                inside = node.level == 1 and path.parent.name == "converters"
+                # A wheel installs converters/ below mrl_jax; the claims' worlds are found as two names.
+                packages = ("converters", "claims_worlds")
+                inside = node.level == 1 and path.parent.name in packages
                 assert inside, f"{path} has a relative import"
                 module = f"converters.{module}".removesuffix(".")
             names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}

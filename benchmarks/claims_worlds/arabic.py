@@ -71,7 +71,7 @@ def draw_strings(
         raise MrlError(f"{count} words make {len(order)} strings, {sum(sizes)} are needed")
     ends = np.cumsum([0, *sizes])
     places = np.stack(np.unravel_index(order, (count,) * 3), axis=1)
-    strings: list[String] = [tuple(words[place] for place in row) for row in places.tolist()]
+    strings: list[String] = [tuple([words[int(place)] for place in row]) for row in places]
     return [strings[start:end] for start, end in itertools.pairwise(ends)]
 
 

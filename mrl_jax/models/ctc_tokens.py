@@ -13,7 +13,11 @@ them."""
 
 
 def tokens_of_outputs(
-    vocabulary: CtcVocabulary, tokenizer: TextTokenizer, *, where: object = None
+    vocabulary: CtcVocabulary,
+    tokenizer: TextTokenizer,
+    *,
+    where: object = None,
+    strict: bool = True,
 ) -> tuple[tuple[int, ...], ...]:
     """Token ids of the text tower for each output: its own token, or what spells its character.
 
@@ -21,6 +25,7 @@ def tokens_of_outputs(
         vocabulary: of the recogniser.
         tokenizer: of the text tower.
         where: what an error names: the recogniser's folder.
+        strict: refuse outputs that the text tower has no token for; they get its unknown one.
 
     Returns:
         one tuple an output, empty for the blank.
@@ -39,7 +44,7 @@ def tokens_of_outputs(
         if number != vocabulary.blank and not SPECIAL.fullmatch(text)
         for part in (tokenizer.unknown_parts(text) if some else [text])
     ]
-    if lacking:
+    if lacking and strict:
         raise MrlError(
             f"the text tower has no token for {', '.join(map(repr, dict.fromkeys(lacking)))}, "
             "which the recogniser writes",

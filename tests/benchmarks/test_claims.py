@@ -22,7 +22,7 @@ def claims(*words: object) -> subprocess.CompletedProcess[str]:
         (("--only", "txt"), "'txt' is not known"),
         (("--world", "digits", "--part", "teo"), "digits has no part 'teo'. Did you mean theo?"),
         (("--world", "mboshi", "--only", "data", "--data", "nowhere"), "data of this world"),
-        (("--world", "arabic", "--only", "ctc"), "run the step `build` first"),
+        (("--world", "arabic", "--only", "ctc"), "un the step `build` first"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(words: tuple[str, ...], problem: str, tmp_path: Path):
@@ -41,7 +41,7 @@ def test_a_world_goes_through_the_commands_once(tmp_path: Path):
     chosen = ("--only", steps, "--skip", "tokens,regression,dual,soft,soft_trained")
     done = claims(*words, *chosen)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("$ mrl-jax ") == 7
+    assert done.stdout.count("$ mrl-jax ") == 8
     world = json.loads((out / "claims.json").read_text())["worlds"]["mboshi"]
     assert set(world["systems"]) == {"linear", "cascade"}
     assert world["queries"] == 20

@@ -100,6 +100,7 @@ def conditions(gaps: list[float]) -> tuple[np.ndarray, ...]:
 
 def test_a_crossing_lies_on_the_straight_line_between_two_conditions():
     crossing = find_crossing(*conditions([-0.04, -0.02, 0.06]), clusters=list(range(40)))
+    assert crossing.wer is not None
     assert crossing.wer == pytest.approx(0.2 + 0.1 * 0.02 / 0.08)
     assert crossing.low is not None
     assert crossing.high is not None

@@ -15,7 +15,8 @@ def test_the_evaluated_intents_are_those_of_most_sentences():
     order = list(counts)  # That of the templates.
     most = sorted(order, key=lambda intent: -counts[intent])[:29]
     assert sorted(most, key=order.index) == list(EVALUATED)
-    topics = dict(line.split(" | ")[1::-1] for line in TEMPLATES.strip().splitlines())
+    parts = [line.split(" | ") for line in TEMPLATES.strip().splitlines()]
+    topics = {part[1]: part[0] for part in parts}
     assert {topics[intent] for intent in EVALUATED} == set(topics.values())
 
 

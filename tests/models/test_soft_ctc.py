@@ -24,7 +24,7 @@ from tiny_soft import (
     soft_model,
 )
 
-from mrl_jax.core.batch import StoredSpeech
+from mrl_jax.core.batch import Batch, StoredSpeech
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.soft_ctc import ATTENTION, SoftCtc
@@ -76,14 +76,23 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(powers) / sum(powers)
 
 
-def tokens_by_hand(model: SoftCtc, states: np.ndarray, frames: int, row: int) -> list[np.ndarray]:
+def speech_output(model: SoftCtc, batch: Batch) -> Any:
+    """What the model's speech tower gives, compiled."""
+    split = param_tree.split(model)
+    run = jax.jit(lambda *arrays: split.rebuild(*arrays[:2]).speech(*arrays[2:]))
+    return run(split.trained, split.frozen, batch.samples, batch.lengths)
+
+
+def tokens_by_hand(model: Any, states: np.ndarray, frames: int, row: int) -> list[np.ndarray]:
     """The speech tokens of one clip, frame by frame, without a bound."""
     config, head = model.config, model.head
     weights = {path: np.asarray(leaf[...], np.float64) for path, leaf in all_leaves(model)}
     embedding = weights["text.embed_tokens.embedding"]
     scale, bias = weights["head.logit_scale"], weights["head.logit_bias"]
     runs: list[list[int]] = []
-    probabilities, added, before = [], [], None
+    probabilities: list[np.ndarray] = []
+    added: list[np.ndarray] = []
+    before = None
     for frame in range(frames):
         here = states[:, row, frame].astype(np.float64)
         last = here[-1]
@@ -115,7 +124,7 @@ def tokens_by_hand(model: SoftCtc, states: np.ndarray, frames: int, row: int) ->
             before = best
     tokens = []
     for run in runs:
-        mean = sum(probabilities[frame] for frame in run) / len(run)
+        mean = np.sum([probabilities[frame] for frame in run], axis=0) / len(run)
         if config.compress_blank is not None:
             mean[BLANK] *= config.blank_weight
             mean = mean / mean.sum()
@@ -125,7 +134,7 @@ def tokens_by_hand(model: SoftCtc, states: np.ndarray, frames: int, row: int) ->
             for token_id in spelled:
                 token += mean[output] * embedding[token_id] / len(spelled)
         if added:
-            token += sum(added[frame] for frame in run) / len(run)
+            token += np.sum([added[frame] for frame in run], axis=0) / len(run)
         tokens.append(token)
     return tokens
 
@@ -151,7 +160,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_tokens_are_those_of_a_plain_loop_over_frames(options):
-    model = changed(soft_model(**options))
+    model: Any = changed(soft_model(**options))
     if model.head.residual is not None:
         model.head.layer_scale[...] = jnp.asarray([0.5, 2.0], jnp.float32)
     if model.speech.config.pre_norm:
@@ -199,7 +208,7 @@ def test_whether_a_clip_can_lose_tokens(compress, room, may):
 
 
 def test_a_clip_of_blanks_alone_is_embedded_as_its_prompt():
-    model = soft_model()
+    model: Any = soft_model()
     bias = np.zeros(len(OUTPUTS), np.float32)
     bias[BLANK] = 50
     model.ctc.bias[...] = jnp.asarray(bias)
@@ -245,7 +254,7 @@ def clips(lengths: list[int], size: int, seed: int) -> tuple[np.ndarray, np.ndar
 def test_padding_and_batch_mates_do_not_matter(embed, lengths, order, other, seed):
     vectors, lost = embed(*clips(lengths, SHORT, seed))
     longer, lost_longer = embed(*clips(lengths, LONG, seed))
-    np.testing.assert_allclose(vectors, longer, atol=1e-6)
+    np.testing.assert_allclose(vectors, longer, atol=1e-5)
     np.testing.assert_array_equal(lost, lost_longer)
     samples, sizes = clips(lengths, LONG, seed)
     mates, _ = clips([LONG] * ROWS, LONG, seed + 100)
@@ -254,7 +263,7 @@ def test_padding_and_batch_mates_do_not_matter(embed, lengths, order, other, see
     samples[1:], sizes[1:] = mates[1:], other
     samples = np.where(np.arange(LONG)[None, :] < sizes[:, None], samples, 0)
     [moved, *_], [lost_moved, *_] = embed(samples, sizes)
-    np.testing.assert_allclose(vectors[rows[0]], moved, atol=1e-6)
+    np.testing.assert_allclose(vectors[rows[0]], moved, atol=1e-5)
     assert lost[rows[0]] == lost_moved
 
 
@@ -352,8 +361,8 @@ def test_lora_is_a_change_of_the_attention_weights():
 def test_folded_factors_give_the_same_vectors(residual):
     model = changed(soft_model(residual=residual))
     batch = tiny_batch(ROWS)
-    output = jitted(model, "speech")(batch.samples, batch.lengths)
-    model.head.fit_layer_scale(jnp.asarray(output.layer_states), jnp.asarray(output.frame_mask))
+    output = speech_output(model, batch)
+    model.head.fit_layer_scale(output.layer_states, output.frame_mask)
     assert np.abs(np.asarray(model.head.layer_scale[...]) - 1).max() > 1e-3
     before, _ = embeddings(model)
     folded = model.head.fold()
@@ -378,11 +387,11 @@ def test_a_head_without_residual_has_nothing_to_calibrate():
 def test_what_a_cache_holds_gives_the_same_vectors(pre_norm):
     model = changed(soft_model(pre_norm=pre_norm, residual="logits"))
     batch = tiny_batch(ROWS)
-    output = jitted(model, "speech")(batch.samples, batch.lengths)
+    output = speech_output(model, batch)
     # As `data.cache.speech` keeps them: [B, T, Y, D], frames beyond a clip's own left out.
     stored = StoredSpeech(
-        states=np.moveaxis(output.layer_states, 0, 2),
-        frames=output.frame_mask.sum(axis=1).astype(np.int32),
+        states=np.moveaxis(np.asarray(output.layer_states), 0, 2),
+        frames=np.asarray(output.frame_mask).sum(axis=1).astype(np.int32),
         scales=None,
     )
     prompt = (batch.prompt, batch.prompt_mask)
@@ -392,7 +401,7 @@ def test_what_a_cache_holds_gives_the_same_vectors(pre_norm):
 
 
 def test_bfloat16_towers_are_near_float32_ones():
-    exact = changed(soft_model(residual="logits", lora_rank=2, compress_blank=None), size=0.05)
+    exact: Any = changed(soft_model(residual="logits", lora_rank=2, compress_blank=None), size=0.05)
     dtype = jnp.bfloat16
     with jax.ensure_compile_time_eval():
         held: dict[str, Any] = {"dtype": dtype, "param_dtype": dtype, "rngs": nnx.Rngs(0)}

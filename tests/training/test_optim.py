@@ -263,7 +263,8 @@ def test_the_average_is_that_of_a_plain_recursion():
     config = OptimConfig(learning_rate=0.1, average_decay=0.4)
     gradients = jax.tree.map(jnp.ones_like, PARAMS)
     optimizer = make_optimizer(config, 100)
-    params, state = PARAMS, optimizer.init(PARAMS)
+    params: Any = PARAMS
+    state = optimizer.init(PARAMS)
     update = jax.jit(optimizer.update)
     average = {p: np.asarray(x, np.float64) for p, x in param_tree.flatten(PARAMS).items()}
     kept = []

@@ -91,7 +91,7 @@ def character_vectors(
     unknown = tokenizer.unknown_id
     silence = np.zeros_like(embeddings[0]) if unknown is None else embeddings[unknown]
     vectors = np.zeros((len(vocabulary.tokens), embeddings.shape[1]), np.float32)
-    for row, ids in enumerate(tokens_of_outputs(vocabulary, tokenizer)):
+    for row, ids in enumerate(tokens_of_outputs(vocabulary, tokenizer, strict=False)):
         if ids:
             vectors[row] = embeddings[list(ids)].mean(axis=0) - silence
     return vectors, silence

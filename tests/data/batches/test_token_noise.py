@@ -1,5 +1,7 @@
 """Noise on the tokens of queries: what it changes, what it never does, and that it is repeated."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -141,6 +143,7 @@ def test_prompts_documents_and_identities_are_those_of_the_clean_batch(tokenizer
     for step in range(4):
         clean, changed = plain(step), noisy(step)
         assert clean.noise is None
+        assert changed.noise is not None
         for name in ("document", "document_mask", "query_ids", "document_ids"):
             np.testing.assert_array_equal(getattr(changed, name), getattr(clean, name))
         np.testing.assert_array_equal(changed.query[:, :prompt], clean.query[:, :prompt])
@@ -161,7 +164,8 @@ def test_noise_is_a_function_of_seed_and_step_on_any_number_of_hosts(tokenizer):
     ours, again = source(tokenizer, ALL), source(tokenizer, ALL)
     late = next(again.from_step(7))
     jax.tree.map(np.testing.assert_array_equal, ours(7), late)
-    seeds = {tuple(ours(step).noise.seeds.tolist()) for step in range(6)}
+    drawn: list[Any] = [ours(step).noise for step in range(6)]
+    seeds = {tuple(noise.seeds.tolist()) for noise in drawn}
     assert len(seeds) == 6
     parts = [source(tokenizer, ALL, shard=(host, 2))(7) for host in range(2)]
     joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)

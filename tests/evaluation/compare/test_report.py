@@ -266,5 +266,7 @@ def test_an_unknown_kind_is_refused(root, tmp_path):
     folder.mkdir()
     text = (root / "dual" / "model.json").read_text()
     (folder / "model.json").write_text(text.replace('"dual_encoder"', '"clip"'))
-    with pytest.raises(MrlError, match=r"'clip', expected 'late_fusion' or 'dual_encoder'"):
+    with pytest.raises(
+        MrlError, match=r"'clip', expected 'late_fusion' or 'soft_ctc' or 'dual_encoder'"
+    ):
         mrl_jax.Embedder.load(folder)

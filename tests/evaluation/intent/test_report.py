@@ -375,7 +375,7 @@ def test_the_accuracy_is_as_sure_as_there_are_speakers(two_dims, tmp_path, encod
     ]
     wide = interval("named", [row for row in rows if row["split"] != "test"] + named)
     assert wide[1] - wide[0] > plain[1] - plain[0]
-    message = "resampling test examples by their words and speakers."
+    message = "resampling test examples by their words and speakers;"
     assert message in (tmp_path / "named" / "report.md").read_text().replace("\n", " ")
 
 
