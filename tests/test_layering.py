@@ -51,7 +51,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             if node.level:
-                # A wheel installs converters/ below mrl_jax; the claims' worlds are found as two names.
+                # A wheel installs converters/ below mrl_jax; claims_worlds has two names as well.
                 packages = ("converters", "claims_worlds")
                 inside = node.level == 1 and path.parent.name in packages
                 assert inside, f"{path} has a relative import"

@@ -360,10 +360,7 @@ def test_lora_is_a_change_of_the_attention_weights():
 @pytest.mark.parametrize("residual", ["logits", "frames"])
 def test_folded_factors_give_the_same_vectors(residual):
     model = changed(soft_model(residual=residual))
-    batch = tiny_batch(ROWS)
-    output = speech_output(model, batch)
-    model.head.fit_layer_scale(output.layer_states, output.frame_mask)
-    assert np.abs(np.asarray(model.head.layer_scale[...]) - 1).max() > 1e-3
+    model.head.layer_scale[...] = jnp.asarray([0.5, 2.0], jnp.float32)
     before, _ = embeddings(model)
     folded = model.head.fold()
     assert list(folded) == ["residual.kernel"]
