@@ -252,7 +252,7 @@ def assert_refused(config: Path, workdir: Path, changes: Sequence[str], message:
         assert run_command(command.main, words) == 2
     lines = errors.getvalue().strip().splitlines()
     assert len([line for line in lines if line.startswith("error:")]) == 1
-    assert message in lines[-1]
+    assert message in lines[-1], lines[-1]
     return lines[-1]
 
 
