@@ -2,7 +2,7 @@
 
 Command:   make demo
 Hardware:  two CPU cores.
-Duration:  four minutes, all stages.
+Duration:  two minutes, all stages.
 Expected:  nDCG@10 of 0.96 at full width, chance 0.0076.
 """
 
