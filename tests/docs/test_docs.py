@@ -33,7 +33,7 @@ def copy_of_the_tables(folder: Path) -> Path:
     return folder
 
 
-PAGES_WITH_TABLES = ("index", "results", "benchmarks")
+PAGES_WITH_TABLES = ("index", "results", "benchmarks", "claims")
 
 
 def test_every_table_is_that_of_its_results():
