@@ -1,4 +1,4 @@
-"""Strings of three spoken Arabic commands to their French wording; speakers never heard."""
+"""Strings of three spoken Arabic commands to their French wording; unseen speakers."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -52,8 +52,8 @@ def write_arabic(source: Path, out: Path, part: str, *, small: bool) -> None:
             validation_others=strings[4],
             sample_rate=SAMPLE_RATE,
             rules=[
-                f"The test's {len(heldout)} speakers are heard neither in training nor in "
-                f"validation; {len(kept)} other speakers are heard in validation only.",
+                f"The test's {len(heldout)} speakers are neither in training nor in "
+                f"validation; {len(kept)} other speakers are in validation only.",
                 "No string is in two of training, validation, test and the further documents.",
                 "A transcript is the English names of the commands.",
             ],

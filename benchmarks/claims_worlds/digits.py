@@ -17,7 +17,7 @@ VALIDATION_TAKES = 5
 
 
 def write_digits(source: Path, out: Path, part: str, *, small: bool) -> None:
-    """One fold; `part` is the speaker of the test, who is heard nowhere else."""
+    """One fold; `part` is the speaker of the test, who is in no other set."""
     if not (source / "recordings").is_dir():
         hint = "pass the folder of the data as --data, or leave the world out"
         raise MrlError("the data of this world are not there", where=source, hint=hint)
@@ -45,7 +45,7 @@ def write_digits(source: Path, out: Path, part: str, *, small: bool) -> None:
         test_others=[*strings, *unseen],
         sample_rate=SAMPLE_RATE,
         rules=[
-            f"The test's speaker, {part}, is heard neither in training nor in validation.",
+            f"The test's speaker, {part}, is neither in training nor in validation.",
             "200 strings are the test's, 100 are validation's, and 700 are trained on.",
             "Validation is spoken by training speakers, in takes that are not trained on.",
             "The documents of the test are the French wordings of all 1,000 strings.",

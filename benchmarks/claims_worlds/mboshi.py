@@ -1,4 +1,4 @@
-"""Mboshi speech to French, from the published corpus: sentences never heard, three speakers."""
+"""Mboshi speech to French, from the published corpus: unseen sentences, three speakers."""
 
 from pathlib import Path
 from typing import Any

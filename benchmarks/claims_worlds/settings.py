@@ -30,6 +30,15 @@ from .augmentation import STRETCH, vary_8khz, vary_16khz
 DIMS = (96, 48, 24, 12)
 MAX_TEXT_TOKENS = 96
 MAX_SECONDS = 10.0
+FROM_RANDOM = OptimConfig(
+    learning_rate=2e-3,
+    schedule="cosine",
+    warmup_fraction=0.1,
+    weight_decay=0.01,
+    b2=0.98,
+    average_decay=0.995,
+)
+"""How towers of random weights are trained."""
 
 
 def speech_tower(sample_rate: int) -> HubertConfig:
@@ -55,14 +64,7 @@ def text_stage() -> TextStageExperiment:
         data=TextDataConfig(batch=TextBatchConfig(batch_size=64, max_tokens=MAX_TEXT_TOKENS)),
         loss=LossConfig(dims=DIMS, symmetric=True),
         noise=TokenNoise(normal=0.3, mix=0.3, drop=0.1),
-        optim=OptimConfig(
-            learning_rate=2e-3,
-            schedule="cosine",
-            warmup_fraction=0.1,
-            weight_decay=0.01,
-            b2=0.98,
-            average_decay=0.99,
-        ),
+        optim=dataclasses.replace(FROM_RANDOM, average_decay=0.99),
         train=LoopConfig(steps=700, validate_every=350, checkpoint_every=350),
     )
 
@@ -82,14 +84,7 @@ def recogniser(sample_rate: int) -> CtcExperiment:
             build=BuildOptions(max_seconds=MAX_SECONDS, sample_rate=sample_rate),
         ),
         masks=MaskConfig(time_masks=2, time_seconds=0.15, frequency_masks=2, frequency_share=0.2),
-        optim=OptimConfig(
-            learning_rate=2e-3,
-            schedule="cosine",
-            warmup_fraction=0.1,
-            weight_decay=0.01,
-            b2=0.98,
-            average_decay=0.995,
-        ),
+        optim=FROM_RANDOM,
         train=LoopConfig(steps=2800, validate_every=400, checkpoint_every=400),
         augment=vary_16khz if sample_rate == 16_000 else vary_8khz,
         stretch=STRETCH,

@@ -28,7 +28,7 @@ from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import write_json
 from mrl_jax.core.records import as_record, read_object, readable_as
 from mrl_jax.data.sets.digests import digest_lines
-from mrl_jax.models.heads import HEADS
+from mrl_jax.models.heads import HEADS, HeadKind
 from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
@@ -164,12 +164,18 @@ def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None)
                 hint="bring the tower of the training run back",
             )
     dtype = info.dtype if dtype is None else dtype
-    load = load_hubert_ctc if HEADS[info.kind].recogniser else load_speech_tower
-    speech = load(folder / info.speech.path, padding=info.padding, dtype=dtype)
+    kind, place = HEADS[info.kind], folder / info.speech.path
+    speech = load_speech_side(kind, place, padding=info.padding, dtype=dtype)
     text = load_qwen3(folder / info.text.path, dtype=dtype)
-    model = HEADS[info.kind].build(speech, text, info.fusion, rngs=nnx.Rngs(0))
+    model = kind.build(speech, text, info.fusion, rngs=nnx.Rngs(0))
     _fill_head(model, folder / info.head, info.head_digest)
     return model
+
+
+def load_speech_side(kind: HeadKind, folder: str | Path, **options: Any) -> Any:
+    """What a kind of head reads speech with: a speech tower, or one with its CTC layer."""
+    load = load_hubert_ctc if kind.recogniser else load_speech_tower
+    return load(folder, **options)
 
 
 def _fill_head(model: TwoTowers, folder: Path, digest: str) -> None:

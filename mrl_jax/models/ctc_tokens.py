@@ -36,7 +36,9 @@ def tokens_of_outputs(
     if vocabulary.text_ids:
         check_tokenizer(vocabulary, tokenizer)
         return tuple(() if id_ < 0 else (id_,) for id_ in vocabulary.text_ids)
-    texts = [_text_of(vocabulary, number) for number in range(len(vocabulary.tokens))]
+    texts = list(map(vocabulary.text_of, range(len(vocabulary.tokens))))
+    if vocabulary.lower_case:
+        texts = [text.lower() for text in texts]
     ids = [tuple(some) for some in tokenizer.encode_prompts(texts)]
     lacking = [
         part
@@ -54,10 +56,3 @@ def tokens_of_outputs(
         )
     ids[vocabulary.blank] = ()
     return tuple(ids)
-
-
-def _text_of(vocabulary: CtcVocabulary, number: int) -> str:
-    token = vocabulary.tokens[number]
-    if token == vocabulary.word_delimiter:
-        return " "
-    return token.lower() if vocabulary.lower_case else token

@@ -1,5 +1,6 @@
 """What the first clips of a run tell: the fixed factors of a new head, and room for its tokens."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,12 @@ def calibrate(model: TwoTowers, source: BatchSource, workdir: Path, *, resuming:
             for name, factor in head.factors().items():
                 factor[...] = jnp.asarray(stored[name], jnp.float32)
         return
-    batch = source.rows(0, 0, min(CLIPS, source.plan.batch_size))
-    graphdef, arrays = nnx.split(model)
 
-    @jax.jit
-    def fit(arrays: Any, samples: Any, lengths: Any) -> dict[str, Any]:
-        fitted = nnx.merge(graphdef, arrays)
+    def fit(fitted: Any, samples: Any, lengths: Any) -> dict[str, Any]:
         fitted.calibrate(samples, lengths)
         return {name: factor[...] for name, factor in fitted.head.factors().items()}
 
-    for name, value in fit(arrays, batch.samples, batch.lengths).items():
+    for name, value in _on_first_clips(model, source, fit).items():
         head.factors()[name][...] = value
     if is_primary():
         write_json(path, factors_of(model))
@@ -58,14 +55,11 @@ def check_room(model: FusionModel, source: BatchSource) -> None:
     Raises:
         MrlError: a clip would lose some.
     """
-    batch = source.rows(0, 0, min(CLIPS, source.plan.batch_size))
-    graphdef, arrays = nnx.split(model)
 
-    @jax.jit
-    def lost_of(arrays: Any, samples: Any, lengths: Any) -> Any:
-        return nnx.merge(graphdef, arrays).tokens_of_speech(samples, lengths).lost
+    def lost_of(model: Any, samples: Any, lengths: Any) -> Any:
+        return model.tokens_of_speech(samples, lengths).lost
 
-    lost = np.asarray(lost_of(arrays, batch.samples, batch.lengths))
+    lost = np.asarray(_on_first_clips(model, source, lost_of))
     if lost.any():
         raise MrlError(
             f"{np.count_nonzero(lost)} of the first {len(lost)} clips have up to {lost.max()} "
@@ -77,3 +71,11 @@ def check_room(model: FusionModel, source: BatchSource) -> None:
 def factors_of(model: TwoTowers) -> dict[str, Any]:
     """The head's fixed factors as JSON values."""
     return {name: np.asarray(f[...]).tolist() for name, f in model.head.factors().items()}
+
+
+def _on_first_clips(model: TwoTowers, source: BatchSource, run: Callable[..., Any]) -> Any:
+    """`run(model, samples, lengths)` of the first clips, compiled, on a copy of the model."""
+    batch = source.rows(0, 0, min(CLIPS, source.plan.batch_size))
+    graphdef, arrays = nnx.split(model)
+    compiled = jax.jit(lambda arrays, *clips: run(nnx.merge(graphdef, arrays), *clips))
+    return compiled(arrays, batch.samples, batch.lengths)

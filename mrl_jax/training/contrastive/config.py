@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 
 from flax import nnx
 
-from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3, load_speech_tower, read_info
+from mrl_jax.checkpoints.models import load_speech_side
+from mrl_jax.checkpoints.towers import load_qwen3, read_info
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.speech import BatchConfig
@@ -17,7 +18,7 @@ from mrl_jax.losses.config import LossConfig
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.ctc_tokens import tokens_of_outputs
 from mrl_jax.models.heads import HEADS
-from mrl_jax.models.soft_ctc import Residual
+from mrl_jax.models.soft_ctc import Residual, SoftCtcConfig
 from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.towers import RECOGNISERS, kinds_of
 from mrl_jax.models.two_towers import TwoTowers
@@ -73,12 +74,12 @@ class ModelConfig(ComputeConfig):
 
     kind: str = "late_fusion"
     head: HeadName = "linear"
-    compress_blank: float | None = 0.98
-    blank_weight: float = 0.1
-    max_tokens_per_second: float = 50.0
-    logit_temperature: float = 1.0
-    residual: Residual = "none"
-    lora_rank: int = 0
+    compress_blank: float | None = SoftCtcConfig.compress_blank
+    blank_weight: float = SoftCtcConfig.blank_weight
+    max_tokens_per_second: float = SoftCtcConfig.max_tokens_per_second
+    logit_temperature: float = SoftCtcConfig.logit_temperature
+    residual: Residual = SoftCtcConfig.residual
+    lora_rank: int = SoftCtcConfig.lora_rank
     nested: bool = False
     speech_tower: str = "towers/speech"
     text_tower: str = "towers/text"
@@ -199,8 +200,7 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers
     dtype = DTYPES[model.dtype]
     if kind.recogniser:
         _check_recogniser(model.speech_tower)
-    load = load_hubert_ctc if kind.recogniser else load_speech_tower
-    speech: Any = load(model.speech_tower, padding=model.padding, dtype=dtype)
+    speech = load_speech_side(kind, model.speech_tower, padding=model.padding, dtype=dtype)
     text = load_qwen3(model.text_tower, dtype=dtype, remat=model.remat)
     check_dims(config.loss.dims, text.config.width, model.text_tower)
     options = {
