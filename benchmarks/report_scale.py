@@ -57,6 +57,37 @@ def train_step(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def gpu(result: dict[str, Any]) -> list[str]:
+    rows = []
+    for figures in result["figures"]:
+        seconds = figures.get("seconds")
+        if not isinstance(seconds, dict):
+            continue
+        share = figures.get("utilisation")
+        memory = figures.get("bytes", figures.get("program_bytes"))
+        rows.append(
+            [
+                figures["part"],
+                figures["name"],
+                str(figures["run"]),
+                f"{1e3 * seconds['median']:.1f}",
+                "" if share is None else f"{share:.1%}",
+                "" if memory is None else f"{memory / 1e9:.1f}",
+            ]
+        )
+    runs = "; ".join(f"run {name}: {text}" for name, text in result["runs"].items())
+    return [
+        "## One GPU",
+        f"{result['device']}, bfloat16. *step*: a training step of late fusion at full size, 64 "
+        "clips of 10 s and documents of 32 tokens (HuBERT-base, Qwen3-0.6B); *clips*: the same 64 "
+        "embedded; *texts*: 512 texts of 128 tokens; *large*: 256 texts of 128 tokens by a tower "
+        "of 4B; *loss*: both gradients of InfoNCE, float32. PyTorch has SDPA and TF32. "
+        "Utilisation is of 989 TFLOP/s, by the formula in benchmarks/late_fusion_step.py. "
+        f"{runs[:1].upper()}{runs[1:]}. {result.get('notes', '')}",
+        markdown_table(["part", "what", "run", "ms", "utilisation", "GB"], rows),
+    ]
+
+
 def large_batch(result: dict[str, Any]) -> list[str]:
     figures, inputs = result["figures"], result["inputs"]
     base = figures["8"]["bytes"]
@@ -193,6 +224,7 @@ def audio_input(result: dict[str, Any]) -> list[str]:
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "nested_loss": nested_loss,
     "train_step": train_step,
+    "gpu": gpu,
     "large_batch": large_batch,
     "host_overhead": host_overhead,
     "input": audio_input,

@@ -18,7 +18,7 @@ from typing import Any
 from collectives import collectives
 from common import record
 from fsdp import compile_step
-from train_step import flops
+from late_fusion_step import Sizes, flops
 
 ROWS, SECONDS, TOKENS, WIDTH = 4, 4, 32, 1024
 CHIP = {"name": "TPU v5e", "flops": 197e12, "link_bytes": 90e9, "latency": 1e-6, "utilisation": 0.4}
@@ -71,7 +71,7 @@ def counted(parallel: str, devices: int) -> dict[str, Any]:
 
 def on_paper(chips: int, trained: int) -> dict[str, float]:
     """Step time on a pod, nothing overlapped: FLOPs as assumed, and the traffic of a ring."""
-    sizes = argparse.Namespace(batch=POD["rows"], **{k: POD[k] for k in ("seconds", "tokens")})
+    sizes = Sizes(batch=POD["rows"], seconds=POD["seconds"], tokens=POD["tokens"])
     everyone = POD["rows"] * chips
     # Towers and head; and the loss, whose products of a device's rows with all others are made
     # once forward and twice backward, in float32 by three passes of bfloat16.

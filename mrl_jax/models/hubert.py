@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mrl_jax.core.array_types import AnyArray
 from mrl_jax.models.speech_tower import Count, Padding
+from mrl_jax.nn.activations import gelu
 from mrl_jax.nn.attention import attend
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
 from mrl_jax.nn.masking import length_mask
@@ -160,7 +161,7 @@ class ConvBlock(nnx.Module):
             x = self.norm(x, mask)
         elif self.norm is not None:
             x = self.norm(x)
-        return nnx.gelu(x, approximate=False)
+        return gelu(x)
 
 
 class FeatureEncoder(nnx.Module):
@@ -257,13 +258,13 @@ class SelfAttention(nnx.Module):
         self.out_proj = linear()
 
     def __call__(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 1 T"] | None
+        self, x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
     ) -> Float[Array, "B T D"]:
         heads = (*x.shape[:2], self.num_heads, -1)
         query, key, value = (
             projection(x).reshape(heads) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.out_proj(attend(query, key, value, mask).reshape(x.shape))
+        return self.out_proj(attend(query, key, value, lengths=lengths).reshape(x.shape))
 
 
 class FeedForward(nnx.Module):
@@ -274,7 +275,7 @@ class FeedForward(nnx.Module):
         self.down = nnx.Linear(config.mlp_width, config.width, rngs=rngs, **dtypes)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.down(nnx.gelu(self.up(x), approximate=False))
+        return self.down(gelu(self.up(x)))
 
 
 class HubertLayer(nnx.Module):
@@ -288,12 +289,12 @@ class HubertLayer(nnx.Module):
         self.feed_forward_norm = _layer_norm(config, config.width, dtypes)
 
     def __call__(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 1 T"] | None
+        self, x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
     ) -> Float[Array, "B T D"]:
         if self.pre_norm:
-            x = x + self.attention(self.attention_norm(x), mask)
+            x = x + self.attention(self.attention_norm(x), lengths)
             return x + self.feed_forward(self.feed_forward_norm(x))
-        x = self.attention_norm(x + self.attention(x, mask))
+        x = self.attention_norm(x + self.attention(x, lengths))
         return self.feed_forward_norm(x + self.feed_forward(x))
 
 
@@ -396,12 +397,11 @@ class HubertEncoder(nnx.Module):
             x = self.projection_norm(x)
         x = self.projection(x)
 
-        if masked:
-            frame_mask = length_mask(self.config.frame_count(lengths), frames)
-            attention_mask = frame_mask[:, None, None, :]
+        frame_lengths = self.config.frame_count(lengths) if masked else None
+        if frame_lengths is not None:
+            frame_mask = length_mask(frame_lengths, frames)
         else:
             frame_mask = jnp.ones(x.shape[:2], jnp.bool_)
-            attention_mask = None
 
         def zero_padding(states: Float[Array, "... D"]) -> Float[Array, "... D"]:
             if not masked:
@@ -410,12 +410,12 @@ class HubertEncoder(nnx.Module):
             return jnp.where(mask, states, jnp.zeros((), states.dtype))
 
         x = zero_padding(x)
-        x = x + nnx.gelu(self.position_conv(x), approximate=False)
+        x = x + gelu(self.position_conv(x))
         if not self.config.pre_norm:
             x = self.encoder_norm(x)
         layer_input = x
         options = {"remat": self.remat, "unroll": self.unroll, "keep_states": True}
-        x, layer_states = run_layers(self.layers, x, attention_mask, **options)
+        x, layer_states = run_layers(self.layers, x, frame_lengths, **options)
         assert layer_states is not None
         return HubertOutput(
             last_hidden=zero_padding(self.finish(x)),

@@ -15,14 +15,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray
-from mrl_jax.nn.attention import attend
+from mrl_jax.nn.attention import attend, fitting_places
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
-from mrl_jax.nn.masking import causal_mask, token_positions
+from mrl_jax.nn.masking import take_places, valid_first
 from mrl_jax.nn.norms import RMSNorm
 from mrl_jax.nn.pooling import l2_normalize, mean_valid, pool_last, truncate
 from mrl_jax.nn.rope import apply_rope, rope_angles
-
-CausalMask = Bool[Array, "B 1 L L"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,13 +100,13 @@ class Attention(nnx.Module):
         self.k_norm = _rms_norm(config, config.head_width, dtypes)
 
     def __call__(
-        self, x: Float[Array, "B L D"], angles: Float32[Array, "B L half"], mask: CausalMask
+        self, x: Float[Array, "B L D"], angles: Float32[Array, "1 L half"]
     ) -> Float[Array, "B L D"]:
         heads = (*x.shape[:2], -1, self.head_width)
         query = apply_rope(self.q_norm(self.q_proj(x).reshape(heads)), angles)
         key = apply_rope(self.k_norm(self.k_proj(x).reshape(heads)), angles)
         value = self.v_proj(x).reshape(heads)
-        mixed = attend(query, key, value, mask)
+        mixed = attend(query, key, value, causal=True)
         return self.o_proj(mixed.reshape(*x.shape[:2], -1))
 
 
@@ -135,9 +133,9 @@ class Qwen3Layer(nnx.Module):
         self.mlp = SwiGlu(config, rngs=rngs, **dtypes)
 
     def __call__(
-        self, x: Float[Array, "B L D"], angles: Float32[Array, "B L half"], mask: CausalMask
+        self, x: Float[Array, "B L D"], angles: Float32[Array, "1 L half"]
     ) -> Float[Array, "B L D"]:
-        x = x + self.attention(self.attention_norm(x), angles, mask)
+        x = x + self.attention(self.attention_norm(x), angles)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -220,10 +218,18 @@ class Qwen3Encoder(nnx.Module):
                 f"the vectors are {inputs.shape[-1]} wide, expected {self.config.width}"
             )
         x = self.embed_tokens(inputs) if inputs.ndim == 2 else inputs.astype(self.dtype)
-        angles = rope_angles(token_positions(mask), self.config.head_width, self.config.rope_theta)
+        order = valid_first(mask)
+        back = jnp.argsort(order, axis=1)
+        extra = fitting_places(mask.shape[1], self.dtype) - mask.shape[1]
+        order = jnp.pad(order, ((0, 0), (0, extra)))  # Behind what is valid: any vector will do.
+        positions = jnp.arange(order.shape[1])[None, :]
+        angles = rope_angles(positions, self.config.head_width, self.config.rope_theta)
         options = {"remat": self.remat, "unroll": self.unroll, "keep_states": keep_states}
-        x, layer_states = run_layers(self.layers, x, angles, causal_mask(mask), **options)
-        return Qwen3Output(last_hidden=self.final_norm(x), layer_states=layer_states)
+        x, layer_states = run_layers(self.layers, take_places(x, order), angles, **options)
+        return Qwen3Output(
+            last_hidden=take_places(self.final_norm(x), back),
+            layer_states=None if layer_states is None else take_places(layer_states, back),
+        )
 
     def embed(
         self,

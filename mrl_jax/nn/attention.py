@@ -1,8 +1,12 @@
 """Multi-head attention with grouped keys and values, softmax in float32."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from mrl_jax.nn.masking import length_mask
 
 MASKED = -1e30
 """Added to the score of a hidden key: far below any score, and still finite."""
@@ -12,17 +16,76 @@ def attend(
     query: Float[Array, "B L N H"],
     key: Float[Array, "B L K H"],
     value: Float[Array, "B L K H"],
-    mask: Bool[Array, "B 1 #L L"] | None,
+    *,
+    lengths: Int[Array, " B"] | None = None,
+    causal: bool = False,
 ) -> Float[Array, "B L N H"]:
-    """Scaled dot-product attention; `mask` is True where a query may see a key.
+    """Scaled dot-product attention.
 
     Scores are scaled by H^-0.5. N may be a multiple of K: each key/value head then
-    serves N / K query heads in order (grouped-query attention, arXiv 2305.13245). A
-    query that may see no key gets the mean of all values.
+    serves N / K query heads in order (grouped-query attention, arXiv 2305.13245). On an NVIDIA
+    GPU and in half precision it is cuDNN's fused attention, which keeps no scores.
 
-    Written out because `jax.nn.dot_product_attention` takes up to twice the time on CPU: here
-    heads stand before places in every product, queries of one group share one, and scores
-    keep four axes (with a fifth for the groups, XLA's CPU backend is twice as slow).
+    Args:
+        query, key, value: heads of width H at L places.
+        lengths: keys of each row that its queries may see, from the first on; 1 at the least.
+        causal: a query sees the keys up to its own place only.
+    """
+    lengths = None if lengths is None else jnp.maximum(lengths, 1)
+    if fused(query):
+        return attend_fused(query, key, value, lengths=lengths, causal=causal)
+    return attend_plainly(query, key, value, lengths=lengths, causal=causal)
+
+
+def fused(query: Float[Array, "B L N H"]) -> bool:
+    """Whether cuDNN's attention takes such queries: half precision, heads of 8 to 128."""
+    half = query.dtype in (jnp.bfloat16, jnp.float16)
+    width = query.shape[-1]
+    return half and width % 8 == 0 and width <= 128 and jax.default_backend() == "gpu"
+
+
+def fitting_places(places: int, dtype: DTypeLike) -> int:
+    """`places`, or where attention may be fused the next multiple of 8.
+
+    A sequence that is padded once spares every layer's attention a copy of its own.
+    """
+    half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
+    return places + -places % 8 if half and jax.default_backend() == "gpu" else places
+
+
+def attend_fused(
+    query: Float[Array, "B L N H"],
+    key: Float[Array, "B L K H"],
+    value: Float[Array, "B L K H"],
+    *,
+    lengths: Int[Array, " B"] | None = None,
+    causal: bool = False,
+) -> Float[Array, "B L N H"]:
+    """`attend` by cuDNN, whose backward pass takes an even number of places only."""
+    B, L = query.shape[:2]
+    if L % 2:
+        one = ((0, 0), (0, 1), (0, 0), (0, 0))
+        query, key, value = (jnp.pad(x, one) for x in (query, key, value))
+        if not causal and lengths is None:
+            lengths = jnp.full(B, L, jnp.int32)
+    options = {"key_value_seq_lengths": lengths, "is_causal": causal}
+    mixed = jax.nn.dot_product_attention(query, key, value, implementation="cudnn", **options)
+    return mixed[:, :L]
+
+
+def attend_plainly(
+    query: Float[Array, "B L N H"],
+    key: Float[Array, "B L K H"],
+    value: Float[Array, "B L K H"],
+    *,
+    lengths: Int[Array, " B"] | None = None,
+    causal: bool = False,
+) -> Float[Array, "B L N H"]:
+    """`attend` written out, for any device and dtype.
+
+    `jax.nn.dot_product_attention` takes up to twice the time on CPU: here heads stand before
+    places in every product, queries of one group share one, and scores keep four axes (with a
+    fifth for the groups, XLA's CPU backend is twice as slow).
     """
     B, L, N, H = query.shape
     K = key.shape[2]
@@ -31,9 +94,13 @@ def attend(
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
     scores = jnp.einsum("bkqh,bklh->bkql", grouped, key, preferred_element_type=jnp.float32)
     scores = scores * H**-0.5
-    if mask is not None:
-        bias = jnp.where(mask, 0.0, MASKED)
-        scores = scores + (bias if bias.shape[2] == 1 else jnp.tile(bias, (1, 1, groups, 1)))
+    if causal:
+        earlier = jnp.tril(jnp.ones((L, L), jnp.bool_))
+        bias = jnp.tile(jnp.where(earlier, 0.0, MASKED), (groups, 1))
+        scores = scores + bias[None, None, :, :]
+    if lengths is not None:
+        bias = jnp.where(length_mask(lengths, L), 0.0, MASKED)
+        scores = scores + bias[:, None, None, :]
     peak = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - peak)
     total = jnp.sum(weights, axis=-1, keepdims=True)

@@ -15,6 +15,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from mrl_jax.nn.int8 import dequantize
+
 Layer = TypeVar("Layer", bound=nnx.Module)
 FSDP = "fsdp"
 """Name of the mesh axis that frozen weights are sharded over."""
@@ -83,7 +85,7 @@ def _scan(
     def body(
         carry: Float[Array, "B L D"], layer_state: Any
     ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"] | None]:
-        layer = nnx.merge(graphdef, _gathered(layer_state))
+        layer = nnx.merge(graphdef, dequantize(_gathered(layer_state)))
         output = layer(carry, *context)  # pyright: ignore[reportCallIssue]
         return output, output if keep_states else None
 

@@ -1,7 +1,7 @@
-"""Masks from lengths, and positions from masks."""
+"""Masks from lengths, and rows without gaps from masks."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def length_mask(lengths: Int[Array, " B"], size: int) -> Bool[Array, "B T"]:
@@ -9,17 +9,16 @@ def length_mask(lengths: Int[Array, " B"], size: int) -> Bool[Array, "B T"]:
     return jnp.arange(size)[None, :] < lengths[:, None]
 
 
-def token_positions(mask: Bool[Array, "B L"]) -> Int[Array, "B L"]:
-    """Place of each token among its row's valid tokens, counted from 0.
+def valid_first(mask: Bool[Array, "B L"]) -> Int[Array, "B L"]:
+    """The order of places in which a row's valid ones stand first, each kind in its own order.
 
-    A text gets the same positions wherever its padding stands; padding gets
-    those of a neighbour, which nothing valid ever reads.
+    In that order place and position are the same number wherever padding stood, and a causal
+    mask alone hides all padding from what is valid.
     """
-    return jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=-1) - 1, 0)
+    return jnp.argsort(~mask, axis=1, stable=True)
 
 
-def causal_mask(mask: Bool[Array, "B L"]) -> Bool[Array, "B 1 L L"]:
-    """True where query i may see key j: j is valid and stands at i or before it."""
-    size = mask.shape[-1]
-    earlier = jnp.tril(jnp.ones((size, size), jnp.bool_))
-    return earlier[None, None, :, :] & mask[:, None, None, :]
+def take_places(vectors: Float[Array, "*rows L D"], order: Int[Array, "B L"]) -> Array:
+    """Each row's vectors in another order of its places; leading axes before B are kept."""
+    order = order.reshape((1,) * (vectors.ndim - 3) + (*order.shape, 1))
+    return jnp.take_along_axis(vectors, order, axis=-2)

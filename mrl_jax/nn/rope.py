@@ -18,7 +18,7 @@ def rope_angles(
 
 
 def apply_rope(
-    x: Float[Array, "B L N H"], angles: Float32[Array, "B L half"]
+    x: Float[Array, "B L N H"], angles: Float32[Array, "#B L half"]
 ) -> Float[Array, "B L N H"]:
     """Rotate each coordinate pair of each head by its angle; computed in float32."""
     cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]

@@ -28,6 +28,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder, abstract_hubert
 from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.nn import param_tree
+from mrl_jax.nn.activations import gelu
 from mrl_jax.nn.masking import length_mask
 
 LENGTHS = (2400, 1111, 400)  # Every batch here is (3, 2400): one shape, one compile.
@@ -263,7 +264,7 @@ def _projection(tower, _layers, x):
 
 
 def _position(tower, _layers, x):
-    return nnx.gelu(tower.position_conv(x), approximate=False)
+    return gelu(tower.position_conv(x))
 
 
 RUNGS = {

@@ -25,7 +25,6 @@ from converters.convert import convert
 from converters.random_init import random_init
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
 from mrl_jax.nn import param_tree
-from mrl_jax.nn.masking import causal_mask, token_positions
 from mrl_jax.nn.rope import rope_angles
 
 LENGTHS = (9, 4, 1, 7)
@@ -254,12 +253,11 @@ def climbed(variant, recorded) -> dict[str, list[np.ndarray]]:
     tower = variant("flat keys").ours
     config = tower.config
     graphdef, state = nnx.split(tower.layers)
-    mask = jnp.ones((2, 9), jnp.bool_)
 
     def climb(layer_state, inputs):
         layer = nnx.merge(graphdef, layer_state)
-        angles = rope_angles(token_positions(mask), config.head_width, config.rope_theta)
-        context = (angles, causal_mask(mask))
+        positions = jnp.arange(9)[None, :]
+        context = (rope_angles(positions, config.head_width, config.rope_theta),)
         return {
             name: pick(layer)(inputs[name], *(context if reads_context else ()))
             for name, (pick, reads_context) in RUNGS.items()

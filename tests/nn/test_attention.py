@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrl_jax.nn.attention import attend
-from mrl_jax.nn.masking import causal_mask
+from mrl_jax.nn.attention import attend, attend_fused, fitting_places, fused
 
 TOLERANCE = 1e-5
 BATCH, LENGTH, HEAD = 2, 7, 8
@@ -19,64 +18,100 @@ def _inputs(heads: int, kv_heads: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return query, key, value
 
 
-def _torch_attention(query, key, value, mask) -> np.ndarray:
+def _torch_attention(query, key, value, lengths, *, causal) -> np.ndarray:
     """torch's heads stand before its tokens."""
     torch = pytest.importorskip("torch")
+    places = query.shape[1]
+    mask = np.tril(np.ones((places, places), bool)) if causal else np.ones((places, places), bool)
+    mask = np.repeat(mask[None, None], len(query), axis=0)
+    if lengths is not None:
+        mask = mask & (np.arange(places) < lengths[:, None])[:, None, None]
     tensors = [torch.from_numpy(x).transpose(1, 2) for x in (query, key, value)]
     mixed = torch.nn.functional.scaled_dot_product_attention(
-        *tensors, attn_mask=None if mask is None else torch.from_numpy(mask), enable_gqa=True
+        *tensors, attn_mask=torch.from_numpy(mask), enable_gqa=True
     )
     return mixed.transpose(1, 2).numpy()
 
 
-def _ours(query, key, value, mask) -> np.ndarray:
-    mask = None if mask is None else jnp.asarray(mask)
-    return np.asarray(attend(jnp.asarray(query), jnp.asarray(key), jnp.asarray(value), mask))
+def _ours(query, key, value, lengths=None, *, causal=False) -> np.ndarray:
+    heads = (jnp.asarray(x) for x in (query, key, value))
+    given = None if lengths is None else jnp.asarray(lengths)
+    return np.asarray(attend(*heads, lengths=given, causal=causal))
+
+
+LENGTHS = np.array([7, 4], np.int32)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 2), (4, 1)])
-@pytest.mark.parametrize("masked", ["none", "keys", "causal"])
-def test_attention_is_torch(heads, kv_heads, masked):
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "padded"])
+def test_attention_is_torch(heads, kv_heads, causal, lengths):
     inputs = _inputs(heads, kv_heads)
-    valid = np.array([[True] * 7, [True] * 4 + [False] * 3])
-    mask = {
-        "none": None,
-        "keys": valid[:, None, None, :].copy(),
-        "causal": np.asarray(causal_mask(jnp.asarray(valid))).copy(),
-    }[masked]
-    actual = _ours(*inputs, mask)
-    np.testing.assert_allclose(actual, _torch_attention(*inputs, mask), atol=TOLERANCE)
-    if mask is not None:
-        assert np.abs(actual - _ours(*inputs, None)).max() > 0.1
+    actual = _ours(*inputs, lengths, causal=causal)
+    expected = _torch_attention(*inputs, lengths, causal=causal)
+    np.testing.assert_allclose(actual, expected, atol=TOLERANCE)
+    if causal:
+        assert np.abs(actual - _ours(*inputs, lengths)).max() > 0.1
+    if lengths is not None:
+        assert np.abs(actual - _ours(*inputs, causal=causal)).max() > 0.1
+
+
+@pytest.mark.parametrize("places", [6, 7], ids=["even", "odd"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS - 1], ids=["whole", "padded"])
+def test_fused_attention_is_given_what_cudnn_takes(monkeypatch, places, causal, lengths):
+    """Only its kernel is another's here: XLA's, on the same even number of places."""
+    plain = jax.nn.dot_product_attention
+
+    def cudnn(query, key, value, *, implementation, **options):
+        assert implementation == "cudnn"
+        assert query.shape[1] == key.shape[1] == value.shape[1] == 2 * ((places + 1) // 2)
+        return plain(query, key, value, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", cudnn)
+    heads = [jnp.asarray(x[:, :places]) for x in _inputs(4, 2)]
+    given = None if lengths is None else jnp.asarray(lengths)
+    actual = attend_fused(*heads, lengths=given, causal=causal)
+    expected = attend(*heads, lengths=given, causal=causal)
+    np.testing.assert_allclose(actual, expected, atol=TOLERANCE)
+
+
+def test_attention_is_fused_on_a_gpu_in_half_precision_alone(monkeypatch):
+    query = jnp.zeros((1, 3, 2, HEAD), jnp.bfloat16)
+    assert not fused(query)
+    assert fitting_places(249, jnp.bfloat16) == 249
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert fused(query)
+    assert not fused(query.astype(jnp.float32))
+    assert not fused(jnp.zeros((1, 3, 2, HEAD + 1), jnp.bfloat16))
+    assert fitting_places(249, jnp.bfloat16) == fitting_places(256, jnp.bfloat16) == 256
+    assert fitting_places(249, jnp.float32) == 249
 
 
 def test_each_key_head_serves_neighbouring_query_heads():
     """Grouped heads are 0 0 1 1, not 0 1 0 1."""
     query, key, value = _inputs(4, 2)
-    actual = _ours(query, key, value, None)
-    repeated = _ours(query, key.repeat(2, axis=2), value.repeat(2, axis=2), None)
-    tiled = _ours(query, np.tile(key, (1, 1, 2, 1)), np.tile(value, (1, 1, 2, 1)), None)
+    actual = _ours(query, key, value)
+    repeated = _ours(query, key.repeat(2, axis=2), value.repeat(2, axis=2))
+    tiled = _ours(query, np.tile(key, (1, 1, 2, 1)), np.tile(value, (1, 1, 2, 1)))
     np.testing.assert_allclose(actual, repeated, atol=TOLERANCE)
     assert np.abs(actual - tiled).max() > 0.1
 
 
-def test_a_query_that_sees_no_key_is_finite_in_value_and_gradient():
-    # So stands the first padded query of a left-padded text: its NaN would spread.
+def test_hidden_keys_get_no_gradient_and_a_row_without_keys_is_finite():
+    # A clip too short for a frame has length 0: its NaN would spread to all rows.
     query, key, value = (jnp.asarray(x) for x in _inputs(4, 2))
-    mask = causal_mask(jnp.asarray([[False, False] + [True] * 5, [True] * 7]))
+    lengths = jnp.asarray([5, 0])
 
     def loss(query, key, value):
-        return jnp.sum(jnp.square(attend(query, key, value, mask)[:, 2:]))
+        return jnp.sum(jnp.square(attend(query, key, value, lengths=lengths)))
 
-    assert np.isfinite(np.asarray(attend(query, key, value, mask))).all()
     gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(query, key, value)
     for gradient in gradients:
         assert np.isfinite(np.asarray(gradient)).all()
-        assert np.abs(np.asarray(gradient)).max() > 0
-    # What valid queries get from the two masked keys is nothing at all.
-    _, key_gradient, value_gradient = gradients
-    assert not np.asarray(key_gradient[0, :2]).any()
-    assert not np.asarray(value_gradient[0, :2]).any()
+        assert np.abs(np.asarray(gradient[0])).max() > 0
+    for gradient in gradients[1:]:
+        assert not np.asarray(gradient[0, 5:]).any()
 
 
 def test_bfloat16_softmax_is_summed_in_float32():
@@ -84,7 +119,7 @@ def test_bfloat16_softmax_is_summed_in_float32():
     length = 1024
     query = jnp.zeros((1, length, 1, HEAD), jnp.bfloat16)
     value = jnp.ones((1, length, 1, HEAD), jnp.bfloat16)
-    mixed = attend(query, query, value, None)
+    mixed = attend(query, query, value)
     assert mixed.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(mixed, np.float32), 1.0, atol=2**-7)
     naive = jax.lax.fori_loop(0, length, lambda _, x: x + jnp.ones((), x.dtype), jnp.bfloat16(0))

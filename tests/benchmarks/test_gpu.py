@@ -1,0 +1,82 @@
+"""benchmarks/gpu.sh at toy sizes: every part runs, with the packages that it names alone."""
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from repository import ROOT
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "torch", "numpy")
+PACKAGES += ("jaxtyping", "safetensors")
+IMPORTS = """
+import importlib.abc, json, sys
+
+missing = set(json.loads(sys.argv[1]))
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+sys.path.insert(0, "benchmarks")
+import gpu_parts.attention, gpu_parts.large, gpu_parts.loss, gpu_parts.pytorch
+from gpu_parts import step
+
+results = dict(step.measure(toy=True))
+print(json.dumps([x["error"] for x in results.values() if "error" in x]))
+"""
+
+
+def needed(package: str, seen: set[str]) -> set[str]:
+    """A package and all that it requires, by their normalised names."""
+    name = re.sub(r"[-_.]+", "-", package).lower()
+    if name in seen:
+        return seen
+    seen.add(name)
+    try:
+        requires = importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return seen
+    for requirement in requires:
+        if "extra ==" not in requirement:
+            needed(re.split(r"[ ;<>=!~\[(]", requirement, maxsplit=1)[0], seen)
+    return seen
+
+
+@pytest.mark.slow
+def test_all_parts_run_at_toy_sizes(tmp_path):
+    environment = {**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable}
+    command = ["bash", "benchmarks/gpu.sh", "--toy"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(x) for x in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert {x["part"] for x in results} == {"attention", "step", "pytorch", "loss", "large"}
+    # No GPU here: that alone may be missing.
+    missing = [x["name"] for x in results if "error" in x]
+    assert all(name.endswith((": cudnn", ": pallas")) for name in missing)
+    names = {x["name"] for x in results}
+    assert {"linear", "soft, cached both", "clips", "texts", "step, eager", "4B in int8"} <= names
+    assert len(results) - len(missing) > 15
+
+
+@pytest.mark.slow
+def test_it_imports_what_a_bare_machine_has():
+    allowed: set[str] = {"mrl-jax"}
+    for package in PACKAGES:
+        needed(package, allowed)
+    missing = [
+        name
+        for name, owners in importlib.metadata.packages_distributions().items()
+        if not {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners} & allowed
+    ]
+    assert {"pytest", "soundfile"} <= set(missing)
+    command = [sys.executable, "-c", IMPORTS, json.dumps(missing)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
