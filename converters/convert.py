@@ -21,13 +21,13 @@ from . import families
 from .checkpoints import (
     DTYPES,
     Checkpoint,
-    copy_small_files,
     file_digest,
-    find_checkpoint,
     open_checkpoint,
 )
 from .families import Description, family_of
 from .rules import Plan, plan
+from .sentence_folder import copy_tower_files
+from .sources import find_checkpoint
 
 
 def convert(
@@ -37,6 +37,7 @@ def convert(
     family: str,
     dtype: str | None = None,
     revision: str | None = None,
+    subfolder: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Convert a checkpoint; gives the report that is also written to `out`/report.json.
@@ -47,19 +48,20 @@ def convert(
         family: one of `converters.FAMILIES`.
         dtype: dtype to store; that of the checkpoint by default.
         revision: branch, tag or commit on the hub.
+        subfolder: folder inside `source` to read instead.
         overwrite: replace `out` if it exists.
 
     Raises:
         MrlError: the checkpoint is damaged, unsupported, or not in bijection with the
             module; or `out` cannot be written. Nothing is left under `out` then.
     """
-    checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
+    checkpoint = open_checkpoint(find_checkpoint(source, revision=revision, subfolder=subfolder))
     check_apart(checkpoint.folder, out)
     conversion = prepare(checkpoint, families.family(family).describe(checkpoint), dtype=dtype)
     with staged_folder(
         out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=conversion.size
     ) as staging:
-        files = copy_small_files(checkpoint.folder, staging)
+        files = copy_tower_files(checkpoint.folder, staging)
         return write_tower(staging, conversion, origin=origin(checkpoint, source), files=files)
 
 
@@ -152,7 +154,7 @@ def write_tower(
         The report that is also written to `folder`/report.json.
     """
     checkpoint, described, proven = conversion.checkpoint, conversion.description, conversion.plan
-    weights = _read_weights(checkpoint, proven, conversion.dtypes)
+    weights = read_weights(checkpoint, proven, conversion.dtypes)
     options = {"naming": proven.naming, "vocabulary": described.vocabulary}
     info = save_tower(folder, described.kind, described.config, weights, **options)
     report = {
@@ -173,10 +175,22 @@ def write_tower(
     return report
 
 
-def _read_weights(
+def read_weights(
     checkpoint: Checkpoint, proven: Plan, dtypes: Mapping[str, np.dtype[Any]]
 ) -> dict[str, dict[str, HostArray]]:
-    """Fill every leaf, one published tensor in memory at a time."""
+    """Fill every leaf, one published tensor in memory at a time.
+
+    Args:
+        checkpoint: where the tensors are read.
+        proven: which tensor goes where.
+        dtypes: what each leaf is stored in, by path.
+
+    Returns:
+        The leaves by group and by path within it.
+
+    Raises:
+        MrlError: a value does not fit the dtype.
+    """
     leaves = {path: np.empty(proven.shapes[path], dtype) for path, dtype in dtypes.items()}
     progress = tqdm(proven.assignments, desc="reading", unit=" tensors", disable=None)
     for item in progress:

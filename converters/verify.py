@@ -20,8 +20,9 @@ from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.speech_tower import SpeechTowerConfig
 from mrl_jax.models.towers import TOWERS
 
-from .checkpoints import DTYPES, Checkpoint, find_checkpoint, open_checkpoint
+from .checkpoints import DTYPES, Checkpoint, open_checkpoint
 from .families import family
+from .sources import find_checkpoint
 
 TOLERANCE = 1e-5
 """Relative error that float32 arithmetic in another order may cause."""
@@ -60,6 +61,7 @@ def verify(
     *,
     audio: Sequence[Path] = (),
     revision: str | None = None,
+    subfolder: str | None = None,
     tolerance: float = TOLERANCE,
 ) -> Certificate:
     """Run both models in float32 and write `tower`/verification.json.
@@ -72,6 +74,7 @@ def verify(
         source: the checkpoint it came from: local folder or hub id.
         audio: recordings to run a speech tower on; noise of three lengths by default.
         revision: branch, tag or commit on the hub.
+        subfolder: folder inside `source` to read instead.
         tolerance: the largest relative error that passes.
 
     Raises:
@@ -80,7 +83,7 @@ def verify(
     """
     require("torch", "transformers", by="a comparison with the original model", extra="verify")
     info = read_info(tower)
-    checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
+    checkpoint = open_checkpoint(find_checkpoint(source, revision=revision, subfolder=subfolder))
     _check_same_model(tower, info, checkpoint)
     read_checked_weights(tower, info)  # The certificate names them by their digest.
     with jax.default_matmul_precision("highest"):
