@@ -14,6 +14,7 @@ from mrl_jax.core.errors import MrlError
 from . import FAMILIES
 from .checkpoints import DTYPES
 
+ADAPTER = {"metavar": "FOLDER", "help": "LoRA adapter (of PEFT) to merge, folder or hub id"}
 REVISION = {"help": "branch, tag or commit on the hub"}
 SUBFOLDER = {"help": "folder inside the source to read instead"}
 OVERWRITE: dict[str, Any] = {"action": "store_true", "help": "replace OUT if it exists"}
@@ -38,6 +39,8 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
             argument("source", nargs="+", help=folders)
         else:
             argument("source", help="checkpoint folder, or hub id")
+        if name == "qwen3":
+            argument("--adapter", **ADAPTER)
         argument("out", type=Path, help=f"{kind} folder to make")
         argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
         argument("--revision", **REVISION)
@@ -49,6 +52,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     argument("source", help="the checkpoint it came from: folder, or hub id")
     argument("--revision", **REVISION)
     argument("--subfolder", **SUBFOLDER)
+    argument("--adapter", metavar="FOLDER", help="the LoRA adapter that was merged")
     argument("--tolerance", type=float, default=1e-5, help="default: %(default)s")
     argument(
         "--audio", type=Path, nargs="+", default=[], help="recordings to run a speech tower on"
@@ -85,12 +89,16 @@ def _convert(args: argparse.Namespace) -> int:
 
     from .convert import convert
 
-    report = convert(args.source, args.out, family=args.command, **_options(args))
+    adapter = getattr(args, "adapter", None)
+    options = {**_options(args), "adapter": adapter, "family": args.command}
+    report = convert(args.source, args.out, **options)
     print(
         f"{args.out}: {report['kind']}, {report['parameters'] / 1e6:.1f} M parameters in "
         f"{report['dtype']}, {report['tensors']} tensors matched one to one with "
         f"{report['leaves']} leaves"
     )
+    for note in report.get("notes", ()):
+        print(f"note: {note}")
     kind, files = TOWERS[report["kind"]], set(report["files"])
     if kind.abstract_recogniser and "vocab.json" not in files:
         print("note: the checkpoint has no vocab.json, so this recogniser gives no text")
@@ -126,7 +134,7 @@ def _verify(args: argparse.Namespace) -> int:
 
     if not args.tolerance > 0:
         raise MrlError(f"--tolerance is {args.tolerance}, expected a positive number")
-    names = ("audio", "revision", "subfolder", "tolerance")
+    names = ("audio", "revision", "subfolder", "adapter", "tolerance")
     options = {name: getattr(args, name) for name in names}
     certificate = verify(args.tower, args.source, **options)
     errors, tolerance = certificate.errors, certificate.tolerance

@@ -63,6 +63,7 @@ class Checkpoint:
     Attributes:
         config: the contents of config.json.
         revision: commit of the hub's snapshot, if it came from there.
+        adapter: the `lora.Adapter` that `read` merges into the weights; None without one.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     read: Callable[[str], HostArray]
     revision: str | None = None
+    adapter: Any = None
 
 
 def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -86,10 +88,7 @@ def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) ->
         )
     check_unquantised(folder, config)
     files, weight_map = _weight_files(folder)
-    if files[0].suffix == ".bin":
-        tensors, read = _open_bin(files)
-    else:
-        tensors, read = _open_safetensors(files)
+    tensors, read = open_weights(files)
     if weight_map is not None:
         _check_index(folder, weight_map, tensors)
     return Checkpoint(folder, config, tensors, read, hub_revision(folder))
@@ -151,6 +150,15 @@ def file_digest(path: Path) -> str:
 
 Opened = tuple[dict[str, TensorInfo], Callable[[str], HostArray]]
 """The `tensors` and `read` of a `Checkpoint`."""
+
+
+def open_weights(files: list[Path]) -> Opened:
+    """Headers of weight files, all .safetensors or all .bin, and what reads a tensor by name.
+
+    Raises:
+        MrlError: a file is damaged, or holds tensors of no float dtype.
+    """
+    return _open_bin(files) if files[0].suffix == ".bin" else _open_safetensors(files)
 
 
 def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:

@@ -17,7 +17,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import check_apart, staged_folder, write_json
 from mrl_jax.nn import param_tree
 
-from . import families
+from . import families, lora
 from .checkpoints import (
     DTYPES,
     Checkpoint,
@@ -38,6 +38,7 @@ def convert(
     dtype: str | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
+    adapter: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Convert a checkpoint; gives the report that is also written to `out`/report.json.
@@ -49,20 +50,50 @@ def convert(
         dtype: dtype to store; that of the checkpoint by default.
         revision: branch, tag or commit on the hub.
         subfolder: folder inside `source` to read instead.
+        adapter: local folder or hub id of a LoRA adapter to merge into a Qwen3 checkpoint.
         overwrite: replace `out` if it exists.
 
     Raises:
         MrlError: the checkpoint is damaged, unsupported, or not in bijection with the
             module; or `out` cannot be written. Nothing is left under `out` then.
     """
-    checkpoint = open_checkpoint(find_checkpoint(source, revision=revision, subfolder=subfolder))
+    folder = find_checkpoint(source, revision=revision, subfolder=subfolder)
+    checkpoint = open_base(folder, source, adapter=adapter, family=family)
     check_apart(checkpoint.folder, out)
     conversion = prepare(checkpoint, families.family(family).describe(checkpoint), dtype=dtype)
     with staged_folder(
         out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=conversion.size
     ) as staging:
         files = copy_tower_files(checkpoint.folder, staging)
-        return write_tower(staging, conversion, origin=origin(checkpoint, source), files=files)
+        report = write_tower(staging, conversion, origin=origin(checkpoint, source), files=files)
+    if checkpoint.adapter is not None:
+        report["notes"] = lora.notes(checkpoint, source, dtype)
+    return report
+
+
+def open_base(
+    folder: Path, source: str, *, adapter: str | None = None, family: str
+) -> Checkpoint:
+    """A checkpoint, with an adapter merged into it if one is named.
+
+    Args:
+        folder: of `find_checkpoint`.
+        source: what the user called it.
+        adapter: local folder or hub id of a LoRA adapter for it.
+        family: one of `converters.FAMILIES`.
+
+    Raises:
+        MrlError: the checkpoint or the adapter is damaged or not supported, they do not belong
+            together, or the folder holds an adapter that was not named.
+    """
+    lora.check_adapter_beside(folder, source, adapter=adapter, family=family)
+    checkpoint = open_checkpoint(folder)
+    if adapter is None:
+        return checkpoint
+    if family != "qwen3":
+        problem = f"adapters are merged into qwen3 towers only, and this is a {family} tower"
+        raise MrlError(problem, where=adapter, hint=lora.MERGE_YOURSELF)
+    return lora.merge(checkpoint, lora.read_adapter(adapter), source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +167,13 @@ def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     """Where the weights come from, for a report."""
     files = sorted({info.file for info in checkpoint.tensors.values()})
     digests = {path.name: f"sha256:{file_digest(path)}" for path in files}
-    return {"source": source, "revision": checkpoint.revision, "source_digests": digests}
+    merged = {} if checkpoint.adapter is None else {"adapter": checkpoint.adapter.record()}
+    return {
+        "source": source,
+        "revision": checkpoint.revision,
+        "source_digests": digests,
+        **merged,
+    }
 
 
 def write_tower(

@@ -55,9 +55,31 @@ def find_checkpoint(
     return transformer_folder(folder if subfolder is None else _inside(folder, subfolder))
 
 
-def is_hub_id(source: str) -> bool:
-    """Whether `find_checkpoint` would ask the hub for it."""
-    return not Path(source).exists() and HUB_ID.fullmatch(source) is not None
+def find_adapter(source: str, *, revision: str | None, names: Sequence[str]) -> Path:
+    """The local folder of an adapter: itself if it is one, else the hub's snapshot.
+
+    Args:
+        source: local folder or hub id.
+        revision: branch, tag or commit on the hub.
+        names: the files of an adapter.
+
+    Raises:
+        MrlError: no such folder, and the hub does not have it or cannot be reached.
+    """
+    import huggingface_hub
+
+    if Path(source).is_dir():
+        return Path(source)
+    if Path(source).exists() or not HUB_ID.fullmatch(source) or source.startswith("."):
+        problem = "no such folder, expected that of a LoRA adapter"
+        raise MrlError(problem, where=source, hint="pass a folder that PEFT saved, or a hub id")
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=[*names])
+        )
+    except Exception as error:  # The HTTP client beneath raises kinds of its own.
+        problem, hint = _hub_problem(error, revision)
+        raise MrlError(problem, where=source, hint=hint) from error
 
 
 def _inside(folder: Path, subfolder: str) -> Path:
@@ -105,6 +127,8 @@ def _download(hub_id: str, revision: str | None, subfolder: str | None, nested: 
         inner = None if inner == "." else inner
         if inner != subfolder:
             folder = snapshot(WEIGHT_FILES, inner)
+        if (place / "adapter_config.json").is_file() and not weights_in(folder, inner):
+            return folder  # An adapter, which `lora.check_adapter_beside` refuses by name.
         if not weights_in(folder, inner):
             _check_hub_files(hub_id, revision, folder)
             require_torch(hub_id)  # Before gigabytes are fetched that nothing can read.
