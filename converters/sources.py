@@ -13,6 +13,8 @@ from .sentence_folder import transformer_folder
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 PASS_CHECKPOINT = "pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B"
+README = "README.md"
+"""Names the model that another was made from."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -111,7 +113,11 @@ def _download(hub_id: str, revision: str | None, subfolder: str | None, nested: 
             huggingface_hub.snapshot_download(
                 hub_id,
                 revision=revision,
-                allow_patterns=[*SMALL_FILES, *(at + name for at in places for name in names)],
+                allow_patterns=[
+                    README,
+                    *SMALL_FILES,
+                    *(at + name for at in places for name in names),
+                ],
                 ignore_patterns=[*unwanted, "checkpoint-*/*", "onnx/*"],
             )
         )
@@ -123,6 +129,8 @@ def _download(hub_id: str, revision: str | None, subfolder: str | None, nested: 
     try:
         folder = snapshot(WEIGHT_FILES, subfolder)
         place = folder if subfolder is None else folder / subfolder
+        if not place.is_dir():
+            return folder  # `find_checkpoint` says which folders there are.
         inner = transformer_folder(place).relative_to(folder).as_posix()
         inner = None if inner == "." else inner
         if inner != subfolder:

@@ -47,7 +47,8 @@ def test_the_tower_is_found_in_its_own_folder(inner, passed, checkpoint, tmp_pat
     options = {"subfolder": named} if passed == "subfolder" else {}
     place = source / named if passed == "inner" else source
     report = convert(str(place), tmp_path / "tower", family="qwen3", **options)
-    assert report["digest"] == convert(str(checkpoint), tmp_path / "plain", family="qwen3")["digest"]
+    plain = convert(str(checkpoint), tmp_path / "plain", family="qwen3")
+    assert report["digest"] == plain["digest"]
     files = {"config.json", "tokenizer_config.json", "1_Pooling/config.json", "modules.json"}
     if " " in inner:
         files.remove("modules.json")
