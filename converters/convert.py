@@ -25,6 +25,7 @@ from .checkpoints import (
     open_checkpoint,
 )
 from .families import Description, family_of
+from .oolel_modes import refuse_speech_half
 from .rules import Plan, plan
 from .sentence_folder import copy_tower_files
 from .sources import find_checkpoint
@@ -59,6 +60,7 @@ def convert(
     """
     folder = find_checkpoint(source, revision=revision, subfolder=subfolder)
     checkpoint = open_base(folder, source, adapter=adapter, family=family)
+    refuse_speech_half(checkpoint)
     check_apart(checkpoint.folder, out)
     conversion = prepare(checkpoint, families.family(family).describe(checkpoint), dtype=dtype)
     with staged_folder(
@@ -67,13 +69,11 @@ def convert(
         files = copy_tower_files(checkpoint.folder, staging)
         report = write_tower(staging, conversion, origin=origin(checkpoint, source), files=files)
     if checkpoint.adapter is not None:
-        report["notes"] = lora.notes(checkpoint, source, dtype)
+        report["notes"] = [*report.get("notes", ()), *lora.notes(checkpoint, source, dtype)]
     return report
 
 
-def open_base(
-    folder: Path, source: str, *, adapter: str | None = None, family: str
-) -> Checkpoint:
+def open_base(folder: Path, source: str, *, adapter: str | None = None, family: str) -> Checkpoint:
     """A checkpoint, with an adapter merged into it if one is named.
 
     Args:

@@ -274,12 +274,9 @@ def _check_config(raw: Mapping[str, Any], where: Path) -> None:
     for target in targets if isinstance(targets, list) else ():
         if str(target).rsplit(".", 1)[-1] not in TARGETS:
             refuse(
-                f"target_modules has {target!r}, and LoRA is supported on "
-                f"{', '.join(TARGETS)} only"
+                f"target_modules has {target!r}, and LoRA is supported on {', '.join(TARGETS)} only"
             )
-    unknown = sorted(
-        name for name in raw if raw[name] and name not in (*READ, *HARMLESS, *REFUSED)
-    )
+    unknown = sorted(name for name in raw if raw[name] and name not in (*READ, *HARMLESS, *REFUSED))
     if unknown:
         refuse(f"{unknown[0]} is {raw[unknown[0]]!r}, and this field is not known here")
 

@@ -13,7 +13,7 @@ from mrl_jax.models.speech_tower import SpeechTowerConfig
 from mrl_jax.models.two_towers import HeadConfig
 from mrl_jax.nn import param_tree
 
-from .checkpoints import TensorInfo
+from .checkpoints import Checkpoint, TensorInfo
 from .rules import Layout, Plan, Rule, RuleTable, Shape, first_of, plan
 
 LATE_FUSION = RuleTable(
@@ -63,6 +63,22 @@ def head_keys(tensors: Mapping[str, TensorInfo]) -> dict[str, list[str]]:
     """The published names that belong to a head, by its kind."""
     keys = {kind: [k for k in tensors if table.match(k)] for kind, table in TABLES.items()}
     return {kind: names for kind, names in keys.items() if names}
+
+
+def refuse_speech_half(checkpoint: Checkpoint) -> None:
+    """Refuse the speech folder of a whole model where a tower alone was to be converted.
+
+    Raises:
+        MrlError: the checkpoint holds a head of `TABLES`.
+    """
+    for kind, names in head_keys(checkpoint.tensors).items():
+        if len(names) > 1:  # Classifiers have a projector.weight too.
+            raise MrlError(
+                f"is the speech half of a {kind} model: it holds {first_of(names, 'more')}",
+                where=checkpoint.folder,
+                hint="convert it whole, with the text half: "
+                "`mrl-jax convert oolel-embed SPEECH TEXT OUT`",
+            )
 
 
 def find_head(

@@ -75,7 +75,7 @@ def copy_tower_files(folder: Path, target: Path) -> list[str]:
     if around == folder:
         return copied
     settings = [around / name for name in SETTINGS]
-    for path in [*settings, *sorted(around.glob("[0-9]_*/config.json"))]:
+    for path in [*settings, *sorted(around.glob("[0-9]*_*/config.json"))]:
         name = path.relative_to(around).as_posix()
         if path.is_file() and path.parent != folder:
             (target / name).parent.mkdir(exist_ok=True)

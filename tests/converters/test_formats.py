@@ -44,7 +44,7 @@ def test_the_tower_is_found_in_its_own_folder(inner, passed, checkpoint, tmp_pat
     source = old_layout(checkpoint, tmp_path / "source", named)
     if " " in inner:
         (source / "modules.json").unlink()
-    options = {"subfolder": named} if passed == "subfolder" else {}
+    options: dict[str, Any] = {"subfolder": named} if passed == "subfolder" else {}
     place = source / named if passed == "inner" else source
     report = convert(str(place), tmp_path / "tower", family="qwen3", **options)
     plain = convert(str(checkpoint), tmp_path / "plain", family="qwen3")

@@ -197,7 +197,8 @@ def test_a_format_that_is_not_read_is_named_before_it_is_fetched(hub, checkpoint
         environment(tmp_path / "home", hub.url),
         *(["qwen3", f"org/{name}", out] for name in ("gguf", "onnx", "lora")),
     )
-    check(results[0], "error: org/gguf: holds GGUF weights of llama.cpp (tiny-Q8_0.gguf)", "org/tiny")
+    part = "error: org/gguf: holds GGUF weights of llama.cpp (tiny-Q8_0.gguf)"
+    check(results[0], part, "made from, org/tiny")
     check(results[1], "error: org/onnx: holds an ONNX graph (onnx/model.onnx)")
     helps = "convert qwen3 org/tiny OUT --adapter org/lora"
     check(results[2], "is a LoRA adapter without its base model, org/tiny", helps)

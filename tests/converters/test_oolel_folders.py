@@ -247,6 +247,23 @@ def test_folders_that_do_not_fit_are_refused(case, tmp_path, capsys):
     refused([source], tmp_path, capsys, parts)
 
 
+@pytest.mark.parametrize("mode", KINDS)
+def test_the_speech_half_is_no_tower_alone(mode, tmp_path, capsys):
+    source = PUBLISHED / mode / "hubert_mrl"
+    assert run_command(main, ["hubert", str(source), str(tmp_path / "tower")]) == 2
+    line = capsys.readouterr().err
+    assert f"is the speech half of a {KINDS[mode]} model" in line
+    assert "convert oolel-embed SPEECH TEXT OUT" in line
+    assert not (tmp_path / "tower").exists()
+
+
+@pytest.mark.parametrize("mode", KINDS)
+def test_both_towers_are_verified_against_their_own_folders(mode, models):
+    for name, half in (("speech", "hubert_mrl"), ("text", "oolel_mrl")):
+        tower, source = models[mode] / name, PUBLISHED / mode / half
+        assert main(["verify", str(tower), str(source)]) == 0
+
+
 @pytest.mark.parametrize("half", ["hubert_mrl", "oolel_mrl"])
 def test_one_half_alone_is_refused(half, tmp_path, capsys):
     kind = {"hubert_mrl": "speech", "oolel_mrl": "text"}[half]
