@@ -20,8 +20,11 @@ from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.speech_tower import SpeechTowerConfig
 from mrl_jax.models.towers import TOWERS
 
-from .checkpoints import DTYPES, Checkpoint, find_checkpoint, open_checkpoint
+from .checkpoints import DTYPES, Checkpoint, read_json
+from .convert import open_base
 from .families import family
+from .lora import folder_without_adapter
+from .sources import find_checkpoint
 
 TOLERANCE = 1e-5
 """Relative error that float32 arithmetic in another order may cause."""
@@ -60,6 +63,8 @@ def verify(
     *,
     audio: Sequence[Path] = (),
     revision: str | None = None,
+    subfolder: str | None = None,
+    adapter: str | None = None,
     tolerance: float = TOLERANCE,
 ) -> Certificate:
     """Run both models in float32 and write `tower`/verification.json.
@@ -72,6 +77,8 @@ def verify(
         source: the checkpoint it came from: local folder or hub id.
         audio: recordings to run a speech tower on; noise of three lengths by default.
         revision: branch, tag or commit on the hub.
+        subfolder: folder inside `source` to read instead.
+        adapter: the LoRA adapter that was merged into the tower.
         tolerance: the largest relative error that passes.
 
     Raises:
@@ -80,7 +87,10 @@ def verify(
     """
     require("torch", "transformers", by="a comparison with the original model", extra="verify")
     info = read_info(tower)
-    checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
+    folder = find_checkpoint(source, revision=revision, subfolder=subfolder)
+    _check_adapter(tower, adapter)
+    family_name = TOWERS[info.kind].family
+    checkpoint = open_base(folder, source, adapter=adapter, family=family_name)
     _check_same_model(tower, info, checkpoint)
     read_checked_weights(tower, info)  # The certificate names them by their digest.
     with jax.default_matmul_precision("highest"):
@@ -129,6 +139,18 @@ def _check_same_model(tower: Path, info: TowerInfo, checkpoint: Checkpoint) -> N
             _refuse(tower, f"has {outputs} outputs, and the checkpoint has {expected_outputs}")
 
 
+def _check_adapter(tower: Path, adapter: str | None) -> None:
+    path = tower / "report.json"
+    merged = read_json(path).get("adapter") if path.is_file() else None
+    if merged and adapter is None:
+        source = merged.get("source")
+        raise MrlError(
+            f"was made with an adapter, {source}",
+            where=tower,
+            hint=f"pass it here too: `--adapter {source}`",
+        )
+
+
 def _refuse(tower: Path, problem: str) -> NoReturn:
     hint = "pass the checkpoint that the tower was converted from"
     raise MrlError(problem, where=tower, hint=hint)
@@ -169,19 +191,22 @@ def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
     transformers.utils.logging.disable_progress_bar()
     name = family(TOWERS[info.kind].family).torch_classes[info.kind]
     try:
-        model = getattr(transformers, name).from_pretrained(
-            checkpoint.folder,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        with folder_without_adapter(checkpoint.folder) as folder:
+            model = getattr(transformers, name).from_pretrained(
+                folder,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                local_files_only=True,
+                trust_remote_code=False,
+            )
     except Exception as error:  # transformers raises many kinds.
         raise MrlError(
             f"transformers cannot load the checkpoint ({first_line(error)})",
             where=checkpoint.folder,
             hint="check that its own library reads it",
         ) from error
+    if checkpoint.adapter is not None:
+        checkpoint.adapter.add_to_torch(model)
     if info.dtype in DTYPES and info.dtype != "float32":
         rounded = getattr(torch, info.dtype)
         with torch.no_grad():
