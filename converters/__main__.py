@@ -35,6 +35,9 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         argument("source", help="checkpoint folder, or hub id")
         argument("out", type=Path, help=f"{kind} folder to make")
         argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
+        if name == "speech":
+            adapter = "whose adapter to take, of a checkpoint that has several (MMS), such as wol"
+            argument("--language", metavar="CODE", help=adapter)
         argument("--revision", **REVISION)
         argument("--overwrite", **OVERWRITE)
 
@@ -77,7 +80,10 @@ def _convert(args: argparse.Namespace) -> int:
 
     from .convert import convert
 
-    report = convert(args.source, args.out, family=args.command, **_options(args))
+    language = getattr(args, "language", None)
+    report = convert(
+        args.source, args.out, family=args.command, language=language, **_options(args)
+    )
     print(
         f"{args.out}: {report['kind']}, {report['parameters'] / 1e6:.1f} M parameters in "
         f"{report['dtype']}, {report['tensors']} tensors matched one to one with "

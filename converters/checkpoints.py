@@ -23,6 +23,8 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+COUNTER = "num_batches_tracked"
+"""Batch norm's count of training steps: a whole number, which no encoder computes with."""
 OWN_FILES = ("tower.json", "report.json", "verification.json")
 DTYPES = {dtype.name: dtype for dtype in FLOAT_DTYPES.values()}
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "[0-9]_*/config.json")
@@ -54,6 +56,7 @@ class Checkpoint:
     Attributes:
         config: the contents of config.json.
         revision: commit of the hub's snapshot, if it came from there.
+        language: whose adapter its tensors are, if one was chosen.
     """
 
     folder: Path
@@ -61,10 +64,15 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     read: Callable[[str], HostArray]
     revision: str | None = None
+    language: str | None = None
 
 
-def find_checkpoint(source: str, *, revision: str | None = None) -> Path:
+def find_checkpoint(
+    source: str, *, revision: str | None = None, more: tuple[str, ...] = ()
+) -> Path:
     """The local folder of `source`: itself if it is one, else the hub's snapshot.
+
+    `more` are files to fetch, if they are there, besides the usual ones.
 
     Raises:
         MrlError: no such folder, and the hub does not have it or cannot be reached.
@@ -83,7 +91,7 @@ def find_checkpoint(source: str, *, revision: str | None = None) -> Path:
         raise MrlError("is a file, expected a checkpoint folder or a hub id", where=source)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
         raise MrlError("no such folder", where=source, hint=PASS_CHECKPOINT)
-    return _download(source, revision)
+    return _download(source, revision, more)
 
 
 def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -97,10 +105,7 @@ def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) ->
             existing_file(folder / "config.json", hint="expected a Hugging Face checkpoint folder")
         )
     files, weight_map = _weight_files(folder)
-    if files[0].suffix == ".bin":
-        tensors, read = _open_bin(files)
-    else:
-        tensors, read = _open_safetensors(files)
+    tensors, read = open_weights(files)
     if weight_map is not None:
         _check_index(folder, weight_map, tensors)
     parent = folder.resolve()
@@ -150,7 +155,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(hub_id: str, revision: str | None) -> Path:
+def _download(hub_id: str, revision: str | None, more: tuple[str, ...]) -> Path:
     import huggingface_hub
 
     def snapshot(patterns: tuple[str, ...]) -> Path:
@@ -165,10 +170,10 @@ def _download(hub_id: str, revision: str | None) -> Path:
         )
 
     try:
-        folder = snapshot(SMALL_FILES + WEIGHT_FILES)
+        folder = snapshot(SMALL_FILES + WEIGHT_FILES + more)
         if not any((folder / name).is_file() for name in WEIGHT_FILES):
             _require_torch(hub_id)  # Before gigabytes are fetched that nothing can read.
-            folder = snapshot(SMALL_FILES + BIN_FILES)
+            folder = snapshot(SMALL_FILES + BIN_FILES + more)
         return folder
     except MrlError:
         raise
@@ -203,6 +208,15 @@ def _hub_problem(error: Exception, revision: str | None) -> tuple[str, str]:
 
 Opened = tuple[dict[str, TensorInfo], Callable[[str], HostArray]]
 """The `tensors` and `read` of a `Checkpoint`."""
+
+
+def open_weights(files: list[Path]) -> Opened:
+    """The headers of weight files of one format, and a way to read their tensors.
+
+    Raises:
+        MrlError: a file is truncated, not what its name says, or not of floats alone.
+    """
+    return _open_bin(files) if files[0].suffix == ".bin" else _open_safetensors(files)
 
 
 def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
@@ -251,10 +265,13 @@ def _open_safetensors(files: list[Path]) -> Opened:
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 header = file.get_slice(key)
                 name = header.get_dtype()
-                if name not in FLOAT_DTYPES:
+                dtype = FLOAT_DTYPES.get(name)
+                if name == "I64" and key.endswith(f".{COUNTER}"):
+                    dtype = np.dtype(np.int64)
+                if dtype is None:
                     problem = f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}"
                     raise damaged(problem, path, hint=FLOATS_ONLY)
-                _add(tensors, key, TensorInfo(tuple(header.get_shape()), FLOAT_DTYPES[name], path))
+                _add(tensors, key, TensorInfo(tuple(header.get_shape()), dtype, path))
 
     def read(key: str) -> HostArray:
         # Read, not mapped: mapped pages would count against memory a second time.
@@ -297,11 +314,13 @@ def _open_bin(files: list[Path]) -> Opened:
         if not isinstance(state, dict):
             raise damaged("is not a mapping of tensors", path)
         for key, value in state.items():
-            if not isinstance(value, torch.Tensor) or value.dtype not in dtypes:
+            counts = isinstance(key, str) and key.endswith(f".{COUNTER}")
+            known = dtypes | {torch.int64: np.dtype(np.int64)} if counts else dtypes
+            if not isinstance(value, torch.Tensor) or value.dtype not in known:
                 dtype = getattr(value, "dtype", type(value).__name__)
                 problem = f"{key} is {dtype}, expected a float tensor"
                 raise damaged(problem, path, hint=FLOATS_ONLY)
-            _add(tensors, str(key), TensorInfo(tuple(value.shape), dtypes[value.dtype], path))
+            _add(tensors, str(key), TensorInfo(tuple(value.shape), known[value.dtype], path))
             values[str(key)] = value
 
     def read(key: str) -> HostArray:

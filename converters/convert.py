@@ -17,7 +17,6 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import check_apart, staged_folder, write_json
 from mrl_jax.nn import param_tree
 
-from . import families
 from .checkpoints import (
     DTYPES,
     Checkpoint,
@@ -26,7 +25,8 @@ from .checkpoints import (
     find_checkpoint,
     open_checkpoint,
 )
-from .families import Description, family_of
+from .families import Description, family_of, find_family
+from .language_adapters import adapter_files, with_adapter
 from .rules import Plan, plan
 
 
@@ -36,6 +36,7 @@ def convert(
     *,
     family: str,
     dtype: str | None = None,
+    language: str | None = None,
     revision: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def convert(
         out: the tower folder to make.
         family: one of `converters.FAMILIES`.
         dtype: dtype to store; that of the checkpoint by default.
+        language: whose adapter to take, of a checkpoint that has several (MMS).
         revision: branch, tag or commit on the hub.
         overwrite: replace `out` if it exists.
 
@@ -53,14 +55,23 @@ def convert(
         MrlError: the checkpoint is damaged, unsupported, or not in bijection with the
             module; or `out` cannot be written. Nothing is left under `out` then.
     """
-    checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
+    checkpoint = open_source(source, revision=revision, language=language)
     check_apart(checkpoint.folder, out)
-    conversion = prepare(checkpoint, families.family(family).describe(checkpoint), dtype=dtype)
+    published = find_family(family, checkpoint.config, checkpoint.folder / "config.json")
+    conversion = prepare(checkpoint, published.describe(checkpoint), dtype=dtype)
     with staged_folder(
         out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=conversion.size
     ) as staging:
         files = copy_small_files(checkpoint.folder, staging)
         return write_tower(staging, conversion, origin=origin(checkpoint, source), files=files)
+
+
+def open_source(source: str, *, revision: str | None, language: str | None) -> Checkpoint:
+    """The checkpoint that `source` is, with the adapter of `language` if one is given."""
+    if language is None:
+        return open_checkpoint(find_checkpoint(source, revision=revision))
+    folder = find_checkpoint(source, revision=revision, more=adapter_files(language))
+    return with_adapter(open_checkpoint(folder), language)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +128,9 @@ def prepare(
             )
         del shapes[output]
     proven = plan(family.table, shapes, description.leaves, where=where)
-    proven = dataclasses.replace(proven, naming={**proven.naming, "tied_output": tied})
+    language = {"language": checkpoint.language} if checkpoint.language else {}
+    naming = {**proven.naming, "tied_output": tied, **language}
+    proven = dataclasses.replace(proven, naming=naming)
     published: dict[str, set[np.dtype[Any]]] = defaultdict(set)
     for item in proven.assignments:
         published[item.path].add(checkpoint.tensors[item.key].dtype)
@@ -126,7 +139,8 @@ def prepare(
         for path, kinds in published.items()
     }
     if dtype is not None:
-        dtypes = dict.fromkeys(dtypes, DTYPES[dtype])
+        floats = (path for path, published in dtypes.items() if published.kind != "i")
+        dtypes |= dict.fromkeys(floats, DTYPES[dtype])
     return Conversion(checkpoint, description, proven, dtypes)
 
 
@@ -166,6 +180,7 @@ def write_tower(
         + param_tree.count(weights.get("lm_head", {})),
         "unused_tensors": sorted(weights.get("unused_tensors", {})),
         "digest": f"sha256:{info.digest}",
+        **({"language": checkpoint.language} if checkpoint.language else {}),
         "files": list(files),
         "mrl_jax": mrl_jax.__version__,
     }

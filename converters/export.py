@@ -15,6 +15,7 @@ from mrl_jax.nn import param_tree
 
 from .checkpoints import copy_small_files, read_json
 from .families import family_of
+from .language_adapters import export_language
 from .published_folder import SHARD_BYTES, save_shards
 from .rules import published_names
 
@@ -46,7 +47,7 @@ def export(
         array = leaves[item.path] if item.layer is None else leaves[item.path][item.layer]
 
         def tensor(array: HostArray = array, item: Any = item) -> HostArray:
-            return np.ascontiguousarray(item.layout.inverse(array))
+            return np.asarray(item.layout.inverse(array), order="C")
 
         tensors[item.key], sizes[item.key] = tensor, array.nbytes
     if info.naming.get("tied_output") and family.tied is not None:
@@ -59,6 +60,9 @@ def export(
     ) as staging:
         copy_small_files(model, staging)
         _declare_dtype(staging / "config.json", info)
+        if (language := info.naming.get("language")) is not None:
+            outputs = info.groups["lm_head"]["kernel"][-1]
+            export_language(staging, language, tensors, outputs)
         files = save_shards(staging, tensors, sizes, shard_bytes)
     return {
         "kind": info.kind,
