@@ -110,7 +110,7 @@ def test_a_bfloat16_tower_is_held_against_bfloat16_weights(name, made, tmp_path)
 
 
 def test_changed_tensors_of_a_family_are_found(made, tmp_path, capfd):
-    """One changed number of the gate, the bias, the statistics and the adapter each."""
+    """A few changed numbers of the gate, the bias, the statistics and the adapter each."""
     for name, part in (
         ("wavlm-large", "layers.1.attention.gru_rel_pos_const"),
         ("wavlm-large", "rel_attn_embed.weight"),
@@ -120,7 +120,8 @@ def test_changed_tensors_of_a_family_are_found(made, tmp_path, capfd):
         source = shutil.copytree(made(name) / "source", tmp_path / name, dirs_exist_ok=True)
         tensors = read_tensors(source)
         key = next(key for key in tensors if key.endswith(part))
-        tensors[key] = tensors[key] + np.float32(0.5)
+        # A bias that moves for every distance alike would leave the softmax as it is.
+        tensors[key].reshape(-1)[:3] += 0.5
         speech_families.save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
         tower = shutil.copytree(made(name) / "tower", tmp_path / "tower", dirs_exist_ok=True)
         capfd.readouterr()
@@ -140,7 +141,8 @@ def test_random_weights_load_in_transformers(name, made, tmp_path):
     assert run_command(main, argv) == 0
     model_type = getattr(transformers, f"{CASES[name].name}Model")
     _, info = model_type.from_pretrained(tmp_path / "made", output_loading_info=True)
-    assert not info["missing_keys"]
+    # A vector for masked frames, which this class has whatever the config says of masks.
+    assert info["missing_keys"] <= ({"masked_spec_embed"} if "unispeech" in name else set())
     assert not info["unexpected_keys"]
     convert(str(tmp_path / "made"), tmp_path / "tower", family="speech")
     assert run_command(main, ["verify", str(tmp_path / "tower"), str(tmp_path / "made")]) == 0
