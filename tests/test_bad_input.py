@@ -279,8 +279,8 @@ def test_several_mistakes_are_reported_together(originals, place, tmp_path, refu
 # config.json.
 
 UNSUPPORTED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
-    ("hubert", {"conv_pos_batch_norm": True}, ("conv_pos_batch_norm is True", "not supported")),
-    ("hubert", {"adapter_attn_dim": 16}, ("adapter_attn_dim is 16", "not supported")),
+    ("hubert", {"conv_pos_batch_norm": "no"}, ("conv_pos_batch_norm is 'no'", "true or false")),
+    ("hubert", {"add_adapter": True}, ("add_adapter is True", "not supported")),
     ("hubert", {"hidden_act": "relu"}, ("hidden_act is 'relu'", "only 'gelu'")),
     ("hubert", {"feat_extract_activation": "relu"}, ("feat_extract_activation is 'relu'",)),
     (

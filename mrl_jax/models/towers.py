@@ -67,6 +67,6 @@ def describe_kinds(kinds: Sequence[str]) -> str:
         ("a recogniser", RECOGNISERS),
         ("a text tower", kinds_of("text")),
     ):
-        if set(kinds) == set(group):
+        if set(kinds) == set(group) and len(group) > 1:
             return name
     return " or ".join(kinds)
