@@ -13,8 +13,8 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.models.towers import TOWERS
 
 from . import FAMILIES
-from .checkpoints import Checkpoint, has_weights, open_checkpoint, read_json
-from .convert import Conversion, origin, prepare
+from .checkpoints import Checkpoint, has_weights, read_json
+from .convert import Conversion, open_base, origin, prepare
 from .families import family
 from .oolel_model import PublishedModel
 from .oolel_modes import find_head, head_keys
@@ -79,7 +79,10 @@ def read_two_folders(
     Raises:
         MrlError: a part is missing, left over, or not supported.
     """
-    opened = {name: open_checkpoint(folders[name]) for name in ("speech", "text")}
+    opened = {
+        name: open_base(folders[name], str(folders[name]), family="oolel-embed")
+        for name in ("speech", "text")
+    }
     whole = opened["speech"]
     heads = {key for names in head_keys(whole.tensors).values() for key in names}
     config = {name: value for name, value in whole.config.items() if name != "architectures"}

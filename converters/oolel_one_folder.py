@@ -12,6 +12,7 @@ from mrl_jax.models.late_fusion import LateFusionConfig
 from . import hubert, qwen3
 from .checkpoints import Checkpoint, copy_small_files, open_checkpoint, read_json
 from .convert import Conversion, origin, prepare
+from .lora import check_adapter_beside
 from .oolel_model import PublishedModel
 from .oolel_parts import SPEECH, TEXT, Parts, Tower, find_parts, head_plan, tower_config
 
@@ -59,6 +60,7 @@ def _read(folder: Path, dtype: str | None) -> tuple[Checkpoint, Parts, dict[str,
     speech = hubert.parse_config(speech_raw, where=speech_where, preprocessor=audio)
     text = qwen3.parse_config(text_raw, where=text_where)
 
+    check_adapter_beside(folder, str(folder), family="oolel-embed")
     checkpoint = open_checkpoint(folder, config=raw)
     parts = find_parts(checkpoint.tensors, speech, text, where=folder)
     # Characters of a recogniser are read from its own folder only: a vocab.json beside

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mrl_jax.checkpoints.models import MODEL_FILE
 from mrl_jax.checkpoints.towers import TowerInfo, load_tower, read_checked_weights, read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, first_line
@@ -86,6 +87,12 @@ def verify(
             PyTorch or transformers is not installed; audio that cannot be embedded.
     """
     require("torch", "transformers", by="a comparison with the original model", extra="verify")
+    if (tower / MODEL_FILE).is_file():
+        raise MrlError(
+            "is a whole model, expected one of its towers",
+            where=tower,
+            hint=f"pass {tower / 'speech'} or {tower / 'text'}, and the folder that it came from",
+        )
     info = read_info(tower)
     folder = find_checkpoint(source, revision=revision, subfolder=subfolder)
     _check_adapter(tower, adapter)

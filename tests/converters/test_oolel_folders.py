@@ -16,6 +16,7 @@ from converters.__main__ import main
 from converters.oolel_embed import convert_oolel_embed
 from mrl_jax.checkpoints.models import load_model, read_model_info, save_model
 from mrl_jax.core.cli import run_command
+from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.embedder import Embedder
 from mrl_jax.models.inputs import pad_clips
 
@@ -232,6 +233,10 @@ REFUSED = {
     ),
     "a tensor too many": (extra, ("hubert_mrl: 1 problem", "unknown: gate.weight")),
     "a tensor too few": (no_bias, ("1 problem", "missing: pooling_parameters.bias")),
+    "an adapter beside": (
+        lambda source: (source / "oolel_mrl" / "adapter_config.json").write_text("{}"),
+        ("oolel_mrl: holds a LoRA adapter beside the weights", "merge_and_unload"),
+    ),
     "no weights": (
         lambda source: (source / "hubert_mrl" / "model.safetensors").unlink(),
         ("hubert_mrl: has no weights",),
@@ -262,6 +267,8 @@ def test_both_towers_are_verified_against_their_own_folders(mode, models):
     for name, half in (("speech", "hubert_mrl"), ("text", "oolel_mrl")):
         tower, source = models[mode] / name, PUBLISHED / mode / half
         assert main(["verify", str(tower), str(source)]) == 0
+    with pytest.raises(MrlError, match="is a whole model, expected one of its towers"):
+        main(["verify", str(models[mode]), str(PUBLISHED / mode)])
 
 
 @pytest.mark.parametrize("half", ["hubert_mrl", "oolel_mrl"])
