@@ -43,6 +43,9 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
             argument("--adapter", **ADAPTER)
         argument("out", type=Path, help=f"{kind} folder to make")
         argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
+        if name == "speech":
+            adapter = "whose adapter to take, of a checkpoint that has several (MMS), such as wol"
+            argument("--language", metavar="CODE", help=adapter)
         argument("--revision", **REVISION)
         argument("--subfolder", **SUBFOLDER)
         argument("--overwrite", **OVERWRITE)
@@ -89,9 +92,9 @@ def _convert(args: argparse.Namespace) -> int:
 
     from .convert import convert
 
-    adapter = getattr(args, "adapter", None)
-    options = {**_options(args), "adapter": adapter, "family": args.command}
-    report = convert(args.source, args.out, **options)
+    adapter, language = getattr(args, "adapter", None), getattr(args, "language", None)
+    options = {**_options(args), "adapter": adapter, "language": language}
+    report = convert(args.source, args.out, family=args.command, **options)
     print(
         f"{args.out}: {report['kind']}, {report['parameters'] / 1e6:.1f} M parameters in "
         f"{report['dtype']}, {report['tensors']} tensors matched one to one with "

@@ -30,6 +30,8 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+COUNTER = "num_batches_tracked"
+"""Batch norm's count of training steps: a whole number, which no encoder computes with."""
 OWN_FILES = ("tower.json", "report.json", "verification.json", "adapter_config.json")
 DTYPES = {dtype.name: dtype for dtype in FLOAT_DTYPES.values()}
 WEIGHTS = (
@@ -64,6 +66,7 @@ class Checkpoint:
         config: the contents of config.json.
         revision: commit of the hub's snapshot, if it came from there.
         adapter: the `lora.Adapter` that `read` merges into the weights; None without one.
+        language: whose adapter its tensors are, if one was chosen.
     """
 
     folder: Path
@@ -72,6 +75,7 @@ class Checkpoint:
     read: Callable[[str], HostArray]
     revision: str | None = None
     adapter: Any = None
+    language: str | None = None
 
 
 def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -156,7 +160,7 @@ def open_weights(files: list[Path]) -> Opened:
     """Headers of weight files, all .safetensors or all .bin, and what reads a tensor by name.
 
     Raises:
-        MrlError: a file is damaged, or holds tensors of no float dtype.
+        MrlError: a file is truncated, not what its name says, or not of floats alone.
     """
     return _open_bin(files) if files[0].suffix == ".bin" else _open_safetensors(files)
 
@@ -204,12 +208,15 @@ def _open_safetensors(files: list[Path]) -> Opened:
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 header = file.get_slice(key)
                 name = header.get_dtype()
-                if name not in FLOAT_DTYPES:
+                dtype = FLOAT_DTYPES.get(name)
+                if name == "I64" and key.endswith(f".{COUNTER}"):
+                    dtype = np.dtype(np.int64)
+                if dtype is None:
                     problem = f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}"
                     if method := quantised_tensor(key, name):
                         problem = f"holds {method}: {problem}"
                     raise damaged(problem, path, hint=FLOATS_ONLY)
-                _add(tensors, key, TensorInfo(tuple(header.get_shape()), FLOAT_DTYPES[name], path))
+                _add(tensors, key, TensorInfo(tuple(header.get_shape()), dtype, path))
 
     def read(key: str) -> HostArray:
         # Read, not mapped: mapped pages would count against memory a second time.
@@ -253,11 +260,13 @@ def _open_bin(files: list[Path]) -> Opened:
         if not isinstance(state, dict):
             raise damaged("is not a mapping of tensors", path)
         for key, value in state.items():
-            if not isinstance(value, torch.Tensor) or value.dtype not in dtypes:
+            counts = isinstance(key, str) and key.endswith(f".{COUNTER}")
+            known = dtypes | {torch.int64: np.dtype(np.int64)} if counts else dtypes
+            if not isinstance(value, torch.Tensor) or value.dtype not in known:
                 dtype = getattr(value, "dtype", type(value).__name__)
                 problem = f"{key} is {dtype}, expected a float tensor"
                 raise damaged(problem, path, hint=FLOATS_ONLY)
-            _add(tensors, str(key), TensorInfo(tuple(value.shape), dtypes[value.dtype], path))
+            _add(tensors, str(key), TensorInfo(tuple(value.shape), known[value.dtype], path))
             values[str(key)] = value
 
     def read(key: str) -> HostArray:

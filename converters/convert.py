@@ -17,14 +17,15 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import check_apart, staged_folder, write_json
 from mrl_jax.nn import param_tree
 
-from . import families, lora
+from . import lora
 from .checkpoints import (
     DTYPES,
     Checkpoint,
     file_digest,
     open_checkpoint,
 )
-from .families import Description, family_of
+from .families import Description, family_of, find_family
+from .language_adapters import adapter_files, with_adapter
 from .oolel_modes import refuse_speech_half
 from .rules import Plan, plan
 from .sentence_folder import copy_tower_files
@@ -37,6 +38,7 @@ def convert(
     *,
     family: str,
     dtype: str | None = None,
+    language: str | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     adapter: str | None = None,
@@ -49,6 +51,7 @@ def convert(
         out: the tower folder to make.
         family: one of `converters.FAMILIES`.
         dtype: dtype to store; that of the checkpoint by default.
+        language: whose adapter to take, of a checkpoint that has several (MMS).
         revision: branch, tag or commit on the hub.
         subfolder: folder inside `source` to read instead.
         adapter: local folder or hub id of a LoRA adapter to merge into a Qwen3 checkpoint.
@@ -58,11 +61,18 @@ def convert(
         MrlError: the checkpoint is damaged, unsupported, or not in bijection with the
             module; or `out` cannot be written. Nothing is left under `out` then.
     """
-    folder = find_checkpoint(source, revision=revision, subfolder=subfolder)
-    checkpoint = open_base(folder, source, adapter=adapter, family=family)
+    checkpoint = open_source(
+        source,
+        family=family,
+        language=language,
+        adapter=adapter,
+        revision=revision,
+        subfolder=subfolder,
+    )
     refuse_speech_half(checkpoint)
     check_apart(checkpoint.folder, out)
-    conversion = prepare(checkpoint, families.family(family).describe(checkpoint), dtype=dtype)
+    published = find_family(family, checkpoint.config, checkpoint.folder / "config.json")
+    conversion = prepare(checkpoint, published.describe(checkpoint), dtype=dtype)
     with staged_folder(
         out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=conversion.size
     ) as staging:
@@ -94,6 +104,26 @@ def open_base(folder: Path, source: str, *, adapter: str | None = None, family: 
         problem = f"adapters are merged into qwen3 towers only, and this is a {family} tower"
         raise MrlError(problem, where=adapter, hint=lora.MERGE_YOURSELF)
     return lora.merge(checkpoint, lora.read_adapter(adapter), source)
+
+
+def open_source(
+    source: str,
+    *,
+    family: str,
+    language: str | None = None,
+    adapter: str | None = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
+) -> Checkpoint:
+    """The checkpoint that `source` is, with the adapters that are named; arguments of `convert`.
+
+    Raises:
+        MrlError: see `find_checkpoint`, `open_base` and `with_adapter`.
+    """
+    more = () if language is None else adapter_files(language)
+    folder = find_checkpoint(source, revision=revision, subfolder=subfolder, more=more)
+    checkpoint = open_base(folder, source, adapter=adapter, family=family)
+    return checkpoint if language is None else with_adapter(checkpoint, language)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +180,9 @@ def prepare(
             )
         del shapes[output]
     proven = plan(family.table, shapes, description.leaves, where=where)
-    proven = dataclasses.replace(proven, naming={**proven.naming, "tied_output": tied})
+    language = {"language": checkpoint.language} if checkpoint.language else {}
+    naming = {**proven.naming, "tied_output": tied, **language}
+    proven = dataclasses.replace(proven, naming=naming)
     published: dict[str, set[np.dtype[Any]]] = defaultdict(set)
     for item in proven.assignments:
         published[item.path].add(checkpoint.tensors[item.key].dtype)
@@ -159,7 +191,8 @@ def prepare(
         for path, kinds in published.items()
     }
     if dtype is not None:
-        dtypes = dict.fromkeys(dtypes, DTYPES[dtype])
+        floats = (path for path, published in dtypes.items() if published.kind != "i")
+        dtypes |= dict.fromkeys(floats, DTYPES[dtype])
     return Conversion(checkpoint, description, proven, dtypes)
 
 
@@ -205,6 +238,7 @@ def write_tower(
         + param_tree.count(weights.get("lm_head", {})),
         "unused_tensors": sorted(weights.get("unused_tensors", {})),
         "digest": f"sha256:{info.digest}",
+        **({"language": checkpoint.language} if checkpoint.language else {}),
         "files": list(files),
         "mrl_jax": mrl_jax.__version__,
     }

@@ -16,6 +16,7 @@ from mrl_jax.nn import param_tree
 
 from .checkpoints import copy_small_files, read_json
 from .families import family_of
+from .language_adapters import export_language
 from .published_folder import SHARD_BYTES, save_shards
 from .rules import Assignment, Layout, published_names
 
@@ -73,7 +74,8 @@ class PublishedTensors:
             array = leaves[item.path] if item.layer is None else leaves[item.path][item.layer]
 
             def tensor(array: HostArray = array, layout: Layout = item.layout) -> HostArray:
-                return np.ascontiguousarray(layout.inverse(array))
+                # Not ascontiguousarray, which makes a number a vector.
+                return np.asarray(layout.inverse(array), order="C")
 
             self.read[item.key], self.sizes[item.key] = tensor, array.nbytes
 
@@ -114,6 +116,9 @@ def write_published(
     """
     copy_small_files(tower, folder)
     _declare_dtype(folder / "config.json", info)
+    if (language := info.naming.get("language")) is not None:
+        outputs = info.groups["lm_head"]["kernel"][-1]
+        export_language(folder, language, tensors.read, outputs)
     return save_shards(folder, tensors.read, tensors.sizes, shard_bytes)
 
 

@@ -5,10 +5,12 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mrl_jax.core.errors import MrlError
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.towers import TOWERS
 from mrl_jax.nn import param_tree
 
+from . import SPEECH
 from .checkpoints import Checkpoint
 from .rules import RuleTable, Shape
 
@@ -34,6 +36,7 @@ class Family:
     """How the checkpoints of one model type are read, written and run.
 
     Attributes:
+        model_type: what their config.json names.
         table: their tensor names.
         parse_config: (config.json, where=) to our config.
         describe: a checkpoint to what it is.
@@ -42,16 +45,41 @@ class Family:
             config.json ties them; None where there is no such layer.
     """
 
+    model_type: str
     table: RuleTable
     parse_config: Callable[..., Any]
     describe: Callable[[Checkpoint], Description]
     torch_classes: Mapping[str, str]
     tied: tuple[str, str] | None = None
 
+    @property
+    def kind(self) -> str:
+        """The kind of its encoders, in `mrl_jax.models.towers.TOWERS`."""
+        return self.model_type.replace("-", "_")
+
 
 def family(name: str) -> Family:
-    """One of `converters.FAMILIES`, from its own file."""
-    return importlib.import_module(f".{name}", __package__).FAMILY
+    """A family of checkpoints by its model type, from the file of that name."""
+    return importlib.import_module(f".{name.replace('-', '_')}", __package__).FAMILY
+
+
+def find_family(name: str, config: Mapping[str, Any], where: object) -> Family:
+    """The family that a command names; for "speech", the one that config.json names.
+
+    Raises:
+        MrlError: config.json names no family of speech checkpoints.
+    """
+    if name != "speech":
+        return family(name)
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in SPEECH:
+        return family(model_type)
+    known = "; ".join(f"{kind} ({models})" for kind, models in SPEECH.items())
+    hint = "convert a Qwen3 text tower with `mrl-jax convert qwen3`"
+    if model_type != "qwen3":
+        hint = "convert a checkpoint of one of these kinds"
+    problem = f"model_type is {model_type!r}, and the speech towers supported here are {known}"
+    raise MrlError(problem, where=where, hint=hint)
 
 
 def family_of(kind: str) -> Family:

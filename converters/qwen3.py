@@ -105,6 +105,7 @@ def describe(checkpoint: Checkpoint) -> Description:
 
 
 FAMILY = Family(
+    model_type="qwen3",
     table=TABLE,
     parse_config=parse_config,
     describe=describe,

@@ -16,7 +16,7 @@ from mrl_jax.core.errors import existing_file
 from mrl_jax.core.files import staged_folder
 
 from .checkpoints import DTYPES, read_json
-from .families import encoder_leaves, family
+from .families import encoder_leaves, find_family
 from .published_folder import SHARD_BYTES, save_shards
 from .rules import published_names
 
@@ -36,7 +36,7 @@ def random_init(
     Kernels are drawn with standard deviation 1/sqrt(inputs), norms are near identity.
 
     Args:
-        name: one of `converters.FAMILIES`; also the kind of tower.
+        name: one of `converters.FAMILIES`.
         config_file: a published config.json.
         out: the checkpoint folder to make.
         dtype: dtype of the weights.
@@ -48,8 +48,8 @@ def random_init(
         MrlError: the config is not supported, or `out` cannot be written.
     """
     raw = read_json(existing_file(config_file, hint="pass a Hugging Face config.json"))
-    published = family(name)
-    shapes = encoder_leaves(name, published.parse_config(raw, where=config_file))
+    published = find_family(name, raw, config_file)
+    shapes = encoder_leaves(published.kind, published.parse_config(raw, where=config_file))
     naming = {"prefix": "", "spellings": ["parametrizations"]}
     tensors: dict[str, Callable[[], HostArray]] = {}
     sizes: dict[str, int] = {}
@@ -67,7 +67,7 @@ def random_init(
     ) as staging:
         (staging / "config.json").write_text(json.dumps({**raw, "dtype": dtype}, indent=2) + "\n")
         files = save_shards(staging, tensors, sizes, shard_bytes)
-    return {"kind": name, "tensors": len(tensors), "files": files, "dtype": dtype}
+    return {"kind": published.kind, "tensors": len(tensors), "files": files, "dtype": dtype}
 
 
 def _draw(rng: np.random.Generator, shape: tuple[int, ...], path: str) -> HostArray:
@@ -75,8 +75,8 @@ def _draw(rng: np.random.Generator, shape: tuple[int, ...], path: str) -> HostAr
     leaf = path.rsplit(".", 1)[-1]
     if leaf == "scale":
         return 1 + 0.1 * noise
-    if leaf == "magnitude":
+    if leaf in ("magnitude", "variance"):
         return np.abs(1 + 0.1 * noise)
-    if leaf in ("bias", "embedding"):
+    if leaf in ("bias", "embedding", "mean"):
         return 0.02 * noise
     return noise / np.sqrt(np.prod(shape[1:], dtype=np.float32))

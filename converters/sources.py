@@ -19,7 +19,12 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def find_checkpoint(
-    source: str, *, revision: str | None = None, subfolder: str | None = None, nested: bool = False
+    source: str,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    nested: bool = False,
+    more: Sequence[str] = (),
 ) -> Path:
     """The local folder of `source`: itself if it is one, else the hub's snapshot.
 
@@ -31,6 +36,7 @@ def find_checkpoint(
         revision: branch, tag or commit on the hub.
         subfolder: folder inside the source to read instead.
         nested: the folders inside the source hold weights too, and are fetched with it.
+        more: files to fetch, if the hub has them, besides the usual ones.
 
     Raises:
         MrlError: no such folder, and the hub does not have it or cannot be reached.
@@ -53,7 +59,7 @@ def find_checkpoint(
     elif not HUB_ID.fullmatch(source) or source.startswith("."):
         raise MrlError("no such folder", where=source, hint=PASS_CHECKPOINT)
     else:
-        folder = _download(source, revision, subfolder, nested)
+        folder = _download(source, revision, subfolder, nested, more)
     return transformer_folder(folder if subfolder is None else _inside(folder, subfolder))
 
 
@@ -102,7 +108,9 @@ def _inside(folder: Path, subfolder: str) -> Path:
     )
 
 
-def _download(hub_id: str, revision: str | None, subfolder: str | None, nested: bool) -> Path:
+def _download(
+    hub_id: str, revision: str | None, subfolder: str | None, nested: bool, more: Sequence[str]
+) -> Path:
     import huggingface_hub
 
     def snapshot(names: Sequence[str], inner: str | None) -> Path:
@@ -116,6 +124,7 @@ def _download(hub_id: str, revision: str | None, subfolder: str | None, nested: 
                 allow_patterns=[
                     README,
                     *SMALL_FILES,
+                    *more,
                     *(at + name for at in places for name in names),
                 ],
                 ignore_patterns=[*unwanted, "checkpoint-*/*", "onnx/*"],

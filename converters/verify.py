@@ -22,10 +22,9 @@ from mrl_jax.models.speech_tower import SpeechTowerConfig
 from mrl_jax.models.towers import TOWERS
 
 from .checkpoints import DTYPES, Checkpoint, read_json
-from .convert import open_base
-from .families import family
+from .convert import open_source
+from .families import family_of
 from .lora import folder_without_adapter
-from .sources import find_checkpoint
 
 TOLERANCE = 1e-5
 """Relative error that float32 arithmetic in another order may cause."""
@@ -94,10 +93,15 @@ def verify(
             hint=f"pass {tower / 'speech'} or {tower / 'text'}, and the folder that it came from",
         )
     info = read_info(tower)
-    folder = find_checkpoint(source, revision=revision, subfolder=subfolder)
     _check_adapter(tower, adapter)
-    family_name = TOWERS[info.kind].family
-    checkpoint = open_base(folder, source, adapter=adapter, family=family_name)
+    checkpoint = open_source(
+        source,
+        family=TOWERS[info.kind].family,
+        language=info.naming.get("language"),
+        adapter=adapter,
+        revision=revision,
+        subfolder=subfolder,
+    )
     _check_same_model(tower, info, checkpoint)
     read_checked_weights(tower, info)  # The certificate names them by their digest.
     with jax.default_matmul_precision("highest"):
@@ -129,10 +133,10 @@ def relative_error(ours: HostArray, theirs: HostArray) -> float:
 
 
 def _check_same_model(tower: Path, info: TowerInfo, checkpoint: Checkpoint) -> None:
-    expected, model_type = TOWERS[info.kind].family, checkpoint.config.get("model_type")
-    if model_type != expected:
+    published, model_type = family_of(info.kind), checkpoint.config.get("model_type")
+    if model_type != (expected := published.model_type):
         _refuse(tower, f"is a {expected} tower, and the checkpoint is of model type {model_type!r}")
-    described = family(expected).describe(checkpoint)
+    described = published.describe(checkpoint)
     if described.config != info.config:
         ours, theirs = dataclasses.asdict(info.config), dataclasses.asdict(described.config)
         name = next(name for name in ours if ours[name] != theirs[name])
@@ -196,7 +200,11 @@ def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    name = family(TOWERS[info.kind].family).torch_classes[info.kind]
+    name = family_of(info.kind).torch_classes[info.kind]
+    adapter: dict[str, Any] = {}
+    if checkpoint.language is not None:
+        # The output layer inside is another language's, of another size.
+        adapter = {"target_lang": checkpoint.language, "ignore_mismatched_sizes": True}
     try:
         with folder_without_adapter(checkpoint.folder) as folder:
             model = getattr(transformers, name).from_pretrained(
@@ -205,6 +213,7 @@ def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
                 attn_implementation="eager",
                 local_files_only=True,
                 trust_remote_code=False,
+                **adapter,
             )
     except Exception as error:  # transformers raises many kinds.
         raise MrlError(
@@ -217,8 +226,10 @@ def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
     if info.dtype in DTYPES and info.dtype != "float32":
         rounded = getattr(torch, info.dtype)
         with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.copy_(parameter.to(rounded).to(torch.float32))
+            # Statistics of batch norm are no parameters, and rounded as well.
+            for weight in model.state_dict().values():
+                if weight.is_floating_point():
+                    weight.copy_(weight.to(rounded).to(torch.float32))
     return model.eval()
 
 

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 from mrl_jax.core.lazy import homes_of, lazy_getattr
 
 if TYPE_CHECKING:
-    from mrl_jax.checkpoints.towers import load_hubert, load_hubert_ctc, load_qwen3
+    from mrl_jax.checkpoints.towers import (
+        load_hubert,
+        load_hubert_ctc,
+        load_qwen3,
+        load_speech_tower,
+    )
     from mrl_jax.core.errors import MrlError
     from mrl_jax.data.audio.decode import load_clip
     from mrl_jax.inference.embedder import Embedder
@@ -19,13 +24,14 @@ if TYPE_CHECKING:
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.linen import to_linen
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+    from mrl_jax.models.wavlm import WavLMConfig, WavLMEncoder
     from mrl_jax.nn.param_tree import Frozen
 
 __version__ = "0.1.0"
 _HOMES = homes_of(
     __name__,
     {
-        "checkpoints.towers": "load_hubert load_hubert_ctc load_qwen3",
+        "checkpoints.towers": "load_hubert load_hubert_ctc load_qwen3 load_speech_tower",
         "core.errors": "MrlError",
         "data.audio.decode": "load_clip",
         "inference.embedder": "Embedder",
@@ -36,6 +42,7 @@ _HOMES = homes_of(
         "models.late_fusion": "LateFusion LateFusionConfig",
         "models.linen": "to_linen",
         "models.qwen3": "Qwen3Config Qwen3Encoder",
+        "models.wavlm": "WavLMConfig WavLMEncoder",
         "nn.param_tree": "Frozen",
     },
 )
@@ -53,10 +60,13 @@ __all__ = [
     "MrlError",
     "Qwen3Config",
     "Qwen3Encoder",
+    "WavLMConfig",
+    "WavLMEncoder",
     "load_clip",
     "load_hubert",
     "load_hubert_ctc",
     "load_qwen3",
+    "load_speech_tower",
     "pad_clips",
     "to_linen",
 ]

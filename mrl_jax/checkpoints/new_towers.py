@@ -19,6 +19,7 @@ from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.core.files import staged_folder
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+from mrl_jax.models.wavlm import WavLMConfig
 from mrl_jax.nn import param_tree
 
 OWN_FILES = (TOWER_FILE, "report.json", "verification.json")
@@ -189,9 +190,11 @@ def save_speech_tower(
     c, vocabulary = recogniser.encoder.config, recogniser.vocabulary
     if vocabulary is None:
         raise MrlError("the recogniser has no vocabulary", hint="train it with one")
+    # HuBERT's class has every variant of its kin but WavLM's attention.
+    kind, name = ("wavlm", "WavLM") if isinstance(c, WavLMConfig) else ("hubert", "Hubert")
     published = {
-        "architectures": ["HubertForCTC"],
-        "model_type": "hubert",
+        "architectures": [f"{name}ForCTC"],
+        "model_type": kind,
         "vocab_size": len(vocabulary.tokens),
         "hidden_size": c.width,
         "num_hidden_layers": c.num_layers,
@@ -213,6 +216,13 @@ def save_speech_tower(
         "pad_token_id": vocabulary.blank,
         "dtype": str(np.dtype(dtype)),
     }
+    if c.position_norm == "batch":
+        published["conv_pos_batch_norm"] = True
+    if c.adapter_width is not None:
+        published["adapter_attn_dim"] = c.adapter_width
+    if isinstance(c, WavLMConfig):
+        published["num_buckets"] = c.position_buckets
+        published["max_bucket_distance"] = c.position_distance
     preprocessor = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "do_normalize": c.normalize_clips,
@@ -229,9 +239,9 @@ def save_speech_tower(
         "encoder": tower_arrays(recogniser.encoder, dtype),
         "lm_head": tower_arrays(recogniser.lm_head, dtype),
     }
-    naming = {"prefix": "hubert.", "spellings": ["parametrizations"], "tied_output": False}
+    naming = {"prefix": f"{kind}.", "spellings": ["parametrizations"], "tied_output": False}
     described: dict[str, Any] = {"naming": naming, "vocabulary": vocabulary}
-    return write_tower(folder, "hubert_ctc", c, weights, _json_files(files), **described)
+    return write_tower(folder, f"{kind}_ctc", c, weights, _json_files(files), **described)
 
 
 def recogniser_files(vocabulary: CtcVocabulary) -> dict[str, Any]:

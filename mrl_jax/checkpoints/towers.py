@@ -28,7 +28,7 @@ from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.models.speech_tower import Padding, SpeechTower
-from mrl_jax.models.towers import RECOGNISERS, TOWERS, kinds_of
+from mrl_jax.models.towers import RECOGNISERS, TOWERS, describe_kinds, kinds_of
 from mrl_jax.nn import param_tree
 
 FORMAT = 1
@@ -95,12 +95,13 @@ def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encod
 def load_hubert(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> HubertEncoder:
-    """A HuBERT speech tower from a folder made by `mrl-jax convert hubert`.
+    """A speech tower of HuBERT's kin from a folder made by `mrl-jax convert speech`.
 
-    A recogniser's folder serves as well: its output layer is left out.
+    wav2vec 2.0, XLS-R, MMS and UniSpeech-SAT are the same encoder; WavLM's is one with a gated
+    bias. A recogniser's folder serves as well: its output layer is left out.
 
     Raises:
-        MrlError: the folder is not a HuBERT tower, or cannot be read whole.
+        MrlError: the folder is not such a tower, or cannot be read whole.
     """
     return load_tower(folder, kinds_of(HubertConfig), padding=padding, **options)
 
@@ -178,7 +179,8 @@ def save_tower(
     weights stays small, because nothing is copied or compressed on the way."""
     for group, arrays in weights.items():
         save_arrays(folder / WEIGHTS / group, arrays)
-    dtypes = {array.dtype.name for arrays in weights.values() for array in arrays.values()}
+    arrays_of_all = (array for arrays in weights.values() for array in arrays.values())
+    dtypes = {array.dtype.name for array in arrays_of_all if array.dtype.kind != "i"}
     info = TowerInfo(
         kind=kind,
         config=config,
@@ -209,7 +211,7 @@ def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS)) -> Tow
     """
     path = existing_file(
         Path(folder) / TOWER_FILE,
-        hint="make a tower folder with `mrl-jax convert qwen3|hubert SOURCE OUT`",
+        hint="make a tower folder with `mrl-jax convert qwen3|speech SOURCE OUT`",
     )
     with readable_as("a tower description", path, hint=CONVERT_AGAIN):
         raw = read_object(path, version=FORMAT)
@@ -217,7 +219,7 @@ def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS)) -> Tow
         info = dataclasses.replace(as_record(raw, TowerInfo), config=config)
     if info.kind not in expected:
         raise MrlError(
-            f"is a {info.kind} tower, expected {' or '.join(expected)}",
+            f"is a {info.kind} tower, expected {describe_kinds(expected)}",
             where=folder,
             hint="pass the other tower, or load it with its own function",
         )

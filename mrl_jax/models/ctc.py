@@ -1,7 +1,7 @@
-"""HuBERT as a speech recogniser: an output layer over its frames, and greedy decoding.
+"""HuBERT and its kin as speech recognisers: an output layer over frames, and greedy decoding.
 
 Source: Graves et al., 2006 (connectionist temporal classification), in the form of
-the published HuBERT CTC checkpoints.
+the published HuBERT, wav2vec 2.0, MMS and WavLM CTC checkpoints.
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.spelling import BYTE_OF_CHARACTER, read_bytes
-from mrl_jax.models.hubert import HubertConfig, HubertEncoder
+from mrl_jax.models.hubert import HubertConfig
+from mrl_jax.models.wavlm import encoder_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +100,10 @@ class CtcOutput:
 
 
 class HubertCtc(nnx.Module):
-    """A `HubertEncoder` with a linear output layer over its last hidden state.
+    """A `HubertEncoder` or `WavLMEncoder` with a linear output layer over its last hidden state.
 
     Args:
-        config: sizes and variants of the encoder.
+        config: sizes and variants of the encoder; its class says which it is.
         vocab_size: number of output tokens, the blank included.
         vocabulary: the tokens themselves; without them there is no `decode`.
         dtype, param_dtype, rngs, options: as in `HubertEncoder`.
@@ -126,7 +127,7 @@ class HubertCtc(nnx.Module):
             )
         self.vocabulary = vocabulary
         held: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.encoder = HubertEncoder(config, **held, **options)
+        self.encoder = encoder_type(config)(config, **held, **options)
         self.lm_head = nnx.Linear(config.width, vocab_size, **held)
 
     def __call__(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> CtcOutput:

@@ -1,7 +1,10 @@
 """HuBERT as a speech encoder, equal to the published base, large and xlarge models.
 
+wav2vec 2.0, XLSR-53, XLS-R, MMS and UniSpeech-SAT are the same encoder, trained in other ways.
+
 Sources: Hsu et al., 2021 (arXiv 2106.07447); wav2vec 2.0 (arXiv 2006.11477) for the
-convolutions; and the published checkpoints in Hugging Face format, whose
+convolutions; XLS-R (arXiv 2111.09296); MMS (arXiv 2305.13516); UniSpeech-SAT
+(arXiv 2110.05752); and the published checkpoints in Hugging Face format, whose
 `config.json` and tensors decide in doubt.
 
 Padding never matters: masks follow lengths, the group norm's statistics run over a
@@ -12,22 +15,23 @@ were trained that way.
 
 import dataclasses
 import math
-from typing import Any, Literal, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from mrl_jax.core.array_types import AnyArray
+from mrl_jax.models.language_adapter import LanguageAdapter
+from mrl_jax.models.position_conv import GroupedConv, WeightNormConv
 from mrl_jax.models.speech_tower import Count, Padding
 from mrl_jax.nn.activations import gelu
 from mrl_jax.nn.attention import attend
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
 from mrl_jax.nn.masking import length_mask
-from mrl_jax.nn.norms import LayerNorm, TimeGroupNorm
+from mrl_jax.nn.norms import FixedBatchNorm, LayerNorm, TimeGroupNorm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,10 @@ class HubertConfig:
             xlarge), instead of after each (base).
         position_kernel: taps of the convolution that stands for a position embedding.
         position_groups: groups of its channels.
+        position_norm: "weight": its kernel is weight-normed (nearly all); "batch": batch norm
+            of what it reads (mHuBERT-147).
+        adapter_width: inner width of the language adapter behind each layer (MMS), which only
+            pre-norm variants have; None without adapters.
         normalize_clips: whether clips are scaled to zero mean and unit variance first.
         sample_rate: samples a second that the encoder was trained on.
     """
@@ -64,6 +72,8 @@ class HubertConfig:
     pre_norm: bool = False
     position_kernel: int = 128
     position_groups: int = 16
+    position_norm: Literal["weight", "batch"] = "weight"
+    adapter_width: int | None = None
     normalize_clips: bool = True
     sample_rate: int = 16_000
 
@@ -77,8 +87,12 @@ class HubertConfig:
         for name in ("num_heads", "position_groups"):
             if self.width % (parts := getattr(self, name)):
                 raise ValueError(f"width is {self.width}, expected a multiple of {name}, {parts}")
-        if self.feature_norm not in ("group", "layer"):
-            raise ValueError(f"feature_norm is {self.feature_norm!r}, expected 'group' or 'layer'")
+        for name, allowed in (("feature_norm", "group layer"), ("position_norm", "weight batch")):
+            if (value := getattr(self, name)) not in allowed.split():
+                expected = " or ".join(map(repr, allowed.split()))
+                raise ValueError(f"{name} is {value!r}, expected {expected}")
+        if self.adapter_width is not None and not self.pre_norm:
+            raise ValueError("adapter_width is set, and only pre-norm variants have adapters")
 
     @classmethod
     def base(cls) -> "HubertConfig":
@@ -190,56 +204,6 @@ class FeatureEncoder(nnx.Module):
         return x
 
 
-class WeightNormConv(nnx.Module):
-    """Grouped convolution over time whose kernel is `magnitude` · `direction` / ‖`direction`‖.
-
-    The norm of each tap runs over both channel axes (weight norm over the last axis
-    of the published tensors; arXiv 1602.07868). Both factors are held, so that a
-    checkpoint comes back to the byte; the kernel is folded in float32 in every pass,
-    which costs thousandths of it.
-    """
-
-    def __init__(
-        self, width: int, kernel: int, groups: int, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]
-    ):
-        self.groups = groups
-        self.dtype, param_dtype = jnp.dtype(dtypes["dtype"]), dtypes["param_dtype"]
-        init = nnx.initializers.lecun_normal()
-        shape = (kernel, width // groups, width)
-        self.direction = nnx.Param(init(rngs.params(), shape, param_dtype))
-        self.magnitude = nnx.Param(jnp.ones((kernel, 1, 1), param_dtype))
-        self.bias = nnx.Param(jnp.zeros((width,), param_dtype))
-
-    def kernel(self) -> Float[Array, "taps group D"]:
-        """The folded kernel, float32."""
-        direction = self.direction[...].astype(jnp.float32)
-        norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=(1, 2), keepdims=True))
-        return direction * (self.magnitude[...].astype(jnp.float32) / norm)
-
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        taps = self.direction.shape[0]
-        # An even kernel would give one frame too many: the published models drop the last.
-        padding = (taps // 2, taps // 2 - (taps % 2 == 0))
-        kernel = self.kernel().astype(self.dtype)
-        # A convolution a group: XLA gathers all rows of a sharded batch for a grouped one.
-        groups = [
-            lax.conv_general_dilated(
-                part,
-                weights,
-                window_strides=(1,),
-                padding=(padding,),
-                dimension_numbers=("NWC", "WIO", "NWC"),
-            )
-            for part, weights in zip(
-                jnp.split(x, self.groups, axis=2),
-                jnp.split(kernel, self.groups, axis=2),
-                strict=True,
-            )
-        ]
-        y = jnp.concatenate(groups, axis=2)
-        return y + self.bias[...].astype(self.dtype)[None, None, :]
-
-
 def _layer_norm(config: HubertConfig, width: int, dtypes: Dtypes) -> LayerNorm:
     return LayerNorm(width, epsilon=config.norm_epsilon, param_dtype=dtypes["param_dtype"])
 
@@ -258,13 +222,17 @@ class SelfAttention(nnx.Module):
         self.out_proj = linear()
 
     def __call__(
-        self, x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
+        self,
+        x: Float[Array, "B T D"],
+        lengths: Int[Array, " B"] | None,
+        bias: Float[Array, "B N T T"] | None = None,
     ) -> Float[Array, "B T D"]:
         heads = (*x.shape[:2], self.num_heads, -1)
         query, key, value = (
             projection(x).reshape(heads) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.out_proj(attend(query, key, value, lengths=lengths).reshape(x.shape))
+        mixed = attend(query, key, value, lengths=lengths, bias=bias)
+        return self.out_proj(mixed.reshape(x.shape))
 
 
 class FeedForward(nnx.Module):
@@ -281,20 +249,26 @@ class FeedForward(nnx.Module):
 class HubertLayer(nnx.Module):
     """One layer; `pre_norm` says where its two norms stand."""
 
+    attention_type: ClassVar[type[SelfAttention]] = SelfAttention
+
     def __init__(self, config: HubertConfig, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
         self.pre_norm = config.pre_norm
-        self.attention = SelfAttention(config, rngs=rngs, **dtypes)
+        self.attention = self.attention_type(config, rngs=rngs, **dtypes)
         self.attention_norm = _layer_norm(config, config.width, dtypes)
         self.feed_forward = FeedForward(config, rngs=rngs, **dtypes)
         self.feed_forward_norm = _layer_norm(config, config.width, dtypes)
+        width, inner = config.width, config.adapter_width
+        self.adapter = LanguageAdapter(width, inner, rngs=rngs, **dtypes) if inner else None
 
     def __call__(
-        self, x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
+        self, x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None, *context: Array
     ) -> Float[Array, "B T D"]:
+        """`context` is what the layer's kind of attention takes besides."""
         if self.pre_norm:
-            x = x + self.attention(self.attention_norm(x), lengths)
-            return x + self.feed_forward(self.feed_forward_norm(x))
-        x = self.attention_norm(x + self.attention(x, lengths))
+            x = x + self.attention(self.attention_norm(x), lengths, *context)
+            x = x + self.feed_forward(self.feed_forward_norm(x))
+            return x if self.adapter is None else x + self.adapter(x)
+        x = self.attention_norm(x + self.attention(x, lengths, *context))
         return self.feed_forward_norm(x + self.feed_forward(x))
 
 
@@ -336,6 +310,8 @@ class HubertEncoder(nnx.Module):
         rngs: source of the initial weights; the stream `params` is read.
     """
 
+    layer_type: ClassVar[type[HubertLayer]] = HubertLayer
+
     def __init__(
         self,
         config: HubertConfig,
@@ -361,13 +337,17 @@ class HubertEncoder(nnx.Module):
             _layer_norm(config, channels, dtypes) if config.projection_norm else None
         )
         self.projection = nnx.Linear(channels, width, rngs=rngs, **dtypes)
-        self.position_conv = WeightNormConv(
+        batch_norm = config.position_norm == "batch"
+        self.position_norm = (
+            FixedBatchNorm(width, epsilon=1e-5, param_dtype=param_dtype) if batch_norm else None
+        )
+        self.position_conv = (GroupedConv if batch_norm else WeightNormConv)(
             width, config.position_kernel, config.position_groups, rngs=rngs, **dtypes
         )
         # Before the layers (post-norm variants) or after them (pre-norm variants).
         self.encoder_norm = _layer_norm(config, width, dtypes)
         self.layers = stack_layers(
-            lambda layer_rngs: HubertLayer(config, rngs=layer_rngs, **dtypes),
+            lambda layer_rngs: self.layer_type(config, rngs=layer_rngs, **dtypes),
             config.num_layers,
             rngs,
         )
@@ -410,12 +390,15 @@ class HubertEncoder(nnx.Module):
             return jnp.where(mask, states, jnp.zeros((), states.dtype))
 
         x = zero_padding(x)
-        x = x + gelu(self.position_conv(x))
+        # Batch norm shifts zeros; the convolution is to see them, as at a clip's own ends.
+        placed = x if self.position_norm is None else zero_padding(self.position_norm(x))
+        x = x + gelu(self.position_conv(placed))
         if not self.config.pre_norm:
             x = self.encoder_norm(x)
         layer_input = x
         options = {"remat": self.remat, "unroll": self.unroll, "keep_states": True}
-        x, layer_states = run_layers(self.layers, x, frame_lengths, **options)
+        context = (frame_lengths, *self.layer_context(frames))
+        x, layer_states = run_layers(self.layers, x, *context, **options)
         assert layer_states is not None
         return HubertOutput(
             last_hidden=zero_padding(self.finish(x)),
@@ -423,6 +406,10 @@ class HubertEncoder(nnx.Module):
             layer_input=zero_padding(layer_input),
             frame_mask=frame_mask,
         )
+
+    def layer_context(self, frames: int) -> tuple[Array, ...]:
+        """What every layer takes besides states and lengths: nothing here."""
+        return ()
 
     def finish(self, last_state: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """The encoder's output from the last of its `layer_states`: normed in pre-norm variants."""

@@ -23,9 +23,9 @@ def initial_recogniser(config: HubertConfig, vocabulary: CtcVocabulary, seed: in
 
     def draw(path: str, shape: tuple[int, ...]) -> HostArray:
         *parts, leaf = path.split(".")
-        if leaf in ("scale", "magnitude"):
+        if leaf in ("scale", "magnitude", "variance"):
             return np.ones(shape, np.float32)
-        if leaf == "bias":
+        if leaf in ("bias", "mean"):
             return np.zeros(shape, np.float32)
         inputs = np.prod(shape["layers" in parts : -1])  # Stacked layers have an axis in front.
         return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(inputs, dtype=np.float32)

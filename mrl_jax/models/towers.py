@@ -1,7 +1,7 @@
 """The kinds of towers that a folder may hold; a new kind is one line here."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from flax import nnx
@@ -9,6 +9,7 @@ from flax import nnx
 from mrl_jax.models.ctc import abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig, abstract_hubert
 from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
+from mrl_jax.models.wavlm import WavLMConfig, abstract_wavlm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +32,19 @@ class TowerKind:
     abstract_recogniser: Callable[..., Any] | None = None
 
 
-TOWERS = {
+def _speech(family: str, config: type[Any], abstract: Callable[..., Any]) -> dict[str, TowerKind]:
+    """A speech encoder, and the same with a CTC output layer."""
+    encoder = TowerKind(family, "speech", config, abstract)
+    recogniser = dataclasses.replace(encoder, abstract_recogniser=abstract_hubert_ctc)
+    return {family: encoder, f"{family}_ctc": recogniser}
+
+
+TOWERS: dict[str, TowerKind] = {
     "qwen3": TowerKind("qwen3", "text", Qwen3Config, abstract_qwen3),
-    "hubert": TowerKind("hubert", "speech", HubertConfig, abstract_hubert),
-    "hubert_ctc": TowerKind("hubert", "speech", HubertConfig, abstract_hubert, abstract_hubert_ctc),
+    **_speech("hubert", HubertConfig, abstract_hubert),
+    **_speech("wav2vec2", HubertConfig, abstract_hubert),
+    **_speech("unispeech_sat", HubertConfig, abstract_hubert),
+    **_speech("wavlm", WavLMConfig, abstract_wavlm),
 }
 """By the kind that tower.json names."""
 
@@ -45,4 +55,18 @@ RECOGNISERS = tuple(name for name, kind in TOWERS.items() if kind.abstract_recog
 
 def kinds_of(group: Literal["speech", "text"] | type[Any]) -> tuple[str, ...]:
     """The kinds that read speech, those that read text, or those of a config class."""
-    return tuple(name for name, kind in TOWERS.items() if group in (kind.modality, kind.config))
+    if isinstance(group, str):
+        return tuple(name for name, kind in TOWERS.items() if kind.modality == group)
+    return tuple(name for name, kind in TOWERS.items() if issubclass(kind.config, group))
+
+
+def describe_kinds(kinds: Sequence[str]) -> str:
+    """What to call these kinds in an error: a group of them by its name."""
+    for name, group in (
+        ("a speech tower", kinds_of("speech")),
+        ("a recogniser", RECOGNISERS),
+        ("a text tower", kinds_of("text")),
+    ):
+        if set(kinds) == set(group) and len(group) > 1:
+            return name
+    return " or ".join(kinds)

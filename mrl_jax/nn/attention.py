@@ -19,6 +19,7 @@ def attend(
     *,
     lengths: Int[Array, " B"] | None = None,
     causal: bool = False,
+    bias: Float[Array, "B N L L"] | None = None,
 ) -> Float[Array, "B L N H"]:
     """Scaled dot-product attention.
 
@@ -30,11 +31,12 @@ def attend(
         query, key, value: heads of width H at L places.
         lengths: keys of each row that its queries may see, from the first on; 1 at the least.
         causal: a query sees the keys up to its own place only.
+        bias: added to the scaled scores, [query, key] in each head; never fused.
     """
     lengths = None if lengths is None else jnp.maximum(lengths, 1)
-    if fused(query):
+    if bias is None and fused(query):
         return attend_fused(query, key, value, lengths=lengths, causal=causal)
-    return attend_plainly(query, key, value, lengths=lengths, causal=causal)
+    return attend_plainly(query, key, value, lengths=lengths, causal=causal, bias=bias)
 
 
 def fused(query: Float[Array, "B L N H"]) -> bool:
@@ -80,6 +82,7 @@ def attend_plainly(
     *,
     lengths: Int[Array, " B"] | None = None,
     causal: bool = False,
+    bias: Float[Array, "B N L L"] | None = None,
 ) -> Float[Array, "B L N H"]:
     """`attend` written out, for any device and dtype.
 
@@ -94,13 +97,15 @@ def attend_plainly(
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
     scores = jnp.einsum("bkqh,bklh->bkql", grouped, key, preferred_element_type=jnp.float32)
     scores = scores * H**-0.5
+    if bias is not None:
+        scores = scores + bias.astype(jnp.float32).reshape(scores.shape)
     if causal:
         earlier = jnp.tril(jnp.ones((L, L), jnp.bool_))
-        bias = jnp.tile(jnp.where(earlier, 0.0, MASKED), (groups, 1))
-        scores = scores + bias[None, None, :, :]
+        hidden = jnp.tile(jnp.where(earlier, 0.0, MASKED), (groups, 1))
+        scores = scores + hidden[None, None, :, :]
     if lengths is not None:
-        bias = jnp.where(length_mask(lengths, L), 0.0, MASKED)
-        scores = scores + bias[:, None, None, :]
+        hidden = jnp.where(length_mask(lengths, L), 0.0, MASKED)
+        scores = scores + hidden[:, None, None, :]
     peak = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - peak)
     total = jnp.sum(weights, axis=-1, keepdims=True)

@@ -10,6 +10,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from mrl_jax.nn.param_tree import Frozen
+
 
 class RMSNorm(nnx.Module):
     """Root-mean-square norm as in Qwen3: normalise in float32, cast, then scale.
@@ -75,6 +77,27 @@ class TimeGroupNorm(_Affine):
             variance = jnp.sum(jnp.square(x32 - mean) * weight, axis=1, keepdims=True) / count
         normed = (x32 - mean) * lax.rsqrt(variance + self.epsilon)
         return self._apply(normed).astype(x.dtype)
+
+
+class FixedBatchNorm(_Affine):
+    """Batch norm as it computes after training: by statistics that it holds, never by the batch's.
+
+    They are `Frozen` whatever becomes of the other weights: no gradient moves a statistic.
+    Source: Ioffe and Szegedy, 2015 (arXiv 1502.03167).
+    """
+
+    def __init__(self, width: int, *, epsilon: float, param_dtype: DTypeLike):
+        super().__init__(width, epsilon=epsilon, param_dtype=param_dtype)
+        self.mean = Frozen(jnp.zeros((width,), param_dtype))
+        self.variance = Frozen(jnp.ones((width,), param_dtype))
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        x32 = x.astype(jnp.float32)
+        mean, variance = (
+            _rank_like(statistic[...].astype(jnp.float32), x)
+            for statistic in (self.mean, self.variance)
+        )
+        return self._apply((x32 - mean) * lax.rsqrt(variance + self.epsilon)).astype(x.dtype)
 
 
 def _rank_like(vector: Float[Array, " D"], x: Float[Array, "... D"]) -> Float[Array, "... D"]:

@@ -34,7 +34,7 @@ def test_what_cannot_be_a_cascade_is_refused(root, nllb, tmp_path, capsys):
     config = write_config(tmp_path / "tiny_config.py", root)
     for changes, message in (
         (["recogniser="], "recogniser and transcripts are both empty"),
-        ([f"recogniser={text}"], "is a qwen3 tower, expected hubert_ctc"),
+        ([f"recogniser={text}"], "is a qwen3 tower, expected a recogniser"),
         ([f"recogniser={tmp_path / 'mute'}"], "the recogniser has no vocabulary"),
         ([f"recogniser={tmp_path / 'nowhere'}"], "tower.json: no such file"),
         ([f"text_tower={speech}"], "is a hubert_ctc tower, expected qwen3"),

@@ -671,6 +671,8 @@ PERTURBATIONS: dict[str, tuple[Any, str]] = {
     "pre_norm": (True, "output"),
     "position_kernel": (15, "position_conv.direction"),
     "position_groups": (8, "position_conv.direction"),
+    "position_norm": ("batch", "position_norm.mean"),
+    "adapter_width": (8, "layers.adapter.down.kernel"),
     "normalize_clips": (False, "batch"),
     "sample_rate": (8_000, "message"),
 }
@@ -687,7 +689,9 @@ def test_every_config_field_is_read(towers, field):
     tower = towers["base"]
     assert tower.config == TINY
     value, effect = PERTURBATIONS[field]
-    config = dataclasses.replace(TINY, **{field: value})
+    # Only pre-norm layers have adapters.
+    more = {"pre_norm": True} if field == "adapter_width" else {}
+    config = dataclasses.replace(TINY, **{field: value}, **more)
     clips = clips_of((1601, 700, 400))
     if effect == "batch":
         samples, _ = mrl_jax.pad_clips(clips, config)
@@ -716,6 +720,7 @@ def test_every_config_field_is_read(towers, field):
     [
         ({"num_heads": 5}, "width is 32, expected a multiple of num_heads, 5"),
         ({"position_groups": 5}, "width is 32, expected a multiple of position_groups, 5"),
+        ({"adapter_width": 8}, "adapter_width is set, and only pre-norm variants have adapters"),
         ({"conv_strides": (5, 2)}, "one entry a convolution each; got 7, 7 and 2"),
         (
             {"conv_channels": (), "conv_kernels": (), "conv_strides": ()},

@@ -73,7 +73,7 @@ def test_transcribe_refuses(root, tmp_path, capsys):
     row = {"id": "e", "audio": str(data / "q0.wav"), "text": "x", "transcript": " "}
     empty.write_text(json.dumps(row) + "\n")
     for model, where, message in (
-        (text, data, "is a qwen3 tower, expected hubert_ctc"),
+        (text, data, "is a qwen3 tower, expected a recogniser"),
         (
             recogniser,
             nothing,

@@ -1,0 +1,5 @@
+"""UniSpeech-SAT checkpoints."""
+
+from .hubert import speech_family
+
+FAMILY = speech_family("unispeech-sat", "UniSpeechSat")
