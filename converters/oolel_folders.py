@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.models.towers import TOWERS
 
-from . import FAMILIES
+from . import SPEECH as SPEECH_FAMILIES
 from .checkpoints import Checkpoint, has_weights, read_json
 from .convert import Conversion, open_base, origin, prepare
 from .families import family
@@ -196,5 +195,5 @@ def _modality(folder: Path) -> str | None:
 
 
 def _modalities() -> dict[str, str]:
-    """What the towers of each family of checkpoints read."""
-    return {kind.family: kind.modality for kind in TOWERS.values() if kind.family in FAMILIES}
+    """What the towers of each model type read."""
+    return {"qwen3": "text", **dict.fromkeys(SPEECH_FAMILIES, "speech")}

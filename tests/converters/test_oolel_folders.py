@@ -320,6 +320,13 @@ def test_a_model_that_the_published_code_cannot_run_is_not_exported(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_speech_tower_of_another_family_is_not_exported(models, tmp_path, capsys):
+    model = shutil.copytree(models["lf"], tmp_path / "model")
+    edit_json(model / "speech" / "tower.json", kind="wav2vec2")
+    assert run_command(main, ["export", str(model), str(tmp_path / "out")]) == 2
+    assert "reads speech by wav2vec2, which the paper's own code" in capsys.readouterr().err
+
+
 def test_a_trained_model_is_exported_with_its_new_head(models, tmp_path, capsys):
     """Towers from elsewhere, a learned temperature, prompts: the head is what counts."""
     model = shutil.copytree(models["lf"], tmp_path / "model")
