@@ -62,8 +62,9 @@ def export_oolel_embed(
         )
     check_apart(model, out)
     places = {"speech": model / info.speech.path, "text": model / info.text.path}
+    naming = {"prefix": family.table.prefix}
     tensors = {
-        "speech": tower_tensors(places["speech"], towers["speech"], naming={"prefix": family.table.prefix}),
+        "speech": tower_tensors(places["speech"], towers["speech"], naming=naming),
         "text": tower_tensors(places["text"], towers["text"]),
     }
     _add_head(tensors["speech"], model, info, towers, kind)
