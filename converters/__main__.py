@@ -14,7 +14,9 @@ from mrl_jax.core.errors import MrlError
 from . import FAMILIES
 from .checkpoints import DTYPES
 
+ADAPTER = {"metavar": "FOLDER", "help": "LoRA adapter (of PEFT) to merge, folder or hub id"}
 REVISION = {"help": "branch, tag or commit on the hub"}
+SUBFOLDER = {"help": "folder inside the source to read instead"}
 OVERWRITE: dict[str, Any] = {"action": "store_true", "help": "replace OUT if it exists"}
 
 
@@ -32,26 +34,36 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     towers = [(name, text, _convert, "tower") for name, text in FAMILIES.items()]
     for name, text, run, kind in [*towers, ("oolel-embed", oolel, _convert_model, "model")]:
         argument = add(name, text, run)
-        argument("source", help="checkpoint folder, or hub id")
+        if kind == "model":
+            folders = "folder or hub id of the whole model, or of its speech half and its text half"
+            argument("source", nargs="+", help=folders)
+        else:
+            argument("source", help="checkpoint folder, or hub id")
+        if name == "qwen3":
+            argument("--adapter", **ADAPTER)
         argument("out", type=Path, help=f"{kind} folder to make")
         argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
         if name == "speech":
             adapter = "whose adapter to take, of a checkpoint that has several (MMS), such as wol"
             argument("--language", metavar="CODE", help=adapter)
         argument("--revision", **REVISION)
+        argument("--subfolder", **SUBFOLDER)
         argument("--overwrite", **OVERWRITE)
 
     argument = add("verify", "Compare a tower with PyTorch, layer by layer.", _verify)
     argument("tower", type=Path, metavar="OUT", help="tower folder")
     argument("source", help="the checkpoint it came from: folder, or hub id")
     argument("--revision", **REVISION)
+    argument("--subfolder", **SUBFOLDER)
+    argument("--adapter", metavar="FOLDER", help="the LoRA adapter that was merged")
     argument("--tolerance", type=float, default=1e-5, help="default: %(default)s")
     argument(
         "--audio", type=Path, nargs="+", default=[], help="recordings to run a speech tower on"
     )
 
-    argument = add("export", "Write a tower back as a Hugging Face checkpoint folder.", _export)
-    argument("model", type=Path, help="tower folder")
+    text = "Write a tower or a model back as Hugging Face checkpoint folders."
+    argument = add("export", text, _export)
+    argument("model", type=Path, help="tower folder, or model folder")
     argument("out", type=Path, help="checkpoint folder to make")
     split = "split larger weights; default: %(default)s"
     argument("--max-shard-gb", type=float, default=2.0, help=split)
@@ -80,15 +92,16 @@ def _convert(args: argparse.Namespace) -> int:
 
     from .convert import convert
 
-    language = getattr(args, "language", None)
-    report = convert(
-        args.source, args.out, family=args.command, language=language, **_options(args)
-    )
+    adapter, language = getattr(args, "adapter", None), getattr(args, "language", None)
+    options = {**_options(args), "adapter": adapter, "language": language}
+    report = convert(args.source, args.out, family=args.command, **options)
     print(
         f"{args.out}: {report['kind']}, {report['parameters'] / 1e6:.1f} M parameters in "
         f"{report['dtype']}, {report['tensors']} tensors matched one to one with "
         f"{report['leaves']} leaves"
     )
+    for note in report.get("notes", ()):
+        print(f"note: {note}")
     kind, files = TOWERS[report["kind"]], set(report["files"])
     if kind.abstract_recogniser and "vocab.json" not in files:
         print("note: the checkpoint has no vocab.json, so this recogniser gives no text")
@@ -100,7 +113,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What every conversion takes."""
-    return {name: getattr(args, name) for name in ("dtype", "revision", "overwrite")}
+    return {name: getattr(args, name) for name in ("dtype", "revision", "subfolder", "overwrite")}
 
 
 def _convert_model(args: argparse.Namespace) -> int:
@@ -124,7 +137,8 @@ def _verify(args: argparse.Namespace) -> int:
 
     if not args.tolerance > 0:
         raise MrlError(f"--tolerance is {args.tolerance}, expected a positive number")
-    options = {name: getattr(args, name) for name in ("audio", "revision", "tolerance")}
+    names = ("audio", "revision", "subfolder", "adapter", "tolerance")
+    options = {name: getattr(args, name) for name in names}
     certificate = verify(args.tower, args.source, **options)
     errors, tolerance = certificate.errors, certificate.tolerance
     print(f"{args.tower} against PyTorch, relative error on {certificate.inputs}")
@@ -145,11 +159,13 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from .export import export
+    from .oolel_export import export_oolel_embed, is_model
 
     if not 0 < args.max_shard_gb < math.inf:
         raise MrlError(f"--max-shard-gb is {args.max_shard_gb}, expected a positive number")
     shard_bytes = int(args.max_shard_gb * 1e9)
-    summary = export(args.model, args.out, shard_bytes=shard_bytes, overwrite=args.overwrite)
+    write = export_oolel_embed if is_model(args.model) else export
+    summary = write(args.model, args.out, shard_bytes=shard_bytes, overwrite=args.overwrite)
     print(
         f"{args.out}: {summary['kind']}, {summary['tensors']} tensors in {summary['dtype']}, "
         f"{len(summary['files'])} file{'s' if len(summary['files']) > 1 else ''}"

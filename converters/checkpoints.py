@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,14 @@ from safetensors import SafetensorError, safe_open
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, describe_os_error, existing_file, first_line
 
+from .formats import (
+    check_no_pointer,
+    check_unquantised,
+    files_in,
+    quantised_tensor,
+    refuse_format,
+)
+
 FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
@@ -25,13 +32,15 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
 }
 COUNTER = "num_batches_tracked"
 """Batch norm's count of training steps: a whole number, which no encoder computes with."""
-OWN_FILES = ("tower.json", "report.json", "verification.json")
+OWN_FILES = ("tower.json", "report.json", "verification.json", "adapter_config.json")
 DTYPES = {dtype.name: dtype for dtype in FLOAT_DTYPES.values()}
+WEIGHTS = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""The file of weights that are whole, and the index of those in shards; the first is read."""
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "[0-9]_*/config.json")
-WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
-BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 DOWNLOAD_AGAIN = "download the checkpoint again"
-PASS_CHECKPOINT = "pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B"
 FLOATS_ONLY = "take the checkpoint from before it was quantised, and leave index buffers out of it"
 
 
@@ -56,6 +65,7 @@ class Checkpoint:
     Attributes:
         config: the contents of config.json.
         revision: commit of the hub's snapshot, if it came from there.
+        adapter: the `lora.Adapter` that `read` merges into the weights; None without one.
         language: whose adapter its tensors are, if one was chosen.
     """
 
@@ -64,34 +74,8 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     read: Callable[[str], HostArray]
     revision: str | None = None
+    adapter: Any = None
     language: str | None = None
-
-
-def find_checkpoint(
-    source: str, *, revision: str | None = None, more: tuple[str, ...] = ()
-) -> Path:
-    """The local folder of `source`: itself if it is one, else the hub's snapshot.
-
-    `more` are files to fetch, if they are there, besides the usual ones.
-
-    Raises:
-        MrlError: no such folder, and the hub does not have it or cannot be reached.
-    """
-    folder = Path(source)
-    try:
-        is_folder, exists = folder.is_dir(), folder.exists()
-    except OSError as error:
-        raise MrlError(f"cannot be read: {describe_os_error(error)}", where=source) from error
-    if is_folder:
-        if revision is not None:
-            problem = f"is a local folder, which has no revision {revision!r}"
-            raise MrlError(problem, where=source, hint="leave --revision out")
-        return folder
-    if exists:
-        raise MrlError("is a file, expected a checkpoint folder or a hub id", where=source)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
-        raise MrlError("no such folder", where=source, hint=PASS_CHECKPOINT)
-    return _download(source, revision, more)
 
 
 def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -100,17 +84,30 @@ def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) ->
     Raises:
         MrlError: a file is missing, truncated, or not what its name says.
     """
+    if not has_weights(folder):
+        refuse_format(folder, files_in(folder), where=folder)
     if config is None:
         config = read_json(
             existing_file(folder / "config.json", hint="expected a Hugging Face checkpoint folder")
         )
+    check_unquantised(folder, config)
     files, weight_map = _weight_files(folder)
     tensors, read = open_weights(files)
     if weight_map is not None:
         _check_index(folder, weight_map, tensors)
-    parent = folder.resolve()
-    revision = parent.name if parent.parent.name == "snapshots" else None
-    return Checkpoint(folder, config, tensors, read, revision)
+    return Checkpoint(folder, config, tensors, read, hub_revision(folder))
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder itself holds weights that `open_checkpoint` reads."""
+    return any((folder / name).is_file() for names in WEIGHTS for name in names)
+
+
+def hub_revision(folder: Path) -> str | None:
+    """Commit of the hub's snapshot that a folder is, or lies in; None for another."""
+    whole = folder.resolve()
+    places = (whole, *whole.parents[:2])
+    return next((one.name for one in places if one.parent.name == "snapshots"), None)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -155,63 +152,12 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(hub_id: str, revision: str | None, more: tuple[str, ...]) -> Path:
-    import huggingface_hub
-
-    def snapshot(patterns: tuple[str, ...]) -> Path:
-        return Path(
-            huggingface_hub.snapshot_download(
-                hub_id,
-                revision=revision,
-                allow_patterns=list(patterns),
-                # On the hub, * goes into folders: a training run's own are not wanted.
-                ignore_patterns=["*/*.safetensors*", "*/*.bin*", "checkpoint-*/*", "onnx/*"],
-            )
-        )
-
-    try:
-        folder = snapshot(SMALL_FILES + WEIGHT_FILES + more)
-        if not any((folder / name).is_file() for name in WEIGHT_FILES):
-            _require_torch(hub_id)  # Before gigabytes are fetched that nothing can read.
-            folder = snapshot(SMALL_FILES + BIN_FILES + more)
-        return folder
-    except MrlError:
-        raise
-    except Exception as error:  # The HTTP client beneath raises kinds of its own.
-        problem, hint = _hub_problem(error, revision)
-        raise MrlError(problem, where=hub_id, hint=hint) from error
-
-
-def _hub_problem(error: Exception, revision: str | None) -> tuple[str, str]:
-    """What went wrong with a download, and what helps."""
-    from huggingface_hub import errors
-
-    first = first_line(error)
-    match error:
-        case errors.GatedRepoError():
-            problem = "the hub wants an agreement for this model"
-            hint = "accept it on the model's page and log in with `hf auth login`"
-        case errors.RepositoryNotFoundError():
-            problem = "neither a local folder nor a model on the hub"
-            hint = "check the spelling; for a private model log in with `hf auth login`"
-        case errors.RevisionNotFoundError():
-            problem = f"the hub has no revision {revision!r} of this model"
-            hint = "pass a branch, tag or commit that its page lists"
-        case errors.HFValidationError():
-            problem, hint = f"neither a local folder nor a hub id ({first})", PASS_CHECKPOINT
-        case _:
-            kind = type(error).__name__
-            problem = f"no such folder, and the hub could not be reached ({kind}: {first})"
-            hint = "check the network, or pass a folder that holds the checkpoint"
-    return problem, hint
-
-
 Opened = tuple[dict[str, TensorInfo], Callable[[str], HostArray]]
 """The `tensors` and `read` of a `Checkpoint`."""
 
 
 def open_weights(files: list[Path]) -> Opened:
-    """The headers of weight files of one format, and a way to read their tensors.
+    """Headers of weight files, all .safetensors or all .bin, and what reads a tensor by name.
 
     Raises:
         MrlError: a file is truncated, not what its name says, or not of floats alone.
@@ -221,10 +167,7 @@ def open_weights(files: list[Path]) -> Opened:
 
 def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
     """The weight files, and the index's map from names to files if there is one."""
-    for single, index in (
-        ("model.safetensors", "model.safetensors.index.json"),
-        ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-    ):
+    for single, index in WEIGHTS:
         if (folder / single).is_file():
             return [folder / single], None
         if (folder / index).is_file():
@@ -270,6 +213,8 @@ def _open_safetensors(files: list[Path]) -> Opened:
                     dtype = np.dtype(np.int64)
                 if dtype is None:
                     problem = f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}"
+                    if method := quantised_tensor(key, name):
+                        problem = f"holds {method}: {problem}"
                     raise damaged(problem, path, hint=FLOATS_ONLY)
                 _add(tensors, key, TensorInfo(tuple(header.get_shape()), dtype, path))
 
@@ -284,6 +229,7 @@ def _open_safetensors(files: list[Path]) -> Opened:
 @contextlib.contextmanager
 def _reading(path: Path) -> Any:
     try:
+        check_no_pointer(path)
         with safe_open(path, framework="numpy", backend="pread") as file:
             yield file
     except SafetensorError as error:
@@ -294,7 +240,7 @@ def _reading(path: Path) -> Any:
 
 
 def _open_bin(files: list[Path]) -> Opened:
-    _require_torch(files[0])
+    require_torch(files[0])
     import torch
 
     dtypes = {getattr(torch, name): dtype for name, dtype in DTYPES.items()}
@@ -332,8 +278,12 @@ def _open_bin(files: list[Path]) -> Opened:
     return tensors, read
 
 
-def _require_torch(where: object) -> None:
-    """PyTorch from 2.6 on: before, `weights_only` could be made to run code."""
+def require_torch(where: object) -> None:
+    """PyTorch from 2.6 on: before, `weights_only` could be made to run code.
+
+    Raises:
+        MrlError: it is not installed, or too old.
+    """
     problem = "these weights are pickled (.bin), which takes PyTorch 2.6 or later to read"
     if importlib.util.find_spec("torch") is not None:
         import torch

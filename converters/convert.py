@@ -17,17 +17,19 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import check_apart, staged_folder, write_json
 from mrl_jax.nn import param_tree
 
+from . import lora
 from .checkpoints import (
     DTYPES,
     Checkpoint,
-    copy_small_files,
     file_digest,
-    find_checkpoint,
     open_checkpoint,
 )
 from .families import Description, family_of, find_family
 from .language_adapters import adapter_files, with_adapter
+from .oolel_modes import refuse_speech_half
 from .rules import Plan, plan
+from .sentence_folder import copy_tower_files
+from .sources import find_checkpoint
 
 
 def convert(
@@ -38,6 +40,8 @@ def convert(
     dtype: str | None = None,
     language: str | None = None,
     revision: str | None = None,
+    subfolder: str | None = None,
+    adapter: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Convert a checkpoint; gives the report that is also written to `out`/report.json.
@@ -49,29 +53,77 @@ def convert(
         dtype: dtype to store; that of the checkpoint by default.
         language: whose adapter to take, of a checkpoint that has several (MMS).
         revision: branch, tag or commit on the hub.
+        subfolder: folder inside `source` to read instead.
+        adapter: local folder or hub id of a LoRA adapter to merge into a Qwen3 checkpoint.
         overwrite: replace `out` if it exists.
 
     Raises:
         MrlError: the checkpoint is damaged, unsupported, or not in bijection with the
             module; or `out` cannot be written. Nothing is left under `out` then.
     """
-    checkpoint = open_source(source, revision=revision, language=language)
+    checkpoint = open_source(
+        source,
+        family=family,
+        language=language,
+        adapter=adapter,
+        revision=revision,
+        subfolder=subfolder,
+    )
+    refuse_speech_half(checkpoint)
     check_apart(checkpoint.folder, out)
     published = find_family(family, checkpoint.config, checkpoint.folder / "config.json")
     conversion = prepare(checkpoint, published.describe(checkpoint), dtype=dtype)
     with staged_folder(
         out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=conversion.size
     ) as staging:
-        files = copy_small_files(checkpoint.folder, staging)
-        return write_tower(staging, conversion, origin=origin(checkpoint, source), files=files)
+        files = copy_tower_files(checkpoint.folder, staging)
+        report = write_tower(staging, conversion, origin=origin(checkpoint, source), files=files)
+    if checkpoint.adapter is not None:
+        report["notes"] = [*report.get("notes", ()), *lora.notes(checkpoint, source, dtype)]
+    return report
 
 
-def open_source(source: str, *, revision: str | None, language: str | None) -> Checkpoint:
-    """The checkpoint that `source` is, with the adapter of `language` if one is given."""
-    if language is None:
-        return open_checkpoint(find_checkpoint(source, revision=revision))
-    folder = find_checkpoint(source, revision=revision, more=adapter_files(language))
-    return with_adapter(open_checkpoint(folder), language)
+def open_base(folder: Path, source: str, *, adapter: str | None = None, family: str) -> Checkpoint:
+    """A checkpoint, with an adapter merged into it if one is named.
+
+    Args:
+        folder: of `find_checkpoint`.
+        source: what the user called it.
+        adapter: local folder or hub id of a LoRA adapter for it.
+        family: one of `converters.FAMILIES`.
+
+    Raises:
+        MrlError: the checkpoint or the adapter is damaged or not supported, they do not belong
+            together, or the folder holds an adapter that was not named.
+    """
+    lora.check_adapter_beside(folder, source, adapter=adapter, family=family)
+    checkpoint = open_checkpoint(folder)
+    if adapter is None:
+        return checkpoint
+    if family != "qwen3":
+        problem = f"adapters are merged into qwen3 towers only, and this is a {family} tower"
+        raise MrlError(problem, where=adapter, hint=lora.MERGE_YOURSELF)
+    return lora.merge(checkpoint, lora.read_adapter(adapter), source)
+
+
+def open_source(
+    source: str,
+    *,
+    family: str,
+    language: str | None = None,
+    adapter: str | None = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
+) -> Checkpoint:
+    """The checkpoint that `source` is, with the adapters that are named; arguments of `convert`.
+
+    Raises:
+        MrlError: see `find_checkpoint`, `open_base` and `with_adapter`.
+    """
+    more = () if language is None else adapter_files(language)
+    folder = find_checkpoint(source, revision=revision, subfolder=subfolder, more=more)
+    checkpoint = open_base(folder, source, adapter=adapter, family=family)
+    return checkpoint if language is None else with_adapter(checkpoint, language)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +200,13 @@ def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     """Where the weights come from, for a report."""
     files = sorted({info.file for info in checkpoint.tensors.values()})
     digests = {path.name: f"sha256:{file_digest(path)}" for path in files}
-    return {"source": source, "revision": checkpoint.revision, "source_digests": digests}
+    merged = {} if checkpoint.adapter is None else {"adapter": checkpoint.adapter.record()}
+    return {
+        "source": source,
+        "revision": checkpoint.revision,
+        "source_digests": digests,
+        **merged,
+    }
 
 
 def write_tower(
@@ -166,7 +224,7 @@ def write_tower(
         The report that is also written to `folder`/report.json.
     """
     checkpoint, described, proven = conversion.checkpoint, conversion.description, conversion.plan
-    weights = _read_weights(checkpoint, proven, conversion.dtypes)
+    weights = read_weights(checkpoint, proven, conversion.dtypes)
     options = {"naming": proven.naming, "vocabulary": described.vocabulary}
     info = save_tower(folder, described.kind, described.config, weights, **options)
     report = {
@@ -188,10 +246,22 @@ def write_tower(
     return report
 
 
-def _read_weights(
+def read_weights(
     checkpoint: Checkpoint, proven: Plan, dtypes: Mapping[str, np.dtype[Any]]
 ) -> dict[str, dict[str, HostArray]]:
-    """Fill every leaf, one published tensor in memory at a time."""
+    """Fill every leaf, one published tensor in memory at a time.
+
+    Args:
+        checkpoint: where the tensors are read.
+        proven: which tensor goes where.
+        dtypes: what each leaf is stored in, by path.
+
+    Returns:
+        The leaves by group and by path within it.
+
+    Raises:
+        MrlError: a value does not fit the dtype.
+    """
     leaves = {path: np.empty(proven.shapes[path], dtype) for path, dtype in dtypes.items()}
     progress = tqdm(proven.assignments, desc="reading", unit=" tensors", disable=None)
     for item in progress:

@@ -1,7 +1,8 @@
 """Write a tower folder back as a Hugging Face checkpoint folder."""
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .checkpoints import copy_small_files, read_json
 from .families import family_of
 from .language_adapters import export_language
 from .published_folder import SHARD_BYTES, save_shards
-from .rules import published_names
+from .rules import Assignment, Layout, published_names
 
 
 def export(
@@ -35,42 +36,90 @@ def export(
         MrlError: `model` is no tower or is damaged, or `out` cannot be written.
     """
     info = read_info(model)
-    existing_file(model / "config.json", hint=CONVERT_AGAIN)
     check_apart(model, out)
-    weights = read_checked_weights(model, info)
-    leaves = param_tree.flatten(weights)
-    family = family_of(info.kind)
-    named = published_names(family.table, {p: a.shape for p, a in leaves.items()}, info.naming)
-    tensors: dict[str, Callable[[], HostArray]] = {}
-    sizes: dict[str, int] = {}
-    for item in named:
-        array = leaves[item.path] if item.layer is None else leaves[item.path][item.layer]
-
-        def tensor(array: HostArray = array, item: Any = item) -> HostArray:
-            return np.asarray(item.layout.inverse(array), order="C")
-
-        tensors[item.key], sizes[item.key] = tensor, array.nbytes
-    if info.naming.get("tied_output") and family.tied is not None:
-        output, embeddings = family.tied
-        prefix = info.naming["prefix"]
-        tensors[output], sizes[output] = tensors[prefix + embeddings], sizes[prefix + embeddings]
-
+    tensors = tower_tensors(model, info)
     with staged_folder(
-        out, marker="config.json", overwrite=overwrite, needs_bytes=sum(sizes.values())
+        out, marker="config.json", overwrite=overwrite, needs_bytes=tensors.size
     ) as staging:
-        copy_small_files(model, staging)
-        _declare_dtype(staging / "config.json", info)
-        if (language := info.naming.get("language")) is not None:
-            outputs = info.groups["lm_head"]["kernel"][-1]
-            export_language(staging, language, tensors, outputs)
-        files = save_shards(staging, tensors, sizes, shard_bytes)
+        files = write_published(staging, model, info, tensors, shard_bytes)
     return {
         "kind": info.kind,
-        "tensors": len(tensors),
+        "tensors": len(tensors.read),
         "files": files,
         "dtype": info.dtype,
         "note": _vocabulary_note(model, info),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedTensors:
+    """Tensors under their published names, made one at a time.
+
+    Attributes:
+        read: makes each of them.
+        sizes: bytes of each.
+    """
+
+    read: dict[str, Callable[[], HostArray]] = dataclasses.field(default_factory=dict)
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of them."""
+        return sum(self.sizes.values())
+
+    def add(self, assignments: Iterable[Assignment], leaves: Mapping[str, HostArray]) -> None:
+        """Put our leaves, by path, under the names that the assignments give them."""
+        for item in assignments:
+            array = leaves[item.path] if item.layer is None else leaves[item.path][item.layer]
+
+            def tensor(array: HostArray = array, layout: Layout = item.layout) -> HostArray:
+                # Not ascontiguousarray, which makes a number a vector.
+                return np.asarray(layout.inverse(array), order="C")
+
+            self.read[item.key], self.sizes[item.key] = tensor, array.nbytes
+
+
+def tower_tensors(
+    tower: Path, info: TowerInfo, *, naming: Mapping[str, Any] | None = None
+) -> PublishedTensors:
+    """A tower's tensors under the names of its own checkpoint.
+
+    Args:
+        tower, info: its folder and its tower.json.
+        naming: changes to how that checkpoint spelled them.
+
+    Raises:
+        MrlError: the tower is damaged.
+    """
+    existing_file(tower / "config.json", hint=CONVERT_AGAIN)
+    leaves = param_tree.flatten(read_checked_weights(tower, info))
+    family, naming = family_of(info.kind), {**info.naming, **(naming or {})}
+    shapes = {path: array.shape for path, array in leaves.items()}
+    tensors = PublishedTensors()
+    tensors.add(published_names(family.table, shapes, naming), leaves)
+    if naming.get("tied_output") and family.tied is not None:
+        output, embeddings = family.tied
+        embeddings = naming["prefix"] + embeddings
+        tensors.read[output] = tensors.read[embeddings]
+        tensors.sizes[output] = tensors.sizes[embeddings]
+    return tensors
+
+
+def write_published(
+    folder: Path, tower: Path, info: TowerInfo, tensors: PublishedTensors, shard_bytes: int
+) -> list[str]:
+    """Write a tower's small files and its tensors into a staged folder.
+
+    Returns:
+        The names of the weight files.
+    """
+    copy_small_files(tower, folder)
+    _declare_dtype(folder / "config.json", info)
+    if (language := info.naming.get("language")) is not None:
+        outputs = info.groups["lm_head"]["kernel"][-1]
+        export_language(folder, language, tensors.read, outputs)
+    return save_shards(folder, tensors.read, tensors.sizes, shard_bytes)
 
 
 def _vocabulary_note(model: Path, info: TowerInfo) -> str:

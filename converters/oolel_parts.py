@@ -18,11 +18,12 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.late_fusion import FusionHead
 from mrl_jax.models.qwen3 import Qwen3Config
+from mrl_jax.models.speech_tower import SpeechTowerConfig
 from mrl_jax.nn import param_tree
 
 from . import hubert, qwen3
 from .checkpoints import TensorInfo, read_json
-from .rules import Layout, RuleTable, Shape, first_of
+from .rules import Assignment, Layout, Plan, RuleTable, Shape, first_of
 
 WHOLE_MODEL = "pass the folder of the whole speech model: both towers, the head, config.json"
 
@@ -135,12 +136,8 @@ def _find_head(
     rest: Mapping[str, Shape], speech: HubertConfig, text: Qwen3Config, problems: list[str]
 ) -> dict[str, str]:
     """The head's tensors by path of ours, from the shapes that the towers' sizes imply."""
-    module = nnx.eval_shape(
-        lambda: FusionHead(speech.num_layers, speech.width, text.width, rngs=nnx.Rngs(0))
-    )
     shapes = {
-        path: HEAD[path].inverse_shape(leaf.shape)
-        for path, leaf in param_tree.flat_weights(module).items()
+        path: HEAD[path].inverse_shape(shape) for path, shape in head_shapes(speech, text).items()
     }
     head: dict[str, str] = {}
     for path in ("frame_projection.kernel", "frame_downsample.kernel"):
@@ -161,6 +158,21 @@ def _find_head(
         else:
             problems.append(f"no {key} of {shapes['frame_downsample.bias']} for the head")
     return head
+
+
+def head_shapes(speech: SpeechTowerConfig, text: Qwen3Config) -> dict[str, Shape]:
+    """Shapes of a late-fusion head's leaves by path, from the towers' sizes."""
+    module = nnx.eval_shape(
+        lambda: FusionHead(speech.num_layers, speech.width, text.width, rngs=nnx.Rngs(0))
+    )
+    return {path: leaf.shape for path, leaf in param_tree.flat_weights(module).items()}
+
+
+def head_plan(head: Mapping[str, str], speech: SpeechTowerConfig, text: Qwen3Config) -> Plan:
+    """Which published tensor goes where in the head, from `Parts.head`."""
+    assignments = (Assignment(key, f"head.{path}", None, HEAD[path]) for path, key in head.items())
+    shapes = {f"head.{path}": shape for path, shape in head_shapes(speech, text).items()}
+    return Plan(tuple(assignments), shapes, {})
 
 
 def tower_config(

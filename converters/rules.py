@@ -30,20 +30,30 @@ class Layout(enum.Enum):
     """(out, in) as torch holds it, to (in, out)."""
     CONV = (2, 1, 0)
     """(out, in, taps) to (taps, in, out)."""
+    ROW = ()
+    """(1, width), a vector that torch holds as one row, to (width,)."""
 
     def forward(self, tensor: HostArray) -> HostArray:
+        if self is Layout.ROW:
+            return tensor[0]
         return tensor if self.value is None else tensor.transpose(self.value)
 
     def inverse(self, array: HostArray) -> HostArray:
+        if self is Layout.ROW:
+            return array[None]
         return array if self.value is None else array.transpose(np.argsort(self.value))
 
     def forward_shape(self, shape: Shape) -> Shape | None:
-        """The shape after `forward`, or None if the number of axes is wrong."""
+        """The shape after `forward`, or None if the axes do not fit."""
+        if self is Layout.ROW:
+            return shape[1:] if len(shape) == 2 and shape[0] == 1 else None
         if self.value is None:
             return shape
         return tuple(shape[i] for i in self.value) if len(shape) == len(self.value) else None
 
     def inverse_shape(self, shape: Shape) -> Shape:
+        if self is Layout.ROW:
+            return (1, *shape)
         return shape if self.value is None else tuple(shape[i] for i in np.argsort(self.value))
 
 

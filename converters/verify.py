@@ -20,9 +20,10 @@ from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.speech_tower import SpeechTowerConfig
 from mrl_jax.models.towers import TOWERS
 
-from .checkpoints import DTYPES, Checkpoint
+from .checkpoints import DTYPES, Checkpoint, read_json
 from .convert import open_source
 from .families import family_of
+from .lora import folder_without_adapter
 
 TOLERANCE = 1e-5
 """Relative error that float32 arithmetic in another order may cause."""
@@ -61,6 +62,8 @@ def verify(
     *,
     audio: Sequence[Path] = (),
     revision: str | None = None,
+    subfolder: str | None = None,
+    adapter: str | None = None,
     tolerance: float = TOLERANCE,
 ) -> Certificate:
     """Run both models in float32 and write `tower`/verification.json.
@@ -73,6 +76,8 @@ def verify(
         source: the checkpoint it came from: local folder or hub id.
         audio: recordings to run a speech tower on; noise of three lengths by default.
         revision: branch, tag or commit on the hub.
+        subfolder: folder inside `source` to read instead.
+        adapter: the LoRA adapter that was merged into the tower.
         tolerance: the largest relative error that passes.
 
     Raises:
@@ -81,7 +86,15 @@ def verify(
     """
     require("torch", "transformers", by="a comparison with the original model", extra="verify")
     info = read_info(tower)
-    checkpoint = open_source(source, revision=revision, language=info.naming.get("language"))
+    _check_adapter(tower, adapter)
+    checkpoint = open_source(
+        source,
+        family=TOWERS[info.kind].family,
+        language=info.naming.get("language"),
+        adapter=adapter,
+        revision=revision,
+        subfolder=subfolder,
+    )
     _check_same_model(tower, info, checkpoint)
     read_checked_weights(tower, info)  # The certificate names them by their digest.
     with jax.default_matmul_precision("highest"):
@@ -130,6 +143,18 @@ def _check_same_model(tower: Path, info: TowerInfo, checkpoint: Checkpoint) -> N
             _refuse(tower, f"has {outputs} outputs, and the checkpoint has {expected_outputs}")
 
 
+def _check_adapter(tower: Path, adapter: str | None) -> None:
+    path = tower / "report.json"
+    merged = read_json(path).get("adapter") if path.is_file() else None
+    if merged and adapter is None:
+        source = merged.get("source")
+        raise MrlError(
+            f"was made with an adapter, {source}",
+            where=tower,
+            hint=f"pass it here too: `--adapter {source}`",
+        )
+
+
 def _refuse(tower: Path, problem: str) -> NoReturn:
     hint = "pass the checkpoint that the tower was converted from"
     raise MrlError(problem, where=tower, hint=hint)
@@ -174,20 +199,23 @@ def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
         # The output layer inside is another language's, of another size.
         adapter = {"target_lang": checkpoint.language, "ignore_mismatched_sizes": True}
     try:
-        model = getattr(transformers, name).from_pretrained(
-            checkpoint.folder,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            local_files_only=True,
-            trust_remote_code=False,
-            **adapter,
-        )
+        with folder_without_adapter(checkpoint.folder) as folder:
+            model = getattr(transformers, name).from_pretrained(
+                folder,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                local_files_only=True,
+                trust_remote_code=False,
+                **adapter,
+            )
     except Exception as error:  # transformers raises many kinds.
         raise MrlError(
             f"transformers cannot load the checkpoint ({first_line(error)})",
             where=checkpoint.folder,
             hint="check that its own library reads it",
         ) from error
+    if checkpoint.adapter is not None:
+        checkpoint.adapter.add_to_torch(model)
     if info.dtype in DTYPES and info.dtype != "float32":
         rounded = getattr(torch, info.dtype)
         with torch.no_grad():

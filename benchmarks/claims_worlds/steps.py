@@ -182,7 +182,6 @@ def train_head(name: str) -> Callable[[Job], None]:
                 f"model.text_tower={_made(job.text_tower, TOWER_FILE, 'text')}",
                 *job.world.head,
                 *HEADS[name].changes,
-                *(job.world.soft if name.startswith("soft") else ()),
                 f"data.speech_cache={job.base / 'states'}" if HEADS[name].cached else CHANNEL,
                 *job.small("head"),
                 *smoke,

@@ -45,7 +45,6 @@ class World:
     ctc: tuple[str, ...] = ()
     tokens: tuple[str, ...] | None = ()
     head: tuple[str, ...] = ()
-    soft: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     matrix: bool = False
 
@@ -85,7 +84,6 @@ WORLDS: Mapping[str, World] = {
             *("model.vocabulary=characters", "model.text_tower="),
         ),
         tokens=None,
-        soft=("model.compress_blank=0.5", "model.logit_temperature=1"),
     ),
     "digits": DIGITS,
     "arabic": dataclasses.replace(
@@ -101,6 +99,7 @@ WORLDS: Mapping[str, World] = {
         source="asterisk",
         write=write_asterisk,
         sample_rate=8_000,
+        ctc=("train.steps=1500", "data.batch.batch_size=32"),
         matrix=True,
     ),
 }
@@ -123,7 +122,7 @@ class Head:
 
 
 CTC_INIT = ("model.head_init=ctc",)
-SOFT = ("model.head=soft_ctc", "model.logit_temperature=1.5")
+SOFT = ("model.head=soft_ctc",)
 
 
 HEADS: Mapping[str, Head] = {

@@ -22,8 +22,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
-from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3, load_speech_tower, read_info
-from mrl_jax.core.array_types import AnyArray
+from mrl_jax.checkpoints.towers import (
+    TowerInfo,
+    load_hubert_ctc,
+    load_qwen3,
+    load_speech_tower,
+    read_info,
+)
+from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import write_json
 from mrl_jax.core.records import as_record, read_object, readable_as
@@ -154,22 +160,34 @@ def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None)
         MrlError: a tower is missing or is not the one trained with (both digests are
             named), or the head cannot be read.
     """
+    read_towers(folder, info)
+    dtype = info.dtype if dtype is None else dtype
+    kind, place = HEADS[info.kind], folder / info.speech.path
+    speech = load_speech_side(kind, place, padding=info.padding, dtype=dtype)
+    text = load_qwen3(folder / info.text.path, dtype=dtype)
+    model = kind.build(speech, text, info.fusion, rngs=nnx.Rngs(0))
+    _fill_head(model, folder, info)
+    return model
+
+
+def read_towers(folder: Path, info: ModelInfo) -> dict[str, TowerInfo]:
+    """tower.json of a model's towers, "speech" and "text".
+
+    Raises:
+        MrlError: a tower is missing, or is not the one trained with (both digests are named).
+    """
+    towers = {}
     for name, tower in (("speech", info.speech), ("text", info.text)):
         path = folder / tower.path
-        if (stored := read_info(path).digest) != tower.digest:
+        towers[name] = read_info(path)
+        if (stored := towers[name].digest) != tower.digest:
             raise MrlError(
                 f"is not the {name} tower that the model was trained with: its digest is "
                 f"{stored[:12]}, expected {tower.digest[:12]}",
                 where=path,
                 hint="bring the tower of the training run back",
             )
-    dtype = info.dtype if dtype is None else dtype
-    kind, place = HEADS[info.kind], folder / info.speech.path
-    speech = load_speech_side(kind, place, padding=info.padding, dtype=dtype)
-    text = load_qwen3(folder / info.text.path, dtype=dtype)
-    model = kind.build(speech, text, info.fusion, rngs=nnx.Rngs(0))
-    _fill_head(model, folder / info.head, info.head_digest)
-    return model
+    return towers
 
 
 def load_speech_side(kind: HeadKind, folder: str | Path, **options: Any) -> Any:
@@ -178,25 +196,37 @@ def load_speech_side(kind: HeadKind, folder: str | Path, **options: Any) -> Any:
     return load(folder, **options)
 
 
-def _fill_head(model: TwoTowers, folder: Path, digest: str) -> None:
+def read_head(
+    folder: Path, info: ModelInfo, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, HostArray]:
+    """The trained arrays by path, which must be those of `shapes`.
+
+    Raises:
+        MrlError: they cannot be read, are of other shapes, or are not those of model.json.
+    """
     import orbax.checkpoint as ocp
 
+    place = folder / info.head
+    arguments = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in shapes}
+    arrays = read_arrays(place, arguments, what="the trained head", hint=TRAIN_AGAIN)
+    other = next((path for path, shape in shapes.items() if arrays[path].shape != shape), None)
+    problem = None
+    if other is not None:
+        stored, ours = arrays[other].shape, shapes[other]
+        problem = f"is of another architecture: {other} is {stored}, expected {ours}"
+    elif param_tree.digest(arrays) != info.head_digest:
+        problem = "is not the one that model.json names (its digest differs)"
+    if problem:
+        raise MrlError(f"the trained head {problem}", where=place, hint=TRAIN_AGAIN)
+    return arrays
+
+
+def _fill_head(model: TwoTowers, folder: Path, info: ModelInfo) -> None:
     leaves = {
         path: variable
         for path, variable in param_tree.flat_weights(model).items()
         if isinstance(variable, nnx.Param)
     }
-    arguments = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in leaves}
-    arrays = read_arrays(folder, arguments, what="the trained head", hint=TRAIN_AGAIN)
-    shapes = {path: (arrays[path].shape, variable.shape) for path, variable in leaves.items()}
-    other = next((path for path, (stored, ours) in shapes.items() if stored != ours), None)
-    problem = None
-    if other is not None:
-        stored, ours = shapes[other]
-        problem = f"is of another architecture: {other} is {stored}, expected {ours}"
-    elif param_tree.digest(arrays) != digest:
-        problem = "is not the one that model.json names (its digest differs)"
-    if problem:
-        raise MrlError(f"the trained head {problem}", where=folder, hint=TRAIN_AGAIN)
+    arrays = read_head(folder, info, {path: leaf.shape for path, leaf in leaves.items()})
     for path, variable in leaves.items():
         variable.set_value(jax.numpy.asarray(arrays[path]))

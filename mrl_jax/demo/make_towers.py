@@ -106,7 +106,8 @@ def text_stage(world: Path, out: Path, *, steps: int, grouped: bool = False) -> 
         pairs=pairs,
         task_weights=task_weights(TASK) if grouped else None,
     )
-    save_text_tower(out, tower, files, dtype="float16")
+    labels = sorted(trained_labels()) if grouped else ()
+    save_text_tower(out, tower, files, dtype="float16", labels=labels)
 
 
 def speech_stage(world: Path, out: Path, *, steps: int) -> None:

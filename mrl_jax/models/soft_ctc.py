@@ -56,7 +56,7 @@ class SoftCtcConfig(FusionConfig):
     outputs: tuple[tuple[int, ...], ...]
     blank: int = 0
     rest: int | None = None
-    compress_blank: float | None = 0.98
+    compress_blank: float | None = 0.6
     blank_weight: float = 0.1
     max_tokens_per_second: float = 50.0
     logit_temperature: float = 1.0

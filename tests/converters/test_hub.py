@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from loopback_hub import COMMIT, Handler, Hub, closed_port, environment, serving
+from tiny_adapter import save_adapter
 from tiny_checkpoints import CONFIGS, make_checkpoint
 
 from converters.convert import convert
@@ -97,8 +98,10 @@ def test_a_hub_id_converts_and_its_commit_is_recorded(hub, checkpoint, tmp_path)
         "tokenizer.json",
         "merges.txt",
         "1_Pooling/config.json",
+        "README.md",  # Names the model that another was made from.
     }
-    assert sorted(report["files"]) == sorted(hub.fetched - {"model.safetensors"})
+    others = {"model.safetensors", "README.md"}
+    assert sorted(report["files"]) == sorted(hub.fetched - others)
     # From then on the cache has it, with its commit, and no hub is needed.
     hub.requests.clear()
     env = environment(tmp_path / "home", hub.url, HF_HUB_OFFLINE="1")
@@ -133,6 +136,92 @@ def test_a_pickle_is_fetched_only_where_there_is_nothing_better(hub, checkpoint,
     )
     assert both["digest"] == old["digest"]
     assert (both["revision"], old["revision"]) == (COMMIT, COMMIT)
+
+
+def test_a_tower_in_a_folder_of_its_own_is_fetched(hub, checkpoint, tmp_path):
+    whole = published(checkpoint)
+    inner = {f"0_Transformer/{name}": data for name, data in whole.items() if "/" not in name}
+    modules = [{"idx": 0, "path": "0_Transformer", "type": "sentence_transformers.Transformer"}]
+    hub.models["org/old"] = inner | {"modules.json": json.dumps(modules).encode()}
+    hub.models["org/both"] = inner | whole
+    results = run(
+        environment(tmp_path / "home", hub.url),
+        ["qwen3", "org/old", str(tmp_path / "old")],
+        ["qwen3", "org/both", str(tmp_path / "inner"), "--subfolder", "0_Transformer"],
+        ["qwen3", "org/both", str(tmp_path / "none"), "--subfolder", "text"],
+    )
+    assert results[:2] == [(0, ""), (0, "")]
+    check(results[2], "has no folder 'text'", "0_Transformer")
+    reports = [json.loads((tmp_path / n / "report.json").read_text()) for n in ("old", "inner")]
+    local = convert(str(checkpoint), tmp_path / "local", family="qwen3")
+    assert [one["digest"] for one in reports] == [local["digest"]] * 2
+    assert [one["revision"] for one in reports] == [COMMIT] * 2
+    assert "0_Transformer/tf_model.h5" not in hub.fetched
+
+
+def test_a_speech_model_of_two_folders_is_fetched_whole(hub, tmp_path):
+    source = Path(__file__).parents[3] / "shared" / "data" / "oolel_published" / "clip"
+    if not source.is_dir():
+        pytest.skip("needs the published folders")
+    paths = [path for path in source.rglob("*") if path.is_file()]
+    files = {path.relative_to(source).as_posix(): path.read_bytes() for path in paths}
+    hub.models["org/whole"] = files
+    for name in ("hubert_mrl", "oolel_mrl"):
+        inner = {k.removeprefix(f"{name}/"): v for k, v in files.items() if k.startswith(name)}
+        hub.models[f"org/{name}"] = inner
+    results = run(
+        environment(tmp_path / "home", hub.url),
+        ["oolel-embed", "org/whole", str(tmp_path / "whole")],
+        ["oolel-embed", "org/oolel_mrl", "org/hubert_mrl", str(tmp_path / "pair")],
+        ["oolel-embed", "org/oolel_mrl", str(tmp_path / "half")],
+    )
+    assert results[:2] == [(0, ""), (0, "")]
+    check(results[2], "is the text tower's folder alone")
+    whole, pair = (
+        json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "pair")
+    )
+    assert whole["head_digest"] == pair["head_digest"]
+    assert (whole["revision"], pair["revision"]) == (COMMIT, COMMIT)
+
+
+def test_a_format_that_is_not_read_is_named_before_it_is_fetched(hub, checkpoint, tmp_path):
+    config = (checkpoint / "config.json").read_bytes()
+    adapter = b'{"peft_type": "LORA", "base_model_name_or_path": "org/tiny"}'
+    readme = b"---\nbase_model: org/tiny\n---\n"
+    hub.models["org/gguf"] = {"tiny-Q8_0.gguf": b"GGUF", "README.md": readme}
+    hub.models["org/onnx"] = {"config.json": config, "onnx/model.onnx": b"onnx"}
+    lora = {"adapter_config.json": adapter, "adapter_model.safetensors": b"not fetched"}
+    hub.models["org/lora"] = lora
+    out = str(tmp_path / "out")
+    results = run(
+        environment(tmp_path / "home", hub.url),
+        *(["qwen3", f"org/{name}", out] for name in ("gguf", "onnx", "lora")),
+    )
+    part = "error: org/gguf: holds GGUF weights of llama.cpp (tiny-Q8_0.gguf)"
+    check(results[0], part, "made from, org/tiny")
+    check(results[1], "error: org/onnx: holds an ONNX graph (onnx/model.onnx)")
+    helps = "convert qwen3 org/tiny OUT --adapter org/lora"
+    check(results[2], "is a LoRA adapter without its base model, org/tiny", helps)
+    assert hub.fetched == {"README.md", "config.json", "adapter_config.json"}
+
+
+def test_an_adapter_and_its_base_may_both_be_on_the_hub(hub, checkpoint, tmp_path):
+    adapter = save_adapter(tmp_path / "adapter")
+    hub.models["org/tiny"] = published(checkpoint)
+    hub.models["org/other"] = published(checkpoint)
+    hub.models["org/lora"] = {path.name: path.read_bytes() for path in adapter.iterdir()}
+    results = run(
+        environment(tmp_path / "home", hub.url),
+        ["qwen3", "org/tiny", str(tmp_path / "merged"), "--adapter", "org/lora"],
+        ["qwen3", "org/other", str(tmp_path / "other"), "--adapter", "org/lora"],
+        ["qwen3", "org/tiny", str(tmp_path / "gone"), "--adapter", "org/gone"],
+    )
+    assert results[0] == (0, "")
+    check(results[1], "was made for the base org/tiny", "the base passed is org/other")
+    check(results[2], "error: org/gone: ", "neither a local folder nor a model on the hub")
+    merged = json.loads((tmp_path / "merged" / "report.json").read_text())
+    local = convert(str(checkpoint), tmp_path / "here", family="qwen3", adapter=str(adapter))
+    assert merged["digest"] == local["digest"]
 
 
 def test_what_the_hub_refuses_is_one_line(hub, checkpoint, tmp_path):

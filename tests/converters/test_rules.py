@@ -32,6 +32,8 @@ def numbered(shape: tuple[int, ...]) -> np.ndarray:
 
 @given(axes, st.sampled_from(list(Layout)))
 def test_a_layout_is_undone_by_its_inverse(shape, layout):
+    if layout is Layout.ROW:
+        shape = (1, shape[0])
     tensor = numbered(shape[: len(layout.value)] if layout.value else shape)
     there = layout.forward(tensor)
     np.testing.assert_array_equal(layout.inverse(there), tensor, strict=True)
@@ -45,6 +47,7 @@ def test_layouts_move_axes():
     assert Layout.AS_IS.forward(numbered((2, 3))).shape == (2, 3)
     assert Layout.LINEAR.forward(numbered((2, 3))).shape == (3, 2)
     assert Layout.CONV.forward(numbered((2, 3, 5))).shape == (5, 3, 2)
+    assert Layout.ROW.forward(numbered((1, 3))).tolist() == [0, 1, 2]
     assert Layout.CONV.forward(numbered((2, 3, 5)))[4, 1, 0] == numbered((2, 3, 5))[0, 1, 4]
 
 
@@ -52,6 +55,12 @@ def test_layouts_move_axes():
 def test_a_wrong_number_of_axes_has_no_layout(layout):
     assert layout.forward_shape((2,) * len(layout.value)) is not None
     assert layout.forward_shape((2,) * (len(layout.value) + 1)) is None
+
+
+def test_a_row_is_one_row():
+    assert Layout.ROW.forward_shape((1, 5)) == (5,)
+    assert Layout.ROW.forward_shape((2, 5)) is None
+    assert Layout.ROW.forward_shape((5,)) is None
 
 
 def spelled_the_old_way(names: Mapping[str, object]) -> list[str]:

@@ -1,0 +1,263 @@
+"""LoRA adapters of PEFT merged into a Qwen3 tower, and all that is refused by name."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from published import edit_json
+from safetensors.numpy import load_file, save_file
+from tiny_adapter import PREFIX, SHAPES, merged_tensors, save_adapter
+from tiny_checkpoints import make_checkpoint
+
+from converters.__main__ import main
+from converters.convert import convert
+from converters.export import export
+from mrl_jax.core.cli import run_command
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A checkpoint, to be left as it is."""
+    return make_checkpoint("qwen3", tmp_path_factory.mktemp("base") / "tiny")
+
+
+def exported(base: Path, adapter: Path, place: Path, **options: Any) -> dict[str, np.ndarray]:
+    """The tensors of the merged tower."""
+    convert(str(base), place / "tower", family="qwen3", adapter=str(adapter), **options)
+    export(place / "tower", place / "exported")
+    return load_file(place / "exported" / "model.safetensors")
+
+
+CASES: dict[str, tuple[dict[str, Any], float]] = {
+    "plain": ({}, 6 / 4),
+    "rank-stabilised": ({"use_rslora": True}, 6 / 2),
+    "every layer": ({"modules": tuple(SHAPES), "rank": 2, "alpha": 16}, 8),
+    "of a language model": ({"wrapped": "model."}, 6 / 4),
+    "of a pattern": ({"target_modules": r".*\.(q|down)_proj"}, 6 / 4),
+    "some layers": ({"layers": 1, "layers_to_transform": [0]}, 6 / 4),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_weights_are_the_sums(case, base, tmp_path):
+    options, scale = CASES[case]
+    adapter = save_adapter(tmp_path / "adapter", **options)
+    ours = exported(base, adapter, tmp_path)
+    expected = merged_tensors(base, adapter, scale)
+    assert sorted(ours) == sorted(expected)
+    for key, tensor in expected.items():
+        np.testing.assert_allclose(ours[key], tensor, atol=1e-6, err_msg=key)
+    before = load_file(base / "model.safetensors")
+    changed = {key for key in ours if not np.array_equal(ours[key], before[key])}
+    layers = options.get("layers", 2)
+    modules = options.get("modules", ("self_attn.q_proj", "mlp.down_proj"))
+    assert changed == {f"layers.{n}.{m}.weight" for n in range(layers) for m in modules}
+    wrong = merged_tensors(base, adapter, scale / 2)["layers.0.self_attn.q_proj.weight"]
+    assert np.abs(ours["layers.0.self_attn.q_proj.weight"] - wrong).max() > 1e-2
+
+
+def test_the_merged_tower_is_verified_against_torch(base, tmp_path, capsys):
+    pytest.importorskip("transformers")
+    adapter = save_adapter(tmp_path / "adapter", use_rslora=True)
+    tower = tmp_path / "tower"
+    assert main(["qwen3", str(base), str(tower), "--adapter", str(adapter)]) == 0
+    out = capsys.readouterr().out
+    assert "note: the adapter was made for org/tiny" not in out  # The folder is called tiny.
+    assert main(["verify", str(tower), str(base), "--adapter", str(adapter)]) == 0
+    # Without it, the tool says why, and with another it is not the same model.
+    assert run_command(main, ["verify", str(tower), str(base)]) == 2
+    assert f"was made with an adapter, {adapter}" in capsys.readouterr().err
+    other = save_adapter(tmp_path / "other", seed=1)
+    assert main(["verify", str(tower), str(base), "--adapter", str(other)]) == 1
+    report = json.loads((tower / "report.json").read_text())
+    assert report["adapter"]["scale"] == 3
+    assert report["adapter"]["base"] == "org/tiny"
+    assert list(report["adapter"]["source_digests"]) == ["adapter_model.safetensors"]
+
+
+def test_an_adapter_beside_its_base_is_merged_only_if_it_is_named(base, tmp_path, capsys):
+    beside = shutil.copytree(base, tmp_path / "beside")
+    save_adapter(beside)
+    command = ["qwen3", str(beside), str(tmp_path / "tower")]
+    assert run_command(main, command) == 2
+    line = capsys.readouterr().err
+    assert "holds a LoRA adapter beside the weights, which would be left out" in line
+    assert f"--adapter {beside}" in line
+    assert not (tmp_path / "tower").exists()
+    assert main([*command, "--adapter", str(beside)]) == 0
+    # The merged tower goes back without the adapter, which would be added a second time.
+    assert not (tmp_path / "tower" / "adapter_config.json").exists()
+    other = save_adapter(tmp_path / "other")
+    again = [*command[:2], str(tmp_path / "again"), "--adapter", str(other)]
+    assert run_command(main, again) == 2
+    assert "beside the weights" in capsys.readouterr().err
+    pytest.importorskip("transformers")
+    verify = ["verify", str(tmp_path / "tower"), str(beside), "--adapter", str(beside)]
+    assert main(verify) == 0
+
+
+def test_an_adapter_alone_is_refused_with_the_command_that_helps(tmp_path, capsys):
+    adapter = save_adapter(tmp_path / "adapter")
+    for family in ("qwen3", "hubert"):
+        assert run_command(main, [family, str(adapter), str(tmp_path / "tower")]) == 2
+        line = capsys.readouterr().err
+        assert "is a LoRA adapter without its base model, org/tiny" in line
+        helps = f"convert qwen3 org/tiny OUT --adapter {adapter}"
+        assert (helps if family == "qwen3" else "merge_and_unload") in line
+
+
+def test_bfloat16_sums_are_rounded_once_and_it_is_said(base, tmp_path, capsys):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    half = shutil.copytree(base, tmp_path / "half")
+    tensors = load_file(base / "model.safetensors")
+    narrow = {key: tensor.astype(ml_dtypes.bfloat16) for key, tensor in tensors.items()}
+    save_file(narrow, half / "model.safetensors")
+    adapter = save_adapter(tmp_path / "adapter")
+    command = ["qwen3", str(half), "--adapter", str(adapter)]
+    assert main([*command, str(tmp_path / "tower")]) == 0
+    out = capsys.readouterr().out
+    assert "rounded to bfloat16" in out
+    assert "was made for org/tiny; that" in out
+    expected = merged_tensors(half, adapter, 6 / 4)
+    export(tmp_path / "tower", tmp_path / "exported")
+    ours = load_file(tmp_path / "exported" / "model.safetensors")
+    key = "layers.1.mlp.down_proj.weight"
+    assert ours[key].dtype == ml_dtypes.bfloat16
+    rounded = expected[key].astype(ml_dtypes.bfloat16)
+    # Sums within an error of float32 from the middle between two numbers may go either way.
+    assert np.mean(ours[key] == rounded) > 0.99
+    np.testing.assert_allclose(ours[key].astype(np.float32), expected[key], rtol=2**-8)
+    assert main([*command, str(tmp_path / "whole"), "--dtype", "float32"]) == 0
+    assert "rounded to" not in capsys.readouterr().out
+    export(tmp_path / "whole", tmp_path / "whole-exported")
+    whole = load_file(tmp_path / "whole-exported" / "model.safetensors")
+    np.testing.assert_allclose(whole[key], expected[key], atol=1e-6)
+
+
+def test_a_pickled_adapter_is_read(base, tmp_path):
+    torch = pytest.importorskip("torch")
+    adapter = save_adapter(tmp_path / "adapter")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    (adapter / "adapter_model.safetensors").rename(tmp_path / "kept.safetensors")
+    torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, adapter / "adapter_model.bin")
+    ours = exported(base, adapter, tmp_path)
+    (tmp_path / "kept.safetensors").rename(adapter / "adapter_model.safetensors")
+    expected = merged_tensors(base, adapter, 6 / 4)
+    for key, tensor in expected.items():
+        np.testing.assert_allclose(ours[key], tensor, atol=1e-6)
+
+
+def rename(folder: Path, old: str, new: str) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    changed = {key.replace(old, new): tensor for key, tensor in tensors.items()}
+    save_file(changed, folder / "adapter_model.safetensors")
+
+
+def add(folder: Path, key: str, *shape: int) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    more = {PREFIX + key: np.ones(shape, np.float32)}
+    save_file(tensors | more, folder / "adapter_model.safetensors")
+
+
+Q0 = "layers.0.self_attn.q_proj"
+FIELDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "another method": ({"peft_type": "IA3"}, ("peft_type is 'IA3'", "only 'LORA'")),
+    "DoRA": ({"use_dora": True}, ("use_dora is True, and DoRA is not supported",)),
+    "ranks": ({"rank_pattern": {"q_proj": 8}}, ("rank_pattern is", "a rank for each layer")),
+    "factors": ({"alpha_pattern": {"q_proj": 8}}, ("alpha_pattern is", "for each layer")),
+    "saved layers": ({"modules_to_save": ["embed_tokens"]}, ("modules_to_save is",)),
+    "other targets": (
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        ("target_modules has 'embed_tokens'", "q_proj, k_proj"),
+    ),
+    "a changed base": ({"init_lora_weights": "pissa_niter_4"}, ("'pissa_niter_4'", "the base")),
+    "tokens": ({"trainable_token_indices": [1]}, ("trainable_token_indices is [1]",)),
+    "activated": ({"alora_invocation_tokens": [1, 2]}, ("activated LoRA",)),
+    "unknown": ({"use_somelora": True}, ("use_somelora is True", "is not known here")),
+    "no rank": ({"r": None}, ("r is missing",)),
+    "another rank": ({"r": 8}, ("has lora_A (4, 48)", "expected a rank of 8")),
+    "no factor": ({"lora_alpha": "16"}, ("lora_alpha is '16', expected a positive number",)),
+}
+FILES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "DoRA's tensors": (
+        lambda f: add(f, f"{Q0}.lora_magnitude_vector", 64),
+        (f"{Q0}.lora_magnitude_vector", "DoRA is not supported"),
+    ),
+    "an embedding": (
+        lambda f: add(f, "embed_tokens.lora_embedding_A", 4, 101),
+        ("holds base_model.model.embed_tokens.lora_embedding_A", "q_proj"),
+    ),
+    "a whole layer": (lambda f: add(f, "norm.weight", 32), ("model.norm.weight",)),
+    "half a pair": (
+        lambda f: rename(f, f"{PREFIX}{Q0}.lora_A", f"{PREFIX}layers.5.self_attn.q_proj.lora_A"),
+        ("holds no lora_",),
+    ),
+    "another architecture": (
+        lambda f: rename(f, "self_attn.q_proj", "attention.self.query"),
+        ("is for another base", "layers.0.attention.self.query", "a Qwen3 model"),
+    ),
+    "more layers": (
+        lambda f: rename(f, "layers.1.", "layers.7."),
+        ("is for another base: layers.7.mlp.down_proj is not in the base", "org/tiny"),
+    ),
+    "no tensors": (
+        lambda f: (f / "adapter_model.safetensors").unlink(),
+        ("adapter: has no weights: expected adapter_model.safetensors",),
+    ),
+    "no config": (lambda f: (f / "adapter_config.json").unlink(), ("no such file", "PEFT saved")),
+}
+
+
+def refused(base: Path, adapter: object, place: Path, capsys: Any, parts: tuple[str, ...]) -> None:
+    before = sorted(os.listdir(place))
+    command = ["qwen3", str(base), str(place / "tower"), "--adapter", str(adapter)]
+    assert run_command(main, command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    for part in parts:
+        assert part.lower() in line.lower(), line
+    assert sorted(os.listdir(place)) == before
+
+
+@pytest.mark.parametrize("case", FIELDS)
+def test_what_is_not_merged_is_refused_by_its_field(case, base, tmp_path, capsys):
+    changes, parts = FIELDS[case]
+    adapter = save_adapter(tmp_path / "adapter")
+    edit_json(adapter / "adapter_config.json", **changes)
+    refused(base, adapter, tmp_path, capsys, parts)
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_tensors_without_a_place_are_refused_by_name(case, base, tmp_path, capsys):
+    change, parts = FILES[case]
+    adapter = save_adapter(tmp_path / "adapter")
+    change(adapter)
+    refused(base, adapter, tmp_path, capsys, parts)
+
+
+def test_an_adapter_of_another_base_is_refused(base, tmp_path, capsys):
+    adapter = save_adapter(tmp_path / "adapter", layers=1)
+    parts = ("is for another base: the adapter has nothing for layers.1.", "1 more like these")
+    refused(base, adapter, tmp_path, capsys, parts[:1])
+    wide = make_checkpoint("qwen3", tmp_path / "wide", num_attention_heads=8)
+    adapter = save_adapter(tmp_path / "adapter")
+    refused(wide, adapter, tmp_path, capsys, (f"{Q0} is (128, 32) in the base and (64, 32)",))
+    # Of the same sizes, and with the true base still there to compare.
+    twin = make_checkpoint("qwen3", tmp_path / "twin", seed=1)
+    edit_json(adapter / "adapter_config.json", base_model_name_or_path=str(base))
+    parts = (f"was made for the base {base}", f"{twin} has other weights", "pass the base that")
+    refused(twin, adapter, tmp_path, capsys, parts)
+    copy = shutil.copytree(base, tmp_path / "copy")
+    exported(copy, adapter, tmp_path)
+
+
+def test_a_missing_adapter_is_one_line(base, tmp_path, capsys):
+    gone = tmp_path / "gone"
+    refused(base, gone, tmp_path, capsys, ("gone: no such folder", "a LoRA adapter"))
+    speech = make_checkpoint("hubert", tmp_path / "speech")
+    save_adapter(speech)
+    assert run_command(main, ["hubert", str(speech), str(tmp_path / "tower")]) == 2
+    assert "merge_and_unload" in capsys.readouterr().err

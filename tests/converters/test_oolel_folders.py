@@ -1,0 +1,343 @@
+"""The folder that the paper's own code saves: its oracles, its way back, and what is refused."""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from published import edit_json
+from safetensors.numpy import load_file, save_file
+
+from converters.__main__ import main
+from converters.oolel_embed import convert_oolel_embed
+from mrl_jax.checkpoints.models import load_model, read_model_info, save_model
+from mrl_jax.core.cli import run_command
+from mrl_jax.inference.embedder import Embedder
+from mrl_jax.models.inputs import pad_clips
+
+PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "oolel_published"
+KINDS = {"lf": "late_fusion", "clip": "dual_encoder"}
+DIMS = (1024, 512, 256, 128)
+
+pytestmark = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="needs the published folders")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    """Both folders converted by the command, to be left as they are."""
+    root = tmp_path_factory.mktemp("models")
+    for mode in KINDS:
+        assert main(["oolel-embed", str(PUBLISHED / mode), str(root / mode)]) == 0
+    return {mode: root / mode for mode in KINDS}
+
+
+def oracle(mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """A waveform [S], and what the published code gave for it."""
+    with np.load(PUBLISHED / mode / "oracle.npz") as arrays:
+        return arrays["wave"], arrays["emb"]
+
+
+def error_in_late_fusion(model: Path, wave: np.ndarray, expected: np.ndarray) -> float:
+    loaded = load_model(model, read_model_info(model))
+    samples, lengths = pad_clips([wave], loaded.speech.config)
+    ours = np.asarray(loaded.embed_speech(samples, lengths))
+    return float(np.abs(ours[:, : expected.shape[1]] - expected).max())
+
+
+def error_in_the_dual_encoder(model: Path, wave: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of the four vectors before they are normalised."""
+    loaded = load_model(model, read_model_info(model))
+    samples, lengths = pad_clips([wave], loaded.speech.config)
+    output = loaded.speech(samples, lengths)
+    vectors = loaded.head(output.layer_states, output.frame_mask)
+    assert [vector.shape[1] for vector in vectors] == list(DIMS)
+    return max(
+        float(np.abs(np.asarray(vector)[0] - row[:dim]).max())
+        for vector, row, dim in zip(vectors, expected, DIMS, strict=True)
+    )
+
+
+ERRORS = {"lf": error_in_late_fusion, "clip": error_in_the_dual_encoder}
+
+
+@pytest.mark.parametrize("mode", KINDS)
+def test_what_the_published_code_computed_comes_out(mode, models):
+    info = read_model_info(models[mode])
+    assert (info.kind, info.padding, info.dims) == (KINDS[mode], "reference", DIMS)
+    wave, expected = oracle(mode)
+    assert ERRORS[mode](models[mode], wave, expected) < 1e-4
+    assert ERRORS[mode](models[mode], wave[::-1].copy(), expected) > 1e-2
+
+
+@pytest.mark.parametrize("mode", KINDS)
+def test_the_model_embeds_a_raw_clip_and_texts(mode, models):
+    embedder = Embedder.load(models[mode])
+    wave, expected = oracle(mode)
+    row = expected[0 if mode == "lf" else 2, :256]
+    speech = embedder.embed_speech([(wave * 0.1, 16_000)], dim=256)
+    np.testing.assert_allclose(speech[0], row / np.linalg.norm(row), atol=1e-4)
+    text = embedder.embed_text(["fan la dugub di jaaye", "dugub"], dim=256)
+    assert text.shape == (2, 256)
+    assert np.abs(text[0] - text[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("mode", KINDS)
+def test_export_gives_every_file_back_to_the_byte(mode, models, tmp_path):
+    out = tmp_path / "out"
+    assert main(["export", str(models[mode]), str(out)]) == 0
+    for name in ("hubert_mrl", "oolel_mrl"):
+        before, after = files(PUBLISHED / mode / name), files(out / name)
+        assert sorted(before) == sorted(after)
+        assert [key for key in before if before[key] != after[key]] == []
+    again = convert_oolel_embed(str(out), tmp_path / "again")
+    info = read_model_info(models[mode])
+    assert again["head_digest"] == f"sha256:{info.head_digest}"
+    assert read_model_info(tmp_path / "again").digest == info.digest
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_a_bfloat16_head_comes_back_in_bfloat16(tmp_path):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    source = shutil.copytree(PUBLISHED / "lf", tmp_path / "source")
+    for name in ("hubert_mrl", "oolel_mrl"):
+        rewrite(source / name, lambda t: {k: v.astype(ml_dtypes.bfloat16) for k, v in t.items()})
+        edit_json(source / name / "config.json", dtype="bfloat16")
+    convert_oolel_embed(str(source), tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out")]) == 0
+    before = (source / "hubert_mrl" / "model.safetensors").read_bytes()
+    assert (tmp_path / "out" / "hubert_mrl" / "model.safetensors").read_bytes() == before
+    # A head that bfloat16 does not hold stays in float32, whatever its tower is.
+    convert_oolel_embed(str(PUBLISHED / "lf"), tmp_path / "cut", dtype="bfloat16")
+    assert main(["export", str(tmp_path / "cut"), str(tmp_path / "cut-out")]) == 0
+    head = load_file(tmp_path / "cut-out" / "hubert_mrl" / "model.safetensors")
+    original = load_file(PUBLISHED / "lf" / "hubert_mrl" / "model.safetensors")
+    np.testing.assert_array_equal(head["projector.weight"], original["projector.weight"])
+    assert head["hubert.encoder.layer_norm.bias"].dtype == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize("order", ["speech first", "text first"])
+def test_the_two_folders_may_be_named_and_called_anything(order, models, tmp_path):
+    shutil.copytree(PUBLISHED / "clip" / "hubert_mrl", tmp_path / "ears")
+    shutil.copytree(PUBLISHED / "clip" / "oolel_mrl", tmp_path / "pages" / "text")
+    pair = [str(tmp_path / "ears"), str(tmp_path / "pages" / "text")]
+    named = pair if order == "speech first" else pair[::-1]
+    assert main(["oolel-embed", *named, str(tmp_path / "model")]) == 0
+    assert read_model_info(tmp_path / "model").digest == read_model_info(models["clip"]).digest
+    report = json.loads((tmp_path / "model" / "report.json").read_text())
+    assert report["source"] == " and ".join(named)
+    assert sorted(report["source_digests"]) == ["ears/model.safetensors", "text/model.safetensors"]
+    assert report["prefixes"] == {"speech": "hubert.", "text": ""}
+
+
+def test_the_text_tower_may_lie_in_a_folder_of_its_own(models, tmp_path):
+    source = shutil.copytree(PUBLISHED / "lf", tmp_path / "source")
+    text = source / "oolel_mrl"
+    (text / "0_Transformer").mkdir()
+    for path in [p for p in text.iterdir() if p.is_file() and "sentence_tr" not in p.name]:
+        if path.name != "modules.json":
+            path.rename(text / "0_Transformer" / path.name)
+    modules = json.loads((text / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (text / "modules.json").write_text(json.dumps(modules))
+    convert_oolel_embed(str(source), tmp_path / "model")
+    assert read_model_info(tmp_path / "model").digest == read_model_info(models["lf"]).digest
+    assert json.loads((tmp_path / "model/text/modules.json").read_text())[0]["path"] == ""
+
+
+def rewrite(folder: Path, change: Any) -> Path:
+    tensors = change(load_file(folder / "model.safetensors"))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def both_modes(source: Path) -> None:
+    clip = load_file(PUBLISHED / "clip" / "hubert_mrl" / "model.safetensors")
+    rewrite(source / "hubert_mrl", lambda tensors: clip | tensors)
+
+
+def other_query(source: Path) -> None:
+    query = {"pooling_parameters": np.ones((1, 576), np.float32)}
+    rewrite(source / "hubert_mrl", lambda tensors: tensors | query)
+
+
+def no_head(source: Path) -> None:
+    rewrite(
+        source / "hubert_mrl",
+        lambda tensors: {k: v for k, v in tensors.items() if k.startswith("hubert.")},
+    )
+
+
+def narrow_text(source: Path) -> None:
+    shutil.rmtree(source / "hubert_mrl")
+    shutil.copytree(PUBLISHED / "clip" / "hubert_mrl", source / "hubert_mrl")
+    edit_json(source / "oolel_mrl" / "config.json", hidden_size=512)
+
+    def cut(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def half(tensor: np.ndarray) -> np.ndarray:
+            return tensor[tuple(slice(512 if size == 1024 else size) for size in tensor.shape)]
+
+        return {key: np.ascontiguousarray(half(tensor)) for key, tensor in tensors.items()}
+
+    rewrite(source / "oolel_mrl", cut)
+
+
+def extra(source: Path) -> None:
+    more = {"gate.weight": np.ones(2, np.float32)}
+    rewrite(source / "hubert_mrl", lambda tensors: tensors | more)
+
+
+def no_bias(source: Path) -> None:
+    rewrite(
+        source / "hubert_mrl",
+        lambda tensors: {k: v for k, v in tensors.items() if k != "pooling_parameters.bias"},
+    )
+
+
+REFUSED = {
+    "two modes": (
+        both_modes,
+        (
+            "hubert_mrl: holds the tensors of two modes",
+            "late_fusion (",
+            "projector.weight",
+            "dual_encoder (",
+            "matryoshka_layers.",
+        ),
+    ),
+    "a second query": (other_query, ("holds the tensors of two modes", "(pooling_parameters)")),
+    "no head": (no_head, ("hubert_mrl: has a speech tower and no head", "projector.weight")),
+    "only speech": (
+        lambda source: shutil.rmtree(source / "oolel_mrl"),
+        ("has no text tower: hubert_mrl is there", "as oolel_mrl beside it", "SPEECH TEXT OUT"),
+    ),
+    "only text": (
+        lambda source: shutil.rmtree(source / "hubert_mrl"),
+        ("has no speech tower: oolel_mrl is there", "as hubert_mrl beside it"),
+    ),
+    "two speech towers": (
+        lambda source: shutil.copytree(source / "hubert_mrl", source / "another"),
+        ("has several speech towers, another and hubert_mrl", "name the two"),
+    ),
+    "a narrow text tower": (
+        narrow_text,
+        ("matryoshka_layers.1024 gives 1024 numbers", "1 to 512, the text tower's width"),
+    ),
+    "a tensor too many": (extra, ("hubert_mrl: 1 problem", "unknown: gate.weight")),
+    "a tensor too few": (no_bias, ("1 problem", "missing: pooling_parameters.bias")),
+    "no weights": (
+        lambda source: (source / "hubert_mrl" / "model.safetensors").unlink(),
+        ("hubert_mrl: has no weights",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_folders_that_do_not_fit_are_refused(case, tmp_path, capsys):
+    source = shutil.copytree(PUBLISHED / "lf", tmp_path / "source")
+    change, parts = REFUSED[case]
+    change(source)
+    refused([source], tmp_path, capsys, parts)
+
+
+@pytest.mark.parametrize("mode", KINDS)
+def test_the_speech_half_is_no_tower_alone(mode, tmp_path, capsys):
+    source = PUBLISHED / mode / "hubert_mrl"
+    assert run_command(main, ["hubert", str(source), str(tmp_path / "tower")]) == 2
+    line = capsys.readouterr().err
+    assert f"is the speech half of a {KINDS[mode]} model" in line
+    assert "convert oolel-embed SPEECH TEXT OUT" in line
+    assert not (tmp_path / "tower").exists()
+
+
+@pytest.mark.parametrize("mode", KINDS)
+def test_both_towers_are_verified_against_their_own_folders(mode, models):
+    for name, half in (("speech", "hubert_mrl"), ("text", "oolel_mrl")):
+        tower, source = models[mode] / name, PUBLISHED / mode / half
+        assert main(["verify", str(tower), str(source)]) == 0
+
+
+@pytest.mark.parametrize("half", ["hubert_mrl", "oolel_mrl"])
+def test_one_half_alone_is_refused(half, tmp_path, capsys):
+    kind = {"hubert_mrl": "speech", "oolel_mrl": "text"}[half]
+    parts = (f"is the {kind} tower's folder alone", "the folder above", "SPEECH TEXT OUT")
+    refused([PUBLISHED / "lf" / half], tmp_path, capsys, parts)
+
+
+def test_pairs_that_are_none_are_refused(tmp_path, capsys):
+    lf = PUBLISHED / "lf"
+    text = [lf / "oolel_mrl", PUBLISHED / "clip" / "oolel_mrl"]
+    refused(text, tmp_path, capsys, ("both folders are text towers", "one of speech"))
+    refused([lf / "hubert_mrl", lf], tmp_path, capsys, ("neither a speech tower's nor a text",))
+    three = [lf / "hubert_mrl", *text]
+    refused(three, tmp_path, capsys, ("3 sources are named, expected one folder or two",))
+
+
+def test_a_folder_of_several_models_names_them(tmp_path, capsys):
+    refused([PUBLISHED], tmp_path, capsys, ("holds several models, clip and lf", "pass one"))
+
+
+def refused(sources: list[Path], place: Path, capsys: Any, parts: tuple[str, ...]) -> None:
+    """One line on stderr, status 2, and nothing left behind."""
+    before = sorted(os.listdir(place))
+    command = ["oolel-embed", *map(str, sources), str(place / "model")]
+    assert run_command(main, command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    for part in parts:
+        assert part.lower() in line.lower(), line
+    assert sorted(os.listdir(place)) == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "fusion", "part"),
+    [
+        ("lf", {"end_token": 1}, "pools the end token 1 behind the speech"),
+        ("clip", {"nested": True}, "is a dual encoder with one nested layer"),
+    ],
+)
+def test_a_model_that_the_published_code_cannot_run_is_not_exported(
+    mode, fusion, part, models, tmp_path, capsys
+):
+    model = shutil.copytree(models[mode], tmp_path / "model")
+    raw = json.loads((model / "model.json").read_text())
+    edit_json(model / "model.json", fusion={**raw["fusion"], **fusion})
+    assert run_command(main, ["export", str(model), str(tmp_path / "out")]) == 2
+    assert part in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_trained_model_is_exported_with_its_new_head(models, tmp_path, capsys):
+    """Towers from elsewhere, a learned temperature, prompts: the head is what counts."""
+    model = shutil.copytree(models["lf"], tmp_path / "model")
+    info = read_model_info(model)
+    shapes = {
+        "head.frame_projection.kernel": (576, 1024),
+        "head.frame_downsample.kernel": (2, 1024, 1024),
+        "head.frame_downsample.bias": (1024,),
+        "log_temperature": (),
+    }
+    rng = np.random.default_rng(0)
+    head = {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+    fields = {
+        name: getattr(info, name)
+        for name in ("kind", "speech", "text", "padding", "dims", "max_text_tokens", "step")
+    }
+    fusion = dataclasses.replace(info.fusion, learn_temperature=True)
+    save_model(model, {**fields, "fusion": fusion, "prompts": {"qa": "Answer"}, "scores": {}}, head)
+    edit_json(model / "speech" / "config.json", architectures=["HubertModel"])
+    assert run_command(main, ["export", str(model), str(tmp_path / "out")]) == 0
+    assert "nothing of the prompts of qa" in capsys.readouterr().out
+    speech = tmp_path / "out" / "hubert_mrl"
+    written = load_file(speech / "model.safetensors")
+    np.testing.assert_array_equal(
+        written["projector.weight"], head["head.frame_projection.kernel"].T
+    )
+    assert "log_temperature" not in written
+    assert json.loads((speech / "config.json").read_text())["architectures"] == ["HubertMatryoshka"]
