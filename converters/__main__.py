@@ -83,6 +83,8 @@ def _convert(args: argparse.Namespace) -> int:
         f"{report['dtype']}, {report['tensors']} tensors matched one to one with "
         f"{report['leaves']} leaves"
     )
+    for note in report["notes"]:
+        print(f"note: {note}")
     kind, files = TOWERS[report["kind"]], set(report["files"])
     if kind.abstract_recogniser and "vocab.json" not in files:
         print("note: the checkpoint has no vocab.json, so this recogniser gives no text")

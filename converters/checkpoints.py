@@ -25,9 +25,10 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
 }
 OWN_FILES = ("tower.json", "report.json", "verification.json")
 DTYPES = {dtype.name: dtype for dtype in FLOAT_DTYPES.values()}
-SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "[0-9]_*/config.json")
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "[0-9]*_*/config.json")
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+DENSE_FILES = ("[0-9]*_Dense/model.safetensors", "[0-9]*_Dense/pytorch_model.bin")
 DOWNLOAD_AGAIN = "download the checkpoint again"
 PASS_CHECKPOINT = "pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B"
 FLOATS_ONLY = "take the checkpoint from before it was quantised, and leave index buffers out of it"
@@ -96,23 +97,30 @@ def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) ->
         config = read_json(
             existing_file(folder / "config.json", hint="expected a Hugging Face checkpoint folder")
         )
-    files, weight_map = _weight_files(folder)
-    if files[0].suffix == ".bin":
-        tensors, read = _open_bin(files)
-    else:
-        tensors, read = _open_safetensors(files)
-    if weight_map is not None:
-        _check_index(folder, weight_map, tensors)
+    tensors, read = open_tensors(folder)
     parent = folder.resolve()
     revision = parent.name if parent.parent.name == "snapshots" else None
     return Checkpoint(folder, config, tensors, read, revision)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+def open_tensors(folder: Path) -> "Opened":
+    """The headers of a folder's weight files, and a function that reads a tensor by name.
 
     Raises:
-        MrlError: unreadable, not JSON, or not an object.
+        MrlError: a file is missing, truncated, or not what its name says.
+    """
+    files, weight_map = _weight_files(folder)
+    opened = _open_bin(files) if files[0].suffix == ".bin" else _open_safetensors(files)
+    if weight_map is not None:
+        _check_index(folder, weight_map, opened[0])
+    return opened
+
+
+def read_json(path: Path, *, kind: type = dict) -> Any:
+    """A JSON object from a file, or a list where that is the `kind`.
+
+    Raises:
+        MrlError: unreadable, not JSON, or of another kind.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -120,8 +128,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
     except (ValueError, RecursionError) as error:
         raise damaged(f"is not JSON ({error})", path) from error
-    if not isinstance(value, dict):
-        raise damaged("is not a JSON object", path)
+    if not isinstance(value, kind):
+        raise damaged(f"is not a JSON {'object' if kind is dict else kind.__name__}", path)
     return value
 
 
@@ -153,14 +161,16 @@ def file_digest(path: Path) -> str:
 def _download(hub_id: str, revision: str | None) -> Path:
     import huggingface_hub
 
-    def snapshot(patterns: tuple[str, ...]) -> Path:
+    # On the hub, * goes into folders: a training run's own are not wanted.
+    others = ("*/*.safetensors*", "*/*.bin*", "checkpoint-*/*", "onnx/*")
+
+    def snapshot(patterns: tuple[str, ...], ignored: tuple[str, ...] = others) -> Path:
         return Path(
             huggingface_hub.snapshot_download(
                 hub_id,
                 revision=revision,
                 allow_patterns=list(patterns),
-                # On the hub, * goes into folders: a training run's own are not wanted.
-                ignore_patterns=["*/*.safetensors*", "*/*.bin*", "checkpoint-*/*", "onnx/*"],
+                ignore_patterns=list(ignored),
             )
         )
 
@@ -169,6 +179,9 @@ def _download(hub_id: str, revision: str | None) -> Path:
         if not any((folder / name).is_file() for name in WEIGHT_FILES):
             _require_torch(hub_id)  # Before gigabytes are fetched that nothing can read.
             folder = snapshot(SMALL_FILES + BIN_FILES)
+        modules = folder / "modules.json"
+        if modules.is_file() and "Dense" in modules.read_text(encoding="utf-8"):
+            folder = snapshot(DENSE_FILES, ())
         return folder
     except MrlError:
         raise

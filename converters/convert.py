@@ -28,6 +28,7 @@ from .checkpoints import (
 )
 from .families import Description, family_of
 from .rules import Plan, plan
+from .sentence_files import with_dense
 
 
 def convert(
@@ -55,7 +56,8 @@ def convert(
     """
     checkpoint = open_checkpoint(find_checkpoint(source, revision=revision))
     check_apart(checkpoint.folder, out)
-    conversion = prepare(checkpoint, families.family(family).describe(checkpoint), dtype=dtype)
+    description = families.family(family).describe(checkpoint)
+    conversion = prepare(with_dense(checkpoint), description, dtype=dtype)
     with staged_folder(
         out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=conversion.size
     ) as staging:
@@ -167,6 +169,7 @@ def write_tower(
         "unused_tensors": sorted(weights.get("unused_tensors", {})),
         "digest": f"sha256:{info.digest}",
         "files": list(files),
+        "notes": list(described.notes),
         "mrl_jax": mrl_jax.__version__,
     }
     write_json(folder / "report.json", report)

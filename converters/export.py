@@ -1,7 +1,8 @@
 """Write a tower folder back as a Hugging Face checkpoint folder."""
 
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .checkpoints import copy_small_files, read_json
 from .families import family_of
 from .published_folder import SHARD_BYTES, save_shards
 from .rules import published_names
+from .sentence_files import MODULES, dense_place, module_folders
 
 
 def export(
@@ -59,7 +61,7 @@ def export(
     ) as staging:
         copy_small_files(model, staging)
         _declare_dtype(staging / "config.json", info)
-        files = save_shards(staging, tensors, sizes, shard_bytes)
+        files = _save(staging, tensors, sizes, shard_bytes)
     return {
         "kind": info.kind,
         "tensors": len(tensors),
@@ -67,6 +69,29 @@ def export(
         "dtype": info.dtype,
         "note": _vocabulary_note(model, info),
     }
+
+
+def _save(
+    folder: Path,
+    tensors: Mapping[str, Callable[[], HostArray]],
+    sizes: Mapping[str, int],
+    shard_bytes: int,
+) -> list[str]:
+    """Write the weight files, those of Dense layers into their own folders; gives their names."""
+    modules = module_folders(folder) if (folder / MODULES).is_file() else []
+    dense = [place for name, place in modules if name == "Dense"]
+    parts: dict[str, dict[str, str]] = defaultdict(dict)
+    for key in tensors:
+        place, name = dense_place(key, dense) or ("", key)
+        parts[place][name] = key
+    files = []
+    for place, keys in parts.items():
+        (folder / place).mkdir(exist_ok=True)
+        named = {name: tensors[key] for name, key in keys.items()}
+        bytes_of = {name: sizes[key] for name, key in keys.items()}
+        names = save_shards(folder / place, named, bytes_of, shard_bytes)
+        files += [f"{place}/{name}" if place else name for name in names]
+    return files
 
 
 def _vocabulary_note(model: Path, info: TowerInfo) -> str:

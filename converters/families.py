@@ -21,12 +21,15 @@ class Description:
         kind: one of `mrl_jax.models.towers.TOWERS`.
         config: our config.
         leaves: shapes of the module's leaves by path, group first.
+        vocabulary: of a recogniser's outputs.
+        notes: what was assumed, or is done in another way than by the original library.
     """
 
     kind: str
     config: Any
     leaves: Mapping[str, Shape]
     vocabulary: CtcVocabulary | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
