@@ -110,6 +110,9 @@ def _convert_model(args: argparse.Namespace) -> int:
         f"{text['dtype']}, head of {report['head_parameters'] / 1e6:.1f} M; "
         f"all {report['tensors']} tensors have their place"
     )
+    for name, tower in report["towers"].items():
+        for note in tower["notes"]:
+            print(f"note: {name} tower: {note}")
     if "tokenizer.json" not in text["files"]:
         print(f"note: there is no tokenizer.json; put it into {args.out / 'text'} to embed text")
     return 0

@@ -23,7 +23,20 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+OTHER_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
+"""Dtypes that no weight of a tower may have, and that other tensors of a checkpoint do have."""
 OWN_FILES = ("tower.json", "report.json", "verification.json")
+ALL_DTYPES = FLOAT_DTYPES | OTHER_DTYPES
 DTYPES = {dtype.name: dtype for dtype in FLOAT_DTYPES.values()}
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "[0-9]*_*/config.json")
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
@@ -37,6 +50,15 @@ FLOATS_ONLY = "take the checkpoint from before it was quantised, and leave index
 def damaged(problem: str, where: object, *, hint: str = DOWNLOAD_AGAIN) -> MrlError:
     """What is wrong with a file of a checkpoint."""
     return MrlError(problem, where=where, hint=hint)
+
+
+def wrong_dtype(key: str, name: object, path: Path) -> MrlError:
+    """Why a tensor cannot be a tower's weight."""
+    hint = FLOATS_ONLY
+    if name == "F64":
+        hint = "save the weights in float32, in which towers compute"
+    problem = f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}"
+    return damaged(problem, path, hint=hint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +144,7 @@ def read_json(path: Path, *, kind: type = dict) -> Any:
     Raises:
         MrlError: unreadable, not JSON, or of another kind.
     """
+    value: Any
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -264,10 +287,9 @@ def _open_safetensors(files: list[Path]) -> Opened:
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 header = file.get_slice(key)
                 name = header.get_dtype()
-                if name not in FLOAT_DTYPES:
-                    problem = f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}"
-                    raise damaged(problem, path, hint=FLOATS_ONLY)
-                _add(tensors, key, TensorInfo(tuple(header.get_shape()), FLOAT_DTYPES[name], path))
+                if name not in ALL_DTYPES:
+                    raise wrong_dtype(key, name, path)
+                _add(tensors, key, TensorInfo(tuple(header.get_shape()), ALL_DTYPES[name], path))
 
     def read(key: str) -> HostArray:
         # Read, not mapped: mapped pages would count against memory a second time.
@@ -293,7 +315,7 @@ def _open_bin(files: list[Path]) -> Opened:
     _require_torch(files[0])
     import torch
 
-    dtypes = {getattr(torch, name): dtype for name, dtype in DTYPES.items()}
+    dtypes = {getattr(torch, dtype.name): dtype for dtype in ALL_DTYPES.values()}
     tensors: dict[str, TensorInfo] = {}
     values: dict[str, Any] = {}
     for path in files:
@@ -311,15 +333,13 @@ def _open_bin(files: list[Path]) -> Opened:
             raise damaged("is not a mapping of tensors", path)
         for key, value in state.items():
             if not isinstance(value, torch.Tensor) or value.dtype not in dtypes:
-                dtype = getattr(value, "dtype", type(value).__name__)
-                problem = f"{key} is {dtype}, expected a float tensor"
-                raise damaged(problem, path, hint=FLOATS_ONLY)
+                raise wrong_dtype(key, getattr(value, "dtype", type(value).__name__), path)
             _add(tensors, str(key), TensorInfo(tuple(value.shape), dtypes[value.dtype], path))
             values[str(key)] = value
 
     def read(key: str) -> HostArray:
         value = values[key].detach().contiguous()
-        if value.dtype == torch.bfloat16:
+        if value.dtype == torch.bfloat16:  # numpy has none of its own.
             return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return value.numpy()
 

@@ -19,15 +19,18 @@ from mrl_jax.nn import param_tree
 
 from . import families
 from .checkpoints import (
+    ALL_DTYPES,
     DTYPES,
     Checkpoint,
     copy_small_files,
     file_digest,
     find_checkpoint,
     open_checkpoint,
+    wrong_dtype,
 )
-from .families import Description, family_of
-from .rules import Plan, plan
+from .config_audit import check_classes, unread_fields
+from .families import Description, Family, family_of
+from .rules import UNUSED, Plan, RuleTable, first_of, plan
 from .sentence_files import with_dense
 
 
@@ -72,12 +75,14 @@ class Conversion:
     Attributes:
         plan: which tensor goes where.
         dtypes: what each leaf is stored in, by path.
+        unread: fields of config.json that are neither read nor known to be harmless.
     """
 
     checkpoint: Checkpoint
     description: Description
     plan: Plan
     dtypes: Mapping[str, np.dtype[Any]]
+    unread: Mapping[str, Any]
 
     @property
     def size(self) -> int:
@@ -104,19 +109,17 @@ def prepare(
     Raises:
         MrlError: they are not.
     """
+    family = family_of(description.kind)
+    config_path = checkpoint.folder / "config.json"
+    check_classes(checkpoint.config, family, where=config_path)
+    unread = unread_fields(checkpoint.config, family, where=config_path)
+    _check_dtypes(checkpoint, family.table)
     where = checkpoint.folder if where is None else where
     shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
-    family = family_of(description.kind)
-    output, embeddings = family.tied or ("", "")
+    output, _ = family.tied or ("", "")
     tied = bool(checkpoint.config.get("tie_word_embeddings", False)) and output in shapes
     if tied:
-        key = embeddings if embeddings in shapes else family.table.prefix + embeddings
-        if key not in shapes or not np.array_equal(checkpoint.read(key), checkpoint.read(output)):
-            raise MrlError(
-                f"{output} differs from {embeddings}, though config.json ties them",
-                where=where,
-                hint="set tie_word_embeddings to false if the output layer is one of its own",
-            )
+        _check_tied(checkpoint, family, where=where)
         del shapes[output]
     proven = plan(family.table, shapes, description.leaves, where=where)
     proven = dataclasses.replace(proven, naming={**proven.naming, "tied_output": tied})
@@ -128,8 +131,40 @@ def prepare(
         for path, kinds in published.items()
     }
     if dtype is not None:
-        dtypes = dict.fromkeys(dtypes, DTYPES[dtype])
-    return Conversion(checkpoint, description, proven, dtypes)
+        # Counters and the like, which nothing computes with, are no numbers to be rounded.
+        floats = [path for path, kind in dtypes.items() if kind.kind not in "iub"]
+        dtypes |= dict.fromkeys(floats, DTYPES[dtype])
+    return Conversion(checkpoint, description, proven, dtypes, unread)
+
+
+def _check_tied(checkpoint: Checkpoint, family: Family, *, where: object) -> None:
+    """Raises an `MrlError` where an output layer is not the embeddings that it is tied to."""
+    assert family.tied is not None
+    output, embeddings = family.tied
+    names = (embeddings, family.table.prefix + embeddings)
+    key = next((name for name in names if name in checkpoint.tensors), None)
+    if key is None:
+        raise MrlError(
+            f"has {output} and no {embeddings}, which config.json ties to it: an encoder is saved "
+            "with its embeddings",
+            where=where,
+            hint="load it as a language model and save it again, by transformers",
+        )
+    if not np.array_equal(checkpoint.read(key), checkpoint.read(output)):
+        raise MrlError(
+            f"{output} differs from {embeddings}, though config.json ties them",
+            where=where,
+            hint="set tie_word_embeddings to false if the output layer is one of its own",
+        )
+
+
+def _check_dtypes(checkpoint: Checkpoint, table: RuleTable) -> None:
+    """Raises an `MrlError` where a tensor that is computed with is of no dtype of weights."""
+    names = {dtype: name for name, dtype in ALL_DTYPES.items()}
+    for key, tensor in checkpoint.tensors.items():
+        used = [rule for rule, *_ in table.match(key) if not rule.target.startswith(UNUSED)]
+        if used and tensor.dtype not in DTYPES.values():
+            raise wrong_dtype(key, names[tensor.dtype], tensor.file)
 
 
 def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
@@ -154,7 +189,7 @@ def write_tower(
         The report that is also written to `folder`/report.json.
     """
     checkpoint, described, proven = conversion.checkpoint, conversion.description, conversion.plan
-    weights = _read_weights(checkpoint, proven, conversion.dtypes)
+    weights, not_finite = _read_weights(checkpoint, proven, conversion.dtypes)
     options = {"naming": proven.naming, "vocabulary": described.vocabulary}
     info = save_tower(folder, described.kind, described.config, weights, **options)
     report = {
@@ -169,17 +204,38 @@ def write_tower(
         "unused_tensors": sorted(weights.get("unused_tensors", {})),
         "digest": f"sha256:{info.digest}",
         "files": list(files),
-        "notes": list(described.notes),
+        "unread_config": dict(conversion.unread),
+        "not_finite": not_finite,
+        "notes": [*described.notes, *_weight_notes(not_finite), *_config_notes(conversion.unread)],
         "mrl_jax": mrl_jax.__version__,
     }
     write_json(folder / "report.json", report)
     return report
 
 
+def _config_notes(unread: Mapping[str, Any]) -> list[str]:
+    """What is said of fields that nothing reads."""
+    named = [f"{name} ({value!r})" for name, value in unread.items()]
+    fields = first_of(named, "others")
+    return [f"config.json has fields that are not read: {fields}"] if named else []
+
+
+def _weight_notes(not_finite: Mapping[str, int]) -> list[str]:
+    """What is said of values that are no numbers."""
+    named = [f"{key} ({count})" for key, count in not_finite.items()]
+    return [f"NaN or infinite values in {first_of(named, 'others')}"] if named else []
+
+
 def _read_weights(
     checkpoint: Checkpoint, proven: Plan, dtypes: Mapping[str, np.dtype[Any]]
-) -> dict[str, dict[str, HostArray]]:
-    """Fill every leaf, one published tensor in memory at a time."""
+) -> tuple[dict[str, dict[str, HostArray]], dict[str, int]]:
+    """Fill every leaf, one published tensor in memory at a time.
+
+    Returns:
+        the leaves by group and path, and how many values of a published tensor are NaN or
+        infinite, by the names of those that have some.
+    """
+    not_finite: dict[str, int] = {}
     leaves = {path: np.empty(proven.shapes[path], dtype) for path, dtype in dtypes.items()}
     progress = tqdm(proven.assignments, desc="reading", unit=" tensors", disable=None)
     for item in progress:
@@ -187,8 +243,10 @@ def _read_weights(
         tensor = item.layout.forward(checkpoint.read(item.key))
         with np.errstate(over="ignore"):
             target[...] = tensor
-        finite = np.isfinite(tensor) if target.dtype == np.float16 else None
-        if finite is not None and not np.array_equal(np.isfinite(target), finite):
+        finite = np.isfinite(tensor)
+        if bad := int(finite.size - np.count_nonzero(finite)):
+            not_finite[item.key] = bad
+        if target.dtype == np.float16 and not np.array_equal(np.isfinite(target), finite):
             raise MrlError(
                 f"{item.key} does not fit {target.dtype.name}: some values became infinite",
                 where=checkpoint.folder,
@@ -198,4 +256,4 @@ def _read_weights(
     for path, array in leaves.items():
         group, name = path.split(".", 1)
         weights[group][name] = array
-    return dict(weights)
+    return dict(weights), not_finite

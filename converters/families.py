@@ -41,6 +41,8 @@ class Family:
         parse_config: (config.json, where=) to our config.
         describe: a checkpoint to what it is.
         torch_classes: name of transformers' class for each kind of tower.
+        architectures: other classes whose tensors the table reads as the same encoder.
+        harmless: fields of config.json that change nothing of the encoder's output.
         tied: names of an output layer and of the embeddings that it must equal where
             config.json ties them; None where there is no such layer.
     """
@@ -49,6 +51,8 @@ class Family:
     parse_config: Callable[..., Any]
     describe: Callable[[Checkpoint], Description]
     torch_classes: Mapping[str, str]
+    architectures: tuple[str, ...] = ()
+    harmless: frozenset[str] = frozenset()
     tied: tuple[str, str] | None = None
 
 

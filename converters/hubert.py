@@ -13,6 +13,7 @@ from mrl_jax.nn import param_tree
 from .checkpoints import Checkpoint, damaged, read_json
 from .config_fields import Fields
 from .families import Description, Family, encoder_leaves
+from .harmless_fields import SPEECH_HARMLESS
 from .rules import UNUSED, Layout, Rule, RuleTable
 
 _BLOCK = "feature_extractor.conv_layers.{block}."
@@ -213,4 +214,6 @@ FAMILY = Family(
     parse_config=parse_config,
     describe=describe,
     torch_classes={"hubert": "HubertModel", "hubert_ctc": "HubertForCTC"},
+    architectures=("HubertForSequenceClassification", "HubertModelWithFinalProj"),
+    harmless=SPEECH_HARMLESS,
 )

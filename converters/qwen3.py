@@ -10,6 +10,7 @@ from .checkpoints import Checkpoint
 from .config_fields import Fields
 from .embedding_notes import embedding_notes
 from .families import Description, Family, encoder_leaves
+from .harmless_fields import TEXT_HARMLESS
 from .rules import UNUSED, Layout, Rule, RuleTable
 from .sentence_files import read_sentence_modules
 
@@ -127,5 +128,7 @@ FAMILY = Family(
     parse_config=parse_config,
     describe=describe,
     torch_classes={"qwen3": "Qwen3Model"},
+    architectures=("Qwen3ForCausalLM",),
+    harmless=TEXT_HARMLESS,
     tied=("lm_head.weight", "embed_tokens.weight"),
 )

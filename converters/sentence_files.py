@@ -136,7 +136,7 @@ def with_dense(checkpoint: Checkpoint) -> Checkpoint:
         read, name = readers.get(key, (checkpoint.read, key))
         return read(name)
 
-    return dataclasses.replace(checkpoint, tensors=tensors, read=read_any) if folders else checkpoint
+    return dataclasses.replace(checkpoint, tensors=tensors, read=read_any)
 
 
 def dense_place(key: str, folders: Sequence[str]) -> tuple[str, str] | None:

@@ -203,9 +203,7 @@ class Encoder:
         """`Qwen3Encoder.features` of texts, at least one."""
         return self._text("text features", self._tokenizer.encode(texts), progress)
 
-    def _text(
-        self, kind: str, tokens: Sequence[Sequence[int]], progress: str | None
-    ) -> HostArray:
+    def _text(self, kind: str, tokens: Sequence[Sequence[int]], progress: str | None) -> HostArray:
         return self._in_batches(
             kind,
             [len(ids) for ids in tokens],

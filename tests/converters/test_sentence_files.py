@@ -175,9 +175,7 @@ REFUSED = {
         "modules.json: module 1 is 'own_pooling.Pooling', which is code of its own",
     ),
     "another module": (
-        _modules(
-            lambda m: m.insert(2, {**m[1], "type": "sentence_transformers.models.LayerNorm"})
-        ),
+        _modules(lambda m: m.insert(2, {**m[1], "type": "sentence_transformers.models.LayerNorm"})),
         "modules.json: lists Transformer, Pooling, LayerNorm, Normalize, expected",
     ),
     "norm before dense": (

@@ -148,7 +148,8 @@ class TextPairSource:
             prompts = [len(q) - len(pair.query) for q, pair in zip(queries, pairs, strict=True)]
             self._suffix_tokens = len(tokenizer.suffix)
             self._prompt_tokens = np.asarray(tokenizer.tokens_before(queries, prompts))
-        self.cut = sum(len(ids) >= tokenizer.max_tokens for ids in (*self._queries, *self._documents))
+        texts = (*self._queries, *self._documents)
+        self.cut = sum(len(ids) >= tokenizer.max_tokens for ids in texts)
         """Texts that fill `max_tokens`, and so may have lost their tail."""
 
     @property

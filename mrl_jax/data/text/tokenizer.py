@@ -18,7 +18,7 @@ DEFAULT_END = "<|endoftext|>"
 
 
 class TextTokenizer:
-    """The published tokenizer of a text tower, which gives each text as the tower was trained on it.
+    """The published tokenizer of a text tower, which gives texts as the tower was trained on them.
 
     Around a text stand the special tokens that its tokenizer.json adds. Where that adds none, the
     padding token is put behind every text, as Qwen3-Embedding does; but nothing is in a folder of

@@ -224,7 +224,9 @@ def _check_reads_speech(text: Qwen3Config, tokenizer: TextTokenizer, *, end_toke
     where, hint = tokenizer.path.parent, "take a dual encoder: model.kind=dual_encoder"
     if text.pooling == "cls" or tokenizer.prefix:
         raise MrlError(
-            "pools the first token" if text.pooling == "cls" else "begins every text by a token "
+            "pools the first token"
+            if text.pooling == "cls"
+            else "begins every text by a token "
             "of its own, which late fusion does not put before the speech",
             where=where,
             hint=hint,

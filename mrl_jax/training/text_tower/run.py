@@ -108,6 +108,7 @@ class TextTask:
             {"data": digest, "tower": tower.info.digest, "tokenizer": tokenizer_id}
         )
         batching, dtype = config.data.batch, DTYPES[config.model.dtype]
+        longest = tower.tokenizer.max_tokens
         source = TextPairSource(
             pairs,
             tower.tokenizer,
@@ -134,7 +135,7 @@ class TextTask:
             dims=config.loss.dims,
             validate=validate,
             data=f"{len(pairs):,} pairs",
-            details=f"; {source.cut:,} texts fill {tower.tokenizer.max_tokens} tokens or are cut there",
+            details=f"; {source.cut:,} texts fill {longest} tokens or are cut there",
             parts=tower,
         )
 
