@@ -128,14 +128,16 @@ def _verify(args: argparse.Namespace) -> int:
     errors, tolerance = certificate.errors, certificate.tolerance
     print(f"{args.tower} against PyTorch, relative error on {certificate.inputs}")
     for name, error in errors.items():
-        print(f"  {name:<10} {error:.2e}{'' if error <= tolerance else '  too large'}")
+        print(f"  {name:<14} {error:.2e}{'' if error <= tolerance else '  too large'}")
+    for name, count in certificate.counts.items():
+        print(f"  {name}: {count.of - count.differ} of {count.of} equal")
+    for what in certificate.not_covered:
+        print(f"  not covered: {what}")
     if certificate.holds:
         print(f"the same model: every state within {tolerance:g}")
         return 0
-    worst = max(errors, key=lambda name: math.inf if math.isnan(errors[name]) else errors[name])
     print(
-        f"error: {args.tower}: not the model of {args.source}: {worst} is off by "
-        f"{errors[worst]:.2e}, expected at most {tolerance:g}. "
+        f"error: {args.tower}: not the model of {args.source}: {certificate.failure}. "
         "Convert the checkpoint again, and check that it is the one meant",
         file=sys.stderr,
     )

@@ -115,14 +115,23 @@ def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) ->
     Raises:
         MrlError: a file is missing, truncated, or not what its name says.
     """
-    if config is None:
-        config = read_json(
-            existing_file(folder / "config.json", hint="expected a Hugging Face checkpoint folder")
-        )
+    raw: Mapping[str, Any] | None = config
+    if raw is None:
+        raw = existing_config(folder)
     tensors, read = open_tensors(folder)
     parent = folder.resolve()
     revision = parent.name if parent.parent.name == "snapshots" else None
-    return Checkpoint(folder, config, tensors, read, revision)
+    return Checkpoint(folder, raw, tensors, read, revision)
+
+
+def existing_config(folder: Path) -> dict[str, Any]:
+    """The contents of a folder's config.json.
+
+    Raises:
+        MrlError: there is none, or it is damaged.
+    """
+    hint = "expected a Hugging Face checkpoint folder"
+    return read_json(existing_file(folder / "config.json", hint=hint))
 
 
 def open_tensors(folder: Path) -> "Opened":
@@ -333,7 +342,8 @@ def _open_bin(files: list[Path]) -> Opened:
             raise damaged("is not a mapping of tensors", path)
         for key, value in state.items():
             if not isinstance(value, torch.Tensor) or value.dtype not in dtypes:
-                raise wrong_dtype(key, getattr(value, "dtype", type(value).__name__), path)
+                kind = getattr(value, "dtype", type(value).__name__)
+                raise damaged(f"{key} is {kind}, expected a float tensor", path, hint=FLOATS_ONLY)
             _add(tensors, str(key), TensorInfo(tuple(value.shape), dtypes[value.dtype], path))
             values[str(key)] = value
 

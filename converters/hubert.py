@@ -12,8 +12,10 @@ from mrl_jax.nn import param_tree
 
 from .checkpoints import Checkpoint, damaged, read_json
 from .config_fields import Fields
+from .ctc_text import padding_token, text_options, token_text
 from .families import Description, Family, encoder_leaves
 from .harmless_fields import SPEECH_HARMLESS
+from .preprocessor import preprocessor_notes, read_preprocessor
 from .rules import UNUSED, Layout, Rule, RuleTable
 
 _BLOCK = "feature_extractor.conv_layers.{block}."
@@ -113,18 +115,6 @@ def parse_config(
     )
 
 
-def read_preprocessor(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
-    """The feature extractor's file and fields, or None if the folder has none.
-
-    transformers 5 saves them within processor_config.json, earlier versions alone.
-    """
-    if (path := folder / "preprocessor_config.json").is_file():
-        return path, read_json(path)
-    path = folder / "processor_config.json"
-    fields = read_json(path).get("feature_extractor") if path.is_file() else None
-    return (path, fields) if isinstance(fields, Mapping) else None
-
-
 def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVocabulary | None:
     """The recogniser's characters from vocab.json, or None if the folder has none.
 
@@ -141,7 +131,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
     ids = read_json(path) | ids
     added = options.get("added_tokens_decoder")
     for number, token in added.items() if isinstance(added, Mapping) else ():
-        ids.setdefault(_token(token) or "", int(number) if number.isdigit() else number)
+        ids.setdefault(token_text(token) or "", int(number) if number.isdigit() else number)
     # Tokenizers add tokens that the model was never given an output for.
     ids = {token: n for token, n in ids.items() if type(n) is not int or n < size}
     numbers = [value for value in ids.values() if type(value) is int]
@@ -153,9 +143,8 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
             hint="take the checkpoint's own vocab.json, or remove it: then the model gives no text",
         )
     # The tokenizer's own padding token is what its decoder drops.
-    blank = ids.get(
-        _token(options.get("pad_token", "<pad>")) or "", config.get("pad_token_id") or 0
-    )
+    padding = padding_token(folder, options)
+    blank = ids.get(padding or "", config.get("pad_token_id") or 0)
     if type(blank) is not int or not 0 <= blank < size:
         raise MrlError(
             f"pad_token_id is {blank!r}, expected an id from 0 to {size - 1}: what stands for "
@@ -166,8 +155,8 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
     fields = {
         "tokens": sorted(ids, key=lambda token: ids[token]),
         "blank": blank,
-        "word_delimiter": _token(options.get("word_delimiter_token", "|")),
-        "lower_case": bool(options.get("do_lower_case", False)),
+        "writes_blank": padding not in ids,
+        **text_options(folder, options, config),
         # Of recognisers that this library trained, see `new_towers.recogniser_files`.
         "byte_level": options.get("byte_level", False),
         "text_ids": options.get("text_ids", []),
@@ -176,12 +165,6 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> CtcVo
     hint = "take the tokenizer's files from the checkpoint's own folder"
     with readable_as("a recogniser's vocabulary", folder / "tokenizer_config.json", hint=hint):
         return as_record(fields, CtcVocabulary)
-
-
-def _token(value: Any) -> str | None:
-    """A token's text, which tokenizer files write bare or with its options around it."""
-    text = value.get("content") if isinstance(value, Mapping) else value
-    return text if isinstance(text, str) else None
 
 
 def describe(checkpoint: Checkpoint) -> Description:
@@ -195,8 +178,9 @@ def describe(checkpoint: Checkpoint) -> Description:
         where=checkpoint.folder / "config.json",
         preprocessor=read_preprocessor(checkpoint.folder),
     )
+    notes = preprocessor_notes(checkpoint.folder)
     if CTC_KEY not in checkpoint.tensors:
-        return Description("hubert", config, encoder_leaves("hubert", config))
+        return Description("hubert", config, encoder_leaves("hubert", config), notes=notes)
     output = checkpoint.tensors[CTC_KEY]
     if len(output.shape) != 2:
         raise damaged(
@@ -206,7 +190,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     leaves = param_tree.flat_weights(abstract_hubert_ctc(config, vocab_size))
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     vocabulary = read_vocabulary(checkpoint.folder, checkpoint.config, vocab_size)
-    return Description("hubert_ctc", config, shapes, vocabulary)
+    return Description("hubert_ctc", config, shapes, vocabulary, notes)
 
 
 FAMILY = Family(

@@ -274,10 +274,16 @@ def recogniser_files(vocabulary: CtcVocabulary) -> dict[str, Any]:
     tokens = list(texts if vocabulary.byte_level and whole else vocabulary.tokens)
     tokens[vocabulary.blank] = vocabulary.tokens[vocabulary.blank]
     options: dict[str, Any] = {
-        "pad_token": tokens[vocabulary.blank],
+        "pad_token": None if vocabulary.writes_blank else tokens[vocabulary.blank],
         "word_delimiter_token": vocabulary.word_delimiter,
         "do_lower_case": vocabulary.lower_case,
     }
+    if vocabulary.word_delimiter_text != " ":
+        options["replace_word_delimiter_char"] = vocabulary.word_delimiter_text
+    if vocabulary.separator:
+        options["tokenizer_class"] = "Wav2Vec2PhonemeCTCTokenizer"
+    if vocabulary.joins_punctuation:
+        options["clean_up_tokenization_spaces"] = True
     if vocabulary.byte_level and not whole:
         options["byte_level"] = True
     if vocabulary.text_ids:

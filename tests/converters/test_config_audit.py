@@ -122,7 +122,7 @@ def test_the_config_is_judged_before_dtypes(tmp_path):
 def test_float64_is_told_as_what_it_is(source, tmp_path):
     name, folder = source
     _edit_tensors(folder, lambda tensors: {k: v.astype(np.float64) for k, v in tensors.items()})
-    with pytest.raises(MrlError, match=r"is of dtype F64, expected one of F32, F16, BF16") as caught:
+    with pytest.raises(MrlError, match="is of dtype F64, expected one of F32, F16") as caught:
         convert(str(folder), tmp_path / "tower", family=name)
     assert "Save the weights in float32" in str(caught.value)
 

@@ -38,7 +38,7 @@ def write_tokenizer(folder: Path, *, suffix: str | None = END, prefix: str | Non
 def sentence_folder(
     folder: Path,
     *,
-    pooling: str = "lasttoken",
+    pooling: Any = "lasttoken",
     dense: int | None = None,
     activation: Any = None,
     normalize: bool = True,
