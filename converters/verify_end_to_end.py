@@ -217,7 +217,8 @@ def _compare_vectors(
     outcomes: Outcomes,
 ) -> None:
     """Vectors of documents and of queries, of raw texts, with their prompts."""
-    recipe, texts = read_text_recipe(folder), list(TEXTS)
+    recipe = read_text_recipe(folder)
+    texts: list[str] = [*TEXTS]
     limit = recipe.max_tokens
     if limit is not None and limit <= LONGEST:
         texts.append("a b " * limit)
