@@ -6,7 +6,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.text_recipe import read_text_recipe
 from mrl_jax.data.text.tokenizer import DEFAULT_END, open_tokenizer, special_tokens
 
-from .sentence_files import SentenceModules
+from .sentence_files import SentenceModules, modules_folder
 
 
 def embedding_notes(folder: Path, modules: SentenceModules | None) -> tuple[str, ...]:
@@ -15,7 +15,7 @@ def embedding_notes(folder: Path, modules: SentenceModules | None) -> tuple[str,
     Raises:
         MrlError: a file that cannot be read.
     """
-    recipe = read_text_recipe(folder)
+    recipe = read_text_recipe(folder, modules_folder(folder))
     notes = []
     if modules is None:
         notes.append(

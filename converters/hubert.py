@@ -198,6 +198,10 @@ FAMILY = Family(
     parse_config=parse_config,
     describe=describe,
     torch_classes={"hubert": "HubertModel", "hubert_ctc": "HubertForCTC"},
-    architectures=("HubertForSequenceClassification", "HubertModelWithFinalProj"),
+    architectures=(
+        "HubertForSequenceClassification",
+        "HubertModelWithFinalProj",
+        "HubertMatryoshka",
+    ),
     harmless=SPEECH_HARMLESS,
 )

@@ -65,31 +65,45 @@ def read_sentence_modules(folder: Path, width: int) -> SentenceModules | None:
     Raises:
         MrlError: a module, an option or an order of them that the text tower does not compute.
     """
-    path = folder / MODULES
+    root = modules_folder(folder)
+    path = root / MODULES
     if not path.is_file():
         return None
-    paths = module_folders(folder)
+    paths = module_folders(root)
     names = [name for name, _ in paths]
     kept = [name for name in names if name != "Dense"]
     if names[:2] != ["Transformer", "Pooling"] or kept[2:] not in ([], ["Normalize"]):
         _refuse(path, f"lists {', '.join(names)}, expected Transformer, Pooling, Dense, Normalize")
     if "Normalize" in names[:-1]:
         _refuse(path, "lists Normalize before another module, and only behind all is supported")
-    if paths[0][1]:
+    if root / paths[0][1] != folder:
         problem = f"has its Transformer in {paths[0][1]!r}, and only beside modules.json is read"
         _refuse(path, problem, hint="copy the files of that folder beside modules.json")
     _check_transformer(folder / "sentence_bert_config.json")
     normalized = "Normalize" in names
-    _check_similarity(folder / "config_sentence_transformers.json", normalized)
-    pooling = _read_pooling(folder / paths[1][1] / "config.json", width)
+    _check_similarity(root / "config_sentence_transformers.json", normalized)
+    pooling = _read_pooling(root / paths[1][1] / "config.json", width)
     folders = tuple(place for name, place in paths if name == "Dense")
     if strange := [place for _, place in paths[1:] if not re.fullmatch(r"\d+_\w+", place)]:
         _refuse(path, f"has a module in {strange[0]!r}, expected a folder like 1_Pooling")
     layers: list[DenseConfig] = []
     for place in folders:
-        layers.append(_read_dense(folder / place / "config.json", width))
+        layers.append(_read_dense(root / place / "config.json", width))
         width = layers[-1].width
     return SentenceModules(pooling, tuple(layers), folders, normalized)
+
+
+def modules_folder(folder: Path) -> Path:
+    """The folder of the modules.json that a checkpoint belongs to: that around it, or its own.
+
+    Earlier versions of sentence-transformers put the checkpoint into a folder 0_Transformer.
+    """
+    around = folder.parent
+    alone = (folder / MODULES).is_file() or not (around / MODULES).is_file()
+    if alone or not re.fullmatch(r"\d+_\w+", folder.name):
+        return folder
+    first = module_folders(around)[:1]
+    return around if [place for _, place in first] == [folder.name] else folder
 
 
 def module_folders(folder: Path) -> list[tuple[str, str]]:
@@ -122,12 +136,13 @@ def with_dense(checkpoint: Checkpoint) -> Checkpoint:
     Raises:
         MrlError: a layer's file is missing or damaged.
     """
-    if not (checkpoint.folder / MODULES).is_file():
+    root = modules_folder(checkpoint.folder)
+    if not (root / MODULES).is_file():
         return checkpoint
     tensors, readers = dict(checkpoint.tensors), {}
-    folders = [place for name, place in module_folders(checkpoint.folder) if name == "Dense"]
+    folders = [place for name, place in module_folders(root) if name == "Dense"]
     for number, place in enumerate(folders):
-        found, read = open_tensors(checkpoint.folder / place)
+        found, read = open_tensors(root / place)
         prefix = DENSE_KEY.format(number=number)
         tensors |= {prefix + key: info for key, info in found.items()}
         readers |= {prefix + key: (read, key) for key in found}

@@ -24,7 +24,7 @@ from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
 from .checkpoints import read_json
 from .preprocessor import read_preprocessor
-from .sentence_files import read_sentence_modules
+from .sentence_files import modules_folder, read_sentence_modules
 
 TEXTS = (
     "What is the capital of Senegal?",
@@ -123,9 +123,11 @@ def compare_words(
         lacking = "transformers' tokenizer joins no bytes" if vocabulary else "no vocab.json"
         outcomes.not_covered.append(f"words: {lacking}")
         return
+    language = info.naming.get("language")
+    options = {} if language is None else {"target_lang": language}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+            folder, local_files_only=True, trust_remote_code=False, **options
         )
     except Exception as error:  # transformers raises many kinds.
         reason = first_line(error)
@@ -148,7 +150,7 @@ def compare_words(
 
 
 def compare_texts(
-    tower: Path, info: TowerInfo, folder: Path, rounded: Callable[[Any], None], outcomes: Outcomes
+    tower: Path, info: TowerInfo, folder: Path, as_tower: Callable[[Any], None], outcomes: Outcomes
 ) -> None:
     """Raw texts by the checkpoint's own tokenizer and its own pooling.
 
@@ -156,14 +158,15 @@ def compare_texts(
         tower: folder of the tower.
         info: of the tower.
         folder: of the checkpoint.
-        rounded: gives the weights of a torch module the dtype of the tower's.
+        as_tower: gives the weights of a torch module the values that the tower's have.
     """
     for place in (folder, tower):
         if not (place / "tokenizer.json").is_file():
             outcomes.not_covered.append(f"texts: {place} has no tokenizer.json")
             return
-    _compare_tokens(TextTokenizer(tower, max_tokens=UNLIMITED), folder, outcomes)
     modules = read_sentence_modules(folder, info.config.width)
+    ours = TextTokenizer(tower, max_tokens=UNLIMITED)
+    _compare_tokens(ours, folder, complete=modules is not None, outcomes=outcomes)
     if modules is None:
         outcomes.not_covered.append(
             "pooling: the checkpoint says nothing of it (that of the last token is assumed)"
@@ -171,11 +174,16 @@ def compare_texts(
     elif importlib.util.find_spec("sentence_transformers") is None:
         outcomes.not_covered.append("pooling: sentence-transformers is not installed")
     else:
-        _compare_vectors(tower, folder, modules.normalized, rounded, outcomes)
+        _compare_vectors(tower, folder, modules.normalized, as_tower, outcomes)
 
 
-def _compare_tokens(ours: TextTokenizer, folder: Path, outcomes: Outcomes) -> None:
-    """Ids of the texts themselves, and of what stands around them."""
+def _compare_tokens(
+    ours: TextTokenizer, folder: Path, *, complete: bool, outcomes: Outcomes
+) -> None:
+    """Ids of the texts themselves, and of what stands around them.
+
+    Where the checkpoint is not `complete`, its tokenizer may leave the end token to its user.
+    """
     import transformers
 
     try:
@@ -190,7 +198,7 @@ def _compare_tokens(ours: TextTokenizer, folder: Path, outcomes: Outcomes) -> No
         return
     outcomes.counts["tokens of texts"] = count_differences(ours.encode_prompts(TEXTS), plain)
     published = TextTokenizer(folder)
-    if not published.adds_own_tokens:
+    if not complete and not published.adds_own_tokens:
         outcomes.not_covered.append(
             "what stands behind a text: the checkpoint's tokenizer adds nothing (its padding "
             "token is assumed)"
@@ -213,25 +221,25 @@ def _compare_vectors(
     tower: Path,
     folder: Path,
     normalized: bool,
-    rounded: Callable[[Any], None],
+    as_tower: Callable[[Any], None],
     outcomes: Outcomes,
 ) -> None:
     """Vectors of documents and of queries, of raw texts, with their prompts."""
-    recipe = read_text_recipe(folder)
+    root = modules_folder(folder)
+    recipe = read_text_recipe(folder, root)
     texts: list[str] = [*TEXTS]
     limit = recipe.max_tokens
     if limit is not None and limit <= LONGEST:
         texts.append("a b " * limit)
     elif limit is not None and limit < UNLIMITED:
         outcomes.not_covered.append(f"texts of more than {limit} tokens")
-    model = _sentence_transformer(folder)
-    rounded(model)
+    model = _sentence_transformer(root)
+    as_tower(model)
     embed = _embedder(tower, normalized)
     tokenizer = TextTokenizer(tower, max_tokens=UNLIMITED)
-    names = model.prompts if recipe.document_prompt or recipe.query_prompt else {}
-    saved = _saved_prompts(folder)
+    saved = _saved_prompts(root)
     document = next((name for name in DOCUMENT_PROMPTS if name in saved), None)
-    expected = model.encode(texts, prompt_name=document if names else None)
+    expected = model.encode(texts, prompt_name=document)
     outcomes.arrays["text vectors"] = (embed(tokenizer.encode_documents(texts)), expected)
     if recipe.query_prompt:
         asked = tokenizer.encode([recipe.query_prompt + text for text in texts])

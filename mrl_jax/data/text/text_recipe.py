@@ -37,8 +37,12 @@ class TextRecipe:
     query_prompt: str = ""
 
 
-def read_text_recipe(folder: Path) -> TextRecipe:
+def read_text_recipe(folder: Path, settings: Path | None = None) -> TextRecipe:
     """The recipe of a folder, from tokenizer_config.json and sentence-transformers' files.
+
+    Args:
+        folder: of the tokenizer.
+        settings: folder of modules.json, where it is another.
 
     Raises:
         MrlError: a file that cannot be read.
@@ -47,11 +51,12 @@ def read_text_recipe(folder: Path) -> TextRecipe:
     tokenizer = _object(path, "a tokenizer's description")
     padding = _token(tokenizer.get("pad_token"), path)
     keeps_tail = tokenizer.get("truncation_side") == "left"
-    if not (folder / "modules.json").is_file():
+    settings = folder if settings is None else settings
+    if not (settings / "modules.json").is_file():
         return TextRecipe(padding_token=padding, keeps_tail=keeps_tail)
     sentence = _object(folder / "sentence_bert_config.json", "sentence-transformers' options")
     limit = sentence.get("max_seq_length") or tokenizer.get("model_max_length")
-    path = folder / "config_sentence_transformers.json"
+    path = settings / "config_sentence_transformers.json"
     options = _object(path, "sentence-transformers' options")
     prompts = options.get("prompts") or {}
     if not isinstance(prompts, Mapping):
