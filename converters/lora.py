@@ -18,7 +18,15 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 
-from .checkpoints import Checkpoint, damaged, file_digest, has_weights, open_weights, read_json
+from .checkpoints import (
+    Checkpoint,
+    check_floats,
+    damaged,
+    file_digest,
+    has_weights,
+    open_weights,
+    read_json,
+)
 from .config_fields import Fields
 from .rules import first_of
 from .sentence_folder import sentence_folder, transformer_folder
@@ -119,12 +127,14 @@ class Adapter:
         return weight.astype(np.float32) + np.float32(self.scale) * (b @ a)
 
     def add_to_torch(self, model: Any) -> None:
-        """The same to transformers' model, by torch: the other side of `verify`."""
+        """The same by torch, to transformers' model or to the one inside another module: the
+        other side of `verify`."""
         import torch
 
         with torch.no_grad():
+            encoder = next(part for part in model.modules() if hasattr(part, "embed_tokens"))
             for module, (a, b) in self.pairs.items():
-                weight = model.get_submodule(module).weight
+                weight = encoder.get_submodule(module).weight
                 weight += self.scale * (torch.from_numpy(b) @ torch.from_numpy(a))
 
     def record(self) -> dict[str, Any]:
@@ -178,16 +188,18 @@ def check_adapter_beside(
 def folder_without_adapter(folder: Path) -> Iterator[Path]:
     """A checkpoint folder as transformers reads it without PEFT.
 
-    Where PEFT is installed, transformers loads the adapter that lies beside the weights, on
-    top of the base that this names.
+    Where PEFT is installed, transformers loads the adapter that lies beside the weights, in the
+    folder or in one below it (0_Transformer), on top of the base that this names.
     """
-    if not (folder / CONFIG).is_file():
+    if not any(folder.rglob(CONFIG)):
         yield folder
         return
     with tempfile.TemporaryDirectory() as place:
-        for path in folder.iterdir():
-            if path.name not in (CONFIG, *WEIGHTS):
-                (Path(place) / path.name).symlink_to(path.resolve())
+        for path in folder.rglob("*"):
+            if path.is_file() and path.name not in (CONFIG, *WEIGHTS):
+                link = Path(place) / path.relative_to(folder)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path.resolve())
         yield Path(place)
 
 
@@ -315,6 +327,7 @@ def _check_config(raw: Mapping[str, Any], where: Path) -> None:
 def _read_pairs(file: Path, rank: int) -> dict[str, tuple[HostArray, HostArray]]:
     """A and B of each layer, every tensor of the file in its place."""
     tensors, read = open_weights([file])
+    check_floats(tensors)
     parts: dict[str, dict[str, HostArray]] = {}
     for key in tensors:
         match = TENSOR.fullmatch(key)

@@ -84,10 +84,9 @@ def read_two_folders(
     }
     whole = opened["speech"]
     heads = {key for names in head_keys(whole.tensors).values() for key in names}
-    config = {name: value for name, value in whole.config.items() if name != "architectures"}
     tensors = {key: info for key, info in whole.tensors.items() if key not in heads}
     towers: dict[str, Conversion] = {}
-    views = {"speech": dataclasses.replace(whole, config=config, tensors=tensors)}
+    views = {"speech": dataclasses.replace(whole, tensors=tensors)}
     for name, view in (views | {"text": opened["text"]}).items():
         model_type = str(view.config.get("model_type"))
         towers[name] = prepare(view, family(model_type).describe(view), dtype=dtype)

@@ -15,6 +15,7 @@ from .convert import Conversion, origin, prepare
 from .lora import check_adapter_beside
 from .oolel_model import PublishedModel
 from .oolel_parts import SPEECH, TEXT, Parts, Tower, find_parts, head_plan, tower_config
+from .preprocessor import read_preprocessor
 
 AUDIO_FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -56,7 +57,7 @@ def _read(folder: Path, dtype: str | None) -> tuple[Checkpoint, Parts, dict[str,
     raw = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     speech_raw, speech_where = tower_config(folder, raw, SPEECH)
     text_raw, text_where = tower_config(folder, raw, TEXT)
-    audio = hubert.read_preprocessor(folder / SPEECH.folder) or hubert.read_preprocessor(folder)
+    audio = read_preprocessor(folder / SPEECH.folder) or read_preprocessor(folder)
     speech = hubert.parse_config(speech_raw, where=speech_where, preprocessor=audio)
     text = qwen3.parse_config(text_raw, where=text_where)
 
