@@ -103,7 +103,7 @@ def test_late_fusion_refuses_texts_that_speech_cannot_be_like(recipe, words, tow
 
     def build(**changes: Any) -> Any:
         model = ModelConfig(**{**options, **changes})
-        return build_model(ExperimentConfig(model=model, loss=loss), TextTokenizer(text))
+        return build_model(ExperimentConfig(name="x", model=model, loss=loss), TextTokenizer(text))
 
     with pytest.raises(MrlError, match=words):
         build()
