@@ -76,7 +76,7 @@ def test_a_text_tower_is_covered_from_texts_to_vectors(models):
     assert list(found["errors"])[-2:] == ["text vectors", "query vectors"]
     counts = {name: (count["differ"], count["of"]) for name, count in found["counts"].items()}
     assert counts == {"tokens of texts": (0, 6), "tokens around texts": (0, 6)}
-    assert found["not_covered"] == []
+    assert found["not_covered"] == ["texts of more than 32768 tokens"]
 
 
 def _tower_json(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -102,7 +102,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "the decoder's spaces": (
         "ctc",
         _tower_json(lambda raw: raw["vocabulary"].update(word_delimiter="a")),
-        "words of random outputs differ",
+        "words of",
     ),
     "pooling": (
         "text",
