@@ -180,6 +180,7 @@ def narrow_text(source: Path) -> None:
     shutil.rmtree(source / "hubert_mrl")
     shutil.copytree(PUBLISHED / "clip" / "hubert_mrl", source / "hubert_mrl")
     edit_json(source / "oolel_mrl" / "config.json", hidden_size=512)
+    edit_json(source / "oolel_mrl" / "1_Pooling" / "config.json", embedding_dimension=512)
 
     def cut(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         def half(tensor: np.ndarray) -> np.ndarray:
