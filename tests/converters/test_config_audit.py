@@ -1,13 +1,15 @@
 """Nothing of a checkpoint is ignored unknowingly: classes, config fields, dtypes and values."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from published import HUBERT, QWEN3, edit_json, save, torch_hubert, torch_qwen3
+from published import QWEN3, edit_json, save, torch_hubert, torch_qwen3
 from safetensors.numpy import load_file, save_file
+from speech_families import CASES, make_model
 
 from converters.__main__ import main
 from converters.convert import convert
@@ -18,12 +20,32 @@ from mrl_jax.core.errors import MrlError
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-MODELS = {"qwen3": torch_qwen3, "hubert": torch_hubert}
+MODELS: dict[str, Callable[[], Any]] = {
+    "qwen3": torch_qwen3,
+    "hubert": torch_hubert,
+    "wav2vec2": lambda: make_model(CASES["wav2vec2-large"]),
+    "unispeech-sat": lambda: make_model(CASES["unispeech-sat-base"]),
+    "wavlm": lambda: make_model(CASES["wavlm-large"]),
+}
+"""A small model of each family, by the model type of its config.json."""
+
+
+def command(name: str) -> str:
+    """What converts a family."""
+    return name if name == "qwen3" else "speech"
+
+
+def stock_fields(name: str) -> dict[str, Any]:
+    """Every field that transformers' own config has."""
+    sizes = QWEN3 if name == "qwen3" else {}
+    config = transformers.AutoConfig.for_model(name, **sizes)
+    return json.loads(config.to_json_string(use_diff=False))
 
 
 @pytest.fixture(params=sorted(MODELS))
 def source(request, tmp_path):
-    return request.param, save(MODELS[request.param](), tmp_path / "source")
+    """The command that converts a checkpoint, and its folder."""
+    return command(request.param), save(MODELS[request.param](), tmp_path / "source")
 
 
 @pytest.mark.parametrize(
@@ -65,9 +87,8 @@ def test_a_classifier_is_refused_as_one(tmp_path):
 
 def test_stock_configs_have_no_field_that_is_not_known(source, tmp_path, capsys):
     name, folder = source
-    stock = {"qwen3": transformers.Qwen3Config(**QWEN3), "hubert": transformers.HubertConfig()}
-    fields = json.loads(stock[name].to_json_string(use_diff=False))
     raw = json.loads((folder / "config.json").read_text())
+    fields = stock_fields(raw["model_type"])
     (folder / "config.json").write_text(json.dumps({**fields, **raw}))
     capsys.readouterr()
     assert run_command(main, [name, str(folder), str(tmp_path / "tower")]) == 0
@@ -96,11 +117,7 @@ def test_fields_that_nothing_reads_are_named(source, tmp_path, capsys):
 def test_no_field_is_both_read_and_called_harmless(name):
     from converters.config_audit import WatchedConfig
 
-    stock: dict[str, Any] = {
-        "qwen3": transformers.Qwen3Config(**QWEN3),
-        "hubert": transformers.HubertConfig(**HUBERT),
-    }
-    watched = WatchedConfig(json.loads(stock[name].to_json_string(use_diff=False)))
+    watched = WatchedConfig(stock_fields(name))
     family(name).parse_config(watched, where="config.json")
     assert watched.read & (HARMLESS | family(name).harmless) <= {"model_type"}
     assert "hidden_size" in watched.read
@@ -112,10 +129,12 @@ def _edit_tensors(folder: Path, change) -> None:
 
 
 def test_the_config_is_judged_before_dtypes(tmp_path):
-    folder = save(torch_hubert(conv_pos_batch_norm=True), tmp_path / "source")
-    names = load_file(folder / "model.safetensors")
-    assert any(tensor.dtype == np.int64 for tensor in names.values())
-    with pytest.raises(MrlError, match=r"config.json: conv_pos_batch_norm is True"):
+    folder = save(torch_hubert(), tmp_path / "source")
+    _edit_tensors(folder, lambda tensors: {k: v.astype(np.int32) for k, v in tensors.items()})
+    with pytest.raises(MrlError, match="is of dtype I32, expected one of F32"):
+        convert(str(folder), tmp_path / "tower", family="hubert")
+    edit_json(folder / "config.json", add_adapter=True)
+    with pytest.raises(MrlError, match=r"config.json: add_adapter is True"):
         convert(str(folder), tmp_path / "tower", family="hubert")
 
 
@@ -142,7 +161,7 @@ def test_an_output_layer_without_its_embeddings_is_told_so(tmp_path):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_no_numbers_are_told(value, source, tmp_path, capsys):
     name, folder = source
-    key = {"qwen3": "norm.weight", "hubert": "encoder.layer_norm.bias"}[name]
+    key = {"qwen3": "norm.weight", "speech": "encoder.layer_norm.bias"}[name]
 
     def spoil(tensors):
         spoilt = tensors[key].copy()

@@ -239,6 +239,17 @@ def test_tensors_without_a_place_are_refused_by_name(case, base, tmp_path, capsy
     refused(base, adapter, tmp_path, capsys, parts)
 
 
+def test_an_adapter_of_whole_numbers_is_refused(base, tmp_path, capsys):
+    adapter = save_adapter(tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    whole = {name: tensor.astype(np.int32) for name, tensor in load_file(file).items()}
+    save_file(whole, file)
+    command = ["qwen3", str(base), str(tmp_path / "tower"), "--adapter", str(adapter)]
+    assert run_command(main, command) == 2
+    assert "is of dtype I32, expected one of F32" in capsys.readouterr().err
+    assert not (tmp_path / "tower").exists()
+
+
 def test_an_adapter_of_another_base_is_refused(base, tmp_path, capsys):
     adapter = save_adapter(tmp_path / "adapter", layers=1)
     parts = ("is for another base: the adapter has nothing for layers.1.", "1 more like these")

@@ -203,6 +203,11 @@ def no_bias(source: Path) -> None:
     )
 
 
+def wide_head(source: Path) -> None:
+    key = "projector.weight"
+    rewrite(source / "hubert_mrl", lambda tensors: tensors | {key: tensors[key].astype(np.float64)})
+
+
 REFUSED = {
     "two modes": (
         both_modes,
@@ -234,6 +239,14 @@ REFUSED = {
     ),
     "a tensor too many": (extra, ("hubert_mrl: 1 problem", "unknown: gate.weight")),
     "a tensor too few": (no_bias, ("1 problem", "missing: pooling_parameters.bias")),
+    "a head in float64": (
+        wide_head,
+        ("projector.weight is of dtype F64", "save the weights in float32"),
+    ),
+    "another class": (
+        lambda source: edit_json(source / "hubert_mrl" / "config.json", architectures=["Own"]),
+        ("architectures names Own, expected",),
+    ),
     "an adapter beside": (
         lambda source: (source / "oolel_mrl" / "adapter_config.json").write_text("{}"),
         ("oolel_mrl: holds a LoRA adapter beside the weights", "merge_and_unload"),

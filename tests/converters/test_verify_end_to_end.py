@@ -6,12 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from published import CHARACTERS, HUBERT_LARGE, edit_json, save, torch_hubert, torch_qwen3
+from safetensors.numpy import load_file
 from sentence_folders import END, OTHER_END, sentence_folder, write_tokenizer
+from tiny_adapter import save_adapter
 
 from converters.__main__ import main
 from converters.convert import convert
+from converters.export import export
+from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.cli import run_command
 
 pytest.importorskip("torch")
@@ -51,8 +56,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Pa
     return make
 
 
-def verify(tower: Path, source: Path) -> int:
-    return run_command(main, ["verify", str(tower), str(source)])
+def verify(tower: Path, source: Path, *options: str) -> int:
+    return run_command(main, ["verify", str(tower), str(source), *options])
 
 
 def certificate(tower: Path) -> dict[str, Any]:
@@ -210,6 +215,58 @@ def test_a_bfloat16_text_tower_is_held_against_bfloat16_weights(models, tmp_path
     source, _ = models("text")
     convert(str(source), tmp_path / "tower", family="qwen3", dtype="bfloat16")
     assert verify(tmp_path / "tower", source) == 0
+
+
+def test_an_adapter_is_merged_on_both_sides(models, tmp_path, capsys):
+    source, _ = models("text")
+    adapter, other = (
+        save_adapter(tmp_path / f"{seed}", seed=seed, modules=["mlp.down_proj"]) for seed in (0, 1)
+    )
+    convert(str(source), tmp_path / "tower", family="qwen3", adapter=str(adapter))
+    assert verify(tmp_path / "tower", source, "--adapter", str(adapter)) == 0
+    errors = certificate(tmp_path / "tower")["errors"]
+    assert errors["text vectors"] < 1e-5
+    assert verify(tmp_path / "tower", source, "--adapter", str(other)) == 1
+    errors = certificate(tmp_path / "tower")["errors"]
+    assert errors["text vectors"] > 1e-3
+
+
+@pytest.mark.parametrize("passed", ["whole", "subfolder"])
+def test_a_tower_in_a_folder_of_its_own_has_its_dense_layer(passed, models, tmp_path):
+    plain, original = models("text")
+    source = old_layout(plain, tmp_path / "source")
+    tower = tmp_path / "tower"
+    options = {"subfolder": "0_Transformer"} if passed == "subfolder" else {}
+    report = convert(str(source), tower, family="qwen3", **options)
+    assert report["digest"] == f"sha256:{read_info(original).digest}"
+    names = ["0_Transformer/model.safetensors", "2_Dense/model.safetensors"]
+    assert sorted(report["source_digests"]) == names
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    assert verify(tower, source, *flags) == 0
+    assert "text vectors" in certificate(tower)["errors"]
+    export(tower, tmp_path / "exported")
+    for place in (".", "2_Dense"):
+        exported = tmp_path / "exported" / place / "model.safetensors"
+        assert_same_tensors(load_file(exported), load_file(plain / place / "model.safetensors"))
+
+
+def old_layout(plain: Path, folder: Path) -> Path:
+    """As sentence-transformers before version 3 saved a model."""
+    shutil.copytree(plain, folder)
+    inner = folder / "0_Transformer"
+    inner.mkdir()
+    for path in [path for path in folder.iterdir() if path.is_file()]:
+        if path.name not in ("modules.json", "config_sentence_transformers.json"):
+            path.rename(inner / path.name)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = inner.name
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
+
+
+def assert_same_tensors(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    assert sorted(ours) == sorted(theirs)
+    assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
 
 
 # Texts of recognisers.
