@@ -100,7 +100,7 @@ def _convert(args: argparse.Namespace) -> int:
         f"{report['dtype']}, {report['tensors']} tensors matched one to one with "
         f"{report['leaves']} leaves"
     )
-    for note in report.get("notes", ()):
+    for note in report["notes"]:
         print(f"note: {note}")
     kind, files = TOWERS[report["kind"]], set(report["files"])
     if kind.abstract_recogniser and "vocab.json" not in files:
@@ -127,6 +127,11 @@ def _convert_model(args: argparse.Namespace) -> int:
         f"{text['dtype']}, head of {report['head_parameters'] / 1e6:.1f} M; "
         f"all {report['tensors']} tensors have their place"
     )
+    for name, tower in report["towers"].items():
+        for note in tower["notes"]:
+            print(f"note: {name} tower: {note}")
+    for note in report["notes"]:
+        print(f"note: head: {note}")
     if "tokenizer.json" not in text["files"]:
         print(f"note: there is no tokenizer.json; put it into {args.out / 'text'} to embed text")
     return 0
@@ -143,14 +148,16 @@ def _verify(args: argparse.Namespace) -> int:
     errors, tolerance = certificate.errors, certificate.tolerance
     print(f"{args.tower} against PyTorch, relative error on {certificate.inputs}")
     for name, error in errors.items():
-        print(f"  {name:<10} {error:.2e}{'' if error <= tolerance else '  too large'}")
+        print(f"  {name:<14} {error:.2e}{'' if error <= tolerance else '  too large'}")
+    for name, count in certificate.counts.items():
+        print(f"  {name}: {count.of - count.differ} of {count.of} equal")
+    for what in certificate.not_covered:
+        print(f"  not covered: {what}")
     if certificate.holds:
         print(f"the same model: every state within {tolerance:g}")
         return 0
-    worst = max(errors, key=lambda name: math.inf if math.isnan(errors[name]) else errors[name])
     print(
-        f"error: {args.tower}: not the model of {args.source}: {worst} is off by "
-        f"{errors[worst]:.2e}, expected at most {tolerance:g}. "
+        f"error: {args.tower}: not the model of {args.source}: {certificate.failure}. "
         "Convert the checkpoint again, and check that it is the one meant",
         file=sys.stderr,
     )

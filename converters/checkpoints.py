@@ -30,16 +30,28 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-COUNTER = "num_batches_tracked"
-"""Batch norm's count of training steps: a whole number, which no encoder computes with."""
-OWN_FILES = ("tower.json", "report.json", "verification.json", "adapter_config.json")
+OTHER_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
+"""Dtypes that no weight of a tower may have, and that other tensors of a checkpoint do have."""
+ALL_DTYPES = FLOAT_DTYPES | OTHER_DTYPES
+DTYPE_NAMES = {dtype: name for name, dtype in ALL_DTYPES.items()}
 DTYPES = {dtype.name: dtype for dtype in FLOAT_DTYPES.values()}
+OWN_FILES = ("tower.json", "report.json", "verification.json", "adapter_config.json")
 WEIGHTS = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 """The file of weights that are whole, and the index of those in shards; the first is read."""
-SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "[0-9]_*/config.json")
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "[0-9]*_*/config.json")
 DOWNLOAD_AGAIN = "download the checkpoint again"
 FLOATS_ONLY = "take the checkpoint from before it was quantised, and leave index buffers out of it"
 
@@ -49,6 +61,17 @@ def damaged(problem: str, where: object, *, hint: str = DOWNLOAD_AGAIN) -> MrlEr
     return MrlError(problem, where=where, hint=hint)
 
 
+def wrong_dtype(key: str, name: str, path: Path) -> MrlError:
+    """Why a tensor whose dtype is called `name` cannot be a weight."""
+    hint = FLOATS_ONLY
+    if name == "F64":
+        hint = "save the weights in float32, in which towers compute"
+    problem = f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}"
+    if method := quantised_tensor(key, name):
+        problem = f"holds {method}: {problem}"
+    return damaged(problem, path, hint=hint)
+
+
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
     """What a checkpoint's header says of one tensor."""
@@ -56,6 +79,17 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     file: Path
+
+
+def check_floats(tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse tensors whose dtype no weight may have.
+
+    Raises:
+        MrlError: one of them is of such a dtype.
+    """
+    for key, tensor in tensors.items():
+        if tensor.dtype not in DTYPES.values():
+            raise wrong_dtype(key, DTYPE_NAMES[tensor.dtype], tensor.file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,16 +120,13 @@ def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) ->
     """
     if not has_weights(folder):
         refuse_format(folder, files_in(folder), where=folder)
-    if config is None:
-        config = read_json(
-            existing_file(folder / "config.json", hint="expected a Hugging Face checkpoint folder")
-        )
-    check_unquantised(folder, config)
-    files, weight_map = _weight_files(folder)
-    tensors, read = open_weights(files)
-    if weight_map is not None:
-        _check_index(folder, weight_map, tensors)
-    return Checkpoint(folder, config, tensors, read, hub_revision(folder))
+    raw: Mapping[str, Any] | None = config
+    if raw is None:
+        hint = "expected a Hugging Face checkpoint folder"
+        raw = read_json(existing_file(folder / "config.json", hint=hint))
+    check_unquantised(folder, raw)
+    tensors, read = open_tensors(folder)
+    return Checkpoint(folder, raw, tensors, read, hub_revision(folder))
 
 
 def has_weights(folder: Path) -> bool:
@@ -110,20 +141,34 @@ def hub_revision(folder: Path) -> str | None:
     return next((one.name for one in places if one.parent.name == "snapshots"), None)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+def open_tensors(folder: Path) -> "Opened":
+    """The headers of a folder's weight files, and a function that reads a tensor by name.
 
     Raises:
-        MrlError: unreadable, not JSON, or not an object.
+        MrlError: a file is missing, truncated, or not what its name says.
     """
+    files, weight_map = _weight_files(folder)
+    opened = open_weights(files)
+    if weight_map is not None:
+        _check_index(folder, weight_map, opened[0])
+    return opened
+
+
+def read_json(path: Path, *, kind: type = dict) -> Any:
+    """A JSON object from a file, or a list where that is the `kind`.
+
+    Raises:
+        MrlError: unreadable, not JSON, or of another kind.
+    """
+    value: Any
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
     except (ValueError, RecursionError) as error:
         raise damaged(f"is not JSON ({error})", path) from error
-    if not isinstance(value, dict):
-        raise damaged("is not a JSON object", path)
+    if not isinstance(value, kind):
+        raise damaged(f"is not a JSON {'object' if kind is dict else kind.__name__}", path)
     return value
 
 
@@ -160,7 +205,7 @@ def open_weights(files: list[Path]) -> Opened:
     """Headers of weight files, all .safetensors or all .bin, and what reads a tensor by name.
 
     Raises:
-        MrlError: a file is truncated, not what its name says, or not of floats alone.
+        MrlError: a file is truncated, or not what its name says.
     """
     return _open_bin(files) if files[0].suffix == ".bin" else _open_safetensors(files)
 
@@ -208,15 +253,9 @@ def _open_safetensors(files: list[Path]) -> Opened:
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 header = file.get_slice(key)
                 name = header.get_dtype()
-                dtype = FLOAT_DTYPES.get(name)
-                if name == "I64" and key.endswith(f".{COUNTER}"):
-                    dtype = np.dtype(np.int64)
-                if dtype is None:
-                    problem = f"{key} is of dtype {name}, expected one of {', '.join(FLOAT_DTYPES)}"
-                    if method := quantised_tensor(key, name):
-                        problem = f"holds {method}: {problem}"
-                    raise damaged(problem, path, hint=FLOATS_ONLY)
-                _add(tensors, key, TensorInfo(tuple(header.get_shape()), dtype, path))
+                if name not in ALL_DTYPES:
+                    raise wrong_dtype(key, name, path)
+                _add(tensors, key, TensorInfo(tuple(header.get_shape()), ALL_DTYPES[name], path))
 
     def read(key: str) -> HostArray:
         # Read, not mapped: mapped pages would count against memory a second time.
@@ -243,7 +282,7 @@ def _open_bin(files: list[Path]) -> Opened:
     require_torch(files[0])
     import torch
 
-    dtypes = {getattr(torch, name): dtype for name, dtype in DTYPES.items()}
+    dtypes = {getattr(torch, dtype.name): dtype for dtype in ALL_DTYPES.values()}
     tensors: dict[str, TensorInfo] = {}
     values: dict[str, Any] = {}
     for path in files:
@@ -260,18 +299,15 @@ def _open_bin(files: list[Path]) -> Opened:
         if not isinstance(state, dict):
             raise damaged("is not a mapping of tensors", path)
         for key, value in state.items():
-            counts = isinstance(key, str) and key.endswith(f".{COUNTER}")
-            known = dtypes | {torch.int64: np.dtype(np.int64)} if counts else dtypes
-            if not isinstance(value, torch.Tensor) or value.dtype not in known:
-                dtype = getattr(value, "dtype", type(value).__name__)
-                problem = f"{key} is {dtype}, expected a float tensor"
-                raise damaged(problem, path, hint=FLOATS_ONLY)
-            _add(tensors, str(key), TensorInfo(tuple(value.shape), known[value.dtype], path))
+            if not isinstance(value, torch.Tensor) or value.dtype not in dtypes:
+                kind = getattr(value, "dtype", type(value).__name__)
+                raise damaged(f"{key} is {kind}, expected a float tensor", path, hint=FLOATS_ONLY)
+            _add(tensors, str(key), TensorInfo(tuple(value.shape), dtypes[value.dtype], path))
             values[str(key)] = value
 
     def read(key: str) -> HostArray:
         value = values[key].detach().contiguous()
-        if value.dtype == torch.bfloat16:
+        if value.dtype == torch.bfloat16:  # numpy has none of its own.
             return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return value.numpy()
 

@@ -18,16 +18,14 @@ from mrl_jax.core.files import check_apart, staged_folder, write_json
 from mrl_jax.nn import param_tree
 
 from . import lora
-from .checkpoints import (
-    DTYPES,
-    Checkpoint,
-    file_digest,
-    open_checkpoint,
-)
-from .families import Description, family_of, find_family
+from .checkpoints import DTYPE_NAMES, DTYPES, Checkpoint, check_floats, file_digest, open_checkpoint
+from .config_audit import check_classes, unread_fields
+from .families import Description, Family, family_of, find_family
+from .formats import quantised_tensor
 from .language_adapters import adapter_files, with_adapter
 from .oolel_modes import refuse_speech_half
-from .rules import Plan, plan
+from .rules import UNUSED, Plan, RuleTable, first_of, plan
+from .sentence_files import with_dense
 from .sentence_folder import copy_tower_files
 from .sources import find_checkpoint
 
@@ -73,18 +71,18 @@ def convert(
     check_apart(checkpoint.folder, out)
     published = find_family(family, checkpoint.config, checkpoint.folder / "config.json")
     conversion = prepare(checkpoint, published.describe(checkpoint), dtype=dtype)
+    notes = [] if checkpoint.adapter is None else lora.notes(checkpoint, source, dtype)
     with staged_folder(
         out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=conversion.size
     ) as staging:
         files = copy_tower_files(checkpoint.folder, staging)
-        report = write_tower(staging, conversion, origin=origin(checkpoint, source), files=files)
-    if checkpoint.adapter is not None:
-        report["notes"] = [*report.get("notes", ()), *lora.notes(checkpoint, source, dtype)]
-    return report
+        return write_tower(
+            staging, conversion, origin=origin(checkpoint, source), files=files, notes=notes
+        )
 
 
 def open_base(folder: Path, source: str, *, adapter: str | None = None, family: str) -> Checkpoint:
-    """A checkpoint, with an adapter merged into it if one is named.
+    """A checkpoint with its Dense layers, and an adapter merged into it if one is named.
 
     Args:
         folder: of `find_checkpoint`.
@@ -97,7 +95,7 @@ def open_base(folder: Path, source: str, *, adapter: str | None = None, family: 
             together, or the folder holds an adapter that was not named.
     """
     lora.check_adapter_beside(folder, source, adapter=adapter, family=family)
-    checkpoint = open_checkpoint(folder)
+    checkpoint = with_dense(open_checkpoint(folder))
     if adapter is None:
         return checkpoint
     if family != "qwen3":
@@ -133,12 +131,14 @@ class Conversion:
     Attributes:
         plan: which tensor goes where.
         dtypes: what each leaf is stored in, by path.
+        unread: fields of config.json that are neither read nor known to be harmless.
     """
 
     checkpoint: Checkpoint
     description: Description
     plan: Plan
     dtypes: Mapping[str, np.dtype[Any]]
+    unread: Mapping[str, Any]
 
     @property
     def size(self) -> int:
@@ -165,19 +165,17 @@ def prepare(
     Raises:
         MrlError: they are not.
     """
+    family = family_of(description.kind)
+    config_path = checkpoint.folder / "config.json"
+    check_classes(checkpoint.config, family, where=config_path)
+    unread = unread_fields(checkpoint.config, family, where=config_path)
+    _check_dtypes(checkpoint, family.table)
     where = checkpoint.folder if where is None else where
     shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
-    family = family_of(description.kind)
-    output, embeddings = family.tied or ("", "")
+    output, _ = family.tied or ("", "")
     tied = bool(checkpoint.config.get("tie_word_embeddings", False)) and output in shapes
     if tied:
-        key = embeddings if embeddings in shapes else family.table.prefix + embeddings
-        if key not in shapes or not np.array_equal(checkpoint.read(key), checkpoint.read(output)):
-            raise MrlError(
-                f"{output} differs from {embeddings}, though config.json ties them",
-                where=where,
-                hint="set tie_word_embeddings to false if the output layer is one of its own",
-            )
+        _check_tied(checkpoint, family, where=where)
         del shapes[output]
     proven = plan(family.table, shapes, description.leaves, where=where)
     language = {"language": checkpoint.language} if checkpoint.language else {}
@@ -191,15 +189,49 @@ def prepare(
         for path, kinds in published.items()
     }
     if dtype is not None:
-        floats = (path for path, published in dtypes.items() if published.kind != "i")
+        # Counters and the like, which nothing computes with, are no numbers to be rounded.
+        floats = [path for path, kind in dtypes.items() if kind.kind not in "iub"]
         dtypes |= dict.fromkeys(floats, DTYPES[dtype])
-    return Conversion(checkpoint, description, proven, dtypes)
+    return Conversion(checkpoint, description, proven, dtypes, unread)
+
+
+def _check_tied(checkpoint: Checkpoint, family: Family, *, where: object) -> None:
+    """Raises an `MrlError` where an output layer is not the embeddings that it is tied to."""
+    assert family.tied is not None
+    output, embeddings = family.tied
+    names = (embeddings, family.table.prefix + embeddings)
+    key = next((name for name in names if name in checkpoint.tensors), None)
+    if key is None:
+        raise MrlError(
+            f"has {output} and no {embeddings}, which config.json ties to it: an encoder is saved "
+            "with its embeddings",
+            where=where,
+            hint="load it as a language model and save it again, by transformers",
+        )
+    if not np.array_equal(checkpoint.read(key), checkpoint.read(output)):
+        raise MrlError(
+            f"{output} differs from {embeddings}, though config.json ties them",
+            where=where,
+            hint="set tie_word_embeddings to false if the output layer is one of its own",
+        )
+
+
+def _check_dtypes(checkpoint: Checkpoint, table: RuleTable) -> None:
+    """Refuse dtypes of no weights where a tensor is computed with, or was left by quantisation."""
+    computed = {
+        key: tensor
+        for key, tensor in checkpoint.tensors.items()
+        if quantised_tensor(key, DTYPE_NAMES[tensor.dtype])
+        or any(not rule.target.startswith(UNUSED) for rule, *_ in table.match(key))
+    }
+    check_floats(computed)
 
 
 def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     """Where the weights come from, for a report."""
     files = sorted({info.file for info in checkpoint.tensors.values()})
-    digests = {path.name: f"sha256:{file_digest(path)}" for path in files}
+    names = {path: _name_within(path, checkpoint.folder) for path in files}
+    digests = {name: f"sha256:{file_digest(path)}" for path, name in names.items()}
     merged = {} if checkpoint.adapter is None else {"adapter": checkpoint.adapter.record()}
     return {
         "source": source,
@@ -209,8 +241,19 @@ def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     }
 
 
+def _name_within(path: Path, folder: Path) -> str:
+    """A file's name relative to the checkpoint's folder, or to the one around it."""
+    around = folder if path.is_relative_to(folder) else folder.parent
+    return path.relative_to(around).as_posix()
+
+
 def write_tower(
-    folder: Path, conversion: Conversion, *, origin: Mapping[str, Any], files: Sequence[str]
+    folder: Path,
+    conversion: Conversion,
+    *,
+    origin: Mapping[str, Any],
+    files: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Read the tensors and write the tower beside its published files.
 
@@ -219,12 +262,13 @@ def write_tower(
         conversion: what `prepare` gave.
         origin: of the function of that name.
         files: the published files that are in `folder`.
+        notes: what else is said of the conversion.
 
     Returns:
         The report that is also written to `folder`/report.json.
     """
     checkpoint, described, proven = conversion.checkpoint, conversion.description, conversion.plan
-    weights = read_weights(checkpoint, proven, conversion.dtypes)
+    weights, not_finite = read_weights(checkpoint, proven, conversion.dtypes)
     options = {"naming": proven.naming, "vocabulary": described.vocabulary}
     info = save_tower(folder, described.kind, described.config, weights, **options)
     report = {
@@ -240,15 +284,36 @@ def write_tower(
         "digest": f"sha256:{info.digest}",
         **({"language": checkpoint.language} if checkpoint.language else {}),
         "files": list(files),
+        "unread_config": dict(conversion.unread),
+        "not_finite": not_finite,
+        "notes": [
+            *described.notes,
+            *weight_notes(not_finite),
+            *_config_notes(conversion.unread),
+            *notes,
+        ],
         "mrl_jax": mrl_jax.__version__,
     }
     write_json(folder / "report.json", report)
     return report
 
 
+def _config_notes(unread: Mapping[str, Any]) -> list[str]:
+    """What is said of fields that nothing reads."""
+    named = [f"{name} ({value!r})" for name, value in unread.items()]
+    fields = first_of(named, "others")
+    return [f"config.json has fields that are not read: {fields}"] if named else []
+
+
+def weight_notes(not_finite: Mapping[str, int]) -> list[str]:
+    """What is said of values that are no numbers, from `read_weights`."""
+    named = [f"{key} ({count})" for key, count in not_finite.items()]
+    return [f"NaN or infinite values in {first_of(named, 'others')}"] if named else []
+
+
 def read_weights(
     checkpoint: Checkpoint, proven: Plan, dtypes: Mapping[str, np.dtype[Any]]
-) -> dict[str, dict[str, HostArray]]:
+) -> tuple[dict[str, dict[str, HostArray]], dict[str, int]]:
     """Fill every leaf, one published tensor in memory at a time.
 
     Args:
@@ -257,11 +322,13 @@ def read_weights(
         dtypes: what each leaf is stored in, by path.
 
     Returns:
-        The leaves by group and by path within it.
+        The leaves by group and by path within it, and how many values of a published tensor are
+        NaN or infinite, by the names of those that have some.
 
     Raises:
         MrlError: a value does not fit the dtype.
     """
+    not_finite: dict[str, int] = {}
     leaves = {path: np.empty(proven.shapes[path], dtype) for path, dtype in dtypes.items()}
     progress = tqdm(proven.assignments, desc="reading", unit=" tensors", disable=None)
     for item in progress:
@@ -269,8 +336,10 @@ def read_weights(
         tensor = item.layout.forward(checkpoint.read(item.key))
         with np.errstate(over="ignore"):
             target[...] = tensor
-        finite = np.isfinite(tensor) if target.dtype == np.float16 else None
-        if finite is not None and not np.array_equal(np.isfinite(target), finite):
+        finite = np.isfinite(tensor)
+        if bad := int(finite.size - np.count_nonzero(finite)):
+            not_finite[item.key] = bad
+        if target.dtype == np.float16 and not np.array_equal(np.isfinite(target), finite):
             raise MrlError(
                 f"{item.key} does not fit {target.dtype.name}: some values became infinite",
                 where=checkpoint.folder,
@@ -280,4 +349,4 @@ def read_weights(
     for path, array in leaves.items():
         group, name = path.split(".", 1)
         weights[group][name] = array
-    return dict(weights)
+    return dict(weights), not_finite

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from .families import family_of
 from .language_adapters import export_language
 from .published_folder import SHARD_BYTES, save_shards
 from .rules import Assignment, Layout, published_names
+from .sentence_files import dense_place, module_folders
+from .sentence_folder import MODULES
 
 
 def export(
@@ -119,7 +122,25 @@ def write_published(
     if (language := info.naming.get("language")) is not None:
         outputs = info.groups["lm_head"]["kernel"][-1]
         export_language(folder, language, tensors.read, outputs)
-    return save_shards(folder, tensors.read, tensors.sizes, shard_bytes)
+    return _save(folder, tensors, shard_bytes)
+
+
+def _save(folder: Path, tensors: PublishedTensors, shard_bytes: int) -> list[str]:
+    """Write the weight files, those of Dense layers into their own folders; gives their names."""
+    modules = module_folders(folder) if (folder / MODULES).is_file() else []
+    dense = [place for name, place in modules if name == "Dense"]
+    parts: dict[str, dict[str, str]] = defaultdict(dict)
+    for key in tensors.read:
+        place, name = dense_place(key, dense) or ("", key)
+        parts[place][name] = key
+    files = []
+    for place, keys in parts.items():
+        (folder / place).mkdir(exist_ok=True)
+        made = {name: tensors.read[key] for name, key in keys.items()}
+        sizes = {name: tensors.sizes[key] for name, key in keys.items()}
+        names = save_shards(folder / place, made, sizes, shard_bytes)
+        files += [f"{place}/{name}" if place else name for name in names]
+    return files
 
 
 def _vocabulary_note(model: Path, info: TowerInfo) -> str:

@@ -23,12 +23,15 @@ class Description:
         kind: one of `mrl_jax.models.towers.TOWERS`.
         config: our config.
         leaves: shapes of the module's leaves by path, group first.
+        vocabulary: of a recogniser's outputs.
+        notes: what was assumed, or is done in another way than by the original library.
     """
 
     kind: str
     config: Any
     leaves: Mapping[str, Shape]
     vocabulary: CtcVocabulary | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class Family:
         parse_config: (config.json, where=) to our config.
         describe: a checkpoint to what it is.
         torch_classes: name of transformers' class for each kind of tower.
+        architectures: other classes whose tensors the table reads as the same encoder.
+        harmless: fields of config.json that change nothing of the encoder's output.
         tied: names of an output layer and of the embeddings that it must equal where
             config.json ties them; None where there is no such layer.
     """
@@ -50,6 +55,8 @@ class Family:
     parse_config: Callable[..., Any]
     describe: Callable[[Checkpoint], Description]
     torch_classes: Mapping[str, str]
+    architectures: tuple[str, ...] = ()
+    harmless: frozenset[str] = frozenset()
     tied: tuple[str, str] | None = None
 
     @property

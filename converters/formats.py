@@ -94,15 +94,16 @@ def check_unquantised(folder: Path, config: Mapping[str, Any]) -> None:
     """
     method, field = None, "quantization_config"
     options = config.get("quantization_config", config.get("compression_config"))
-    if isinstance(options, Mapping) and options:
+    mlx = config.get("quantization")
+    if isinstance(mlx, Mapping):  # MLX writes quantization_config as well, without a method.
+        method, field = f"MLX in {mlx.get('bits', '?')} bits", "quantization"
+    elif isinstance(options, Mapping) and options:
         named = str(options.get("quant_method", options.get("quantization_method", "")))
         method = METHODS.get(named.lower(), named) or "an unnamed method"
         if method == "bitsandbytes":
             method += " in 4 bits" if options.get("load_in_4bit") else " in 8 bits"
     elif options:
         method = repr(options)
-    elif isinstance(config.get("quantization"), Mapping):
-        method, field = f"MLX in {config['quantization'].get('bits', '?')} bits", "quantization"
     else:
         for name, known in METHOD_FILES.items():
             if (folder / name).is_file():

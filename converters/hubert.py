@@ -12,10 +12,13 @@ from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.towers import TOWERS
 from mrl_jax.nn import param_tree
 
-from .checkpoints import COUNTER, Checkpoint, damaged, read_json
+from .checkpoints import Checkpoint, damaged, read_json
 from .config_fields import Fields
+from .ctc_text import padding_token, text_options, token_text
 from .families import Description, Family, encoder_leaves
+from .harmless_fields import SPEECH_HARMLESS
 from .language_adapters import one_language
+from .preprocessor import preprocessor_notes, read_preprocessor
 from .rules import UNUSED, Layout, Rule, RuleTable
 from .speech_heads import UNUSED_HEADS
 
@@ -51,7 +54,7 @@ RULES = (
     *_norm(_BATCH_NORM, "position_norm"),
     Rule(f"{_BATCH_NORM}.running_mean", "encoder.position_norm.mean"),
     Rule(f"{_BATCH_NORM}.running_var", "encoder.position_norm.variance"),
-    Rule(f"{_BATCH_NORM}.{COUNTER}", f"{UNUSED}.position_norm.{COUNTER}"),
+    Rule(f"{_BATCH_NORM}.num_batches_tracked", f"{UNUSED}.position_norm.num_batches_tracked"),
     # torch renamed the two factors of a weight norm; both spellings are in use.
     *(
         Rule(_POSITION + name, f"encoder.position_conv.{part}", Layout.CONV, spelling=spelling)
@@ -84,6 +87,14 @@ RULES = (
 """Of every family whose encoder is HuBERT's."""
 TABLE = RuleTable(prefix="hubert.", rules=RULES)
 CTC_KEY = "lm_head.weight"
+TASKS = (
+    "PreTraining",
+    "SequenceClassification",
+    "AudioFrameClassification",
+    "XVector",
+    "SpeechClassification",
+)
+"""Of classes that are a family's encoder and a head which `UNUSED_HEADS` keeps."""
 
 
 def parse_config(
@@ -145,18 +156,6 @@ def require_model_type(fields: Fields, model_type: str) -> None:
         )
 
 
-def read_preprocessor(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
-    """The feature extractor's file and fields, or None if the folder has none.
-
-    transformers 5 saves them within processor_config.json, earlier versions alone.
-    """
-    if (path := folder / "preprocessor_config.json").is_file():
-        return path, read_json(path)
-    path = folder / "processor_config.json"
-    fields = read_json(path).get("feature_extractor") if path.is_file() else None
-    return (path, fields) if isinstance(fields, Mapping) else None
-
-
 def read_vocabulary(
     folder: Path, config: Mapping[str, Any], size: int, language: str | None = None
 ) -> CtcVocabulary | None:
@@ -178,7 +177,7 @@ def read_vocabulary(
     ids = one_language(read_json(path), language or options.get("target_lang"), path) | ids
     added = options.get("added_tokens_decoder")
     for number, token in added.items() if isinstance(added, Mapping) else ():
-        ids.setdefault(_token(token) or "", int(number) if number.isdigit() else number)
+        ids.setdefault(token_text(token) or "", int(number) if number.isdigit() else number)
     # Tokenizers add tokens that the model was never given an output for.
     ids = {token: n for token, n in ids.items() if type(n) is not int or n < size}
     numbers = [value for value in ids.values() if type(value) is int]
@@ -190,9 +189,8 @@ def read_vocabulary(
             hint="take the checkpoint's own vocab.json, or remove it: then the model gives no text",
         )
     # The tokenizer's own padding token is what its decoder drops.
-    blank = ids.get(
-        _token(options.get("pad_token", "<pad>")) or "", config.get("pad_token_id") or 0
-    )
+    padding = padding_token(folder, options)
+    blank = ids.get(padding or "", config.get("pad_token_id") or 0)
     if type(blank) is not int or not 0 <= blank < size:
         raise MrlError(
             f"pad_token_id is {blank!r}, expected an id from 0 to {size - 1}: what stands for "
@@ -203,8 +201,8 @@ def read_vocabulary(
     fields = {
         "tokens": sorted(ids, key=lambda token: ids[token]),
         "blank": blank,
-        "word_delimiter": _token(options.get("word_delimiter_token", "|")),
-        "lower_case": bool(options.get("do_lower_case", False)),
+        "writes_blank": padding not in ids,
+        **text_options(folder, options, config),
         # Of recognisers that this library trained, see `new_towers.recogniser_files`.
         "byte_level": options.get("byte_level", False),
         "text_ids": options.get("text_ids", []),
@@ -213,12 +211,6 @@ def read_vocabulary(
     hint = "take the tokenizer's files from the checkpoint's own folder"
     with readable_as("a recogniser's vocabulary", folder / "tokenizer_config.json", hint=hint):
         return as_record(fields, CtcVocabulary)
-
-
-def _token(value: Any) -> str | None:
-    """A token's text, which tokenizer files write bare or with its options around it."""
-    text = value.get("content") if isinstance(value, Mapping) else value
-    return text if isinstance(text, str) else None
 
 
 def describe(
@@ -241,8 +233,9 @@ def describe(
         where=checkpoint.folder / "config.json",
         preprocessor=read_preprocessor(checkpoint.folder),
     )
+    notes = preprocessor_notes(checkpoint.folder)
     if CTC_KEY not in checkpoint.tensors:
-        return Description(kind, config, encoder_leaves(kind, config))
+        return Description(kind, config, encoder_leaves(kind, config), notes=notes)
     output = checkpoint.tensors[CTC_KEY]
     if len(output.shape) != 2:
         raise damaged(
@@ -256,7 +249,7 @@ def describe(
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     language = checkpoint.language
     vocabulary = read_vocabulary(checkpoint.folder, checkpoint.config, vocab_size, language)
-    return Description(recogniser, config, shapes, vocabulary)
+    return Description(recogniser, config, shapes, vocabulary, notes)
 
 
 def speech_family(
@@ -265,6 +258,7 @@ def speech_family(
     *,
     rules: tuple[Rule, ...] = (),
     read_config: Callable[..., HubertConfig] | None = None,
+    architectures: tuple[str, ...] = (),
 ) -> Family:
     """A family whose encoder is HuBERT's, or HuBERT's and some more.
 
@@ -273,6 +267,7 @@ def speech_family(
         torch_name: what the names of transformers' classes begin with.
         rules: of tensors that HuBERT does not have.
         read_config: its `parse_config`; that of this file by default.
+        architectures: classes of its checkpoints that are not transformers' own.
     """
     kind = model_type.replace("-", "_")
     read = read_config or functools.partial(parse_config, model_type=model_type)
@@ -282,7 +277,11 @@ def speech_family(
         parse_config=read,
         describe=functools.partial(describe, kind=kind, parse_config=read),
         torch_classes={kind: f"{torch_name}Model", f"{kind}_ctc": f"{torch_name}ForCTC"},
+        architectures=(*(f"{torch_name}For{task}" for task in TASKS), *architectures),
+        harmless=SPEECH_HARMLESS,
     )
 
 
-FAMILY = speech_family("hubert", "Hubert")
+FAMILY = speech_family(
+    "hubert", "Hubert", architectures=("HubertModelWithFinalProj", "HubertMatryoshka")
+)

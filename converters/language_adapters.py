@@ -79,7 +79,7 @@ def one_language(
     Raises:
         MrlError: it has several, and not that one.
     """
-    languages = [name for name, ids in vocabulary.items() if isinstance(ids, Mapping)]
+    languages = _nested(vocabulary)
     if not languages:
         return dict(vocabulary)
     if language in languages:
@@ -118,14 +118,26 @@ def _find(folder: Path, language: str) -> Path:
     names = (pattern.fullmatch(path.name) for path in folder.glob("adapter.*"))
     there = sorted({name[1] for name in names if name})
     if not there:
+        # Of the hub's files only those of this language were asked for.
+        there = sorted(_languages(folder / "vocab.json"))
+    if not there or language in there:
         hint = f"put {adapter_files(language)[0]} of the same model beside its weights"
-        raise MrlError(f"has no adapter for {language!r}, nor any other", where=folder, hint=hint)
+        raise MrlError(f"has no adapter for {language!r}", where=folder, hint=hint)
     raise MrlError(
         f"has no adapter for {language!r}; there are those of "
         f"{first_of(there, 'more', at_most=20)}",
         where=folder,
         hint=did_you_mean(language, there, otherwise="pass one of these languages"),
     )
+
+
+def _languages(path: Path) -> list[str]:
+    """The languages whose characters a vocab.json has, if it has several."""
+    return _nested(read_json(path)) if path.is_file() else []
+
+
+def _nested(vocabulary: Mapping[str, Any]) -> list[str]:
+    return [name for name, ids in vocabulary.items() if isinstance(ids, Mapping)]
 
 
 def _is_of_a_language(key: str) -> bool:

@@ -18,13 +18,31 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 
-from .checkpoints import Checkpoint, damaged, file_digest, has_weights, open_weights, read_json
+from .checkpoints import (
+    Checkpoint,
+    check_floats,
+    damaged,
+    file_digest,
+    has_weights,
+    open_weights,
+    read_json,
+)
 from .config_fields import Fields
 from .rules import first_of
+from .sentence_folder import sentence_folder, transformer_folder
 from .sources import HUB_ID, find_adapter
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+EMBEDDING_FILES = (
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "[0-9]*_*/config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+)
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of Qwen3 that an adapter may be on."""
 MODULE = re.compile(
@@ -33,6 +51,8 @@ MODULE = re.compile(
 TENSOR = re.compile(
     r"(?:base_model\.model\.)?(?:model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight"
 )
+QUANTISED_COPY = re.compile(r"(-unsloth)?-(bnb-[48]bit|fp8|int[48]|awq|gptq.*)$")
+"""Endings of the names of quantised copies, on which adapters of the float model are trained."""
 READ = ("peft_type", "r", "lora_alpha", "use_rslora", "target_modules", "init_lora_weights")
 HARMLESS = (
     "task_type",
@@ -107,12 +127,14 @@ class Adapter:
         return weight.astype(np.float32) + np.float32(self.scale) * (b @ a)
 
     def add_to_torch(self, model: Any) -> None:
-        """The same to transformers' model, by torch: the other side of `verify`."""
+        """The same by torch, to transformers' model or to the one inside another module: the
+        other side of `verify`."""
         import torch
 
         with torch.no_grad():
+            encoder = next(part for part in model.modules() if hasattr(part, "embed_tokens"))
             for module, (a, b) in self.pairs.items():
-                weight = model.get_submodule(module).weight
+                weight = encoder.get_submodule(module).weight
                 weight += self.scale * (torch.from_numpy(b) @ torch.from_numpy(a))
 
     def record(self) -> dict[str, Any]:
@@ -129,14 +151,14 @@ class Adapter:
 
 
 def check_adapter_beside(
-    folder: Path, source: str, *, adapter: str | None, family: str = "qwen3"
+    folder: Path, source: str, *, adapter: str | None = None, family: str
 ) -> None:
     """Refuse a checkpoint folder whose own adapter would be left out.
 
     Args:
         folder, source: of the checkpoint.
         adapter: what the user passed as --adapter, which may be the same folder.
-        family: one of `converters.FAMILIES`.
+        family: the command of `mrl-jax convert` that reads it.
 
     Raises:
         MrlError: the folder holds an adapter, alone or beside the weights, and it is not `adapter`.
@@ -166,16 +188,18 @@ def check_adapter_beside(
 def folder_without_adapter(folder: Path) -> Iterator[Path]:
     """A checkpoint folder as transformers reads it without PEFT.
 
-    Where PEFT is installed, transformers loads the adapter that lies beside the weights, on
-    top of the base that this names.
+    Where PEFT is installed, transformers loads the adapter that lies beside the weights, in the
+    folder or in one below it (0_Transformer), on top of the base that this names.
     """
-    if not (folder / CONFIG).is_file():
+    if not any(folder.rglob(CONFIG)):
         yield folder
         return
     with tempfile.TemporaryDirectory() as place:
-        for path in folder.iterdir():
-            if path.name not in (CONFIG, *WEIGHTS):
-                (Path(place) / path.name).symlink_to(path.resolve())
+        for path in folder.rglob("*"):
+            if path.is_file() and path.name not in (CONFIG, *WEIGHTS):
+                link = Path(place) / path.relative_to(folder)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path.resolve())
         yield Path(place)
 
 
@@ -238,6 +262,11 @@ def notes(checkpoint: Checkpoint, source: str, dtype: str | None) -> list[str]:
     """What a user should know of a merge that went well."""
     adapter: Adapter = checkpoint.adapter
     said = []
+    if others := _unread_files(adapter.folder, checkpoint.folder):
+        said.append(
+            f"the adapter's folder has {first_of(others, 'more')}, which the base has otherwise; "
+            "the base's are taken"
+        )
     if adapter.base is None:
         said.append(f"{CONFIG} does not say which base the adapter was made for")
     elif _last(adapter.base) != _last(source):
@@ -252,6 +281,20 @@ def notes(checkpoint: Checkpoint, source: str, dtype: str | None) -> list[str]:
             "--dtype float32 keeps them whole"
         )
     return said
+
+
+def _unread_files(adapter: Path, base: Path) -> list[str]:
+    """Files of the adapter's folder that say how a text becomes a vector, other than the base's."""
+    if adapter.resolve() == base.resolve():
+        return []
+    others = []
+    for pattern in EMBEDDING_FILES:
+        for path in sorted(adapter.glob(pattern)):
+            name = path.relative_to(adapter).as_posix()
+            places = (base / name, sentence_folder(base) / name)
+            if not any(one.is_file() and one.read_bytes() == path.read_bytes() for one in places):
+                others.append(name)
+    return others
 
 
 def _check_config(raw: Mapping[str, Any], where: Path) -> None:
@@ -284,6 +327,7 @@ def _check_config(raw: Mapping[str, Any], where: Path) -> None:
 def _read_pairs(file: Path, rank: int) -> dict[str, tuple[HostArray, HostArray]]:
     """A and B of each layer, every tensor of the file in its place."""
     tensors, read = open_weights([file])
+    check_floats(tensors)
     parts: dict[str, dict[str, HostArray]] = {}
     for key in tensors:
         match = TENSOR.fullmatch(key)
@@ -327,9 +371,9 @@ def _check_base(folder: Path, adapter: Adapter, source: str) -> None:
     base = adapter.base
     if base is None:
         return
-    named = Path(base)
-    if named.is_dir() and has_weights(named) and named.resolve() != folder.resolve():
-        if _weights_digest(named) != _weights_digest(folder):
+    named = transformer_folder(Path(base))
+    if has_weights(named):
+        if named.resolve() != folder.resolve() and _digests(named) != _digests(folder):
             _refuse_base(adapter, f"{source} has other weights")
     elif (hub := _hub_id(folder, source)) and HUB_ID.fullmatch(base) and _last(hub) != _last(base):
         _refuse_base(adapter, f"the base passed is {hub}")
@@ -339,7 +383,8 @@ def _refuse_base(adapter: Adapter, problem: str) -> None:
     raise MrlError(
         f"was made for the base {adapter.base}, and {problem}",
         where=adapter.folder,
-        hint=f"pass the base that it was made for: {adapter.base}",
+        hint=f"pass the base that it was made for, {adapter.base}, or a local folder with the "
+        "same weights",
     )
 
 
@@ -352,11 +397,14 @@ def _hub_id(folder: Path, source: str) -> str | None:
 
 
 def _last(name: str) -> str:
-    return name.rstrip("/").rsplit("/", 1)[-1].lower()
+    """A model's own name, without its owner and without how a copy of it was quantised."""
+    return QUANTISED_COPY.sub("", name.rstrip("/").rsplit("/", 1)[-1].lower())
 
 
-def _weights_digest(folder: Path) -> list[str]:
-    return [file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
+def _digests(folder: Path) -> list[str]:
+    """Of the weight files: *.safetensors, or *.bin where there is none."""
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    return [file_digest(path) for path in files]
 
 
 def _check_shapes(checkpoint: Checkpoint, modules: Mapping[str, str], adapter: Adapter) -> None:

@@ -50,20 +50,21 @@ def export_oolel_embed(
             written.
     """
     info = read_model_info(model)
-    kind = published_kind(info.fusion)
-    if kind is None:
+    kind, towers = published_kind(info.fusion), read_towers(model, info)
+    family = family_of(towers["speech"].kind)
+    if kind is None or family.model_type != "hubert":
+        reason = _reason(info) if kind is None else f"reads speech by {family.model_type}"
         raise MrlError(
-            f"{_reason(info)}, which the paper's own code does not have",
+            f"{reason}, which the paper's own code does not have",
             where=model,
             hint="export its towers, one at a time; `mrl-jax train --config oolel_embed` trains "
             "a head that can be exported",
         )
     check_apart(model, out)
-    towers = read_towers(model, info)
     places = {"speech": model / info.speech.path, "text": model / info.text.path}
-    prefix = family_of(towers["speech"].kind).table.prefix
+    naming = {"prefix": family.table.prefix}
     tensors = {
-        "speech": tower_tensors(places["speech"], towers["speech"], naming={"prefix": prefix}),
+        "speech": tower_tensors(places["speech"], towers["speech"], naming=naming),
         "text": tower_tensors(places["text"], towers["text"]),
     }
     _add_head(tensors["speech"], model, info, towers, kind)

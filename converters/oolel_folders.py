@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.models.towers import TOWERS
 
-from . import FAMILIES
-from .checkpoints import Checkpoint, has_weights, open_checkpoint, read_json
-from .convert import Conversion, origin, prepare
+from . import SPEECH as SPEECH_FAMILIES
+from .checkpoints import Checkpoint, has_weights, read_json
+from .convert import Conversion, open_base, origin, prepare
 from .families import family
 from .oolel_model import PublishedModel
 from .oolel_modes import find_head, head_keys
@@ -79,13 +78,15 @@ def read_two_folders(
     Raises:
         MrlError: a part is missing, left over, or not supported.
     """
-    opened = {name: open_checkpoint(folders[name]) for name in ("speech", "text")}
+    opened = {
+        name: open_base(folders[name], str(folders[name]), family="oolel-embed")
+        for name in ("speech", "text")
+    }
     whole = opened["speech"]
     heads = {key for names in head_keys(whole.tensors).values() for key in names}
-    config = {name: value for name, value in whole.config.items() if name != "architectures"}
     tensors = {key: info for key, info in whole.tensors.items() if key not in heads}
     towers: dict[str, Conversion] = {}
-    views = {"speech": dataclasses.replace(whole, config=config, tensors=tensors)}
+    views = {"speech": dataclasses.replace(whole, tensors=tensors)}
     for name, view in (views | {"text": opened["text"]}).items():
         model_type = str(view.config.get("model_type"))
         towers[name] = prepare(view, family(model_type).describe(view), dtype=dtype)
@@ -193,5 +194,5 @@ def _modality(folder: Path) -> str | None:
 
 
 def _modalities() -> dict[str, str]:
-    """What the towers of each family of checkpoints read."""
-    return {kind.family: kind.modality for kind in TOWERS.values() if kind.family in FAMILIES}
+    """What the towers of each model type read."""
+    return {"qwen3": "text", **dict.fromkeys(SPEECH_FAMILIES, "speech")}

@@ -11,8 +11,8 @@ from mrl_jax.core.files import staged_folder, write_json
 from mrl_jax.models.two_towers import HeadConfig
 from mrl_jax.nn import param_tree
 
-from .checkpoints import DTYPES, Checkpoint
-from .convert import Conversion, read_weights, write_tower
+from .checkpoints import DTYPES, Checkpoint, check_floats
+from .convert import Conversion, read_weights, weight_notes, write_tower
 from .rules import Plan
 
 MAX_TEXT_TOKENS = 2048
@@ -59,7 +59,7 @@ def write_model(model: PublishedModel, out: Path, *, overwrite: bool) -> dict[st
     Raises:
         MrlError: `out` cannot be written; nothing is left under `out` then.
     """
-    head = _read_head(model)
+    head, not_finite = _read_head(model)
     size = sum(tower.size for tower in model.towers.values()) + sum(a.nbytes for a in head.values())
     with staged_folder(out, marker=MODEL_FILE, overwrite=overwrite, needs_bytes=size) as staging:
         model.copy_files(staging)
@@ -97,13 +97,18 @@ def write_model(model: PublishedModel, out: Path, *, overwrite: bool) -> dict[st
             "tensors": model.tensors,
             "dims": list(info.dims),
             "towers": reports,
+            "not_finite": not_finite,
+            "notes": weight_notes(not_finite),
             "mrl_jax": mrl_jax.__version__,
         }
         write_json(staging / "report.json", report)
     return report
 
 
-def _read_head(model: PublishedModel) -> dict[str, Any]:
+def _read_head(model: PublishedModel) -> tuple[dict[str, Any], dict[str, int]]:
+    """The head's arrays by path, and the second of what `read_weights` gives."""
+    tensors = model.head_checkpoint.tensors
+    check_floats({item.key: tensors[item.key] for item in model.head.assignments})
     dtypes = {item.path: DTYPES["float32"] for item in model.head.assignments}
-    weights = read_weights(model.head_checkpoint, model.head, dtypes)
-    return {f"head.{path}": array for path, array in weights["head"].items()}
+    weights, not_finite = read_weights(model.head_checkpoint, model.head, dtypes)
+    return {f"head.{path}": array for path, array in weights["head"].items()}, not_finite

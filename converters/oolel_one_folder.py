@@ -12,8 +12,10 @@ from mrl_jax.models.late_fusion import LateFusionConfig
 from . import hubert, qwen3
 from .checkpoints import Checkpoint, copy_small_files, open_checkpoint, read_json
 from .convert import Conversion, origin, prepare
+from .lora import check_adapter_beside
 from .oolel_model import PublishedModel
 from .oolel_parts import SPEECH, TEXT, Parts, Tower, find_parts, head_plan, tower_config
+from .preprocessor import read_preprocessor
 
 AUDIO_FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -55,10 +57,11 @@ def _read(folder: Path, dtype: str | None) -> tuple[Checkpoint, Parts, dict[str,
     raw = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     speech_raw, speech_where = tower_config(folder, raw, SPEECH)
     text_raw, text_where = tower_config(folder, raw, TEXT)
-    audio = hubert.read_preprocessor(folder / SPEECH.folder) or hubert.read_preprocessor(folder)
+    audio = read_preprocessor(folder / SPEECH.folder) or read_preprocessor(folder)
     speech = hubert.parse_config(speech_raw, where=speech_where, preprocessor=audio)
     text = qwen3.parse_config(text_raw, where=text_where)
 
+    check_adapter_beside(folder, str(folder), family="oolel-embed")
     checkpoint = open_checkpoint(folder, config=raw)
     parts = find_parts(checkpoint.tensors, speech, text, where=folder)
     # Characters of a recogniser are read from its own folder only: a vocab.json beside

@@ -1,5 +1,6 @@
 """Qwen3 and Qwen3-Embedding checkpoints: their config and their tensor names."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +8,11 @@ from mrl_jax.models.qwen3 import Qwen3Config
 
 from .checkpoints import Checkpoint
 from .config_fields import Fields
+from .embedding_notes import embedding_notes
 from .families import Description, Family, encoder_leaves
+from .harmless_fields import TEXT_HARMLESS
 from .rules import UNUSED, Layout, Rule, RuleTable
+from .sentence_files import read_sentence_modules
 
 _LAYER = "layers.{layer}."
 _OURS = "encoder.layers."
@@ -32,6 +36,14 @@ TABLE = RuleTable(
         _norm("post_attention_layernorm", "mlp_norm"),
         *(_linear(f"mlp.{x}_proj", f"mlp.{x}_proj") for x in ("gate", "up", "down")),
         Rule("norm.weight", "encoder.final_norm.scale"),
+        # Behind the pooling; see sentence_files.
+        Rule(
+            "dense.{block}.linear.weight",
+            "encoder.dense.{block}.kernel",
+            Layout.LINEAR,
+            prefixed=False,
+        ),
+        Rule("dense.{block}.linear.bias", "encoder.dense.{block}.bias", prefixed=False),
         # An encoder has no use for the output layer of an untied language model.
         Rule("lm_head.weight", f"{UNUSED}.lm_head", prefixed=False),
     ),
@@ -50,6 +62,7 @@ def parse_config(raw: Mapping[str, Any], *, where: object) -> Qwen3Config:
     fields.refuse("attention_bias", "biases in attention")
     fields.refuse("use_sliding_window", "sliding-window attention")
     fields.refuse("quantization_config", "quantised weights")
+    fields.refuse("use_bidirectional_attention", "this switch, which stock Qwen3 does not read,")
     layer_types = raw.get("layer_types") or ()
     if not isinstance(layer_types, list | tuple):
         fields.unsupported("layer_types", layer_types, "anything but a list here")
@@ -67,6 +80,7 @@ def parse_config(raw: Mapping[str, Any], *, where: object) -> Qwen3Config:
         head_width=fields.integer("head_dim"),
         mlp_width=fields.integer("intermediate_size"),
         norm_epsilon=fields.number("rms_norm_eps"),
+        causal=fields.flag("is_causal", True),
     )
 
 
@@ -98,10 +112,15 @@ def describe(checkpoint: Checkpoint) -> Description:
     """What a Qwen3 checkpoint is.
 
     Raises:
-        MrlError: its config is not supported.
+        MrlError: its config, or how it embeds, is not supported.
     """
-    config = parse_config(checkpoint.config, where=checkpoint.folder / "config.json")
-    return Description("qwen3", config, encoder_leaves("qwen3", config))
+    folder = checkpoint.folder
+    config = parse_config(checkpoint.config, where=folder / "config.json")
+    modules = read_sentence_modules(folder, config.width)
+    if modules is not None:
+        config = dataclasses.replace(config, pooling=modules.pooling, dense=modules.dense)
+    notes = embedding_notes(folder, modules)
+    return Description("qwen3", config, encoder_leaves("qwen3", config), notes=notes)
 
 
 FAMILY = Family(
@@ -110,5 +129,7 @@ FAMILY = Family(
     parse_config=parse_config,
     describe=describe,
     torch_classes={"qwen3": "Qwen3Model"},
+    architectures=("Qwen3ForCausalLM",),
+    harmless=TEXT_HARMLESS,
     tied=("lm_head.weight", "embed_tokens.weight"),
 )

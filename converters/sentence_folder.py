@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.core.errors import MrlError, describe_os_error
-
-from .checkpoints import copy_small_files, damaged, has_weights
+from .checkpoints import WEIGHTS, copy_small_files, damaged, has_weights, read_json
 
 MODULES = "modules.json"
 OLD_FOLDER = "0_Transformer"
@@ -25,11 +23,9 @@ def transformer_folder(folder: Path) -> Path:
     """
     if has_weights(folder):
         return folder
-    for module in read_modules(folder):
-        path = str(module.get("path") or "")
-        named = str(module.get("type", "")).rsplit(".", 1)[-1] == "Transformer"
-        if named and path and Path(path).name == path and (folder / path).is_dir():
-            return folder / path
+    named = _named_folder(folder)
+    if named is not None:
+        return named
     return folder / OLD_FOLDER if (folder / OLD_FOLDER / "config.json").is_file() else folder
 
 
@@ -37,12 +33,35 @@ def sentence_folder(folder: Path) -> Path:
     """The folder that holds the modules.json of a tower's folder: that one, or the one around it.
 
     Args:
-        folder: of `transformer_folder`.
+        folder: of the tower, as `transformer_folder` gives it.
     """
     around = folder.parent
-    if not (folder / MODULES).is_file() and transformer_folder(around) == folder:
+    alone = (folder / MODULES).is_file()
+    if not alone and folder in (_named_folder(around), transformer_folder(around)):
         return around
     return folder
+
+
+def dense_files(folder: Path) -> list[str]:
+    """What the weights of the Dense layers in a folder's modules.json may be called."""
+    names = [name for name, _ in WEIGHTS]
+    return [f"{path}/{name}" for path in _paths_of(folder, "Dense") for name in names]
+
+
+def _named_folder(folder: Path) -> Path | None:
+    """The folder of the tower that modules.json names; None if it names none below."""
+    paths = _paths_of(folder, "Transformer")
+    return next((folder / path for path in paths if (folder / path).is_dir()), None)
+
+
+def _paths_of(folder: Path, kind: str) -> list[str]:
+    """The folders in this one that modules.json names for modules of a kind."""
+    paths = [
+        str(module.get("path") or "")
+        for module in read_modules(folder)
+        if str(module.get("type", "")).rsplit(".", 1)[-1] == kind
+    ]
+    return [path for path in paths if path and Path(path).name == path]
 
 
 def read_modules(folder: Path) -> Sequence[Mapping[str, Any]]:
@@ -54,13 +73,8 @@ def read_modules(folder: Path) -> Sequence[Mapping[str, Any]]:
     path = folder / MODULES
     if not path.is_file():
         return ()
-    try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
-    except (ValueError, RecursionError) as error:
-        raise damaged(f"is not JSON ({error})", path) from error
-    if not isinstance(modules, list) or not all(isinstance(one, Mapping) for one in modules):
+    modules = read_json(path, kind=list)
+    if not all(isinstance(one, Mapping) for one in modules):
         raise damaged("is not a list of objects", path)
     return modules
 

@@ -8,7 +8,7 @@ from mrl_jax.core.errors import MrlError, describe_os_error, first_line
 
 from .checkpoints import SMALL_FILES, has_weights, require_torch
 from .formats import refuse_format
-from .sentence_folder import transformer_folder
+from .sentence_folder import dense_files, transformer_folder
 
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -113,23 +113,22 @@ def _download(
 ) -> Path:
     import huggingface_hub
 
-    def snapshot(names: Sequence[str], inner: str | None) -> Path:
-        places = ["" if inner is None else f"{inner}/"] + (["*/"] if nested else [])
-        # On the hub, * goes into folders: a training run's own are not wanted.
-        unwanted = [] if nested or inner else ["*/*.safetensors*", "*/*.bin*"]
+    def fetch(wanted: Sequence[str], unwanted: Sequence[str] = ()) -> Path:
         return Path(
             huggingface_hub.snapshot_download(
                 hub_id,
                 revision=revision,
-                allow_patterns=[
-                    README,
-                    *SMALL_FILES,
-                    *more,
-                    *(at + name for at in places for name in names),
-                ],
+                allow_patterns=[*wanted],
                 ignore_patterns=[*unwanted, "checkpoint-*/*", "onnx/*"],
             )
         )
+
+    def snapshot(names: Sequence[str], inner: str | None) -> Path:
+        places = ["" if inner is None else f"{inner}/"] + (["*/"] if nested else [])
+        # On the hub, * goes into folders: a training run's own are not wanted.
+        unwanted = [] if nested or inner else ["*/*.safetensors*", "*/*.bin*"]
+        weights = [at + name for at in places for name in names]
+        return fetch([README, *SMALL_FILES, *more, *weights], unwanted)
 
     def weights_in(folder: Path, inner: str | None) -> bool:
         places = [folder if inner is None else folder / inner]
@@ -150,6 +149,9 @@ def _download(
             _check_hub_files(hub_id, revision, folder)
             require_torch(hub_id)  # Before gigabytes are fetched that nothing can read.
             folder = snapshot(BIN_FILES, inner)
+        at = place.relative_to(folder)
+        if dense := [(at / name).as_posix() for name in dense_files(place)]:
+            fetch(dense)
         return folder
     except MrlError:
         raise

@@ -1,7 +1,9 @@
 """Compare a converted tower with PyTorch, layer by layer, on the same input."""
 
 import dataclasses
+import functools
 import gc
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mrl_jax.checkpoints.models import MODEL_FILE
 from mrl_jax.checkpoints.towers import TowerInfo, load_tower, read_checked_weights, read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, first_line
@@ -24,6 +27,7 @@ from .checkpoints import DTYPES, Checkpoint, read_json
 from .convert import open_source
 from .families import family_of
 from .lora import folder_without_adapter
+from .verify_end_to_end import Count, Outcomes, compare_texts, compare_words, own_samples
 
 TOLERANCE = 1e-5
 """Relative error that float32 arithmetic in another order may cause."""
@@ -37,11 +41,14 @@ class Certificate:
     """How far a tower is from its checkpoint at every layer.
 
     Attributes:
-        errors: ‖ours − theirs‖ / ‖theirs‖ by state, in order.
+        errors: ‖ours − theirs‖ / ‖theirs‖ by state, in order: of samples, of the encoder, of the
+            vectors of raw texts.
         tolerance: the largest error that passes.
         inputs: what was run.
         digest: of the tower's weights.
         versions: of the libraries on both sides.
+        counts: tokens and words that differ, by what they are of.
+        not_covered: what was not compared, and why.
     """
 
     errors: Mapping[str, float]
@@ -49,11 +56,31 @@ class Certificate:
     inputs: str
     digest: str
     versions: Mapping[str, str]
+    counts: Mapping[str, Count] = dataclasses.field(default_factory=dict)
+    not_covered: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
         # Written so that NaN fails.
-        return all(error <= self.tolerance for error in self.errors.values())
+        close = all(error <= self.tolerance for error in self.errors.values())
+        return close and not any(count.differ for count in self.counts.values())
+
+    @property
+    def failure(self) -> str:
+        """What is furthest off; empty where the certificate holds."""
+        if self.holds:
+            return ""
+        for name, count in self.counts.items():
+            if count.differ:
+                return f"{count.differ} of {count.of} {name} differ ({count.first})"
+
+        def size(name: str) -> float:
+            error = self.errors[name]
+            return math.inf if math.isnan(error) else error
+
+        worst = max(self.errors, key=size)
+        error = self.errors[worst]
+        return f"{worst} is off by {error:.2e}, expected at most {self.tolerance:g}"
 
 
 def verify(
@@ -85,6 +112,12 @@ def verify(
             PyTorch or transformers is not installed; audio that cannot be embedded.
     """
     require("torch", "transformers", by="a comparison with the original model", extra="verify")
+    if (tower / MODEL_FILE).is_file():
+        raise MrlError(
+            "is a whole model, expected one of its towers",
+            where=tower,
+            hint=f"pass {tower / 'speech'} or {tower / 'text'}, and the folder that it came from",
+        )
     info = read_info(tower)
     _check_adapter(tower, adapter)
     checkpoint = open_source(
@@ -97,23 +130,33 @@ def verify(
     )
     _check_same_model(tower, info, checkpoint)
     read_checked_weights(tower, info)  # The certificate names them by their digest.
+    outcomes = Outcomes()
     with jax.default_matmul_precision("highest"):
         if TOWERS[info.kind].modality == "text":
             tokens, mask = _random_tokens(info.config.vocab_size)
             inputs = f"{tokens.shape[0]} texts of up to {tokens.shape[1]} random tokens"
             theirs = _torch_text(checkpoint, info, tokens, mask)
             ours = _our_text(tower, tokens, mask)
+            as_tower = functools.partial(_as_tower, checkpoint=checkpoint, dtype=info.dtype)
+            compare_texts(tower, info, checkpoint.folder, as_tower, outcomes)
         else:
             clips = _read_audio(audio, info.config) or _noise(info.config)
             inputs = ", ".join(map(str, audio)) if audio else f"{len(clips)} clips of noise"
-            theirs = _torch_speech(checkpoint, info, clips)
+            theirs = _torch_speech(checkpoint, info, clips, outcomes)
             ours = _our_speech(tower, info, clips)
+            if "logits" in theirs:
+                frames = [int(info.config.frame_count(len(clip))) for clip in clips]
+                logits = ours["logits"], theirs["logits"]
+                compare_words(info, checkpoint.folder, logits, frames, outcomes)
     certificate = Certificate(
-        errors={name: relative_error(ours[name], theirs[name]) for name in theirs},
+        errors={name: relative_error(ours[name], theirs[name]) for name in theirs}
+        | {name: relative_error(*arrays) for name, arrays in outcomes.arrays.items()},
         tolerance=tolerance,
         inputs=inputs,
         digest=f"sha256:{info.digest}",
         versions=_versions(),
+        counts=outcomes.counts,
+        not_covered=tuple(outcomes.not_covered),
     )
     _write(tower / "verification.json", certificate)
     return certificate
@@ -174,7 +217,9 @@ def _noise(config: SpeechTowerConfig) -> list[HostArray]:
     rng = np.random.default_rng(0)
     second = config.sample_rate
     lengths = (config.min_samples, second // 2, second * 3 // 2)
-    return [rng.standard_normal(max(n, config.min_samples)).astype(np.float32) for n in lengths]
+    clips = [rng.standard_normal(max(n, config.min_samples)) for n in lengths]
+    # Quiet and off zero, so that it shows how clips are normalised.
+    return [(0.1 * clip + 0.02).astype(np.float32) for clip in clips]
 
 
 def _read_audio(paths: Sequence[Path], config: SpeechTowerConfig) -> list[HostArray]:
@@ -214,16 +259,29 @@ def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
             where=checkpoint.folder,
             hint="check that its own library reads it",
         ) from error
+    _as_tower(model, checkpoint=checkpoint, dtype=info.dtype)
+    return model.eval()
+
+
+def _as_tower(model: Any, *, checkpoint: Checkpoint, dtype: str) -> None:
+    """Give a float32 torch module of the checkpoint the values that the tower's weights have.
+
+    Args:
+        model: transformers' encoder, or a module around it.
+        checkpoint: whose adapter is added to it, if it has one.
+        dtype: that the tower is stored in.
+    """
+    import torch
+
     if checkpoint.adapter is not None:
         checkpoint.adapter.add_to_torch(model)
-    if info.dtype in DTYPES and info.dtype != "float32":
-        rounded = getattr(torch, info.dtype)
+    if dtype in DTYPES and dtype != "float32":
+        rounded = getattr(torch, dtype)
         with torch.no_grad():
             # Statistics of batch norm are no parameters, and rounded as well.
             for weight in model.state_dict().values():
                 if weight.is_floating_point():
                     weight.copy_(weight.to(rounded).to(torch.float32))
-    return model.eval()
 
 
 def _hooked(modules: Sequence[Any], run: Any) -> tuple[list[HostArray], Any]:
@@ -277,8 +335,10 @@ def _ladder(first: Any, layers: Iterable[Any], last: Mapping[str, Any], mask: An
     return {name: np.asarray(state)[mask] for name, state in (named | dict(last)).items()}
 
 
-def _torch_speech(checkpoint: Checkpoint, info: TowerInfo, clips: Sequence[HostArray]) -> Ladder:
-    """Each clip alone: padding would change the group norm of the original."""
+def _torch_speech(
+    checkpoint: Checkpoint, info: TowerInfo, clips: Sequence[HostArray], outcomes: Outcomes
+) -> Ladder:
+    """Each clip alone, from its raw samples: padding would change the original's group norm."""
     import torch
 
     model = _torch_model(checkpoint, info)
@@ -291,13 +351,16 @@ def _torch_speech(checkpoint: Checkpoint, info: TowerInfo, clips: Sequence[HostA
 
     layers[0].register_forward_pre_hook(keep_input, with_kwargs=True)
     ladders = []
-    for clip in clips:
-        samples = torch.from_numpy(pad_clips([clip], info.config)[0])
+    read = own_samples(checkpoint.folder, clips, info.config.sample_rate, outcomes)
+    for number, clip in enumerate(clips):
+        ours = pad_clips([clip], info.config)[0]
+        samples = torch.from_numpy(ours if read is None else read[number][None])
         states, result = _hooked(
             layers, lambda samples=samples: model(samples, output_hidden_states=True)
         )
         name, last = ("logits", "logits") if "logits" in result else ("output", "last_hidden_state")
-        ladders.append(_ladder(inputs[-1], states, {name: result[last]}, 0))
+        ladder = {} if read is None else {"samples": samples[0].numpy()}
+        ladders.append(ladder | _ladder(inputs[-1], states, {name: result[last]}, 0))
     return {name: np.concatenate([ladder[name] for ladder in ladders]) for name in ladders[0]}
 
 
@@ -315,7 +378,10 @@ def _our_speech(tower: Path, info: TowerInfo, clips: Sequence[HostArray]) -> Lad
         return output, {"logits": model.lm_head(last)} if recogniser else {"output": last}
 
     output, last = run(state)
-    return _ladder(output.layer_input, output.layer_states, last, np.asarray(output.frame_mask))
+    read = [row[:length] for row, length in zip(np.asarray(samples), lengths, strict=True)]
+    mask = np.asarray(output.frame_mask)
+    ladder = _ladder(output.layer_input, output.layer_states, last, mask)
+    return {"samples": np.concatenate(read)} | ladder
 
 
 def _versions() -> dict[str, str]:

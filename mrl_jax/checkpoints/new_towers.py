@@ -42,6 +42,7 @@ def published_config(config: Qwen3Config, dtype: DTypeLike) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_epsilon,
         "rope_theta": config.rope_theta,
+        **({} if config.causal else {"is_causal": False}),
         "tie_word_embeddings": True,
         "dtype": str(np.dtype(dtype)),
     }
@@ -92,18 +93,32 @@ def small_files(folder: Path) -> dict[str, bytes]:
     """The published files that a tower folder carries, by their relative names."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted([*folder.glob("*"), *folder.glob("[0-9]_*/config.json")])
+        for path in sorted([*folder.glob("*"), *folder.glob("[0-9]*_*/config.json")])
         if path.is_file() and path.name not in OWN_FILES and not path.name.startswith(".")
     }
 
 
-def sentence_files(width: int, max_tokens: int, prompts: Mapping[str, str]) -> dict[str, str]:
-    """What sentence-transformers reads: pool the last token, then unit length.
+POOLING_FLAGS = {"last": "lasttoken", "mean": "mean_tokens", "cls": "cls_token"}
+"""Names of poolings in sentence-transformers' older files."""
+TORCH_ACTIVATIONS = {
+    "identity": "torch.nn.modules.linear.Identity",
+    "tanh": "torch.nn.modules.activation.Tanh",
+    "relu": "torch.nn.modules.activation.ReLU",
+    "gelu": "torch.nn.modules.activation.GELU",
+    "silu": "torch.nn.modules.activation.SiLU",
+    "sigmoid": "torch.nn.modules.activation.Sigmoid",
+}
+
+
+def sentence_files(
+    config: Qwen3Config, max_tokens: int, prompts: Mapping[str, str], *, document_prompt: str = ""
+) -> dict[str, str]:
+    """What sentence-transformers reads: the tower's pooling, layers behind it, then unit length.
 
     In the format of Qwen3-Embedding's own folder, which its old and new versions read.
-    `prompts` go before a query, word for word, by task.
+    `prompts` go before a query, word for word, by task; `document_prompt` before a document.
     """
-    kinds = ("Transformer", "Pooling", "Normalize")
+    kinds = ("Transformer", "Pooling", *["Dense"] * len(config.dense), "Normalize")
     modules = [
         {
             "idx": number,
@@ -114,20 +129,32 @@ def sentence_files(width: int, max_tokens: int, prompts: Mapping[str, str]) -> d
         for number, kind in enumerate(kinds)
     ]
     modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+    chosen = POOLING_FLAGS[config.pooling]
     pooling = {
-        "word_embedding_dimension": width,
-        **{f"pooling_mode_{mode}": False for mode in (*modes, "weightedmean_tokens")},
-        "pooling_mode_lasttoken": True,
+        "word_embedding_dimension": config.width,
+        **{
+            f"pooling_mode_{mode}": mode == chosen
+            for mode in (*modes, "weightedmean_tokens", "lasttoken")
+        },
         "include_prompt": True,
     }
-    prompts = dict(prompts)
+    prompts = dict(prompts) | ({"document": document_prompt} if document_prompt else {})
     options = {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}
-    files = {
+    files: dict[str, Any] = {
         "modules.json": modules,
         "1_Pooling/config.json": pooling,
         "config_sentence_transformers.json": options,
         "sentence_bert_config.json": {"max_seq_length": max_tokens, "do_lower_case": False},
     }
+    before = config.width
+    for number, layer in enumerate(config.dense, start=2):
+        files[f"{number}_Dense/config.json"] = {
+            "in_features": before,
+            "out_features": layer.width,
+            "bias": layer.bias,
+            "activation_function": TORCH_ACTIVATIONS[layer.activation],
+        }
+        before = layer.width
     return _json_files(files, indent=2)
 
 
@@ -257,10 +284,16 @@ def recogniser_files(vocabulary: CtcVocabulary) -> dict[str, Any]:
     tokens = list(texts if vocabulary.byte_level and whole else vocabulary.tokens)
     tokens[vocabulary.blank] = vocabulary.tokens[vocabulary.blank]
     options: dict[str, Any] = {
-        "pad_token": tokens[vocabulary.blank],
+        "pad_token": None if vocabulary.writes_blank else tokens[vocabulary.blank],
         "word_delimiter_token": vocabulary.word_delimiter,
         "do_lower_case": vocabulary.lower_case,
     }
+    if vocabulary.word_delimiter_text != " ":
+        options["replace_word_delimiter_char"] = vocabulary.word_delimiter_text
+    if vocabulary.separator:
+        options["tokenizer_class"] = "Wav2Vec2PhonemeCTCTokenizer"
+    if vocabulary.joins_punctuation:
+        options["clean_up_tokenization_spaces"] = True
     if vocabulary.byte_level and not whole:
         options["byte_level"] = True
     if vocabulary.text_ids:

@@ -179,8 +179,8 @@ def save_tower(
     weights stays small, because nothing is copied or compressed on the way."""
     for group, arrays in weights.items():
         save_arrays(folder / WEIGHTS / group, arrays)
-    arrays_of_all = (array for arrays in weights.values() for array in arrays.values())
-    dtypes = {array.dtype.name for array in arrays_of_all if array.dtype.kind != "i"}
+    kinds = {array.dtype for arrays in weights.values() for array in arrays.values()}
+    dtypes = {kind.name for kind in kinds if kind.kind not in "iub"}  # Counters are no weights.
     info = TowerInfo(
         kind=kind,
         config=config,

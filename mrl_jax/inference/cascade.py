@@ -74,10 +74,11 @@ class Cascade:
     def embed(
         self, texts: Sequence[str], *, prompts: Sequence[str] | None = None, progress: str
     ) -> Float32[HostArray, "N E"]:
-        """Vectors of queries, each after its prompt, or of documents, which have none."""
-        if prompts is not None:
-            texts = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
-        return self._text(texts, progress=progress)
+        """Vectors of queries, each after its prompt, or of documents where `prompts` is None."""
+        if prompts is None:
+            return self._text(texts, documents=True, progress=progress)
+        asked = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+        return self._text(asked, progress=progress)
 
     def alone(self, query: HostArray | str, *, prompt: str = "") -> Callable[[], HostArray]:
         """A function that takes one query, samples or a transcript, to its vector: to be timed."""

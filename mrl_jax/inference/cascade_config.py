@@ -247,8 +247,8 @@ def _digests(config: CascadeConfig, base: Path) -> Digests:
     """Digests of the parts, each of which is checked."""
     text = read_info(base / config.text_tower, expected=kinds_of(Qwen3Config))
     assert isinstance(text.config, Qwen3Config)
-    if max(config.dims) > text.config.width:
-        problem = f"dims has {max(config.dims)}, expected at most {text.config.width}, the width"
+    if max(config.dims) > (width := text.config.embed_width):
+        problem = f"dims has {max(config.dims)}, expected at most {width}, the width"
         raise MrlError(f"{problem} of the text tower", where=base / config.text_tower)
     TextTokenizer(base / config.text_tower, max_tokens=config.max_text_tokens)
     recogniser = translator = ""

@@ -74,7 +74,7 @@ class Embedder:
         self.search_config = search_config
         self.rotation = rotation
         self._directions = directions
-        self.width = max(model.separate_dims, default=model.text.config.width)
+        self.width = max(model.separate_dims, default=model.text.config.embed_width)
         split = param_tree.split(model)
         rows = None
         if len(jax.local_devices()) > 1:  # A machine's devices share the rows of a batch.

@@ -187,20 +187,23 @@ class Encoder:
         prompts: Sequence[str | None] | None = None,
         progress: str | None = None,
     ) -> Float32[HostArray, "N E"]:
-        """Embed texts, at least one: documents without a prompt, or queries with theirs."""
-        if tasks is not None or prompts is not None:
-            before = self.prompts_of(tasks, prompts, len(texts))
-            texts = [prompt + text for prompt, text in zip(before, texts, strict=True)]
-        return self._text("text", texts, progress)
+        """Embed texts, at least one: documents, or queries with the prompts of their tasks.
+
+        Documents get the prompt that the text tower's own files may have for them.
+        """
+        if tasks is None and prompts is None:
+            return self._text("text", self._tokenizer.encode_documents(texts), progress)
+        before = self.prompts_of(tasks, prompts, len(texts))
+        asked = [prompt + text for prompt, text in zip(before, texts, strict=True)]
+        return self._text("text", self._tokenizer.encode(asked), progress)
 
     def text_features(
         self, texts: Sequence[str], *, progress: str | None = None
     ) -> Float32[HostArray, "N 4 E"]:
         """`Qwen3Encoder.features` of texts, at least one."""
-        return self._text("text features", texts, progress)
+        return self._text("text features", self._tokenizer.encode(texts), progress)
 
-    def _text(self, kind: str, texts: Sequence[str], progress: str | None) -> HostArray:
-        tokens = self._tokenizer.encode(texts)
+    def _text(self, kind: str, tokens: Sequence[Sequence[int]], progress: str | None) -> HostArray:
         return self._in_batches(
             kind,
             [len(ids) for ids in tokens],

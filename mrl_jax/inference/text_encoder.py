@@ -32,12 +32,16 @@ class TextEmbedder:
         self._embed = compile_program(split.rebuild, _embed)
 
     def __call__(
-        self, texts: Sequence[str], *, progress: str | None = None
+        self, texts: Sequence[str], *, documents: bool = False, progress: str | None = None
     ) -> Float32[HostArray, "N E"]:
-        """Vectors of at least one text; an empty one is its end token."""
+        """Vectors of at least one text; an empty one is its end token.
+
+        `documents` get the prompt that the tower's own files may have for them.
+        """
+        encode = self._tokenizer.encode_documents if documents else self._tokenizer.encode
         return embed_tokens(
             functools.partial(self._embed, *self._arrays),
-            self._tokenizer.encode(texts),
+            encode(texts),
             batch_size=min(self._batch_size, len(texts)),
             progress=progress,
         )

@@ -30,8 +30,13 @@ class CtcVocabulary:
     Attributes:
         tokens: token of each id.
         blank: id of the CTC blank (the checkpoint's padding token).
-        word_delimiter: token that stands for a space.
+        word_delimiter: token that stands between words.
+        word_delimiter_text: what is written for it.
+        separator: written between tokens; where there is one (phonemes), word delimiters are not
+            written.
         lower_case: decoded text.
+        joins_punctuation: no space stands before punctuation and English contractions.
+        writes_blank: the blank is written as its token, as by a tokenizer without a padding token.
         byte_level: the tokens are bytes of UTF-8, each written as in byte-level pair encoding.
         text_ids: id of each token in the text tower, -1 for the blank; empty if they are not
             those of a text tower.
@@ -41,7 +46,11 @@ class CtcVocabulary:
     tokens: tuple[str, ...]
     blank: int = 0
     word_delimiter: str | None = "|"
+    word_delimiter_text: str = " "
+    separator: str = ""
     lower_case: bool = False
+    joins_punctuation: bool = False
+    writes_blank: bool = False
     byte_level: bool = False
     text_ids: tuple[int, ...] = ()
     tokenizer_digest: str = ""
@@ -63,13 +72,16 @@ class CtcVocabulary:
         return self.tokens[: self.blank] + self.tokens[self.blank + 1 :]
 
     def text_of(self, output: int) -> str:
-        """What one output writes, spaces kept; U+FFFD for a part of a character."""
+        """What one output writes, spaces kept; U+FFFD for a part of a character.
+
+        Nothing for the blank, which stands for no text whatever a tokenizer makes of it.
+        """
         token = self.tokens[output]
         if output == self.blank:
             return ""
         if self.byte_level:
             return read_bytes(token).decode(errors="replace")
-        return " " if token == self.word_delimiter else token
+        return self.word_delimiter_text if token == self.word_delimiter else token
 
     def decode(self, ids: Sequence[int] | HostArray) -> str:
         """Text of one clip's best id at each frame: merge repeats, drop blanks, join."""
@@ -78,16 +90,33 @@ class CtcVocabulary:
         return self.join(best[starts])
 
     def join(self, ids: Sequence[int] | HostArray) -> str:
-        """Text of these tokens one after the other, blanks dropped; no spaces at its ends.
+        """Text of these tokens one after the other; no spaces at its ends.
 
         Bytes that are no whole character become U+FFFD, as in the `tokenizers` library.
         """
-        outputs = [int(i) for i in ids if i != self.blank]
+        outputs = [int(i) for i in ids if i != self.blank or self.writes_blank]
         if self.byte_level:
             parts = (read_bytes(self.tokens[output]) for output in outputs)
             return b"".join(parts).decode(errors="replace").strip()
-        text = "".join(map(self.text_of, outputs)).strip()
-        return text.lower() if self.lower_case else text
+        if self.separator:
+            outputs = [i for i in outputs if self.tokens[i] != self.word_delimiter]
+        parts = [self.tokens[i] if i == self.blank else self.text_of(i) for i in outputs]
+        text = self.separator.join(parts).strip()
+        text = text.lower() if self.lower_case else text
+        return joined_punctuation(text) if self.joins_punctuation else text
+
+
+def joined_punctuation(text: str) -> str:
+    """The text with no space before punctuation and contractions, replaced one after the other.
+
+    As transformers' tokenizers do it where `clean_up_tokenization_spaces` is set.
+    """
+    for ending in (".", "?", "!", ","):
+        text = text.replace(f" {ending}", ending)
+    text = text.replace(" ' ", "'")
+    for ending in ("n't", "'m", "'s", "'ve", "'re"):
+        text = text.replace(f" {ending}", ending)
+    return text
 
 
 @jax.tree_util.register_dataclass
@@ -204,7 +233,7 @@ def spell_transcripts(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> 
     ids = {token: number for number, token in enumerate(vocabulary.tokens)}
     ids.pop(vocabulary.tokens[vocabulary.blank])
     longest_first = re.compile("|".join(map(re.escape, sorted(ids, key=len, reverse=True))))
-    space = vocabulary.word_delimiter or " "
+    space = "" if vocabulary.separator else vocabulary.word_delimiter or " "
     ending = " " if any(token.endswith(" ") for token in ids) else ""
     rows: list[list[int]] = []
     for text in transcripts:

@@ -95,7 +95,7 @@ class DualEncoder(TwoTowers):
     def __init__(
         self, speech: SpeechTower, text: Qwen3Encoder, *, config: DualEncoderConfig, rngs: nnx.Rngs
     ):
-        width, dims = text.config.width, config.dims
+        width, dims = text.config.embed_width, config.dims
         fits = all(1 <= dim <= width for dim in dims) and len(set(dims)) == len(dims)
         if not config.nested and not (dims and fits):
             raise ValueError(f"dims is {dims}, expected different widths from 1 to {width}")

@@ -15,17 +15,28 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.models.text_pooling import ACTIVATIONS, POOLINGS, DenseConfig, Pooling
 from mrl_jax.nn.attention import attend, fitting_places
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
 from mrl_jax.nn.masking import take_places, valid_first
 from mrl_jax.nn.norms import RMSNorm
-from mrl_jax.nn.pooling import l2_normalize, mean_valid, pool_last, truncate
+from mrl_jax.nn.pooling import l2_normalize, mean_valid, truncate
 from mrl_jax.nn.rope import apply_rope, rope_angles
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Qwen3Config:
-    """Sizes of a Qwen3 encoder. The presets are those of the published checkpoints."""
+    """Sizes of a Qwen3 encoder. The presets are those of the published checkpoints.
+
+    Attributes:
+        vocab_size, width, num_layers, num_heads, num_kv_heads, head_width, mlp_width: sizes.
+        rope_theta: base of the rotary angles.
+        norm_epsilon: of all norms.
+        causal: a token sees those before it only; otherwise it sees the whole text.
+        pooling: what becomes of a text's token vectors, see `text_pooling.POOLINGS`.
+        dense: layers behind the pooling, in order.
+    """
 
     vocab_size: int
     width: int
@@ -36,8 +47,13 @@ class Qwen3Config:
     mlp_width: int
     rope_theta: float
     norm_epsilon: float
+    causal: bool = True
+    pooling: Pooling = "last"
+    dense: tuple[DenseConfig, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling is {self.pooling!r}, expected {' or '.join(POOLINGS)}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads is {self.num_heads}, expected a multiple of num_kv_heads, "
@@ -48,6 +64,11 @@ class Qwen3Config:
                 f"head_width is {self.head_width}, expected an even number: "
                 "rotary embedding rotates coordinates in pairs"
             )
+
+    @property
+    def embed_width(self) -> int:
+        """Width of an embedding: that of the last layer behind the pooling, if there is one."""
+        return self.dense[-1].width if self.dense else self.width
 
     @classmethod
     def embedding_0_6b(cls) -> "Qwen3Config":
@@ -87,7 +108,7 @@ def _rms_norm(config: Qwen3Config, width: int, dtypes: Dtypes) -> RMSNorm:
 
 
 class Attention(nnx.Module):
-    """Causal self-attention with grouped keys and values; q and k normed per head, then rotated."""
+    """Self-attention with grouped keys and values; q and k normed per head, then rotated."""
 
     def __init__(self, config: Qwen3Config, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
         linear = functools.partial(nnx.Linear, use_bias=False, rngs=rngs, **dtypes)
@@ -100,13 +121,16 @@ class Attention(nnx.Module):
         self.k_norm = _rms_norm(config, config.head_width, dtypes)
 
     def __call__(
-        self, x: Float[Array, "B L D"], angles: Float32[Array, "1 L half"]
+        self,
+        x: Float[Array, "B L D"],
+        angles: Float32[Array, "1 L half"],
+        lengths: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B L D"]:
         heads = (*x.shape[:2], -1, self.head_width)
         query = apply_rope(self.q_norm(self.q_proj(x).reshape(heads)), angles)
         key = apply_rope(self.k_norm(self.k_proj(x).reshape(heads)), angles)
         value = self.v_proj(x).reshape(heads)
-        mixed = attend(query, key, value, causal=True)
+        mixed = attend(query, key, value, lengths=lengths, causal=lengths is None)
         return self.o_proj(mixed.reshape(*x.shape[:2], -1))
 
 
@@ -124,7 +148,11 @@ class SwiGlu(nnx.Module):
 
 
 class Qwen3Layer(nnx.Module):
-    """One pre-norm layer: attention, then MLP, each around a residual."""
+    """One pre-norm layer: attention, then MLP, each around a residual.
+
+    Attention is causal, unless `lengths` are given: then every token sees the first `lengths[b]`
+    places of its row.
+    """
 
     def __init__(self, config: Qwen3Config, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
         self.attention_norm = _rms_norm(config, config.width, dtypes)
@@ -133,9 +161,12 @@ class Qwen3Layer(nnx.Module):
         self.mlp = SwiGlu(config, rngs=rngs, **dtypes)
 
     def __call__(
-        self, x: Float[Array, "B L D"], angles: Float32[Array, "1 L half"]
+        self,
+        x: Float[Array, "B L D"],
+        angles: Float32[Array, "1 L half"],
+        lengths: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B L D"]:
-        x = x + self.attention(self.attention_norm(x), angles)
+        x = x + self.attention(self.attention_norm(x), angles, lengths)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -190,6 +221,13 @@ class Qwen3Encoder(nnx.Module):
             rngs,
         )
         self.final_norm = _rms_norm(config, config.width, dtypes)
+        widths = (config.width, *(layer.width for layer in config.dense))
+        self.dense = nnx.List(
+            [
+                nnx.Linear(before, layer.width, use_bias=layer.bias, rngs=rngs, **dtypes)
+                for before, layer in zip(widths, config.dense, strict=False)
+            ]
+        )
 
     def __call__(
         self,
@@ -224,8 +262,9 @@ class Qwen3Encoder(nnx.Module):
         order = jnp.pad(order, ((0, 0), (0, extra)))  # Behind what is valid: any vector will do.
         positions = jnp.arange(order.shape[1])[None, :]
         angles = rope_angles(positions, self.config.head_width, self.config.rope_theta)
+        lengths = None if self.config.causal else jnp.sum(mask, axis=1, dtype=jnp.int32)
         options = {"remat": self.remat, "unroll": self.unroll, "keep_states": keep_states}
-        x, layer_states = run_layers(self.layers, take_places(x, order), angles, **options)
+        x, layer_states = run_layers(self.layers, take_places(x, order), angles, lengths, **options)
         return Qwen3Output(
             last_hidden=take_places(self.final_norm(x), back),
             layer_states=None if layer_states is None else take_places(layer_states, back),
@@ -238,13 +277,30 @@ class Qwen3Encoder(nnx.Module):
         *,
         dim: int | None = None,
     ) -> Float32[Array, "B E"]:
-        """Unit-length embeddings: the last valid place, cut to `dim` if given, normalised.
+        """Unit-length embeddings: what `pool` gives, cut to `dim` if given, normalised.
 
-        The published models pool an end token (id 151643) that their tokenizer
-        appends; the caller's ids must carry it.
+        Ids must carry what the tower's tokenizer puts around a text, such as the end token (id
+        151643) that the published models pool: `TextTokenizer.encode` does that.
         """
-        pooled = pool_last(self(inputs, mask).last_hidden, jnp.asarray(mask, jnp.bool_))
+        pooled = self.pool(inputs, mask)
         return l2_normalize(pooled) if dim is None else truncate(pooled, dim)
+
+    def pool(
+        self,
+        inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
+        mask: Bool[AnyArray, "B L"] | Int[AnyArray, "B L"],
+    ) -> Float[Array, "B E"]:
+        """Embeddings before they are normalised: token vectors pooled, and the layers behind."""
+        last_hidden = self(inputs, mask).last_hidden
+        return self._pooled(last_hidden, jnp.asarray(mask, jnp.bool_))
+
+    def _pooled(
+        self, last_hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]
+    ) -> Float[Array, "B E"]:
+        pooled = POOLINGS[self.config.pooling](last_hidden, mask)
+        for layer, config in zip(self.dense, self.config.dense, strict=True):
+            pooled = ACTIVATIONS[config.activation](layer(pooled))
+        return pooled
 
     def features(
         self,
@@ -257,12 +313,21 @@ class Qwen3Encoder(nnx.Module):
             the unit vector of `embed`, then means over valid places: of the inputs (token
             embeddings, or the given vectors), of the first layer's output, and of the final
             norm's output.
+
+        Raises:
+            MrlError: embeddings are of another width than tokens.
         """
+        if self.config.embed_width != self.config.width:
+            raise MrlError(
+                f"the text tower's embeddings are {self.config.embed_width} wide and its tokens "
+                f"{self.config.width}, so means of tokens do not stand beside its embeddings",
+                hint="take the pooled vectors",
+            )
         inputs, mask = jnp.asarray(inputs), jnp.asarray(mask, jnp.bool_)
         x = self.embed_tokens(inputs) if inputs.ndim == 2 else inputs.astype(self.dtype)
         output = self(x, mask, keep_states=True)
         assert output.layer_states is not None
-        pooled = l2_normalize(pool_last(output.last_hidden, mask))
+        pooled = l2_normalize(self._pooled(output.last_hidden, mask))
         states = jnp.stack([x, output.layer_states[0], output.last_hidden])
         means = jnp.moveaxis(mean_valid(states, mask[None]), 0, 1)
         return jnp.concatenate([pooled[:, None], means], axis=1)

@@ -15,6 +15,12 @@ def pool_last(vectors: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float
     return jnp.take_along_axis(vectors, last[:, None, None], axis=1)[:, 0, :]
 
 
+def pool_first(vectors: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+    """The vector at each row's first valid place; a row without one gives its first vector."""
+    first = jnp.argmax(mask, axis=-1)
+    return jnp.take_along_axis(vectors, first[:, None, None], axis=1)[:, 0, :]
+
+
 def mean_valid(
     vectors: Float[Array, "*rows L D"], mask: Bool[Array, "*#rows L"]
 ) -> Float32[Array, "*rows D"]:

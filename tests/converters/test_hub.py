@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from loopback_hub import COMMIT, Handler, Hub, closed_port, environment, serving
 from tiny_adapter import save_adapter
@@ -109,6 +110,31 @@ def test_a_hub_id_converts_and_its_commit_is_recorded(hub, checkpoint, tmp_path)
     assert hub.requests == []
     again = json.loads((tmp_path / "offline" / "report.json").read_text())
     assert (again["digest"], again["revision"]) == (report["digest"], COMMIT)
+
+
+def test_a_dense_layer_is_fetched_with_its_weights(hub, checkpoint, tmp_path):
+    from safetensors.numpy import save
+
+    layer = {"linear.weight": np.ones((8, 32), np.float32), "linear.bias": np.ones(8, np.float32)}
+    kinds = ("Transformer", "Pooling", "Dense")
+    modules = [
+        {"path": f"{n}_{kind}" if n else "", "type": f"sentence_transformers.models.{kind}"}
+        for n, kind in enumerate(kinds)
+    ]
+    hub.models["org/dense"] = published(checkpoint) | {
+        "tokenizer.json": b"{}",
+        "modules.json": json.dumps(modules).encode(),
+        "1_Pooling/config.json": b'{"pooling_mode": "lasttoken"}',
+        "2_Dense/config.json": b'{"in_features": 32, "out_features": 8, "bias": true}',
+        "2_Dense/model.safetensors": save(layer),
+        "checkpoint-7/2_Dense/model.safetensors": b"not ours",
+    }
+    env = environment(tmp_path / "home", hub.url)
+    assert run(env, ["qwen3", "org/dense", str(tmp_path / "out")]) == [(0, "")]
+    assert {"2_Dense/config.json", "2_Dense/model.safetensors"} <= hub.fetched
+    assert not {"onnx/model.safetensors", "checkpoint-7/2_Dense/model.safetensors"} & hub.fetched
+    config = json.loads((tmp_path / "out" / "tower.json").read_text())["config"]
+    assert config["dense"] == [{"width": 8, "bias": True, "activation": "tanh"}]
 
 
 def test_a_pickle_is_fetched_only_where_there_is_nothing_better(hub, checkpoint, tmp_path):

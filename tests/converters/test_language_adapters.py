@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import speech_families
+from loopback_hub import Handler, environment, serving
 from published import edit_json, relative_error
 from speech_families import LANGUAGES, assert_same_tensors, read_tensors, vocabulary_of
 
@@ -135,6 +138,34 @@ def test_a_pickled_adapter_is_read(source, towers, tmp_path):
     assert "adapter.wol.bin" in report["source_digests"]
 
 
+def test_from_the_hub_the_languages_file_is_fetched_and_no_other(source, towers, tmp_path):
+    files = {path.name: path.read_bytes() for path in source.iterdir()}
+    with serving(Handler) as hub:
+        hub.models["org/mms"] = files | {"adapter.wol.bin.md5": b""}
+        env = environment(tmp_path / "home", hub.url)
+
+        def run(language: str) -> subprocess.CompletedProcess[str]:
+            words = ["speech", "org/mms", str(tmp_path / language), "--language", language]
+            return subprocess.run(
+                [sys.executable, "-m", "converters", *words],
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+
+        done = run("wol")
+        assert done.returncode == 0, done.stderr
+        adapters = {name for name in hub.fetched if name.startswith("adapter.")}
+        assert adapters == {"adapter.wol.safetensors"}
+        report = json.loads((tmp_path / "wol" / "report.json").read_text())
+        assert report["digest"] == json.loads((towers["wol"] / "report.json").read_text())["digest"]
+        done = run("wof")
+    assert done.returncode == 2
+    assert "has no adapter for 'wof'; there are those of" in done.stderr
+    assert "Did you mean wol?" in done.stderr
+
+
 # Refusals.
 
 
@@ -152,7 +183,9 @@ def test_a_language_without_an_adapter_is_refused_with_those_there_are(source, t
     assert "has no adapter for 'wolof'; there are those of eng, fra, wol. Did you mean wol?" in err
     bare = shutil.copytree(source, tmp_path / "bare", ignore=shutil.ignore_patterns("adapter.*"))
     err = refused(capsys, bare, tmp_path / "tower", "--language", "wol")
-    assert "has no adapter for 'wol', nor any other. Put adapter.wol.safetensors" in err
+    assert "has no adapter for 'wol'. Put adapter.wol.safetensors" in err
+    err = refused(capsys, bare, tmp_path / "tower", "--language", "fre")
+    assert "has no adapter for 'fre'; there are those of eng, fra, wol. Did you mean fra?" in err
     for strange in ("../wol", "", "w.l"):
         err = refused(capsys, source, tmp_path / "tower", "--language", strange)
         assert f"--language is {strange!r}, expected letters" in err

@@ -17,6 +17,7 @@ from converters.__main__ import main
 from converters.convert import convert
 from converters.export import export
 from mrl_jax.core.cli import run_command
+from mrl_jax.core.errors import MrlError
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +239,17 @@ def test_tensors_without_a_place_are_refused_by_name(case, base, tmp_path, capsy
     refused(base, adapter, tmp_path, capsys, parts)
 
 
+def test_an_adapter_of_whole_numbers_is_refused(base, tmp_path, capsys):
+    adapter = save_adapter(tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    whole = {name: tensor.astype(np.int32) for name, tensor in load_file(file).items()}
+    save_file(whole, file)
+    command = ["qwen3", str(base), str(tmp_path / "tower"), "--adapter", str(adapter)]
+    assert run_command(main, command) == 2
+    assert "is of dtype I32, expected one of F32" in capsys.readouterr().err
+    assert not (tmp_path / "tower").exists()
+
+
 def test_an_adapter_of_another_base_is_refused(base, tmp_path, capsys):
     adapter = save_adapter(tmp_path / "adapter", layers=1)
     parts = ("is for another base: the adapter has nothing for layers.1.", "1 more like these")
@@ -252,6 +264,45 @@ def test_an_adapter_of_another_base_is_refused(base, tmp_path, capsys):
     refused(twin, adapter, tmp_path, capsys, parts)
     copy = shutil.copytree(base, tmp_path / "copy")
     exported(copy, adapter, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("named", "passed", "same"),
+    [
+        ("org/tiny", "org/tiny", True),
+        ("mirror/Tiny", "org/tiny", True),
+        ("unsloth/tiny-unsloth-bnb-4bit", "org/tiny", True),
+        ("org/tiny-base", "org/tiny", False),
+        ("org/tiny", "org/tiny-base", False),
+    ],
+)
+def test_a_base_from_the_hub_must_be_the_one_that_the_adapter_names(
+    named, passed, same, base, tmp_path
+):
+    snapshot = tmp_path / f"models--{passed.replace('/', '--')}" / "snapshots" / ("0" * 40)
+    shutil.copytree(base, snapshot)
+    adapter = save_adapter(tmp_path / "adapter", base_model_name_or_path=named)
+    if same:
+        exported(snapshot, adapter, tmp_path)
+        return
+    with pytest.raises(MrlError, match=f"for the base {named}, and the base passed is {passed}"):
+        exported(snapshot, adapter, tmp_path)
+
+
+def test_what_the_adapters_folder_says_of_embedding_is_not_dropped_in_silence(
+    base, tmp_path, capsys
+):
+    source = shutil.copytree(base, tmp_path / "tiny")
+    adapter = save_adapter(tmp_path / "adapter")
+    for folder, pooling in ((source, "lasttoken"), (adapter, "mean")):
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": pooling}))
+        (folder / "tokenizer_config.json").write_text("{}")
+    main(["qwen3", str(source), str(tmp_path / "tower"), "--adapter", str(adapter)])
+    said = [line for line in capsys.readouterr().out.splitlines() if "adapter's folder" in line]
+    assert len(said) == 1
+    assert "1_Pooling/config.json" in said[0]
+    assert "tokenizer_config.json" not in said[0]
 
 
 def test_a_missing_adapter_is_one_line(base, tmp_path, capsys):

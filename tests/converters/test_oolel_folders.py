@@ -16,6 +16,7 @@ from converters.__main__ import main
 from converters.oolel_embed import convert_oolel_embed
 from mrl_jax.checkpoints.models import load_model, read_model_info, save_model
 from mrl_jax.core.cli import run_command
+from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.embedder import Embedder
 from mrl_jax.models.inputs import pad_clips
 
@@ -179,6 +180,7 @@ def narrow_text(source: Path) -> None:
     shutil.rmtree(source / "hubert_mrl")
     shutil.copytree(PUBLISHED / "clip" / "hubert_mrl", source / "hubert_mrl")
     edit_json(source / "oolel_mrl" / "config.json", hidden_size=512)
+    edit_json(source / "oolel_mrl" / "1_Pooling" / "config.json", embedding_dimension=512)
 
     def cut(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         def half(tensor: np.ndarray) -> np.ndarray:
@@ -199,6 +201,11 @@ def no_bias(source: Path) -> None:
         source / "hubert_mrl",
         lambda tensors: {k: v for k, v in tensors.items() if k != "pooling_parameters.bias"},
     )
+
+
+def wide_head(source: Path) -> None:
+    key = "projector.weight"
+    rewrite(source / "hubert_mrl", lambda tensors: tensors | {key: tensors[key].astype(np.float64)})
 
 
 REFUSED = {
@@ -232,6 +239,18 @@ REFUSED = {
     ),
     "a tensor too many": (extra, ("hubert_mrl: 1 problem", "unknown: gate.weight")),
     "a tensor too few": (no_bias, ("1 problem", "missing: pooling_parameters.bias")),
+    "a head in float64": (
+        wide_head,
+        ("projector.weight is of dtype F64", "save the weights in float32"),
+    ),
+    "another class": (
+        lambda source: edit_json(source / "hubert_mrl" / "config.json", architectures=["Own"]),
+        ("architectures names Own, expected",),
+    ),
+    "an adapter beside": (
+        lambda source: (source / "oolel_mrl" / "adapter_config.json").write_text("{}"),
+        ("oolel_mrl: holds a LoRA adapter beside the weights", "merge_and_unload"),
+    ),
     "no weights": (
         lambda source: (source / "hubert_mrl" / "model.safetensors").unlink(),
         ("hubert_mrl: has no weights",),
@@ -262,6 +281,8 @@ def test_both_towers_are_verified_against_their_own_folders(mode, models):
     for name, half in (("speech", "hubert_mrl"), ("text", "oolel_mrl")):
         tower, source = models[mode] / name, PUBLISHED / mode / half
         assert main(["verify", str(tower), str(source)]) == 0
+    with pytest.raises(MrlError, match="is a whole model, expected one of its towers"):
+        main(["verify", str(models[mode]), str(PUBLISHED / mode)])
 
 
 @pytest.mark.parametrize("half", ["hubert_mrl", "oolel_mrl"])
@@ -311,6 +332,13 @@ def test_a_model_that_the_published_code_cannot_run_is_not_exported(
     assert run_command(main, ["export", str(model), str(tmp_path / "out")]) == 2
     assert part in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_speech_tower_of_another_family_is_not_exported(models, tmp_path, capsys):
+    model = shutil.copytree(models["lf"], tmp_path / "model")
+    edit_json(model / "speech" / "tower.json", kind="wav2vec2")
+    assert run_command(main, ["export", str(model), str(tmp_path / "out")]) == 2
+    assert "reads speech by wav2vec2, which the paper's own code" in capsys.readouterr().err
 
 
 def test_a_trained_model_is_exported_with_its_new_head(models, tmp_path, capsys):

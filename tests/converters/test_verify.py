@@ -26,11 +26,11 @@ LAYERS = ["layer 1", "layer 2"]
 SMALL: dict[str, Any] = {"num_hidden_layers": 2}
 MODELS: dict[str, tuple[str, Callable[[], Any], list[str]]] = {
     "qwen3": ("qwen3", lambda: torch_qwen3(**SMALL), ["input", *LAYERS, "output"]),
-    "hubert": ("hubert", lambda: torch_hubert(**SMALL), ["input", *LAYERS, "output"]),
+    "hubert": ("hubert", lambda: torch_hubert(**SMALL), ["samples", "input", *LAYERS, "output"]),
     "ctc": (
         "hubert",
         lambda: torch_hubert(ctc=True, **{**HUBERT_LARGE, **SMALL}),
-        ["input", *LAYERS, "logits"],
+        ["samples", "input", *LAYERS, "logits"],
     ),
 }
 

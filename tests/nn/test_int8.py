@@ -1,5 +1,7 @@
 """Eight-bit weights: how far they are from the weights they stand for, and a tower of them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,13 @@ from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.nn import param_tree
 from mrl_jax.nn.int8 import Int8Weight, dequantize, quantize, quantize_layers
 
-SIZES = {"vocab_size": 64, "width": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2}
+SIZES: dict[str, Any] = {
+    "vocab_size": 64,
+    "width": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+}
 CONFIG = Qwen3Config(**SIZES, head_width=8, mlp_width=64, rope_theta=1e6, norm_epsilon=1e-6)
 WEIGHTS = st.floats(-8, 8, width=32)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrl_jax.nn.pooling import l2_normalize, mean_valid, pool_last, truncate
+from mrl_jax.nn.pooling import l2_normalize, mean_valid, pool_first, pool_last, truncate
 
 TOLERANCE = 1e-6
 
@@ -100,3 +100,13 @@ def test_mean_valid_is_over_valid_places_alone() -> None:
     vectors = np.asarray([[[1.0, 2.0], [3.0, 6.0], [np.nan, np.inf]], np.ones((3, 2))], np.float32)
     mask = jnp.asarray([[True, True, False], [False, False, False]])
     np.testing.assert_array_equal(mean_valid(jnp.asarray(vectors), mask), [[2, 4], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("mask", "place"), [([1, 1, 1, 1], 0), ([0, 0, 1, 1], 2), ([0, 1, 0, 1], 1), ([0, 0, 0, 0], 0)]
+)
+def test_pool_first_takes_the_first_valid_place(mask, place):
+    vectors = _noise(2, 4, 3)
+    masks = jnp.asarray([mask, [0, 0, 0, 1]], jnp.bool_)
+    pooled = np.asarray(pool_first(vectors, masks))
+    np.testing.assert_array_equal(pooled, np.asarray(vectors)[[0, 1], [place, 3]])

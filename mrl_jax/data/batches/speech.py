@@ -103,7 +103,7 @@ class BatchSource:
         self._documents: list[list[int]] = []
         self._document_size = [0] * len(self.plan.sizes)
         if vectors is None:
-            self._documents = tokenizer.encode(examples.texts)
+            self._documents = tokenizer.encode_documents(examples.texts)
             lengths = np.asarray([len(document) for document in self._documents], np.int64)
             self._document_size = sizes_by_bucket(lengths, self.plan)
         prompts = prompts_of(len(tasks), config.prompts, tasks=tasks)

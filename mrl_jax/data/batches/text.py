@@ -134,7 +134,7 @@ class TextPairSource:
         self.seed, self._shard, self._noise = seed, shard, noise or TokenNoise()
         queries = prompted(pairs, config.prompts)
         self._queries = tokenizer.encode(queries)
-        self._documents = tokenizer.encode([pair.document for pair in pairs])
+        self._documents = tokenizer.encode_documents([pair.document for pair in pairs])
         self._ids = pair_identities(pairs, self._queries, self._documents)
         both = zip(self._queries, self._documents, strict=True)
         self._plan = PairPlan(
@@ -146,8 +146,10 @@ class TextPairSource:
         )
         if self._noise.is_on:
             prompts = [len(q) - len(pair.query) for q, pair in zip(queries, pairs, strict=True)]
+            self._suffix_tokens = len(tokenizer.suffix)
             self._prompt_tokens = np.asarray(tokenizer.tokens_before(queries, prompts))
-        self.cut = sum(len(ids) >= config.max_tokens for ids in (*self._queries, *self._documents))
+        texts = (*self._queries, *self._documents)
+        self.cut = sum(len(ids) >= tokenizer.max_tokens for ids in texts)
         """Texts that fill `max_tokens`, and so may have lost their tail."""
 
     @property
@@ -170,7 +172,8 @@ class TextPairSource:
         if self._noise.is_on:
             places = np.arange(query.shape[1])
             after_prompt = places >= self._prompt_tokens[rows, None]
-            before_end = places < query_mask.sum(axis=1, keepdims=True) - 1
+            text_ends = query_mask.sum(axis=1, keepdims=True) - self._suffix_tokens
+            before_end = places < text_ends
             query, query_mask, noise = draw_noise(
                 self._noise,
                 query,

@@ -17,7 +17,9 @@ from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.losses.config import LossConfig
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.ctc_tokens import tokens_of_outputs
+from mrl_jax.models.fusion import FusionConfig
 from mrl_jax.models.heads import HEADS
+from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.models.soft_ctc import Residual, SoftCtcConfig
 from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.towers import RECOGNISERS, kinds_of
@@ -202,7 +204,9 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers
         _check_recogniser(model.speech_tower)
     speech = load_speech_side(kind, model.speech_tower, padding=model.padding, dtype=dtype)
     text = load_qwen3(model.text_tower, dtype=dtype, remat=model.remat)
-    check_dims(config.loss.dims, text.config.width, model.text_tower)
+    check_dims(config.loss.dims, text.config.embed_width, model.text_tower)
+    if issubclass(kind.config, FusionConfig):
+        _check_reads_speech(text.config, tokenizer, end_token=model.end_token)
     options = {
         **dataclasses.asdict(model),
         "dims": () if model.nested else config.loss.dims,
@@ -213,6 +217,23 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers
     if kind.recogniser:
         options |= _ctc_options(speech, tokenizer, model.speech_tower)
     return kind.build(speech, text, kind.configure(options), rngs=nnx.Rngs(config.seed))
+
+
+def _check_reads_speech(text: Qwen3Config, tokenizer: TextTokenizer, *, end_token: bool) -> None:
+    """Refuses late fusion with a text tower whose texts begin or end as speech tokens cannot."""
+    where, hint = tokenizer.path.parent, "take a dual encoder: model.kind=dual_encoder"
+    if text.pooling == "cls" or tokenizer.prefix:
+        raise MrlError(
+            "pools the first token"
+            if text.pooling == "cls"
+            else "begins every text by a token "
+            "of its own, which late fusion does not put before the speech",
+            where=where,
+            hint=hint,
+        )
+    if end_token and tokenizer.end_id is None:
+        problem = "puts no token behind a text, and model.end_token is true"
+        raise MrlError(problem, where=where, hint="set model.end_token=false")
 
 
 def _check_recogniser(folder: str) -> None:

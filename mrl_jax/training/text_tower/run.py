@@ -108,6 +108,7 @@ class TextTask:
             {"data": digest, "tower": tower.info.digest, "tokenizer": tokenizer_id}
         )
         batching, dtype = config.data.batch, DTYPES[config.model.dtype]
+        longest = tower.tokenizer.max_tokens
         source = TextPairSource(
             pairs,
             tower.tokenizer,
@@ -134,7 +135,7 @@ class TextTask:
             dims=config.loss.dims,
             validate=validate,
             data=f"{len(pairs):,} pairs",
-            details=f"; {source.cut:,} texts fill {batching.max_tokens} tokens or are cut there",
+            details=f"; {source.cut:,} texts fill {longest} tokens or are cut there",
             parts=tower,
         )
 
@@ -158,14 +159,20 @@ class TextTask:
         if "unused_tensors" in tower.info.groups:
             unused = read_checked_weights(tower.folder, tower.info)["unused_tensors"]
             weights["unused_tensors"] = {path: x.astype(dtype) for path, x in unused.items()}
-        prompts, max_tokens = config.data.batch.prompts, config.data.batch.max_tokens
+        prompts, max_tokens = config.data.batch.prompts, tower.tokenizer.max_tokens
         before = {task: query_prompt(sentence) for task, sentence in prompts.items() if sentence}
         path = tower.folder / "tokenizer.json"
+        tokenizer = path.read_bytes()
+        if not tower.tokenizer.adds_own_tokens:
+            assert tower.tokenizer.end_id is not None
+            tokenizer = appending_end(tokenizer, tower.tokenizer.end_id, where=path)
         files: dict[str, str | bytes] = {
             **small_files(tower.folder),
-            **sentence_files(tower.config.width, max_tokens, before),
+            **sentence_files(
+                tower.config, max_tokens, before, document_prompt=tower.tokenizer.document_prompt
+            ),
             "report.json": json.dumps(report, indent=1) + "\n",
-            path.name: appending_end(path.read_bytes(), tower.tokenizer.end_id, where=path),
+            path.name: tokenizer,
         }
         info = tower.info
         write_tower(workdir / TOWER, info.kind, info.config, weights, files, naming=info.naming)
@@ -185,7 +192,7 @@ def _initial_tower(
         folder = prepare_tower(config, pairs, workdir) if made_here else workdir / INITIAL
     info = read_info(folder, expected=kinds_of(Qwen3Config))
     assert isinstance(info.config, Qwen3Config)
-    check_dims(config.loss.dims, info.config.width, folder)
+    check_dims(config.loss.dims, info.config.embed_width, folder)
     tokenizer = TextTokenizer(folder, max_tokens=config.data.batch.max_tokens)
     return InitialTower(folder, info, tokenizer)
 
@@ -198,7 +205,7 @@ def _validator(
     where, prompts = config.data.validation, config.data.batch.prompts
     texts = [_written(query, prompts, where) for query in data.queries]
     query_tokens = tower.tokenizer.encode(texts)
-    document_tokens = tower.tokenizer.encode([document.text for document in data.corpus])
+    document_tokens = tower.tokenizer.encode_documents([d.text for d in data.corpus])
     tower.check_ids(max(map(max, (*query_tokens, *document_tokens))), Path(where))
     judgements = judgements_of(data)
     rows = devices.global_batch_sharding

@@ -29,6 +29,8 @@ class FakeTokenizer(TextTokenizer):
     def encode(self, texts):
         return [[*map(ord, text), 99] for text in texts]
 
+    encode_documents = encode
+
     def encode_prompts(self, prompts):
         return [[*map(ord, prompt)] for prompt in prompts]
 

@@ -50,6 +50,87 @@ def test_cutting_keeps_the_end_token(tmp_path):
         TextTokenizer(tmp_path, max_tokens=1)
 
 
+def adding(folder, *, single, config=None, modules=True):
+    """A tokenizer whose own file puts tokens around a text, in a sentence-transformers folder."""
+    make(folder, config=config)
+    made = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if single:
+        made.post_processor = tokenizers.processors.TemplateProcessing(
+            single=single, special_tokens=[("?", 3), (END, 5)]
+        )
+    made.save(str(folder / "tokenizer.json"))
+    if modules:
+        (folder / "modules.json").write_text("[]")
+    return folder
+
+
+@pytest.mark.parametrize("modules", [False, True])
+@pytest.mark.parametrize(
+    ("single", "prefix", "suffix"),
+    [("$A ?", (), (3,)), ("? $A", (3,), ()), ("? $A ? <|endoftext|>", (3,), (3, 5))],
+)
+def test_the_tokenizers_own_tokens_stand_around_a_text(tmp_path, single, prefix, suffix, modules):
+    tokenizer = TextTokenizer(adding(tmp_path, single=single, modules=modules), max_tokens=4)
+    assert (tokenizer.prefix, tokenizer.suffix) == (prefix, suffix)
+    assert tokenizer.end_id == (suffix[-1] if suffix else None)
+    assert tokenizer.encode(["un"]) == [[*prefix, 0, *suffix]]
+    long = tokenizer.encode(["un deux trois un deux"])[0]
+    assert len(long) == 4
+    assert long[: len(prefix)] == [*prefix]
+    assert long[len(long) - len(suffix) :] == [*suffix]
+    assert tokenizer.encode_prompts(["un"]) == [[0]]
+    assert tokenizer.tokens_before(["un deux"], [3]) == [len(prefix) + 1]
+
+
+def test_nothing_is_appended_where_modules_json_says_all(tmp_path):
+    tokenizer = TextTokenizer(adding(tmp_path, single=None))
+    assert (tokenizer.prefix, tokenizer.suffix, tokenizer.end_id) == ((), (), None)
+    # One place at the least is pooled.
+    assert tokenizer.encode(["un deux", ""]) == [[0, 1], [5]]
+    (tmp_path / "modules.json").unlink()
+    assert TextTokenizer(tmp_path).encode(["un deux", ""]) == [[0, 1, 5], [5]]
+
+
+@pytest.mark.parametrize(
+    ("options", "prompt"),
+    [
+        ({"prompts": {"document": "un ", "query": "deux "}}, "un "),
+        ({"prompts": {"passage": "un ", "query": "deux "}}, "un "),
+        ({"prompts": {"trois": "trois "}, "default_prompt_name": "trois"}, "trois "),
+        ({"prompts": {"document": None, "trois": "x"}, "default_prompt_name": "trois"}, ""),
+        ({"prompts": {"query": "deux "}}, ""),
+        ({}, ""),
+    ],
+)
+def test_documents_get_the_towers_own_prompt(tmp_path, options, prompt):
+    adding(tmp_path, single="$A ?")
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(options))
+    tokenizer = TextTokenizer(tmp_path)
+    assert tokenizer.document_prompt == prompt
+    assert tokenizer.encode_documents(["deux"]) == tokenizer.encode([f"{prompt}deux"])
+    # It belongs to modules.json: alone, the file says nothing.
+    (tmp_path / "modules.json").unlink()
+    assert TextTokenizer(tmp_path).document_prompt == ""
+
+
+def test_the_towers_own_limit_counts(tmp_path):
+    adding(tmp_path, single="$A ?", config={"model_max_length": 3, "truncation_side": "left"})
+    assert TextTokenizer(tmp_path).encode(["un deux trois"]) == [[1, 2, 3]]
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 2}')
+    assert TextTokenizer(tmp_path).encode(["un deux trois"]) == [[2, 3]]
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert TextTokenizer(tmp_path).encode(["un deux trois"]) == [[0, 3]]
+
+
+@pytest.mark.parametrize("prompts", [["un"], {"document": 3}])
+def test_prompts_that_are_none_are_refused(tmp_path, prompts):
+    adding(tmp_path, single="$A ?")
+    path = tmp_path / "config_sentence_transformers.json"
+    path.write_text(json.dumps({"prompts": prompts}))
+    with pytest.raises(MrlError, match=r"config_sentence_transformers.json: cannot be read"):
+        TextTokenizer(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [

@@ -120,7 +120,7 @@ def test_loss_and_gradients_are_those_of_sentence_transformers(tiny, tmp_path):
     from sentence_transformers.sentence_transformer import losses
 
     # The published folder, with the files that the text stage leaves.
-    for name, text in sentence_files(32, 64, {}).items():
+    for name, text in sentence_files(read_info(tiny.tower).config, 64, {}).items():
         (tiny.source / name).parent.mkdir(exist_ok=True)
         (tiny.source / name).write_text(text)
     tokenizer = tiny.source / "tokenizer.json"

@@ -1,0 +1,61 @@
+"""From a text's token vectors to its embedding, as sentence-transformers' folders describe it.
+
+Source: Reimers and Gurevych, 2019 (arXiv 1908.10084), and the modules `Pooling` and `Dense` of
+their library.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mrl_jax.nn.activations import gelu
+from mrl_jax.nn.pooling import mean_valid, pool_first, pool_last
+
+Pooling = Literal["last", "mean", "cls"]
+Activation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
+
+
+def _pool_mean(vectors: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+    return mean_valid(vectors, mask)
+
+
+POOLINGS: Mapping[Pooling, Callable[[Any, Any], Any]] = {
+    "last": pool_last,
+    "mean": _pool_mean,
+    "cls": pool_first,
+}
+"""(token vectors [B, L, D], mask [B, L]) to [B, D]: the last valid place, as Qwen3-Embedding does
+it, the mean over valid places, or the first valid place."""
+
+ACTIVATIONS: Mapping[Activation, Callable[[Any], Any]] = {
+    "identity": lambda x: x,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": gelu,
+    "silu": jax.nn.silu,
+    "sigmoid": jax.nn.sigmoid,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """A linear layer behind the pooling.
+
+    Attributes:
+        width: of its output.
+        bias: whether it has one.
+        activation: of its output.
+    """
+
+    width: int
+    bias: bool
+    activation: Activation
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            expected = " or ".join(ACTIVATIONS)
+            raise ValueError(f"activation is {self.activation!r}, expected {expected}")
