@@ -130,7 +130,11 @@ def _speech(
 def _tower_key(folder: Path, *kinds: str) -> str:
     """Digest of a tower's weights and of its sizes."""
     info = read_info(folder, expected=kinds)
-    return digest_lines([info.digest, dataclasses.asdict(info.config)])
+    # Without what has its default, so that a field that is new does not change old towers.
+    fields = dataclasses.fields(info.config)
+    config = {field.name: getattr(info.config, field.name) for field in fields}
+    config = {f.name: config[f.name] for f in fields if config[f.name] != f.default}
+    return digest_lines([info.digest, config])
 
 
 def _open_or_make(
