@@ -218,13 +218,18 @@ def _check_tied(checkpoint: Checkpoint, family: Family, *, where: object) -> Non
 
 def _check_dtypes(checkpoint: Checkpoint, table: RuleTable) -> None:
     """Refuse dtypes of no weights where a tensor is computed with, or was left by quantisation."""
-    computed = {
+    others = {
         key: tensor
         for key, tensor in checkpoint.tensors.items()
-        if quantised_tensor(key, DTYPE_NAMES[tensor.dtype])
-        or any(not rule.target.startswith(UNUSED) for rule, *_ in table.match(key))
+        if tensor.dtype not in DTYPES.values()
     }
-    check_floats(computed)
+    kept = [
+        key
+        for key, tensor in others.items()
+        if not quantised_tensor(key, DTYPE_NAMES[tensor.dtype])
+        and all(rule.target.startswith(UNUSED) for rule, *_ in table.match(key))
+    ]
+    check_floats({key: tensor for key, tensor in others.items() if key not in kept})
 
 
 def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
