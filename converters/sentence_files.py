@@ -37,6 +37,47 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "Sigmoid": "sigmoid",
 }
 """Classes of torch.nn that may follow a Dense layer, by their last name."""
+TRANSFORMER_READ = (
+    "max_seq_length",  # By `text_recipe`.
+    "do_lower_case",
+    "transformer_task",
+    "modality_config",
+    "module_output_name",
+    "processing_kwargs",
+    "query_expansion",
+    "query_length",
+    "document_length",
+    "tokenizer_name_or_path",
+    "backend",
+    "unpad_inputs",  # Of flash attention, with the same result.
+)
+_MODEL = ("attn_implementation", "device_map", "dtype", "torch_dtype", "low_cpu_mem_usage")
+_TOKENIZER = ("padding_side", "use_fast")
+LOADING_OPTIONS = {
+    "model_args": _MODEL,
+    "model_kwargs": _MODEL,
+    "tokenizer_args": _TOKENIZER,
+    "processor_kwargs": _TOKENIZER,
+    "config_args": ("use_cache",),
+    "config_kwargs": ("use_cache",),
+}
+"""Fields that change how the tower is loaded, with the options that change no vector."""
+POOLING_READ = (
+    "embedding_dimension",
+    "word_embedding_dimension",
+    "pooling_mode",
+    *OLD_POOLINGS,
+    "include_prompt",
+)
+DENSE_READ = (
+    "in_features",
+    "out_features",
+    "bias",
+    "activation_function",
+    "use_residual",
+    "module_input_name",
+    "module_output_name",
+)
 COSINE = ("cosine", None)
 OWN_LIBRARY = "embed texts by sentence-transformers itself, or convert a checkpoint without it"
 
@@ -157,6 +198,18 @@ def _check_transformer(path: Path) -> None:
     fields.refuse("do_lower_case", "lower-casing texts")
     fields.refuse("processing_kwargs", "its own way of calling the tokenizer")
     fields.refuse("query_expansion", "expanding queries")
+    fields.refuse("query_length", "a length of its own for queries")
+    fields.refuse("document_length", "a length of its own for documents")
+    fields.refuse("tokenizer_name_or_path", "a tokenizer from elsewhere")
+    fields.require("backend", "torch", default="torch")
+    for name, harmless in LOADING_OPTIONS.items():
+        options = fields.raw.get(name) or {}
+        others = options
+        if isinstance(options, Mapping):
+            others = {key: value for key, value in options.items() if key not in harmless}
+        if others:
+            fields.unsupported(name, others, "loading the tower with other options")
+    fields.refuse_others((*TRANSFORMER_READ, *LOADING_OPTIONS))
     fields.require("transformer_task", "feature-extraction", default="feature-extraction")
     fields.require("module_output_name", "token_embeddings", default="token_embeddings")
     modalities = fields.raw.get("modality_config") or {}
@@ -182,6 +235,7 @@ def _check_similarity(path: Path, normalized: bool) -> None:
 
 def _read_pooling(path: Path, width: int) -> Pooling:
     fields = Fields(read_json(path), path)
+    fields.refuse_others(POOLING_READ)
     for name in ("embedding_dimension", "word_embedding_dimension"):
         if fields.raw.get(name) is not None and fields.integer(name) != width:
             fields.unsupported(name, fields.raw[name], f"other than the encoder's width, {width},")
@@ -202,6 +256,7 @@ def _read_pooling(path: Path, width: int) -> Pooling:
 
 def _read_dense(path: Path, width: int) -> DenseConfig:
     fields = Fields(read_json(path), path)
+    fields.refuse_others(DENSE_READ)
     if fields.integer("in_features") != width:
         fields.unsupported("in_features", fields.raw["in_features"], f"other than {width} here")
     fields.refuse("use_residual", "a residual around the layer")
