@@ -110,17 +110,9 @@ def read_sentence_modules(folder: Path, width: int) -> SentenceModules | None:
     if not path.is_file():
         return None
     paths = module_folders(root)
-    names = [name for name, _ in paths]
-    kept = [name for name in names if name != "Dense"]
-    if names[:2] != ["Transformer", "Pooling"] or kept[2:] not in ([], ["Normalize"]):
-        _refuse(path, f"lists {', '.join(names)}, expected Transformer, Pooling, Dense, Normalize")
-    if "Normalize" in names[:-1]:
-        _refuse(path, "lists Normalize before another module, and only behind all is supported")
-    if root / paths[0][1] != folder:
-        problem = f"has its Transformer in {paths[0][1]!r}, and only beside modules.json is read"
-        _refuse(path, problem, hint="copy the files of that folder beside modules.json")
+    _check_order(folder, paths)
     _check_transformer(folder / "sentence_bert_config.json")
-    normalized = "Normalize" in names
+    normalized = "Normalize" in [name for name, _ in paths]
     _check_similarity(root / "config_sentence_transformers.json", normalized)
     pooling = _read_pooling(root / paths[1][1] / "config.json", width)
     folders = tuple(place for name, place in paths if name == "Dense")
@@ -131,6 +123,21 @@ def read_sentence_modules(folder: Path, width: int) -> SentenceModules | None:
         layers.append(_read_dense(root / place / "config.json", width))
         width = layers[-1].width
     return SentenceModules(pooling, tuple(layers), folders, normalized)
+
+
+def _check_order(folder: Path, modules: Sequence[tuple[str, str]]) -> None:
+    """Refuse modules of `module_folders` that the text tower does not compute one by one."""
+    root = sentence_folder(folder)
+    path = root / MODULES
+    names = [name for name, _ in modules]
+    kept = [name for name in names if name != "Dense"]
+    if names[:2] != ["Transformer", "Pooling"] or kept[2:] not in ([], ["Normalize"]):
+        _refuse(path, f"lists {', '.join(names)}, expected Transformer, Pooling, Dense, Normalize")
+    if "Normalize" in names[:-1]:
+        _refuse(path, "lists Normalize before another module, and only behind all is supported")
+    if root / modules[0][1] != folder:
+        problem = f"has its Transformer in {modules[0][1]!r}, and only beside modules.json is read"
+        _refuse(path, problem, hint="copy the files of that folder beside modules.json")
 
 
 def module_folders(folder: Path) -> list[tuple[str, str]]:
@@ -161,13 +168,15 @@ def with_dense(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint, with the tensors of the Dense layers that modules.json lists.
 
     Raises:
-        MrlError: a layer's file is missing or damaged.
+        MrlError: a layer's file is missing or damaged, or stands where none is supported.
     """
     root = sentence_folder(checkpoint.folder)
     if not (root / MODULES).is_file():
         return checkpoint
-    tensors, readers = dict(checkpoint.tensors), {}
-    folders = [place for name, place in module_folders(root) if name == "Dense"]
+    tensors, readers, modules = dict(checkpoint.tensors), {}, module_folders(root)
+    folders = [place for name, place in modules if name == "Dense"]
+    if folders:
+        _check_order(checkpoint.folder, modules)
     for number, place in enumerate(folders):
         found, read = open_tensors(root / place)
         prefix = DENSE_KEY.format(number=number)

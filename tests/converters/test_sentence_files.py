@@ -286,6 +286,22 @@ REFUSED = {
         lambda folder: (folder / "2_Dense" / "model.safetensors").unlink(),
         "2_Dense: has no weights",
     ),
+    "a special token that tokenizer.json lacks": (
+        _set("tokenizer_config.json", extra_special_tokens=["le mil"]),
+        "tokenizer_config.json: names the token 'le mil', which tokenizer.json does not have",
+    ),
+    "an added token that tokenizer.json lacks": (
+        _set("tokenizer_config.json", added_tokens_decoder={"50": {"content": "<x>"}}),
+        "tokenizer_config.json: names the token '<x>', which tokenizer.json does not have",
+    ),
+    "a token in a file of its own": (
+        lambda folder: (folder / "added_tokens.json").write_text('{"<x>": 50, "mil": 11}'),
+        "added_tokens.json: names the token '<x>', which tokenizer.json does not have",
+    ),
+    "an unknown prompt": (
+        _set("config_sentence_transformers.json", default_prompt_name="nix"),
+        "default_prompt_name is 'nix', and prompts has no such name",
+    ),
     "bidirectional by another name": (
         _set("config.json", use_bidirectional_attention=True),
         "config.json: use_bidirectional_attention is True",

@@ -66,7 +66,11 @@ def read_text_recipe(folder: Path, settings: Path | None = None) -> TextRecipe:
     prompts = {name: prompt or "" for name, prompt in prompts.items()}
     if not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise _unreadable(path, "sentence-transformers' options", f"prompts is {prompts!r}")
-    default = prompts.get(options.get("default_prompt_name") or "", "")
+    chosen = options.get("default_prompt_name") or ""
+    if chosen and chosen not in prompts:
+        reason = f"default_prompt_name is {chosen!r}, and prompts has no such name"
+        raise _unreadable(path, "sentence-transformers' options", reason)
+    default = prompts.get(chosen, "")
     document = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), default)
     return TextRecipe(
         complete=True,
