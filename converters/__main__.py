@@ -4,7 +4,7 @@ import argparse
 import functools
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +102,18 @@ def _convert(args: argparse.Namespace) -> int:
     )
     for note in report["notes"]:
         print(f"note: {note}")
-    kind, files = TOWERS[report["kind"]], set(report["files"])
-    if kind.abstract_recogniser and "vocab.json" not in files:
+    kind = TOWERS[report["kind"]]
+    if kind.abstract_recogniser and "vocab.json" not in report["files"]:
         print("note: the checkpoint has no vocab.json, so this recogniser gives no text")
-    audio = {"preprocessor_config.json", "processor_config.json"}
-    if kind.modality == "speech" and not audio & files:
-        print("note: the checkpoint says nothing of its audio: clips are normalised, at 16 kHz")
+    if kind.modality == "speech":
+        _print_assumed_audio(report)
     return 0
+
+
+def _print_assumed_audio(report: Mapping[str, Any]) -> None:
+    """What is assumed where a speech checkpoint has no feature extractor."""
+    if not {"preprocessor_config.json", "processor_config.json"} & set(report["files"]):
+        print("note: the checkpoint says nothing of its audio: clips are normalised, at 16 kHz")
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -132,6 +137,7 @@ def _convert_model(args: argparse.Namespace) -> int:
             print(f"note: {name} tower: {note}")
     for note in report["notes"]:
         print(f"note: head: {note}")
+    _print_assumed_audio(speech)
     if "tokenizer.json" not in text["files"]:
         print(f"note: there is no tokenizer.json; put it into {args.out / 'text'} to embed text")
     return 0

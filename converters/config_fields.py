@@ -1,7 +1,7 @@
 """Reading a published config.json: each field typed, each unsupported option refused by name."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -67,6 +67,12 @@ class Fields:
         """Refuse an option that is switched on."""
         if self.raw.get(name):
             self.unsupported(name, self.raw[name], meaning)
+
+    def refuse_others(self, known: Container[str]) -> None:
+        """Refuse fields of other names that hold something."""
+        for name, value in self.raw.items():
+            if value and name not in known:
+                self.unsupported(name, value, "this field, which is not known here,")
 
     def unsupported(self, name: str, value: Any, meaning: str) -> NoReturn:
         self._fail(

@@ -6,7 +6,6 @@ from typing import Any
 
 from mrl_jax.core.errors import MrlError
 
-from .checkpoints import read_json
 from .config_fields import Fields
 
 CHARACTERS = ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer")
@@ -21,7 +20,7 @@ def text_options(
 
     Args:
         folder: of the checkpoint.
-        options: contents of its tokenizer_config.json.
+        options: of its tokenizer, as `text_recipe.read_tokenizer_options` gives them.
         config: contents of its config.json.
 
     Raises:
@@ -49,15 +48,6 @@ def text_options(
         "lower_case": not phonemes and fields.flag("do_lower_case", False),
         "joins_punctuation": fields.flag("clean_up_tokenization_spaces", False),
     }
-
-
-def padding_token(folder: Path, options: Mapping[str, Any]) -> str | None:
-    """The token that the tokenizer's decoder drops; None where it has none."""
-    given = token_text(options.get("pad_token", "<pad>"))
-    path = folder / "special_tokens_map.json"
-    if given is None and path.is_file():
-        return token_text(read_json(path).get("pad_token"))
-    return given
 
 
 def token_text(value: Any) -> str | None:

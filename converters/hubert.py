@@ -7,6 +7,7 @@ from typing import Any
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.records import as_record, readable_as
+from mrl_jax.data.text.text_recipe import read_tokenizer_options
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.towers import TOWERS
@@ -14,7 +15,7 @@ from mrl_jax.nn import param_tree
 
 from .checkpoints import Checkpoint, damaged, read_json
 from .config_fields import Fields
-from .ctc_text import padding_token, text_options, token_text
+from .ctc_text import text_options, token_text
 from .families import Description, Family, encoder_leaves
 from .harmless_fields import SPEECH_HARMLESS
 from .language_adapters import one_language
@@ -170,10 +171,8 @@ def read_vocabulary(
     path = folder / "vocab.json"
     if not path.is_file():
         return None
-    options, ids = (
-        read_json(folder / name) if (folder / name).is_file() else {}
-        for name in ("tokenizer_config.json", "added_tokens.json")
-    )
+    options, others = read_tokenizer_options(folder), folder / "added_tokens.json"
+    ids = read_json(others) if others.is_file() else {}
     ids = one_language(read_json(path), language or options.get("target_lang"), path) | ids
     added = options.get("added_tokens_decoder")
     for number, token in added.items() if isinstance(added, Mapping) else ():
@@ -189,7 +188,7 @@ def read_vocabulary(
             hint="take the checkpoint's own vocab.json, or remove it: then the model gives no text",
         )
     # The tokenizer's own padding token is what its decoder drops.
-    padding = padding_token(folder, options)
+    padding = token_text(options.get("pad_token", "<pad>"))
     blank = ids.get(padding or "", config.get("pad_token_id") or 0)
     if type(blank) is not int or not 0 <= blank < size:
         raise MrlError(

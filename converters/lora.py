@@ -248,7 +248,7 @@ def merge(checkpoint: Checkpoint, adapter: Adapter, source: str) -> Checkpoint:
         if MODULE.fullmatch(key.removeprefix("model.").removesuffix(".weight"))
     }
     _check_shapes(checkpoint, modules, adapter)
-    _check_complete(modules, adapter)
+    _check_targets(modules, adapter)
     changed = {modules[module]: module for module in adapter.pairs}
 
     def read(key: str) -> HostArray:
@@ -332,9 +332,9 @@ def _read_pairs(file: Path, rank: int) -> dict[str, tuple[HostArray, HostArray]]
     for key in tensors:
         match = TENSOR.fullmatch(key)
         if match is None:
-            meaning = "DoRA" if "magnitude" in key else "what it is"
+            meaning = "DoRA is" if "magnitude" in key else "this is"
             raise MrlError(
-                f"holds {key}, and {meaning} is not supported: expected lora_A.weight and "
+                f"holds {key}, and {meaning} not supported: expected lora_A.weight and "
                 f"lora_B.weight of {', '.join(TARGETS)}",
                 where=file,
                 hint=MERGE_YOURSELF,
@@ -420,22 +420,48 @@ def _check_shapes(checkpoint: Checkpoint, modules: Mapping[str, str], adapter: A
         _other_base(adapter, problems)
 
 
-def _check_complete(modules: Iterable[str], adapter: Adapter) -> None:
-    """Refuse an adapter that lacks layers which its config names."""
+def _check_targets(modules: Iterable[str], adapter: Adapter) -> None:
+    """Refuse an adapter that lacks layers which its config names, or has others: PEFT, which goes
+    by the config, would leave those out."""
     raw = read_json(adapter.folder / CONFIG)
-    targets = raw.get("target_modules")
-    if not isinstance(targets, list) or raw.get("layers_to_transform") is not None:
+    if raw.get("target_modules") is None:
         return
-    if raw.get("exclude_modules"):
-        return
-    missing = [
-        f"the adapter has nothing for {module}"
-        for module in modules
-        if module not in adapter.pairs
-        and any(f".model.{module}".endswith(f".{target}") for target in targets)
-    ]
-    if missing:
-        _other_base(adapter, missing)
+    targets = {module for module in modules if _is_target(module, raw, adapter.folder / CONFIG)}
+    if missing := sorted(targets - set(adapter.pairs)):
+        _other_base(adapter, [f"the adapter has nothing for {module}" for module in missing])
+    if others := sorted(set(adapter.pairs) - targets):
+        raise damaged(
+            f"is for {first_of(others, 'more', at_most=2)}, which {CONFIG} leaves out "
+            "(target_modules, exclude_modules, layers_to_transform)",
+            adapter.file,
+            hint="take both files from the same folder",
+        )
+
+
+def _is_target(module: str, raw: Mapping[str, Any], where: Path) -> bool:
+    """Whether a config puts an adapter on a layer, by PEFT's rules."""
+    layers = raw.get("layers_to_transform")
+    if layers is not None:
+        numbers = layers if isinstance(layers, list) else [layers]
+        if int(module.split(".")[1]) not in numbers:
+            return False
+    excluded = raw.get("exclude_modules")
+    if excluded and _names(excluded, module, where):
+        return False
+    targets = raw["target_modules"]
+    return targets == "all-linear" or _names(targets, module, where)
+
+
+def _names(names: Any, module: str, where: Path) -> bool:
+    """Whether a regular expression fits a layer's whole name, or a list has the end of it."""
+    if isinstance(names, str):
+        try:
+            return any(re.fullmatch(names, f"{prefix}{module}") for prefix in ("", "model."))
+        except re.error as error:
+            raise damaged(f"{names!r} is no regular expression ({error})", where) from error
+    if not isinstance(names, list):
+        raise damaged(f"names layers by {names!r}, expected a list or a text", where)
+    return any(f".model.{module}".endswith(f".{name}") for name in names)
 
 
 def _other_base(adapter: Adapter, problems: list[str]) -> None:

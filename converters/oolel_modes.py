@@ -120,13 +120,18 @@ def find_head(
     ((kind, names),) = keys.items()
     shapes = {name: tensors[name].shape for name in names}
     if kind == "late_fusion":
-        fitting = tuple(dim for dim in dims if dim <= text.width) or (text.width,)
+        fitting = fitting_dims(dims, text)
         config: HeadConfig = LateFusionConfig(end_token=None)
     else:
         fitting = _widths(names, text, where)
         config = DualEncoderConfig(dims=fitting)
     leaves = head_leaves(config, speech, text)
     return PublishedHead(kind, config, fitting, plan(TABLES[kind], shapes, leaves, where=where))
+
+
+def fitting_dims(dims: Sequence[int], text: Qwen3Config) -> tuple[int, ...]:
+    """The prefixes that a text tower's vectors have; their whole width where there is none."""
+    return tuple(dim for dim in dims if dim <= text.embed_width) or (text.embed_width,)
 
 
 def _widths(names: Sequence[str], text: Qwen3Config, where: object) -> tuple[int, ...]:
@@ -137,13 +142,14 @@ def _widths(names: Sequence[str], text: Qwen3Config, where: object) -> tuple[int
         for _, _, numbers in DUAL_ENCODER.match(name)
         if "block" in numbers
     }
-    wrong = sorted(width for width in widths if not 1 <= width <= text.width)
+    widest = text.embed_width
+    wrong = sorted(width for width in widths if not 1 <= width <= widest)
     if wrong or not widths:
         problem = "no matryoshka_layers.* beside pooling_parameters"
         if wrong:
             problem = f"matryoshka_layers.{wrong[-1]} gives {wrong[-1]} numbers"
         raise MrlError(
-            f"{problem}, expected layers of 1 to {text.width}, the text tower's width",
+            f"{problem}, expected layers of 1 to {widest}, the width of the text tower's vectors",
             where=where,
             hint="pass the text folder that the model was trained with",
         )

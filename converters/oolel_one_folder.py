@@ -14,6 +14,7 @@ from .checkpoints import Checkpoint, copy_small_files, open_checkpoint, read_jso
 from .convert import Conversion, origin, prepare
 from .lora import check_adapter_beside
 from .oolel_model import PublishedModel
+from .oolel_modes import fitting_dims
 from .oolel_parts import SPEECH, TEXT, Parts, Tower, find_parts, head_plan, tower_config
 from .preprocessor import read_preprocessor
 
@@ -40,7 +41,7 @@ def read_one_folder(
     return PublishedModel(
         kind="late_fusion",
         config=LateFusionConfig(end_token=None),
-        dims=tuple(dim for dim in dims if dim <= text.width) or (text.width,),
+        dims=fitting_dims(dims, text),
         towers=towers,
         prefixes=parts.prefixes,
         head=head_plan(parts.head, speech, text),

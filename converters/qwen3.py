@@ -8,7 +8,7 @@ from mrl_jax.models.qwen3 import Qwen3Config
 
 from .checkpoints import Checkpoint
 from .config_fields import Fields
-from .embedding_notes import embedding_notes
+from .embedding_notes import check_added_tokens, embedding_notes
 from .families import Description, Family, encoder_leaves
 from .harmless_fields import TEXT_HARMLESS
 from .rules import UNUSED, Layout, Rule, RuleTable
@@ -119,6 +119,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     modules = read_sentence_modules(folder, config.width)
     if modules is not None:
         config = dataclasses.replace(config, pooling=modules.pooling, dense=modules.dense)
+    check_added_tokens(folder)
     notes = embedding_notes(folder, modules)
     return Description("qwen3", config, encoder_leaves("qwen3", config), notes=notes)
 

@@ -37,6 +37,47 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "Sigmoid": "sigmoid",
 }
 """Classes of torch.nn that may follow a Dense layer, by their last name."""
+TRANSFORMER_READ = (
+    "max_seq_length",  # By `text_recipe`.
+    "do_lower_case",
+    "transformer_task",
+    "modality_config",
+    "module_output_name",
+    "processing_kwargs",
+    "query_expansion",
+    "query_length",
+    "document_length",
+    "tokenizer_name_or_path",
+    "backend",
+    "unpad_inputs",  # Of flash attention, with the same result.
+)
+_MODEL = ("attn_implementation", "device_map", "dtype", "torch_dtype", "low_cpu_mem_usage")
+_TOKENIZER = ("padding_side", "use_fast")
+LOADING_OPTIONS = {
+    "model_args": _MODEL,
+    "model_kwargs": _MODEL,
+    "tokenizer_args": _TOKENIZER,
+    "processor_kwargs": _TOKENIZER,
+    "config_args": ("use_cache",),
+    "config_kwargs": ("use_cache",),
+}
+"""Fields that change how the tower is loaded, with the options that change no vector."""
+POOLING_READ = (
+    "embedding_dimension",
+    "word_embedding_dimension",
+    "pooling_mode",
+    *OLD_POOLINGS,
+    "include_prompt",
+)
+DENSE_READ = (
+    "in_features",
+    "out_features",
+    "bias",
+    "activation_function",
+    "use_residual",
+    "module_input_name",
+    "module_output_name",
+)
 COSINE = ("cosine", None)
 OWN_LIBRARY = "embed texts by sentence-transformers itself, or convert a checkpoint without it"
 
@@ -69,17 +110,9 @@ def read_sentence_modules(folder: Path, width: int) -> SentenceModules | None:
     if not path.is_file():
         return None
     paths = module_folders(root)
-    names = [name for name, _ in paths]
-    kept = [name for name in names if name != "Dense"]
-    if names[:2] != ["Transformer", "Pooling"] or kept[2:] not in ([], ["Normalize"]):
-        _refuse(path, f"lists {', '.join(names)}, expected Transformer, Pooling, Dense, Normalize")
-    if "Normalize" in names[:-1]:
-        _refuse(path, "lists Normalize before another module, and only behind all is supported")
-    if root / paths[0][1] != folder:
-        problem = f"has its Transformer in {paths[0][1]!r}, and only beside modules.json is read"
-        _refuse(path, problem, hint="copy the files of that folder beside modules.json")
+    _check_order(folder, paths)
     _check_transformer(folder / "sentence_bert_config.json")
-    normalized = "Normalize" in names
+    normalized = "Normalize" in [name for name, _ in paths]
     _check_similarity(root / "config_sentence_transformers.json", normalized)
     pooling = _read_pooling(root / paths[1][1] / "config.json", width)
     folders = tuple(place for name, place in paths if name == "Dense")
@@ -90,6 +123,21 @@ def read_sentence_modules(folder: Path, width: int) -> SentenceModules | None:
         layers.append(_read_dense(root / place / "config.json", width))
         width = layers[-1].width
     return SentenceModules(pooling, tuple(layers), folders, normalized)
+
+
+def _check_order(folder: Path, modules: Sequence[tuple[str, str]]) -> None:
+    """Refuse modules of `module_folders` that the text tower does not compute one by one."""
+    root = sentence_folder(folder)
+    path = root / MODULES
+    names = [name for name, _ in modules]
+    kept = [name for name in names if name != "Dense"]
+    if names[:2] != ["Transformer", "Pooling"] or kept[2:] not in ([], ["Normalize"]):
+        _refuse(path, f"lists {', '.join(names)}, expected Transformer, Pooling, Dense, Normalize")
+    if "Normalize" in names[:-1]:
+        _refuse(path, "lists Normalize before another module, and only behind all is supported")
+    if root / modules[0][1] != folder:
+        problem = f"has its Transformer in {modules[0][1]!r}, and only beside modules.json is read"
+        _refuse(path, problem, hint="copy the files of that folder beside modules.json")
 
 
 def module_folders(folder: Path) -> list[tuple[str, str]]:
@@ -120,13 +168,15 @@ def with_dense(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint, with the tensors of the Dense layers that modules.json lists.
 
     Raises:
-        MrlError: a layer's file is missing or damaged.
+        MrlError: a layer's file is missing or damaged, or stands where none is supported.
     """
     root = sentence_folder(checkpoint.folder)
     if not (root / MODULES).is_file():
         return checkpoint
-    tensors, readers = dict(checkpoint.tensors), {}
-    folders = [place for name, place in module_folders(root) if name == "Dense"]
+    tensors, readers, modules = dict(checkpoint.tensors), {}, module_folders(root)
+    folders = [place for name, place in modules if name == "Dense"]
+    if folders:
+        _check_order(checkpoint.folder, modules)
     for number, place in enumerate(folders):
         found, read = open_tensors(root / place)
         prefix = DENSE_KEY.format(number=number)
@@ -157,6 +207,18 @@ def _check_transformer(path: Path) -> None:
     fields.refuse("do_lower_case", "lower-casing texts")
     fields.refuse("processing_kwargs", "its own way of calling the tokenizer")
     fields.refuse("query_expansion", "expanding queries")
+    fields.refuse("query_length", "a length of its own for queries")
+    fields.refuse("document_length", "a length of its own for documents")
+    fields.refuse("tokenizer_name_or_path", "a tokenizer from elsewhere")
+    fields.require("backend", "torch", default="torch")
+    for name, harmless in LOADING_OPTIONS.items():
+        options = fields.raw.get(name) or {}
+        others = options
+        if isinstance(options, Mapping):
+            others = {key: value for key, value in options.items() if key not in harmless}
+        if others:
+            fields.unsupported(name, others, "loading the tower with other options")
+    fields.refuse_others((*TRANSFORMER_READ, *LOADING_OPTIONS))
     fields.require("transformer_task", "feature-extraction", default="feature-extraction")
     fields.require("module_output_name", "token_embeddings", default="token_embeddings")
     modalities = fields.raw.get("modality_config") or {}
@@ -182,6 +244,7 @@ def _check_similarity(path: Path, normalized: bool) -> None:
 
 def _read_pooling(path: Path, width: int) -> Pooling:
     fields = Fields(read_json(path), path)
+    fields.refuse_others(POOLING_READ)
     for name in ("embedding_dimension", "word_embedding_dimension"):
         if fields.raw.get(name) is not None and fields.integer(name) != width:
             fields.unsupported(name, fields.raw[name], f"other than the encoder's width, {width},")
@@ -202,6 +265,7 @@ def _read_pooling(path: Path, width: int) -> Pooling:
 
 def _read_dense(path: Path, width: int) -> DenseConfig:
     fields = Fields(read_json(path), path)
+    fields.refuse_others(DENSE_READ)
     if fields.integer("in_features") != width:
         fields.unsupported("in_features", fields.raw["in_features"], f"other than {width} here")
     fields.refuse("use_residual", "a residual around the layer")

@@ -133,21 +133,9 @@ def verify(
     outcomes = Outcomes()
     with jax.default_matmul_precision("highest"):
         if TOWERS[info.kind].modality == "text":
-            tokens, mask = _random_tokens(info.config.vocab_size)
-            inputs = f"{tokens.shape[0]} texts of up to {tokens.shape[1]} random tokens"
-            theirs = _torch_text(checkpoint, info, tokens, mask)
-            ours = _our_text(tower, tokens, mask)
-            as_tower = functools.partial(_as_tower, checkpoint=checkpoint, dtype=info.dtype)
-            compare_texts(tower, info, checkpoint.folder, as_tower, outcomes)
+            inputs, ours, theirs = _run_text(tower, info, checkpoint, outcomes)
         else:
-            clips = _read_audio(audio, info.config) or _noise(info.config)
-            inputs = ", ".join(map(str, audio)) if audio else f"{len(clips)} clips of noise"
-            theirs = _torch_speech(checkpoint, info, clips, outcomes)
-            ours = _our_speech(tower, info, clips)
-            if "logits" in theirs:
-                frames = [int(info.config.frame_count(len(clip))) for clip in clips]
-                logits = ours["logits"], theirs["logits"]
-                compare_words(info, checkpoint.folder, logits, frames, outcomes)
+            inputs, ours, theirs = _run_speech(tower, info, checkpoint, audio, outcomes)
     certificate = Certificate(
         errors={name: relative_error(ours[name], theirs[name]) for name in theirs}
         | {name: relative_error(*arrays) for name, arrays in outcomes.arrays.items()},
@@ -160,6 +148,38 @@ def verify(
     )
     _write(tower / "verification.json", certificate)
     return certificate
+
+
+def _run_text(
+    tower: Path, info: TowerInfo, checkpoint: Checkpoint, outcomes: Outcomes
+) -> tuple[str, Ladder, Ladder]:
+    """What was run, our states and theirs; of raw texts, what is put into `outcomes`."""
+    tokens, mask = _random_tokens(info.config.vocab_size)
+    inputs = f"{tokens.shape[0]} texts of up to {tokens.shape[1]} random tokens"
+    theirs = _torch_text(checkpoint, info, tokens, mask)
+    ours = _our_text(tower, tokens, mask)
+    as_tower = functools.partial(_as_tower, checkpoint=checkpoint, dtype=info.dtype)
+    compare_texts(tower, info, checkpoint.folder, as_tower, outcomes)
+    return inputs, ours, theirs
+
+
+def _run_speech(
+    tower: Path,
+    info: TowerInfo,
+    checkpoint: Checkpoint,
+    audio: Sequence[Path],
+    outcomes: Outcomes,
+) -> tuple[str, Ladder, Ladder]:
+    """What was run, our states and theirs; of words, what is put into `outcomes`."""
+    clips = _read_audio(audio, info.config) or _noise(info.config)
+    inputs = ", ".join(map(str, audio)) if audio else f"{len(clips)} clips of noise"
+    theirs = _torch_speech(checkpoint, info, clips, outcomes)
+    ours = _our_speech(tower, info, clips)
+    if "logits" in theirs:
+        frames = [int(info.config.frame_count(len(clip))) for clip in clips]
+        logits = ours["logits"], theirs["logits"]
+        compare_words(info, checkpoint.folder, logits, frames, outcomes)
+    return inputs, ours, theirs
 
 
 def relative_error(ours: HostArray, theirs: HostArray) -> float:

@@ -39,7 +39,10 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "every layer": ({"modules": tuple(SHAPES), "rank": 2, "alpha": 16}, 8),
     "of a language model": ({"wrapped": "model."}, 6 / 4),
     "of a pattern": ({"target_modules": r".*\.(q|down)_proj"}, 6 / 4),
+    "of every linear layer": ({"modules": tuple(SHAPES), "target_modules": "all-linear"}, 6 / 4),
     "some layers": ({"layers": 1, "layers_to_transform": [0]}, 6 / 4),
+    "the first layer": ({"layers": 1, "layers_to_transform": 0}, 6 / 4),
+    "all but the last": ({"layers": 1, "exclude_modules": r".*\.1\..*"}, 6 / 4),
 }
 
 
@@ -229,6 +232,34 @@ def test_what_is_not_merged_is_refused_by_its_field(case, base, tmp_path, capsys
     adapter = save_adapter(tmp_path / "adapter")
     edit_json(adapter / "adapter_config.json", **changes)
     refused(base, adapter, tmp_path, capsys, parts)
+
+
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "a list": {"target_modules": ["q_proj"]},
+    "a pattern": {"target_modules": r"(model\.)?layers\.\d+\.self_attn\.q_proj"},
+    "excluded": {"exclude_modules": ["down_proj"]},
+    "other layers": {"layers_to_transform": [0]},
+}
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+def test_pairs_that_peft_would_leave_out_are_refused(case, base, tmp_path, capsys):
+    # PEFT makes the layers that the config names, and ignores the other tensors of the file.
+    adapter = save_adapter(tmp_path / "adapter")
+    edit_json(adapter / "adapter_config.json", **LEFT_OUT[case])
+    parts = ("adapter_model.safetensors: is for layers.", "which adapter_config.json leaves out")
+    refused(base, adapter, tmp_path, capsys, parts)
+
+
+def test_layers_that_a_pattern_names_are_missed(base, tmp_path, capsys):
+    adapter = save_adapter(tmp_path / "adapter", layers=1)
+    edit_json(adapter / "adapter_config.json", target_modules=r".*(q|down)_proj")
+    parts = ("the adapter has nothing for layers.1.mlp.down_proj",)
+    refused(base, adapter, tmp_path, capsys, parts)
+    edit_json(adapter / "adapter_config.json", target_modules="(q_proj")
+    refused(base, adapter, tmp_path, capsys, ("'(q_proj' is no regular expression",))
+    edit_json(adapter / "adapter_config.json", target_modules=7)
+    refused(base, adapter, tmp_path, capsys, ("names layers by 7, expected a list or a text",))
 
 
 @pytest.mark.parametrize("case", FILES)

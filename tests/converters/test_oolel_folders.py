@@ -235,7 +235,7 @@ REFUSED = {
     ),
     "a narrow text tower": (
         narrow_text,
-        ("matryoshka_layers.1024 gives 1024 numbers", "1 to 512, the text tower's width"),
+        ("layers.1024 gives 1024 numbers", "1 to 512, the width of the text tower's vectors"),
     ),
     "a tensor too many": (extra, ("hubert_mrl: 1 problem", "unknown: gate.weight")),
     "a tensor too few": (no_bias, ("1 problem", "missing: pooling_parameters.bias")),
@@ -299,6 +299,45 @@ def test_pairs_that_are_none_are_refused(tmp_path, capsys):
     refused([lf / "hubert_mrl", lf], tmp_path, capsys, ("neither a speech tower's nor a text",))
     three = [lf / "hubert_mrl", *text]
     refused(three, tmp_path, capsys, ("3 sources are named, expected one folder or two",))
+
+
+def test_a_dense_layer_of_the_text_half_narrows_the_vectors(tmp_path, capsys):
+    for mode in ("lf", "clip"):
+        text = tmp_path / mode / "oolel_mrl"
+        shutil.copytree(PUBLISHED / mode, tmp_path / mode, copy_function=shutil.copyfile)
+        width = json.loads((text / "config.json").read_text())["hidden_size"]
+        (text / "2_Dense").mkdir()
+        fields = {"in_features": width, "out_features": 200, "bias": False}
+        fields["activation_function"] = "torch.nn.modules.linear.Identity"
+        (text / "2_Dense" / "config.json").write_text(json.dumps(fields))
+        kernel = np.random.default_rng(0).normal(size=(200, width)).astype(np.float32)
+        save_file({"linear.weight": kernel}, text / "2_Dense" / "model.safetensors")
+        modules = json.loads((text / "modules.json").read_text())
+        dense = {**modules[1], "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+        (text / "modules.json").write_text(json.dumps([*modules[:2], dense, *modules[2:]]))
+    assert convert_oolel_embed(str(tmp_path / "lf"), tmp_path / "model")["dims"] == [128]
+    embedder = Embedder.load(tmp_path / "model")
+    clip = np.random.default_rng(1).normal(size=8000).astype(np.float32)
+    assert (
+        embedder.embed_speech([(clip, 16_000)]).shape
+        == embedder.embed_text(["mil"]).shape
+        == (1, 200)
+    )
+    parts = ("layers.1024 gives 1024 numbers", "1 to 200, the width of the text tower's vectors")
+    refused([tmp_path / "clip"], tmp_path, capsys, parts)
+
+
+def test_what_is_assumed_of_its_audio_is_said(tmp_path, capsys):
+    source = shutil.copytree(PUBLISHED / "lf", tmp_path / "source", copy_function=shutil.copyfile)
+    for path in source.glob("hubert_mrl/*processor_config.json"):
+        path.unlink()
+    said = "the checkpoint says nothing of its audio: clips are normalised, at 16 kHz"
+    assert run_command(main, ["oolel-embed", str(source), str(tmp_path / "model")]) == 0
+    assert said in capsys.readouterr().out
+    fields = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True}
+    (source / "hubert_mrl" / "preprocessor_config.json").write_text(json.dumps(fields))
+    assert run_command(main, ["oolel-embed", str(source), str(tmp_path / "other")]) == 0
+    assert said not in capsys.readouterr().out
 
 
 def test_a_folder_of_several_models_names_them(tmp_path, capsys):

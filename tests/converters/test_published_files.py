@@ -84,6 +84,23 @@ def test_tokens_with_an_output_are_found_wherever_they_stand(file, recogniser):
     assert vocabulary.tokens[-1] == "<x>"
 
 
+def test_special_tokens_of_the_older_file_go_first_as_in_transformers(recogniser):
+    transformers = pytest.importorskip("transformers")
+    path = recogniser / "special_tokens_map.json"
+    path.write_text(json.dumps({"pad_token": "a", "word_delimiter_token": "b"}))
+    rows = np.random.default_rng(0).integers(0, OUTPUTS, (50, 12))
+    for added, blank in ((None, "a"), ({"0": {"content": "<pad>"}}, "<pad>")):
+        if added is not None:  # Then transformers does not read the older file.
+            edit_json(recogniser / "tokenizer_config.json", added_tokens_decoder=added)
+        vocabulary = describe(open_checkpoint(recogniser)).vocabulary
+        assert vocabulary is not None
+        assert vocabulary.tokens[vocabulary.blank] == blank
+        tokenizer = transformers.AutoTokenizer.from_pretrained(recogniser)
+        assert [vocabulary.decode(row) for row in rows] == [
+            tokenizer.decode(row.tolist()) for row in rows
+        ]
+
+
 def test_a_pad_token_of_another_type_is_no_crash(recogniser):
     edit_json(recogniser / "tokenizer_config.json", pad_token=["<pad>"])
     vocabulary = describe(open_checkpoint(recogniser)).vocabulary

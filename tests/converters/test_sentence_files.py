@@ -156,6 +156,36 @@ def test_long_texts_are_cut_as_sentence_transformers_cuts_them(made):
     assert relative_error(ours(tower, long), theirs(source, long)) < 1e-5
 
 
+def test_texts_are_cut_at_the_smaller_limit_of_tokenizer_and_model(made, tmp_path):
+    source, tower = (
+        shutil.copytree(folder, tmp_path / folder.name) for folder in made("another end token")
+    )
+    long = ["le mil ? a le mil ? a le mil"]
+    for folder in (source, tower):
+        edit_json(folder / "tokenizer_config.json", model_max_length=9)
+        edit_json(folder / "config.json", max_position_embeddings=7)
+    assert len(TextTokenizer(tower).encode(long)[0]) == 7
+    assert relative_error(ours(tower, long), theirs(source, long)) < 1e-5
+    for folder in (source, tower):
+        edit_json(folder / "tokenizer_config.json", model_max_length=5)
+    assert len(TextTokenizer(tower).encode(long)[0]) == 5
+    assert relative_error(ours(tower, long), theirs(source, long)) < 1e-5
+    edit_json(tower / "sentence_bert_config.json", max_seq_length=8)  # Goes before both.
+    assert len(TextTokenizer(tower).encode(long)[0]) == 8
+
+
+def test_options_that_change_no_vector_are_not_refused(made, tmp_path):
+    source = shutil.copytree(made("mean")[0], tmp_path / "source")
+    edit_json(
+        source / "sentence_bert_config.json",
+        model_args={"torch_dtype": "bfloat16", "attn_implementation": "sdpa"},
+        tokenizer_args={"padding_side": "left"},
+        document_length=None,
+        backend="torch",
+    )
+    assert convert(str(source), tmp_path / "tower", family="qwen3")["kind"] == "qwen3"
+
+
 def _rewrite(path: Path, edit) -> None:
     value = json.loads(path.read_text())
     path.write_text(json.dumps(edit(value) or value))
@@ -216,6 +246,34 @@ REFUSED = {
         _set("sentence_bert_config.json", module_output_name="logits"),
         "sentence_bert_config.json: module_output_name is 'logits'",
     ),
+    "loaded with another config": (
+        _set("sentence_bert_config.json", config_args={"is_causal": False, "use_cache": False}),
+        "sentence_bert_config.json: config_args is {'is_causal': False}, and loading the tower",
+    ),
+    "loaded with another tokenizer": (
+        _set("sentence_bert_config.json", processor_kwargs={"truncation_side": "left"}),
+        "sentence_bert_config.json: processor_kwargs is {'truncation_side': 'left'}",
+    ),
+    "loaded from elsewhere": (
+        _set("sentence_bert_config.json", tokenizer_name_or_path="org/other"),
+        "sentence_bert_config.json: tokenizer_name_or_path is 'org/other'",
+    ),
+    "a length for queries": (
+        _set("sentence_bert_config.json", query_length=8),
+        "sentence_bert_config.json: query_length is 8, and a length of its own for queries",
+    ),
+    "an unknown field": (
+        _set("sentence_bert_config.json", new_option=2),
+        "sentence_bert_config.json: new_option is 2, and this field, which is not known here,",
+    ),
+    "an unknown field of the pooling": (
+        _set("1_Pooling/config.json", layers=[-2]),
+        "1_Pooling/config.json: layers is [-2], and this field, which is not known here,",
+    ),
+    "an unknown field of a layer": (
+        _set("2_Dense/config.json", dropout=0.1),
+        "2_Dense/config.json: dropout is 0.1, and this field, which is not known here,",
+    ),
     "activation": (
         _set("2_Dense/config.json", activation_function="torch.nn.Softmax"),
         "2_Dense/config.json: activation_function is 'torch.nn.Softmax'",
@@ -227,6 +285,22 @@ REFUSED = {
     "no weights of dense": (
         lambda folder: (folder / "2_Dense" / "model.safetensors").unlink(),
         "2_Dense: has no weights",
+    ),
+    "a special token that tokenizer.json lacks": (
+        _set("tokenizer_config.json", extra_special_tokens=["le mil"]),
+        "tokenizer_config.json: names the token 'le mil', which tokenizer.json does not have",
+    ),
+    "an added token that tokenizer.json lacks": (
+        _set("tokenizer_config.json", added_tokens_decoder={"50": {"content": "<x>"}}),
+        "tokenizer_config.json: names the token '<x>', which tokenizer.json does not have",
+    ),
+    "a token in a file of its own": (
+        lambda folder: (folder / "added_tokens.json").write_text('{"<x>": 50, "mil": 11}'),
+        "added_tokens.json: names the token '<x>', which tokenizer.json does not have",
+    ),
+    "an unknown prompt": (
+        _set("config_sentence_transformers.json", default_prompt_name="nix"),
+        "default_prompt_name is 'nix', and prompts has no such name",
     ),
     "bidirectional by another name": (
         _set("config.json", use_bidirectional_attention=True),

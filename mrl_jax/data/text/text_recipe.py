@@ -22,9 +22,10 @@ class TextRecipe:
 
     Attributes:
         complete: there is a modules.json, so that what the files do not say is not done.
-        padding_token: of tokenizer_config.json.
+        padding_token: of `read_tokenizer_options`.
         keeps_tail: a text that is too long loses its beginning (`truncation_side` "left").
-        max_tokens: the most tokens of a text, special ones included; None without a limit.
+        max_tokens: the most tokens of a text, special ones included, by its own field or by the
+            smaller limit of tokenizer and model; None without a limit.
         document_prompt: stands before every text that is searched.
         query_prompt: the published prompt of queries, which the user's own prompts replace.
     """
@@ -38,7 +39,7 @@ class TextRecipe:
 
 
 def read_text_recipe(folder: Path, settings: Path | None = None) -> TextRecipe:
-    """The recipe of a folder, from tokenizer_config.json and sentence-transformers' files.
+    """The recipe of a folder, from the files of tokenizer, model and sentence-transformers.
 
     Args:
         folder: of the tokenizer.
@@ -47,15 +48,16 @@ def read_text_recipe(folder: Path, settings: Path | None = None) -> TextRecipe:
     Raises:
         MrlError: a file that cannot be read.
     """
-    path = folder / "tokenizer_config.json"
-    tokenizer = _object(path, "a tokenizer's description")
-    padding = _token(tokenizer.get("pad_token"), path)
+    tokenizer = read_tokenizer_options(folder)
+    padding = _token(tokenizer.get("pad_token"), folder / "tokenizer_config.json")
     keeps_tail = tokenizer.get("truncation_side") == "left"
     settings = folder if settings is None else settings
     if not (settings / "modules.json").is_file():
         return TextRecipe(padding_token=padding, keeps_tail=keeps_tail)
     sentence = _object(folder / "sentence_bert_config.json", "sentence-transformers' options")
-    limit = sentence.get("max_seq_length") or tokenizer.get("model_max_length")
+    model = _object(folder / "config.json", "a model's description")
+    limits = (tokenizer.get("model_max_length"), model.get("max_position_embeddings"))
+    limits = (sentence["max_seq_length"],) if sentence.get("max_seq_length") else limits
     path = settings / "config_sentence_transformers.json"
     options = _object(path, "sentence-transformers' options")
     prompts = options.get("prompts") or {}
@@ -64,16 +66,35 @@ def read_text_recipe(folder: Path, settings: Path | None = None) -> TextRecipe:
     prompts = {name: prompt or "" for name, prompt in prompts.items()}
     if not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise _unreadable(path, "sentence-transformers' options", f"prompts is {prompts!r}")
-    default = prompts.get(options.get("default_prompt_name") or "", "")
+    chosen = options.get("default_prompt_name") or ""
+    if chosen and chosen not in prompts:
+        reason = f"default_prompt_name is {chosen!r}, and prompts has no such name"
+        raise _unreadable(path, "sentence-transformers' options", reason)
+    default = prompts.get(chosen, "")
     document = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), default)
     return TextRecipe(
         complete=True,
         padding_token=padding,
         keeps_tail=keeps_tail,
-        max_tokens=limit if type(limit) is int and limit > 0 else None,
+        max_tokens=min((n for n in limits if type(n) is int and n > 0), default=None),
         document_prompt=document,
         query_prompt=prompts.get("query", default),
     )
+
+
+def read_tokenizer_options(folder: Path) -> Mapping[str, Any]:
+    """The fields of tokenizer_config.json, with the special tokens that transformers gives it.
+
+    Those of special_tokens_map.json, which earlier versions wrote, go before its own unless it
+    lists its added tokens.
+
+    Raises:
+        MrlError: a file that cannot be read.
+    """
+    options = _object(folder / "tokenizer_config.json", "a tokenizer's description")
+    if "added_tokens_decoder" in options:
+        return options
+    return {**options, **_object(folder / "special_tokens_map.json", "a tokenizer's description")}
 
 
 def _object(path: Path, what: str) -> Mapping[str, Any]:
