@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adapter_cases import FIELDS, FILES, MERGED
+from adapter_cases import FIELDS, FILES, MERGED, Q0
 from published import edit_json
 from safetensors.numpy import load_file, save_file
 from tiny_adapter import merged_tensors, save_adapter

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 from oolel_cases import DIMS, ERRORS, KINDS, PUBLISHED, REFUSED, oracle, rewrite
 from published import edit_json
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from converters.__main__ import main
 from converters.oolel_embed import convert_oolel_embed
-from mrl_jax.checkpoints.models import load_model, read_model_info, save_model
+from mrl_jax.checkpoints.models import read_model_info, save_model
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.embedder import Embedder
-from mrl_jax.models.inputs import pad_clips
 
 pytestmark = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="needs the published folders")
 

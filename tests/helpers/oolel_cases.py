@@ -1,4 +1,4 @@
-"""The folders of the published speech model beside the checkout: their oracles, and how they break."""
+"""The published speech model's folders beside the checkout: oracles, and how they break."""
 
 import shutil
 from pathlib import Path
