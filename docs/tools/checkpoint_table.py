@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,22 @@ LONG = "texts of more than"
 """How a certificate begins to say that the longest texts were not run: it does of every one."""
 INTRODUCTION = """# Checkpoints tried
 
-What `mrl-jax convert` makes of {count} kinds of checkpoints: {same} are the same model as in their own
-library, {refused} are refused in one line. None is converted into another model.
+What `mrl-jax convert` makes of {count} kinds of checkpoints: {same} are the same model as in their
+own library, {refused} are refused in one line, {wrong} are converted into another model.
 
-Each is a small one of random weights, in the layout of the published models that it is named after. It is
-converted and verified against transformers and sentence-transformers. *Layers* is the largest relative error of any
-layer, from raw clips on where the checkpoint has a feature extractor. *Vectors* is that of raw texts to vectors,
-*texts* counts token rows and transcripts that are equal; texts of thousands of tokens were not run. `FOLDER` is where
-a checkpoint lay.
+Each is a small one of random weights, in the layout of the published models that it is named
+after. It is converted and verified against transformers and sentence-transformers, or the numpy
+definition of an adapter added to them. `FOLDER` is where it lay.
 
-Written by `python docs/tools/checkpoint_table.py` from `tests/helpers/checkpoint_rows.py`, with {versions}."""
+- *Layers*: the largest relative error of any layer, from raw clips on where the checkpoint has
+  a feature extractor. In bfloat16 and float16 both sides have the rounded weights.
+- *Vectors*: the largest relative error of vectors of raw texts, by sentence-transformers. Of
+  the published speech model: the largest difference from what its own code gave for a clip.
+- *Texts*: rows of tokens, and transcripts, that are equal. Longer texts than 512 tokens were not
+  run.
+
+Written by `python docs/tools/checkpoint_table.py` from `tests/helpers/checkpoint_rows.py`,
+with {versions}."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +256,7 @@ def page(rows: Sequence[Any], outcomes: Sequence[Outcome]) -> str:
             count=len(rows),
             same=verdicts.count(SAME),
             refused=verdicts.count(REFUSED),
+            wrong=verdicts.count(WRONG),
             versions=versions(),
         )
     ]
@@ -260,7 +267,10 @@ def page(rows: Sequence[Any], outcomes: Sequence[Outcome]) -> str:
 
 
 def table(pairs: Sequence[tuple[Any, Outcome]]) -> str:
-    lines = [["checkpoint", "result", "layers", "vectors", "texts"], [":---", ":---", *["---:"] * 3]]
+    lines = [
+        ["checkpoint", "result", "layers", "vectors", "texts"],
+        [":---", ":---", *["---:"] * 3],
+    ]
     lines += [[escaped(row.name), *map(escaped, cells(outcome))] for row, outcome in pairs]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

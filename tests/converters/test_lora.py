@@ -34,7 +34,6 @@ def exported(base: Path, adapter: Path, place: Path, **options: Any) -> dict[str
     return load_file(place / "exported" / "model.safetensors")
 
 
-
 @pytest.mark.parametrize("case", MERGED)
 def test_the_weights_are_the_sums(case, base, tmp_path):
     options, scale = MERGED[case]
@@ -142,7 +141,6 @@ def test_a_pickled_adapter_is_read(base, tmp_path):
     expected = merged_tensors(base, adapter, 6 / 4)
     for key, tensor in expected.items():
         np.testing.assert_allclose(ours[key], tensor, atol=1e-6)
-
 
 
 def refused(base: Path, adapter: object, place: Path, capsys: Any, parts: tuple[str, ...]) -> None:

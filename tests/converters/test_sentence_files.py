@@ -37,7 +37,6 @@ def ours(tower: Path, texts=TEXTS, *, raw: bool = False) -> np.ndarray:
     return np.asarray((module.pool if raw else module.embed)(*pad_tokens(tokens)))
 
 
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A folder and its tower by the name of a variant, made when first asked for."""
@@ -141,7 +140,6 @@ def test_long_texts_are_cut_as_sentence_transformers_cuts_them(made):
     edit_json(tower / "tokenizer_config.json", truncation_side="left")
     edit_json(source / "tokenizer_config.json", truncation_side="left")
     assert relative_error(ours(tower, long), theirs(source, long)) < 1e-5
-
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -273,7 +273,6 @@ def assert_same_tensors(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarra
 # Texts of recognisers.
 
 
-
 @pytest.mark.parametrize("name", DECODERS)
 def test_words_are_those_of_the_checkpoints_own_tokenizer(name, tmp_path, capsys):
     source = save(torch_hubert(ctc=True, **SMALL), tmp_path / "source")

@@ -174,9 +174,7 @@ def _texts() -> Iterator[Row]:
     yield _row(group, "not normalised", "qwen3", make, {"normalize": False, "pooling": "mean"})
     prompts = {"query": "le mil : ", "document": "a "}
     yield _row(group, "prompts of queries and documents", "qwen3", make, {"prompts": prompts})
-    yield _row(
-        group, "dense as bfloat16", "qwen3", make, {"dense": 12}, "--dtype", "bfloat16"
-    )
+    yield _row(group, "dense as bfloat16", "qwen3", make, {"dense": 12}, "--dtype", "bfloat16")
 
 
 def _text_weights() -> Iterator[Row]:
