@@ -38,8 +38,8 @@ What `mrl-jax convert` makes of {count} kinds of checkpoints: {same} are the sam
 own library, {refused} are refused in one line, {wrong} are converted into another model.
 
 Each is a small one of random weights, in the layout of the published models that it is named
-after. It is converted and verified against transformers and sentence-transformers, or the numpy
-definition of an adapter added to them. `FOLDER` is where it lay.
+after. It is converted and verified against transformers and sentence-transformers, with the
+product of an adapter added to their weights. `FOLDER` is where it lay.
 
 - *Layers*: the largest relative error of any layer, from raw clips on where the checkpoint has
   a feature extractor. In bfloat16 and float16 both sides have the rounded weights.

@@ -287,7 +287,8 @@ def _configs() -> Iterator[Row]:
         return [source]
 
     def only_head(weights: dict[str, Any]) -> dict[str, Any]:
-        return {**weights, "lm_head.weight": weights.pop("model.embed_tokens.weight")}
+        table = weights.pop("model.embed_tokens.weight")
+        return {**weights, "lm_head.weight": table}
 
     group = "Classes, config fields and dtypes"
     code = {"auto_map": {"AutoModel": "modeling.Own"}}
