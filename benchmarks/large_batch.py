@@ -64,7 +64,7 @@ def step(batch_size: int, parts: int, steps: int) -> dict[str, Any]:
         ),
         rngs=rngs,
     )
-    sizes = {"num_heads": 4, "num_kv_heads": 2, "head_width": 64, "mlp_width": 1024}
+    sizes: dict[str, Any] = {"num_heads": 4, "num_kv_heads": 2, "head_width": 64, "mlp_width": 1024}
     text = Qwen3Encoder(
         Qwen3Config(
             vocab_size=1000, width=256, num_layers=4, rope_theta=1e6, norm_epsilon=1e-6, **sizes

@@ -120,13 +120,12 @@ def open_checkpoint(folder: Path, *, config: Mapping[str, Any] | None = None) ->
     """
     if not has_weights(folder):
         refuse_format(folder, files_in(folder), where=folder)
-    raw: Mapping[str, Any] | None = config
-    if raw is None:
+    if config is None:
         hint = "expected a Hugging Face checkpoint folder"
-        raw = read_json(existing_file(folder / "config.json", hint=hint))
-    check_unquantised(folder, raw)
+        config = dict(read_json(existing_file(folder / "config.json", hint=hint)))
+    check_unquantised(folder, config)
     tensors, read = open_tensors(folder)
-    return Checkpoint(folder, raw, tensors, read, hub_revision(folder))
+    return Checkpoint(folder, config, tensors, read, hub_revision(folder))
 
 
 def has_weights(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from mrl_jax.checkpoints.towers import TOWER_FILE, save_tower
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import check_apart, staged_folder, write_json
+from mrl_jax.models.towers import TOWERS
 from mrl_jax.nn import param_tree
 
 from . import lora
@@ -76,13 +77,12 @@ def convert(
         out, marker=TOWER_FILE, overwrite=overwrite, needs_bytes=conversion.size
     ) as staging:
         files = copy_tower_files(checkpoint.folder, staging)
-        return write_tower(
-            staging, conversion, origin=origin(checkpoint, source), files=files, notes=notes
-        )
+        source_of = origin(conversion.checkpoint, source)
+        return write_tower(staging, conversion, origin=source_of, files=files, notes=notes)
 
 
 def open_base(folder: Path, source: str, *, adapter: str | None = None, family: str) -> Checkpoint:
-    """A checkpoint with its Dense layers, and an adapter merged into it if one is named.
+    """A checkpoint, with an adapter merged into it if one is named.
 
     Args:
         folder: of `find_checkpoint`.
@@ -95,7 +95,7 @@ def open_base(folder: Path, source: str, *, adapter: str | None = None, family: 
             together, or the folder holds an adapter that was not named.
     """
     lora.check_adapter_beside(folder, source, adapter=adapter, family=family)
-    checkpoint = with_dense(open_checkpoint(folder))
+    checkpoint = open_checkpoint(folder)
     if adapter is None:
         return checkpoint
     if family != "qwen3":
@@ -157,7 +157,7 @@ def prepare(
     """Prove that a checkpoint and its module are in bijection.
 
     Args:
-        checkpoint: the published tensors.
+        checkpoint: the published tensors, without those of Dense layers.
         description: what they are.
         dtype: dtype to store; that of each tensor by default.
         where: what to call the checkpoint in an error; its folder by default.
@@ -166,6 +166,8 @@ def prepare(
         MrlError: they are not.
     """
     family = family_of(description.kind)
+    if TOWERS[description.kind].modality == "text":
+        checkpoint = with_dense(checkpoint)
     config_path = checkpoint.folder / "config.json"
     check_classes(checkpoint.config, family, where=config_path)
     unread = unread_fields(checkpoint.config, family, where=config_path)
@@ -218,13 +220,18 @@ def _check_tied(checkpoint: Checkpoint, family: Family, *, where: object) -> Non
 
 def _check_dtypes(checkpoint: Checkpoint, table: RuleTable) -> None:
     """Refuse dtypes of no weights where a tensor is computed with, or was left by quantisation."""
-    computed = {
+    others = {
         key: tensor
         for key, tensor in checkpoint.tensors.items()
-        if quantised_tensor(key, DTYPE_NAMES[tensor.dtype])
-        or any(not rule.target.startswith(UNUSED) for rule, *_ in table.match(key))
+        if tensor.dtype not in DTYPES.values()
     }
-    check_floats(computed)
+    kept = [
+        key
+        for key, tensor in others.items()
+        if not quantised_tensor(key, DTYPE_NAMES[tensor.dtype])
+        and all(rule.target.startswith(UNUSED) for rule, *_ in table.match(key))
+    ]
+    check_floats({key: tensor for key, tensor in others.items() if key not in kept})
 
 
 def origin(checkpoint: Checkpoint, source: str) -> dict[str, Any]:

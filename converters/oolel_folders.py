@@ -90,6 +90,7 @@ def read_two_folders(
     for name, view in (views | {"text": opened["text"]}).items():
         model_type = str(view.config.get("model_type"))
         towers[name] = prepare(view, family(model_type).describe(view), dtype=dtype)
+    opened["text"] = towers["text"].checkpoint  # With its Dense layers.
     head = find_head(
         {key: whole.tensors[key] for key in heads},
         towers["speech"].description.config,

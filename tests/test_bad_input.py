@@ -180,7 +180,7 @@ SPOILED_WEIGHTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "html": (written(b"<!DOCTYPE html><html>" * 9), ("model.safetensors", "Download")),
     "lfs pointer": (
         written(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
-        ("model.safetensors", "not a whole", "Download"),
+        ("model.safetensors", "is a Git LFS pointer", "git lfs pull"),
     ),
     "long header": (
         written((10**6).to_bytes(8, "little") + b'{"a": 1}'),
@@ -289,7 +289,11 @@ UNSUPPORTED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         ("feat_extract_norm is 'batch'", "'group' or 'layer'"),
     ),
     ("hubert", {"model_type": "wav2vec2"}, ("model_type is 'wav2vec2'", "only 'hubert'")),
-    ("hubert", {"quantization_config": {"bits": 4}}, ("quantization_config", "not supported")),
+    (
+        "hubert",
+        {"quantization_config": {"bits": 4}},
+        ("quantization_config", "float weights"),
+    ),
     ("qwen3", {"rope_scaling": {"type": "yarn", "factor": 4}}, ("rope_scaling is 'yarn'",)),
     (
         "qwen3",

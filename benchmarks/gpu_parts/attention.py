@@ -61,7 +61,8 @@ def pallas(causal: bool, q: Any, k: Any, v: Any, lengths: Any) -> Any:
         block_q_dq=32,
         block_kv_dq=32,
     )
-    mixed = mha(q, k, v, segments, sm_scale=q.shape[3] ** -0.5, causal=causal, block_sizes=blocks)
+    options: dict[str, Any] = {"sm_scale": q.shape[3] ** -0.5, "block_sizes": blocks}
+    mixed: Any = mha(q, k, v, segments, causal=causal, **options)
     return mixed[:, :places]
 
 

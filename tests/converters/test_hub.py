@@ -167,8 +167,16 @@ def test_a_pickle_is_fetched_only_where_there_is_nothing_better(hub, checkpoint,
 def test_a_tower_in_a_folder_of_its_own_is_fetched(hub, checkpoint, tmp_path):
     whole = published(checkpoint)
     inner = {f"0_Transformer/{name}": data for name, data in whole.items() if "/" not in name}
-    modules = [{"idx": 0, "path": "0_Transformer", "type": "sentence_transformers.Transformer"}]
-    hub.models["org/old"] = inner | {"modules.json": json.dumps(modules).encode()}
+    modules = [
+        {"idx": i, "path": f"{i}_{name}", "type": f"sentence_transformers.models.{name}"}
+        for i, name in enumerate(("Transformer", "Pooling"))
+    ]
+    width = json.loads((checkpoint / "config.json").read_text())["hidden_size"]
+    pooling = {"word_embedding_dimension": width, "pooling_mode_lasttoken": True}
+    hub.models["org/old"] = inner | {
+        "modules.json": json.dumps(modules).encode(),
+        "1_Pooling/config.json": json.dumps(pooling).encode(),
+    }
     hub.models["org/both"] = inner | whole
     results = run(
         environment(tmp_path / "home", hub.url),

@@ -93,7 +93,8 @@ def test_the_certificate_holds(name, made, tmp_path, capfd):
     assert run_command(main, ["verify", str(tower), str(root / "source")]) == 0
     certificate = json.loads((tower / "verification.json").read_text())
     last = "logits" if CASES[name].ctc else "output"
-    assert list(certificate["errors"]) == ["input", "layer 1", "layer 2", "layer 3", last]
+    states = ["samples", "input", "layer 1", "layer 2", "layer 3", last]
+    assert list(certificate["errors"]) == states
     assert 0 < max(certificate["errors"].values()) <= 1e-5
 
 

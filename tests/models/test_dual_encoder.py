@@ -71,7 +71,8 @@ def test_clips_are_pytorchs_alone_and_padded(nested, tower):
     theirs, speech = tower
     widths = (32,) if nested else (32, 16, 8)
     reference = TorchDual(theirs, widths)
-    sizes = {"width": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_width": 8}
+    sizes: dict[str, Any] = {"width": 32, "num_layers": 1, "num_heads": 2}
+    sizes |= {"num_kv_heads": 1, "head_width": 8}
     text = Qwen3Config(vocab_size=9, mlp_width=8, rope_theta=1e4, norm_epsilon=1e-6, **sizes)
     config = DualEncoderConfig(dims=() if nested else widths, nested=nested)
     abstract = nnx.eval_shape(lambda: Qwen3Encoder(text, rngs=nnx.Rngs(0)))

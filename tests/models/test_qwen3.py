@@ -573,7 +573,6 @@ def test_every_config_field_is_read(tower, field):
     [
         ({"num_kv_heads": 3}, "num_heads is 4, expected a multiple of num_kv_heads, 3"),
         ({"head_width": 15}, "head_width is 15, expected an even number"),
-        ({"pooling": "max"}, "pooling is 'max', expected last or mean or cls"),
     ],
 )
 def test_impossible_sizes_are_refused(changes, message):
