@@ -45,10 +45,9 @@ def test_no_path_of_a_machine_is_on_the_page():
 
 RECOMPUTED = (
     "a tokenizer of another class",
-    "two files that disagree",
+    "norm before dense",
     "another end token",
     "an adapter beside its base, not named",
-    "the folder 0_Transformer itself",
 )
 
 
