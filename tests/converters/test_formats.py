@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from format_cases import FORMATS, QUANTISED, QUANTISED_TENSORS, old_layout
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoints import make_checkpoint, write_config
 
@@ -14,27 +15,10 @@ from converters.__main__ import main
 from converters.convert import convert
 from mrl_jax.core.cli import run_command
 
-TRANSFORMER = "sentence_transformers.models.Transformer"
-MODULES = [
-    {"idx": 0, "name": "0", "path": "0_Transformer", "type": TRANSFORMER},
-    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-]
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     return make_checkpoint("qwen3", tmp_path_factory.mktemp("formats") / "tiny")
-
-
-def old_layout(checkpoint: Path, folder: Path, inner: str = "0_Transformer") -> Path:
-    """As sentence-transformers before version 3 saved a model."""
-    shutil.copytree(checkpoint, folder / inner)
-    (folder / inner / "tokenizer_config.json").write_text("{}")
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}')
-    modules = [{**MODULES[0], "path": inner}, MODULES[1]]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    return folder
 
 
 @pytest.mark.parametrize("inner", ["0_Transformer", "0_TextTower", "by its name alone"])
@@ -91,16 +75,7 @@ def test_a_subfolder_that_is_not_there_is_refused(checkpoint, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("names", "part"),
-    [
-        (["Qwen3-Embedding-0.6B-Q8_0.gguf"], "GGUF weights of llama.cpp (Qwen3"),
-        (["onnx/model.onnx", "onnx/model.onnx_data"], "an ONNX graph (onnx/model.onnx)"),
-        (["openvino_model.xml", "openvino_model.bin"], "an OpenVINO graph"),
-        (["tf_model.h5"], "TensorFlow weights (tf_model.h5)"),
-        (["flax_model.msgpack"], "Flax weights"),
-        (["hubert_base_ls960.pt"], "a PyTorch training checkpoint (as of fairseq)"),
-        (["consolidated.00.pth", "params.json"], "their authors' own code"),
-        (["speech.nemo"], "a NeMo archive"),
-    ],
+    FORMATS,
 )
 @pytest.mark.parametrize("config", [True, False])
 def test_other_formats_are_named(names, part, config, tmp_path, capsys):
@@ -119,18 +94,7 @@ def test_other_formats_are_named(names, part, config, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("changes", "part"),
-    [
-        ({"quantization_config": {"quant_method": "fp8"}}, "quantised by FP8"),
-        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "quantised by AWQ"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised by GPTQ"),
-        (
-            {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
-            "quantised by bitsandbytes in 4 bits",
-        ),
-        ({"quantization_config": {"quant_method": "hqq"}}, "quantised by hqq"),
-        ({"quantization_config": {"bits": 4}}, "quantised by an unnamed method"),
-        ({"quantization": {"group_size": 64, "bits": 4}}, "quantised by MLX in 4 bits"),
-    ],
+    QUANTISED,
 )
 def test_quantised_weights_are_named_by_their_method(changes, part, checkpoint, tmp_path, capsys):
     source = shutil.copytree(checkpoint, tmp_path / "source")
@@ -144,12 +108,7 @@ def test_quantised_weights_are_named_by_their_method(changes, part, checkpoint, 
 
 @pytest.mark.parametrize(
     ("key", "dtype", "part"),
-    [
-        ("layers.0.self_attn.q_proj.qweight", np.int32, "GPTQ or AWQ weights"),
-        ("layers.0.self_attn.q_proj.weight.absmax", np.uint8, "bitsandbytes weights"),
-        ("layers.0.self_attn.q_proj.weight", np.uint32, "MLX weights"),
-        ("layers.0.self_attn.q_proj.weight_packed", np.int32, "compressed-tensors"),
-    ],
+    QUANTISED_TENSORS,
 )
 def test_quantised_tensors_tell_where_the_config_does_not(
     key, dtype, part, checkpoint, tmp_path, capsys

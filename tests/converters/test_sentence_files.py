@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from published import edit_json, relative_error, save, torch_qwen3
+from sentence_cases import REFUSED, VARIANTS
 from sentence_folders import END, OTHER_END, TEXTS, sentence_folder, write_tokenizer
 
 import mrl_jax
@@ -34,21 +35,6 @@ def ours(tower: Path, texts=TEXTS, *, raw: bool = False) -> np.ndarray:
     tokens = TextTokenizer(tower).encode_documents(list(texts))
     module = mrl_jax.load_qwen3(tower, dtype=np.float32)
     return np.asarray((module.pool if raw else module.embed)(*pad_tokens(tokens)))
-
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as Qwen3-Embedding": {},
-    "mean": {"pooling": "mean"},
-    "cls": {"pooling": "cls"},
-    "another end token": {"suffix": OTHER_END},
-    "nothing appended": {"suffix": None},
-    "a token in front": {"prefix": OTHER_END, "pooling": "cls"},
-    "default prompt": {"prompts": {"document": "mil : "}, "default_prompt_name": "document"},
-    "dense": {"dense": 12},
-    "dense with tanh": {"dense": 12, "activation": torch.nn.Tanh(), "pooling": "mean"},
-    "bidirectional": {"is_causal": False, "pooling": "mean"},
-    "bidirectional, last token": {"is_causal": False},
-}
 
 
 @pytest.fixture(scope="module")
@@ -154,159 +140,6 @@ def test_long_texts_are_cut_as_sentence_transformers_cuts_them(made):
     edit_json(tower / "tokenizer_config.json", truncation_side="left")
     edit_json(source / "tokenizer_config.json", truncation_side="left")
     assert relative_error(ours(tower, long), theirs(source, long)) < 1e-5
-
-
-def test_texts_are_cut_at_the_smaller_limit_of_tokenizer_and_model(made, tmp_path):
-    source, tower = (
-        shutil.copytree(folder, tmp_path / folder.name) for folder in made("another end token")
-    )
-    long = ["le mil ? a le mil ? a le mil"]
-    for folder in (source, tower):
-        edit_json(folder / "tokenizer_config.json", model_max_length=9)
-        edit_json(folder / "config.json", max_position_embeddings=7)
-    assert len(TextTokenizer(tower).encode(long)[0]) == 7
-    assert relative_error(ours(tower, long), theirs(source, long)) < 1e-5
-    for folder in (source, tower):
-        edit_json(folder / "tokenizer_config.json", model_max_length=5)
-    assert len(TextTokenizer(tower).encode(long)[0]) == 5
-    assert relative_error(ours(tower, long), theirs(source, long)) < 1e-5
-    edit_json(tower / "sentence_bert_config.json", max_seq_length=8)  # Goes before both.
-    assert len(TextTokenizer(tower).encode(long)[0]) == 8
-
-
-def test_options_that_change_no_vector_are_not_refused(made, tmp_path):
-    source = shutil.copytree(made("mean")[0], tmp_path / "source")
-    edit_json(
-        source / "sentence_bert_config.json",
-        model_args={"torch_dtype": "bfloat16", "attn_implementation": "sdpa"},
-        tokenizer_args={"padding_side": "left"},
-        document_length=None,
-        backend="torch",
-    )
-    assert convert(str(source), tmp_path / "tower", family="qwen3")["kind"] == "qwen3"
-
-
-def _rewrite(path: Path, edit) -> None:
-    value = json.loads(path.read_text())
-    path.write_text(json.dumps(edit(value) or value))
-
-
-def _modules(change):
-    return lambda folder: _rewrite(folder / "modules.json", change)
-
-
-def _set(file: str, **changes: Any):
-    return lambda folder: edit_json(folder / file, **changes)
-
-
-REFUSED = {
-    "code of its own": (
-        _modules(lambda m: m[1].update(type="own_pooling.Pooling")),
-        "modules.json: module 1 is 'own_pooling.Pooling', which is code of its own",
-    ),
-    "another module": (
-        _modules(lambda m: m.insert(2, {**m[1], "type": "sentence_transformers.models.LayerNorm"})),
-        "modules.json: lists Transformer, Pooling, LayerNorm, Normalize, expected",
-    ),
-    "norm before dense": (
-        _modules(lambda m: m.append({**m[1], "type": "sentence_transformers.models.Dense"})),
-        "modules.json: lists Normalize before another module",
-    ),
-    "arguments": (
-        _modules(lambda m: m[0].update(kwargs=["task"])),
-        "modules.json: module 0 has kwargs ['task']",
-    ),
-    "max pooling": (
-        _set("1_Pooling/config.json", pooling_mode="max"),
-        "1_Pooling/config.json: pooling_mode is 'max', and max pooling is not supported",
-    ),
-    "two poolings": (
-        _set("1_Pooling/config.json", pooling_mode=["mean", "cls"]),
-        "mean+cls pooling is not supported",
-    ),
-    "old names": (
-        lambda folder: (folder / "1_Pooling" / "config.json").write_text(
-            '{"word_embedding_dimension": 32, "pooling_mode_max_tokens": true}'
-        ),
-        "1_Pooling/config.json: pooling_mode_max_tokens is True, and max pooling",
-    ),
-    "without the prompt": (
-        _set("1_Pooling/config.json", pooling_mode="mean", include_prompt=False),
-        "1_Pooling/config.json: include_prompt is False, and mean pooling without the prompt",
-    ),
-    "width": (
-        _set("1_Pooling/config.json", embedding_dimension=16),
-        "1_Pooling/config.json: embedding_dimension is 16",
-    ),
-    "lower case": (
-        _set("sentence_bert_config.json", do_lower_case=True),
-        "sentence_bert_config.json: do_lower_case is True, and lower-casing texts",
-    ),
-    "another output": (
-        _set("sentence_bert_config.json", module_output_name="logits"),
-        "sentence_bert_config.json: module_output_name is 'logits'",
-    ),
-    "loaded with another config": (
-        _set("sentence_bert_config.json", config_args={"is_causal": False, "use_cache": False}),
-        "sentence_bert_config.json: config_args is {'is_causal': False}, and loading the tower",
-    ),
-    "loaded with another tokenizer": (
-        _set("sentence_bert_config.json", processor_kwargs={"truncation_side": "left"}),
-        "sentence_bert_config.json: processor_kwargs is {'truncation_side': 'left'}",
-    ),
-    "loaded from elsewhere": (
-        _set("sentence_bert_config.json", tokenizer_name_or_path="org/other"),
-        "sentence_bert_config.json: tokenizer_name_or_path is 'org/other'",
-    ),
-    "a length for queries": (
-        _set("sentence_bert_config.json", query_length=8),
-        "sentence_bert_config.json: query_length is 8, and a length of its own for queries",
-    ),
-    "an unknown field": (
-        _set("sentence_bert_config.json", new_option=2),
-        "sentence_bert_config.json: new_option is 2, and this field, which is not known here,",
-    ),
-    "an unknown field of the pooling": (
-        _set("1_Pooling/config.json", layers=[-2]),
-        "1_Pooling/config.json: layers is [-2], and this field, which is not known here,",
-    ),
-    "an unknown field of a layer": (
-        _set("2_Dense/config.json", dropout=0.1),
-        "2_Dense/config.json: dropout is 0.1, and this field, which is not known here,",
-    ),
-    "activation": (
-        _set("2_Dense/config.json", activation_function="torch.nn.Softmax"),
-        "2_Dense/config.json: activation_function is 'torch.nn.Softmax'",
-    ),
-    "residual": (
-        _set("2_Dense/config.json", use_residual=True),
-        "2_Dense/config.json: use_residual is True",
-    ),
-    "no weights of dense": (
-        lambda folder: (folder / "2_Dense" / "model.safetensors").unlink(),
-        "2_Dense: has no weights",
-    ),
-    "a special token that tokenizer.json lacks": (
-        _set("tokenizer_config.json", extra_special_tokens=["le mil"]),
-        "tokenizer_config.json: names the token 'le mil', which tokenizer.json does not have",
-    ),
-    "an added token that tokenizer.json lacks": (
-        _set("tokenizer_config.json", added_tokens_decoder={"50": {"content": "<x>"}}),
-        "tokenizer_config.json: names the token '<x>', which tokenizer.json does not have",
-    ),
-    "a token in a file of its own": (
-        lambda folder: (folder / "added_tokens.json").write_text('{"<x>": 50, "mil": 11}'),
-        "added_tokens.json: names the token '<x>', which tokenizer.json does not have",
-    ),
-    "an unknown prompt": (
-        _set("config_sentence_transformers.json", default_prompt_name="nix"),
-        "default_prompt_name is 'nix', and prompts has no such name",
-    ),
-    "bidirectional by another name": (
-        _set("config.json", use_bidirectional_attention=True),
-        "config.json: use_bidirectional_attention is True",
-    ),
-}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ctc_tokenizers import DECODERS, TOKENS, write_ctc_tokenizer
 from published import CHARACTERS, HUBERT_LARGE, edit_json, save, torch_hubert, torch_qwen3
 from safetensors.numpy import load_file
 from sentence_folders import END, OTHER_END, sentence_folder, write_tokenizer
@@ -271,50 +272,18 @@ def assert_same_tensors(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarra
 
 # Texts of recognisers.
 
-DECODERS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "phonemes": {"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer", "do_phonemize": False},
-    "phonemes without words": {
-        "tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer",
-        "do_phonemize": False,
-        "word_delimiter_token": None,
-        "do_lower_case": True,
-    },
-    "another word delimiter": {"replace_word_delimiter_char": "-"},
-    "no spaces": {"replace_word_delimiter_char": ""},
-    "no word delimiter": {"word_delimiter_token": None},
-    "clean": {"clean_up_tokenization_spaces": True},
-    "clean, lower case": {"clean_up_tokenization_spaces": True, "do_lower_case": True},
-    "lower case": {"do_lower_case": True},
-    "no padding token": {"pad_token": None},
-    "an absent padding token": {"pad_token": "[PAD]"},
-    "another padding token": {"pad_token": "A"},
-    "phonemes, no padding token": {
-        "tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer",
-        "do_phonemize": False,
-        "pad_token": None,
-    },
-}
-TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "N'T", "'S", "?", ".", "!", "'"]
-
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_words_are_those_of_the_checkpoints_own_tokenizer(name, tmp_path, capsys):
     source = save(torch_hubert(ctc=True, **SMALL), tmp_path / "source")
     assert len(TOKENS) == len(CHARACTERS)
-    ids = {token: number for number, token in enumerate(TOKENS)}
-    (source / "vocab.json").write_text(json.dumps(ids))
-    usual = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "unk_token": "<unk>"}
-    edit_json(source / "tokenizer_config.json", **{**usual, **DECODERS[name]})
-    if "word_delimiter_token" not in DECODERS[name] and name.startswith("phonemes,"):
-        options = json.loads((source / "tokenizer_config.json").read_text())
-        del options["word_delimiter_token"]
-        (source / "tokenizer_config.json").write_text(json.dumps(options))
+    write_ctc_tokenizer(source, name)
     convert(str(source), tmp_path / "tower", family="hubert")
     assert verify(tmp_path / "tower", source) == 0, capsys.readouterr().err
     count = certificate(tmp_path / "tower")["counts"]["words of random outputs"]
     assert (count["differ"], count["of"]) == (0, 200)
     if name != "plain":  # With a plain decoder the words are others.
+        usual = {"tokenizer_class": "Wav2Vec2CTCTokenizer"}
         edit_json(source / "tokenizer_config.json", **{**_plain(DECODERS[name]), **usual})
         assert verify(tmp_path / "tower", source) == 1
 

@@ -40,7 +40,7 @@ def sentence_folder(
     *,
     pooling: Any = "lasttoken",
     dense: int | None = None,
-    activation: Any = None,
+    activation: str = "Identity",
     normalize: bool = True,
     suffix: str | None = END,
     prefix: str | None = None,
@@ -54,7 +54,7 @@ def sentence_folder(
         folder: to be made.
         pooling: of sentence-transformers' names.
         dense: width of a layer behind the pooling; without one where None.
-        activation: of that layer, a torch module; the identity by default.
+        activation: of that layer, a name in torch.nn.
         normalize: a module that scales vectors to unit length.
         suffix, prefix: tokens that the tokenizer puts around a text.
         prompts, default_prompt_name: of the model.
@@ -72,7 +72,7 @@ def sentence_folder(
         warnings.simplefilter("ignore")
         modules: list[Any] = [models.Transformer(str(bare)), models.Pooling(32, pooling)]
         if dense:
-            function = torch.nn.Identity() if activation is None else activation
+            function = getattr(torch.nn, activation)()
             torch.manual_seed(0)
             modules.append(models.Dense(32, dense, activation_function=function))
         modules += [models.Normalize()] if normalize else []
