@@ -426,7 +426,7 @@ def test_a_config_that_is_no_config(text, parts, originals, place, tmp_path, ref
         ),
         ("vocab.json", json.dumps({chr(97 + i): i + 1 for i in range(13)}), ("ids 0 to 12",)),
         ("added_tokens.json", '{"<s>": 12}', ("has 14 tokens, expected the ids 0 to 12",)),
-        ("tokenizer_config.json", "x", ("tokenizer_config.json: is not JSON",)),
+        ("tokenizer_config.json", "x", ("tokenizer_config.json: cannot be read as a tokenizer's",)),
     ],
 )
 def test_spoiled_small_files(name, text, parts, originals, place, tmp_path, refused):
