@@ -13,7 +13,12 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PUBLISHED = Path(__file__).parent / "published"
-FAMILIES = {"qwen3-0.6b": "qwen3", "hubert-base": "hubert", "hubert-large": "hubert"}
+FAMILIES = {
+    "qwen3-0.6b": "qwen3",
+    "hubert-base": "speech",
+    "hubert-large": "speech",
+    "wav2vec2-xls-r-300m": "speech",
+}
 """Full-size towers, and the converter that each one needs."""
 
 

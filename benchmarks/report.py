@@ -227,7 +227,8 @@ def towers(result: dict[str, Any]) -> list[str]:
         "## Full-size towers beside transformers",
         "Random weights at the published sizes. *Error* is the largest ‖ours - theirs‖ / ‖theirs‖ "
         f"over every layer and the output. Forward pass in {inputs['dtype']}: {inputs['qwen3']}; "
-        f"{inputs['hubert']}. PyTorch runs eager with its default attention.",
+        f"{inputs.get('speech') or inputs['hubert']}. PyTorch runs eager with its default "
+        "attention.",
         markdown_table(
             ["tower", "error", "PyTorch, s", "ours, s", "PyTorch / ours", "compile scanned, s",
              "compile unrolled, s"],

@@ -28,12 +28,17 @@ CLIPS, SAMPLES = 2, 160_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tower", choices=tuple(FAMILIES), help="one alone, which is not recorded")
     parser.add_argument("--worker", nargs=3, metavar=("SIDE", "TOWER", "FOLDER"))
     args = parser.parse_args()
     if args.worker:
         side, tower, folder = args.worker
         worker = {"torch": run_torch, "scanned": run_ours, "unrolled": run_ours}[side]
         print(json.dumps(worker(FAMILIES[tower], Path(folder), side)))
+        return
+    if args.tower:
+        with tempfile.TemporaryDirectory() as scratch:
+            measure(args.tower, Path(scratch), args.rounds)
         return
     with tempfile.TemporaryDirectory() as scratch:
         figures = {tower: measure(tower, Path(scratch), args.rounds) for tower in FAMILIES}
@@ -42,7 +47,7 @@ def main() -> None:
         {
             "inputs": {
                 "qwen3": f"{TEXTS} texts of {TOKENS} tokens, one of them half padding",
-                "hubert": f"{CLIPS} clips of {SAMPLES / 16000:g} s, one of them half padding",
+                "speech": f"{CLIPS} clips of {SAMPLES / 16000:g} s, one of them half padding",
                 "dtype": "float32",
             },
             "figures": figures,
@@ -96,10 +101,10 @@ def run_torch(family: str, folder: Path, side: str) -> dict[str, Any]:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    kind = {"qwen3": transformers.Qwen3Model, "hubert": transformers.HubertModel}[family]
+    kind = transformers.AutoModel
     model = kind.from_pretrained(folder, dtype=torch.float32).eval()
     inputs, mask = (torch.from_numpy(array) for array in _batch(family))
-    options = {"output_hidden_states": True} if family == "hubert" else {}
+    options = {"output_hidden_states": True} if family == "speech" else {}
 
     def call() -> None:
         with torch.inference_mode():
