@@ -84,10 +84,10 @@ def one_language(
         return dict(vocabulary)
     if language in languages:
         return dict(vocabulary[language])
-    told = first_of(languages, "more", at_most=20)
+    known = first_of(languages, "more", at_most=20)
     missing = "none is chosen" if language is None else f"not of {language!r}"
     raise MrlError(
-        f"holds the characters of {told}, and {missing}",
+        f"holds the characters of {known}, and {missing}",
         where=where,
         hint="pass --language, or remove the file: then the model gives no text",
     )

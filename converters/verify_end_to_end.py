@@ -136,10 +136,10 @@ def compare_words(
         outcomes.not_covered.append(f"words: transformers cannot load the tokenizer ({reason})")
         return
     ends = np.cumsum(frames)[:-1]
-    heard = [np.split(np.argmax(rows, axis=-1), ends) for rows in logits]
+    best = [np.split(np.argmax(rows, axis=-1), ends) for rows in logits]
     decode = tokenizer.decode
     outcomes.counts["words of the clips"] = count_differences(
-        [vocabulary.decode(ids) for ids in heard[0]], [decode(ids.tolist()) for ids in heard[1]]
+        [vocabulary.decode(ids) for ids in best[0]], [decode(ids.tolist()) for ids in best[1]]
     )
     rng = np.random.default_rng(0)
     size = len(vocabulary.tokens)

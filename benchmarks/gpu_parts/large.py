@@ -12,7 +12,7 @@ from gpu_parts import PEAK, Figures
 from gpu_parts.timing import compile_seconds, program_bytes, seconds_a_call
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.nn import param_tree
-from mrl_jax.nn.int8 import quantize
+from mrl_jax.nn.int8 import is_layer_kernel, quantize
 
 TEXTS, TOKENS = 256, 128
 
@@ -35,7 +35,7 @@ def measure(*, toy: bool) -> Figures:
         if kind == "int8":
             # One after the other, and each kernel freed as it is replaced.
             pack = jax.jit(quantize)
-            for path in [p for p in weights if p.startswith("layers.") and p.endswith("kernel")]:
+            for path in filter(is_layer_kernel, list(weights)):
                 weights[path] = jax.block_until_ready(pack(weights.pop(path)))
         compiled, took = compile_seconds(embed, weights, ids, mask)
         vectors[kind] = np.asarray(compiled(weights, ids, mask))

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import summarize, timed
 from late_fusion_step import Sizes, TorchSide, flops
 
 from gpu_parts import PEAK, Figures, attempt
@@ -60,15 +60,10 @@ def measure(*, toy: bool) -> Figures:
 def step(side: TorchSide, run: Callable[[], float], losses: list[float]) -> dict[str, Any]:
     if side.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    each = []
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        losses.append(run())
-        each.append(time.perf_counter() - start)
-    median = statistics.median(each)
+    seconds = summarize([timed(lambda: losses.append(run())) for _ in range(STEPS)])
     return {
-        "seconds": {"median": median, "min": min(each), "max": max(each)},
-        "utilisation": flops(side.sizes)["all"] / median / PEAK,
+        "seconds": seconds,
+        "utilisation": flops(side.sizes)["all"] / seconds["median"] / PEAK,
         "bytes": torch.cuda.max_memory_allocated() if side.device == "cuda" else None,
         "losses": [losses[0], losses[-1]],
     }
@@ -77,21 +72,13 @@ def step(side: TorchSide, run: Callable[[], float], losses: list[float]) -> dict
 def rate(side: TorchSide, embed: Callable[[Any], Any], given: Any, rows: int) -> dict[str, Any]:
     """Rows a second without gradients."""
 
-    def wait() -> None:
+    def five_calls() -> None:
+        for _ in range(5):
+            embed(given)
         if side.device == "cuda":
             torch.cuda.synchronize()
 
     with torch.inference_mode():
-        for _ in range(2):
-            embed(given)
-        wait()
-        each = []
-        for _ in range(3):
-            start = time.perf_counter()
-            for _ in range(5):
-                embed(given)
-            wait()
-            each.append((time.perf_counter() - start) / 5)
-    median = statistics.median(each)
-    seconds = {"median": median, "min": min(each), "max": max(each)}
-    return {"seconds": seconds, "rows_a_second": rows / median}
+        five_calls()  # Warms up.
+        seconds = summarize([timed(five_calls) / 5 for _ in range(3)])
+    return {"seconds": seconds, "rows_a_second": rows / seconds["median"]}

@@ -1,7 +1,6 @@
 """Our training step and our encoding at full size, in bfloat16."""
 
 import functools
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import summarize, timed
 from late_fusion_step import SOFT_TOKENS, OurSide, Sizes, flops
 
 from gpu_parts import PEAK, Figures, attempt
@@ -44,17 +44,12 @@ def step(side: OurSide, head: str, cached: str, *, profile: bool) -> dict[str, A
     built = time.perf_counter() - begun
     losses = [run() for _ in range(2)]
     ready = time.perf_counter() - begun
-    each = []
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        losses.append(run())
-        each.append(time.perf_counter() - start)
-    median = statistics.median(each)
+    seconds = summarize([timed(lambda: losses.append(run())) for _ in range(STEPS)])
     counts = flops(side.sizes, 25.0 if head == "linear" else SOFT_TOKENS)
     needed = counts["all"] if not cached else counts["text tower, speech"]
     figures = {
-        "seconds": {"median": median, "min": min(each), "max": max(each)},
-        "utilisation": needed / median / PEAK,
+        "seconds": seconds,
+        "utilisation": needed / seconds["median"] / PEAK,
         "flops_by_formula": needed,
         "bytes": program_bytes(program),
         "compile": built,

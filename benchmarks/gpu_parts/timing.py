@@ -1,25 +1,24 @@
 """Times of JAX functions, and memory of compiled programs."""
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from common import summarize, timed
 
 
 def seconds_a_call(
     function: Callable[..., Any], *arguments: Any, calls: int = 20, rounds: int = 5
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Median and range over rounds of `calls` calls in a row, after two that warm up."""
     for _ in range(2):
         jax.block_until_ready(function(*arguments))
-    each = []
-    for _ in range(rounds):
-        start = time.perf_counter()
+
+    def run() -> None:
         jax.block_until_ready([function(*arguments) for _ in range(calls)])
-        each.append((time.perf_counter() - start) / calls)
-    return {"median": statistics.median(each), "min": min(each), "max": max(each)}
+
+    return summarize([timed(run) / calls for _ in range(rounds)])
 
 
 def program_bytes(compiled: Any) -> int | None:

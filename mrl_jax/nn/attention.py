@@ -41,9 +41,8 @@ def attend(
 
 def fused(query: Float[Array, "B L N H"]) -> bool:
     """Whether cuDNN's attention takes such queries: half precision, heads of 8 to 128."""
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
     width = query.shape[-1]
-    return half and width % 8 == 0 and width <= 128 and jax.default_backend() == "gpu"
+    return _half_on_gpu(query.dtype) and width % 8 == 0 and width <= 128
 
 
 def fitting_places(places: int, dtype: DTypeLike) -> int:
@@ -51,8 +50,12 @@ def fitting_places(places: int, dtype: DTypeLike) -> int:
 
     A sequence that is padded once spares every layer's attention a copy of its own.
     """
+    return places + -places % 8 if _half_on_gpu(dtype) else places
+
+
+def _half_on_gpu(dtype: DTypeLike) -> bool:
     half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
-    return places + -places % 8 if half and jax.default_backend() == "gpu" else places
+    return half and jax.default_backend() == "gpu"
 
 
 def attend_fused(

@@ -216,10 +216,10 @@ def test_an_adapter_of_another_base_is_refused(base, tmp_path, capsys):
     adapter = save_adapter(tmp_path / "adapter")
     refused(wide, adapter, tmp_path, capsys, (f"{Q0} is (128, 32) in the base and (64, 32)",))
     # Of the same sizes, and with the true base still there to compare.
-    twin = make_checkpoint("qwen3", tmp_path / "twin", seed=1)
+    other = make_checkpoint("qwen3", tmp_path / "other", seed=1)
     edit_json(adapter / "adapter_config.json", base_model_name_or_path=str(base))
-    parts = (f"was made for the base {base}", f"{twin} has other weights", "pass the base that")
-    refused(twin, adapter, tmp_path, capsys, parts)
+    parts = (f"was made for the base {base}", f"{other} has other weights", "pass the base that")
+    refused(other, adapter, tmp_path, capsys, parts)
     copy = shutil.copytree(base, tmp_path / "copy")
     exported(copy, adapter, tmp_path)
 

@@ -54,7 +54,7 @@ def test_the_files_are_those_of_the_list():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_file_is_what_transformers_has(name):
-    """A tensor that another version of it names otherwise is told here."""
+    """A tensor that another version of it names otherwise fails here."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     config, lines = read(name)
