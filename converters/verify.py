@@ -16,7 +16,7 @@ from flax import nnx
 from mrl_jax.checkpoints.models import MODEL_FILE
 from mrl_jax.checkpoints.towers import TowerInfo, load_tower, read_checked_weights, read_info
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import write_json
 from mrl_jax.models.inputs import pad_clips
@@ -27,7 +27,14 @@ from .checkpoints import DTYPES, Checkpoint, read_json
 from .convert import open_source
 from .families import family_of
 from .lora import folder_without_adapter
-from .verify_end_to_end import Count, Outcomes, compare_texts, compare_words, own_samples
+from .verify_end_to_end import (
+    Count,
+    Outcomes,
+    compare_texts,
+    compare_words,
+    original_library,
+    own_samples,
+)
 
 TOLERANCE = 1e-5
 """Relative error that float32 arithmetic in another order may cause."""
@@ -263,22 +270,19 @@ def _torch_model(checkpoint: Checkpoint, info: TowerInfo) -> Any:
     if checkpoint.language is not None:
         # The output layer inside is another language's, of another size.
         adapter = {"target_lang": checkpoint.language, "ignore_mismatched_sizes": True}
-    try:
-        with folder_without_adapter(checkpoint.folder) as folder:
-            model = getattr(transformers, name).from_pretrained(
-                folder,
-                dtype=torch.float32,
-                attn_implementation="eager",
-                local_files_only=True,
-                trust_remote_code=False,
-                **adapter,
-            )
-    except Exception as error:  # transformers raises many kinds.
-        raise MrlError(
-            f"transformers cannot load the checkpoint ({first_line(error)})",
-            where=checkpoint.folder,
-            hint="check that its own library reads it",
-        ) from error
+    problem = "transformers cannot load the checkpoint"
+    with (
+        original_library(problem, where=checkpoint.folder),
+        folder_without_adapter(checkpoint.folder) as folder,
+    ):
+        model = getattr(transformers, name).from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            local_files_only=True,
+            trust_remote_code=False,
+            **adapter,
+        )
     _as_tower(model, checkpoint=checkpoint, dtype=info.dtype)
     return model.eval()
 

@@ -3,11 +3,12 @@
 Each function compares what it can, and says in words what it cannot.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +90,11 @@ def own_samples(
             "16 kHz are assumed)"
         )
         return None
-    try:
+    with original_library("transformers cannot run the feature extractor", where=folder):
         extractor = transformers.AutoFeatureExtractor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
         read = [extractor(clip, sampling_rate=sample_rate).input_values[0] for clip in clips]
-    except Exception as error:  # transformers raises many kinds.
-        raise MrlError(
-            f"transformers cannot run the feature extractor ({first_line(error)})",
-            where=folder,
-            hint="check that its own library reads it",
-        ) from error
     return [np.asarray(samples, np.float32) for samples in read]
 
 
@@ -263,22 +258,34 @@ def _sentence_transformer(folder: Path) -> Any:
     import torch
     from sentence_transformers import SentenceTransformer
 
+    problem = "sentence-transformers cannot load the checkpoint"
+    with (
+        original_library(problem, where=folder),
+        warnings.catch_warnings(),
+        folder_without_adapter(folder) as place,
+    ):
+        warnings.simplefilter("ignore")
+        return SentenceTransformer(
+            str(place),
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"dtype": torch.float32, "attn_implementation": "eager"},
+        ).eval()
+
+
+@contextlib.contextmanager
+def original_library(problem: str, *, where: Path) -> Iterator[None]:
+    """What the checkpoint's own library raises, of whatever kind, as one error.
+
+    Raises:
+        MrlError: says `problem`, and the first line of what was raised.
+    """
     try:
-        with warnings.catch_warnings(), folder_without_adapter(folder) as place:
-            warnings.simplefilter("ignore")
-            return SentenceTransformer(
-                str(place),
-                device="cpu",
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={"dtype": torch.float32, "attn_implementation": "eager"},
-            ).eval()
-    except Exception as error:  # It raises many kinds.
-        raise MrlError(
-            f"sentence-transformers cannot load the checkpoint ({first_line(error)})",
-            where=folder,
-            hint="check that its own library reads it",
-        ) from error
+        yield
+    except Exception as error:
+        hint = "check that its own library reads it"
+        raise MrlError(f"{problem} ({first_line(error)})", where=where, hint=hint) from error
 
 
 def _embedder(tower: Path, normalized: bool) -> Callable[[Sequence[Sequence[int]]], HostArray]:
