@@ -5,15 +5,18 @@
 Parts: {parts}; `record` writes results/gpu.json from what they appended to $OUT/gpu.jsonl.
 """
 
-import argparse
 import importlib
 import json
 import os
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from common import record
+
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.errors import existing_file
 
 TARGET = (
     "compiled PyTorch's time over ours at least 1.3, utilisation 0.45 or more, four dims at most "
@@ -22,16 +25,16 @@ TARGET = (
 PARTS = ("attention", "step", "pytorch", "loss", "large")
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> int:
     description = (__doc__ or "").format(parts=", ".join(PARTS))
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    parser = CommandParser(prog="python benchmarks/gpu.py", description=description)
     parser.add_argument("part", choices=(*PARTS, "record"))
     parser.add_argument("--toy", action="store_true", help="toy sizes: does it run?")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     log = Path(os.environ.get("OUT", "benchmarks/results")) / "gpu.jsonl"
     if args.part == "record":
-        figures = [{**json.loads(line), "run": 1} for line in log.read_text().splitlines()]
+        lines = existing_file(log, hint="run the parts first: bash benchmarks/gpu.sh")
+        figures = [{**json.loads(line), "run": 1} for line in lines.read_text().splitlines()]
         devices = [x["device"] for x in figures if "device" in x]
         result = {
             "device": devices[0] if devices else "unknown",
@@ -41,21 +44,17 @@ def main() -> None:
         }
         if not args.toy:
             record("gpu", result)
-        return
+        return 0
     begun = time.perf_counter()
-    module = importlib.import_module(f"gpu_parts.{args.part}")
-    for name, figures in module.measure(toy=args.toy):
-        line = {"part": args.part, "name": name, "at": round(time.perf_counter() - begun, 1)}
-        append(log, {**line, **figures})
-
-
-def append(log: Path, result: dict[str, Any]) -> None:
-    """One more line of the log, on disk before the next part begins."""
-    line = json.dumps(result)
     with log.open("a") as file:
-        file.write(line + "\n")
-    print(line)
+        module = importlib.import_module(f"gpu_parts.{args.part}")
+        for name, figures in module.measure(toy=args.toy):
+            at = round(time.perf_counter() - begun, 1)
+            line = json.dumps({"part": args.part, "name": name, "at": at, **figures})
+            print(line)
+            print(line, file=file, flush=True)  # On disk before the next measurement begins.
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -13,8 +13,7 @@ cd "$(dirname "$0")/.."
 export OUT="${OUT:-$PWD/benchmarks/results}" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}"
 PYTHON="${PYTHON:-python3}"
-mkdir -p "$OUT"
-: > "$OUT/gpu.jsonl"
+mkdir -p "$OUT" && : > "$OUT/gpu.jsonl" || exit 2
 run() {  # name, seconds: one part. In the foreground, so that all stay in one process group.
     case " ${PARTS:-$1} " in *" $1 "*) ;; *) return ;; esac
     local name=$1 seconds=$2

@@ -10,7 +10,6 @@ converted, and compared with its own library by `mrl-jax convert verify`. Status
 neither the same model nor refused in one line.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import importlib
@@ -26,6 +25,9 @@ import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.errors import MrlError
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "checkpoints.md"
@@ -71,8 +73,8 @@ class Outcome:
     counts: tuple[int, int] = (0, 0)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str]) -> int:
+    parser = CommandParser(prog="python docs/tools/checkpoint_table.py", description=__doc__)
     parser.add_argument("--only", metavar="WORD", help="print these rows, write nothing")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page")
     parser.add_argument("--reproductions", type=Path, help="run these scripts, write nothing")
@@ -83,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = rows_of_the_page()
     if args.only:
         rows = [row for row in rows if args.only in f"{row.group}: {row.name}"]
+        if not rows:
+            hint = "pass a part of a group's or a row's name, as docs/checkpoints.md has them"
+            raise MrlError(f"no row has {args.only!r} in its name", where="--only", hint=hint)
     outcomes = []
     for row in rows:
         outcomes.append(outcome := try_row(row))
@@ -299,4 +304,4 @@ def versions() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))
