@@ -166,9 +166,10 @@ def _exact(value: Any, kind: type) -> Any:
     allowed = (int, float) if kind is float else kind
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{_shown(value)} is no {kind.__name__}")
-    if kind is int and value.bit_length() > 63:
+    if isinstance(value, int) and value.bit_length() > 63:
         raise ValueError(f"{_shown(value)} is too large")
-    if kind is str and ("\0" in value or any("\ud800" <= c <= "\udc7f" for c in value)):
+    # Half a pair stands for a byte of a path (PEP 383), or for nothing.
+    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udc7f" for c in value):
         raise ValueError(f"{_shown(value)} holds a character that no text has")
     return kind(value)
 
@@ -178,34 +179,41 @@ for _kind in (int, float, str, bool):
     _CONVERTER.register_structure_hook(_kind, _exact)
 
 
-def _only_from(origins: tuple[Any, ...], allowed: type, words: str) -> None:
-    """Structure a generic type from one type of JSON value, and from no other that iterates."""
-
-    def applies(kind: Any) -> bool:
-        return typing.get_origin(kind) in origins
-
-    def make(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-        is_tuple = typing.get_origin(kind) is tuple
-        inner = typing.get_args(kind) or ((Any, ...) if is_tuple else (Any, Any))
-
-        def structure(value: Any, _: Any) -> Any:
-            if not isinstance(value, allowed) and not (is_tuple and isinstance(value, tuple)):
-                raise TypeError(f"{_shown(value)} is no {words}")
-            if is_tuple:
-                kinds = [inner[0]] * len(value) if inner[-1] is ... else list(inner)
-                if len(kinds) != len(value):
-                    raise ValueError(f"{len(value)} entries, expected {len(kinds)}")
-                pairs = zip(value, kinds, strict=True)
-                return tuple(converter.structure(item, one) for item, one in pairs)
-            return {
-                converter.structure(name, inner[0]): converter.structure(item, inner[1])
-                for name, item in value.items()
-            }
-
-        return structure
-
-    _CONVERTER.register_structure_hook_factory(applies, make)
+def _is_generic(*origins: Any) -> Callable[[Any], bool]:
+    return lambda kind: typing.get_origin(kind) in origins
 
 
-_only_from((tuple,), list, "list")
-_only_from((dict, collections.abc.Mapping), Mapping, "object")  # pyright: ignore
+def _tuple_from_list(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """From a list alone: text and objects can be iterated too."""
+    inner = typing.get_args(kind)
+
+    def structure(value: Any, _: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{_shown(value)} is no list")
+        kinds = [inner[0]] * len(value) if inner[-1] is ... else list(inner)
+        if len(kinds) != len(value):
+            raise ValueError(f"{len(value)} entries, expected {len(kinds)}")
+        pairs = zip(value, kinds, strict=True)
+        return tuple(converter.structure(item, one) for item, one in pairs)
+
+    return structure
+
+
+def _mapping_from_object(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    names, values = typing.get_args(kind)
+
+    def structure(value: Any, _: Any) -> dict[Any, Any]:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{_shown(value)} is no object")
+        return {
+            converter.structure(name, names): converter.structure(item, values)
+            for name, item in value.items()
+        }
+
+    return structure
+
+
+_CONVERTER.register_structure_hook_factory(_is_generic(tuple), _tuple_from_list)
+_CONVERTER.register_structure_hook_factory(
+    _is_generic(dict, collections.abc.Mapping), _mapping_from_object
+)

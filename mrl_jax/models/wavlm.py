@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int
 
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.checks import check_sizes
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder, HubertLayer, SelfAttention
 from mrl_jax.nn.layer_stack import Dtypes
 
@@ -33,6 +34,7 @@ class WavLMConfig(HubertConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_sizes(self, "position_buckets", "position_distance")
         if self.position_buckets < 4:
             raise ValueError(f"position_buckets is {self.position_buckets}, expected 4 or more")
         if self.position_distance <= self.position_buckets // 4:
