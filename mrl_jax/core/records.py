@@ -38,11 +38,13 @@ def write_description(path: Path, fields: Mapping[str, Any], *, version: int) ->
     write_json(path, seal(written))
 
 
-def read_object(path: Path, *, version: int | None = None, sealed: bool = True) -> dict[str, Any]:
+def read_object(
+    path: Path, *, version: int | None = None, sealed: bool = True, hint: str = ""
+) -> dict[str, Any]:
     """The JSON object in a file, without its "format" where a version of it is expected.
 
     Where the object has a digest of its own (`write_description`), it is left out, and compared
-    if it is to be `sealed`.
+    if it is to be `sealed`; the `hint` says how to replace one that differs.
 
     Raises:
         OSError, ValueError: no file, no JSON, no object, another version; see `readable_as`.
@@ -58,7 +60,7 @@ def read_object(path: Path, *, version: int | None = None, sealed: bool = True) 
     digest = raw.pop(SEAL, None)
     if sealed and digest is not None and digest != fields_digest(raw):
         problem = "is not the description that was written: the SHA-256 in it is of other contents"
-        raise MrlError(problem, where=path, hint=update_hint(path.parent))
+        raise MrlError(problem, where=path, hint=update_hint(path.parent, hint))
     if version is not None:
         del raw["format"]
     return raw
@@ -129,7 +131,7 @@ def read_record(
         MrlError: the file cannot be read, or holds something else; whatever is wrong with it.
     """
     with readable_as(what, path, hint=hint):
-        raw = read_object(path, version=version, sealed=sealed)
+        raw = read_object(path, version=version, sealed=sealed, hint=hint)
         made = parts(raw)
         return as_record({**raw, **made}, kind)
 
