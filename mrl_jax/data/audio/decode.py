@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +99,9 @@ def _opened(source: Path | bytes, name: object) -> Iterator[Any]:
     """A `soundfile.SoundFile`; libsndfile's errors become `MrlError`s."""
     _, soundfile = _libraries(name)
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as f:
+        # A path as bytes: its name need not be UTF-8.
+        opened = io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)
+        with soundfile.SoundFile(opened) as f:
             yield f
     except (soundfile.SoundFileError, OSError, TypeError, MemoryError) as error:
         # TypeError: headless .raw

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
-from mrl_jax.core.files import check_apart, staged_folder, write_json
+from mrl_jax.core.files import UTF8_FOLDER, check_apart, staged_folder, write_json
 from mrl_jax.core.records import read_object
+from mrl_jax.core.text import check_path_text
 from mrl_jax.data.build import info
 from mrl_jax.data.build.info import BUILD_FILE, BuildInfo, BuildOptions, Skipped, SplitInfo
 from mrl_jax.data.build.records import RecordStream
@@ -73,6 +74,7 @@ def build_dataset(
     source, out, options = Path(source), Path(out), options or BuildOptions()
     workers = workers or min(16, os.cpu_count() or 1)
     check_apart(source, out)
+    check_path_text(out.resolve(), hint=UTF8_FOLDER)
     examples = read_examples(source, options.columns)
     digests, remembered = digest_files(
         (e.audio if isinstance(e.audio, Path) else e.audio.file for e in examples),

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.data.sets.tables import check_new_id, check_surrogates, read_jsonl
+from mrl_jax.core.text import check_text
+from mrl_jax.data.sets.tables import check_new_id, read_jsonl
 
 REQUIRED = ("id", "audio", "text")
 OPTIONAL = ("task", "transcript", "language", "speaker", "document_id", "split")
@@ -105,7 +106,7 @@ def check_fields(row: dict[str, Any], where: str) -> dict[str, Any]:
             raise MrlError(problem, where=where, hint="put it in quotes")
         if not value.strip() and key not in ("task", "transcript"):
             raise MrlError(f"{key!r} is empty", where=where, hint="fill it, or leave the row out")
-        check_surrogates(where, repr(key), value)
+        check_text(value, repr(key), where=where)
     split = fields.get("split", "train")
     if not re.fullmatch(r"[A-Za-z0-9_]+", split) or split == "all":
         hint = "use letters, digits and `_`, and not `all`"

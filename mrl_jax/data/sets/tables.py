@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.core.extras import require
+from mrl_jax.core.text import check_text
 
 Row = tuple[str, dict[str, Any]]
 """The place of a row (file and line), and its columns."""
@@ -133,14 +134,8 @@ def row_text(where: str, row: Mapping[str, Any], key: str, *, required: bool = F
         raise MrlError(problem, where=where, hint="write it as a string")
     if not value.strip():
         raise MrlError(f"`{key}` is empty", where=where, hint="fill it, or leave the row out")
-    check_surrogates(where, f"`{key}`", value)
+    check_text(value, f"`{key}`", where=where)
     return value
-
-
-def check_surrogates(where: str, name: str, text: str) -> None:
-    """Raises an `MrlError` where a text has half of a surrogate pair, which UTF-8 has not."""
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise MrlError(f"{name} holds half a surrogate pair", where=where, hint="write UTF-8")
 
 
 def row_audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
@@ -150,6 +145,7 @@ def row_audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
     if value is None or (isinstance(value, bytes) and value):
         return value
     if isinstance(value, str) and value:
+        check_text(value, "`audio`", where=where, hint="rename the recording, and write UTF-8")
         return folder / value
     problem = f"`audio` is {value!r:.40}, expected a path or a Hugging Face audio column"
     raise MrlError(problem, where=where, hint="give a path, absolute or relative to the folder")
