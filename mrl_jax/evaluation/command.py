@@ -45,4 +45,5 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax eval") -> int:
 def default_folder(report: str, data: str) -> str:
     """What a report's folder in the model's is called."""
     prefix = "eval" if report == "retrieval" else report
-    return f"{prefix}-{re.sub(r'[:/\\]', '-', set_name(data))}"
+    name = re.sub(r"[:/\\]", "-", set_name(data))
+    return f"{prefix}-{name}"
