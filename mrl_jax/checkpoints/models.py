@@ -29,6 +29,7 @@ from mrl_jax.checkpoints.towers import (
     load_speech_tower,
     read_info,
 )
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import write_json
@@ -89,12 +90,14 @@ class ModelInfo:
         return digest_lines((self.speech.digest, self.text.digest, self.head_digest))
 
 
+@checked
 def tower_reference(tower: Path, model_folder: Path) -> TowerReference:
     """Reference to a tower folder, from a model's folder."""
     relative = os.path.relpath(tower.resolve(), model_folder.resolve())
     return TowerReference(path=Path(relative).as_posix(), digest=read_info(tower).digest)
 
 
+@checked
 def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyArray]) -> ModelInfo:
     """Write the trained arrays (by dotted path), then model.json, then remove older heads.
 
@@ -124,6 +127,7 @@ def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyA
     return full
 
 
+@checked
 def read_model_info(folder: Path) -> ModelInfo:
     """model.json, checked.
 
@@ -149,6 +153,7 @@ def read_model_info(folder: Path) -> ModelInfo:
         return dataclasses.replace(as_record(raw, ModelInfo), fusion=fusion)
 
 
+@checked
 def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None) -> TwoTowers:
     """The model with its towers and its trained head.
 
@@ -170,6 +175,7 @@ def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None)
     return model
 
 
+@checked
 def read_towers(folder: Path, info: ModelInfo) -> dict[str, TowerInfo]:
     """tower.json of a model's towers, "speech" and "text".
 
@@ -190,12 +196,14 @@ def read_towers(folder: Path, info: ModelInfo) -> dict[str, TowerInfo]:
     return towers
 
 
+@checked
 def load_speech_side(kind: HeadKind, folder: str | Path, **options: Any) -> Any:
     """What a kind of head reads speech with: a speech tower, or one with its CTC layer."""
     load = load_hubert_ctc if kind.recogniser else load_speech_tower
     return load(folder, **options)
 
 
+@checked
 def read_head(
     folder: Path, info: ModelInfo, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, HostArray]:

@@ -20,6 +20,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import write_json
@@ -82,6 +83,7 @@ class LoadOptions(TypedDict, total=False):
     sharding: jax.sharding.Sharding | None
 
 
+@checked
 def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encoder:
     """A Qwen3 text tower from a folder made by `mrl-jax convert qwen3`.
 
@@ -92,6 +94,7 @@ def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encod
     return load_tower(folder, kinds_of(Qwen3Config), **options)
 
 
+@checked
 def load_hubert(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> HubertEncoder:
@@ -106,6 +109,7 @@ def load_hubert(
     return load_tower(folder, kinds_of(HubertConfig), padding=padding, **options)
 
 
+@checked
 def load_hubert_ctc(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> HubertCtc:
@@ -117,6 +121,7 @@ def load_hubert_ctc(
     return load_tower(folder, RECOGNISERS, recogniser=True, padding=padding, **options)
 
 
+@checked
 def load_speech_tower(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> SpeechTower:
@@ -124,6 +129,7 @@ def load_speech_tower(
     return load_tower(folder, kinds_of("speech"), padding=padding, **options)
 
 
+@checked
 def load_tower(
     folder: str | Path,
     expected: tuple[str, ...] = tuple(TOWERS),
@@ -165,6 +171,7 @@ def load_tower(
     return filled if trainable else param_tree.freeze(filled)
 
 
+@checked
 def save_tower(
     folder: Path,
     kind: str,
@@ -198,11 +205,13 @@ def save_tower(
     return info
 
 
+@checked
 def weights_digest(weights: Weights) -> str:
     """Digest over all groups; names a frozen tower wherever one must be the same."""
     return param_tree.digest(param_tree.flatten(weights))
 
 
+@checked
 def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS)) -> TowerInfo:
     """tower.json, checked.
 
@@ -226,6 +235,7 @@ def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS)) -> Tow
     return info
 
 
+@checked
 def read_checked_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, HostArray]]:
     """All stored arrays in host memory, in their stored dtypes.
 

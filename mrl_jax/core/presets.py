@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TypeVar
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
@@ -22,6 +23,7 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in bundled_folder("configs").glob("[!_]*.py"))
 
 
+@checked
 def find_config(name_or_path: str) -> Path:
     """The file of a config.
 
@@ -46,6 +48,7 @@ def find_config(name_or_path: str) -> Path:
     return bundled_folder("configs") / f"{name_or_path}.py"
 
 
+@checked
 def variant(preset: str, kind: type[Config], *assignments: str) -> Config:
     """A preset with changes, each `dotted.name=value` as on the command line.
 

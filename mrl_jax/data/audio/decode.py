@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.extras import require
@@ -21,7 +22,8 @@ _UNKNOWN = 1 << 60
 """Frames that no file has: what libsndfile returns where a stream does not have its length."""
 
 
-def load_clip(path: str | Path, sample_rate: int, *, max_seconds: float | None = None) -> HostArray:
+@checked
+def load_clip(path: str | Path, sample_rate: PositiveInt, *, max_seconds: PositiveFloat | None = None) -> HostArray:
     """Decode a recording, mix it down to mono and resample it (soxr, high quality).
 
     Args:
@@ -39,8 +41,13 @@ def load_clip(path: str | Path, sample_rate: int, *, max_seconds: float | None =
     return decode_clip(path, sample_rate, name=path, max_seconds=max_seconds)
 
 
+@checked
 def decode_clip(
-    source: Path | bytes, sample_rate: int, *, name: object, max_seconds: float | None = None
+    source: Path | bytes,
+    sample_rate: PositiveInt,
+    *,
+    name: object,
+    max_seconds: PositiveFloat | None = None,
 ) -> HostArray:
     """`load_clip` for a file or for the bytes of one; `name` is what errors call it."""
     with _opened(source, name) as file:
@@ -59,7 +66,8 @@ def decode_clip(
     return resample(samples.mean(axis=1), rate, sample_rate, name=name)
 
 
-def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: int) -> HostArray:
+@checked
+def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: PositiveInt) -> HostArray:
     """The recording, [S] float32, that a row of a set carries: a file, or its bytes.
 
     Args:
@@ -76,6 +84,7 @@ def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: int) -> H
     return decode_clip(audio, sample_rate, name=f"audio of {owner}")
 
 
+@checked
 def clip_seconds(source: Path | bytes, *, name: object) -> float:
     """Length of a recording by its header, without decoding it; infinity where it has none.
 
@@ -178,7 +187,8 @@ def _wav_is_cut(source: Path | bytes, size: int) -> bool:
     return False
 
 
-def resample(samples: HostArray, rate: int, sample_rate: int, *, name: object) -> HostArray:
+@checked
+def resample(samples: HostArray, rate: PositiveInt, sample_rate: PositiveInt, *, name: object) -> HostArray:
     """Samples in memory at another rate, as `load_clip` does it for files.
 
     Args:

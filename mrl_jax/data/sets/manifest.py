@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.text import check_text
 from mrl_jax.data.sets.tables import check_new_id, read_jsonl
@@ -56,6 +57,7 @@ class Example:
         return self.text if self.document_id is None else self.document_id
 
 
+@checked
 def read_manifest(path: str | Path) -> list[Example]:
     """Read a manifest whole; recordings are neither opened nor looked for.
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.fleurs import LANGUAGES, load_fleurs
 from mrl_jax.data.sets.hub import download_dataset
@@ -59,6 +60,7 @@ class NamedSet:
     note: str = "no such set"
 
 
+@checked
 def load_retrieval_set(data: str | Path) -> RetrievalSet:
     """A retrieval set from its folder, or by a name such as `fleurs:wo-fr@FOLDER`.
 
@@ -70,6 +72,7 @@ def load_retrieval_set(data: str | Path) -> RetrievalSet:
     return read_retrieval_set(data) if named is None else named
 
 
+@checked
 def load_intent_set(data: str | Path) -> tuple[IntentExample, ...]:
     """An intent set from its table or folder, or by a name such as `wolbanking77:text@FOLDER`.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_text
@@ -82,6 +83,7 @@ class RetrievalSet:
         return dataclasses.replace(self, queries=judged)
 
 
+@checked
 def read_retrieval_set(folder: str | Path) -> RetrievalSet:
     """Read a retrieval set and check its three tables against each other.
 
@@ -113,6 +115,7 @@ def read_retrieval_set(folder: str | Path) -> RetrievalSet:
     return RetrievalSet(queries=queries, corpus=corpus, qrels=qrels)
 
 
+@checked
 def with_task_or_prompt(
     data: RetrievalSet, *, task: str | None = None, prompt: str | None = None
 ) -> RetrievalSet:
@@ -124,6 +127,7 @@ def with_task_or_prompt(
     return dataclasses.replace(data, queries=queries)
 
 
+@checked
 def write_retrieval_set(
     folder: str | Path,
     queries: Iterable[Query],
@@ -152,6 +156,7 @@ def write_retrieval_set(
     return read_retrieval_set(folder)
 
 
+@checked
 def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
     """Another column of a set's queries, another recogniser's transcripts for one: id → text.
 
@@ -171,6 +176,7 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
     return texts
 
 
+@checked
 def load_query_audio(query: Query, sample_rate: int) -> HostArray:
     """The recording of a spoken query: [S] float32, mono, `sample_rate` samples a second.
 
@@ -180,6 +186,7 @@ def load_query_audio(query: Query, sample_rate: int) -> HostArray:
     return load_audio_of(f"query {query.id!r}", query.audio, sample_rate)
 
 
+@checked
 def load_queries(
     queries: Sequence[Query], sample_rate: int
 ) -> tuple[list[HostArray], list[str], list[str | None], list[str]]:

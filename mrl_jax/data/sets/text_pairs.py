@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.sets.tables import parquet_shards, read_rows, row_id, row_text
 
@@ -31,6 +32,7 @@ class TextPair:
     where: str = ""
 
 
+@checked
 def read_pairs(path: str | Path) -> list[TextPair]:
     """Every pair of a table, in its order.
 
@@ -61,6 +63,7 @@ def read_pairs(path: str | Path) -> list[TextPair]:
     return pairs
 
 
+@checked
 def pairs_digest(pairs: Sequence[TextPair]) -> str:
     """SHA-256 of what is trained on; ids count where there are any."""
     total = hashlib.sha256()

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from mrl_jax.checkpoints.towers import TowerInfo, load_hubert, load_hubert_ctc, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES, HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.ctc import CtcBatchConfig, MaskConfig
@@ -28,6 +29,7 @@ from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 VOCABULARIES = ("characters", "tower", "text_tower")
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcModelConfig(ComputeConfig):
     """The recogniser.
@@ -87,6 +89,7 @@ class CtcModelConfig(ComputeConfig):
             )
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcDataConfig(SpeechDataConfig):
     """The recordings and their transcripts.
@@ -111,6 +114,7 @@ class CtcDataConfig(SpeechDataConfig):
         check_column(self.transcripts, "data.transcripts")
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcExperiment(SpeechRunConfig):
     """Everything about a recogniser's run.
@@ -128,6 +132,7 @@ class CtcExperiment(SpeechRunConfig):
         super().__post_init__()
 
 
+@checked
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     """The description of the tower to begin with; None for random weights."""
     if not config.speech_tower:
@@ -154,6 +159,7 @@ def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     return info
 
 
+@checked
 def read_tokenizer(config: CtcModelConfig) -> TextTokenizer | None:
     """The tokenizer of the text tower, where transcripts are spelled in its tokens."""
     if not config.text_tower:
@@ -162,6 +168,7 @@ def read_tokenizer(config: CtcModelConfig) -> TextTokenizer | None:
     return TextTokenizer(config.text_tower)
 
 
+@checked
 def choose_vocabulary(
     config: CtcModelConfig,
     tower: TowerInfo | None,
@@ -185,6 +192,7 @@ def choose_vocabulary(
     return character_vocabulary(transcripts)
 
 
+@checked
 def build_recogniser(
     config: CtcModelConfig, tower: TowerInfo | None, vocabulary: CtcVocabulary, seed: int
 ) -> HubertCtc:
@@ -219,6 +227,7 @@ def build_recogniser(
     return model
 
 
+@checked
 def output_layer(
     vocabulary: CtcVocabulary,
     width: int,
