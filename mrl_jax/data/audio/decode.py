@@ -23,7 +23,9 @@ _UNKNOWN = 1 << 60
 
 
 @checked
-def load_clip(path: str | Path, sample_rate: PositiveInt, *, max_seconds: PositiveFloat | None = None) -> HostArray:
+def load_clip(
+    path: str | Path, sample_rate: PositiveInt, *, max_seconds: PositiveFloat | None = None
+) -> HostArray:
     """Decode a recording, mix it down to mono and resample it (soxr, high quality).
 
     Args:
@@ -188,7 +190,9 @@ def _wav_is_cut(source: Path | bytes, size: int) -> bool:
 
 
 @checked
-def resample(samples: HostArray, rate: PositiveInt, sample_rate: PositiveInt, *, name: object) -> HostArray:
+def resample(
+    samples: HostArray, rate: PositiveInt, sample_rate: PositiveInt, *, name: object
+) -> HostArray:
     """Samples in memory at another rate, as `load_clip` does it for files.
 
     Args:
