@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import ArgumentError, MrlError, first_line
 from mrl_jax.core.extras import missing_package
 from mrl_jax.core.nearest import did_you_mean
@@ -27,7 +26,6 @@ _WORDS: dict[Any, str] = {
 }
 
 
-@checked
 def load_config(path: Path, *kinds: type[Config], where: object = None) -> Config:
     """What `get_config()` of a Python file returns.
 
@@ -64,7 +62,6 @@ def load_config(path: Path, *kinds: type[Config], where: object = None) -> Confi
     return config
 
 
-@checked
 def override(config: Config, assignments: Sequence[str]) -> Config:
     """A config with some fields changed, each `dotted.name=value`.
 

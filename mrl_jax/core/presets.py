@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TypeVar
 
-from mrl_jax.core.arguments import checked
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
+from mrl_jax.core.paths import user_text
 
 Config = TypeVar("Config")
 PACKAGE = Path(__file__).parents[1]
@@ -23,7 +23,6 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in bundled_folder("configs").glob("[!_]*.py"))
 
 
-@checked
 def find_config(name_or_path: str) -> Path:
     """The file of a config.
 
@@ -34,6 +33,7 @@ def find_config(name_or_path: str) -> Path:
     Raises:
         MrlError: no such preset or no such file; the nearest one is named.
     """
+    name_or_path = user_text(name_or_path)
     path, presets = Path(name_or_path), preset_names()
     if path.name != name_or_path or path.suffix:
         if path.is_file():
@@ -48,7 +48,6 @@ def find_config(name_or_path: str) -> Path:
     return bundled_folder("configs") / f"{name_or_path}.py"
 
 
-@checked
 def variant(preset: str, kind: type[Config], *assignments: str) -> Config:
     """A preset with changes, each `dotted.name=value` as on the command line.
 

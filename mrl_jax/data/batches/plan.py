@@ -145,7 +145,6 @@ def sizes_by_bucket(lengths: HostArray, plan: BatchPlan) -> list[int]:
     return [int(-(-size // 8) * 8) for size in np.maximum.accumulate(longest)]
 
 
-@checked
 def identities(keys: Iterable[Sequence[Any]]) -> HostArray:
     """[N] int32: equal numbers for equal keys, which are strings or token ids."""
     numbers: dict[tuple[Any, ...], int] = {}
