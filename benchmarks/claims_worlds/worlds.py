@@ -137,8 +137,8 @@ HEADS: Mapping[str, Head] = {
         cached=False,
     ),
 }
-"""Name to what it is: `linear` is the published head; `soft` is not trained, nor is `soft_all`, which
-gives 25 speech tokens a second, as the published head does: no frame is dropped."""
+"""Name to what it is: `linear` is the published head; `soft` is not trained, nor is `soft_all`,
+which gives 25 speech tokens a second, as the published head does: no frame is dropped."""
 CASCADE = "cascade"
 SYSTEMS = (*HEADS, CASCADE)
 COMPARED_WHEN_DEGRADED = ("linear", "soft", "soft_trained", CASCADE)
