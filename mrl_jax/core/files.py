@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.paths import user_path
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def staged_folder(
         MrlError: `final` exists, or is no folder of this kind; the disk has no room or
             refuses a write.
     """
-    named, final = final, final.resolve()
+    named, final = final, user_path(final).resolve()
     host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
     staging = final.parent / f".{final.name}.partial-{host}-{os.getpid()}"
     try:
@@ -157,6 +158,7 @@ def _alive(pid: int) -> bool:
 
 def make_folder(workdir: Path) -> None:
     """The run's folder, made if it is not there."""
+    workdir = user_path(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise MrlError("is a file, expected a folder", where=workdir, hint="choose another name")
     workdir.mkdir(parents=True, exist_ok=True)
