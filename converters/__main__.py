@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mrl_jax.core.cli import CommandParser, run_command, unwind_on_sigterm
+from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path, user_text
 
@@ -87,7 +87,6 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str], *, prog: str = "mrl-jax convert") -> int:
     """Run one command line of the converters; `prog` is what usage and errors call the program."""
     args = build_parser(prog).parse_args(argv)
-    unwind_on_sigterm()
     return args.run(args)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from mrl_jax.core.cli import CommandParser, run_command, unwind_on_sigterm
+from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.build.builder import BuildOptions, BuildReport, build_dataset
@@ -42,7 +42,6 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax build") -> int:
     args = build_parser(prog).parse_args(argv)
-    unwind_on_sigterm()
     if args.workers is not None and args.workers < 1:
         raise MrlError(f"{args.workers}, expected 1 or more", where="--workers")
     limits = {name: getattr(args, name) for name in _defaults()}
