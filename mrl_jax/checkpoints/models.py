@@ -32,6 +32,7 @@ from mrl_jax.checkpoints.towers import (
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import write_json
+from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import as_record, read_object, readable_as
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.models.heads import HEADS, HeadKind
@@ -130,14 +131,15 @@ def read_model_info(folder: Path) -> ModelInfo:
     Raises:
         MrlError: no such file, not a model, or damaged.
     """
-    if (Path(folder) / "cascade.json").is_file() and not (Path(folder) / MODEL_FILE).exists():
+    folder = user_path(folder)
+    if (folder / "cascade.json").is_file() and not (folder / MODEL_FILE).exists():
         raise MrlError(
             "is a cascade, expected a trained model",
             where=folder,
             hint="measure it by `mrl-jax eval compare`",
         )
     path = existing_file(
-        Path(folder) / MODEL_FILE,
+        folder / MODEL_FILE,
         hint="pass a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made",
     )
     with readable_as("a model description", path, hint=TRAIN_AGAIN):

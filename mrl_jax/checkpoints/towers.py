@@ -23,6 +23,7 @@ from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import write_json
+from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import as_record, read_object, readable_as
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder
@@ -143,7 +144,7 @@ def load_tower(
         dtype, trainable, sharding: see `LoadOptions`.
         options: for the module's constructor: padding, remat, unroll.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     info = read_info(folder, expected=expected)
     kind = TOWERS[info.kind]
     stored = jnp.float32 if info.dtype == "mixed" else jnp.dtype(info.dtype)
@@ -210,7 +211,7 @@ def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS)) -> Tow
         MrlError: no such file, not a tower of an `expected` kind, or damaged.
     """
     path = existing_file(
-        Path(folder) / TOWER_FILE,
+        user_path(folder) / TOWER_FILE,
         hint="make a tower folder with `mrl-jax convert qwen3|speech SOURCE OUT`",
     )
     with readable_as("a tower description", path, hint=CONVERT_AGAIN):
@@ -237,7 +238,7 @@ def read_checked_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, H
     weights: dict[str, dict[str, HostArray]] = {}
     for group, shapes in info.groups.items():
         restore_args = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in shapes}
-        weights[group] = _read_group(Path(folder), group, restore_args)
+        weights[group] = _read_group(user_path(folder), group, restore_args)
     if weights_digest(weights) != info.digest:
         raise MrlError(
             "the weights are not those that tower.json names (their digests differ)",

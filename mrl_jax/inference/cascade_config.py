@@ -18,6 +18,7 @@ from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.config import to_json
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder, write_json
+from mrl_jax.core.paths import PathText, expand_paths
 from mrl_jax.core.records import as_record, read_object, readable_as
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -68,11 +69,11 @@ class CascadeConfig:
     """
 
     name: str = "cascade"
-    text_tower: str = "towers/text"
-    recogniser: str = "runs/ctc/tower"
+    text_tower: PathText = "towers/text"
+    recogniser: PathText = "runs/ctc/tower"
     transcripts: str = ""
-    translator: str = NONE
-    tokenizer: str = ""
+    translator: PathText = NONE
+    tokenizer: PathText = ""
     source_language: str = ""
     target_language: str = ""
     beam_size: int = 1
@@ -85,6 +86,7 @@ class CascadeConfig:
     plain_errors: bool = False
 
     def __post_init__(self) -> None:
+        expand_paths(self, "")
         for name in ("beam_size", "max_translation_tokens"):
             if getattr(self, name) < 1:
                 raise MrlError(f"{name} is {getattr(self, name)}, expected 1 or more")

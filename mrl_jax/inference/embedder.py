@@ -14,6 +14,7 @@ from mrl_jax.checkpoints.models import ModelInfo, load_model, read_model_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import load_clip, resample
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -105,7 +106,7 @@ class Embedder:
             MrlError: no model, or its towers are gone or were changed; no search config or
                 rotation, or one that belongs to another head; both.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         info = read_model_info(folder)
         if search_config and rotation:
             problem = "both a search config and a rotation are given; they exclude each other"

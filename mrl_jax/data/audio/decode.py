@@ -13,6 +13,7 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.extras import require
+from mrl_jax.core.paths import user_path
 
 DECODABLE = ("wav", "flac", "mp3", "ogg", "opus")
 _BLOCK = 1 << 20
@@ -34,7 +35,7 @@ def load_clip(path: str | Path, sample_rate: int, *, max_seconds: float | None =
     Raises:
         MrlError: no such file, empty, not audio, truncated; librosa is not installed.
     """
-    path = existing_file(Path(path), hint="check the path of the recording")
+    path = existing_file(user_path(path), hint="check the path of the recording")
     return decode_clip(path, sample_rate, name=path, max_seconds=max_seconds)
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import check_apart, staged_folder, write_json
+from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import read_object
 from mrl_jax.data.build import info
 from mrl_jax.data.build.info import BUILD_FILE, BuildInfo, BuildOptions, Skipped, SplitInfo
@@ -70,7 +71,7 @@ def build_dataset(
         MrlError: the manifest or table is at fault; too many recordings are broken, the first
             few of which are named; a split has nothing left; `out` holds something else.
     """
-    source, out, options = Path(source), Path(out), options or BuildOptions()
+    source, out, options = user_path(source), user_path(out), options or BuildOptions()
     workers = workers or min(16, os.cpu_count() or 1)
     check_apart(source, out)
     examples = read_examples(source, options.columns)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.sets.tables import check_new_id, check_surrogates, read_jsonl
 
 REQUIRED = ("id", "audio", "text")
@@ -66,7 +67,7 @@ def read_manifest(path: str | Path) -> list[Example]:
         MrlError: no such file, or nothing in it; a line that is not a JSON object; a key
             that is absent, empty or of the wrong type; two lines with one id.
     """
-    path = existing_file(Path(path), hint="check the path of the manifest")
+    path = existing_file(user_path(path), hint="check the path of the manifest")
     examples: list[Example] = []
     places: dict[str, str] = {}
     for where, row in read_jsonl(path):

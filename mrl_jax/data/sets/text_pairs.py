@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.sets.tables import parquet_shards, read_rows, row_id, row_text
 
 COLUMNS = ("query", "document", "task_type", "query_id", "document_id")
@@ -52,7 +53,7 @@ def read_pairs(path: str | Path) -> list[TextPair]:
             document_id=_id(where, row, "document_id"),
             where=where,
         )
-        for file in _files(Path(path))
+        for file in _files(user_path(path))
         for where, row in read_rows(file, header=COLUMNS[:2], columns=COLUMNS)
     ]
     if not pairs:

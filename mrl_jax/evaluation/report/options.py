@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path, user_text
 
 
 def option(text: str, **settings: Any) -> dict[str, Any]:
@@ -54,8 +55,10 @@ DIMS = option("comma-separated; default: those trained", type=integers("--dims")
 class ReportOptions:
     """What every report takes."""
 
-    data: Path | str = field(metadata=option("folder of a set, or its name: fleurs:wo-fr"))
-    out: Path = field(metadata=option("report folder", type=Path))
+    data: Path | str = field(
+        metadata=option("folder of a set, or its name: fleurs:wo-fr", type=user_text)
+    )
+    out: Path = field(metadata=option("report folder", type=user_path))
     overwrite: bool = field(
         default=False, metadata=option("replace an earlier report", action="store_true")
     )
@@ -69,11 +72,11 @@ class ReportOptions:
 class ModelOptions(ReportOptions):
     """A report on one trained model."""
 
-    model: Path = field(metadata=option("folder of a trained model", type=Path))
+    model: Path = field(metadata=option("folder of a trained model", type=user_path))
     out: Path = field(
         metadata=option(
             "report folder; default: MODEL/REPORT-DATA (MODEL/eval-DATA for retrieval)",
-            type=Path,
+            type=user_path,
             required=False,
         )
     )

@@ -28,6 +28,7 @@ from mrl_jax.core.distributed import (
 )
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.batches.text import TextPairSource
 from mrl_jax.data.sets.retrieval_set import Query, read_retrieval_set
 from mrl_jax.data.sets.text_pairs import TextPair, pairs_digest, read_pairs
@@ -206,7 +207,7 @@ def _validator(
     texts = [_written(query, prompts, where) for query in data.queries]
     query_tokens = tower.tokenizer.encode(texts)
     document_tokens = tower.tokenizer.encode_documents([d.text for d in data.corpus])
-    tower.check_ids(max(map(max, (*query_tokens, *document_tokens))), Path(where))
+    tower.check_ids(max(map(max, (*query_tokens, *document_tokens))), user_path(where))
     judgements = judgements_of(data)
     rows = devices.global_batch_sharding
     embed = jax.jit(
