@@ -180,7 +180,11 @@ class ConvBlock(nnx.Module):
         """`statistics` are the mean and variance of the whole clip, where `x` is a part of it."""
         x = self.conv(x)
         if isinstance(self.norm, TimeGroupNorm):
-            x = self.norm(x, mask) if statistics is None else self.norm.by_statistics(x, *statistics)
+            x = (
+                self.norm(x, mask)
+                if statistics is None
+                else self.norm.by_statistics(x, *statistics)
+            )
         elif self.norm is not None:
             x = self.norm(x)
         return gelu(x)
@@ -432,9 +436,7 @@ class HubertEncoder(nnx.Module):
             frame_mask=frame_mask,
         )
 
-    def _in_blocks(
-        self, samples: Float[Array, "B S"], lengths: Int[Array, " B"]
-    ) -> HubertOutput:
+    def _in_blocks(self, samples: Float[Array, "B S"], lengths: Int[Array, " B"]) -> HubertOutput:
         """The same in blocks of frames, for long clips: see `models.long_audio`."""
         frames = self.config.frame_count(samples.shape[1])
         masked = self.padding == "masked"

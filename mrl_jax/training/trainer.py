@@ -135,7 +135,10 @@ def _train(
     )
     record = {**to_json(config), "data_digest": prepared.data_digest}
     with RunCheckpoints(
-        workdir / "checkpoints", keep_last=train.keep_last, keep_best=train.keep_best
+        workdir / "checkpoints",
+        keep_last=train.keep_last,
+        keep_best=train.keep_best,
+        verify=train.verify,
     ) as checkpoints:
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(checkpoints.latest_step, state, identity)

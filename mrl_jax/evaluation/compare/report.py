@@ -68,6 +68,7 @@ def report_compare(options: CompareOptions) -> str:
             dims=dims,
             timed=encoded_set.median_query(judged, rate),
             rate=rate,
+            verify=options.verify,
         )
         systems = measure.measure_systems(folders, infos, columns, task)
         source = Source(

@@ -62,6 +62,15 @@ class ReportOptions:
     overwrite: bool = field(
         default=False, metadata=option("replace an earlier report", action="store_true")
     )
+    verify: bool = field(
+        default=True,
+        metadata=option(
+            "load without comparing files with their digests, which takes less time",
+            flags=("--no-verify",),
+            dest="verify",
+            action="store_false",
+        ),
+    )
 
     @property
     def set_name(self) -> str:

@@ -203,8 +203,9 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers
     dtype = DTYPES[model.dtype]
     if kind.recogniser:
         _check_recogniser(model.speech_tower)
-    speech = load_speech_side(kind, model.speech_tower, padding=model.padding, dtype=dtype)
-    text = load_qwen3(model.text_tower, dtype=dtype, remat=model.remat)
+    options: dict[str, Any] = {"dtype": dtype, "verify": config.train.verify}
+    speech = load_speech_side(kind, model.speech_tower, padding=model.padding, **options)
+    text = load_qwen3(model.text_tower, remat=model.remat, **options)
     check_dims(config.loss.dims, text.config.embed_width, model.text_tower)
     if issubclass(kind.config, FusionConfig):
         _check_reads_speech(text.config, tokenizer, end_token=model.end_token)

@@ -69,7 +69,7 @@ class ContrastiveTask:
         with jax.default_device(host):
             model = build_model(config, tokenizer)
         validation = read_retrieval_set(config.data.validation) if config.data.validation else None
-        examples = open_examples(config.data, workdir, log)
+        examples = open_examples(config.data, workdir, log, verify=config.train.verify)
         assert_equal_across_hosts({"data": examples.digest, "towers": " ".join(digests)})
         rate = model.speech.config.sample_rate
         check_rate(examples, rate)
@@ -199,7 +199,8 @@ def _init_head(
         assert isinstance(model, LateFusion)  # `ModelConfig` refuses it for other kinds.
         size = source.plan.batch_size
         batches = (source.rows(step, 0, size) for step in range(-(-CLIPS // size)))
-        init_from_ctc(model, user_path(config.model.speech_tower), tokenizer, batches)
+        folder, verify = user_path(config.model.speech_tower), config.train.verify
+        init_from_ctc(model, folder, tokenizer, batches, verify=verify)
 
 
 def _validator(

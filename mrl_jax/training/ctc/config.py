@@ -187,9 +187,15 @@ def choose_vocabulary(
 
 
 def build_recogniser(
-    config: CtcModelConfig, tower: TowerInfo | None, vocabulary: CtcVocabulary, seed: int
+    config: CtcModelConfig,
+    tower: TowerInfo | None,
+    vocabulary: CtcVocabulary,
+    seed: int,
+    *,
+    verify: bool = True,
 ) -> HubertCtc:
     """The recogniser before the first step; what is to be trained is `nnx.Param`."""
+    load: Any = {"dtype": jnp.float32, "verify": verify}
     sizes = config.sizes if tower is None else tower.config
     assert isinstance(sizes, HubertConfig)
     weights: dict[str, Any] = {}
@@ -198,12 +204,12 @@ def build_recogniser(
         model = start_as_filterbank(model) if config.filterbank else model
         weights |= _arrays(model)
     elif config.vocabulary == "tower":
-        weights |= _arrays(load_hubert_ctc(config.speech_tower, dtype=jnp.float32))
+        weights |= _arrays(load_hubert_ctc(config.speech_tower, **load))
     elif tower.vocabulary is not None:
-        weights |= _arrays(load_hubert_ctc(config.speech_tower, dtype=jnp.float32))
+        weights |= _arrays(load_hubert_ctc(config.speech_tower, **load))
         weights |= output_layer(vocabulary, sizes.width, seed, weights, tower.vocabulary)
     else:
-        encoder = load_hubert(config.speech_tower, dtype=jnp.float32)
+        encoder = load_hubert(config.speech_tower, **load)
         weights |= {f"encoder.{path}": array for path, array in _arrays(encoder).items()}
         weights |= output_layer(vocabulary, sizes.width, seed)
     module = abstract_hubert_ctc(

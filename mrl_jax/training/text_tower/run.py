@@ -67,11 +67,16 @@ def train_text(
 
 @dataclasses.dataclass(frozen=True)
 class InitialTower:
-    """The tower that a run begins with: its folder, description and tokenizer."""
+    """The tower that a run begins with: its folder, description and tokenizer.
+
+    Attributes:
+        verify: compare its files with their digests when the weights are loaded.
+    """
 
     folder: Path
     info: TowerInfo
     tokenizer: TextTokenizer
+    verify: bool
 
     @property
     def config(self) -> Qwen3Config:
@@ -80,7 +85,8 @@ class InitialTower:
 
     def weights(self) -> dict[str, Any]:
         """In float32, as a nested dict."""
-        tower = load_qwen3(self.folder, dtype=jnp.float32, trainable=True)
+        options: Any = {"dtype": jnp.float32, "trainable": True, "verify": self.verify}
+        tower = load_qwen3(self.folder, **options)
         return param_tree.split(tower).trained
 
     def check_ids(self, largest: int, where: Path) -> None:
@@ -195,7 +201,7 @@ def _initial_tower(
     assert isinstance(info.config, Qwen3Config)
     check_dims(config.loss.dims, info.config.embed_width, folder)
     tokenizer = TextTokenizer(folder, max_tokens=config.data.batch.max_tokens)
-    return InitialTower(folder, info, tokenizer)
+    return InitialTower(folder, info, tokenizer, config.train.verify)
 
 
 def _validator(
