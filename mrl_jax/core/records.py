@@ -1,7 +1,6 @@
 """JSON files that describe one dataclass: read, checked against its types, one error path."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 import cattrs
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.json_text import parse_json
 
 Record = TypeVar("Record")
 
@@ -19,7 +19,7 @@ def read_object(path: Path, *, version: int | None = None) -> dict[str, Any]:
     Raises:
         OSError, ValueError: no file, no JSON, no object, another version; see `readable_as`.
     """
-    raw = json.loads(path.read_text(encoding="utf-8"))
+    raw = parse_json(path.read_bytes())
     if not isinstance(raw, dict):
         raise ValueError("not a JSON object")
     if version is not None and raw.pop("format", None) != version:
