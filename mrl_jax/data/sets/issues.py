@@ -1,6 +1,7 @@
 """What is wrong with a published set, which nobody can edit: counted and told, fatal if strict."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Sequence
 
 from mrl_jax.core.errors import MrlError
@@ -57,6 +58,12 @@ def refuse_issues(issues: Sequence[Issue], where: object) -> None:
     if refused := [str(issue) for issue in issues if not issue.harmless]:
         hint = "correct the tables, or read them without --strict"
         raise MrlError("; ".join(refused), where=where, hint=hint)
+
+
+def warn_issues(issues: Iterable[Issue], where: object) -> None:
+    """Warn of every issue, where there is no report to name them in."""
+    for issue in issues:
+        warnings.warn(f"{where}: {issue}", stacklevel=3)
 
 
 def list_some(names: Sequence[str], count: int) -> str:

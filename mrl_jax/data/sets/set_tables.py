@@ -49,9 +49,9 @@ def _files(folder: Path, name: str) -> list[Path]:
     for place in (name, "data") if name == "qrels" else (name,):
         inside = sorted((*(folder / place).glob("*"), *(folder / place).glob("*/*")))
         files += [file for file in inside if file.suffix in tables.ENDINGS and file.is_file()]
+        files += tables.saved_shards(folder / place)
         if files:
             return files
-        tables.refuse_saved(folder / place)
     forms = f"no {name}{', '.join(tables.ENDINGS)}, nor one of these in {name}/"
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     problem = f"has no table `{name}` ({forms}; it holds {there})"
@@ -79,6 +79,8 @@ def _of_split(
 def _split_name(file: Path) -> str | None:
     """The split in a file's name; its whole name, unless that only numbers the parts of one."""
     split = tables.named_split(file)
-    if split is None and not re.fullmatch(r"(?i)(part|shard|data|qrels)?[-_.\d]*", file.stem):
-        return file.stem
-    return split
+    if split in ("qrels", "default", "data"):  # The hub's words for all there is.
+        return None
+    if split is not None or file.suffix == ".arrow":
+        return split
+    return None if re.fullmatch(r"(?i)(part|shard|data|qrels)?[-_.\d]*", file.stem) else file.stem
