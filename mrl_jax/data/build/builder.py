@@ -81,7 +81,7 @@ def build_dataset(
     check_apart(source, out)
     examples = read_examples(source, options.columns)
     digests, remembered = digest_files(
-        (e.audio if isinstance(e.audio, Path) else e.audio.file for e in examples),
+        (file for example in examples for file in _files_of(example.audio)),
         load_digests(out / SOURCES_FILE),
         workers=workers,
     )
@@ -121,7 +121,9 @@ def _digest_parts(
     examples: list[Example], digests: Mapping[Path, str], options: BuildOptions
 ) -> dict[str, str]:
     def recording(audio: Path | EmbeddedAudio) -> list[object]:
-        return [digests[audio]] if isinstance(audio, Path) else [digests[audio.file], audio.row]
+        if isinstance(audio, Path):
+            return [digests[audio]]
+        return [digests[audio.file], audio.row, *map(digests.__getitem__, _files_of(audio)[1:])]
 
     # Without paths: a data set that moved is the same data set.
     return {
@@ -130,6 +132,13 @@ def _digest_parts(
         "options": digest_lines([asdict(options)]),
         "format": str(info.FORMAT),
     }
+
+
+def _files_of(audio: Path | EmbeddedAudio) -> list[Path]:
+    """The file of a recording, or its table and the file that the table may name instead."""
+    if isinstance(audio, Path):
+        return [audio]
+    return [audio.file, *([audio.path] if audio.path and audio.path.is_file() else [])]
 
 
 def _any_build(out: Path) -> dict[str, Any] | None:

@@ -84,7 +84,8 @@ def read_intent_set(
     counts: dict[str, int] = {}
     words: dict[str, str] = {}
     for file in _files(path):
-        default = tables.split_of(file) if path.is_dir() or file.suffix == ".parquet" else None
+        arrow = file.suffix in tables.ARROW
+        default = tables.split_of(file) if path.is_dir() or arrow else None
         for where, row in tables.read_rows(file, header=(columns["label"],)):
             example = _example(where, row, file.parent, columns, default, counts)
             tables.check_new_id(places, example.id, where)
@@ -157,7 +158,7 @@ def _example(
     counts: dict[str, int],
 ) -> IntentExample:
     # An empty cell of a CSV file is one that is not there.
-    held = {key: value for key, value in row.items() if value not in ("", None)}
+    held = tables.filled_cells(row)
     label = tables.row_id(where, row, columns["label"])
     if columns["split"] not in held and default is not None:
         split = default
@@ -187,9 +188,11 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise MrlError("no such file or folder", where=path, hint="check the path")
+    if saved := tables.saved_shards(path):
+        return saved
     for ending in ("parquet", "csv", "jsonl"):
         here = sorted(path.glob(f"*.{ending}"))
-        if ending == "parquet" and (here := here or tables.parquet_shards(path / "data")):
+        if ending == "parquet" and (here := here or tables.table_shards(path / "data")):
             return here
         below = sorted(path.glob(f"*/*.{ending}"))
         inside = [file for file in below if file.parent.name in tables.SPLITS]

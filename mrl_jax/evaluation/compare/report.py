@@ -186,6 +186,7 @@ def _write(staging: Path, systems: Sequence[System], task: Task, source: Source,
         summary=summary + stages.stages_summary(systems, task),
         records=records + rows,
         source=source,
+        issues=task.data.issues,
         tables=tables | more,
         figures=[FIGURE],
     )

@@ -103,6 +103,18 @@ class QueryOptions(ReportOptions):
     prompt: str | None = field(
         default=None, metadata=option("or put this before every query, word for word")
     )
+    strict: bool = field(
+        default=False,
+        metadata=option(
+            "refuse a set with empty documents, judgements of what is not there, or queries "
+            "without a relevant document; default: the report counts them",
+            action="store_true",
+        ),
+    )
+    qrels_split: str | None = field(
+        default=None,
+        metadata=option("split of the judgements; default: test, or the only one there is"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.plan import read_batches
 from mrl_jax.data.batches.speech import BatchSource
 from mrl_jax.data.build.dataset import SpeechDataset
+from mrl_jax.data.sets.issues import warn_issues
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_queries, read_retrieval_set
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.evaluation.scoring import evaluate_retrieval, judgements_of
@@ -69,6 +70,7 @@ class ContrastiveTask:
         with jax.default_device(host):
             model = build_model(config, tokenizer)
         validation = read_retrieval_set(config.data.validation) if config.data.validation else None
+        warn_issues(validation.issues if validation else (), config.data.validation)
         examples = open_examples(config.data, workdir, log, verify=config.train.verify)
         assert_equal_across_hosts({"data": examples.digest, "towers": " ".join(digests)})
         rate = model.speech.config.sample_rate

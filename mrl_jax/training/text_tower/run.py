@@ -30,6 +30,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.batches.text import TextPairSource
+from mrl_jax.data.sets.issues import warn_issues
 from mrl_jax.data.sets.retrieval_set import Query, read_retrieval_set
 from mrl_jax.data.sets.text_pairs import TextPair, pairs_digest, read_pairs
 from mrl_jax.data.text.prompts import prompt_of, query_prompt
@@ -209,6 +210,7 @@ def _validator(
 ) -> Callable[[TrainState], Mapping[str, float]]:
     """Scores of the state on a retrieval set; all is encoded anew, as all is trained."""
     data = read_retrieval_set(config.data.validation).judged_only()
+    warn_issues(data.issues, config.data.validation)
     where, prompts = config.data.validation, config.data.batch.prompts
     texts = [_written(query, prompts, where) for query in data.queries]
     query_tokens = tower.tokenizer.encode(texts)
