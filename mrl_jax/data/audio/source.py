@@ -11,6 +11,18 @@ from mrl_jax.core.errors import MrlError, describe_os_error
 from mrl_jax.core.files import open_regular
 
 
+class _Bytes(io.BytesIO):
+    """Bytes in which a seek to before their start does nothing, as damaged headers ask for it.
+
+    An exception could not leave libsndfile's callback: its traceback would be printed.
+    """
+
+    def seek(self, place: int, whence: int = os.SEEK_SET, /) -> int:
+        with contextlib.suppress(ValueError, OverflowError):
+            return super().seek(place, whence)
+        return self.tell()
+
+
 class Source:
     """The bytes of a recording; made by `open_source`.
 
@@ -47,7 +59,7 @@ class Source:
             start: leave out what stands before; the rest is then held in memory.
         """
         if start or isinstance(self._data, bytes):
-            return io.BytesIO(self.read(start, self.size))
+            return _Bytes(self.read(start, self.size))
         os.lseek(self._data.fileno(), 0, os.SEEK_SET)
         return self._data.fileno()
 

@@ -338,7 +338,8 @@ def test_a_container_without_its_end_is_refused(form):
         assert "the file is truncated: its end is missing" in refusal(whole[:end])
     # What is asked for is there, and what follows the samples does not matter.
     assert decode_clip(whole[:-100], 16000, name="x", max_seconds=0.5).size == 8000
-    assert decode_clip(whole + b"LIST\4\0\0\0abcd", 16000, name="x").size == 16000
+    if form in ("WAV", "AIFF", "CAF"):
+        assert decode_clip(whole + b"LIST\4\0\0\0abcd", 16000, name="x").size == 16000
 
 
 def test_a_recorder_that_was_stopped_leaves_no_number_of_samples():
@@ -401,11 +402,12 @@ def test_rates_of_sample_and_lengths_are_bounded(tmp_path):
         assert "expected a positive number" in refusal(whole, max_seconds=seconds)
     # 19 hours at 16 kHz, in a hole that takes no room on the disk.
     path, size = tmp_path / "long.wav", 2 * MOST_SAMPLES + 2
-    path.write_bytes(field(field(whole, 4, "<I", size + 36), 40, "<I", size))
+    header = field(field(whole[:44], 4, "<I", size + 36), 40, "<I", size)
+    path.write_bytes(header + whole[44:])
     os.truncate(path, 44 + size)
     assert refusal(path).startswith("x: is too long: 9.3 hours or more, 9.3 at most. Cut it")
     assert decode_clip(path, 16000, name="x", max_seconds=10.0).size == 160000
-    path.write_bytes(field(path.read_bytes()[:44], 24, "<I", 1000))  # Resampled it is longer.
+    path.write_bytes(field(header, 24, "<I", 1000))  # Resampled it is longer.
     os.truncate(path, 44 + size // 8)
     assert "is too long: 18.6 hours or more, 9.3 at most" in refusal(path)
 
