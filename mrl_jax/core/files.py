@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.errors import MrlError, describe_os_error, file_problem, write_hint
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.processes import is_alive, start_of
 
@@ -72,7 +73,7 @@ def staged_folder(
         raise MrlError(
             f"could not be written: {describe_os_error(error)}",
             where=named,
-            hint="check that the place exists, may be written to, and has room",
+            hint=write_hint(error),
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -172,6 +173,30 @@ def _last_change(folder: Path) -> float:
         with contextlib.suppress(OSError):  # It may be going just now.
             times += [os.lstat(os.path.join(root, name)).st_mtime for name in (*folders, *files)]
     return max(times)
+
+
+def open_regular(path: Path, *, where: object, hint: str | None = None) -> IO[bytes]:
+    """A file opened for reading; what is no regular file is not opened, and nothing is waited for.
+
+    Args:
+        where: what errors call it.
+
+    Raises:
+        MrlError: there is none, it may not be read, or it is a folder, pipe or device.
+    """
+    problem = file_problem(path)
+    if problem is None:
+        try:
+            # Even where a pipe has just taken the file's place, it is not waited for.
+            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        except OSError as error:
+            problem = f"cannot be read: {describe_os_error(error)}"
+        else:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file
+            file.close()
+            problem = "was replaced while it was opened"
+    raise MrlError(problem, where=where, hint=hint)
 
 
 def make_folder(workdir: Path) -> None:

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.errors import NO_FILE, MrlError, file_problem, first_line
 from mrl_jax.core.extras import require
 from mrl_jax.core.json_text import parse_json
 from mrl_jax.data.audio.encode import wav_bytes
@@ -267,9 +267,14 @@ def _array_audio(where: str, value: Mapping[str, Any]) -> bytes:
 
 
 def check_files(recordings: Iterable[Path | bytes | None], problem: str, where: Path) -> None:
-    """`refuse` those of the recordings that are files and do not exist."""
-    files = (file for file in recordings if isinstance(file, Path))
-    refuse([str(file) for file in files if not file.is_file()], problem, where)
+    """`refuse` those of the recordings that are paths and lead to no file.
+
+    `problem` is what is said where all of them lead nowhere; a pipe or device is named as such.
+    """
+    reasons = {file: file_problem(file) for file in recordings if isinstance(file, Path)}
+    other = [f"{file} {why}" for file, why in reasons.items() if why not in (None, NO_FILE)]
+    refuse(other, problem.replace("do not exist", "are no files"), where)
+    refuse([str(file) for file, why in reasons.items() if why], problem, where)
 
 
 def refuse(ids: Sequence[str], problem: str, where: Path) -> None:
