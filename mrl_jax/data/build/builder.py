@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
-from mrl_jax.core.files import check_apart, staged_folder
+from mrl_jax.core.files import UTF8_FOLDER, check_apart, staged_folder
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import read_object
+from mrl_jax.core.text import check_path_text
 from mrl_jax.data.build import info
 from mrl_jax.data.build.info import (
     BUILD_FILE,
@@ -79,6 +80,7 @@ def build_dataset(
     source, out, options = user_path(source), user_path(out), options or BuildOptions()
     workers = workers or min(16, os.cpu_count() or 1)
     check_apart(source, out)
+    check_path_text(out.resolve(), hint=UTF8_FOLDER)
     examples = read_examples(source, options.columns)
     digests, remembered = digest_files(
         (file for example in examples for file in _files_of(example.audio)),

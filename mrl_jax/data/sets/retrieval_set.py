@@ -200,7 +200,7 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
         if not isinstance(row[name], str) or not row[name].strip():
             problem = f"the {name!r} of query {key!r} is empty, or no text"
             raise MrlError(problem, where=where, hint="fill it, or leave the query out")
-        texts[key] = row[name]
+        texts[key] = tables.row_text(f"{where}, query {key!r}", row, name)
     return texts
 
 

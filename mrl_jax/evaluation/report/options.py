@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import MrlError, readable
 from mrl_jax.core.paths import user_path, user_text
+from mrl_jax.core.text import check_words
 
 
 def option(text: str, **settings: Any) -> dict[str, Any]:
@@ -72,6 +73,10 @@ class ReportOptions:
         ),
     )
 
+    def __post_init__(self) -> None:
+        values = {f"--{name.replace('_', '-')}": value for name, value in vars(self).items()}
+        check_words(values, prog="report")
+
     @property
     def set_name(self) -> str:
         return set_name(self.data)
@@ -124,7 +129,9 @@ class SetOptions(ModelOptions, QueryOptions):
 
 def set_name(data: Path | str) -> str:
     """What a set is called: its name, or that of its folder."""
-    return Path(data).resolve().name if Path(data).exists() else str(data).partition("@")[0]
+    if Path(data).exists():
+        return readable(Path(data).resolve().name)
+    return readable(data).partition("@")[0]
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[ReportOptions]) -> None:
