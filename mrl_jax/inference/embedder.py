@@ -14,6 +14,7 @@ from mrl_jax.core.arguments import PositiveInt, checked, mismatch
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import ArgumentError, MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import load_clip, resample
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -48,7 +49,6 @@ class EmbedOptions(TypedDict, total=False):
     progress: bool
 
 
-@checked
 class Embedder:
     """Embeds speech and text with a trained model; made by `Embedder.load`.
 
@@ -94,6 +94,7 @@ class Embedder:
         dtype: DTypeLike | None = None,
         search_config: bool = False,
         rotation: bool = False,
+        verify: bool = True,
     ) -> "Embedder":
         """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made.
 
@@ -103,12 +104,13 @@ class Embedder:
             search_config: embed as `mrl-jax eval tradeoff --budget` chose.
             rotation: apply the rotation that `mrl-jax rotate` fitted, so that short prefixes
                 hold more. Queries and documents of one index must both be embedded so.
+            verify: compare all files with their digests first, see docs/towers.md for the time.
 
         Raises:
             MrlError: no model, or its towers are gone or were changed; no search config or
                 rotation, or one that belongs to another head; both.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         info = read_model_info(folder)
         if search_config and rotation:
             problem = "both a search config and a rotation are given; they exclude each other"
@@ -117,13 +119,16 @@ class Embedder:
         fitted = read_rotation(folder, head_digest=info.head_digest) if rotation else None
         if rotation and fitted is None:
             raise MrlError("has no rotation", where=folder, hint="fit one: `mrl-jax rotate`")
-        model = load_model(folder, info, dtype=dtype)
+        model = load_model(folder, info, dtype=dtype, verify=verify)
+        width = model.text.config.embed_width
+        if config is not None and config.dim > width:
+            problem = f"the search config has dim {config.dim}, and the model has {width}"
+            raise MrlError(problem, where=folder, hint="choose one again")
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
         return cls(
             model, info, tokenizer, search_config=config, directions=directions, rotation=fitted
         )
 
-    @checked
     def embed_speech(
         self, clips: Sequence[Clip], **options: Unpack[EmbedOptions]
     ) -> Float32[HostArray, "N E"]:
@@ -138,7 +143,6 @@ class Embedder:
         """
         return self._embed("clips", clips, **options)
 
-    @checked
     def embed_text(
         self, texts: Sequence[str], **options: Unpack[EmbedOptions]
     ) -> Float32[HostArray, "N E"]:
@@ -184,7 +188,6 @@ class Embedder:
             )
         return self._cut(self.encoder.speech(samples, names=names, **options), dim)
 
-    @checked
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:
         """Documents stored as the search config says, to be searched: `.search(queries, k)`.
 
@@ -208,7 +211,6 @@ class Embedder:
         return cut if self._directions is None else truncate(cut @ self._directions, None)
 
 
-@checked
 def _samples_and_rate(clip: Any, name: str) -> tuple[HostArray, int]:
     """A clip in memory: a pair, or the dict of a Hugging Face data set."""
     if not isinstance(clip, Mapping):

@@ -6,7 +6,6 @@ the tokens and an end token, and writes after the code of the target language.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from mrl_jax.core.errors import MrlError, existing_file, first_line
 from mrl_jax.core.extras import require
+from mrl_jax.core.json_text import parse_json
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.records import read_object, readable_as
 from mrl_jax.core.text import check_texts
@@ -182,7 +182,7 @@ def _check_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
     if not path.is_file():
         return
     with readable_as("a list of tokens", path, hint=CONVERT):
-        vocabulary = set(json.loads(path.read_text(encoding="utf-8")))
+        vocabulary = set(parse_json(path.read_bytes()))
     missing = [token for token in tokens if token not in vocabulary]
     if missing:
         problem = f"has no {', '.join(missing)}: the tokenizer beside it is another model's"

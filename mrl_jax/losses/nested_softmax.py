@@ -20,8 +20,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.core.arguments import checked
-
 KEPT_BYTES = 2**30
 """Products beyond this are not kept for the backward pass, but recomputed."""
 CPU_TILE, DEVICE_TILE = 2**21, 2**24
@@ -64,7 +62,6 @@ class _Plan:
     skip_max_shift: bool  # Exponentials cannot overflow, so the maximum is not subtracted.
 
 
-@checked
 def nested_cross_entropy(
     anchors: Float[Array, "B E"],
     candidates: Float[Array, "G E"],

@@ -40,7 +40,6 @@ class PairedTest:
     p_value: float
 
 
-@checked
 def cluster_bootstrap(
     values: Float[HostArray, " Q"], clusters: Sequence[Hashable] | None, **options: Any
 ) -> Interval:
@@ -48,7 +47,6 @@ def cluster_bootstrap(
     return cluster_bootstraps(values[:, None], clusters, **options)[0]
 
 
-@checked
 def cluster_bootstraps(
     values: Float[HostArray, "Q M"],
     clusters: Sequence[Hashable] | None,
@@ -108,7 +106,6 @@ def cluster_bootstraps(
     ]
 
 
-@checked
 def paired_test(
     a: Float[HostArray, " Q"],
     b: Float[HostArray, " Q"],
@@ -147,7 +144,6 @@ def paired_test(
     )
 
 
-@checked
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for being several (Holm, 1979), in the order given."""
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])

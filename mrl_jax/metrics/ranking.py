@@ -11,13 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from mrl_jax.core.arguments import PositiveInt, checked
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.core.extras import require
 
 
-@checked
 def ndcg(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -39,7 +38,6 @@ def ndcg(
     return over(discounted(grades, k), ideal(judged, k))
 
 
-@checked
 def accuracy(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -50,7 +48,6 @@ def accuracy(
     return np.where(relevant(judged) > 0, hits, np.nan)
 
 
-@checked
 def reciprocal_rank(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -62,7 +59,6 @@ def reciprocal_rank(
     return np.where(relevant(judged) > 0, reciprocal, np.nan)
 
 
-@checked
 def recall(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -71,7 +67,6 @@ def recall(
     return over((grades[:, :k] > 0).sum(axis=1).astype(np.float64), relevant(judged))
 
 
-@checked
 def average_precision(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -87,19 +82,25 @@ def average_precision(
     return over((precision * hits).sum(axis=1), relevant(judged))
 
 
-@checked
-def chance_ndcg(judged: Int[HostArray, "Q J"], documents: PositiveInt, k: int) -> float:
+def chance_ndcg(
+    judged: Int[HostArray, "Q J"],
+    documents: int,
+    k: int,
+    *,
+    there: Int[HostArray, "Q X"] | None = None,
+) -> float:
     """Mean nDCG at k of a random order of `documents` documents, exactly.
 
-    By linearity each rank holds each grade with probability 1 / documents.
+    By linearity each rank holds each grade with probability 1 / documents. `there` are the
+    grades of the judged documents that are among these, where not all are.
     """
     check_k(k)
-    expected = judged.clip(min=0).sum(axis=1) / documents * discounts(min(k, documents)).sum()
+    ranked = judged if there is None else there
+    expected = ranked.clip(min=0).sum(axis=1) / documents * discounts(min(k, documents)).sum()
     scores = over(expected, ideal(judged, k))
     return float(np.mean(scores[~np.isnan(scores)])) if (scores >= 0).any() else float("nan")
 
 
-@checked
 def discounted(gains: Int[HostArray, "Q R"] | Float[HostArray, "Q R"], k: int) -> HostArray:
     """[Q] sum of the first k gains, each over log2(rank + 1)."""
     cut = gains[:, :k].clip(min=0).astype(np.float64)
@@ -111,19 +112,16 @@ def discounts(k: int) -> Float[HostArray, " R"]:
     return 1.0 / np.log2(np.arange(k, dtype=np.float64) + 2.0)
 
 
-@checked
 def ideal(judged: Int[HostArray, "Q J"], k: int) -> Float[HostArray, " Q"]:
     """Discounted gain of the best order there is."""
     return discounted(-np.sort(-judged, axis=1), k)
 
 
-@checked
 def relevant(judged: Int[HostArray, "Q J"]) -> Float[HostArray, " Q"]:
     """Relevant documents of each query."""
     return (judged > 0).sum(axis=1).astype(np.float64)
 
 
-@checked
 def over(gain: Float[HostArray, " Q"], best: Float[HostArray, " Q"]) -> Float[HostArray, " Q"]:
     """`gain` / `best`, NaN where there is nothing to gain."""
     return np.divide(gain, best, out=np.full(len(gain), np.nan), where=best > 0)
@@ -142,7 +140,6 @@ class F1:
     weighted: float
 
 
-@checked
 def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> F1:
     """Means over labels of their F1, as scikit-learn defines them.
 

@@ -43,7 +43,6 @@ ACTIVATIONS: Mapping[Activation, Callable[[Any], Any]] = {
 }
 
 
-@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenseConfig:
     """A linear layer behind the pooling.

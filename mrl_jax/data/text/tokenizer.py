@@ -10,6 +10,7 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file, first_line
 from mrl_jax.core.extras import require
+from mrl_jax.core.paths import user_path
 from mrl_jax.core.text import check_texts
 from mrl_jax.data.text.spelling import spell_tokens
 from mrl_jax.data.text.text_recipe import read_text_recipe
@@ -48,7 +49,7 @@ class TextTokenizer:
         if max_tokens < 2:
             raise MrlError(f"max_tokens is {max_tokens}, expected 2 or more")
         path = existing_file(
-            Path(folder) / "tokenizer.json",
+            user_path(folder) / "tokenizer.json",
             hint="convert the tower from a folder that has its tokenizer.json",
         )
         self._tokenizer, self.path = open_tokenizer(path), path

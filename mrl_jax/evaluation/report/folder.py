@@ -10,6 +10,7 @@ import mrl_jax
 from mrl_jax.core.errors import readable
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import check_apart, staged_folder, write_text
+from mrl_jax.data.sets.issues import Issue
 from mrl_jax.evaluation.report.options import ReportOptions
 from mrl_jax.evaluation.report.page import FigureFile, Table, html_page, markdown_page
 from mrl_jax.evaluation.report.records import Record, Source, write_records
@@ -49,6 +50,7 @@ def write_report(
     source: Source,
     tables: Mapping[str, Table],
     figures: Sequence[FigureFile],
+    issues: Sequence[Issue] = (),
 ) -> str:
     """Write report.md, report.html (one page, opens offline) and results.jsonl.
 
@@ -60,12 +62,16 @@ def write_report(
         source: what was measured on what.
         tables: heading to table; the first is returned as text.
         figures: after the tables.
+        issues: of the set that was measured on, named behind the summary.
     """
     write_records(staging / RECORDS, records, source)
+    paragraphs = [text for text in summary.strip().split("\n\n") if text.strip()]
+    if issues:
+        paragraphs.append(f"What is wrong with the set: {'; '.join(map(str, issues))}.")
     commit = f", mrl_jax at commit {source.commit}" if source.commit else ""
     page: dict[str, Any] = {
         "title": title,
-        "paragraphs": [text for text in summary.strip().split("\n\n") if text.strip()],
+        "paragraphs": paragraphs,
         "tables": tables,
         "figures": figures,
         "footer": f"Data {source.data} (digest {source.data_digest[:16]}), model {source.model} "

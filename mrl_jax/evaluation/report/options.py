@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, readable
+from mrl_jax.core.paths import user_path, user_text
 from mrl_jax.core.text import check_words
 
 
@@ -55,10 +56,21 @@ DIMS = option("comma-separated; default: those trained", type=integers("--dims")
 class ReportOptions:
     """What every report takes."""
 
-    data: Path | str = field(metadata=option("folder of a set, or its name: fleurs:wo-fr"))
-    out: Path = field(metadata=option("report folder", type=Path))
+    data: Path | str = field(
+        metadata=option("folder of a set, or its name: fleurs:wo-fr", type=user_text)
+    )
+    out: Path = field(metadata=option("report folder", type=user_path))
     overwrite: bool = field(
         default=False, metadata=option("replace an earlier report", action="store_true")
+    )
+    verify: bool = field(
+        default=True,
+        metadata=option(
+            "load without comparing files with their digests, which takes less time",
+            flags=("--no-verify",),
+            dest="verify",
+            action="store_false",
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -74,11 +86,11 @@ class ReportOptions:
 class ModelOptions(ReportOptions):
     """A report on one trained model."""
 
-    model: Path = field(metadata=option("folder of a trained model", type=Path))
+    model: Path = field(metadata=option("folder of a trained model", type=user_path))
     out: Path = field(
         metadata=option(
             "report folder; default: MODEL/REPORT-DATA (MODEL/eval-DATA for retrieval)",
-            type=Path,
+            type=user_path,
             required=False,
         )
     )
@@ -95,6 +107,18 @@ class QueryOptions(ReportOptions):
     )
     prompt: str | None = field(
         default=None, metadata=option("or put this before every query, word for word")
+    )
+    strict: bool = field(
+        default=False,
+        metadata=option(
+            "refuse a set with empty documents, judgements of what is not there, or queries "
+            "without a relevant document; default: the report counts them",
+            action="store_true",
+        ),
+    )
+    qrels_split: str | None = field(
+        default=None,
+        metadata=option("split of the judgements; default: test, or the only one there is"),
     )
 
 

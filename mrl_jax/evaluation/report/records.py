@@ -9,6 +9,7 @@ from typing import Any
 
 from mrl_jax.core.errors import ArgumentError, MrlError, readable
 from mrl_jax.core.files import write_text
+from mrl_jax.core.json_text import parse_json
 from mrl_jax.metrics.intervals import Interval, PairedTest
 
 
@@ -112,7 +113,7 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [parse_json(line) for line in path.read_bytes().splitlines()]
         complete = all(set(row) >= (FIELDS | SOURCE_FIELDS) for row in rows)
     except (ValueError, TypeError) as error:
         raise MrlError("is no JSON Lines of records", where=path, hint="evaluate again") from error

@@ -52,7 +52,6 @@ class RobustnessResult:
     per_query: Float[HostArray, " judged"]
 
 
-@checked
 def check_babble(names: Sequence[str], apart: Sequence[Hashable]) -> None:
     """Raises an `MrlError` where all queries ask for the same, so that none has any babble.
 
@@ -68,7 +67,6 @@ def check_babble(names: Sequence[str], apart: Sequence[Hashable]) -> None:
         )
 
 
-@checked
 def degrade_all(
     clips: Sequence[HostArray],
     names: Sequence[str],
@@ -107,7 +105,6 @@ def degrade_all(
     return degraded
 
 
-@checked
 def measure_robustness(
     queries: Mapping[Condition, Vectors],
     documents: Float32[HostArray, "N E"],

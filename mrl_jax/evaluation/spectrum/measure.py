@@ -136,7 +136,6 @@ class BlockResult:
         return f"{self.start + 1}-{self.stop}"
 
 
-@checked
 def spectrum(vectors: Float[HostArray, "N E"], *, centred: bool) -> Spectrum:
     """The singular values of embeddings, one a row.
 
@@ -160,7 +159,6 @@ def spectrum(vectors: Float[HostArray, "N E"], *, centred: bool) -> Spectrum:
     return Spectrum(np.linalg.svd(matrix, compute_uv=False))
 
 
-@checked
 def modality_gap(
     queries: Float[HostArray, "Q E"], documents: Float[HostArray, "N E"]
 ) -> tuple[float, float]:
@@ -173,7 +171,6 @@ def modality_gap(
     return float(np.linalg.norm(a - b)), cosine
 
 
-@checked
 def views(
     queries: Float32[HostArray, "Q E"], documents: Float32[HostArray, "N E"], *, seeds: int = 5
 ) -> list[View]:
@@ -206,14 +203,12 @@ def views(
     return ways
 
 
-@checked
 def sizes_for(width: int, dims: Sequence[int]) -> tuple[int, ...]:
     """Powers of two up to the width, the dims, and the width itself."""
     powers = {2**power for power in range(width.bit_length()) if 2**power <= width}
     return tuple(sorted(powers | set(dims) | {width}))
 
 
-@checked
 def measure_sizes(
     shown: Sequence[View], judgements: Judgements, *, sizes: Sequence[int]
 ) -> list[SizeResult]:
@@ -229,7 +224,6 @@ def measure_sizes(
     return rows
 
 
-@checked
 def measure_blocks(
     queries: Float32[HostArray, "Q E"],
     documents: Float32[HostArray, "N E"],
@@ -270,7 +264,6 @@ def measure_blocks(
     return blocks
 
 
-@checked
 def block_edges(width: int, count: int = 8) -> tuple[int, ...]:
     """Ends of `count` blocks of like size, fewer where there are fewer coordinates."""
     count = min(count, width)

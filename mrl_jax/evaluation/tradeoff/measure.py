@@ -59,7 +59,6 @@ class Measured:
         return float(np.mean(self.ndcg))
 
 
-@checked
 @dataclasses.dataclass(frozen=True)
 class Budget:
     """Limits by name: of `COSTS`."""
@@ -71,7 +70,6 @@ class Budget:
         return max(getattr(measured, key) / x for key, x in self.limits.items())
 
 
-@checked
 def usual_shortlist(documents: int) -> int:
     """Documents that a funnel scores again: a tenth, 10 to 100.
 
@@ -80,7 +78,6 @@ def usual_shortlist(documents: int) -> int:
     return min(100, max(K, documents // 10))
 
 
-@checked
 def grid(dims: Sequence[int], shortlist: int) -> list[SearchConfig]:
     """Every dim, rank, precision and funnel.
 
@@ -98,7 +95,6 @@ def grid(dims: Sequence[int], shortlist: int) -> list[SearchConfig]:
     ]
 
 
-@checked
 def directions_of(
     documents: Float32[HostArray, "N E"], dim: int, rank: int
 ) -> Float32[HostArray, "dim rank"]:
@@ -110,7 +106,6 @@ def directions_of(
     return directions[:, :rank].astype(np.float32)
 
 
-@checked
 def project(
     vectors: Float32[HostArray, "R E"], dim: int, directions: HostArray | None
 ) -> Float32[HostArray, "R width"]:
@@ -119,7 +114,6 @@ def project(
     return cut if directions is None else truncate(cut @ directions, None)
 
 
-@checked
 def grow(
     documents: Float32[HostArray, "N E"], size: int, *, seed: int = 0
 ) -> Float32[HostArray, "size E"]:
@@ -140,7 +134,6 @@ def grow(
     return grown
 
 
-@checked
 def check_size(size: int, documents: int, width: int) -> None:
     """Raises an `MrlError` for a corpus size below that of the set, or beyond this machine."""
     if size < documents:
@@ -160,7 +153,6 @@ def check_size(size: int, documents: int, width: int) -> None:
         )
 
 
-@checked
 def check_budget(
     budget: "Budget", dims: Sequence[int], *, shortlist: int, size: int, width: int
 ) -> None:
@@ -191,7 +183,6 @@ def check_budget(
     )
 
 
-@checked
 def measure(
     queries: Float32[HostArray, "Q E"],
     documents: Float32[HostArray, "N E"],
@@ -255,7 +246,6 @@ def measure(
     return results
 
 
-@checked
 def pareto(costs: Float[HostArray, "N C"]) -> Bool[HostArray, " N"]:
     """Rows that no other row dominates: as low in every column, and lower in one."""
     dominated = [
@@ -264,14 +254,12 @@ def pareto(costs: Float[HostArray, "N C"]) -> Bool[HostArray, " N"]:
     return ~np.asarray(dominated, bool)
 
 
-@checked
 def costs_of(results: Sequence[Measured], names: Sequence[str] = COSTS) -> Float[HostArray, "N C"]:
     """nDCG, negated, and costs, for `pareto`."""
     rows = [[-r.mean, *(float(getattr(r, name)) for name in names)] for r in results]
     return np.asarray(rows, np.float64)
 
 
-@checked
 def parse_budget(text: str) -> Budget:
     """Limits of "bytes=128" or "latency_ms=5,flops=1e6".
 
@@ -299,7 +287,6 @@ def parse_budget(text: str) -> Budget:
     return Budget(limits)
 
 
-@checked
 def choose(results: Sequence[Measured], budget: Budget) -> Measured:
     """The config of best nDCG within the budget; of equals the one of fewest bytes, then work.
 
@@ -319,7 +306,6 @@ def choose(results: Sequence[Measured], budget: Budget) -> Measured:
     return min(fitting, key=lambda r: (-r.mean, r.bytes, r.flops, r.latency_ms))
 
 
-@checked
 def title(config: SearchConfig) -> str:
     """A search config in words."""
     of = f"{config.dim} coordinates"
@@ -337,12 +323,8 @@ class _Grades:
     """nDCG of places in the corpus."""
 
     def __init__(self, judgements: Judgements, ids: Sequence[str]):
-        place_of = {key: place for place, key in enumerate(ids)}
         self.judged, self.all = judgements.judged, judgements.grades()
-        self.of = [
-            {place_of[key]: grade for key, grade in judgements.qrels[query].items()}
-            for query in (judgements.query_ids[row] for row in self.judged)
-        ]
+        self.of = dataclasses.replace(judgements, document_ids=ids).grades_by_row()
 
     def ndcg(self, ranking: Int[HostArray, "Q k"]) -> Float[HostArray, " judged"]:
         rows = zip(self.of, ranking[self.judged].tolist(), strict=True)
