@@ -170,12 +170,14 @@ class RunCheckpoints:
         return state
 
 
+@checked
 def describe_step(folder: Path) -> None:
     """Write the digests of a step's files beside them."""
     files = folder_digests(folder, lambda name: name != FILES_FILE)
     write_description(folder / FILES_FILE, {"files": files}, version=FORMAT)
 
 
+@checked
 def verify_step(folder: Path, *, state: bool = True) -> None:
     """Compare the files of a step with their digests, those of the `state` if it is asked for.
 

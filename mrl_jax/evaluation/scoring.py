@@ -95,6 +95,7 @@ class Judgements:
         return metrics.chance_ndcg(self.grades(), len(self.document_ids), k, there=there)
 
 
+@checked
 def evaluate_retrieval(
     queries: Float32[HostArray, "Q E"] | SeparateVectors,
     documents: Float32[HostArray, "N E"],
@@ -158,6 +159,7 @@ def evaluate_retrieval(
     return results
 
 
+@checked
 def judgements_of(data: RetrievalSet) -> Judgements:
     """The qrels of a retrieval set, in the order of its queries and documents."""
     return Judgements(
@@ -165,6 +167,7 @@ def judgements_of(data: RetrievalSet) -> Judgements:
     )
 
 
+@checked
 def check_dims(dims: Sequence[int], width: int, *, where: str | None = None) -> None:
     """Raises an `MrlError` for a dim that the vectors do not have, or that is there twice."""
     for place, dim in enumerate(dims):

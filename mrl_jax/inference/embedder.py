@@ -49,6 +49,7 @@ class EmbedOptions(TypedDict, total=False):
     progress: bool
 
 
+@checked
 class Embedder:
     """Embeds speech and text with a trained model; made by `Embedder.load`.
 
@@ -129,6 +130,7 @@ class Embedder:
             model, info, tokenizer, search_config=config, directions=directions, rotation=fitted
         )
 
+    @checked
     def embed_speech(
         self, clips: Sequence[Clip], **options: Unpack[EmbedOptions]
     ) -> Float32[HostArray, "N E"]:
@@ -143,6 +145,7 @@ class Embedder:
         """
         return self._embed("clips", clips, **options)
 
+    @checked
     def embed_text(
         self, texts: Sequence[str], **options: Unpack[EmbedOptions]
     ) -> Float32[HostArray, "N E"]:
@@ -188,6 +191,7 @@ class Embedder:
             )
         return self._cut(self.encoder.speech(samples, names=names, **options), dim)
 
+    @checked
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:
         """Documents stored as the search config says, to be searched: `.search(queries, k)`.
 
@@ -223,6 +227,7 @@ def _samples_and_rate(clip: Any, name: str) -> tuple[HostArray, int]:
     return samples, rate  # pyright: ignore[reportReturnType] - as `mismatch` found
 
 
+@checked
 def warn_untrained(dim: int, trained: Sequence[int], *, stacklevel: int) -> None:
     """A warning where a prefix was not trained to stand alone."""
     if dim not in trained:

@@ -12,6 +12,7 @@ from mrl_jax.losses.matryoshka import NestedLoss
 from mrl_jax.losses.registry import LOSSES
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """What is minimised.

@@ -37,6 +37,7 @@ class NestedLoss:
     per_row: Float32[Array, "dims B"]
 
 
+@checked
 def matryoshka_infonce(
     queries: Float[Array, "B E"],
     documents: Float[Array, "B E"],
@@ -129,6 +130,7 @@ def matryoshka_infonce(
     return reduce_rows(per_row[np.asarray(order)], where, normalized, axis_name)
 
 
+@checked
 def l1_cosine(
     predictions: Float[Array, "B E"],
     targets: Float[Array, "B E"],
@@ -163,6 +165,7 @@ def l1_cosine(
     return reduce_rows(jnp.stack(per_dim), where, normalized, axis_name)
 
 
+@checked
 def over_separate(
     loss: Callable[..., NestedLoss],
     queries: Float[Array, "B W"],

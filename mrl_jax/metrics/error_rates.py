@@ -55,6 +55,7 @@ class Comparison:
         return np.asarray([float(not errors.total) for errors in self.words])
 
 
+@checked
 def compare_transcripts(references: Sequence[str], hypotheses: Sequence[str]) -> Comparison:
     """Count errors of each utterance; hypotheses may be empty.
 

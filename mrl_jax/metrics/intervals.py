@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
-from mrl_jax.core.arguments import Fraction, PositiveInt, checked
+from mrl_jax.core.arguments import Fraction, PositiveInt
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError
 
@@ -40,6 +40,7 @@ class PairedTest:
     p_value: float
 
 
+@checked
 def cluster_bootstrap(
     values: Float[HostArray, " Q"], clusters: Sequence[Hashable] | None, **options: Any
 ) -> Interval:
@@ -47,6 +48,7 @@ def cluster_bootstrap(
     return cluster_bootstraps(values[:, None], clusters, **options)[0]
 
 
+@checked
 def cluster_bootstraps(
     values: Float[HostArray, "Q M"],
     clusters: Sequence[Hashable] | None,
@@ -106,6 +108,7 @@ def cluster_bootstraps(
     ]
 
 
+@checked
 def paired_test(
     a: Float[HostArray, " Q"],
     b: Float[HostArray, " Q"],
@@ -144,6 +147,7 @@ def paired_test(
     )
 
 
+@checked
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for being several (Holm, 1979), in the order given."""
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])

@@ -17,6 +17,7 @@ from mrl_jax.core.errors import ArgumentError
 from mrl_jax.core.extras import require
 
 
+@checked
 def ndcg(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -38,6 +39,7 @@ def ndcg(
     return over(discounted(grades, k), ideal(judged, k))
 
 
+@checked
 def accuracy(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -48,6 +50,7 @@ def accuracy(
     return np.where(relevant(judged) > 0, hits, np.nan)
 
 
+@checked
 def reciprocal_rank(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -59,6 +62,7 @@ def reciprocal_rank(
     return np.where(relevant(judged) > 0, reciprocal, np.nan)
 
 
+@checked
 def recall(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -67,6 +71,7 @@ def recall(
     return over((grades[:, :k] > 0).sum(axis=1).astype(np.float64), relevant(judged))
 
 
+@checked
 def average_precision(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -82,6 +87,7 @@ def average_precision(
     return over((precision * hits).sum(axis=1), relevant(judged))
 
 
+@checked
 def chance_ndcg(
     judged: Int[HostArray, "Q J"],
     documents: int,
@@ -101,6 +107,7 @@ def chance_ndcg(
     return float(np.mean(scores[~np.isnan(scores)])) if (scores >= 0).any() else float("nan")
 
 
+@checked
 def discounted(gains: Int[HostArray, "Q R"] | Float[HostArray, "Q R"], k: int) -> HostArray:
     """[Q] sum of the first k gains, each over log2(rank + 1)."""
     cut = gains[:, :k].clip(min=0).astype(np.float64)
@@ -112,16 +119,19 @@ def discounts(k: int) -> Float[HostArray, " R"]:
     return 1.0 / np.log2(np.arange(k, dtype=np.float64) + 2.0)
 
 
+@checked
 def ideal(judged: Int[HostArray, "Q J"], k: int) -> Float[HostArray, " Q"]:
     """Discounted gain of the best order there is."""
     return discounted(-np.sort(-judged, axis=1), k)
 
 
+@checked
 def relevant(judged: Int[HostArray, "Q J"]) -> Float[HostArray, " Q"]:
     """Relevant documents of each query."""
     return (judged > 0).sum(axis=1).astype(np.float64)
 
 
+@checked
 def over(gain: Float[HostArray, " Q"], best: Float[HostArray, " Q"]) -> Float[HostArray, " Q"]:
     """`gain` / `best`, NaN where there is nothing to gain."""
     return np.divide(gain, best, out=np.full(len(gain), np.nan), where=best > 0)
@@ -140,6 +150,7 @@ class F1:
     weighted: float
 
 
+@checked
 def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> F1:
     """Means over labels of their F1, as scikit-learn defines them.
 

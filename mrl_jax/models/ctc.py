@@ -24,6 +24,7 @@ from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.wavlm import encoder_type
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class CtcVocabulary:
     """The characters behind the output ids, or the tokens of a text tower.
@@ -129,6 +130,7 @@ class CtcOutput:
     frame_mask: Bool[Array, "B T"]
 
 
+@checked
 class HubertCtc(nnx.Module):
     """A `HubertEncoder` or `WavLMEncoder` with a linear output layer over its last hidden state.
 
@@ -160,12 +162,14 @@ class HubertCtc(nnx.Module):
         self.encoder = encoder_type(config)(config, **held, **options)
         self.lm_head = nnx.Linear(config.width, vocab_size, **held)
 
+    @checked
     def __call__(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> CtcOutput:
         """Logits of a batch that `pad_clips` made; those at padded frames are unspecified."""
         output = self.encoder(samples, lengths)
         logits = self.lm_head(output.last_hidden).astype(jnp.float32)
         return CtcOutput(logits=logits, frame_mask=output.frame_mask)
 
+    @checked
     def decode(self, output: CtcOutput) -> list[str]:
         """The greedy transcript of each clip.
 
@@ -181,17 +185,20 @@ class HubertCtc(nnx.Module):
         return [self.vocabulary.decode(ids[mask]) for ids, mask in zip(best, masks, strict=True)]
 
 
+@checked
 def abstract_hubert_ctc(config: HubertConfig, vocab_size: int, **options: Any) -> HubertCtc:
     """A `HubertCtc` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: HubertCtc(config, vocab_size, **options, rngs=nnx.Rngs(0)))
 
 
+@checked
 def character_vocabulary(transcripts: Sequence[str]) -> CtcVocabulary:
     """The characters of `transcripts`, sorted, after the blank and the word delimiter."""
     characters = sorted(set("".join(transcripts)) - {" "})
     return CtcVocabulary(tokens=("<pad>", "|", *characters), blank=0, word_delimiter="|")
 
 
+@checked
 def word_vocabulary(transcripts: Sequence[str]) -> CtcVocabulary:
     """The words of `transcripts`, sorted, after the blank: for a small closed set of words.
 
@@ -201,6 +208,7 @@ def word_vocabulary(transcripts: Sequence[str]) -> CtcVocabulary:
     return CtcVocabulary(tokens=("<pad>", *(f"{word} " for word in words)), word_delimiter=None)
 
 
+@checked
 def encode_transcripts(
     transcripts: Sequence[str], vocabulary: CtcVocabulary, size: int
 ) -> tuple[HostArray, HostArray]:
@@ -223,6 +231,7 @@ def encode_transcripts(
     return pad_labels(rows, vocabulary.blank, size)
 
 
+@checked
 def spell_transcripts(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> list[list[int]]:
     """Ids of each transcript's tokens, the longest that fits first.
 
@@ -250,6 +259,7 @@ def spell_transcripts(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> 
     return rows
 
 
+@checked
 def pad_labels(rows: Sequence[Sequence[int]], blank: int, size: int) -> tuple[HostArray, HostArray]:
     """Label ids [B, size] int32, padded with the blank, and their counts [B] int32."""
     labels = np.full((len(rows), size), blank, np.int32)

@@ -23,6 +23,7 @@ from mrl_jax.models.two_towers import Head, HeadConfig, Prompt, TwoTowers
 from mrl_jax.nn.pooling import l2_normalize
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DualEncoderConfig(HeadConfig):
     """What a dual encoder adds to its towers.
@@ -85,6 +86,7 @@ class PoolingHead(Head):
         return folded
 
 
+@checked
 class DualEncoder(TwoTowers):
     """Speech and text in one space; speech does not pass through the text tower.
 
@@ -115,11 +117,13 @@ class DualEncoder(TwoTowers):
         """The fewest samples that give a frame (400 with the published tower)."""
         return self.speech.config.min_samples
 
+    @checked
     def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
         """Fit the head's fixed factors to the speech tower, on some clips."""
         output = self.speech(samples, lengths)
         self.head.fit_layer_scale(output.layer_states, output.frame_mask)
 
+    @checked
     def join(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt
     ) -> Float32[Array, "B E"]:

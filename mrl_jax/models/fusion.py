@@ -15,6 +15,7 @@ from mrl_jax.models.two_towers import HeadConfig, Prompt, TwoTowers, whole_promp
 from mrl_jax.nn.masking import length_mask
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FusionConfig(HeadConfig):
     """What every late-fusion model may have.

@@ -25,7 +25,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt
 from mrl_jax.core.array_types import AnyArray
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models import long_audio
@@ -40,6 +40,7 @@ from mrl_jax.nn.masking import length_mask
 from mrl_jax.nn.norms import FixedBatchNorm, LayerNorm, TimeGroupNorm
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HubertConfig:
     """Sizes and variants of a HuBERT encoder. The presets are the published checkpoints'.
@@ -328,6 +329,7 @@ class HubertOutput:
         return jnp.concatenate((self.layer_input[None], self.layer_states))
 
 
+@checked
 class HubertEncoder(nnx.Module):
     """Convolutions, a convolutional position embedding, and a transformer over frames.
 
@@ -382,6 +384,7 @@ class HubertEncoder(nnx.Module):
             rngs,
         )
 
+    @checked
     def __call__(
         self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]
     ) -> HubertOutput:
@@ -493,6 +496,7 @@ class HubertEncoder(nnx.Module):
         return self.encoder_norm(last_state) if self.config.pre_norm else last_state
 
 
+@checked
 def abstract_hubert(config: HubertConfig, **options: Any) -> HubertEncoder:
     """A `HubertEncoder` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: HubertEncoder(config, **options, rngs=nnx.Rngs(0)))

@@ -11,6 +11,7 @@ from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.nn import param_tree
 
 
+@checked
 def to_linen(tower: Qwen3Encoder | SpeechTower) -> tuple[linen.Module, dict[str, dict[str, Any]]]:
     """A Linen module that computes what `tower` computes, and its variables.
 

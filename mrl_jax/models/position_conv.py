@@ -64,6 +64,7 @@ class WeightNormConv(nnx.Module):
         return _convolve(x, self.kernel(), self, edges=edges)
 
 
+@checked
 def reach(taps: int) -> tuple[int, int]:
     """Frames before and behind a frame that a kernel of so many taps sees.
 

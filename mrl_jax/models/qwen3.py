@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt
 from mrl_jax.core.array_types import AnyArray
 from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.models.text_pooling import ACTIVATIONS, POOLINGS, DenseConfig, Pooling
@@ -26,6 +26,7 @@ from mrl_jax.nn.pooling import l2_normalize, mean_valid, truncate
 from mrl_jax.nn.rope import apply_rope, rope_angles
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Qwen3Config:
     """Sizes of a Qwen3 encoder. The presets are those of the published checkpoints.
@@ -186,6 +187,7 @@ class Qwen3Output:
     layer_states: Float[Array, "Y B L D"] | None
 
 
+@checked
 class Qwen3Encoder(nnx.Module):
     """The Qwen3 decoder stack without its output layer, read as a text encoder.
 
@@ -230,6 +232,7 @@ class Qwen3Encoder(nnx.Module):
             ]
         )
 
+    @checked
     def __call__(
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
@@ -271,6 +274,7 @@ class Qwen3Encoder(nnx.Module):
             layer_states=None if layer_states is None else take_places(layer_states, back),
         )
 
+    @checked
     def embed(
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
@@ -286,6 +290,7 @@ class Qwen3Encoder(nnx.Module):
         pooled = self.pool(inputs, mask)
         return l2_normalize(pooled) if dim is None else truncate(pooled, dim)
 
+    @checked
     def pool(
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
@@ -303,6 +308,7 @@ class Qwen3Encoder(nnx.Module):
             pooled = ACTIVATIONS[config.activation](layer(pooled))
         return pooled
 
+    @checked
     def features(
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
@@ -334,6 +340,7 @@ class Qwen3Encoder(nnx.Module):
         return jnp.concatenate([pooled[:, None], means], axis=1)
 
 
+@checked
 def abstract_qwen3(config: Qwen3Config, **options: Any) -> Qwen3Encoder:
     """A `Qwen3Encoder` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: Qwen3Encoder(config, **options, rngs=nnx.Rngs(0)))

@@ -33,6 +33,7 @@ PAIR = 2
 EXACT = lax.Precision.HIGHEST
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SoftCtcConfig(FusionConfig):
     """What a soft-token model adds to its towers.
@@ -66,6 +67,7 @@ class SoftCtcConfig(FusionConfig):
     lora_rank: int = 0
 
 
+@checked
 class SoftCtc(FusionModel):
     """Speech and text in one space; the stream `params` of `rngs` gives the head's weights.
 
@@ -123,6 +125,7 @@ class SoftCtc(FusionModel):
         """The text tower, with the trained changes for speech if there are any."""
         return self.text if self.head.lora is None else self.head.lora.add_to(self.text)
 
+    @checked
     def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
         """Fit the fixed factors of the layer states, where a residual reads them."""
         if self.head.residual is None:
@@ -130,6 +133,7 @@ class SoftCtc(FusionModel):
         output = self.speech(samples, lengths)
         self.head.fit_layer_scale(output.layer_states, output.frame_mask)
 
+    @checked
     def speech_tokens(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
     ) -> SpeechTokens:
@@ -206,6 +210,7 @@ class FrameGroups:
         return jnp.einsum("btu,btc->buc", self.weights, frames, precision=EXACT)
 
 
+@checked
 def pairs_of(frame_mask: Bool[Array, "B T"], size: int, bound: Int[Array, " B"]) -> FrameGroups:
     """Every two frames are a token, a last single one is left out; arguments as `runs_of`."""
     frames = frame_mask.shape[1]
@@ -216,6 +221,7 @@ def pairs_of(frame_mask: Bool[Array, "B T"], size: int, bound: Int[Array, " B"])
     return FrameGroups(weights, jnp.minimum(wanted, bound), wanted)
 
 
+@checked
 def runs_of(
     keep: Bool[Array, "B T"], best: Int[Array, "B T"], size: int, bound: Int[Array, " B"]
 ) -> FrameGroups:

@@ -21,6 +21,7 @@ from mrl_jax.models.hubert import HubertConfig, HubertEncoder, HubertLayer, Self
 from mrl_jax.nn.layer_stack import Dtypes
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WavLMConfig(HubertConfig):
     """Sizes and variants of a WavLM encoder; base and large are HuBERT's otherwise.
@@ -44,6 +45,7 @@ class WavLMConfig(HubertConfig):
             )
 
 
+@checked
 def distance_buckets(config: WavLMConfig, frames: int) -> HostArray:
     """The bucket of each distance from -(frames - 1) to frames - 1: key minus query.
 
@@ -125,6 +127,7 @@ class WavLMLayer(HubertLayer):
     attention_type: ClassVar[type[SelfAttention]] = GatedAttention
 
 
+@checked
 class WavLMEncoder(HubertEncoder):
     """A `HubertEncoder` with WavLM's attention; arguments as there."""
 
@@ -150,11 +153,13 @@ class WavLMEncoder(HubertEncoder):
         return self.position_bias.by_distance(frames)
 
 
+@checked
 def abstract_wavlm(config: WavLMConfig, **options: Any) -> WavLMEncoder:
     """A `WavLMEncoder` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: WavLMEncoder(config, **options, rngs=nnx.Rngs(0)))
 
 
+@checked
 def encoder_type(config: HubertConfig) -> type[HubertEncoder]:
     """The encoder that a config is of."""
     return WavLMEncoder if isinstance(config, WavLMConfig) else HubertEncoder

@@ -74,6 +74,7 @@ class RunResult(Generic[Info]):
         return self.summary.finished
 
 
+@checked
 def run(
     task: Task[Config, Info],
     config: Config,
@@ -183,11 +184,13 @@ def _averaged(state: TrainState) -> TrainState:
     return state if weights is None else dataclasses.replace(state, trained=weights)
 
 
+@checked
 def has_checkpoint(workdir: Path) -> bool:
     """Whether the run in this folder has begun."""
     return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
 
 
+@checked
 def scores_of(results: Sequence[RetrievalResult]) -> dict[str, float]:
     """nDCG@10 at each dimension; that of the widest also by its bare name."""
     widest = max(results, key=lambda result: result.dim)

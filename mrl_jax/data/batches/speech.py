@@ -39,6 +39,7 @@ class Examples(Protocol):
     def clip(self, index: int) -> HostArray: ...
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchConfig(ClipBatchConfig):
     """How pairs of a clip and a document become batches.

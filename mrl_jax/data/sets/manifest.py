@@ -66,6 +66,7 @@ class Example:
         return self.text if self.document_id is None else self.document_id
 
 
+@checked
 def read_manifest(path: str | Path) -> list[Example]:
     """Read a manifest whole; recordings are neither opened nor looked for.
 

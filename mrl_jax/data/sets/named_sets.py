@@ -62,6 +62,7 @@ class NamedSet:
     note: str = "no such set"
 
 
+@checked
 def load_retrieval_set(
     data: str | Path, *, strict: bool = False, split: str | None = None
 ) -> RetrievalSet:
@@ -87,6 +88,7 @@ def load_retrieval_set(
     return named
 
 
+@checked
 def load_intent_set(data: str | Path) -> tuple[IntentExample, ...]:
     """An intent set from its table or folder, or by a name such as `wolbanking77:text@FOLDER`.
 

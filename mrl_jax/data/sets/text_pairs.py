@@ -33,6 +33,7 @@ class TextPair:
     where: str = ""
 
 
+@checked
 def read_pairs(path: str | Path) -> list[TextPair]:
     """Every pair of a table, in its order.
 
@@ -62,6 +63,7 @@ def read_pairs(path: str | Path) -> list[TextPair]:
     return pairs
 
 
+@checked
 def pairs_digest(pairs: Sequence[TextPair]) -> str:
     """SHA-256 of what is trained on; ids count where there are any."""
     total = hashlib.sha256()

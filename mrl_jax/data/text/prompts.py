@@ -50,6 +50,7 @@ def prompt_of(
     return query_prompt(prompts.get(task, ""))
 
 
+@checked
 def prompts_of(
     count: int,
     prompts: Mapping[str, str],

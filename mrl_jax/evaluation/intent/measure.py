@@ -119,11 +119,13 @@ class IntentResult:
         return np.bincount(pairs.ravel(), minlength=size * size).reshape(size, size)
 
 
+@checked
 def label_text(label: str) -> str:
     """What a label is called in words that nobody wrote: its name without underscores."""
     return " ".join(label.replace("_", " ").split()) or label
 
 
+@checked
 def check_shots(labels: Sequence[str], classes: Sequence[str], shots: Sequence[int]) -> None:
     """Refuse shots that some label does not have enough training examples for.
 
@@ -155,6 +157,7 @@ def check_shots(labels: Sequence[str], classes: Sequence[str], shots: Sequence[i
         )
 
 
+@checked
 def draw_shots(
     labels: Int[HostArray, " N"], classes: int, shots: int, seed: int
 ) -> Int[HostArray, " M"]:
@@ -174,6 +177,7 @@ def draw_shots(
     return np.sort(np.concatenate(drawn))
 
 
+@checked
 def zero_shot_predict(
     vectors: Float32[HostArray, "N E"] | SeparateVectors,
     labels: Float32[HostArray, "L E"],
@@ -189,6 +193,7 @@ def zero_shot_predict(
     return places[:, 0].astype(np.int64)
 
 
+@checked
 def few_shot_inputs(
     vectors: Vectors, tokens: Float32[HostArray, "N K E"] | None, *, dim: int
 ) -> Float[HostArray, "N F"]:
@@ -201,6 +206,7 @@ def few_shot_inputs(
     return np.concatenate(parts, axis=1).astype(np.float64)
 
 
+@checked
 def few_shot_predict(
     train: Float[HostArray, "M F"],
     labels: Int[HostArray, " M"],
@@ -232,6 +238,7 @@ def few_shot_predict(
     return CLASSIFIERS[classifier].predict(train, labels, test)
 
 
+@checked
 def measure_intents(
     vectors: IntentVectors,
     *,

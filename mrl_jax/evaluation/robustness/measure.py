@@ -52,6 +52,7 @@ class RobustnessResult:
     per_query: Float[HostArray, " judged"]
 
 
+@checked
 def check_babble(names: Sequence[str], apart: Sequence[Hashable]) -> None:
     """Raises an `MrlError` where all queries ask for the same, so that none has any babble.
 
@@ -67,6 +68,7 @@ def check_babble(names: Sequence[str], apart: Sequence[Hashable]) -> None:
         )
 
 
+@checked
 def degrade_all(
     clips: Sequence[HostArray],
     names: Sequence[str],
@@ -105,6 +107,7 @@ def degrade_all(
     return degraded
 
 
+@checked
 def measure_robustness(
     queries: Mapping[Condition, Vectors],
     documents: Float32[HostArray, "N E"],

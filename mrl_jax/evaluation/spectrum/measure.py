@@ -136,6 +136,7 @@ class BlockResult:
         return f"{self.start + 1}-{self.stop}"
 
 
+@checked
 def spectrum(vectors: Float[HostArray, "N E"], *, centred: bool) -> Spectrum:
     """The singular values of embeddings, one a row.
 
@@ -159,6 +160,7 @@ def spectrum(vectors: Float[HostArray, "N E"], *, centred: bool) -> Spectrum:
     return Spectrum(np.linalg.svd(matrix, compute_uv=False))
 
 
+@checked
 def modality_gap(
     queries: Float[HostArray, "Q E"], documents: Float[HostArray, "N E"]
 ) -> tuple[float, float]:
@@ -171,6 +173,7 @@ def modality_gap(
     return float(np.linalg.norm(a - b)), cosine
 
 
+@checked
 def views(
     queries: Float32[HostArray, "Q E"], documents: Float32[HostArray, "N E"], *, seeds: int = 5
 ) -> list[View]:
@@ -203,12 +206,14 @@ def views(
     return ways
 
 
+@checked
 def sizes_for(width: int, dims: Sequence[int]) -> tuple[int, ...]:
     """Powers of two up to the width, the dims, and the width itself."""
     powers = {2**power for power in range(width.bit_length()) if 2**power <= width}
     return tuple(sorted(powers | set(dims) | {width}))
 
 
+@checked
 def measure_sizes(
     shown: Sequence[View], judgements: Judgements, *, sizes: Sequence[int]
 ) -> list[SizeResult]:
@@ -224,6 +229,7 @@ def measure_sizes(
     return rows
 
 
+@checked
 def measure_blocks(
     queries: Float32[HostArray, "Q E"],
     documents: Float32[HostArray, "N E"],
@@ -264,6 +270,7 @@ def measure_blocks(
     return blocks
 
 
+@checked
 def block_edges(width: int, count: int = 8) -> tuple[int, ...]:
     """Ends of `count` blocks of like size, fewer where there are fewer coordinates."""
     count = min(count, width)

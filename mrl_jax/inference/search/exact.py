@@ -34,6 +34,7 @@ CHUNK = 16_384
 Pass = Literal["bfloat16", "float32", "float64"]
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
     """What a search does at once: for its speed and memory, without effect on the result.
@@ -64,6 +65,7 @@ class Ranking:
     tied: Int[HostArray, " Q"]
 
 
+@checked
 def search(
     queries: Float32[HostArray, "Q E"],
     documents: Float32[HostArray, "N E"],
@@ -90,6 +92,7 @@ def search(
     return ranking.scores, ranking.indices
 
 
+@checked
 def rank(
     queries: Float32[HostArray, "Q E"],
     documents: Float32[HostArray, "N E"],
@@ -128,6 +131,7 @@ def rank(
     return Ranking(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
+@checked
 def rough_search(
     queries: Float32[HostArray, "Q E"], documents: Float32[HostArray, "N E"], k: int
 ) -> tuple[Float32[HostArray, "Q k"], Int[HostArray, "Q k"]]:
@@ -147,6 +151,7 @@ def rough_search(
     return scores, indices
 
 
+@checked
 def exact_scores(
     queries: Float32[HostArray, "*rows E"], documents: Float32[HostArray, "*rows E"]
 ) -> Float32[HostArray, "*rows"]:
@@ -154,6 +159,7 @@ def exact_scores(
     return exact_sums(queries, documents).astype(np.float32)
 
 
+@checked
 def exact_sums(
     queries: Float32[HostArray, "*rows E"], documents: Float32[HostArray, "*rows E"]
 ) -> Float64[HostArray, "*rows"]:
@@ -163,6 +169,7 @@ def exact_sums(
     return np.multiply(queries, documents, dtype=np.float64, order="C").sum(axis=-1)
 
 
+@checked
 def truncate(
     vectors: Float32[HostArray, "R E"] | SeparateVectors, dim: int | None
 ) -> Float32[HostArray, "R P"]:

@@ -45,6 +45,7 @@ SOFT_FIELDS = (
 """Fields of `ModelConfig` that a soft head alone reads."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(ComputeConfig):
     """The model: its towers, and how they are joined.
@@ -154,6 +155,7 @@ class ModelConfig(ComputeConfig):
                 )
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(SpeechDataConfig):
     """The recordings and documents, and what is computed of them once.
@@ -177,6 +179,7 @@ class DataConfig(SpeechDataConfig):
         check_choice("data.speech_cache_dtype", self.speech_cache_dtype, CACHE_DTYPES)
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentConfig(SpeechRunConfig):
     """Everything about a run. The defaults are the paper's speech run."""
@@ -202,6 +205,7 @@ class ExperimentConfig(SpeechRunConfig):
             )
 
 
+@checked
 def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers:
     """Towers from their folders, and a new head."""
     model, kind = config.model, HEADS[config.model.head_kind]

@@ -43,6 +43,7 @@ from mrl_jax.training.state import Log, TrainState
 from mrl_jax.training.trainer import Best, RunResult, has_checkpoint, run, scores_of
 
 
+@checked
 def train(
     config: ExperimentConfig, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[ModelInfo]:

@@ -29,6 +29,7 @@ from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 VOCABULARIES = ("characters", "tower", "text_tower")
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcModelConfig(ComputeConfig):
     """The recogniser.
@@ -88,6 +89,7 @@ class CtcModelConfig(ComputeConfig):
             )
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcDataConfig(SpeechDataConfig):
     """The recordings and their transcripts.
@@ -113,6 +115,7 @@ class CtcDataConfig(SpeechDataConfig):
         check_column(self.transcripts, "data.transcripts")
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcExperiment(SpeechRunConfig):
     """Everything about a recogniser's run.
@@ -130,6 +133,7 @@ class CtcExperiment(SpeechRunConfig):
         super().__post_init__()
 
 
+@checked
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     """The description of the tower to begin with; None for random weights."""
     if not config.speech_tower:
@@ -156,6 +160,7 @@ def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     return info
 
 
+@checked
 def read_tokenizer(config: CtcModelConfig) -> TextTokenizer | None:
     """The tokenizer of the text tower, where transcripts are spelled in its tokens."""
     if not config.text_tower:
@@ -164,6 +169,7 @@ def read_tokenizer(config: CtcModelConfig) -> TextTokenizer | None:
     return TextTokenizer(config.text_tower)
 
 
+@checked
 def choose_vocabulary(
     config: CtcModelConfig,
     tower: TowerInfo | None,
@@ -187,6 +193,7 @@ def choose_vocabulary(
     return character_vocabulary(transcripts)
 
 
+@checked
 def build_recogniser(
     config: CtcModelConfig,
     tower: TowerInfo | None,
@@ -227,6 +234,7 @@ def build_recogniser(
     return model
 
 
+@checked
 def output_layer(
     vocabulary: CtcVocabulary,
     width: int,

@@ -48,6 +48,7 @@ SCORE = "word accuracy"
 TOWER = "tower"
 
 
+@checked
 def train_recogniser(
     config: CtcExperiment, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[TowerInfo]:

@@ -30,6 +30,7 @@ INITIAL = "initial"
 """Folder of a new tower, in that of its run."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NewTowerConfig:
     """A small tower with random weights, and a tokenizer made from the training texts.
@@ -79,6 +80,7 @@ class NewTowerConfig:
             raise MrlError(str(error), where="model.new") from error
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextModelConfig(ComputeConfig):
     """The tower that is trained whole.
@@ -94,6 +96,7 @@ class TextModelConfig(ComputeConfig):
     new: NewTowerConfig | None = None
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextDataConfig:
     """What is trained on, and what is measured meanwhile.
@@ -119,6 +122,7 @@ PAPER_OPTIM = OptimConfig(
 PAPER_LENGTH = LoopConfig(epochs=2.0)
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextStageExperiment(RunConfig):
     """Everything about a run of the text stage. The defaults are the paper's."""
@@ -144,6 +148,7 @@ class TextStageExperiment(RunConfig):
             raise MrlError("loss.learn_temperature is true, expected false for a text tower")
 
 
+@checked
 def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdir: Path) -> Path:
     """Folder of the tower to begin with; a new one is made in the workdir.
 

@@ -58,6 +58,7 @@ from mrl_jax.training.trainer import Best, RunResult, run, scores_of
 TOWER = "tower"
 
 
+@checked
 def train_text(
     config: TextStageExperiment, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[TowerInfo]:
