@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
-from mrl_jax.core.arguments import Fraction, PositiveInt
+from mrl_jax.core.arguments import Fraction, PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError
 

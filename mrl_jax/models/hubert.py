@@ -25,7 +25,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.core.arguments import PositiveFloat, PositiveInt
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
 from mrl_jax.core.array_types import AnyArray
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models import long_audio

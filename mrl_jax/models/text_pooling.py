@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mrl_jax.core.arguments import PositiveInt
+from mrl_jax.core.arguments import PositiveInt, checked
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.nn.activations import gelu
 from mrl_jax.nn.pooling import mean_valid, pool_first, pool_last

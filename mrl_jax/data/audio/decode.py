@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.core.arguments import PositiveFloat, PositiveInt
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
