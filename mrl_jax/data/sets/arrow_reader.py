@@ -75,7 +75,7 @@ class ArrowReader:
         """End the process; the next table starts another."""
         process, self._process, self._idle = self._process, None, True
         if process is not None:
-            _end(process, seconds=0)
+            _end(process, seconds=0.0)
 
     def describe(self, file: Path) -> TableInfo:
         """The columns of a table. Raises as `rows`."""
@@ -149,7 +149,7 @@ class ArrowReader:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
-            weakref.finalize(self, _end, self._process, seconds=0)
+            weakref.finalize(self, _end, self._process, seconds=0.0)
         return self._process
 
 
@@ -180,7 +180,7 @@ def _refuse(file: Path, reply: dict[str, Any]) -> NoReturn:
 
 def _ended(file: Path, process: subprocess.Popen[bytes]) -> MrlError:
     """The error for a process that is no longer there."""
-    _end(process, seconds=10)
+    _end(process, seconds=10.0)
     number = -process.returncode
     names = {member.value: member.name for member in signal.Signals}
     reason = f"its reader ended by {names[number]}" if number in names else "its reader ended"

@@ -78,7 +78,9 @@ def _opened(file: Path) -> Iterator[tuple[pa.Schema, Any]]:
         with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as stream:
             yield stream.schema, lambda wanted, first: _stream_batches(stream, wanted, first)
     else:
-        with pyarrow.parquet.ParquetFile(file, buffer_size=1 << 20) as table:
+        with pyarrow.parquet.ParquetFile(
+            file, buffer_size=1 << 20, page_checksum_verification=True
+        ) as table:
             yield table.schema_arrow, lambda wanted, first: _parquet_batches(table, wanted, first)
 
 
@@ -132,7 +134,9 @@ def _stream_batches(stream: Any, wanted: Sequence[str] | None, first: int) -> Ba
         size = min(max(size, 1), BATCH_ROWS)
         for start in range(skipped, whole.num_rows, size):
             batch = whole.slice(start, size)
-            yield batch if wanted is None else _chosen(batch, wanted)
+            batch = batch if wanted is None else _chosen(batch, wanted)
+            batch.validate(full=True)
+            yield batch
 
 
 def _chosen(batch: pa.RecordBatch, wanted: Sequence[str]) -> pa.RecordBatch:
