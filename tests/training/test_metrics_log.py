@@ -13,16 +13,9 @@ LINES = [json.dumps(row).encode() for row in ROWS]
 @pytest.mark.parametrize(
     "damage",
     [
-        b"null",
-        b"3",
-        b"[]",
-        b"\xff\xfe",
-        b"\0" * 512,
-        b"[" * 100_000,
-        b'{"step": "2"}',
-        b'{"kind": 1}',
-    ]
-    + [b'{"kind": "train", "step": 1%s}' % (b"0" * 400)],
+        *(b"null", b"3", b"[]", b"\xff\xfe", b"\0" * 512, b"[" * 100_000),
+        *(b'{"step": "2"}', b'{"kind": 1}', b'{"kind": "train", "step": 1%s}' % (b"0" * 400)),
+    ],
 )
 def test_a_damaged_line_is_left_out_and_told(tmp_path, damage):
     path = tmp_path / METRICS_FILE

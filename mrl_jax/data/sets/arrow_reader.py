@@ -99,7 +99,13 @@ class ArrowReader:
             MrlError: pyarrow is absent; the file cannot be read, or not within the limits.
         """
         replies = self._ask(file, columns, first)
-        info = _table_info(next(replies))
+        reply = next(replies)
+        info = _table_info(reply)
+        names = [values[0] for values in reply["columns"]]
+        wanted = set(names) if columns is None else {c.partition(".")[0] for c in columns}
+        if twice := [name for name in info.columns if name in wanted and names.count(name) > 1]:
+            hint = "rename one of them"
+            raise MrlError(f"has two columns that are called {twice[0]!r}", where=file, hint=hint)
         return info, (row for reply in replies for row in reply["rows"])
 
     def _ask(

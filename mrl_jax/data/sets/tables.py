@@ -346,9 +346,11 @@ def _class_names(written: str) -> dict[str, list[str]]:
 
 
 def _class_name(where: str, column: str, value: Any, names: Sequence[str]) -> str | None:
-    """None for −1, which is how `datasets` writes that a label is withheld."""
-    if value is None or value == -1:
+    """None for −1 and NaN: so `datasets` and pandas write that a label is withheld."""
+    if value is None or value == -1 or value != value:
         return None
+    if isinstance(value, float) and value.is_integer():  # As pandas writes a column with nulls.
+        value = int(value)
     if not isinstance(value, int) or not 0 <= value < len(names):
         problem = f"`{column}` is {value!r:.40}, expected a class from 0 to {len(names) - 1}"
         raise MrlError(problem, where=where, hint="download or write the table again")
