@@ -16,6 +16,7 @@ from mrl_jax.core.extras import require
 from mrl_jax.core.json_text import parse_json
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.records import read_object, readable_as
+from mrl_jax.core.text import check_texts
 from mrl_jax.data.text.tokenizer import open_tokenizer
 from mrl_jax.inference.batching import sorted_batches
 
@@ -92,6 +93,7 @@ class Translator:
             MrlError: CTranslate2 refuses, as where a translation may be longer than the
                 model has positions.
         """
+        check_texts(texts)
         translations = [""] * len(texts)
         written = [row for row, text in enumerate(texts) if text.strip()]
         lengths = [len(texts[row]) for row in written]

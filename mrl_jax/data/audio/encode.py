@@ -5,13 +5,11 @@ import io
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
-
-FULL_SCALE = 32768
-"""The 16-bit value of 1.0; the records hold samples rounded to 1/32768."""
+from mrl_jax.data.audio.verdict import FULL_SCALE
 
 
 def quantize(clip: HostArray) -> HostArray:
-    """[S] floats to [S] int16, rounded and limited to full scale."""
+    """[S] floats to [S] int16, rounded to 1/32768 and limited to full scale."""
     scaled = np.rint(np.asarray(clip, np.float64) * FULL_SCALE)
     return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 

@@ -13,16 +13,23 @@ from tqdm import tqdm
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
-from mrl_jax.core.files import check_apart, staged_folder, write_json
+from mrl_jax.core.files import UTF8_FOLDER, check_apart, staged_folder
+from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import read_object
+from mrl_jax.core.text import check_path_text
 from mrl_jax.data.build import info
-from mrl_jax.data.build.info import BUILD_FILE, BuildInfo, BuildOptions, Skipped, SplitInfo
+from mrl_jax.data.build.info import (
+    BUILD_FILE,
+    SOURCES_FILE,
+    BuildInfo,
+    BuildOptions,
+    Skipped,
+    SplitInfo,
+)
 from mrl_jax.data.build.records import RecordStream
 from mrl_jax.data.sets.digests import digest_files, digest_lines, load_digests, save_digests
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example, read_manifest
 from mrl_jax.data.sets.parquet import ParquetColumns, read_parquet
-
-SOURCES_FILE = "sources.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +77,10 @@ def build_dataset(
         MrlError: the manifest or table is at fault; too many recordings are broken, the first
             few of which are named; a split has nothing left; `out` holds something else.
     """
-    source, out, options = Path(source), Path(out), options or BuildOptions()
+    source, out, options = user_path(source), user_path(out), options or BuildOptions()
     workers = workers or min(16, os.cpu_count() or 1)
     check_apart(source, out)
+    check_path_text(out.resolve(), hint=UTF8_FOLDER)
     examples = read_examples(source, options.columns)
     digests, remembered = digest_files(
         (file for example in examples for file in _files_of(example.audio)),
@@ -85,7 +93,7 @@ def build_dataset(
     if old is not None and old.get("digest") == digest:
         return _report(out, info.read_build(out), reused=True)
     if old is not None and not overwrite:
-        before = old.get("parts", {})
+        before = old["parts"] if isinstance(old.get("parts"), dict) else {}
         changed = " and the ".join(part for part in parts if before.get(part) != parts[part])
         problem = f"is a data set that was built before the {changed} changed"
         raise MrlError(problem, where=out, hint="choose another name, or pass --overwrite")
@@ -100,7 +108,7 @@ def build_dataset(
             splits=splits,
             skipped=skipped,
         )
-        write_json(staging / BUILD_FILE, {"format": info.FORMAT, **asdict(made)})
+        made = info.describe_build(staging, made)
     return _report(out, made, reused=False)
 
 
@@ -139,7 +147,7 @@ def _any_build(out: Path) -> dict[str, Any] | None:
     """What is in a `build.json` of any format; None where there is none that can be read."""
     try:
         return read_object(out / BUILD_FILE)
-    except (OSError, ValueError):
+    except (OSError, ValueError, MrlError):
         return None
 
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import load_audio_of
 from mrl_jax.data.build.builder import read_examples
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
@@ -44,7 +45,7 @@ def read_utterances(data: str | Path, *, split: str = "") -> list[Utterance]:
     Raises:
         MrlError: nothing of the kind; no such split; a retrieval set with written queries.
     """
-    path = Path(data)
+    path = user_path(data)
     if (path / BUILD_FILE).is_file():
         return of_dataset(open_dataset(path, split or "test"))
     if path.is_file():

@@ -20,6 +20,7 @@ from typing import Any
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import load_audio_of
 from mrl_jax.data.sets import tables
 
@@ -76,7 +77,7 @@ def read_intent_set(
             with neither `audio` nor `text`; an empty field; an id that is there twice; a
             label with two `label_text`s; a recording that does not exist; pyarrow is absent.
     """
-    path = Path(path)
+    path = user_path(path)
     columns = {**COLUMNS, **columns}
     examples: list[IntentExample] = []
     places: dict[str, str] = {}
@@ -111,7 +112,7 @@ def read_intent_labels(path: str | Path) -> dict[str, IntentLabel]:
         MrlError: a row without `label`, or with one that was there before; texts that are an
             empty list, or no texts; `unseen` that is neither true nor false.
     """
-    file = Path(path) / LABELS_FILE
+    file = user_path(path) / LABELS_FILE
     labels: dict[str, IntentLabel] = {}
     if not file.is_file():
         return labels

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.data.sets.tables import as_name, check_new_id, check_surrogates, read_jsonl
+from mrl_jax.core.paths import user_path
+from mrl_jax.core.text import check_text
+from mrl_jax.data.sets.tables import as_name, check_new_id, read_jsonl
 
 QUOTES = "put it in quotes"
 REQUIRED = ("id", "audio", "text")
@@ -74,7 +76,7 @@ def read_manifest(path: str | Path) -> list[Example]:
         MrlError: no such file, or nothing in it; a line that is not a JSON object; a key
             that is absent, empty or of the wrong type; two lines with one id.
     """
-    path = existing_file(Path(path), hint="check the path of the manifest")
+    path = existing_file(user_path(path), hint="check the path of the manifest")
     examples: list[Example] = []
     places: dict[str, str] = {}
     for where, row in read_jsonl(path):
@@ -120,7 +122,7 @@ def check_fields(
             raise MrlError(problem, where=where, hint=hint(key))
         if not value.strip() and key not in ("task", "transcript"):
             raise MrlError(f"{key!r} is empty", where=where, hint="fill it, or leave the row out")
-        check_surrogates(where, repr(key), value)
+        check_text(value, repr(key), where=where)
     split = fields.get("split", "train")
     if not re.fullmatch(r"[A-Za-z0-9_]+", split) or split == "all":
         hint = "use letters, digits and `_`, and not `all`"

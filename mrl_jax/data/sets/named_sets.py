@@ -23,6 +23,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_text
 from mrl_jax.data.sets.fleurs import LANGUAGES, load_fleurs
 from mrl_jax.data.sets.hub import download_dataset
 from mrl_jax.data.sets.intent_set import IntentExample, read_intent_set
@@ -185,7 +186,7 @@ def split_name(data: str | Path) -> tuple[str, list[str], Path | None] | None:
     Raises:
         MrlError: a word that is neither a path that exists nor a known name.
     """
-    text = str(data)
+    text = user_text(data)
     head, at, folder = text.partition("@")
     name, *arguments = head.split(":")
     if name in NAMED_SETS:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.sets import tables
 from mrl_jax.data.sets.arrow_reader import ArrowReader, Column
 from mrl_jax.data.sets.manifest import REQUIRED, EmbeddedAudio, Example, check_fields
@@ -55,7 +56,7 @@ def read_parquet(source: str | Path, columns: ParquetColumns | None = None) -> l
             not Parquet; a column is absent; a row is as `check_fields` refuses it; two rows
             have one id.
     """
-    source, columns = Path(source), columns or ParquetColumns()
+    source, columns = user_path(source), columns or ParquetColumns()
     examples: list[Example] = []
     places: dict[str, str] = {}
     counts: dict[str, int] = {}

@@ -21,6 +21,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_text
 from mrl_jax.core.nearest import did_you_mean
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import load_audio_of
 from mrl_jax.data.sets import tables
 from mrl_jax.data.sets.issues import Issue, IssueLog, refuse_issues
@@ -110,7 +111,7 @@ def read_retrieval_set(
             a recording is missing; a judgement is not a whole number up to `MAX_SCORE`; no
             query has a relevant document; pyarrow is absent.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not folder.is_dir():
         kind = "is a file, expected the folder of" if folder.exists() else "no such folder, for"
         raise MrlError(f"{kind} a retrieval set", where=folder, hint="check the path")
@@ -164,7 +165,7 @@ def write_retrieval_set(
             which a table of JSON has no place.
     """
     queries, corpus = list(queries), list(corpus)
-    folder = Path(folder).resolve()
+    folder = user_path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     _write_table(folder / "queries.jsonl", (_query_row(query, folder) for query in queries))
     _write_table(folder / "corpus.jsonl", ({"_id": d.id, "text": d.text} for d in corpus))
@@ -191,7 +192,7 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
         MrlError: a query without it (the nearest column is named), or whose text is empty.
     """
     texts: dict[str, str] = {}
-    for where, row in set_rows(Path(folder), "queries"):
+    for where, row in set_rows(user_path(folder), "queries"):
         key = tables.row_id(where, row, "_id")
         if name not in row:
             hint = did_you_mean(name, row, otherwise=f"its columns are {', '.join(row)}")
@@ -199,7 +200,7 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
         if not isinstance(row[name], str) or not row[name].strip():
             problem = f"the {name!r} of query {key!r} is empty, or no text"
             raise MrlError(problem, where=where, hint="fill it, or leave the query out")
-        texts[key] = row[name]
+        texts[key] = tables.row_text(f"{where}, query {key!r}", row, name)
     return texts
 
 

@@ -16,9 +16,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.errors import NO_FILE, MrlError, file_problem, first_line
 from mrl_jax.core.extras import require
 from mrl_jax.core.json_text import parse_json
+from mrl_jax.core.text import check_text
 from mrl_jax.data.audio.encode import wav_bytes
 from mrl_jax.data.sets.arrow_reader import DOWNLOAD, ArrowReader
 from mrl_jax.data.sets.issues import IssueLog, list_some
@@ -216,14 +217,8 @@ def row_text(where: str, row: Mapping[str, Any], key: str, *, required: bool = F
         raise MrlError(problem, where=where, hint="make it text")
     if not value.strip():
         raise MrlError(f"`{key}` is empty", where=where, hint="fill it, or leave the row out")
-    check_surrogates(where, f"`{key}`", value)
+    check_text(value, f"`{key}`", where=where)
     return value
-
-
-def check_surrogates(where: str, name: str, text: str) -> None:
-    """Raises an `MrlError` where a text has half of a surrogate pair, which UTF-8 has not."""
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise MrlError(f"{name} holds half a surrogate pair", where=where, hint="write UTF-8")
 
 
 def row_audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
@@ -242,6 +237,7 @@ def row_audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
     if isinstance(value, bytes):
         return value
     if isinstance(value, str) and value:
+        check_text(value, "`audio`", where=where, hint="rename the recording, and write UTF-8")
         return folder / value
     problem = f"`audio` is {value!r:.40}, expected a path or a Hugging Face audio column"
     raise MrlError(problem, where=where, hint="give a path, absolute or relative to the folder")
@@ -267,9 +263,14 @@ def _array_audio(where: str, value: Mapping[str, Any]) -> bytes:
 
 
 def check_files(recordings: Iterable[Path | bytes | None], problem: str, where: Path) -> None:
-    """`refuse` those of the recordings that are files and do not exist."""
-    files = (file for file in recordings if isinstance(file, Path))
-    refuse([str(file) for file in files if not file.is_file()], problem, where)
+    """`refuse` those of the recordings that are paths and lead to no file.
+
+    `problem` is what is said where all of them lead nowhere; a pipe or device is named as such.
+    """
+    reasons = {file: file_problem(file) for file in recordings if isinstance(file, Path)}
+    other = [f"{file} {why}" for file, why in reasons.items() if why not in (None, NO_FILE)]
+    refuse(other, problem.replace("do not exist", "are no files"), where)
+    refuse([str(file) for file, why in reasons.items() if why], problem, where)
 
 
 def refuse(ids: Sequence[str], problem: str, where: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.sets.tables import read_tables, row_id, row_text, table_shards
 
 COLUMNS = ("query", "document", "task_type", "query_id", "document_id")
@@ -52,7 +53,7 @@ def read_pairs(path: str | Path) -> list[TextPair]:
             document_id=_id(where, row, "document_id"),
             where=where,
         )
-        for where, row in read_tables(_files(Path(path)), header=COLUMNS[:2], columns=COLUMNS)
+        for where, row in read_tables(_files(user_path(path)), header=COLUMNS[:2], columns=COLUMNS)
     ]
     if not pairs:
         hint = "write a row a pair: `query`, `document`, `task_type`"

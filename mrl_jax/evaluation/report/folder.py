@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mrl_jax
+from mrl_jax.core.errors import readable
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import check_apart, staged_folder, write_text
 from mrl_jax.data.sets.issues import Issue
@@ -35,7 +36,8 @@ def report_folder(options: ReportOptions, *models: Path) -> Iterator[Path]:
     for model in models:
         check_apart(model, options.out)
     require("matplotlib", "jinja2", by="a report")
-    with staged_folder(options.out, marker=RECORDS, overwrite=options.overwrite) as staging:
+    replace = options.overwrite
+    with staged_folder(options.out, marker=RECORDS, overwrite=replace, any_name=True) as staging:
         yield staging
 
 
@@ -75,8 +77,8 @@ def write_report(
         "footer": f"Data {source.data} (digest {source.data_digest[:16]}), model {source.model} "
         f"(digest {source.model_digest[:16]}){commit}.",
     }
-    write_text(staging / "report.md", markdown_page(**page))
-    write_text(staging / "report.html", html_page(staging, **page))
+    write_text(staging / "report.md", readable(markdown_page(**page)))
+    write_text(staging / "report.html", readable(html_page(staging, **page)))
     return str(next(iter(tables.values())))
 
 
