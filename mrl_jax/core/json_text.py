@@ -21,19 +21,17 @@ def parse_json(text: str | bytes, *, on_repeated_key: Callable[[str], None] | No
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8")
-    if on_repeated_key is None:
-        hook = None
-    else:
 
-        def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            row = dict(pairs)
-            if len(row) < len(pairs):
-                names = [name for name, _ in pairs]
-                for name in row:
-                    if names.count(name) > 1:
-                        on_repeated_key(name)
-            return row
+    def row_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs) and on_repeated_key is not None:
+            names = [name for name, _ in pairs]
+            for name in row:
+                if names.count(name) > 1:
+                    on_repeated_key(name)
+        return row
 
+    hook = None if on_repeated_key is None else row_of
     try:
         return json.loads(text, parse_int=_whole_number, object_pairs_hook=hook)
     except RecursionError as error:

@@ -167,7 +167,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _table_info(reply: dict[str, Any]) -> TableInfo:
-    columns = [Column(*values[:3], tuple(values[3])) for values in reply["columns"]]
+    columns = [Column(*values, tuple(fields)) for *values, fields in reply["columns"]]
     return TableInfo({column.name: column for column in columns}, reply["features"])
 
 

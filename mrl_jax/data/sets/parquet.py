@@ -73,7 +73,8 @@ def read_parquet(source: str | Path, columns: ParquetColumns | None = None) -> l
                 fields = check_fields({"text": name} | fields, where, hint=_other_column) | text
                 counts[fields["split"]] = counts.get(fields["split"], 0) + 1
                 tables.check_new_id(places, fields["id"], where, hint=OTHER_ID)
-                examples.append(Example(**fields | {"audio": audio}))
+                fields: dict[str, Any] = fields | {"audio": audio}
+                examples.append(Example(**fields))
     if not examples:
         raise MrlError("the tables have no rows", where=source, hint="check the download")
     return examples
