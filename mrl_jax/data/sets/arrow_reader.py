@@ -167,7 +167,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _table_info(reply: dict[str, Any]) -> TableInfo:
-    columns = [Column(*values, tuple(fields)) for *values, fields in reply["columns"]]
+    columns = [Column(x[0], x[1], x[2], tuple(x[3])) for x in reply["columns"]]
     return TableInfo({column.name: column for column in columns}, reply["features"])
 
 
