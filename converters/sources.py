@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mrl_jax.core.errors import MrlError, describe_os_error, first_line
 from mrl_jax.core.links import check_links
+from mrl_jax.core.paths import user_text
 
 from .checkpoints import SMALL_FILES, has_weights, require_torch
 from .formats import refuse_format
@@ -43,6 +44,7 @@ def find_checkpoint(
         MrlError: no such folder, and the hub does not have it or cannot be reached; a link in it
             leads elsewhere.
     """
+    source = user_text(source)
     folder = Path(source)
     try:
         is_folder, exists = folder.is_dir(), folder.exists()
@@ -79,6 +81,7 @@ def find_adapter(source: str, *, revision: str | None, names: Sequence[str]) -> 
     """
     import huggingface_hub
 
+    source = user_text(source)
     if Path(source).is_dir():
         return check_links(Path(source))
     if Path(source).exists() or not HUB_ID.fullmatch(source) or source.startswith("."):

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from mrl_jax.core.errors import ArgumentError
+
 LARGEST = (1 << 31) - 1
 """Of a size: what the indices of arrays hold."""
 
@@ -11,22 +13,22 @@ def check_sizes(config: Any, *names: str, least: int = 1, most: int = LARGEST) -
     """Refuse fields that are none of `least` to `most`; each is a number, or several.
 
     Raises:
-        ValueError: naming the first that is not.
+        ArgumentError: naming the first that is not.
     """
     for name in names:
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
             if not least <= number <= most:
-                raise ValueError(f"{name} is {value}, expected {least} to {most:,}")
+                raise ArgumentError(f"{name} is {value}, expected {least} to {most:,}")
 
 
 def check_positive(config: Any, *names: str) -> None:
     """Refuse fields that are no finite numbers above 0.
 
     Raises:
-        ValueError: naming the first that is not.
+        ArgumentError: naming the first that is not.
     """
     for name in names:
         value = getattr(config, name)
         if not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}, expected a number above 0")
+            raise ArgumentError(f"{name} is {value}, expected a number above 0")

@@ -13,6 +13,7 @@ import cattrs
 from mrl_jax.core.checksums import SEAL, fields_digest, seal, update_hint
 from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.core.files import write_json
+from mrl_jax.core.json_text import parse_json
 
 Record = TypeVar("Record")
 MAX_BYTES = 1 << 28
@@ -52,7 +53,7 @@ def read_object(
     """
     if (size := path.stat().st_size) > MAX_BYTES:
         raise ValueError(f"{size:,} bytes, expected at most {MAX_BYTES:,}")
-    raw = parse_json(path.read_text(encoding="utf-8"))
+    raw = parse_json(path.read_bytes(), on_repeated_key=refuse_repeated)
     if not isinstance(raw, dict):
         raise ValueError("not a JSON object")
     if version is not None and raw.get("format") != version:
@@ -66,24 +67,9 @@ def read_object(
     return raw
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The JSON value in a text.
-
-    Raises:
-        ValueError: no JSON, too deep, or an object that has a name twice.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_without_duplicates)
-    except RecursionError as error:
-        raise ValueError("too many brackets within one another") from error
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
-    return made
+def refuse_repeated(key: str) -> None:
+    """For `parse_json`: an object of ours has no key twice."""
+    raise ValueError(f"{key!r} is there twice")
 
 
 def as_record(raw: Any, kind: type[Record]) -> Record:

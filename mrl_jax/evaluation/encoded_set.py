@@ -68,9 +68,9 @@ def load_set(options: QueryOptions) -> RetrievalSet:
     """A set by its folder or name, under one task or after one prompt where one is given.
 
     Raises:
-        MrlError: as `load_retrieval_set`; a task and a prompt.
+        MrlError: as `load_retrieval_set`; a set with issues under `--strict`; a task and a prompt.
     """
-    data = load_retrieval_set(options.data)
+    data = load_retrieval_set(options.data, strict=options.strict, split=options.qrels_split)
     return with_task_or_prompt(data, task=options.task, prompt=options.prompt)
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from mrl_jax.checkpoints.models import MODEL_FILE, TowerReference
 from mrl_jax.checkpoints.towers import read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.checksums import file_digest
 from mrl_jax.core.config import to_json
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
+from mrl_jax.core.paths import PathText, expand_paths
 from mrl_jax.core.records import read_record, write_description
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -41,6 +43,7 @@ PATHS = ("text_tower", "recogniser", "translator", "tokenizer")
 WRITE_AGAIN = "write it again: `mrl-jax cascade --config cascade --out FOLDER`"
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CascadeConfig:
     """Recogniser, translator and text tower, one after the other.
@@ -68,11 +71,11 @@ class CascadeConfig:
     """
 
     name: str = "cascade"
-    text_tower: str = "towers/text"
-    recogniser: str = "runs/ctc/tower"
+    text_tower: PathText = "towers/text"
+    recogniser: PathText = "runs/ctc/tower"
     transcripts: str = ""
-    translator: str = NONE
-    tokenizer: str = ""
+    translator: PathText = NONE
+    tokenizer: PathText = ""
     source_language: str = ""
     target_language: str = ""
     beam_size: int = 1
@@ -85,6 +88,7 @@ class CascadeConfig:
     plain_errors: bool = False
 
     def __post_init__(self) -> None:
+        expand_paths(self, "")
         for name in ("beam_size", "max_translation_tokens"):
             if getattr(self, name) < 1:
                 raise MrlError(f"{name} is {getattr(self, name)}, expected 1 or more")
@@ -146,6 +150,7 @@ class CascadeInfo:
         return digest_lines((*parts, to_json(config)))
 
 
+@checked
 def write_cascade(
     config: CascadeConfig, out: Path, *, log: Callable[[str], None] = print
 ) -> CascadeInfo:
@@ -180,6 +185,7 @@ def write_cascade(
     return info
 
 
+@checked
 def read_cascade(folder: Path) -> CascadeInfo:
     """cascade.json, checked with all that it names.
 
@@ -204,6 +210,7 @@ def read_cascade(folder: Path) -> CascadeInfo:
     return info
 
 
+@checked
 def translator_config(config: CascadeConfig, base: Path) -> TranslatorConfig:
     """The translator of a cascade that has one; paths are relative to `base`."""
     return TranslatorConfig(

@@ -144,7 +144,9 @@ def test_no_single_bit_changes_values_unseen(written, capsys):
         folder = folder_of(written, kind)
         path = rng.choice(files_of(folder))
         with flipped(path, rng) as where:
-            found.add(kind, outcome(lambda: READERS[kind](folder), expected[kind]), where)
+            found.add(
+                kind, outcome(functools.partial(READERS[kind], folder), expected[kind]), where
+            )
     with capsys.disabled():
         print(f"\nbit flips: {sum(found.counts.values())}: {dict(sorted(found.counts.items()))}")
     assert not found.bad, "\n".join(found.bad)

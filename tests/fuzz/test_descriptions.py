@@ -1,5 +1,6 @@
 """JSON descriptions of a wrong type, depth or size: read, or refused in one line."""
 
+import functools
 import json
 import random
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from damage import Outcomes, inputs, mutated, outcome
+from published import HUBERT, QWEN3
 from tiny_run import make_model, make_towers
 
 from converters.families import encoder_leaves, family
@@ -20,7 +22,6 @@ from mrl_jax.data.build.info import BuildInfo, BuildOptions, SplitInfo, describe
 from mrl_jax.data.cache.documents import open_document_cache, write_document_cache
 from mrl_jax.inference.cascade_config import CascadeConfig, read_cascade, write_cascade
 from mrl_jax.inference.search.config import SearchConfig, read_search_config, write_search_config
-from published import HUBERT, QWEN3
 
 MUTATED = 240
 KEY = {"texts": "a" * 64, "dtype": "float32"}
@@ -90,7 +91,7 @@ def test_descriptions_are_read_or_refused_in_one_line(written, capsys):
             value = seal(value) if style == "sealed" else value
         path.write_text(json.dumps(value), encoding="utf-8")
         where = f"{style} {number}: {json.dumps(value)[:300]}"
-        found.add(kind, outcome(lambda read=read, path=path: read(path.parent)), where)
+        found.add(kind, outcome(functools.partial(read, path.parent)), where)
         path.write_text(before)
     with capsys.disabled():
         print(f"\ndescriptions: {inputs(MUTATED)}: {dict(sorted(found.counts.items()))}")
@@ -116,7 +117,7 @@ def test_texts_that_are_no_description(written, text):
         path = written / name
         before = path.read_bytes()
         path.write_bytes(text)
-        assert outcome(lambda read=read, path=path: read(path.parent)) == "told"
+        assert outcome(functools.partial(read, path.parent)) == "told"
         path.write_bytes(before)
 
 

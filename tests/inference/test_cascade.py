@@ -10,8 +10,8 @@ from typing import Any
 import jiwer
 import numpy as np
 import pytest
-from descriptions import unsealed
 import tiny_run
+from descriptions import unsealed
 from eval_reports import report_compare
 from flax import nnx
 from tiny_cascade import (

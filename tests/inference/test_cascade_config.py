@@ -92,7 +92,7 @@ def test_a_damaged_file_is_named(root, tmp_path):
         ({"beams": 1}, r"cannot be read as a cascade \(unknown fields: beams"),
     ):
         path.write_text(json.dumps({**raw, "config": {**raw["config"], **damage}}))
-        with pytest.raises(MrlError, match="is not the description that was written.*--update"):
+        with pytest.raises(MrlError, match=r"is not the description that was written.*--update"):
             read_cascade(folder)
         path.write_text(unsealed(path))
         with pytest.raises(MrlError, match=rf"cascade\.json: {message}.*mrl-jax cascade"):

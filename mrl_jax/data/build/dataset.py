@@ -12,6 +12,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.checksums import verify_files
 from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.core.extras import require
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.encode import FULL_SCALE
 from mrl_jax.data.build.info import BUILD_FILE, INDEX_COLUMNS, REBUILD, index_path, read_build
 from mrl_jax.data.sets.tables import open_parquet
@@ -32,7 +33,7 @@ def open_dataset(
         MrlError: no such folder, no built data set, no such split (those there are are
             named), made by another version, or damaged.
     """
-    return SpeechDataset(Path(folder), split, verify=verify)
+    return SpeechDataset(user_path(folder), split, verify=verify)
 
 
 class SpeechDataset:
