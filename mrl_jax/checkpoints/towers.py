@@ -104,7 +104,7 @@ class LoadOptions(TypedDict, total=False):
         trainable: leave the weights as `nnx.Param`; by default they are `Frozen`.
         sharding: where every weight goes; JAX's default device by default.
         verify: compare the files with their digests first, which takes the time of reading them
-            once more and hashing them (see docs/towers.md). tower.json is always compared.
+            once more and hashing them (see docs/models.md). tower.json is always compared.
     """
 
     dtype: DTypeLike | None

@@ -606,3 +606,16 @@ def test_a_killed_build_leaves_nothing_under_its_name(tmp_path):
     build_dataset(path, out)
     assert not list(tmp_path.glob(".out.partial-*"))
     assert len(open_dataset(out)) == 50
+
+
+def test_a_data_set_imports_no_module_that_it_names(built, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(built[0] / "out", copy)
+    path = copy / "speech_data" / "1.0.0" / "features.json"
+    (tmp_path / "evil_features.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path.write_text(json.dumps({"pythonClassName": "evil_features.Feature"}))
+    assert "features.json: is not the file that was written" in refusal(open_dataset, copy)
+    data = open_dataset(copy, verify=False)
+    assert data.clip(0).shape == (data.num_samples[0],)
+    assert "evil_features" not in sys.modules
