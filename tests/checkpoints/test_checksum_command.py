@@ -1,4 +1,4 @@
-"""`mrl-jax checksum`: all files compared, and digests written anew after a change that was meant."""
+"""`mrl-jax checksum`: files compared, and digests written anew after a change that was meant."""
 
 import json
 from pathlib import Path
