@@ -7,6 +7,7 @@ belongs to. Orbax writes a checkpoint under a temporary name and renames it.
 import contextlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mrl_jax.core.errors import MrlError, as_os_error, describe_os_error, first_line
+from mrl_jax.checkpoints.arrays import await_stillness, quietly
+from mrl_jax.core.errors import MrlError, as_os_error, describe_os_error, first_line, write_hint
 
 STATE, IDENTITY = "state", "identity"
 
@@ -101,9 +103,19 @@ class RunCheckpoints:
         with _readable_errors(self.folder / str(step), "written"):
             logger.setLevel(logging.ERROR)  # Orbax warns of checkpoints without a score.
             try:
-                self._manager.save(step, args=args, metrics=metrics, force=True)
+                quietly(lambda: self._save(step, args=args, metrics=metrics))
             finally:
                 logger.setLevel(level)
+
+    def _save(self, step: int, **kwargs: Any) -> None:
+        """Write a step, and remove what there is of it where that fails."""
+        try:
+            self._manager.save(step, force=True, **kwargs)
+        except Exception:  # Orbax and TensorStore raise whatever their storage raised.
+            await_stillness(self.folder)
+            for unfinished in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
     def restore(self, step: int, like: Any, identity: Mapping[str, Any]) -> Any:
         """The state at `step`, placed as the arrays of `like` are.
@@ -158,14 +170,11 @@ def _readable_errors(where: Path, what: str) -> Iterator[None]:
         yield
     except MrlError:
         raise
-    except OSError as error:
-        raise MrlError(
-            f"could not be {what}: {describe_os_error(error)}",
-            where=where,
-            hint="check that the place exists, may be written to, and has room",
-        ) from error
     except Exception as error:  # Orbax and TensorStore raise whatever their storage raised.
         cause = as_os_error(error)
+        if cause.errno and (what != "read" or isinstance(error, OSError)):
+            problem = f"could not be {what}: {describe_os_error(cause)}"
+            raise MrlError(problem, where=where, hint=write_hint(cause)) from error
         detail = describe_os_error(cause) if cause.errno else first_line(error)
         raise MrlError(
             f"the checkpoint could not be {what} ({detail})",
