@@ -79,9 +79,10 @@ def test_checkpoints(disk, capfd):
     }
     for kilobytes, written in ((4, []), (100, []), (420, []), (520, ["1"]), (700, ["1"])):
         with disk(kilobytes) as place, RunCheckpoints(place / "checkpoints") as checkpoints:
+            for step in map(int, written):
+                checkpoints.save(step, state, {"x": 1}, score=0.5)
             with pytest.raises(MrlError) as error:
-                for step in (1, 2):
-                    checkpoints.save(step, state, {"x": 1}, score=0.5)
+                checkpoints.save(len(written) + 1, state, {"x": 1}, score=0.5)
             where = place / "checkpoints" / str(len(written) + 1)
             assert str(error.value).startswith(f"{where}: {FULL}")
             assert sorted(os.listdir(place / "checkpoints")) == written
