@@ -45,6 +45,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/late_fusion.py demo
 	$(BIN)/python benchmarks/nested_loss.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/query_tokens.py
 	$(BIN)/python benchmarks/large_batch.py
 	$(BIN)/python benchmarks/host_overhead.py
 	$(BIN)/python benchmarks/scaling.py

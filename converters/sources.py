@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrl_jax.core.errors import MrlError, describe_os_error, first_line
+from mrl_jax.core.paths import user_text
 
 from .checkpoints import SMALL_FILES, has_weights, require_torch
 from .formats import refuse_format
@@ -41,6 +42,7 @@ def find_checkpoint(
     Raises:
         MrlError: no such folder, and the hub does not have it or cannot be reached.
     """
+    source = user_text(source)
     folder = Path(source)
     try:
         is_folder, exists = folder.is_dir(), folder.exists()
@@ -76,6 +78,7 @@ def find_adapter(source: str, *, revision: str | None, names: Sequence[str]) -> 
     """
     import huggingface_hub
 
+    source = user_text(source)
     if Path(source).is_dir():
         return Path(source)
     if Path(source).exists() or not HUB_ID.fullmatch(source) or source.startswith("."):

@@ -19,6 +19,8 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+LONGEST_PROBLEM, LONGEST_HINT = 800, 380
+"""Letters of the parts of an error: longer ones quote what nobody reads on a terminal."""
 
 
 class MrlError(Exception):
@@ -35,9 +37,35 @@ class MrlError(Exception):
         self.where = where
         self.hint = hint
         line = problem if where is None else f"{where}: {problem}"
+        line = shortened(readable(line), LONGEST_PROBLEM)
         if hint:
+            hint = shortened(readable(hint), LONGEST_HINT)
             line = f"{line}. {hint[0].upper()}{hint[1:]}"
         super().__init__(" ".join(line.split()))
+
+
+class ArgumentError(MrlError, ValueError):
+    """An argument of a wrong type, shape or value; a `ValueError` as well."""
+
+
+def readable(text: object) -> str:
+    """A text or path as it can be printed and written everywhere.
+
+    A byte of a path that is not UTF-8 becomes `\\xe9`, another half of a surrogate pair `\\ud800`.
+    """
+    text = str(text)
+    if text.isascii():
+        return text.replace("\0", "\\x00")
+    with contextlib.suppress(UnicodeEncodeError):
+        text = os.fsencode(text).decode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` letters: of a longer one its start and its end."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most * 2 // 3]} … {text[-(most // 3 - 3) :]}"
 
 
 def describe_os_error(error: OSError) -> str:

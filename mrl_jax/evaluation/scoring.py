@@ -53,7 +53,8 @@ class RetrievalResult:
 class Judgements:
     """Relevance of a corpus to queries: ids in the order of the vectors.
 
-    `qrels` are query id to document id to grade.
+    `qrels` are query id to document id to grade; documents that are not in the corpus count
+    among the relevant ones, and are never retrieved.
     """
 
     query_ids: Sequence[str]
@@ -76,6 +77,12 @@ class Judgements:
         """All grades of each judged query, filled with zeros."""
         return _filled([list(self.qrels[self.query_ids[row]].values()) for row in self.judged])
 
+    def grades_by_row(self) -> list[dict[int, int]]:
+        """Of each judged query, row in the corpus to grade, of the documents that are there."""
+        row_of = {key: row for row, key in enumerate(self.document_ids)}
+        judged = (self.qrels[self.query_ids[row]] for row in self.judged)
+        return [{row_of[key]: g for key, g in of.items() if key in row_of} for of in judged]
+
     def binary(self) -> "Judgements":
         """The same with every grade above 0 counted as 1."""
         qrels = {q: {d: min(g, 1) for d, g in of.items()} for q, of in self.qrels.items()}
@@ -83,7 +90,8 @@ class Judgements:
 
     def chance(self, k: int = 10) -> float:
         """Mean nDCG at k of a random order."""
-        return metrics.chance_ndcg(self.grades(), len(self.document_ids), k)
+        there = _filled([list(of.values()) for of in self.grades_by_row()])
+        return metrics.chance_ndcg(self.grades(), len(self.document_ids), k, there=there)
 
 
 def evaluate_retrieval(
@@ -113,14 +121,13 @@ def evaluate_retrieval(
     check_dims(dims, queries.shape[1])
     _check_finite("query", queries, judgements.query_ids)
     _check_finite("document", documents, judgements.document_ids)
-    ids, qrels, judged = judgements.document_ids, judgements.qrels, judgements.judged
+    ids, judged = judgements.document_ids, judgements.judged
     order = sorted(range(len(ids)), key=lambda i: ids[i], reverse=ties == "trec")
     order = np.asarray(order, np.int64)
-    place_of = {ids[place]: row for row, place in enumerate(order)}
-    of_query = [qrels[judgements.query_ids[row]] for row in judged]
-    places = [[place_of[key] for key in grades] for grades in of_query]
-    rows = np.repeat(np.arange(len(judged)), [len(some) for some in places])
-    columns = np.asarray([place for some in places for place in some], np.int64)
+    place_of = np.argsort(order)
+    of_query = judgements.grades_by_row()
+    rows = np.repeat(np.arange(len(judged)), [len(some) for some in of_query])
+    columns = place_of[np.asarray([row for some in of_query for row in some], np.int64)]
     grades = np.asarray([g for of in of_query for g in of.values()], np.int64)
     all_grades = judgements.grades()
     results = []

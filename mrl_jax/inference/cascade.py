@@ -26,6 +26,7 @@ class Cascade:
     Args:
         folder: that `info` was read from.
         info: the contents of its cascade.json.
+        verify: compare the towers' files with their digests.
 
     Attributes:
         rate: sample rate of the recogniser's clips; None without one.
@@ -33,11 +34,11 @@ class Cascade:
         parameters: of all parts; NaN with a translator, as CTranslate2 does not count weights.
     """
 
-    def __init__(self, folder: Path, info: CascadeInfo):
+    def __init__(self, folder: Path, info: CascadeInfo, *, verify: bool = True):
         self.config = config = info.config
         tower = folder / config.text_tower
         tokenizer = TextTokenizer(tower, max_tokens=config.max_text_tokens)
-        module = load_qwen3(tower, dtype=config.dtype)
+        module = load_qwen3(tower, dtype=config.dtype, verify=verify)
         self.dtype = str(module.dtype)
         self._text = TextEmbedder(module, tokenizer)
         self._recogniser: Recogniser | None = None
@@ -46,7 +47,8 @@ class Cascade:
         kinds = [f"column {config.transcripts}"]
         if config.recogniser:
             place = folder / config.recogniser
-            model = load_hubert_ctc(place, padding=config.padding, dtype=config.dtype)
+            options = {"padding": config.padding, "dtype": config.dtype, "verify": verify}
+            model = load_hubert_ctc(place, **options)
             self._recogniser, kinds = Recogniser(model), ["recogniser"]
             self.parameters += self._recogniser.parameters
         if config.translator != NONE:

@@ -14,6 +14,7 @@ from mrl_jax.checkpoints.models import ModelInfo, load_model, read_model_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import load_clip, resample
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -91,6 +92,7 @@ class Embedder:
         dtype: DTypeLike | None = None,
         search_config: bool = False,
         rotation: bool = False,
+        verify: bool = True,
     ) -> "Embedder":
         """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made.
 
@@ -100,12 +102,13 @@ class Embedder:
             search_config: embed as `mrl-jax eval tradeoff --budget` chose.
             rotation: apply the rotation that `mrl-jax rotate` fitted, so that short prefixes
                 hold more. Queries and documents of one index must both be embedded so.
+            verify: compare all files with their digests first, see docs/towers.md for the time.
 
         Raises:
             MrlError: no model, or its towers are gone or were changed; no search config or
                 rotation, or one that belongs to another head; both.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         info = read_model_info(folder)
         if search_config and rotation:
             problem = "both a search config and a rotation are given; they exclude each other"
@@ -114,7 +117,11 @@ class Embedder:
         fitted = read_rotation(folder, head_digest=info.head_digest) if rotation else None
         if rotation and fitted is None:
             raise MrlError("has no rotation", where=folder, hint="fit one: `mrl-jax rotate`")
-        model = load_model(folder, info, dtype=dtype)
+        model = load_model(folder, info, dtype=dtype, verify=verify)
+        width = model.text.config.embed_width
+        if config is not None and config.dim > width:
+            problem = f"the search config has dim {config.dim}, and the model has {width}"
+            raise MrlError(problem, where=folder, hint="choose one again")
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
         return cls(
             model, info, tokenizer, search_config=config, directions=directions, rotation=fitted

@@ -80,13 +80,21 @@ def average_precision(
     return over((precision * hits).sum(axis=1), relevant(judged))
 
 
-def chance_ndcg(judged: Int[HostArray, "Q J"], documents: int, k: int) -> float:
+def chance_ndcg(
+    judged: Int[HostArray, "Q J"],
+    documents: int,
+    k: int,
+    *,
+    there: Int[HostArray, "Q X"] | None = None,
+) -> float:
     """Mean nDCG at k of a random order of `documents` documents, exactly.
 
-    By linearity each rank holds each grade with probability 1 / documents.
+    By linearity each rank holds each grade with probability 1 / documents. `there` are the
+    grades of the judged documents that are among these, where not all are.
     """
     check_k(k)
-    expected = judged.clip(min=0).sum(axis=1) / documents * discounts(min(k, documents)).sum()
+    ranked = judged if there is None else there
+    expected = ranked.clip(min=0).sum(axis=1) / documents * discounts(min(k, documents)).sum()
     scores = over(expected, ideal(judged, k))
     return float(np.mean(scores[~np.isnan(scores)])) if (scores >= 0).any() else float("nan")
 

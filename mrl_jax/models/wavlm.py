@@ -70,10 +70,14 @@ class PositionBias(nnx.Module):
         self.embedding = nnx.Param(init(rngs.params(), shape, dtypes["param_dtype"]))
 
     def __call__(self, frames: int) -> Float32[Array, "N T T"]:
-        table = self.embedding[...].astype(jnp.float32).T
-        by_distance = table[:, jnp.asarray(distance_buckets(self.config, frames))]
+        by_distance = self.by_distance(frames)
         place = jnp.arange(frames)
         return by_distance[:, place[None, :] - place[:, None] + frames - 1]
+
+    def by_distance(self, frames: int) -> Float32[Array, "N distances"]:
+        """Of the distances from 1 - frames to frames - 1, key minus query."""
+        table = self.embedding[...].astype(jnp.float32).T
+        return table[:, jnp.asarray(distance_buckets(self.config, frames))]
 
 
 class PositionGate(nnx.Module):
@@ -107,8 +111,10 @@ class GatedAttention(SelfAttention):
     ) -> Float[Array, "B T D"]:
         """`bias` is the position bias, the same for all clips and layers."""
         assert bias is not None
-        gates = self.gate(x.reshape(*x.shape[:2], self.num_heads, -1))
-        return super().__call__(x, lengths, gates * bias[None])
+        return super().__call__(x, lengths, self.gates(x) * bias[None])
+
+    def gates(self, x: Float[Array, "B T D"]) -> Float32[Array, "B N T 1"]:
+        return self.gate(x.reshape(*x.shape[:2], self.num_heads, -1))
 
 
 class WavLMLayer(HubertLayer):
@@ -137,6 +143,9 @@ class WavLMEncoder(HubertEncoder):
 
     def layer_context(self, frames: int) -> tuple[Array, ...]:
         return (self.position_bias(frames),)
+
+    def distance_bias(self, frames: int) -> Float32[Array, "N distances"]:
+        return self.position_bias.by_distance(frames)
 
 
 def abstract_wavlm(config: WavLMConfig, **options: Any) -> WavLMEncoder:

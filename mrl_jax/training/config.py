@@ -8,6 +8,7 @@ from typing import Any
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
+from mrl_jax.core.paths import expand_paths
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 
@@ -53,6 +54,7 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         check_choice("model.dtype", self.dtype, DTYPES)
+        expand_paths(self, "model")
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

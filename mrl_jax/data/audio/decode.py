@@ -14,6 +14,7 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.containers import CUT, length_problem, mp3_counts_frames, mp3_start
 from mrl_jax.data.audio.other_files import describe_other
 from mrl_jax.data.audio.source import Source, open_source
@@ -49,7 +50,8 @@ def load_clip(path: str | Path, sample_rate: int, *, max_seconds: float | None =
             samples that are not finite or far beyond ±1, with channels that cancel each other,
             or too long; soundfile or librosa is not installed.
     """
-    return decode_clip(Path(path), sample_rate, name=path, max_seconds=max_seconds)
+    path = user_path(path)
+    return decode_clip(path, sample_rate, name=path, max_seconds=max_seconds)
 
 
 def decode_clip(

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
@@ -12,7 +11,7 @@ from mrl_jax.data.audio.encode import flac_bytes, quantize
 from mrl_jax.data.audio.verdict import unfit
 from mrl_jax.data.build.info import BuildOptions, Skipped
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example
-from mrl_jax.data.sets.parquet import EmbeddedReader
+from mrl_jax.data.sets.parquet import EmbeddedReader, recording_of
 
 _SHOWN = 5
 _GATHERED = 10
@@ -97,10 +96,10 @@ class RecordStream:
         try:
             for example in examples:
                 # Tables are read here, a few rows at a time, and not by several threads.
-                source = example.audio
-                if isinstance(source, EmbeddedAudio):
-                    source = self._embedded.read(source)
-                pending.append((example, self._pool.submit(self._make, example, source)))
+                cell = None
+                if isinstance(example.audio, EmbeddedAudio):
+                    cell = self._embedded.cell(example.audio)
+                pending.append((example, self._pool.submit(self._make, example, cell)))
                 if len(pending) >= self._ahead:
                     first, future = pending.popleft()
                     yield first, future.result()
@@ -111,11 +110,21 @@ class RecordStream:
             for _, future in pending:
                 future.cancel()
 
-    def _make(self, example: Example, source: Path | bytes) -> Skipped | tuple[bytes, int]:
+    def _make(self, example: Example, cell: Any) -> Skipped | tuple[bytes, int]:
+        """The record of an example; `cell` is what a table holds of its recording."""
+
         def skipped(kind: str, reason: str) -> Skipped:
             row = {"id": example.id, "split": example.split, "audio": str(example.audio)}
             return Skipped(**row, kind=kind, reason=reason)
 
+        source = example.audio
+        if isinstance(source, EmbeddedAudio):
+            try:
+                source = recording_of(source, cell)
+            except MrlError as error:
+                return skipped("broken", error.problem)
+            if source is None:
+                return skipped("broken", "the row holds no recording")
         options = self._options
         try:
             seconds = clip_seconds(source, name=example.audio)

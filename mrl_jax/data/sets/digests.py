@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import open_regular
+from mrl_jax.core.json_text import parse_json
 from mrl_jax.data.sets.intent_set import IntentExample
 from mrl_jax.data.sets.retrieval_set import RetrievalSet
 
@@ -81,7 +82,7 @@ def save_digests(path: Path, digests: dict[str, FileDigest]) -> None:
 def load_digests(path: Path) -> dict[str, FileDigest]:
     """What `save_digests` wrote; nothing where it cannot be read, as files are then hashed anew."""
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [parse_json(line) for line in path.read_bytes().splitlines()]
         return {name: FileDigest(*digest) for name, *digest in rows}
     except (OSError, ValueError, TypeError):
         return {}

@@ -112,6 +112,7 @@ def _write(
         summary=_summary(run, opened, setting),
         records=records,
         source=opened.source,
+        issues=opened.data.issues,
         tables=tables,
         figures=files,
     )

@@ -322,12 +322,8 @@ class _Grades:
     """nDCG of places in the corpus."""
 
     def __init__(self, judgements: Judgements, ids: Sequence[str]):
-        place_of = {key: place for place, key in enumerate(ids)}
         self.judged, self.all = judgements.judged, judgements.grades()
-        self.of = [
-            {place_of[key]: grade for key, grade in judgements.qrels[query].items()}
-            for query in (judgements.query_ids[row] for row in self.judged)
-        ]
+        self.of = dataclasses.replace(judgements, document_ids=ids).grades_by_row()
 
     def ndcg(self, ranking: Int[HostArray, "Q k"]) -> Float[HostArray, " judged"]:
         rows = zip(self.of, ranking[self.judged].tolist(), strict=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flax import nnx
@@ -11,6 +10,7 @@ from mrl_jax.checkpoints.models import load_speech_side
 from mrl_jax.checkpoints.towers import load_qwen3, read_info
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import PathText, user_path
 from mrl_jax.data.batches.speech import BatchConfig
 from mrl_jax.data.cache.speech import CACHE_DTYPES, CacheDtype
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -83,8 +83,8 @@ class ModelConfig(ComputeConfig):
     residual: Residual = SoftCtcConfig.residual
     lora_rank: int = SoftCtcConfig.lora_rank
     nested: bool = False
-    speech_tower: str = "towers/speech"
-    text_tower: str = "towers/text"
+    speech_tower: PathText = "towers/speech"
+    text_tower: PathText = "towers/text"
     end_token: bool = True
     padding: Padding = "masked"
     calibrate: bool = True
@@ -165,11 +165,12 @@ class DataConfig(SpeechDataConfig):
     """
 
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
-    document_cache: str = ""
-    speech_cache: str = ""
+    document_cache: PathText = ""
+    speech_cache: PathText = ""
     speech_cache_dtype: CacheDtype = "bfloat16"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("data.speech_cache_dtype", self.speech_cache_dtype, CACHE_DTYPES)
 
 
@@ -202,8 +203,9 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers
     dtype = DTYPES[model.dtype]
     if kind.recogniser:
         _check_recogniser(model.speech_tower)
-    speech = load_speech_side(kind, model.speech_tower, padding=model.padding, dtype=dtype)
-    text = load_qwen3(model.text_tower, dtype=dtype, remat=model.remat)
+    options: dict[str, Any] = {"dtype": dtype, "verify": config.train.verify}
+    speech = load_speech_side(kind, model.speech_tower, padding=model.padding, **options)
+    text = load_qwen3(model.text_tower, remat=model.remat, **options)
     check_dims(config.loss.dims, text.config.embed_width, model.text_tower)
     if issubclass(kind.config, FusionConfig):
         _check_reads_speech(text.config, tokenizer, end_token=model.end_token)
@@ -237,7 +239,7 @@ def _check_reads_speech(text: Qwen3Config, tokenizer: TextTokenizer, *, end_toke
 
 
 def _check_recogniser(folder: str) -> None:
-    kind = read_info(Path(folder)).kind
+    kind = read_info(user_path(folder)).kind
     if kind in kinds_of("speech") and kind not in RECOGNISERS:
         raise MrlError(
             "the speech tower has no CTC layer, and model.head=soft_ctc reads one",

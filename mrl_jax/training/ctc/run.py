@@ -65,7 +65,7 @@ class CtcTask:
         tower, tokenizer = read_tower(config.model), read_tokenizer(config.model)
         sizes = config.model.sizes if tower is None else tower.config
         assert isinstance(sizes, HubertConfig)
-        examples = open_examples(config.data, workdir, log)
+        examples = open_examples(config.data, workdir, log, verify=config.train.verify)
         first = "random" if tower is None else tower.digest
         tokens_of = "" if tokenizer is None else tokenizer.digest
         same = {"data": examples.digest, "tower": first, "tokenizer": tokens_of}
@@ -81,7 +81,9 @@ class CtcTask:
                 f"that of {left_out[0]}; they are left out"
             )
         steps = config.train.total_steps(source.plan.batches_per_epoch)
-        model = build_recogniser(config.model, tower, vocabulary, config.seed)
+        model = build_recogniser(
+            config.model, tower, vocabulary, config.seed, verify=config.train.verify
+        )
         split = param_tree.split(model)
         return Prepared(
             weights=lambda: split.trained,

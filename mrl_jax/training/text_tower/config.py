@@ -9,6 +9,7 @@ from typing import get_args
 from mrl_jax.checkpoints.new_towers import save_text_tower
 from mrl_jax.checkpoints.towers import TOWER_FILE, read_info
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.data.batches.text import TextBatchConfig, prompted
 from mrl_jax.data.batches.token_noise import TokenNoise
 from mrl_jax.data.sets.text_pairs import TextPair
@@ -87,7 +88,7 @@ class TextModelConfig(ComputeConfig):
             are kept in float32 while it is trained.
     """
 
-    text_tower: str = "towers/text"
+    text_tower: PathText = "towers/text"
     new: NewTowerConfig | None = None
 
 
@@ -102,9 +103,12 @@ class TextDataConfig:
         batch: how pairs become batches.
     """
 
-    train: str = "data/text_pairs.jsonl"
-    validation: str = ""
+    train: PathText = "data/text_pairs.jsonl"
+    validation: PathText = ""
     batch: TextBatchConfig = dataclasses.field(default_factory=TextBatchConfig)
+
+    def __post_init__(self) -> None:
+        expand_paths(self, "data")
 
 
 PAPER_OPTIM = OptimConfig(
@@ -147,7 +151,7 @@ def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdi
     """
     new = config.model.new
     if new is None:
-        return Path(config.model.text_tower)
+        return user_path(config.model.text_tower)
     folder = workdir / INITIAL
     if has_checkpoint(workdir) and (folder / TOWER_FILE).is_file():
         sizes = read_info(folder, expected=kinds_of(Qwen3Config)).config
