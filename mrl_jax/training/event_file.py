@@ -4,8 +4,10 @@ tensorboardX's SummaryWriter hands them to a thread, which a full disk ends: its
 printed, and the run waits for it for ever.
 """
 
+import socket
 import time
 from pathlib import Path
+from typing import Any
 
 from mrl_jax.core.extras import require
 
@@ -25,23 +27,22 @@ class EventFile:
 
     def __init__(self, folder: Path, *, purge: int | None = None):
         require("tensorboardX", by="train.tensorboard=true")
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX import RecordWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"))
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
+        self._writer = RecordWriter(str(folder / name))
         self._flushed = time.monotonic()
+        self._write(file_version="brain.Event:2")
         if purge is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(wall_time=time.time(), step=purge, session_log=start))
+            self._write(step=purge, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, tag: str, value: float, step: int) -> None:
         """One scalar, on the disk after `FLUSH_SECONDS` at most where others follow."""
-        from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        event = Event(wall_time=time.time(), step=step, summary=scalar(tag, value))
-        self._writer.write_event(event)
+        self._write(step=step, summary=scalar(tag, value))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._writer.flush()
             self._flushed = time.monotonic()
@@ -49,3 +50,8 @@ class EventFile:
     def close(self) -> None:
         """Write what is not on the disk yet."""
         self._writer.close()
+
+    def _write(self, **fields: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
