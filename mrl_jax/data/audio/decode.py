@@ -170,7 +170,7 @@ def _read(
         frames = file.read(wanted, "float32", always_2d=True)
         if not len(frames):
             break
-        mixed += memoryview(levels.mix(frames)).cast("B")
+        mixed += levels.mix(frames).tobytes()
         _check_room(levels.frames, rate, sample_rate, name)
     return np.frombuffer(mixed, np.float32), levels
 
