@@ -178,11 +178,12 @@ class Embedder:
         if kind == "texts":
             return self._cut(self.encoder.text(inputs, **options), dim)
         rate = self.model.speech.config.sample_rate
-        named = [
-            (f"clip {n}" if isinstance(c, tuple | list) else c, c) for n, c in enumerate(inputs)
+        names = [
+            clip if isinstance(clip, str | Path) else f"clip {number}"
+            for number, clip in enumerate(inputs)
         ]
-        samples = load_each(lambda clip: _decoded(*clip, rate), named)
-        names = [name for name, _ in named]
+        named = zip(names, inputs, strict=True)
+        samples = load_each(lambda pair: _decoded(pair[0], pair[1], rate), named)
         return self._cut(self.encoder.speech(samples, names=names, **options), dim)
 
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:

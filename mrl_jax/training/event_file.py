@@ -28,15 +28,17 @@ class EventFile:
     def __init__(self, folder: Path, *, purge: int | None = None):
         require("tensorboardX", by="train.tensorboard=true")
         from tensorboardX import RecordWriter
-        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.proto import event_pb2
 
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
         self._writer = RecordWriter(str(folder / name))
         self._flushed = time.monotonic()
+        self._schema: Any = event_pb2  # Its classes are made as it is imported.
         self._write(file_version="brain.Event:2")
         if purge is not None:
-            self._write(step=purge, session_log=SessionLog(status=SessionLog.START))
+            log = self._schema.SessionLog
+            self._write(step=purge, session_log=log(status=log.START))
 
     def add(self, tag: str, value: float, step: int) -> None:
         """One scalar, on the disk after `FLUSH_SECONDS` at most where others follow."""
@@ -52,6 +54,5 @@ class EventFile:
         self._writer.close()
 
     def _write(self, **fields: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        self._writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
+        event = self._schema.Event(wall_time=time.time(), **fields)
+        self._writer.write(event.SerializeToString())

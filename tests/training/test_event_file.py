@@ -11,15 +11,19 @@ from mrl_jax.training.event_file import EventFile
 pytest.importorskip("tensorboardX")
 
 
+def schema() -> Any:
+    from tensorboardX.proto import event_pb2
+
+    return event_pb2
+
+
 def events_of(folder: Path) -> list[Any]:
     """The records of a TFRecord file: length, its checksum, an Event, its checksum."""
-    from tensorboardX.proto.event_pb2 import Event
-
     (file,) = folder.glob("events.out.tfevents.*")
     data, events = file.read_bytes(), []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
-        events.append(Event.FromString(data[12 : 12 + length]))
+        events.append(schema().Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
     return events
 
@@ -37,9 +41,7 @@ def test_scalars_come_back_in_order(tmp_path):
 
 
 def test_a_resumed_run_hides_what_came_after_its_step(tmp_path):
-    from tensorboardX.proto.event_pb2 import SessionLog
-
     file = EventFile(tmp_path, purge=7)
     file.close()
     _, start = events_of(tmp_path)
-    assert (start.step, start.session_log.status) == (7, SessionLog.START)
+    assert (start.step, start.session_log.status) == (7, schema().SessionLog.START)
