@@ -105,7 +105,7 @@ class Embedder:
             search_config: embed as `mrl-jax eval tradeoff --budget` chose.
             rotation: apply the rotation that `mrl-jax rotate` fitted, so that short prefixes
                 hold more. Queries and documents of one index must both be embedded so.
-            verify: compare all files with their digests first, see docs/towers.md for the time.
+            verify: compare all files with their digests first, see docs/models.md for the time.
 
         Raises:
             MrlError: no model, or its towers are gone or were changed; no search config or

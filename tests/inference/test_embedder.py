@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_run
+from descriptions import unsealed
 
 import mrl_jax
 from mrl_jax.checkpoints.models import read_model_info, save_model, tower_reference
@@ -196,12 +197,17 @@ def test_damaged_models_are_refused(folder, tmp_path):
     with pytest.raises(MrlError, match="cannot be read as a model description"):
         mrl_jax.Embedder.load(copy / "model")
     path.write_text(whole.replace('"head_digest": "', '"head_digest": "0'))
+    with pytest.raises(MrlError, match="is not the description that was written"):
+        mrl_jax.Embedder.load(copy / "model")
+    path.write_text(unsealed(path))
     with pytest.raises(MrlError, match="its digest differs"):
         mrl_jax.Embedder.load(copy / "model")
     path.write_text(whole)
     shutil.rmtree(next((copy / "model").glob("head-*")))
-    with pytest.raises(MrlError, match="the trained head is missing"):
+    with pytest.raises(MrlError, match=r"head-.*is missing, and model\.json names it"):
         mrl_jax.Embedder.load(copy / "model")
+    with pytest.raises(MrlError, match="the trained head is missing"):
+        mrl_jax.Embedder.load(copy / "model", verify=False)
 
 
 def test_saving_again_replaces_the_head_whole(folder, tmp_path):
