@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import AbstractArray, jaxtyped
@@ -148,7 +149,8 @@ def _dtype_mismatch(value: Any, options: tuple[Any, ...]) -> str | None:
 def spelled(value: Any) -> str:
     """A wrong argument in a few words: an array by its dtype and shape, others as they are."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
+        kind = ", a JAX array" if isinstance(value, jax.Array) else ""
+        return f"{value.dtype} of shape {tuple(value.shape)}{kind}"
     if isinstance(value, str | int | float | None):
         return readable(f"{value!r:.60}")
     return f"a {type(value).__name__}"
@@ -316,4 +318,6 @@ def _is_array(hint: Any) -> bool:
 def _shape_of(hint: Any) -> str:
     """A jaxtyping annotation as it is written: `Float32["Q E"]`."""
     kind = hint.__name__.partition("[")[0]
-    return f'{kind}["{hint.dim_str}"]' if hint.dim_str else f"a {kind} scalar"
+    shape = f'{kind}["{hint.dim_str}"]' if hint.dim_str else f"a {kind} scalar"
+    of_numpy = inspect.isclass(hint.array_type) and issubclass(hint.array_type, np.ndarray)
+    return f"{shape} of numpy" if of_numpy else shape
