@@ -127,6 +127,6 @@ def check_fields(
         check_text(value, repr(key), where=where)
     split = fields.get("split", "train")
     if not re.fullmatch(r"[A-Za-z0-9_]+", split) or split == "all":
-        hint = "use letters, digits and `_`, and not `all`"
-        raise MrlError(f"the split {split!r} is not a usable name", where=where, hint=hint)
+        letters = "use letters, digits and `_`, and not `all`"
+        raise MrlError(f"the split {split!r} is not a usable name", where=where, hint=letters)
     return fields
