@@ -33,7 +33,7 @@ SMALL = 250
 """Inputs of a reader in `make test`."""
 PAIRS = [
     {"query": "ñaata la", "document": "Combien ?", "task_type": "x", "query_id": "1"},
-    {"query": "lii lan la", "document": "Qu'est-ce ?", "document_id": 2},
+    {"query": "lii lan la", "document": "Qu'est-ce ?", "task_type": "y", "query_id": 2},
 ]
 MANIFEST = [
     {"id": f"e{n}", "audio": f"{n}.wav", "text": "bu yàgg", "speaker": n, "split": "train"}
