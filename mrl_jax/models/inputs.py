@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrl_jax.core.arguments import checked
+from mrl_jax.core.arguments import PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.models.speech_tower import SpeechTowerConfig
@@ -15,7 +15,7 @@ def pad_clips(
     clips: Sequence[HostArray],
     config: SpeechTowerConfig,
     *,
-    size: int | None = None,
+    size: PositiveInt | None = None,
     names: Sequence[object] | None = None,
 ) -> tuple[HostArray, HostArray]:
     """Make one batch of clips: each normalised alone, then padded with exact zeros.
