@@ -25,6 +25,7 @@ from mrl_jax.losses import matryoshka
 from mrl_jax.metrics import error_rates, intervals, ranking
 from mrl_jax.models.ctc import CtcVocabulary
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 RATE = 16_000
 CLIP = np.sin(np.arange(RATE // 2) / 20).astype(np.float32)
 VECTORS = np.eye(4, 8, dtype=np.float32)

@@ -29,7 +29,7 @@ from mrl_jax.training.metrics_log import read_metrics
 from mrl_jax.training.text_tower.config import TextStageExperiment
 
 PEAK_MB = 150
-SMALL = 250
+SMALL = 60
 """Inputs of a reader in `make test`."""
 PAIRS = [
     {"query": "ñaata la", "document": "Combien ?", "task_type": "x", "query_id": "1"},
