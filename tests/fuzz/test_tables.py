@@ -157,7 +157,7 @@ CONFIGS = (ExperimentConfig, TextStageExperiment, CtcExperiment)
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_overrides(kind):
-    config = kind()
+    config = kind(name="x")
     names = [*fields_of(config), "", ".", "nope", "model.", "data.batch.prompts.x", "optim.rates.x"]
     with counted(f"overrides of {kind.__name__}", peak_mb=PEAK_MB) as ask:
         for seed in range(scaled(2 * SMALL)):
