@@ -202,7 +202,7 @@ def test_names_of_sets(load, tmp_path, monkeypatch):
         if name.split(":")[0] not in ("kallaama", "fleurs", "wolbanking77"):  # May want the net.
             ask(name, lambda: load(name))
 
-    with counted(f"{load.__name__} by name", peak_mb=PEAK_MB) as ask:
+    with counted(f"{load.__name__} by name", peak_mb=400) as ask:
         ask_name()
 
 
