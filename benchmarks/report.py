@@ -96,7 +96,7 @@ def benchmarks_page(root: Path) -> str:
         "Every table is written by `python benchmarks/report.py` from `benchmarks/results/`. "
         "`make bench` runs all benchmarks that need no data. A ratio compares two sides of one "
         "run on one machine; absolute times hold for that machine only. Nothing was measured on "
-        "a GPU or TPU yet.",
+        "a TPU yet.",
     ]
     for name, section in SECTIONS.items():
         result = read_result(root, name)

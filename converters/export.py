@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.checkpoints.towers import CONVERT_AGAIN, TowerInfo, read_checked_weights, read_info
+from mrl_jax.checkpoints.towers import (
+    CONVERT_AGAIN,
+    TowerInfo,
+    read_checked_weights,
+    read_info,
+    verify_tower,
+)
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import existing_file
 from mrl_jax.core.files import check_apart, staged_folder
@@ -96,6 +102,7 @@ def tower_tensors(
         MrlError: the tower is damaged.
     """
     existing_file(tower / "config.json", hint=CONVERT_AGAIN)
+    verify_tower(tower, info)
     leaves = param_tree.flatten(read_checked_weights(tower, info))
     family, naming = family_of(info.kind), {**info.naming, **(naming or {})}
     shapes = {path: array.shape for path, array in leaves.items()}

@@ -14,6 +14,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, as_os_error
+from mrl_jax.core.text import check_path_text
 from mrl_jax.nn import param_tree
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 Result = TypeVar("Result")
+UTF8_PATH = "copy or rename the folder: checkpoints take paths in UTF-8 only"
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, HostArray]) -> None:
@@ -30,6 +32,8 @@ def save_arrays(folder: Path, arrays: Mapping[str, HostArray]) -> None:
         OSError: the write failed.
     """
     import orbax.checkpoint as ocp
+
+    check_path_text(folder, hint=UTF8_PATH)
 
     def save() -> None:
         with _checkpointer() as checkpointer:
@@ -74,6 +78,7 @@ def read_arrays(
     if not folder.is_dir():
         verb = "are" if what.endswith("s") else "is"
         raise MrlError(f"{what} {verb} missing", where=folder, hint=hint)
+    check_path_text(folder, hint=UTF8_PATH)
     tree = param_tree.nest(restore_args)
 
     def restore() -> Any:

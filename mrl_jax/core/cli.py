@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ from mrl_jax.core.errors import MrlError, describe_os_error
 from mrl_jax.core.extras import missing_package
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.signals import ended_by_signals
+from mrl_jax.core.text import check_words
 
 INTERRUPTED = 130
 _WRONG_CHOICE = re.compile(r"(?s)argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)")
@@ -32,6 +34,9 @@ class CommandParser(argparse.ArgumentParser):
         self._words = list(sys.argv[1:] if args is None else args)
         known, unknown = super().parse_known_args(self._words, *rest, **kwargs)
         self._refuse_unknown(unknown)
+        names = {action.dest: (*action.option_strings, action.dest)[0] for action in self._actions}
+        values = {name: getattr(known, dest, None) for dest, name in names.items()}
+        check_words(values, prog=self.prog)
         return known, unknown
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
@@ -67,6 +72,8 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     Returns:
         The exit status: `main`'s own, 2 after an `MrlError`, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # For names of files that are not UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
     with ended_by_signals() as interruption:
         try:
             return main(sys.argv[1:] if argv is None else argv)

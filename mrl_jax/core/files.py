@@ -7,22 +7,31 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.errors import MrlError, describe_os_error, file_problem, write_hint
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.processes import is_alive, start_of
+from mrl_jax.core.text import check_path_text
 
 OLD_SECONDS = 24 * 3600
 """Without a change for so long, what another host writes is taken to be abandoned."""
 
+UTF8_FOLDER = "choose a folder whose path is UTF-8: checkpoints and records take no other"
+
 
 @contextlib.contextmanager
 def staged_folder(
-    final: Path, *, marker: str, overwrite: bool = False, needs_bytes: int = 0
+    final: Path,
+    *,
+    marker: str,
+    overwrite: bool = False,
+    needs_bytes: int = 0,
+    any_name: bool = False,
 ) -> Iterator[Path]:
     """Give a hidden folder to write into; rename it to `final` if the block succeeds.
 
@@ -35,12 +44,15 @@ def staged_folder(
         marker: a file of every folder of this kind; one without it is never replaced.
         overwrite: replace a folder that is there already, at the moment of renaming.
         needs_bytes: what will be written, to fail before the work rather than after it.
+        any_name: its path need not be UTF-8, as only this library's own files go there.
 
     Raises:
         MrlError: `final` exists, or is no folder of this kind; the disk has no room or
             refuses a write.
     """
     named, final = final, user_path(final).resolve()
+    if not any_name:
+        check_path_text(final, hint=UTF8_FOLDER)
     host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
     writer = f"{host}-t{start_of(os.getpid())}-{os.getpid()}"
     staging = final.parent / f".{final.name}.partial-{writer}"
@@ -72,7 +84,7 @@ def staged_folder(
         raise MrlError(
             f"could not be written: {describe_os_error(error)}",
             where=named,
-            hint="check that the place exists, may be written to, and has room",
+            hint=write_hint(error),
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -174,11 +186,36 @@ def _last_change(folder: Path) -> float:
     return max(times)
 
 
+def open_regular(path: Path, *, where: object, hint: str | None = None) -> IO[bytes]:
+    """A file opened for reading; what is no regular file is not opened, and nothing is waited for.
+
+    Args:
+        where: what errors call it.
+
+    Raises:
+        MrlError: there is none, it may not be read, or it is a folder, pipe or device.
+    """
+    problem = file_problem(path)
+    if problem is None:
+        try:
+            # Even where a pipe has just taken the file's place, it is not waited for.
+            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        except OSError as error:
+            problem = f"cannot be read: {describe_os_error(error)}"
+        else:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file
+            file.close()
+            problem = "was replaced while it was opened"
+    raise MrlError(problem, where=where, hint=hint)
+
+
 def make_folder(workdir: Path) -> None:
     """The run's folder, made if it is not there."""
     workdir = user_path(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise MrlError("is a file, expected a folder", where=workdir, hint="choose another name")
+    check_path_text(workdir.resolve(), hint=UTF8_FOLDER)
     workdir.mkdir(parents=True, exist_ok=True)
 
 
@@ -193,8 +230,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """`write_bytes` of UTF-8; what UTF-8 has not, of a path say, is written as an escape."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float32
 
 from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.data.sets.retrieval_set import Query, load_query_audio
 from mrl_jax.data.text.prompts import prompt_of
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -26,6 +27,7 @@ class Cascade:
     Args:
         folder: that `info` was read from.
         info: the contents of its cascade.json.
+        verify: compare the towers' files with their digests.
 
     Attributes:
         rate: sample rate of the recogniser's clips; None without one.
@@ -33,11 +35,11 @@ class Cascade:
         parameters: of all parts; NaN with a translator, as CTranslate2 does not count weights.
     """
 
-    def __init__(self, folder: Path, info: CascadeInfo):
+    def __init__(self, folder: Path, info: CascadeInfo, *, verify: bool = True):
         self.config = config = info.config
         tower = folder / config.text_tower
         tokenizer = TextTokenizer(tower, max_tokens=config.max_text_tokens)
-        module = load_qwen3(tower, dtype=config.dtype)
+        module = load_qwen3(tower, dtype=config.dtype, verify=verify)
         self.dtype = str(module.dtype)
         self._text = TextEmbedder(module, tokenizer)
         self._recogniser: Recogniser | None = None
@@ -46,7 +48,8 @@ class Cascade:
         kinds = [f"column {config.transcripts}"]
         if config.recogniser:
             place = folder / config.recogniser
-            model = load_hubert_ctc(place, padding=config.padding, dtype=config.dtype)
+            options = {"padding": config.padding, "dtype": config.dtype, "verify": verify}
+            model = load_hubert_ctc(place, **options)
             self._recogniser, kinds = Recogniser(model), ["recogniser"]
             self.parameters += self._recogniser.parameters
         if config.translator != NONE:
@@ -60,7 +63,7 @@ class Cascade:
     def transcribe(self, queries: Sequence[Query]) -> list[str]:
         """The recogniser's transcripts of spoken queries, "" where it finds no speech."""
         if self._recogniser is None:
-            raise ValueError("a column of transcripts stands for the recogniser")
+            raise ArgumentError("a column of transcripts stands for the recogniser")
         rate, names = self._recogniser.config.sample_rate, [f"query {q.id}" for q in queries]
         clips = [load_query_audio(query, rate) for query in queries]
         return self._recogniser.transcribe(clips, names=names, progress="recogniser")

@@ -11,6 +11,8 @@ Padding never matters: masks follow lengths, the group norm's statistics run ove
 clip's own frames, and padded frames are zero wherever a valid one could see them.
 `padding="reference"` reads padding as if it were speech, for parity with heads that
 were trained that way.
+
+Long clips are computed in blocks of frames (`models.long_audio`): memory grows with their length.
 """
 
 import dataclasses
@@ -21,19 +23,24 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
 from mrl_jax.core.array_types import AnyArray
+from mrl_jax.core.errors import ArgumentError
+from mrl_jax.models import long_audio
 from mrl_jax.models.language_adapter import LanguageAdapter
 from mrl_jax.models.position_conv import GroupedConv, WeightNormConv
 from mrl_jax.models.speech_tower import Count, Padding
 from mrl_jax.nn.activations import gelu
 from mrl_jax.nn.attention import attend
+from mrl_jax.nn.block_attention import blocks_pay, zero_beyond
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
 from mrl_jax.nn.masking import length_mask
 from mrl_jax.nn.norms import FixedBatchNorm, LayerNorm, TimeGroupNorm
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HubertConfig:
     """Sizes and variants of a HuBERT encoder. The presets are the published checkpoints'.
@@ -58,41 +65,42 @@ class HubertConfig:
         sample_rate: samples a second that the encoder was trained on.
     """
 
-    width: int
-    num_layers: int
-    num_heads: int
-    mlp_width: int
-    norm_epsilon: float = 1e-5
-    conv_channels: tuple[int, ...] = (512,) * 7
-    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
-    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    width: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    mlp_width: PositiveInt
+    norm_epsilon: PositiveFloat = 1e-5
+    conv_channels: tuple[PositiveInt, ...] = (512,) * 7
+    conv_kernels: tuple[PositiveInt, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_strides: tuple[PositiveInt, ...] = (5, 2, 2, 2, 2, 2, 2)
     conv_bias: bool = False
     feature_norm: Literal["group", "layer"] = "group"
     projection_norm: bool = True
     pre_norm: bool = False
-    position_kernel: int = 128
-    position_groups: int = 16
+    position_kernel: PositiveInt = 128
+    position_groups: PositiveInt = 16
     position_norm: Literal["weight", "batch"] = "weight"
-    adapter_width: int | None = None
+    adapter_width: PositiveInt | None = None
     normalize_clips: bool = True
-    sample_rate: int = 16_000
+    sample_rate: PositiveInt = 16_000
 
     def __post_init__(self) -> None:
         if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides) > 0:
-            raise ValueError(
+            raise ArgumentError(
                 "conv_channels, conv_kernels and conv_strides must have one entry a "
                 f"convolution each; got {len(self.conv_channels)}, {len(self.conv_kernels)} "
                 f"and {len(self.conv_strides)}"
             )
         for name in ("num_heads", "position_groups"):
             if self.width % (parts := getattr(self, name)):
-                raise ValueError(f"width is {self.width}, expected a multiple of {name}, {parts}")
+                problem = f"width is {self.width}, expected a multiple of {name}, {parts}"
+                raise ArgumentError(problem)
         for name, allowed in (("feature_norm", "group layer"), ("position_norm", "weight batch")):
             if (value := getattr(self, name)) not in allowed.split():
                 expected = " or ".join(map(repr, allowed.split()))
-                raise ValueError(f"{name} is {value!r}, expected {expected}")
+                raise ArgumentError(f"{name} is {value!r}, expected {expected}")
         if self.adapter_width is not None and not self.pre_norm:
-            raise ValueError("adapter_width is set, and only pre-norm variants have adapters")
+            raise ArgumentError("adapter_width is set, and only pre-norm variants have adapters")
 
     @classmethod
     def base(cls) -> "HubertConfig":
@@ -168,11 +176,19 @@ class ConvBlock(nnx.Module):
             self.norm = TimeGroupNorm(channels, **options) if index == 0 else None
 
     def __call__(
-        self, x: Float[Array, "B S C"], mask: Bool[Array, "B T"] | None
+        self,
+        x: Float[Array, "B S C"],
+        mask: Bool[Array, "B T"] | None,
+        statistics: tuple[Float32[Array, "B 1 C2"], Float32[Array, "B 1 C2"]] | None = None,
     ) -> Float[Array, "B T C2"]:
+        """`statistics` are the mean and variance of the whole clip, where `x` is a part of it."""
         x = self.conv(x)
         if isinstance(self.norm, TimeGroupNorm):
-            x = self.norm(x, mask)
+            x = (
+                self.norm(x, mask)
+                if statistics is None
+                else self.norm.by_statistics(x, *statistics)
+            )
         elif self.norm is not None:
             x = self.norm(x)
         return gelu(x)
@@ -234,6 +250,10 @@ class SelfAttention(nnx.Module):
         mixed = attend(query, key, value, lengths=lengths, bias=bias)
         return self.out_proj(mixed.reshape(x.shape))
 
+    def gates(self, x: Float[Array, "B T D"]) -> Float32[Array, "B N T 1"] | None:
+        """How much of a bias by distance each frame takes; None where there is no such bias."""
+        return None
+
 
 class FeedForward(nnx.Module):
     """Two linear layers around an exact GELU."""
@@ -264,11 +284,22 @@ class HubertLayer(nnx.Module):
         self, x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None, *context: Array
     ) -> Float[Array, "B T D"]:
         """`context` is what the layer's kind of attention takes besides."""
+        mixed = self.attention(self.before_attention(x), lengths, *context)
+        return self.after_attention(x, mixed)
+
+    def before_attention(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """What attention reads."""
+        return self.attention_norm(x) if self.pre_norm else x
+
+    def after_attention(
+        self, x: Float[Array, "B T D"], mixed: Float[Array, "B T D"]
+    ) -> Float[Array, "B T D"]:
+        """The layer's output from its input and what attention gives; frames are on their own."""
         if self.pre_norm:
-            x = x + self.attention(self.attention_norm(x), lengths, *context)
+            x = x + mixed
             x = x + self.feed_forward(self.feed_forward_norm(x))
             return x if self.adapter is None else x + self.adapter(x)
-        x = self.attention_norm(x + self.attention(x, lengths, *context))
+        x = self.attention_norm(x + mixed)
         return self.feed_forward_norm(x + self.feed_forward(x))
 
 
@@ -298,6 +329,7 @@ class HubertOutput:
         return jnp.concatenate((self.layer_input[None], self.layer_states))
 
 
+@checked
 class HubertEncoder(nnx.Module):
     """Convolutions, a convolutional position embedding, and a transformer over frames.
 
@@ -324,7 +356,7 @@ class HubertEncoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if padding not in ("masked", "reference"):
-            raise ValueError(f"padding is {padding!r}, expected 'masked' or 'reference'")
+            raise ArgumentError(f"padding is {padding!r}, expected 'masked' or 'reference'")
         self.config = config
         self.padding: Padding = padding
         self.dtype = jnp.dtype(dtype)
@@ -352,6 +384,7 @@ class HubertEncoder(nnx.Module):
             rngs,
         )
 
+    @checked
     def __call__(
         self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]
     ) -> HubertOutput:
@@ -362,16 +395,18 @@ class HubertEncoder(nnx.Module):
             lengths: samples of each clip; from 0 to S.
 
         Raises:
-            ValueError: S is too short for a single frame.
+            ArgumentError: S is too short for a single frame.
         """
         frames = self.config.frame_count(samples.shape[1])
         if frames == 0:
-            raise ValueError(
+            raise ArgumentError(
                 f"the batch is {samples.shape[1]} samples long, expected at least "
                 f"{self.config.min_samples}: one frame"
             )
         masked = self.padding == "masked"
         samples, lengths = jnp.asarray(samples, self.dtype), jnp.asarray(lengths)
+        if blocks_pay(frames):
+            return self._in_blocks(samples, lengths)
         x = self.feature_encoder(samples, lengths if masked else None)
         if self.projection_norm is not None:
             x = self.projection_norm(x)
@@ -407,15 +442,61 @@ class HubertEncoder(nnx.Module):
             frame_mask=frame_mask,
         )
 
+    def _in_blocks(self, samples: Float[Array, "B S"], lengths: Int[Array, " B"]) -> HubertOutput:
+        """The same in blocks of frames, for long clips: see `models.long_audio`."""
+        frames = self.config.frame_count(samples.shape[1])
+        masked = self.padding == "masked"
+        all_frames = jnp.full(len(samples), frames, jnp.int32)
+        frame_lengths = self.config.frame_count(lengths) if masked else all_frames
+        valid = lengths if masked else None
+        x = long_audio.features_in_blocks(self, samples, valid, frame_lengths)
+        size = x.shape[2]
+        layer_input = x = long_audio.add_positions(self, x, frame_lengths)
+        by_distance = self.distance_bias(x.shape[0] * size)
+        x, states = run_layers(
+            self.layers,
+            x,
+            frame_lengths,
+            by_distance,
+            remat=self.remat,
+            unroll=self.unroll,
+            keep_states=True,
+            call=long_audio.layer_call(self, by_distance),
+        )
+        assert states is not None
+
+        def finish(first: Int[Array, ""], states: Float[Array, "B F D"]) -> Array:
+            return zero_beyond(self.finish(states), frame_lengths, first)
+
+        if self.config.pre_norm:
+            x = long_audio.map_blocks(finish, x, frame_lengths, size)
+
+        def joined(blocks: Float[Array, "... J B F D"]) -> Float[Array, "... B T D"]:
+            whole = jnp.moveaxis(blocks, -4, -3)
+            whole = whole.reshape(*whole.shape[:-3], -1, whole.shape[-1])
+            return whole if whole.shape[-2] == frames else whole[..., :frames, :]
+
+        return HubertOutput(
+            last_hidden=joined(x),
+            layer_states=joined(states),
+            layer_input=joined(layer_input),
+            frame_mask=length_mask(frame_lengths, frames),
+        )
+
     def layer_context(self, frames: int) -> tuple[Array, ...]:
         """What every layer takes besides states and lengths: nothing here."""
         return ()
+
+    def distance_bias(self, frames: int) -> Float32[Array, "N distances"] | None:
+        """What every head adds for the distance of two frames, in blocks; nothing here."""
+        return None
 
     def finish(self, last_state: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """The encoder's output from the last of its `layer_states`: normed in pre-norm variants."""
         return self.encoder_norm(last_state) if self.config.pre_norm else last_state
 
 
+@checked
 def abstract_hubert(config: HubertConfig, **options: Any) -> HubertEncoder:
     """A `HubertEncoder` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: HubertEncoder(config, **options, rngs=nnx.Rngs(0)))

@@ -9,9 +9,9 @@ from typing import Unpack
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.nn.layer_stack import Dtypes
 
 
@@ -28,8 +28,9 @@ class GroupedConv(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), shape, param_dtype))
         self.bias = nnx.Param(jnp.zeros((width,), param_dtype))
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return _convolve(x, self.kernel[...], self.bias[...], self.groups, self.dtype)
+    def __call__(self, x: Float[Array, "B T D"], *, edges: bool = False) -> Float[Array, "B T2 D"]:
+        """With `edges` the first and last frames only are what others see: T2 is T less those."""
+        return _convolve(x, self.kernel[...], self, edges=edges)
 
 
 class WeightNormConv(nnx.Module):
@@ -58,20 +59,29 @@ class WeightNormConv(nnx.Module):
         norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=(1, 2), keepdims=True))
         return direction * (self.magnitude[...].astype(jnp.float32) / norm)
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return _convolve(x, self.kernel(), self.bias[...], self.groups, self.dtype)
+    def __call__(self, x: Float[Array, "B T D"], *, edges: bool = False) -> Float[Array, "B T2 D"]:
+        """With `edges` the first and last frames only are what others see: T2 is T less those."""
+        return _convolve(x, self.kernel(), self, edges=edges)
+
+
+@checked
+def reach(taps: int) -> tuple[int, int]:
+    """Frames before and behind a frame that a kernel of so many taps sees.
+
+    An even kernel would give one frame too many: the published models drop the last.
+    """
+    return taps // 2, taps // 2 - (taps % 2 == 0)
 
 
 def _convolve(
     x: Float[Array, "B T D"],
     kernel: Float[Array, "taps group D"],
-    bias: Float[Array, " D"],
-    groups: int,
-    dtype: DTypeLike,
-) -> Float[Array, "B T D"]:
-    taps = kernel.shape[0]
-    # An even kernel would give one frame too many: the published models drop the last.
-    padding = (taps // 2, taps // 2 - (taps % 2 == 0))
+    conv: GroupedConv | WeightNormConv,
+    *,
+    edges: bool,
+) -> Float[Array, "B T2 D"]:
+    bias, groups, dtype = conv.bias[...], conv.groups, conv.dtype
+    padding = (0, 0) if edges else reach(kernel.shape[0])
     kernel = kernel.astype(dtype)
     # A convolution a group: XLA gathers all rows of a sharded batch for a grouped one.
     parts = [

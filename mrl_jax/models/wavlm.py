@@ -14,11 +14,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder, HubertLayer, SelfAttention
 from mrl_jax.nn.layer_stack import Dtypes
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WavLMConfig(HubertConfig):
     """Sizes and variants of a WavLM encoder; base and large are HuBERT's otherwise.
@@ -34,14 +37,15 @@ class WavLMConfig(HubertConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.position_buckets < 4:
-            raise ValueError(f"position_buckets is {self.position_buckets}, expected 4 or more")
+            raise ArgumentError(f"position_buckets is {self.position_buckets}, expected 4 or more")
         if self.position_distance <= self.position_buckets // 4:
-            raise ValueError(
+            raise ArgumentError(
                 f"position_distance is {self.position_distance}, expected more than a quarter of "
                 f"position_buckets, {self.position_buckets // 4}"
             )
 
 
+@checked
 def distance_buckets(config: WavLMConfig, frames: int) -> HostArray:
     """The bucket of each distance from -(frames - 1) to frames - 1: key minus query.
 
@@ -70,10 +74,14 @@ class PositionBias(nnx.Module):
         self.embedding = nnx.Param(init(rngs.params(), shape, dtypes["param_dtype"]))
 
     def __call__(self, frames: int) -> Float32[Array, "N T T"]:
-        table = self.embedding[...].astype(jnp.float32).T
-        by_distance = table[:, jnp.asarray(distance_buckets(self.config, frames))]
+        by_distance = self.by_distance(frames)
         place = jnp.arange(frames)
         return by_distance[:, place[None, :] - place[:, None] + frames - 1]
+
+    def by_distance(self, frames: int) -> Float32[Array, "N distances"]:
+        """Of the distances from 1 - frames to frames - 1, key minus query."""
+        table = self.embedding[...].astype(jnp.float32).T
+        return table[:, jnp.asarray(distance_buckets(self.config, frames))]
 
 
 class PositionGate(nnx.Module):
@@ -107,8 +115,10 @@ class GatedAttention(SelfAttention):
     ) -> Float[Array, "B T D"]:
         """`bias` is the position bias, the same for all clips and layers."""
         assert bias is not None
-        gates = self.gate(x.reshape(*x.shape[:2], self.num_heads, -1))
-        return super().__call__(x, lengths, gates * bias[None])
+        return super().__call__(x, lengths, self.gates(x) * bias[None])
+
+    def gates(self, x: Float[Array, "B T D"]) -> Float32[Array, "B N T 1"]:
+        return self.gate(x.reshape(*x.shape[:2], self.num_heads, -1))
 
 
 class WavLMLayer(HubertLayer):
@@ -117,6 +127,7 @@ class WavLMLayer(HubertLayer):
     attention_type: ClassVar[type[SelfAttention]] = GatedAttention
 
 
+@checked
 class WavLMEncoder(HubertEncoder):
     """A `HubertEncoder` with WavLM's attention; arguments as there."""
 
@@ -138,12 +149,17 @@ class WavLMEncoder(HubertEncoder):
     def layer_context(self, frames: int) -> tuple[Array, ...]:
         return (self.position_bias(frames),)
 
+    def distance_bias(self, frames: int) -> Float32[Array, "N distances"]:
+        return self.position_bias.by_distance(frames)
 
+
+@checked
 def abstract_wavlm(config: WavLMConfig, **options: Any) -> WavLMEncoder:
     """A `WavLMEncoder` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: WavLMEncoder(config, **options, rngs=nnx.Rngs(0)))
 
 
+@checked
 def encoder_type(config: HubertConfig) -> type[HubertEncoder]:
     """The encoder that a config is of."""
     return WavLMEncoder if isinstance(config, WavLMConfig) else HubertEncoder

@@ -6,10 +6,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from mrl_jax.nn.block_attention import MASKED, attend_in_blocks, blocks_pay
 from mrl_jax.nn.masking import length_mask
-
-MASKED = -1e30
-"""Added to the score of a hidden key: far below any score, and still finite."""
 
 
 def attend(
@@ -25,7 +23,8 @@ def attend(
 
     Scores are scaled by H^-0.5. N may be a multiple of K: each key/value head then
     serves N / K query heads in order (grouped-query attention, arXiv 2305.13245). On an NVIDIA
-    GPU and in half precision it is cuDNN's fused attention, which keeps no scores.
+    GPU and in half precision it is cuDNN's fused attention, which keeps no scores. Elsewhere
+    long sequences are attended to in blocks (`block_attention.blocks_pay`), unless there is a bias.
 
     Args:
         query, key, value: heads of width H at L places.
@@ -36,6 +35,8 @@ def attend(
     lengths = None if lengths is None else jnp.maximum(lengths, 1)
     if bias is None and fused(query):
         return attend_fused(query, key, value, lengths=lengths, causal=causal)
+    if bias is None and blocks_pay(query.shape[1]):
+        return attend_in_blocks(query, key, value, lengths=lengths, causal=causal)
     return attend_plainly(query, key, value, lengths=lengths, causal=causal, bias=bias)
 
 

@@ -40,19 +40,25 @@ def stack_layers(make_layer: Callable[[nnx.Rngs], Layer], num_layers: int, rngs:
     return make(rngs)
 
 
+def call_layer(layer: Any, *arguments: Any) -> Array:
+    """`layer` itself, called."""
+    return layer(*arguments)
+
+
 def run_layers(
     layers: nnx.Module,
-    x: Float[Array, "B L D"],
+    x: Float[Array, "*rows L D"],
     *context: Any,
     remat: bool,
     unroll: bool,
     keep_states: bool,
-) -> tuple[Float[Array, "B L D"], Float[Array, "Y B L D"] | None]:
+    call: Callable[..., Array] = call_layer,
+) -> tuple[Float[Array, "*rows L D"], Float[Array, "Y *rows L D"] | None]:
     """Pass `x` through a stack made by `stack_layers`.
 
     Args:
-        layers: the stack; called as `layer(x, *context)` for each layer in turn.
-        x: input of the first layer.
+        layers: the stack; called as `call(layer, x, *context)` for each layer in turn.
+        x: input of the first layer; [B, L, D], or [J, B, F, D] in J blocks of places.
         context: masks, angles.
         remat: recompute all of a layer in the backward pass, and keep its input only; otherwise
             its products with weights are kept, and what is cheap (norms, softmax, attention's
@@ -60,33 +66,36 @@ def run_layers(
         unroll: compile every layer on its own instead of one body for all, which takes longer;
             see docs/benchmarks.md.
         keep_states: also return the output of every layer.
+        call: a function of a module, to do something else with a layer than to call it.
 
     Returns:
         The output of the last layer, and the outputs of all layers or None.
     """
     graphdef, state = nnx.split(layers)
     x = _batch_sharded(x)
-    return _scan(graphdef, state, x, context, remat=remat, unroll=unroll, keep_states=keep_states)
+    options = {"remat": remat, "unroll": unroll, "keep_states": keep_states, "call": call}
+    return _scan(graphdef, state, x, context, **options)
 
 
 # Jitted here, with the graph as a static argument, so that a call outside of jit compiles
 # once and not each time.
-@functools.partial(jax.jit, static_argnames=("graphdef", "remat", "unroll", "keep_states"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "remat", "unroll", "keep_states", "call"))
 def _scan(
     graphdef: nnx.GraphDef[nnx.Module],
     state: Any,
-    x: Float[Array, "B L D"],
+    x: Float[Array, "*rows L D"],
     context: tuple[Any, ...],
     *,
     remat: bool,
     unroll: bool,
     keep_states: bool,
-) -> tuple[Float[Array, "B L D"], Float[Array, "Y B L D"] | None]:
+    call: Callable[..., Array],
+) -> tuple[Float[Array, "*rows L D"], Float[Array, "Y *rows L D"] | None]:
     def body(
-        carry: Float[Array, "B L D"], layer_state: Any
-    ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"] | None]:
+        carry: Float[Array, "*rows L D"], layer_state: Any
+    ) -> tuple[Float[Array, "*rows L D"], Float[Array, "*rows L D"] | None]:
         layer = nnx.merge(graphdef, dequantize(_gathered(layer_state)))
-        output = layer(carry, *context)  # pyright: ignore[reportCallIssue]
+        output = call(layer, carry, *context)
         return output, output if keep_states else None
 
     # Keeping all that autodiff would is slower than this as well: the scan copies it.
@@ -106,13 +115,16 @@ def _gathered(layer_state: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), layer_state)
 
 
-def _batch_sharded(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+def _batch_sharded(x: Float[Array, "*rows L D"]) -> Float[Array, "*rows L D"]:
     """Activations sharded by batch, where weights are sharded.
 
     Otherwise an embedding table that is sharded along its width would shard them so as well.
     """
     axes = jax.sharding.get_abstract_mesh().axis_names
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes)) if FSDP in axes else x
+    if FSDP not in axes:
+        return x
+    before = (None,) * (x.ndim - 3)  # Blocks are on all devices.
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*before, axes))
 
 
 @dataclasses.dataclass(frozen=True)

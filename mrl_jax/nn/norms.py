@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Float32
 
 from mrl_jax.nn.param_tree import Frozen
 
@@ -75,7 +75,16 @@ class TimeGroupNorm(_Affine):
             count = jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1.0)
             mean = jnp.sum(x32 * weight, axis=1, keepdims=True) / count
             variance = jnp.sum(jnp.square(x32 - mean) * weight, axis=1, keepdims=True) / count
-        normed = (x32 - mean) * lax.rsqrt(variance + self.epsilon)
+        return self.by_statistics(x, mean, variance)
+
+    def by_statistics(
+        self,
+        x: Float[Array, "B T C"],
+        mean: Float32[Array, "B 1 C"],
+        variance: Float32[Array, "B 1 C"],
+    ) -> Float[Array, "B T C"]:
+        """Normalise some of a clip's frames by the statistics of all of them."""
+        normed = (x.astype(jnp.float32) - mean) * lax.rsqrt(variance + self.epsilon)
         return self._apply(normed).astype(x.dtype)
 
 

@@ -1,7 +1,7 @@
 """metrics.jsonl and TensorBoard events."""
 
-import contextlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from mrl_jax.core.distributed import is_primary
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import write_text
+from mrl_jax.core.json_text import parse_json
 from mrl_jax.training.state import Metrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -58,13 +59,34 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last one that a killed run left half-written is dropped."""
+    """The lines of a metrics.jsonl, less those that are damaged.
+
+    A last line that a killed run left half-written is dropped without a word. Others, which a
+    failing disk leaves, are warned of.
+    """
     rows: list[dict[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
+    damaged: list[int] = []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        if (row := _metrics_of(line)) is not None:
+            rows.append(row)
+        elif line.strip() and number < len(lines):
+            damaged.append(number)
+    if damaged:
+        some = f"{len(damaged)} damaged lines are left out, the first is line {damaged[0]}"
+        warnings.warn(f"{path}: {some}", stacklevel=2)
     return rows
+
+
+def _metrics_of(line: bytes) -> dict[str, Any] | None:
+    """The row of a line; None where it is none of ours."""
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
+        return None
+    return row if type(row.get("step")) is int else None
 
 
 def metrics_row(metrics: Metrics, dims: tuple[int, ...]) -> dict[str, float]:

@@ -86,7 +86,7 @@ def _documents(
     )
 
     def open_cache() -> CachedArray | None:
-        return open_document_cache(folder, key, len(unique))
+        return open_document_cache(folder, key, len(unique), verify=config.train.verify)
 
     def make() -> None:
         made = encoder.text(unique, progress="documents" if is_primary() else None)
@@ -116,7 +116,7 @@ def _speech(
     needed = cache_bytes(*shape, dtype)
 
     def open_cache() -> SpeechCache | None:
-        return open_speech_cache(folder, key, *shape)
+        return open_speech_cache(folder, key, *shape, verify=config.train.verify)
 
     def make() -> None:
         states = _layer_states(tower, examples, dtype)

@@ -53,8 +53,12 @@ class SpeechRunConfig(RunConfig):
         check_augment(self.augment)
 
 
-def open_examples(config: SpeechDataConfig, workdir: Path, log: Log) -> SpeechDataset:
+def open_examples(
+    config: SpeechDataConfig, workdir: Path, log: Log, *, verify: bool = True
+) -> SpeechDataset:
     """The training split; of several hosts the first builds what has to be built.
+
+    Its index is compared with its digest, unless it is not to be verified.
 
     Raises:
         MrlError: the data cannot be built or read; a package that training takes is missing.
@@ -68,7 +72,7 @@ def open_examples(config: SpeechDataConfig, workdir: Path, log: Log) -> SpeechDa
             folder = report.out
             if report.skipped:
                 log(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
-    return open_dataset(folder, config.split)
+    return open_dataset(folder, config.split, verify=verify)
 
 
 def check_rate(examples: SpeechDataset, rate: int) -> None:

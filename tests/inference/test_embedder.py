@@ -132,8 +132,11 @@ def test_a_rotation_is_applied_to_both_sides(folder, embedder, tmp_path):
 @pytest.mark.parametrize(
     ("clip", "message"),
     [
-        (np.zeros(300, np.float32), "shorter than one speech token"),
+        (np.full(300, 0.1, np.float32), "shorter than one speech token"),
+        (np.zeros(8000, np.float32), "is silent: all samples are zero"),
+        (np.full(8000, 9000, np.float32), "they look like 16-bit whole numbers"),
         (np.full(8000, np.nan, np.float32), "NaN or infinite"),
+        (np.zeros(0, np.float32), "holds no samples"),
         (np.zeros((8000, 2), np.float32), "expected one row of floats"),
         (np.zeros(8000, np.int16), "expected one row of floats"),
     ],

@@ -5,12 +5,12 @@ carries unchanged.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.json_text import parse_json
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names of the prompt of documents, in the order in which sentence-transformers looks for them."""
@@ -102,8 +102,8 @@ def _object(path: Path, what: str) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise _unreadable(path, what, first_line(error)) from error
     if not isinstance(value, dict):
         raise _unreadable(path, what, "no JSON object")

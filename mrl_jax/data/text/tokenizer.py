@@ -11,6 +11,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file, first_line
 from mrl_jax.core.extras import require
 from mrl_jax.core.paths import user_path
+from mrl_jax.core.text import check_texts
 from mrl_jax.data.text.spelling import spell_tokens
 from mrl_jax.data.text.text_recipe import read_text_recipe
 
@@ -117,6 +118,7 @@ class TextTokenizer:
         return spell_tokens(self._tokenizer, ids, where=self.path)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        check_texts(texts)
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [item.ids for item in encoded]
 
@@ -131,7 +133,7 @@ def open_tokenizer(path: Path, *, extra: str = "text") -> Any:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_buffer(path.read_bytes())
     except Exception as error:  # The library raises bare Exceptions.
         problem = f"cannot be read as a tokenizer ({first_line(error)})"
         hint = "copy tokenizer.json from the published model again"

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError, readable
 from mrl_jax.core.files import write_text
+from mrl_jax.core.json_text import parse_json
 from mrl_jax.metrics.intervals import Interval, PairedTest
 
 
@@ -45,7 +46,7 @@ class Source:
     """What was measured on what, by which code.
 
     Attributes:
-        data, model: as the user named them.
+        data, model: as the user named them, bytes that are not UTF-8 as escapes.
         data_digest, model_digest: of their contents.
         commit: of this library, "" where it is not known.
     """
@@ -55,6 +56,10 @@ class Source:
     model: str
     model_digest: str
     commit: str
+
+    def __post_init__(self) -> None:
+        for name in ("data", "model"):
+            object.__setattr__(self, name, readable(getattr(self, name)))
 
 
 ORDER = ("metric", "dim", "value", "n", "low", "high")
@@ -68,7 +73,7 @@ def write_records(path: Path, records: Sequence[Record], source: Source) -> None
     for record in records:
         row = {name: getattr(record, name) for name in ORDER}
         if clash := (FIELDS | SOURCE_FIELDS) & set(record.setting):
-            raise ValueError(f"a setting may not be called {sorted(clash)}")
+            raise ArgumentError(f"a setting may not be called {sorted(clash)}")
         rows.append({**row, **record.setting, **dataclasses.asdict(source)})
     write_jsonl(path, rows)
 
@@ -108,7 +113,7 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [parse_json(line) for line in path.read_bytes().splitlines()]
         complete = all(set(row) >= (FIELDS | SOURCE_FIELDS) for row in rows)
     except (ValueError, TypeError) as error:
         raise MrlError("is no JSON Lines of records", where=path, hint="evaluate again") from error

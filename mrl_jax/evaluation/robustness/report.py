@@ -137,6 +137,7 @@ def report_robustness(
                 Record(metric="ndcg@10 of chance", value=chance),
             ],
             source=opened.source,
+            issues=opened.data.issues,
             tables={
                 "nDCG@10": figures.robustness_table(results),
                 "Change against clean recordings": figures.change_table(results),

@@ -47,6 +47,7 @@ def fit_model_rotation(
     split: str = "train",
     examples: int = EXAMPLES,
     overwrite: bool = False,
+    verify: bool = True,
 ) -> str:
     """Fit, write the rotation into the model's folder, and report what leading coordinates keep.
 
@@ -58,6 +59,7 @@ def fit_model_rotation(
         split: of a data set or manifest.
         examples: of a data set or manifest, at most so many, drawn evenly from it.
         overwrite: replace a rotation that is there.
+        verify: compare the model's files with their digests.
 
     Raises:
         MrlError: a model or data that cannot be read; a rotation that is there; no examples.
@@ -66,7 +68,7 @@ def fit_model_rotation(
         raise MrlError(f"{fit!r}, expected one of {', '.join(FITS)}", where="--fit")
     if examples < 2:
         raise MrlError(f"{examples}, expected 2 or more", where="--examples")
-    embedder = Embedder.load(model)
+    embedder = Embedder.load(model, verify=verify)
     need_prefixes(embedder, model)
     check_absent(model, overwrite=overwrite)
     vectors, digest, texts = _embed(embedder, data, split, examples, fit)
@@ -164,6 +166,8 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax rotate") -> int:
     text = f"at most so many of a data set or manifest; {default}"
     parser.add_argument("--examples", type=int, default=EXAMPLES, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier rotation")
+    text = "load without comparing the model's files with their digests"
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help=text)
     options = vars(parser.parse_args(argv))
     print(fit_model_rotation(centred=not options.pop("uncentred"), **options))
     return 0

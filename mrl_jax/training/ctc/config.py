@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from mrl_jax.checkpoints.towers import TowerInfo, load_hubert, load_hubert_ctc, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES, HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import PathText, user_path
@@ -28,6 +29,7 @@ from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 VOCABULARIES = ("characters", "tower", "text_tower")
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcModelConfig(ComputeConfig):
     """The recogniser.
@@ -87,6 +89,7 @@ class CtcModelConfig(ComputeConfig):
             )
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcDataConfig(SpeechDataConfig):
     """The recordings and their transcripts.
@@ -112,6 +115,7 @@ class CtcDataConfig(SpeechDataConfig):
         check_column(self.transcripts, "data.transcripts")
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcExperiment(SpeechRunConfig):
     """Everything about a recogniser's run.
@@ -129,6 +133,7 @@ class CtcExperiment(SpeechRunConfig):
         super().__post_init__()
 
 
+@checked
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     """The description of the tower to begin with; None for random weights."""
     if not config.speech_tower:
@@ -155,6 +160,7 @@ def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     return info
 
 
+@checked
 def read_tokenizer(config: CtcModelConfig) -> TextTokenizer | None:
     """The tokenizer of the text tower, where transcripts are spelled in its tokens."""
     if not config.text_tower:
@@ -163,6 +169,7 @@ def read_tokenizer(config: CtcModelConfig) -> TextTokenizer | None:
     return TextTokenizer(config.text_tower)
 
 
+@checked
 def choose_vocabulary(
     config: CtcModelConfig,
     tower: TowerInfo | None,
@@ -186,10 +193,17 @@ def choose_vocabulary(
     return character_vocabulary(transcripts)
 
 
+@checked
 def build_recogniser(
-    config: CtcModelConfig, tower: TowerInfo | None, vocabulary: CtcVocabulary, seed: int
+    config: CtcModelConfig,
+    tower: TowerInfo | None,
+    vocabulary: CtcVocabulary,
+    seed: int,
+    *,
+    verify: bool = True,
 ) -> HubertCtc:
     """The recogniser before the first step; what is to be trained is `nnx.Param`."""
+    load: Any = {"dtype": jnp.float32, "verify": verify}
     sizes = config.sizes if tower is None else tower.config
     assert isinstance(sizes, HubertConfig)
     weights: dict[str, Any] = {}
@@ -198,12 +212,12 @@ def build_recogniser(
         model = start_as_filterbank(model) if config.filterbank else model
         weights |= _arrays(model)
     elif config.vocabulary == "tower":
-        weights |= _arrays(load_hubert_ctc(config.speech_tower, dtype=jnp.float32))
+        weights |= _arrays(load_hubert_ctc(config.speech_tower, **load))
     elif tower.vocabulary is not None:
-        weights |= _arrays(load_hubert_ctc(config.speech_tower, dtype=jnp.float32))
+        weights |= _arrays(load_hubert_ctc(config.speech_tower, **load))
         weights |= output_layer(vocabulary, sizes.width, seed, weights, tower.vocabulary)
     else:
-        encoder = load_hubert(config.speech_tower, dtype=jnp.float32)
+        encoder = load_hubert(config.speech_tower, **load)
         weights |= {f"encoder.{path}": array for path, array in _arrays(encoder).items()}
         weights |= output_layer(vocabulary, sizes.width, seed)
     module = abstract_hubert_ctc(
@@ -220,6 +234,7 @@ def build_recogniser(
     return model
 
 
+@checked
 def output_layer(
     vocabulary: CtcVocabulary,
     width: int,

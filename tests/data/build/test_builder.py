@@ -280,12 +280,14 @@ def bad_recordings(folder: Path) -> dict[str, str]:
         "infinite.wav": "1 of 8000 samples are NaN or infinite, the first is 9",
         "silent.wav": "is silent: all samples are zero",
         "hushed.wav": "is silent: all samples are zero in 16 bits",
-        "opposed.wav": "is silent: all samples are zero",
-        "integers.wav": "samples reach 9830.4, expected floats from -1 to 1",
+        "opposed.wav": "its 2 channels cancel each other when they are mixed (antiphase): "
+        "keep one of them",
+        "integers.wav": "samples reach 9830.4, expected floats from -1 to 1: they look like "
+        "16-bit whole numbers, so divide them by 32768",
         "none.wav": "holds no samples",
         "empty.wav": undecodable + "(the file is empty)",
-        "text.wav": undecodable + "(Format not recognised)",
-        "folder.wav": "is a folder",
+        "text.wav": undecodable + "(the file is text, it begins 'hello')",
+        "folder.wav": "is a folder, expected a file",
         "absent.wav": "no such file",
         "clip.m4a": undecodable + "(MPEG-4 audio, m4a, is not supported)",
         "cut.wav": undecodable + "(the file is truncated: its end is missing)",
