@@ -1,7 +1,7 @@
 """Every stage as a real process that is killed, or told to end, at a random moment.
 
-`Stages(folder)` makes a tiny world and runs each stage once undisturbed. `accident` runs one again,
-disturbs it after a random part of the time that it took, and judges what is left.
+`Stages` makes a tiny world, and runs a stage undisturbed before its first accident. `accident` runs
+it again, disturbs it after a random part of the time that it took, and judges what is left.
 """
 
 import contextlib
@@ -94,15 +94,19 @@ class Stages:
         command = [sys.executable, "-c", WORLD, str(world)]
         subprocess.run(command, env=self.env, check=True, timeout=600)
         self.stages = _stages(world)
-        self.seconds: dict[str, float] = {}
-        self.marks: dict[str, object] = {}
-        for name, stage in self.stages.items():
+        self._references: dict[str, tuple[float, object]] = {}
+
+    def reference(self, name: str) -> tuple[float, object]:
+        """Seconds that a stage takes undisturbed, and the mark of its output."""
+        if name not in self._references:
+            seconds = 0.0
             for _ in range(2):  # The first one compiles.
                 out = self.place(name, "reference")
                 begun = time.monotonic()
                 assert self.start(name, out).wait() == 0, self.errors(out)
-                self.seconds[name] = time.monotonic() - begun
-            self.marks[name] = stage.mark(out)
+                seconds = time.monotonic() - begun
+            self._references[name] = seconds, self.stages[name].mark(out)
+        return self._references[name]
 
     def place(self, name: str, what: str) -> Path:
         """A new place for an output, in an empty folder of its own."""
@@ -158,9 +162,10 @@ def accident(
     Raises:
         AssertionError: any other outcome.
     """
+    seconds, mark = stages.reference(name)
     out = stages.place(name, "accident")
     process = (stages.start_whole if whole else stages.start)(name, out)
-    time.sleep(part * stages.seconds[name])
+    time.sleep(part * seconds)
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid, number)
     sent = time.monotonic()
@@ -176,7 +181,7 @@ def accident(
     if number != signal.SIGKILL:
         assert not leftovers(out), leftovers(out)
     assert stages.start(name, out).wait() == 0, stages.errors(out)
-    assert stages.stages[name].mark(out) == stages.marks[name]
+    assert stages.stages[name].mark(out) == mark
     assert not leftovers(out), leftovers(out)
     if status == 0:
         return "finished"
