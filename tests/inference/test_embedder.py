@@ -147,6 +147,19 @@ def test_clips_that_are_none_are_named(embedder, clip, message):
         embedder.embed_speech([CLIPS[0], (clip, RATE)])
 
 
+def test_all_broken_recordings_are_counted_and_named(embedder, tmp_path):
+    (tmp_path / "page.mp3").write_text("<!DOCTYPE html>")
+    silence = (np.zeros(8000, np.float32), RATE)
+    clips = [tmp_path / "page.mp3", CLIPS[0], tmp_path / "no.wav", silence]
+    with pytest.raises(MrlError) as error:
+        embedder.embed_speech(clips)
+    line = str(error.value)
+    assert line.startswith(f"3 of 4 recordings are broken: {tmp_path}/page.mp3: cannot be decoded")
+    assert f"; {tmp_path}/no.wav: no such file; clip 3: is silent" in line
+    with pytest.raises(MrlError, match=r"^clip 1: is silent"):
+        embedder.embed_speech([CLIPS[0], silence])
+
+
 def test_nothing_to_embed(embedder):
     with pytest.raises(MrlError, match="nothing to embed"):
         embedder.embed_text([])

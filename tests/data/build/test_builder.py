@@ -332,6 +332,26 @@ def test_broken_recordings_are_named_counted_and_left_out(tmp_path, capsys):
     assert len(lines) == 12
 
 
+def test_a_path_to_no_file_is_one_broken_recording(tmp_path):
+    soundfile.write(tmp_path / "good.wav", tone(0.5), RATE)
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    (tmp_path / "endless.wav").symlink_to("/dev/zero")
+    long = "a" * 300
+    names = ["pipe.wav", "loop.wav", "endless.wav", long, "good.wav/b.wav", "good.wav"]
+    report = build_dataset(manifest(tmp_path, names), tmp_path / "out", options=LENIENT)
+    assert {skipped.id: skipped.reason for skipped in report.skipped} == {
+        "pipe.wav": "is a named pipe, expected a file",
+        "loop.wav": "is a loop of symbolic links",
+        "endless.wav": "is a device, expected a file",
+        long: f"is too long for a path: {len(str(tmp_path)) + 301} bytes",
+        "good.wav/b.wav": "no such file",
+    }
+    assert {skipped.kind for skipped in report.skipped} == {"broken"}
+    assert open_dataset(tmp_path / "out").ids == ["good.wav"]
+    assert build_dataset(tmp_path / "manifest.jsonl", tmp_path / "out", options=LENIENT).reused
+
+
 def test_limits_of_length(tmp_path):
     lengths = {"a.wav": 0.0999, "b.wav": 0.1, "c.wav": 1.0, "d.wav": 1.0001, "e.wav": 3.0}
     for name, seconds in lengths.items():
