@@ -30,6 +30,7 @@ def test_a_row_without_negative_is_one_whose_loss_is_zero(name):
         vectors,
         vectors[::-1],
         dims=(8,),
+        temperature=1.0,
         query_ids=jnp.asarray(queries, jnp.int32),
         document_ids=jnp.asarray(documents, jnp.int32),
     )
