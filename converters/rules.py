@@ -57,6 +57,10 @@ class Layout(enum.Enum):
         return shape if self.value is None else tuple(shape[i] for i in np.argsort(self.value))
 
 
+MOST_LAYERS = 100_000
+"""Layers whose missing names are worth listing one by one: no model has as many."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """One line of a table.
@@ -188,6 +192,12 @@ def plan(
             f"{prefixes[minority]} of {prefixes.total()} names "
             + (f"start with {minority!r}" if minority else f"lack {table.prefix!r}")
         )
+    layers = max((a.layer + 1 for a in assignments if a.layer is not None), default=0)
+    asked = max((shape[0] for shape in leaves.values() if shape), default=0)
+    stacked = [leaf for leaf, _ in owners if leaves.get(leaf, ())[:1] == (asked,)]
+    if asked > MOST_LAYERS and asked > layers and any("layers." in leaf for leaf in stacked):
+        problem = f"config.json names {asked:,} layers, and the tensors are of {layers}"
+        raise MrlError(problem, where=where, hint="copy both from one checkpoint again")
     named = published_names(table, leaves, naming)
     problems["missing"] += [item.key for item in named if (item.path, item.layer) not in owners]
     lines = [f"{kind}: {_summarise(names)}" for kind, names in sorted(problems.items()) if names]
