@@ -41,7 +41,8 @@ class Range:
     open: bool = False
 
     def __contains__(self, value: Any) -> bool:
-        return (self.low < value if self.open else self.low <= value) and value <= self.high
+        above = self.low < value if self.open else self.low <= value
+        return bool(above and value <= self.high)
 
     def __str__(self) -> str:
         if self.high == math.inf:
