@@ -25,6 +25,8 @@ from jaxtyping import AbstractArray, jaxtyped
 from mrl_jax.core.errors import ArgumentError, readable
 from mrl_jax.core.text import flaw_of
 
+CHECKED = "arguments_checked"
+"""Attribute of functions whose arguments are checked."""
 Checked = TypeVar("Checked", bound=Callable[..., Any])
 
 
@@ -82,6 +84,7 @@ def checked(thing: Checked) -> Checked:
                     raise ArgumentError(f"{name} is {problem}", where=_name_of(thing))
         return thing(*args, **kwargs)
 
+    setattr(call, CHECKED, True)
     return call  # pyright: ignore[reportReturnType]
 
 
