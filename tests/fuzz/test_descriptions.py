@@ -1,5 +1,6 @@
 """JSON descriptions of a wrong type, depth or size: read, or refused in one line."""
 
+import dataclasses
 import functools
 import json
 import random
@@ -54,7 +55,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_search_config(root / "model", info, config, directions, {"why": "smallest"})
     parts = {"text_tower": "towers/text", "recogniser": "towers/speech"}
     places = {name: str(root / place) for name, place in parts.items()}
-    cascade = CascadeConfig(**places, dims=(32, 16))
+    cascade = dataclasses.replace(CascadeConfig(dims=(32, 16)), **places)
     write_cascade(cascade, root / "cascade", log=lambda line: None)
     write_document_cache(root / "cache", KEY, np.ones((5, 8), np.float32))
     (root / "data").mkdir()

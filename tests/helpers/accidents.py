@@ -99,7 +99,7 @@ class Stages:
     def reference(self, name: str) -> tuple[float, object]:
         """Seconds that a stage takes undisturbed, and the mark of its output."""
         if name not in self._references:
-            seconds = 0.0
+            seconds, out = 0.0, Path()
             for _ in range(2):  # The first one compiles.
                 out = self.place(name, "reference")
                 begun = time.monotonic()

@@ -130,4 +130,7 @@ def _recording(audio: Path | bytes | None) -> str | None:
 def _sha256(file: IO[bytes]) -> str:
     if not os.fstat(file.fileno()).st_size:  # Files of /proc say so, and some have no end.
         return hashlib.sha256().hexdigest()
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    while part := file.read(1 << 20):
+        digest.update(part)
+    return digest.hexdigest()

@@ -198,11 +198,13 @@ def _check_features(path: Path) -> None:
     Raises:
         MrlError: one of another module.
     """
-    values = [parse_json(path.read_text(encoding="utf-8"))]
+    values: list[Any] = [parse_json(path.read_text(encoding="utf-8"))]
     for value in values:  # It grows by what is inside.
-        values += value.values() if isinstance(value, dict) else []
         values += value if isinstance(value, list) else []
-        for field in _CLASS_FIELDS if isinstance(value, dict) else ():
+        if not isinstance(value, dict):
+            continue
+        values += value.values()
+        for field in _CLASS_FIELDS:
             name = value.get(field, "")
             if isinstance(name, str) and name and not name.startswith("tensorflow_datasets."):
                 problem = f"names the class {name[:80]!r}, which is not imported"
