@@ -1,5 +1,6 @@
 """A trained model as one object: speech and text to vectors that can be compared."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,14 @@ from jaxtyping import Float32
 from mrl_jax.checkpoints.models import ModelInfo, load_model, read_model_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import batch_sharded, replicated
-from mrl_jax.core.errors import MrlError
-from mrl_jax.data.audio.decode import load_clip, resample
+from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.forks import Owner
+from mrl_jax.core.limits import MAX_SECONDS
+from mrl_jax.data.audio.decode import clip_seconds, load_clip, resample
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
+from mrl_jax.inference.long_clips import check_max_seconds, check_seconds
 from mrl_jax.inference.search.config import SearchConfig, read_search_config
 from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.funnel import Funnel, make_funnel
@@ -57,6 +61,10 @@ class Embedder:
         search_config: how vectors are truncated, stored and searched by default; None for the
             full width.
         rotation: applied to vectors before they are truncated; None for none.
+        max_seconds: longer recordings are refused; infinite where memory is the only limit.
+
+    An `Embedder` that was loaded can be pickled: its folder and options are, and whoever
+    unpickles it loads them again. In a forked child it refuses to embed, as JAX would hang.
     """
 
     def __init__(
@@ -68,7 +76,10 @@ class Embedder:
         search_config: SearchConfig | None = None,
         directions: Float32[HostArray, "dim rank"] | None = None,
         rotation: Rotation | None = None,
+        max_seconds: float | None = MAX_SECONDS,
     ):
+        self._owner, self._loaded = Owner(), None
+        self.max_seconds = check_max_seconds(max_seconds)
         self.model = model
         self.info = info
         self.search_config = search_config
@@ -81,7 +92,8 @@ class Embedder:
             rows = batch_sharded(jax.local_devices())
             trained, frozen = jax.device_put((split.trained, split.frozen), replicated(rows))
             split = param_tree.Split(trained, frozen, split.rebuild)
-        self.encoder = Encoder(split, model, tokenizer, prompts=info.prompts, sharding=rows)
+        options: dict[str, Any] = {"prompts": info.prompts, "max_seconds": max_seconds}
+        self.encoder = Encoder(split, model, tokenizer, sharding=rows, **options)
 
     @classmethod
     def load(
@@ -91,6 +103,7 @@ class Embedder:
         dtype: DTypeLike | None = None,
         search_config: bool = False,
         rotation: bool = False,
+        max_seconds: float | None = MAX_SECONDS,
     ) -> "Embedder":
         """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made.
 
@@ -100,12 +113,16 @@ class Embedder:
             search_config: embed as `mrl-jax eval tradeoff --budget` chose.
             rotation: apply the rotation that `mrl-jax rotate` fitted, so that short prefixes
                 hold more. Queries and documents of one index must both be embedded so.
+            max_seconds: recordings that are longer are refused, an hour by default; None for
+                no limit but memory, which is asked about in any case.
 
         Raises:
             MrlError: no model, or its towers are gone or were changed; no search config or
                 rotation, or one that belongs to another head; both.
         """
         folder = Path(folder)
+        check_max_seconds(max_seconds)
+        loaded = (folder.resolve(), dtype, search_config, rotation, max_seconds)
         info = read_model_info(folder)
         if search_config and rotation:
             problem = "both a search config and a rotation are given; they exclude each other"
@@ -116,9 +133,20 @@ class Embedder:
             raise MrlError("has no rotation", where=folder, hint="fit one: `mrl-jax rotate`")
         model = load_model(folder, info, dtype=dtype)
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
-        return cls(
-            model, info, tokenizer, search_config=config, directions=directions, rotation=fitted
+        options: dict[str, Any] = {"search_config": config, "directions": directions}
+        embedder = cls(
+            model, info, tokenizer, rotation=fitted, max_seconds=max_seconds, **options
         )
+        embedder._loaded = loaded
+        return embedder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._loaded is None:
+            raise MrlError(
+                "an Embedder that was made of modules cannot be pickled",
+                hint="save the model and load it: Embedder.load(folder)",
+            )
+        return _load_again, (self.info.digest, *self._loaded)
 
     def embed_speech(
         self, clips: Sequence[Clip], **options: Unpack[EmbedOptions]
@@ -154,6 +182,7 @@ class Embedder:
         dim: int | None = None,
         progress: bool = False,
     ) -> HostArray:
+        self._owner.check("the Embedder")
         if dim is not None:
             if not 1 <= dim <= self.width:
                 raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
@@ -170,17 +199,27 @@ class Embedder:
         }
         if kind == "texts":
             return self._cut(self.encoder.text(inputs, **options), dim)
-        rate = self.model.speech.config.sample_rate
-        samples, names = [], []
-        for number, clip in enumerate(inputs):
-            is_file = isinstance(clip, str | Path)
-            names.append(clip if is_file else f"clip {number}")
-            samples.append(
-                load_clip(clip, rate)
-                if is_file
-                else resample(np.asarray(clip[0]), clip[1], rate, name=names[-1])
-            )
+        names = [
+            clip if isinstance(clip, str | Path) else f"clip {number}"
+            for number, clip in enumerate(inputs)
+        ]
+        samples = [self._samples(clip, name) for clip, name in zip(inputs, names, strict=True)]
         return self._cut(self.encoder.speech(samples, names=names, **options), dim)
+
+    def _samples(self, clip: Clip, name: object) -> HostArray:
+        """A recording at the tower's rate; one that says it is too long is not read at all."""
+        rate = self.model.speech.config.sample_rate
+        if not isinstance(clip, str | Path):
+            seconds = np.size(clip[0]) / clip[1] if clip[1] else 0.0
+            check_seconds(seconds, name, self.model, self.max_seconds)
+            return resample(np.asarray(clip[0]), clip[1], rate, name=name)
+        if math.isinf(self.max_seconds):
+            return load_clip(clip, rate)
+        path = existing_file(Path(clip), hint="check the path of the recording")
+        seconds = clip_seconds(path, name=clip)
+        if math.isfinite(seconds):  # Others are read until they are too long.
+            check_seconds(seconds, name, self.model, self.max_seconds)
+        return load_clip(clip, rate, max_seconds=self.max_seconds + 1)
 
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:
         """Documents stored as the search config says, to be searched: `.search(queries, k)`.
@@ -203,6 +242,32 @@ class Embedder:
             return truncate(vectors, self.width if dim is None else dim)
         cut = truncate(vectors, self.search_config.dim)
         return cut if self._directions is None else truncate(cut @ self._directions, None)
+
+
+def _load_again(
+    digest: str,
+    folder: Path,
+    dtype: DTypeLike | None,
+    search_config: bool,
+    rotation: bool,
+    max_seconds: float | None,
+) -> Embedder:
+    """What was pickled, from its folder.
+
+    Raises:
+        MrlError: as `Embedder.load`; the folder holds another model by now.
+    """
+    embedder = Embedder.load(
+        folder,
+        dtype=dtype,
+        search_config=search_config,
+        rotation=rotation,
+        max_seconds=max_seconds,
+    )
+    if embedder.info.digest != digest:
+        problem = "holds another model than when the Embedder was pickled"
+        raise MrlError(problem, where=folder, hint="pickle it again")
+    return embedder
 
 
 def warn_untrained(dim: int, trained: Sequence[int], *, stacklevel: int) -> None:

@@ -99,7 +99,8 @@ def report_intent(
             the width; `out` exists.
     """
     require("sklearn", by="a report of intents")
-    embedder, examples = Embedder.load(options.model), load_intent_set(options.data)
+    embedder = Embedder.load(options.model, max_seconds=options.max_seconds)
+    examples = load_intent_set(options.data)
     labels = read_intent_labels(options.data)
     dims = chosen_dims(embedder, options.dims)
     given = {name: label.texts for name, label in labels.items() if label.texts}

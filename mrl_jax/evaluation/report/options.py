@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.limits import MAX_SECONDS
 
 
 def option(text: str, **settings: Any) -> dict[str, Any]:
@@ -58,6 +59,10 @@ class ReportOptions:
     out: Path = field(metadata=option("report folder", type=Path))
     overwrite: bool = field(
         default=False, metadata=option("replace an earlier report", action="store_true")
+    )
+    max_seconds: float = field(
+        default=MAX_SECONDS,
+        metadata=option("recordings that are longer are refused; default: 3600", type=float),
     )
 
     @property
