@@ -6,7 +6,8 @@ Random weights at the published size (95 M), float32, one clip of noise; every r
 its own, so that its peak memory is its own. The plain form, whose memory grows with the square of
 the length, runs up to `--plain-minutes`. Above `--whole-minutes` one layer of the twelve is run,
 which takes the same memory as all, and the seconds are those of the front end and of twelve such
-layers. `--platform gpu` measures on an accelerator, in float32 and bfloat16; `--toy` runs seconds
+layers. `--memory` runs one minute of speech in a clip that is padded to its length, for which all
+arrays are as large and hardly anything is computed: the peak memory alone, within minutes. `--platform gpu` measures on an accelerator, in float32 and bfloat16; `--toy` runs seconds
 of a small tower, to see that everything works, and records nothing.
 """
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--limit", type=float, default=None, help="seconds that a row may take")
     parser.add_argument("--out", type=Path, help="a file of JSON lines instead of the record")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory alone")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -50,7 +52,7 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
             if args.out:
                 args.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if args.toy or args.out:
+    if args.toy or args.memory or args.out:
         return
     record(
         f"long_audio{'' if args.platform == 'cpu' else '_gpu'}",
@@ -64,12 +66,13 @@ def main() -> None:
 
 def measure(minutes: float, dtype: str, args: argparse.Namespace) -> dict[str, Any]:
     """One row: in blocks, and plainly where that fits."""
-    whole = args.toy or minutes <= args.whole_minutes
+    whole = args.toy or args.memory or minutes <= args.whole_minutes
     options = {"minutes": minutes, "dtype": dtype, "toy": args.toy, "whole": whole}
+    options["memory"] = args.memory
     row: dict[str, Any] = {"minutes": minutes, "dtype": dtype, "whole": whole}
     with tempfile.TemporaryDirectory() as scratch:
         sides = ["blocks"]
-        if whole and (args.toy or minutes <= args.plain_minutes):
+        if whole and not args.memory and (args.toy or minutes <= args.plain_minutes):
             sides.append("plain")
         for side in sides:
             row[side] = _worker({**options, "side": side, "out": f"{scratch}/{side}.npy"}, args)
@@ -101,7 +104,7 @@ def _worker(options: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]
 
 
 def run(
-    minutes: float, dtype: str, side: str, out: str, *, toy: bool, whole: bool
+    minutes: float, dtype: str, side: str, out: str, *, toy: bool, whole: bool, memory: bool
 ) -> dict[str, Any]:
     """What one process measures: one clip through a tower, in blocks or plainly."""
     import resource
@@ -128,7 +131,7 @@ def run(
     # Whole blocks of frames, as inference pads clips.
     blocks = -(-config.frame_count(int(minutes * 60 * RATE)) // size)
     samples = rng.standard_normal((1, (blocks * size - 1) * 320 + 400), np.float32)
-    lengths = np.array([minutes * 60 * RATE], np.int32)
+    lengths = np.array([(1 if memory else minutes) * 60 * RATE], np.int32)
     samples[0, lengths[0] :] = 0
 
     def encode(state: Any, samples: Any, lengths: Any) -> Any:
@@ -153,7 +156,9 @@ def run(
     outputs: list[Any] = []
     result: dict[str, Any] = {}
     call = lambda: outputs.append(jax.block_until_ready(program(state, samples, lengths)))  # noqa: E731
+    before = time.process_time()
     seconds = timed(call)
+    result["cpu_seconds"] = time.process_time() - before
     if minutes <= 1 or jax.default_backend() != "cpu":
         seconds = min(seconds, timed(call))
     if not whole:
@@ -163,6 +168,7 @@ def run(
         )
         result["layer_seconds"] = seconds - result["front_seconds"]
         seconds = result["front_seconds"] + layers * result["layer_seconds"]
+        result["cpu_seconds"] *= seconds / (result["front_seconds"] + result["layer_seconds"])
     result |= {"seconds": seconds, "compile": compile_seconds}
     result["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     device = jax.local_devices()[0]

@@ -35,9 +35,7 @@ class Cascade:
         parameters: of all parts; NaN with a translator, as CTranslate2 does not count weights.
     """
 
-    def __init__(
-        self, folder: Path, info: CascadeInfo, *, max_seconds: float | None = MAX_SECONDS
-    ):
+    def __init__(self, folder: Path, info: CascadeInfo, *, max_seconds: float | None = MAX_SECONDS):
         self.config = config = info.config
         tower = folder / config.text_tower
         tokenizer = TextTokenizer(tower, max_tokens=config.max_text_tokens)

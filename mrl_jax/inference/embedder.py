@@ -134,9 +134,7 @@ class Embedder:
         model = load_model(folder, info, dtype=dtype)
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
         options: dict[str, Any] = {"search_config": config, "directions": directions}
-        embedder = cls(
-            model, info, tokenizer, rotation=fitted, max_seconds=max_seconds, **options
-        )
+        embedder = cls(model, info, tokenizer, rotation=fitted, max_seconds=max_seconds, **options)
         embedder._loaded = loaded
         return embedder
 

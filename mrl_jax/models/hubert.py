@@ -180,7 +180,11 @@ class ConvBlock(nnx.Module):
         """`statistics` are the mean and variance of the whole clip, where `x` is a part of it."""
         x = self.conv(x)
         if isinstance(self.norm, TimeGroupNorm):
-            x = self.norm(x, mask) if statistics is None else self.norm.by_statistics(x, *statistics)
+            x = (
+                self.norm(x, mask)
+                if statistics is None
+                else self.norm.by_statistics(x, *statistics)
+            )
         elif self.norm is not None:
             x = self.norm(x)
         return gelu(x)

@@ -101,9 +101,7 @@ class FusionHead(Head):
             frames = self.frame_projection(states.reshape(*states.shape[:2], -1))
         return self.frame_downsample(frames) * self.token_scale[...]
 
-    def _project_by_layer(
-        self, layer_states: Float[Array, "Y B T D"]
-    ) -> Float32[Array, "B T E"]:
+    def _project_by_layer(self, layer_states: Float[Array, "Y B T D"]) -> Float32[Array, "B T E"]:
         """`frame_projection` of all layers' scaled states, without a copy of them side by side."""
         kernel = self.frame_projection.kernel[...]
         kernel = kernel.reshape(len(layer_states), -1, kernel.shape[-1])

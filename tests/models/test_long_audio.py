@@ -57,14 +57,23 @@ def _outputs(tower, *, size: int | None):
     def run(state, samples):
         tower = nnx.merge(graphdef, state)
         lengths = jnp.asarray(LENGTHS)
-        output = tower(samples, lengths) if size is None else tower.in_blocks(samples, lengths, size=size)
+        output = (
+            tower(samples, lengths)
+            if size is None
+            else tower.in_blocks(samples, lengths, size=size)
+        )
         parts = (output.last_hidden, output.layer_states, output.layer_input)
-        loss = sum(jnp.sum(part * jnp.cos(jnp.arange(part.size).reshape(part.shape))) for part in parts)
+        loss = sum(
+            jnp.sum(part * jnp.cos(jnp.arange(part.size).reshape(part.shape))) for part in parts
+        )
         return loss, (*parts, output.frame_mask)
 
     run = jax.jit(jax.grad(run, argnums=(0, 1), has_aux=True))
     gradients, parts = run(state, jnp.asarray(_samples()))
-    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)}
+    leaves = {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
+    }
     return [np.asarray(part, np.float64) for part in parts], leaves
 
 
@@ -84,7 +93,9 @@ def test_blocks_are_the_whole_clip_in_states_and_gradients(name, padding):
     largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in wanted.values())
     for path, right in wanted.items():
         # Some are zero but for rounding: a bias of keys moves no softmax.
-        np.testing.assert_allclose(gradients[path], right, rtol=1e-3, atol=1e-5 * largest, err_msg=path)
+        np.testing.assert_allclose(
+            gradients[path], right, rtol=1e-3, atol=1e-5 * largest, err_msg=path
+        )
     # Where blocks begin does not show.
     again, _ = _outputs(tower, size=24)
     assert _error(again[0], plain[0]) < TOLERANCE
@@ -98,7 +109,10 @@ def test_statistics_over_time_are_those_of_the_whole_clip():
     samples = _samples()[:1] * np.linspace(0.1, 3, SAMPLES, dtype=np.float32)
     lengths = LENGTHS[:1]
     whole = np.asarray(tower(samples, lengths).last_hidden)
-    assert _error(np.asarray(tower.in_blocks(samples, lengths, size=SIZE).last_hidden), whole) < TOLERANCE
+    assert (
+        _error(np.asarray(tower.in_blocks(samples, lengths, size=SIZE).last_hidden), whole)
+        < TOLERANCE
+    )
     first = np.asarray(tower(samples[:, : 17 * HOP], np.array([17 * HOP])).layer_input)
     assert _error(first[:, :4], np.asarray(tower(samples, lengths).layer_input)[:, :4]) > 1e-2
 

@@ -39,9 +39,7 @@ def report_transcribe(options: TranscribeOptions) -> str:
     transcripts = [utterance.transcript for utterance in utterances]
     references = need_transcripts(ids, transcripts, options.data, column="transcript")
     with report_folder(options, options.model) as staging:
-        recogniser = Recogniser(
-            load_hubert_ctc(options.model), max_seconds=options.max_seconds
-        )
+        recogniser = Recogniser(load_hubert_ctc(options.model), max_seconds=options.max_seconds)
         clips = [utterance.load(recogniser.config.sample_rate) for utterance in utterances]
         hypotheses = recogniser.transcribe(clips, names=ids, progress="recordings")
         compared = (references, hypotheses)
