@@ -7,8 +7,9 @@ its own, so that its peak memory is its own. The plain form, whose memory grows 
 the length, runs up to `--plain-minutes`. Above `--whole-minutes` one layer of the twelve is run,
 which takes the same memory as all, and the seconds are those of the front end and of twelve such
 layers. `--memory` runs one minute of speech in a clip that is padded to its length, for which all
-arrays are as large and hardly anything is computed: the peak memory alone, within minutes. `--platform gpu` measures on an accelerator, in float32 and bfloat16; `--toy` runs seconds
-of a small tower, to see that everything works, and records nothing.
+arrays are as large and hardly anything is computed: the peak memory alone, within minutes.
+`--platform gpu` measures on an accelerator, in float32 and bfloat16; `--toy` runs seconds of a
+small tower, to see that everything works, and records nothing.
 """
 
 import argparse

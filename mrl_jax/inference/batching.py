@@ -87,7 +87,8 @@ def sorted_batches(
 ) -> Iterator[Int[HostArray, " R"]]:
     """Row numbers, at most `batch_size` at a time, the longest first.
 
-    `batch_size` may be a function of the longest row's length. Rows of like lengths waste little padding, and a batch too large for memory fails at once.
+    `batch_size` may be a function of the longest row's length. Rows of like lengths waste little
+    padding, and a batch too large for memory fails at once.
     """
     order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     with tqdm(total=len(order), desc=progress, disable=progress is None, leave=False) as bar:

@@ -158,7 +158,8 @@ def test_groups_of_frames_of_long_clips_are_those_of_their_beginning(size):
         lambda end: pairs_of(jnp.asarray(keep[:, :end]), size, bound),
     ):
         long, short = groups(3 * BLOCK), groups(BLOCK)
-        assert isinstance(long.weights, tuple) and not isinstance(short.weights, tuple)
+        assert isinstance(long.weights, tuple)
+        assert not isinstance(short.weights, tuple)
         # The last group of the beginning may go on.
         known = min(int(short.wanted.min()) - 1, size)
         averages = long.average(frames), short.average(frames[:, :BLOCK])

@@ -1,4 +1,4 @@
-"""Attention in blocks against attention written out: values, gradients, and what memory it takes."""
+"""Attention in blocks against attention written out: values, gradients, and memory."""
 
 import jax
 import jax.numpy as jnp
