@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo compare test test-fast lint docs bench clean
+.PHONY: demo compare test test-fast fuzz lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/mrl-jax demo
@@ -19,6 +19,13 @@ test: lint
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+# Damaged inputs to every reader, forty times as many as `make test` gives. Counts and the peak
+# memory of each reader come into fuzz.jsonl.
+fuzz: $(STAMP)
+	rm -f fuzz.jsonl
+	MRL_ACCIDENTS=60 MRL_FUZZ_INPUTS=40 MRL_FUZZ_RECORD=fuzz.jsonl $(BIN)/python -m pytest -n 2 tests/fuzz
+	$(BIN)/python -m json.tool --json-lines --no-indent fuzz.jsonl
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -38,6 +45,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/late_fusion.py demo
 	$(BIN)/python benchmarks/nested_loss.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/query_tokens.py
 	$(BIN)/python benchmarks/large_batch.py
 	$(BIN)/python benchmarks/host_overhead.py
 	$(BIN)/python benchmarks/scaling.py

@@ -33,6 +33,7 @@ from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_json
 from mrl_jax.core.nearest import did_you_mean
+from mrl_jax.core.paths import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = "record"
@@ -49,8 +50,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--part", help="one part of the world: a speaker of digits")
     parser.add_argument("--seed", type=int, help="one seed of the heads; default: 0, 1 and 2")
     text = "folder of the data sets; default: %(default)s"
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help=text)
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "claims")
+    parser.add_argument(
+        "--data", type=user_path, default=ROOT.parent / "shared" / "data", help=text
+    )
+    parser.add_argument("--out", type=user_path, default=ROOT / "runs" / "claims")
     parser.add_argument("--redo", action="store_true", help="make reports again")
     parser.add_argument("--smoke", action="store_true", help="small data, two steps a training")
     args = parser.parse_args(argv)

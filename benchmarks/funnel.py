@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from common import record, summarize, timed
 
+from mrl_jax.core.paths import user_path
 from mrl_jax.evaluation.tradeoff.measure import NOISE, grow
 from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.funnel import exact_places, make_funnel, recall_of
@@ -22,7 +23,7 @@ CLUSTERS, DECAY = 2000, 0.5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, help="folder of a trained model")
+    parser.add_argument("--model", type=user_path, help="folder of a trained model")
     parser.add_argument("--data", help="a retrieval set, as `eval.py --data` takes it")
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=100)

@@ -2,18 +2,20 @@
 
     python benchmarks/gpu.py PART [--toy]
 
-Parts: {parts}; `record` writes results/gpu.json from what they appended to $OUT/gpu.jsonl.
+Parts: {parts}; `record` writes results/gpu.json from what they appended to $OUT/gpu.jsonl, on the
+same machine, and a copy beside that file.
 """
 
 import importlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import record
+from common import RESULTS, record
 
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import existing_file
@@ -44,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
         }
         if not args.toy:
             record("gpu", result)
+            if log.parent.resolve() != RESULTS.resolve():
+                shutil.copy(RESULTS / "gpu.json", log.parent)
         return 0
     begun = time.perf_counter()
     with log.open("a") as file:

@@ -27,12 +27,14 @@ from typing import Any
 import numpy as np
 from common import record, summarize
 
+from mrl_jax.core.paths import user_path
+
 RATE, WRITTEN, SECONDS, BATCH, EPOCHS = 16_000, 44_100, 10, 16, 25
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recordings", type=Path, required=True)
+    parser.add_argument("--recordings", type=user_path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", choices=("datasets", "torchaudio", "build", "ours"))
     args = parser.parse_args()

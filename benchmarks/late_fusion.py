@@ -16,6 +16,7 @@ from typing import Any
 
 from common import record
 
+from mrl_jax.core.paths import user_path
 from mrl_jax.training.metrics_log import METRICS_FILE, read_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("demo", "digits"))
-    parser.add_argument("--from", type=Path, dest="folder", help="folder of a finished run")
+    parser.add_argument("--from", type=user_path, dest="folder", help="folder of a finished run")
     args = parser.parse_args()
     (demo if args.what == "demo" else digits)(args.folder)
 

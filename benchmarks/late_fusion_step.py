@@ -201,8 +201,8 @@ class OurSide:
         self.recogniser, self.text = param_tree.freeze(recogniser), param_tree.freeze(text)
         self.device = jax.devices()[0].device_kind
 
-    def model(self, head: str) -> Any:
-        """A model with the "linear" or the "soft" head."""
+    def model(self, head: str, **changes: Any) -> Any:
+        """A model with the "linear" or the "soft" head; `changes` are fields of the latter."""
         from flax import nnx
 
         from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
@@ -218,6 +218,7 @@ class OurSide:
             max_tokens_per_second=SOFT_TOKENS,
             residual="frames",
         )
+        config = dataclasses.replace(config, **changes)
         return SoftCtc(self.recogniser, self.text, config=config, rngs=nnx.Rngs(1))
 
     def step(self, head: str = "linear", cached: str = "") -> tuple[Callable[[], float], Any]:

@@ -21,6 +21,8 @@ import report_long_audio
 import report_scale
 from markdown_tables import markdown_table, median_and_range
 
+from mrl_jax.core.paths import user_path
+
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/index.md", "docs/results.md")
 LIMIT = 1e-5
@@ -31,7 +33,7 @@ SYSTEMS_HEADING = "nDCG@10 at each dimension"
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
-    parser.add_argument("--root", type=Path, default=ROOT, help="checkout; default: this one")
+    parser.add_argument("--root", type=user_path, default=ROOT, help="checkout; default: this one")
     args = parser.parse_args(argv)
     pages = written_pages(args.root)
     stale = [p for p, text in pages.items() if not p.is_file() or p.read_text("utf-8") != text]
@@ -95,7 +97,7 @@ def benchmarks_page(root: Path) -> str:
         "Every table is written by `python benchmarks/report.py` from `benchmarks/results/`. "
         "`make bench` runs all benchmarks that need no data. A ratio compares two sides of one "
         "run on one machine; absolute times hold for that machine only. Nothing was measured on "
-        "a GPU or TPU yet.",
+        "a TPU yet.",
     ]
     for name, section in SECTIONS.items():
         if name in OPTIONAL and not (root / "benchmarks" / "results" / f"{name}.json").is_file():

@@ -13,6 +13,7 @@ NAMES = {
     "regression": "linear, regression",
     "dual": "dual encoder",
     "soft": "soft tokens, untrained",
+    "soft_all": "soft tokens, nothing dropped",
     "soft_trained": "soft tokens, trained",
     CASCADE: "cascade",
 }

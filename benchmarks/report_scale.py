@@ -57,35 +57,57 @@ def train_step(result: dict[str, Any]) -> list[str]:
     ]
 
 
+RIVALS = {"linear": "step", "clips": "clips", "texts": "texts"}
+"""Ours, and what PyTorch's parts call the same work."""
+
+
 def gpu(result: dict[str, Any]) -> list[str]:
+    figures = result["figures"]
+    timed = [x for x in figures if isinstance(x.get("seconds"), dict)]
+    median = {(x["part"], x["name"]): x["seconds"]["median"] for x in timed}
     rows = []
-    for figures in result["figures"]:
-        seconds = figures.get("seconds")
-        if not isinstance(seconds, dict):
-            continue
-        share = figures.get("utilisation")
-        memory = figures.get("bytes", figures.get("program_bytes"))
+    for entry in timed:
+        rival = RIVALS.get(entry["name"]) if entry["part"] == "step" else None
+        compiled = median.get(("pytorch", f"{rival}, compiled"))
+        share = entry.get("utilisation")
+        memory = entry.get("bytes", entry.get("program_bytes"))
+        seconds = entry["seconds"]
         rows.append(
             [
-                figures["part"],
-                figures["name"],
-                str(figures["run"]),
+                entry["part"],
+                entry["name"],
                 f"{1e3 * seconds['median']:.1f}",
+                f"{1e3 * seconds['min']:.1f} to {1e3 * seconds['max']:.1f}",
+                "" if compiled is None else f"{compiled / seconds['median']:.2f}",
                 "" if share is None else f"{share:.1%}",
                 "" if memory is None else f"{memory / 1e9:.1f}",
             ]
         )
-    runs = "; ".join(f"run {name}: {text}" for name, text in result["runs"].items())
+    header = ["part", "what", "ms", "range", "compiled PyTorch's time / ours", "utilisation", "GB"]
     return [
         "## One GPU",
         f"{result['device']}, bfloat16. *step*: a training step of late fusion at full size, 64 "
         "clips of 10 s and documents of 32 tokens (HuBERT-base, Qwen3-0.6B); *clips*: the same 64 "
         "embedded; *texts*: 512 texts of 128 tokens; *large*: 256 texts of 128 tokens by a tower "
         "of 4B; *loss*: both gradients of InfoNCE, float32. PyTorch has SDPA and TF32. "
-        "Utilisation is of 989 TFLOP/s, by the formula in benchmarks/late_fusion_step.py. "
-        f"{runs[:1].upper()}{runs[1:]}. {result.get('notes', '')}",
-        markdown_table(["part", "what", "run", "ms", "utilisation", "GB"], rows),
+        "Utilisation is of 989 TFLOP/s, by the formula in benchmarks/late_fusion_step.py. *Cached* "
+        "steps take the states and document vectors from the host in each step.",
+        markdown_table(header, rows),
+        "Attention by itself, bfloat16: forward alone, and forward with backward. Errors are "
+        "relative to float32, the largest of result and gradients, over all places; in the Pallas "
+        "kernel that comes with JAX padded places of speech attend to one another, and differ.",
+        markdown_table(["shape", "kernel", "forward, ms", "both, ms", "error"], attention(figures)),
     ]
+
+
+def attention(figures: list[dict[str, Any]]) -> list[list[str]]:
+    rows = []
+    for entry in figures:
+        if "both_ms" in entry:
+            shape, kernel = entry["name"].split(": ")
+            times = [f"{entry[key]:.2f}" for key in ("forward_ms", "both_ms")]
+            rows.append([shape, kernel, *times, f"{max(entry['errors']):.1e}"])
+    return rows
 
 
 def large_batch(result: dict[str, Any]) -> list[str]:
@@ -221,10 +243,22 @@ def audio_input(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def query_tokens(result: dict[str, Any]) -> list[str]:
+    rows = [[name, median_and_range(f["seconds"])] for name, f in result["figures"].items()]
+    return [
+        "## Fewer speech tokens",
+        f"Seconds for one spoken query of {result['seconds']:g} s, HuBERT-base, a head and "
+        "Qwen3-0.6B with random weights in float32. Soft tokens of 25 a second take "
+        f"{result['ratio']:.2f} times as long as those of 12 (median over rounds).",
+        markdown_table(["speech tokens", "s"], rows),
+    ]
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "nested_loss": nested_loss,
     "train_step": train_step,
     "gpu": gpu,
+    "query_tokens": query_tokens,
     "large_batch": large_batch,
     "host_overhead": host_overhead,
     "input": audio_input,

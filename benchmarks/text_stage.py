@@ -20,6 +20,7 @@ from common import record
 
 from converters.export import export
 from mrl_jax.checkpoints.towers import load_qwen3
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.batches.text import TextBatchConfig
 from mrl_jax.data.sets.retrieval_set import Document, Query, RetrievalSet, write_retrieval_set
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
@@ -43,9 +44,9 @@ METRIC = "ndcg@10"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of NTREX-128")
+    parser.add_argument("--data", type=user_path, required=True, help="folder of NTREX-128")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--out", type=Path, help="keeps the run; default: a temporary folder")
+    parser.add_argument("--out", type=user_path, help="keeps the run; default: a temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         measure(args.data, args.out or Path(temporary), args.steps)

@@ -5,16 +5,20 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from mrl_jax.core.cli import CommandParser, run_command, unwind_on_sigterm
+from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path, user_text
 
 from . import FAMILIES
 from .checkpoints import DTYPES
 
-ADAPTER = {"metavar": "FOLDER", "help": "LoRA adapter (of PEFT) to merge, folder or hub id"}
+ADAPTER = {
+    "metavar": "FOLDER",
+    "type": user_text,
+    "help": "LoRA adapter (of PEFT) to merge, folder or hub id",
+}
 REVISION = {"help": "branch, tag or commit on the hub"}
 SUBFOLDER = {"help": "folder inside the source to read instead"}
 OVERWRITE: dict[str, Any] = {"action": "store_true", "help": "replace OUT if it exists"}
@@ -36,12 +40,12 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         argument = add(name, text, run)
         if kind == "model":
             folders = "folder or hub id of the whole model, or of its speech half and its text half"
-            argument("source", nargs="+", help=folders)
+            argument("source", type=user_text, nargs="+", help=folders)
         else:
-            argument("source", help="checkpoint folder, or hub id")
+            argument("source", type=user_text, help="checkpoint folder, or hub id")
         if name == "qwen3":
             argument("--adapter", **ADAPTER)
-        argument("out", type=Path, help=f"{kind} folder to make")
+        argument("out", type=user_path, help=f"{kind} folder to make")
         argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
         if name == "speech":
             adapter = "whose adapter to take, of a checkpoint that has several (MMS), such as wol"
@@ -51,20 +55,20 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         argument("--overwrite", **OVERWRITE)
 
     argument = add("verify", "Compare a tower with PyTorch, layer by layer.", _verify)
-    argument("tower", type=Path, metavar="OUT", help="tower folder")
-    argument("source", help="the checkpoint it came from: folder, or hub id")
+    argument("tower", type=user_path, metavar="OUT", help="tower folder")
+    argument("source", type=user_text, help="the checkpoint it came from: folder, or hub id")
     argument("--revision", **REVISION)
     argument("--subfolder", **SUBFOLDER)
-    argument("--adapter", metavar="FOLDER", help="the LoRA adapter that was merged")
+    argument("--adapter", type=user_text, metavar="FOLDER", help="the LoRA adapter that was merged")
     argument("--tolerance", type=float, default=1e-5, help="default: %(default)s")
     argument(
-        "--audio", type=Path, nargs="+", default=[], help="recordings to run a speech tower on"
+        "--audio", type=user_path, nargs="+", default=[], help="recordings to run a speech tower on"
     )
 
     text = "Write a tower or a model back as Hugging Face checkpoint folders."
     argument = add("export", text, _export)
-    argument("model", type=Path, help="tower folder, or model folder")
-    argument("out", type=Path, help="checkpoint folder to make")
+    argument("model", type=user_path, help="tower folder, or model folder")
+    argument("out", type=user_path, help="checkpoint folder to make")
     split = "split larger weights; default: %(default)s"
     argument("--max-shard-gb", type=float, default=2.0, help=split)
     argument("--overwrite", **OVERWRITE)
@@ -72,8 +76,8 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     text = "Make a checkpoint of random weights, to try things out offline."
     argument = add("random-init", text, _random_init)
     argument("family", choices=tuple(FAMILIES))
-    argument("config", type=Path, help="a Hugging Face config.json")
-    argument("out", type=Path, help="checkpoint folder to make")
+    argument("config", type=user_path, help="a Hugging Face config.json")
+    argument("out", type=user_path, help="checkpoint folder to make")
     argument("--dtype", choices=tuple(DTYPES), default="float32", help="default: %(default)s")
     argument("--seed", type=int, default=0, help="default: %(default)s")
     argument("--overwrite", **OVERWRITE)
@@ -83,7 +87,6 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str], *, prog: str = "mrl-jax convert") -> int:
     """Run one command line of the converters; `prog` is what usage and errors call the program."""
     args = build_parser(prog).parse_args(argv)
-    unwind_on_sigterm()
     return args.run(args)
 
 

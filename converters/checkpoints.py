@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
-import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, describe_os_error, existing_file, first_line
+from mrl_jax.core.json_text import parse_json
 
 from .formats import (
     check_no_pointer,
@@ -161,10 +161,10 @@ def read_json(path: Path, *, kind: type = dict) -> Any:
     """
     value: Any
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except OSError as error:
         raise MrlError(f"cannot be read: {describe_os_error(error)}", where=path) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise damaged(f"is not JSON ({error})", path) from error
     if not isinstance(value, kind):
         raise damaged(f"is not a JSON {'object' if kind is dict else kind.__name__}", path)

@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.checkpoints.towers import CONVERT_AGAIN, TowerInfo, read_checked_weights, read_info
+from mrl_jax.checkpoints.towers import (
+    CONVERT_AGAIN,
+    TowerInfo,
+    read_checked_weights,
+    read_info,
+    verify_tower,
+)
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import existing_file
 from mrl_jax.core.files import check_apart, staged_folder
+from mrl_jax.core.links import check_links
 from mrl_jax.nn import param_tree
 
 from .checkpoints import copy_small_files, read_json
@@ -39,6 +46,7 @@ def export(
         MrlError: `model` is no tower or is damaged, or `out` cannot be written.
     """
     info = read_info(model)
+    check_links(model)
     check_apart(model, out)
     tensors = tower_tensors(model, info)
     with staged_folder(
@@ -96,6 +104,7 @@ def tower_tensors(
         MrlError: the tower is damaged.
     """
     existing_file(tower / "config.json", hint=CONVERT_AGAIN)
+    verify_tower(tower, info)
     leaves = param_tree.flatten(read_checked_weights(tower, info))
     family, naming = family_of(info.kind), {**info.naming, **(naming or {})}
     shapes = {path: array.shape for path, array in leaves.items()}

@@ -17,6 +17,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.paths import user_path
 
 from .checkpoints import (
     Checkpoint,
@@ -168,7 +169,7 @@ def check_adapter_beside(
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     base = config.get("base_model_name_or_path") or "BASE"
     alone = not has_weights(folder)
-    if adapter is not None and not alone and Path(adapter).resolve() == folder.resolve():
+    if adapter is not None and not alone and user_path(adapter).resolve() == folder.resolve():
         return
     if family != "qwen3":
         hint = MERGE_YOURSELF

@@ -3,7 +3,7 @@
 runs/claims/WORLD/text/           the text tower
 runs/claims/WORLD/PART/data/      manifests and sets
                        built/     decoded recordings
-                       ctc/ tokens/ NAME-SEED/ cascade/     recognisers, heads, cascade
+                       ctc/ NAME-SEED/ cascade/     recognisers, heads, cascade
                        compare-SEED/ transcribe/ spectrum-NAME/ degraded/ matrix/     reports
                        less/      recogniser, heads and report of fewer steps
 """
@@ -77,9 +77,8 @@ class Job:
 
     @property
     def speech_tower(self) -> Path:
-        """The tower of every system: the recogniser of the last stage that is not left out."""
-        second = self.world.tokens is not None and "tokens" not in self.skipped
-        return self.base / ("tokens" if second else "ctc") / "tower"
+        """The tower of every system: the recogniser's."""
+        return self.base / "ctc" / "tower"
 
     @property
     def dataset(self) -> Path:
@@ -134,31 +133,15 @@ def train_text(job: Job) -> None:
 
 
 def train_ctc(job: Job) -> None:
-    """The recogniser: over characters, or over the text tower's tokens if it has one stage."""
+    """The recogniser, over characters or over the text tower's tokens."""
     folder = job.base / "ctc"
     if (folder / "tower" / TOWER_FILE).is_file():
         return
     changes = (
         *_recordings(job, recogniser=True),
-        *(_shared_tokens(job) if job.world.tokens is None else ()),
+        *(_shared_tokens(job) if job.world.shared_tokens else ()),
         *job.world.ctc,
         *job.small("ctc"),
-    )
-    _train(folder, f"ctc_{_rate(job)}", *_fewer(job, changes))
-
-
-def train_tokens(job: Job) -> None:
-    """The recogniser's second stage, over the text tower's own tokens."""
-    folder = job.base / "tokens"
-    if job.world.tokens is None or (folder / "tower" / TOWER_FILE).is_file():
-        return
-    changes = (
-        *_recordings(job, recogniser=True),
-        f"model.speech_tower={_made(job.base / 'ctc' / 'tower', TOWER_FILE, 'ctc')}",
-        *_shared_tokens(job),
-        *("model.filterbank=false", "train.steps=600", "optim.learning_rate=5e-4"),
-        *job.world.tokens,
-        *job.small("tokens"),
     )
     _train(folder, f"ctc_{_rate(job)}", *_fewer(job, changes))
 
@@ -171,14 +154,15 @@ def train_head(name: str) -> Callable[[Job], None]:
             folder = job.folder(name, seed)
             if (folder / MODEL_FILE).is_file():
                 continue
-            smoke = ("train.steps=2",) if job.smoke and name != "soft" else ()
+            trains = "train.steps=0" not in HEADS[name].changes
+            smoke = ("train.steps=2",) if job.smoke and trains else ()
             _train(
                 folder,
                 f"head_{_rate(job)}",
                 f"seed={seed}",
                 *_recordings(job, recogniser=False),
                 f"data.document_cache={job.whole / 'documents'}",
-                f"model.speech_tower={_made(job.speech_tower, TOWER_FILE, _last_stage(job))}",
+                f"model.speech_tower={_made(job.speech_tower, TOWER_FILE, 'ctc')}",
                 f"model.text_tower={_made(job.text_tower, TOWER_FILE, 'text')}",
                 *job.world.head,
                 *HEADS[name].changes,
@@ -195,7 +179,7 @@ def write_cascade(job: Job) -> None:
     """The cascade of the same towers."""
     out = job.folder(CASCADE, 0)
     if not (out / CASCADE_FILE).is_file():
-        recogniser = _made(job.speech_tower, TOWER_FILE, _last_stage(job))
+        recogniser = _made(job.speech_tower, TOWER_FILE, "ctc")
         words = ("--config", CONFIGS / "cascade.py", "--out", out, f"recogniser={recogniser}")
         text_tower = _made(job.text_tower, TOWER_FILE, "text")
         run_mrl_jax("cascade", *words, f"text_tower={text_tower}")
@@ -210,7 +194,7 @@ def compare(job: Job) -> None:
 
 def transcribe(job: Job) -> None:
     """The recogniser's error rates on the test."""
-    words = ("--model", _made(job.speech_tower, TOWER_FILE, _last_stage(job)))
+    words = ("--model", _made(job.speech_tower, TOWER_FILE, "ctc"))
     data = ("--data", job.whole / "data" / "test")
     _report(job, "transcribe", job.base / "transcribe", *words, *data)
 
@@ -247,7 +231,7 @@ def degraded(job: Job) -> None:
 def less(job: Job) -> None:
     """Recogniser, heads and cascade again from a quarter of the recogniser's steps."""
     few = dataclasses.replace(job, less=True, seeds=job.seeds[:1])
-    names = ("ctc", "tokens", *few.systems(COMPARED_WHEN_DEGRADED))
+    names = ("ctc", *few.systems(COMPARED_WHEN_DEGRADED))
     for name in names:
         if name not in few.skipped:
             STEPS[name](few)
@@ -269,7 +253,6 @@ STEPS: Mapping[str, Callable[[Job], None]] = {
     "build": build,
     "text": train_text,
     "ctc": train_ctc,
-    "tokens": train_tokens,
     **{name: train_head(name) for name in HEADS},
     CASCADE: write_cascade,
     "compare": compare,
@@ -327,10 +310,6 @@ def _fewer(job: Job, changes: Sequence[str]) -> tuple[str, ...]:
 
 def _rate(job: Job) -> str:
     return f"{job.world.sample_rate // 1000}khz"
-
-
-def _last_stage(job: Job) -> str:
-    return job.speech_tower.parent.name
 
 
 def _made(folder: Path, file: str, step: str) -> Path:

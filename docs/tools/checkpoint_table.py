@@ -28,6 +28,7 @@ from typing import Any
 
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "checkpoints.md"
@@ -76,8 +77,8 @@ class Outcome:
 def main(argv: Sequence[str]) -> int:
     parser = CommandParser(prog="python docs/tools/checkpoint_table.py", description=__doc__)
     parser.add_argument("--only", metavar="WORD", help="print these rows, write nothing")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page")
-    parser.add_argument("--reproductions", type=Path, help="run these scripts, write nothing")
+    parser.add_argument("--page", type=user_path, default=PAGE, help="the page")
+    parser.add_argument("--reproductions", type=user_path, help="run these scripts, write nothing")
     args = parser.parse_args(argv)
     if args.reproductions:
         return reproduce(args.reproductions)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.config import load_config
+from mrl_jax.core.paths import user_path
 from mrl_jax.core.presets import find_config
 from mrl_jax.inference.cascade_config import CascadeConfig
 from mrl_jax.training.contrastive.config import ExperimentConfig
@@ -42,7 +43,7 @@ Row = tuple[str, str, str]
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page")
+    parser.add_argument("--page", type=user_path, default=PAGE, help="the page")
     args = parser.parse_args(argv)
     current = page()
     if args.check:

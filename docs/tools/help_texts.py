@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrl_jax.core.commands import main as mrl_jax_main
+from mrl_jax.core.paths import user_path
 
 COMMANDS = Path(__file__).parents[1] / "commands"
 WIDTH = "92"
@@ -25,7 +26,7 @@ MARKED = re.compile(r"(<!-- help: mrl-jax ?(.*?) -->\n```text\n).*?(```)", re.DO
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
-    parser.add_argument("--pages", type=Path, default=COMMANDS, help="folder of the pages")
+    parser.add_argument("--pages", type=user_path, default=COMMANDS, help="folder of the pages")
     args = parser.parse_args(argv)
     status = 0
     for path in sorted(args.pages.glob("*.md")):

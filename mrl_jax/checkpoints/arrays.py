@@ -14,6 +14,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, as_os_error
+from mrl_jax.core.text import check_path_text
 from mrl_jax.nn import param_tree
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 Result = TypeVar("Result")
+UTF8_PATH = "copy or rename the folder: checkpoints take paths in UTF-8 only"
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, HostArray]) -> None:
@@ -31,6 +33,8 @@ def save_arrays(folder: Path, arrays: Mapping[str, HostArray]) -> None:
     """
     import orbax.checkpoint as ocp
 
+    check_path_text(folder, hint=UTF8_PATH)
+
     def save() -> None:
         with _checkpointer() as checkpointer:
             args = ocp.args.PyTreeSave(param_tree.nest(arrays))
@@ -40,13 +44,13 @@ def save_arrays(folder: Path, arrays: Mapping[str, HostArray]) -> None:
     # where Orbax's own threads would write on into a folder that is being removed.
     with ThreadPoolExecutor(1) as pool:
         try:
-            _quietly(lambda: pool.submit(save).result())
+            quietly(lambda: pool.submit(save).result())
         except OSError:
-            _await_stillness(folder.parent)
+            await_stillness(folder.parent)
             raise
 
 
-def _await_stillness(folder: Path, *, seconds: float = 0.3, at_most: float = 30.0) -> None:
+def await_stillness(folder: Path, *, seconds: float = 0.3, at_most: float = 30.0) -> None:
     """Wait for the writes that were under way when one failed.
 
     There is no other sign of their end, and until then they create their folders again after
@@ -74,6 +78,7 @@ def read_arrays(
     if not folder.is_dir():
         verb = "are" if what.endswith("s") else "is"
         raise MrlError(f"{what} {verb} missing", where=folder, hint=hint)
+    check_path_text(folder, hint=UTF8_PATH)
     tree = param_tree.nest(restore_args)
 
     def restore() -> Any:
@@ -83,7 +88,7 @@ def read_arrays(
             return checkpointer.restore(folder.absolute(), args=args)
 
     try:
-        return param_tree.flatten(_quietly(restore))
+        return param_tree.flatten(quietly(restore))
     except OSError as error:
         problem = f"{what} cannot be read ({error.strerror or error})"
         raise MrlError(problem, where=folder, hint=hint) from error
@@ -114,7 +119,7 @@ def _checkpointer() -> "ocp.Checkpointer":
     return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
-def _quietly(action: Callable[[], Result]) -> Result:
+def quietly(action: Callable[[], Result]) -> Result:
     """Run Orbax so that its failure is one `OSError`, with nothing printed beside it.
 
     Reads and writes that were under way when one failed print errors later, from their own

@@ -1,6 +1,7 @@
 """A trained model on disk: what `Embedder.load` and `mrl-jax eval` read.
 
-model.json     the model: towers by place and digest, dims, prompts, head
+model.json     the model: towers by place and digest, dims, prompts, head; digests of itself and
+               of the head's files, which loading verifies
 head-STEP/     the trained arrays, in Orbax
 search.json, search-*.npy  the search config of `mrl-jax eval tradeoff --budget` and the
                directions that it projects on, where there are such (`inference.search.config`)
@@ -29,10 +30,12 @@ from mrl_jax.checkpoints.towers import (
     load_speech_tower,
     read_info,
 )
-from mrl_jax.core.array_types import AnyArray, HostArray
-from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.core.files import write_json
-from mrl_jax.core.records import as_record, read_object, readable_as
+from mrl_jax.core.arguments import checked
+from mrl_jax.core.array_types import DTYPES, AnyArray, HostArray
+from mrl_jax.core.checksums import folder_digests, verify_files
+from mrl_jax.core.errors import MrlError, existing_file, write_hint
+from mrl_jax.core.paths import user_path
+from mrl_jax.core.records import as_record, read_record, readable_as, write_description
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.models.heads import HEADS, HeadKind
 from mrl_jax.models.speech_tower import Padding
@@ -67,6 +70,7 @@ class ModelInfo:
         head, head_digest: folder of the trained arrays inside this one, and their digest.
         step, scores: training steps behind them, and validation scores there.
         dtype: that the towers computed in; None for that of their weights.
+        files: SHA-256 of the head's files, by relative name; none in older models.
     """
 
     kind: str
@@ -82,6 +86,19 @@ class ModelInfo:
     step: int
     scores: Mapping[str, float]
     dtype: str | None = None
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.dims or not 1 <= min(self.dims) <= max(self.dims) < 1 << 31:
+            raise ValueError(f"dims is {self.dims}, expected widths of 1 or more")
+        if not 2 <= self.max_text_tokens < 1 << 31:
+            raise ValueError(f"max_text_tokens is {self.max_text_tokens}, expected 2 or more")
+        if self.head in ("", ".", "..") or Path(self.head).name != self.head:
+            raise ValueError(f"head is {self.head!r}, expected the name of a folder")
+        if self.step < 0:
+            raise ValueError(f"step is {self.step}, expected 0 or more")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
 
     @property
     def digest(self) -> str:
@@ -89,12 +106,14 @@ class ModelInfo:
         return digest_lines((self.speech.digest, self.text.digest, self.head_digest))
 
 
+@checked
 def tower_reference(tower: Path, model_folder: Path) -> TowerReference:
     """Reference to a tower folder, from a model's folder."""
     relative = os.path.relpath(tower.resolve(), model_folder.resolve())
     return TowerReference(path=Path(relative).as_posix(), digest=read_info(tower).digest)
 
 
+@checked
 def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyArray]) -> ModelInfo:
     """Write the trained arrays (by dotted path), then model.json, then remove older heads.
 
@@ -103,20 +122,22 @@ def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyA
     arrays = {path: np.asarray(array) for path, array in trained.items()}
     digest = param_tree.digest(arrays)
     head = f"head-{info['step']:08d}-{digest[:8]}"
-    full = ModelInfo(**info, head=head, head_digest=digest)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / head).is_dir():
             partial = folder / f".{head}.partial"
             shutil.rmtree(partial, ignore_errors=True)
-            save_arrays(partial, arrays)
-            os.rename(partial, folder / head)
-        write_json(folder / MODEL_FILE, {"format": FORMAT, **dataclasses.asdict(full)})
+            try:
+                save_arrays(partial, arrays)
+                os.rename(partial, folder / head)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        full = describe_model(folder, ModelInfo(**info, head=head, head_digest=digest))
     except OSError as error:
         raise MrlError(
             f"the model could not be written: {error.strerror or error}",
             where=folder,
-            hint="check that the place exists, may be written to, and has room",
+            hint=write_hint(error),
         ) from error
     for old in folder.glob("head-*"):
         if old.name != head:
@@ -124,37 +145,62 @@ def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyA
     return full
 
 
-def read_model_info(folder: Path) -> ModelInfo:
-    """model.json, checked.
+@checked
+def describe_model(folder: Path, info: ModelInfo) -> ModelInfo:
+    """Write model.json, with the digests of the head's files."""
+    files = folder_digests(folder / info.head)
+    named = {f"{info.head}/{name}": sha256 for name, sha256 in files.items()}
+    info = dataclasses.replace(info, files=named)
+    write_description(folder / MODEL_FILE, dataclasses.asdict(info), version=FORMAT)
+    return info
+
+
+@checked
+def read_model_info(folder: Path, *, sealed: bool = True) -> ModelInfo:
+    """model.json, checked; refused where it was edited since, if it is to be `sealed`.
 
     Raises:
         MrlError: no such file, not a model, or damaged.
     """
-    if (Path(folder) / "cascade.json").is_file() and not (Path(folder) / MODEL_FILE).exists():
+    folder = user_path(folder)
+    if (folder / "cascade.json").is_file() and not (folder / MODEL_FILE).exists():
         raise MrlError(
             "is a cascade, expected a trained model",
             where=folder,
             hint="measure it by `mrl-jax eval compare`",
         )
     path = existing_file(
-        Path(folder) / MODEL_FILE,
+        folder / MODEL_FILE,
         hint="pass a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made",
     )
-    with readable_as("a model description", path, hint=TRAIN_AGAIN):
-        raw = read_object(path, version=FORMAT)
+
+    def parts(raw: dict[str, Any]) -> Mapping[str, Any]:
         if raw["kind"] not in HEADS:
             expected = " or ".join(map(repr, HEADS))
             raise ValueError(f"the kind is {raw['kind']!r}, expected {expected}")
-        fusion = as_record(raw["fusion"], HEADS[raw["kind"]].config)
-        return dataclasses.replace(as_record(raw, ModelInfo), fusion=fusion)
+        return {"fusion": as_record(raw["fusion"], HEADS[raw["kind"]].config)}
+
+    return read_record(
+        path,
+        ModelInfo,
+        version=FORMAT,
+        what="a model description",
+        hint=TRAIN_AGAIN,
+        parts=parts,
+        sealed=sealed,
+    )
 
 
-def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None) -> TwoTowers:
+@checked
+def load_model(
+    folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None, verify: bool = True
+) -> TwoTowers:
     """The model with its towers and its trained head.
 
     Args:
         folder, info: the model's folder and its model.json.
         dtype: of the towers; the one trained with by default.
+        verify: compare all files with their digests first.
 
     Raises:
         MrlError: a tower is missing or is not the one trained with (both digests are
@@ -163,13 +209,20 @@ def load_model(folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None)
     read_towers(folder, info)
     dtype = info.dtype if dtype is None else dtype
     kind, place = HEADS[info.kind], folder / info.speech.path
-    speech = load_speech_side(kind, place, padding=info.padding, dtype=dtype)
-    text = load_qwen3(folder / info.text.path, dtype=dtype)
-    model = kind.build(speech, text, info.fusion, rngs=nnx.Rngs(0))
+    if verify:
+        verify_head(folder, info)
+    speech = load_speech_side(kind, place, padding=info.padding, dtype=dtype, verify=verify)
+    text = load_qwen3(folder / info.text.path, dtype=dtype, verify=verify)
+    with readable_as("a model description", folder / MODEL_FILE, hint=TRAIN_AGAIN):
+        model = kind.build(speech, text, info.fusion, rngs=nnx.Rngs(0))
+    if max(info.dims) > text.config.embed_width:
+        problem = f"dims has {max(info.dims)}, expected at most {text.config.embed_width}"
+        raise MrlError(problem, where=folder / MODEL_FILE, hint=TRAIN_AGAIN)
     _fill_head(model, folder, info)
     return model
 
 
+@checked
 def read_towers(folder: Path, info: ModelInfo) -> dict[str, TowerInfo]:
     """tower.json of a model's towers, "speech" and "text".
 
@@ -180,22 +233,34 @@ def read_towers(folder: Path, info: ModelInfo) -> dict[str, TowerInfo]:
     for name, tower in (("speech", info.speech), ("text", info.text)):
         path = folder / tower.path
         towers[name] = read_info(path)
-        if (stored := towers[name].digest) != tower.digest:
+        if not towers[name].is_named(tower.digest):
             raise MrlError(
                 f"is not the {name} tower that the model was trained with: its digest is "
-                f"{stored[:12]}, expected {tower.digest[:12]}",
+                f"{towers[name].digest[:12]}, expected {tower.digest[:12]}",
                 where=path,
                 hint="bring the tower of the training run back",
             )
     return towers
 
 
+@checked
+def verify_head(folder: Path, info: ModelInfo) -> None:
+    """Compare the head's files with their digests.
+
+    Raises:
+        MrlError: a file is missing, or is another than the one that was written.
+    """
+    verify_files(folder, info.files, named_by=MODEL_FILE, hint=TRAIN_AGAIN)
+
+
+@checked
 def load_speech_side(kind: HeadKind, folder: str | Path, **options: Any) -> Any:
     """What a kind of head reads speech with: a speech tower, or one with its CTC layer."""
     load = load_hubert_ctc if kind.recogniser else load_speech_tower
     return load(folder, **options)
 
 
+@checked
 def read_head(
     folder: Path, info: ModelInfo, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, HostArray]:

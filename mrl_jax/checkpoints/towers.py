@@ -1,6 +1,7 @@
 """Converted towers on disk: one folder a tower, its weights in Orbax.
 
-tower.json     kind, config, dtype and digest: all that loading reads beside weights
+tower.json     kind, config, dtype, and the digests of itself and of all other files, which
+               loading verifies
 weights/       one Orbax checkpoint a group: `encoder`, and where there are such
                tensors `lm_head` (a recogniser's output layer) and `unused_tensors`
                (published tensors that no module computes with, kept for export)
@@ -9,6 +10,7 @@ report.json    what was converted, and how
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -20,10 +22,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.checksums import fields_digest, folder_digests, update_hint, verify_files
+from mrl_jax.core.config import to_json
 from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.core.files import write_json
-from mrl_jax.core.records import as_record, read_object, readable_as
+from mrl_jax.core.paths import user_path
+from mrl_jax.core.records import as_record, read_record, readable_as, write_description
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
@@ -34,6 +39,10 @@ from mrl_jax.nn import param_tree
 FORMAT = 1
 TOWER_FILE = "tower.json"
 WEIGHTS = "weights"
+GROUPS = ("encoder", "lm_head", "unused_tensors")
+REPORTS = ("report.json", "verification.json")
+"""Files of a tower's folder that no loading reads."""
+_DTYPES = ("float32", "bfloat16", "float16", "mixed")
 CONVERT_AGAIN = "convert the checkpoint again with `mrl-jax convert`"
 Weights = Mapping[str, Mapping[str, HostArray]]
 """Arrays by group (`encoder`, `lm_head`, `unused_tensors`), then by dotted path."""
@@ -47,12 +56,17 @@ class TowerInfo:
         kind: one of `models.towers.TOWERS`.
         config: sizes and variants of the encoder, of the kind's config class.
         dtype: dtype the weights are stored in; "mixed" if they differ.
-        digest: `param_tree.digest` over all groups.
+        digest: of the weights, and of all that is computed with them: kind, config, vocabulary.
+            Names a tower wherever it must be the same.
+        weights_digest: `param_tree.digest` over all groups; "" in towers from before there was
+            another, whose `digest` it is.
         groups: shapes of the stored weights by group, then by path.
         naming: how the published checkpoint spelled its tensor names, for export.
         vocabulary: characters of a recogniser, if its checkpoint had them.
         labels: classes (intents) whose labels some training of it used, which are then not
             unseen.
+        files: SHA-256 of every file that loading may read, by relative name; none in towers from
+            before there were such.
     """
 
     kind: str
@@ -63,6 +77,22 @@ class TowerInfo:
     naming: Mapping[str, Any]
     vocabulary: CtcVocabulary | None = None
     labels: tuple[str, ...] = ()
+    weights_digest: str = ""
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}, expected {', '.join(_DTYPES)}")
+        if "encoder" not in self.groups or not set(self.groups) <= set(GROUPS):
+            raise ValueError(f"groups are {sorted(self.groups)}, expected some of {GROUPS}")
+        for group, shapes in self.groups.items():
+            for path, shape in shapes.items():
+                if min(shape, default=0) < 0 or math.prod(shape) >= 1 << 40:
+                    raise ValueError(f"{group} {path} has the shape {shape}")
+
+    def is_named(self, digest: str) -> bool:
+        """Whether a digest is this tower's; older models name the weights alone."""
+        return digest in (self.digest, self.weights_digest or self.digest)
 
 
 class LoadOptions(TypedDict, total=False):
@@ -73,6 +103,8 @@ class LoadOptions(TypedDict, total=False):
         remat, unroll: see `nn.layer_stack.run_layers`.
         trainable: leave the weights as `nnx.Param`; by default they are `Frozen`.
         sharding: where every weight goes; JAX's default device by default.
+        verify: compare the files with their digests first, which takes the time of reading them
+            once more and hashing them (see docs/models.md). tower.json is always compared.
     """
 
     dtype: DTypeLike | None
@@ -80,18 +112,20 @@ class LoadOptions(TypedDict, total=False):
     unroll: bool
     trainable: bool
     sharding: jax.sharding.Sharding | None
+    verify: bool
 
 
+@checked
 def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encoder:
     """A Qwen3 text tower from a folder made by `mrl-jax convert qwen3`.
 
     Raises:
-        MrlError: the folder is not a Qwen3 tower, or cannot be read whole. (Single changed
-            bits are found by `read_checked_weights`, as `verify` and `export` do.)
+        MrlError: the folder is not a Qwen3 tower, cannot be read whole, or was changed.
     """
     return load_tower(folder, kinds_of(Qwen3Config), **options)
 
 
+@checked
 def load_hubert(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> HubertEncoder:
@@ -106,6 +140,7 @@ def load_hubert(
     return load_tower(folder, kinds_of(HubertConfig), padding=padding, **options)
 
 
+@checked
 def load_hubert_ctc(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> HubertCtc:
@@ -117,6 +152,7 @@ def load_hubert_ctc(
     return load_tower(folder, RECOGNISERS, recogniser=True, padding=padding, **options)
 
 
+@checked
 def load_speech_tower(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> SpeechTower:
@@ -124,6 +160,7 @@ def load_speech_tower(
     return load_tower(folder, kinds_of("speech"), padding=padding, **options)
 
 
+@checked
 def load_tower(
     folder: str | Path,
     expected: tuple[str, ...] = tuple(TOWERS),
@@ -132,6 +169,7 @@ def load_tower(
     dtype: DTypeLike | None = None,
     trainable: bool = False,
     sharding: jax.sharding.Sharding | None = None,
+    verify: bool = True,
     **options: Any,
 ) -> Any:
     """A tower of any of the `expected` kinds: what the functions above do.
@@ -140,31 +178,99 @@ def load_tower(
         folder: the converted tower.
         expected: kinds that are accepted.
         recogniser: load the output layer as well.
-        dtype, trainable, sharding: see `LoadOptions`.
+        dtype, trainable, sharding, verify: see `LoadOptions`.
         options: for the module's constructor: padding, remat, unroll.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     info = read_info(folder, expected=expected)
-    kind = TOWERS[info.kind]
     stored = jnp.float32 if info.dtype == "mixed" else jnp.dtype(info.dtype)
     held: DTypeLike = stored if dtype is None else dtype
-    options |= {"dtype": held, "param_dtype": held}
+    module = _abstract(folder, info, recogniser, {**options, "dtype": held, "param_dtype": held})
+    if verify:
+        verify_tower(folder, info, ("encoder", "lm_head") if recogniser else ("encoder",))
     if recogniser:
-        assert kind.abstract_recogniser is not None
-        outputs = info.groups["lm_head"]["kernel"][-1]
-        module = kind.abstract_recogniser(
-            info.config, outputs, vocabulary=info.vocabulary, **options
-        )
         groups = ("encoder", "lm_head")
         read = (_restore(folder, group, getattr(module, group), held, sharding) for group in groups)
         arrays = param_tree.flatten(dict(zip(groups, read, strict=True)))
     else:
-        module = kind.abstract(info.config, **options)
         arrays = _restore(folder, "encoder", module, held, sharding)
     filled = param_tree.fill(module, arrays)
     return filled if trainable else param_tree.freeze(filled)
 
 
+def _abstract(folder: Path, info: TowerInfo, recogniser: bool, options: Mapping[str, Any]) -> Any:
+    """The module with shapes in place of weights, which must be those that tower.json names.
+
+    Raises:
+        MrlError: the sizes in tower.json are not those of the weights.
+    """
+    kind, where = TOWERS[info.kind], folder / TOWER_FILE
+    with readable_as("a tower description", where, hint=CONVERT_AGAIN):
+        if recogniser:
+            if kind.abstract_recogniser is None or "lm_head" not in info.groups:
+                raise ValueError("there is no output layer")
+            outputs = info.groups["lm_head"]["kernel"][-1]
+            module = kind.abstract_recogniser(
+                info.config, outputs, vocabulary=info.vocabulary, **options
+            )
+            parts = {"encoder": module.encoder, "lm_head": module.lm_head}
+        else:
+            module = kind.abstract(info.config, **options)
+            parts = {"encoder": module}
+    for group, part in parts.items():
+        leaves = {path: leaf.shape for path, leaf in param_tree.flat_weights(part).items()}
+        check_shapes(info.groups.get(group, {}), leaves, where=where)
+    return module
+
+
+@checked
+def check_sizes(folder: Path, info: TowerInfo) -> None:
+    """Refuse a tower.json whose sizes are not those of its weights.
+
+    Raises:
+        MrlError: they are not.
+    """
+    _abstract(folder, info, "lm_head" in info.groups and info.kind in RECOGNISERS, {})
+
+
+@checked
+def check_shapes(
+    stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, where: Path
+) -> None:
+    """Refuse weights whose shapes are not those that the sizes of a config give.
+
+    Raises:
+        MrlError: naming the first that differs.
+    """
+    for path in {**expected, **stored}:
+        ours, theirs = expected.get(path), stored.get(path)
+        if ours != theirs:
+            problem = f"its sizes make {path} {ours or 'absent'}, and the weights have it "
+            raise MrlError(
+                f"{problem}{'not at all' if theirs is None else f'as {theirs}'}",
+                where=where,
+                hint=CONVERT_AGAIN,
+            )
+
+
+@checked
+def verify_tower(folder: Path, info: TowerInfo, groups: Sequence[str] = GROUPS) -> None:
+    """Compare the small files of a tower, and the weights of some groups, with their digests.
+
+    Raises:
+        MrlError: a file is missing, or is another than the one that was written.
+    """
+    others = tuple(f"{WEIGHTS}/{group}/" for group in GROUPS if group not in groups)
+    verify_files(
+        folder,
+        info.files,
+        lambda name: not name.startswith(others),
+        named_by=TOWER_FILE,
+        hint=CONVERT_AGAIN,
+    )
+
+
+@checked
 def save_tower(
     folder: Path,
     kind: str,
@@ -181,11 +287,11 @@ def save_tower(
         save_arrays(folder / WEIGHTS / group, arrays)
     kinds = {array.dtype for arrays in weights.values() for array in arrays.values()}
     dtypes = {kind.name for kind in kinds if kind.kind not in "iub"}  # Counters are no weights.
-    info = TowerInfo(
+    return describe_tower(
+        folder,
         kind=kind,
         config=config,
         dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
-        digest=weights_digest(weights),
         groups={
             group: {path: tuple(array.shape) for path, array in arrays.items()}
             for group, arrays in weights.items()
@@ -193,30 +299,76 @@ def save_tower(
         naming=naming,
         vocabulary=vocabulary,
         labels=tuple(labels),
+        weights_digest=weights_digest(weights),
     )
-    write_json(folder / TOWER_FILE, {"format": FORMAT, **dataclasses.asdict(info)})
+
+
+@checked
+def describe_tower(folder: Path, **fields: Any) -> TowerInfo:
+    """Write tower.json, with the digests of the files that are in `folder`.
+
+    `fields` are those of `TowerInfo` but for `digest` and `files`, which are computed.
+    """
+    info = TowerInfo(
+        **fields,
+        digest=_tower_digest(**fields),
+        files=folder_digests(folder, lambda name: name not in (TOWER_FILE, *REPORTS)),
+    )
+    write_description(folder / TOWER_FILE, dataclasses.asdict(info), version=FORMAT)
     return info
 
 
+def _tower_digest(
+    *, kind: str, config: Any, vocabulary: CtcVocabulary | None, weights_digest: str, **_: Any
+) -> str:
+    """Digest of the weights and of what is computed with them.
+
+    Of the config without what has its default, so that a field that is new does not change it.
+    """
+    sizes = {
+        field.name: value
+        for field in dataclasses.fields(config)
+        if (value := getattr(config, field.name)) != field.default
+    }
+    parts = {"kind": kind, "config": to_json(sizes), "vocabulary": to_json(vocabulary)}
+    return fields_digest({"weights": weights_digest, **parts})
+
+
+@checked
 def weights_digest(weights: Weights) -> str:
-    """Digest over all groups; names a frozen tower wherever one must be the same."""
+    """Digest over all groups."""
     return param_tree.digest(param_tree.flatten(weights))
 
 
-def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS)) -> TowerInfo:
-    """tower.json, checked.
+@checked
+def read_info(
+    folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS), sealed: bool = True
+) -> TowerInfo:
+    """tower.json, checked; refused where it was edited since, if it is to be `sealed`.
 
     Raises:
         MrlError: no such file, not a tower of an `expected` kind, or damaged.
     """
     path = existing_file(
-        Path(folder) / TOWER_FILE,
+        user_path(folder) / TOWER_FILE,
         hint="make a tower folder with `mrl-jax convert qwen3|speech SOURCE OUT`",
     )
-    with readable_as("a tower description", path, hint=CONVERT_AGAIN):
-        raw = read_object(path, version=FORMAT)
-        config = as_record(raw["config"], TOWERS[raw["kind"]].config)
-        info = dataclasses.replace(as_record(raw, TowerInfo), config=config)
+
+    def parts(raw: dict[str, Any]) -> Mapping[str, Any]:
+        return {"config": as_record(raw["config"], TOWERS[raw["kind"]].config)}
+
+    info = read_record(
+        path,
+        TowerInfo,
+        version=FORMAT,
+        what="a tower description",
+        hint=CONVERT_AGAIN,
+        parts=parts,
+        sealed=sealed,
+    )
+    if sealed and info.weights_digest and info.digest != _tower_digest(**vars(info)):
+        problem = "its digest is not that of its weights and sizes, which were changed"
+        raise MrlError(problem, where=path, hint=update_hint(folder, CONVERT_AGAIN))
     if info.kind not in expected:
         raise MrlError(
             f"is a {info.kind} tower, expected {describe_kinds(expected)}",
@@ -226,24 +378,36 @@ def read_info(folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS)) -> Tow
     return info
 
 
+@checked
 def read_checked_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, HostArray]]:
     """All stored arrays in host memory, in their stored dtypes.
 
     Raises:
         MrlError: the weights cannot be read, or are not those that tower.json names.
     """
+    weights = read_stored_weights(folder, info)
+    if weights_digest(weights) != (info.weights_digest or info.digest):
+        raise MrlError(
+            "the weights are not those that tower.json names (their digests differ)",
+            where=folder,
+            hint=update_hint(folder, CONVERT_AGAIN),
+        )
+    return weights
+
+
+@checked
+def read_stored_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, HostArray]]:
+    """All stored arrays, whatever they are.
+
+    Raises:
+        MrlError: they cannot be read.
+    """
     import orbax.checkpoint as ocp
 
     weights: dict[str, dict[str, HostArray]] = {}
     for group, shapes in info.groups.items():
         restore_args = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in shapes}
-        weights[group] = _read_group(Path(folder), group, restore_args)
-    if weights_digest(weights) != info.digest:
-        raise MrlError(
-            "the weights are not those that tower.json names (their digests differ)",
-            where=folder,
-            hint=CONVERT_AGAIN,
-        )
+        weights[group] = _read_group(user_path(folder), group, restore_args)
     return weights
 
 

@@ -1,12 +1,15 @@
 """Checkpoints of a run: trained weights, optimiser and step; never the frozen towers.
 
 Each holds an identity beside the arrays, so that a run is only resumed by the model that it
-belongs to. Orbax writes a checkpoint under a temporary name and renames it.
+belongs to. Orbax writes a checkpoint under a temporary name and renames it; then the digests of
+its files are put beside them.
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,22 +17,52 @@ from typing import Any
 import jax
 import numpy as np
 
-from mrl_jax.core.errors import MrlError, as_os_error, describe_os_error, first_line
+from mrl_jax.checkpoints.arrays import await_stillness, quietly
+from mrl_jax.core.arguments import checked
+from mrl_jax.core.checksums import folder_digests, verify_files
+from mrl_jax.core.distributed import is_primary
+from mrl_jax.core.errors import MrlError, as_os_error, describe_os_error, first_line, write_hint
+from mrl_jax.core.records import read_record, write_description
 
 STATE, IDENTITY = "state", "identity"
+FORMAT = 1
+FILES_FILE = "files.json"
+REMOVE = "remove the folder of that step: an older one will serve"
+
+
+@dataclasses.dataclass(frozen=True)
+class StepFiles:
+    """The contents of files.json in the folder of a step: SHA-256 of its other files by name."""
+
+    files: Mapping[str, str]
 
 
 class RunCheckpoints:
     """The checkpoints of one run, in one folder, made if it is not there; a context manager.
 
     It keeps the newest `keep_last`, and the `keep_best` with the highest scores.
+
+    Args:
+        folder: of the checkpoints.
+        keep_last, keep_best: see above.
+        verify: compare files with their digests: scores and identities now, a state when it is
+            restored.
+
+    Raises:
+        MrlError: a file is missing, or is another than the one that was written.
     """
 
-    def __init__(self, folder: Path, *, keep_last: int = 1, keep_best: int = 1):
+    def __init__(
+        self, folder: Path, *, keep_last: int = 1, keep_best: int = 1, verify: bool = True
+    ):
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-        self.folder = folder.absolute()
+        self.folder, self._verify = folder.absolute(), verify
+        if verify and self.folder.is_dir():
+            for step in sorted(self.folder.iterdir()):
+                if step.name.isdigit():
+                    verify_step(step, state=False)
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(max(keep_last, 1)),
@@ -101,9 +134,21 @@ class RunCheckpoints:
         with _readable_errors(self.folder / str(step), "written"):
             logger.setLevel(logging.ERROR)  # Orbax warns of checkpoints without a score.
             try:
-                self._manager.save(step, args=args, metrics=metrics, force=True)
+                quietly(lambda: self._save(step, args=args, metrics=metrics))
             finally:
                 logger.setLevel(level)
+            if is_primary():
+                describe_step(self.folder / str(step))
+
+    def _save(self, step: int, **kwargs: Any) -> None:
+        """Write a step, and remove what there is of it where that fails."""
+        try:
+            self._manager.save(step, force=True, **kwargs)
+        except Exception:  # Orbax and TensorStore raise whatever their storage raised.
+            await_stillness(self.folder)
+            for unfinished in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
     def restore(self, step: int, like: Any, identity: Mapping[str, Any]) -> Any:
         """The state at `step`, placed as the arrays of `like` are.
@@ -114,6 +159,8 @@ class RunCheckpoints:
         import orbax.checkpoint as ocp
 
         where = self.folder / str(step)
+        if self._verify:
+            verify_step(where)
         with _readable_errors(where, "read"):
             stored = self._manager.restore(
                 step, args=ocp.args.Composite(**{IDENTITY: ocp.args.JsonRestore()})
@@ -133,6 +180,35 @@ class RunCheckpoints:
         if several:
             state = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), state, like)
         return state
+
+
+@checked
+def describe_step(folder: Path) -> None:
+    """Write the digests of a step's files beside them."""
+    files = folder_digests(folder, lambda name: name != FILES_FILE)
+    write_description(folder / FILES_FILE, {"files": files}, version=FORMAT)
+
+
+@checked
+def verify_step(folder: Path, *, state: bool = True) -> None:
+    """Compare the files of a step with their digests, those of the `state` if it is asked for.
+
+    A step that was killed before its digests were written, or an older one, has none.
+
+    Raises:
+        MrlError: a file is missing, or is another than the one that was written.
+    """
+    path, files = folder / FILES_FILE, StepFiles({})
+    if path.exists():
+        what = "the digests of a checkpoint"
+        files = read_record(path, StepFiles, version=FORMAT, what=what, hint=REMOVE)
+    verify_files(
+        folder,
+        files.files,
+        lambda name: state or not name.startswith(f"{STATE}/"),
+        named_by=FILES_FILE,
+        hint=REMOVE,
+    )
 
 
 def _check_identity(stored: Mapping[str, Any], expected: Mapping[str, Any], where: Path) -> None:
@@ -158,14 +234,11 @@ def _readable_errors(where: Path, what: str) -> Iterator[None]:
         yield
     except MrlError:
         raise
-    except OSError as error:
-        raise MrlError(
-            f"could not be {what}: {describe_os_error(error)}",
-            where=where,
-            hint="check that the place exists, may be written to, and has room",
-        ) from error
     except Exception as error:  # Orbax and TensorStore raise whatever their storage raised.
         cause = as_os_error(error)
+        if cause.errno and (what != "read" or isinstance(error, OSError)):
+            problem = f"could not be {what}: {describe_os_error(cause)}"
+            raise MrlError(problem, where=where, hint=write_hint(cause)) from error
         detail = describe_os_error(cause) if cause.errno else first_line(error)
         raise MrlError(
             f"the checkpoint could not be {what} ({detail})",

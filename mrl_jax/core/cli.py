@@ -2,9 +2,9 @@
 
 import argparse
 import contextlib
+import io
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -12,7 +12,10 @@ from typing import Any, NoReturn
 from mrl_jax.core.errors import MrlError, describe_os_error
 from mrl_jax.core.extras import missing_package
 from mrl_jax.core.nearest import did_you_mean
+from mrl_jax.core.signals import ended_by_signals
+from mrl_jax.core.text import check_words
 
+INTERRUPTED = 130
 _WRONG_CHOICE = re.compile(r"(?s)argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)")
 
 
@@ -31,6 +34,9 @@ class CommandParser(argparse.ArgumentParser):
         self._words = list(sys.argv[1:] if args is None else args)
         known, unknown = super().parse_known_args(self._words, *rest, **kwargs)
         self._refuse_unknown(unknown)
+        names = {action.dest: (*action.option_strings, action.dest)[0] for action in self._actions}
+        values = {name: getattr(known, dest, None) for dest, name in names.items()}
+        check_words(values, prog=self.prog)
         return known, unknown
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
@@ -58,36 +64,50 @@ class CommandParser(argparse.ArgumentParser):
         raise MrlError(problem, where=self.prog, hint=hint)
 
 
-def unwind_on_sigterm() -> None:
-    """From now on SIGTERM unwinds, so that staged files are removed, and the status is 143."""
-
-    def terminate(signum: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + signum)
-
-    signal.signal(signal.SIGTERM, terminate)
-
-
 def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
     """Run a command line, turning a user's mistake into one line on stderr and status 2.
 
+    SIGTERM and Ctrl-C end it wherever it is, see `core.signals`, so that staged files are removed.
+
     Returns:
-        The exit status: `main`'s own, 2 after an `MrlError`, 130 after an interrupt.
+        The exit status: `main`'s own, 2 after an `MrlError`, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    try:
-        return main(sys.argv[1:] if argv is None else argv)
-    except MrlError as error:
-        refusal = error
-    except ModuleNotFoundError as error:
-        refusal = missing_package(error)
-        if refusal is None:
-            raise
-    except BrokenPipeError:
-        return _closed_output()
-    except OSError as error:
-        refusal = MrlError(describe_os_error(error), where=error.filename or None)
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was left half-written", file=sys.stderr)
-        return 130
+    if isinstance(sys.stdout, io.TextIOWrapper):  # For names of files that are not UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with ended_by_signals() as interruption:
+        try:
+            return main(sys.argv[1:] if argv is None else argv)
+        except BaseException as error:
+            interruption.close()
+            if interruption.status is None:
+                status = _status_of(error)
+            else:  # Whatever it became on its way.
+                status = interruption.status
+                if status == INTERRUPTED:
+                    print("error: interrupted; nothing was left half-written", file=sys.stderr)
+            if status is None:
+                raise
+            return status
+
+
+def _status_of(error: BaseException) -> int | None:
+    """The exit status after an error that can be told in a line; None for any other."""
+    match error:
+        case MrlError():
+            refusal = error
+        case ModuleNotFoundError():
+            refusal = missing_package(error)
+            if refusal is None:
+                return None
+        case BrokenPipeError():
+            return _closed_output()
+        case OSError():
+            refusal = MrlError(describe_os_error(error), where=error.filename or None)
+        case KeyboardInterrupt():
+            print("error: interrupted; nothing was left half-written", file=sys.stderr)
+            return INTERRUPTED
+        case _:
+            return None
     print(f"error: {refusal}", file=sys.stderr)
     return 2
 

@@ -24,6 +24,10 @@ COMMANDS = {
         "mrl_jax.inference.cascade_command",
         "Check and write a cascade of recogniser, translator and text tower.",
     ),
+    "checksum": (
+        "mrl_jax.checkpoints.checksum_command",
+        "Compare a folder's files with their digests, or write these anew.",
+    ),
     "demo": ("mrl_jax.demo.__main__", "Run the offline demo: every step at a small size."),
 }
 """Command: the module whose `main(argv)` it is, imported when it is called; and its help."""

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.errors import ArgumentError, MrlError, first_line
 from mrl_jax.core.extras import missing_package
 from mrl_jax.core.nearest import did_you_mean
+from mrl_jax.core.text import check_text, is_path
 
 Config = TypeVar("Config")
 
@@ -57,6 +58,7 @@ def load_config(path: Path, *kinds: type[Config], where: object = None) -> Confi
     if not isinstance(config, kinds):
         problem = f"get_config() returns {type(config).__name__}, expected {expected}"
         raise MrlError(problem, where=where)
+    _check_texts(to_json(config), where)
     return config
 
 
@@ -80,7 +82,9 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
                 hint="write dotted.name=value, for instance optim.learning_rate=1e-4",
             )
         _collect(changes, config, name, text)
-    return _replaced(config, changes)
+    changed = _replaced(config, changes)
+    _check_texts(to_json(changed))
+    return changed
 
 
 def to_json(config: Any) -> Any:
@@ -94,6 +98,17 @@ def to_json(config: Any) -> Any:
     if callable(config):  # By name: an address would differ in each process.
         return f"{config.__module__}.{getattr(config, '__qualname__', type(config).__name__)}"
     return config if isinstance(config, str | int | float | bool | None) else str(config)
+
+
+def _check_texts(value: Any, where: object = None, name: str = "") -> None:
+    """Refuse text that cannot be written in any field, other than the path of something there."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            check_text(str(key), f"a name in {name or 'the config'}", where=where)
+            _check_texts(inner, where, f"{name}.{key}".removeprefix("."))
+    elif isinstance(value, str) and not is_path(value):
+        check_text(value, name, where=where)
 
 
 def _collect(changes: dict[str, Any], config: Any, dotted: str, text: str) -> None:
@@ -136,15 +151,18 @@ def _left_out(dotted: str) -> MrlError:
     return MrlError(problem, hint="drop one of the two")
 
 
-def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
+def _replaced(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
     """The config with a tree of new values; every dataclass that changes is built once."""
     if not changes:
         return config
     new = dict(changes)
     for name, value in changes.items():
         if _is_group(old := getattr(config, name)) and value is not None:
-            new[name] = _replaced(old, value)
-    return dataclasses.replace(config, **new)
+            new[name] = _replaced(old, value, f"{prefix}{name}.")
+    try:
+        return dataclasses.replace(config, **new)
+    except ArgumentError as error:  # By the name of the class, which nobody typed.
+        raise MrlError(f"{prefix}{error.problem}", hint=error.hint) from error
 
 
 def _is_group(value: Any) -> bool:
@@ -198,7 +216,10 @@ def _fit(value: Any, option: Any) -> Any:
     if origin is bool or isinstance(value, bool):
         return value if origin is bool and isinstance(value, bool) else None
     if origin is float and isinstance(value, int | float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return None
     if origin is int and isinstance(value, int):
         return value
     if origin is tuple:

@@ -7,35 +7,55 @@ import os
 import re
 import shutil
 import socket
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.errors import MrlError, describe_os_error, file_problem, write_hint
+from mrl_jax.core.paths import user_path
+from mrl_jax.core.processes import is_alive, start_of
+from mrl_jax.core.text import check_path_text
+
+OLD_SECONDS = 24 * 3600
+"""Without a change for so long, what another host writes is taken to be abandoned."""
+
+UTF8_FOLDER = "choose a folder whose path is UTF-8: checkpoints and records take no other"
 
 
 @contextlib.contextmanager
 def staged_folder(
-    final: Path, *, marker: str, overwrite: bool = False, needs_bytes: int = 0
+    final: Path,
+    *,
+    marker: str,
+    overwrite: bool = False,
+    needs_bytes: int = 0,
+    any_name: bool = False,
 ) -> Iterator[Path]:
     """Give a hidden folder to write into; rename it to `final` if the block succeeds.
 
     After an error the hidden folder is removed. What a killed process left behind is
-    removed by the next one that writes to the same `final` on this host.
+    removed by the next one that writes to the same `final`: at once on the same host, and where
+    nothing in it has changed for a day on another.
 
     Args:
         final: the folder to make.
         marker: a file of every folder of this kind; one without it is never replaced.
         overwrite: replace a folder that is there already, at the moment of renaming.
         needs_bytes: what will be written, to fail before the work rather than after it.
+        any_name: its path need not be UTF-8, as only this library's own files go there.
 
     Raises:
         MrlError: `final` exists, or is no folder of this kind; the disk has no room or
             refuses a write.
     """
-    named, final = final, final.resolve()
+    named, final = final, user_path(final).resolve()
+    if not any_name:
+        check_path_text(final, hint=UTF8_FOLDER)
     host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
-    staging = final.parent / f".{final.name}.partial-{host}-{os.getpid()}"
+    writer = f"{host}-t{start_of(os.getpid())}-{os.getpid()}"
+    staging = final.parent / f".{final.name}.partial-{writer}"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(final, host)
@@ -64,7 +84,7 @@ def staged_folder(
         raise MrlError(
             f"could not be written: {describe_os_error(error)}",
             where=named,
-            hint="check that the place exists, may be written to, and has room",
+            hint=write_hint(error),
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -134,31 +154,68 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_leftovers(final: Path, host: str) -> None:
-    prefix = f".{final.name}.partial-{host}-"
-    for leftover in final.parent.glob(f"{glob.escape(prefix)}*"):
-        match = re.fullmatch(r"(\d+)(-old)?", leftover.name.removeprefix(prefix))
-        # Our own number: that of a process which is gone, as containers reuse them.
-        if not match or (int(match[1]) != os.getpid() and _alive(int(match[1]))):
+def _remove_leftovers(final: Path, mine: str) -> None:
+    """Remove what killed processes left of earlier outputs of this name."""
+    for leftover in final.parent.glob(f"{glob.escape(f'.{final.name}.partial-')}*"):
+        name = leftover.name.removeprefix(f".{final.name}.partial-")
+        match = re.fullmatch(r"(?P<host>.+?)(-t(?P<start>\d+))?-(?P<pid>\d+)(?P<old>-old)?", name)
+        if not match or not _abandoned(leftover, match, mine):
             continue
-        if match[2] and not final.exists():
+        if match["old"] and not final.exists():
             os.rename(leftover, final)  # Killed after the first of two renames.
         else:
             _remove(leftover)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return not isinstance(error, ProcessLookupError)
-    return True
+def _abandoned(leftover: Path, match: re.Match[str], mine: str) -> bool:
+    """Whether the process that wrote a folder is gone; of another host's, whether it is old."""
+    if match["host"] != mine:
+        return time.time() - _last_change(leftover) > OLD_SECONDS
+    pid, start = int(match["pid"]), int(match["start"] or 0)
+    if pid == os.getpid():  # That of a process which is gone, as containers reuse numbers.
+        return True
+    return not is_alive(pid) or start not in (0, start_of(pid))
+
+
+def _last_change(folder: Path) -> float:
+    """When the last file in a folder was written."""
+    times = [folder.lstat().st_mtime]
+    for root, folders, files in os.walk(folder):
+        with contextlib.suppress(OSError):  # It may be going just now.
+            times += [os.lstat(os.path.join(root, name)).st_mtime for name in (*folders, *files)]
+    return max(times)
+
+
+def open_regular(path: Path, *, where: object, hint: str | None = None) -> IO[bytes]:
+    """A file opened for reading; what is no regular file is not opened, and nothing is waited for.
+
+    Args:
+        where: what errors call it.
+
+    Raises:
+        MrlError: there is none, it may not be read, or it is a folder, pipe or device.
+    """
+    problem = file_problem(path)
+    if problem is None:
+        try:
+            # Even where a pipe has just taken the file's place, it is not waited for.
+            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        except OSError as error:
+            problem = f"cannot be read: {describe_os_error(error)}"
+        else:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file
+            file.close()
+            problem = "was replaced while it was opened"
+    raise MrlError(problem, where=where, hint=hint)
 
 
 def make_folder(workdir: Path) -> None:
     """The run's folder, made if it is not there."""
+    workdir = user_path(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise MrlError("is a file, expected a folder", where=workdir, hint="choose another name")
+    check_path_text(workdir.resolve(), hint=UTF8_FOLDER)
     workdir.mkdir(parents=True, exist_ok=True)
 
 
@@ -173,8 +230,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """`write_bytes` of UTF-8; what UTF-8 has not, of a path say, is written as an escape."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TypeVar
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
+from mrl_jax.core.paths import user_text
 
 Config = TypeVar("Config")
 PACKAGE = Path(__file__).parents[1]
@@ -32,6 +33,7 @@ def find_config(name_or_path: str) -> Path:
     Raises:
         MrlError: no such preset or no such file; the nearest one is named.
     """
+    name_or_path = user_text(name_or_path)
     path, presets = Path(name_or_path), preset_names()
     if path.name != name_or_path or path.suffix:
         if path.is_file():

@@ -17,6 +17,7 @@ from pathlib import Path
 from mrl_jax.checkpoints.models import MODEL_FILE
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.demo.commands import run_mrl_jax
 from mrl_jax.inference.cascade_config import CASCADE_FILE
 
@@ -96,7 +97,9 @@ WORLDS = {
 def main(argv: Sequence[str]) -> int:
     parser = CommandParser(prog="python -m mrl_jax.demo.compare", description=__doc__)
     parser.add_argument("world", nargs="?", choices=WORLDS, default="demo")
-    parser.add_argument("--out", type=Path, help="of that world: ./demo or ./runs/spoken_digits")
+    parser.add_argument(
+        "--out", type=user_path, help="of that world: ./demo or ./runs/spoken_digits"
+    )
     args = parser.parse_args(argv)
     make_world, default = WORLDS[args.world]
     world = make_world(args.out or default)

@@ -15,6 +15,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import load_clip
 
 ENGLISH = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -46,7 +47,7 @@ def load_takes(folder: str | Path, sample_rate: int = SAMPLE_RATE) -> list[Take]
     Raises:
         MrlError: no such folder, none of these files in it, or one that cannot be read.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not folder.is_dir():
         raise MrlError("no such folder", where=folder, hint="pass the folder of the recordings")
     takes = []

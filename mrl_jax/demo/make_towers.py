@@ -16,6 +16,7 @@ from tqdm import tqdm
 from mrl_jax.checkpoints.new_towers import save_speech_tower, save_text_tower
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio import augment
 from mrl_jax.data.audio.augment import AugmentConfig
 from mrl_jax.data.audio.decode import load_clip
@@ -41,7 +42,9 @@ def main(argv: Sequence[str]) -> int:
     parser = CommandParser(
         prog="python -m mrl_jax.demo.make_towers", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("--out", type=Path, required=True, help="gets world/, text/ and speech/")
+    parser.add_argument(
+        "--out", type=user_path, required=True, help="gets world/, text/ and speech/"
+    )
     parser.add_argument("--text-steps", type=int, default=1500, help="batches of translations")
     parser.add_argument(
         "--tasks",

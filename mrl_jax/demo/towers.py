@@ -6,9 +6,9 @@ They are trained by the demo's own `train_ctc` and `train_text`: `training.ctc` 
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from mrl_jax.checkpoints.new_towers import write_files
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.data.text.train_tokenizer import new_tokenizer, tokenizer_size
 from mrl_jax.models.hubert import HubertConfig
@@ -73,6 +73,6 @@ def make_tokenizer(
 def open_tokenizer(files: Mapping[str, str]) -> tuple[TextTokenizer, int]:
     """The tokenizer of these files, and the size of its vocabulary."""
     with tempfile.TemporaryDirectory() as folder:
-        write_files(Path(folder), files)
+        write_files(user_path(folder), files)
         tokenizer = TextTokenizer(folder)
     return tokenizer, tokenizer_size(files)

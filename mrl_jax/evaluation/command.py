@@ -5,6 +5,7 @@ Or several side by side, cascades of recogniser, translator and text tower among
 Or a recogniser alone: `mrl-jax eval transcribe --model DIR --data DIR --out DIR`.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,4 +45,5 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax eval") -> int:
 def default_folder(report: str, data: str) -> str:
     """What a report's folder in the model's is called."""
     prefix = "eval" if report == "retrieval" else report
-    return f"{prefix}-{set_name(data).replace(':', '-').replace('/', '-')}"
+    name = re.sub(r"[:/\\]", "-", set_name(data))
+    return f"{prefix}-{name}"

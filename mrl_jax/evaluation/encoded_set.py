@@ -58,7 +58,7 @@ def open_set(options: SetOptions) -> OpenedSet:
     Raises:
         MrlError: one of them cannot be read; a task that the model has no prompt for.
     """
-    embedder = Embedder.load(options.model, max_seconds=options.max_seconds)
+    embedder = Embedder.load(options.model, max_seconds=options.max_seconds, verify=options.verify)
     data = load_set(options)
     check_task(options.task, embedder.info.prompts, options.model)
     return OpenedSet(options, embedder, data)
@@ -68,9 +68,9 @@ def load_set(options: QueryOptions) -> RetrievalSet:
     """A set by its folder or name, under one task or after one prompt where one is given.
 
     Raises:
-        MrlError: as `load_retrieval_set`; a task and a prompt.
+        MrlError: as `load_retrieval_set`; a set with issues under `--strict`; a task and a prompt.
     """
-    data = load_retrieval_set(options.data)
+    data = load_retrieval_set(options.data, strict=options.strict, split=options.qrels_split)
     return with_task_or_prompt(data, task=options.task, prompt=options.prompt)
 
 

@@ -7,8 +7,9 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.data.sets.retrieval_set import RetrievalSet
 from mrl_jax.inference.search.exact import exact_scores, rank, truncate
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors, numbers_of
@@ -53,7 +54,8 @@ class RetrievalResult:
 class Judgements:
     """Relevance of a corpus to queries: ids in the order of the vectors.
 
-    `qrels` are query id to document id to grade.
+    `qrels` are query id to document id to grade; documents that are not in the corpus count
+    among the relevant ones, and are never retrieved.
     """
 
     query_ids: Sequence[str]
@@ -76,6 +78,12 @@ class Judgements:
         """All grades of each judged query, filled with zeros."""
         return _filled([list(self.qrels[self.query_ids[row]].values()) for row in self.judged])
 
+    def grades_by_row(self) -> list[dict[int, int]]:
+        """Of each judged query, row in the corpus to grade, of the documents that are there."""
+        row_of = {key: row for row, key in enumerate(self.document_ids)}
+        judged = (self.qrels[self.query_ids[row]] for row in self.judged)
+        return [{row_of[key]: g for key, g in of.items() if key in row_of} for of in judged]
+
     def binary(self) -> "Judgements":
         """The same with every grade above 0 counted as 1."""
         qrels = {q: {d: min(g, 1) for d, g in of.items()} for q, of in self.qrels.items()}
@@ -83,9 +91,11 @@ class Judgements:
 
     def chance(self, k: int = 10) -> float:
         """Mean nDCG at k of a random order."""
-        return metrics.chance_ndcg(self.grades(), len(self.document_ids), k)
+        there = _filled([list(of.values()) for of in self.grades_by_row()])
+        return metrics.chance_ndcg(self.grades(), len(self.document_ids), k, there=there)
 
 
+@checked
 def evaluate_retrieval(
     queries: Float32[HostArray, "Q E"] | SeparateVectors,
     documents: Float32[HostArray, "N E"],
@@ -109,18 +119,17 @@ def evaluate_retrieval(
         MrlError: a dim above the width of the vectors; a vector that is not finite.
     """
     if ties not in get_args(Ties):
-        raise ValueError(f"ties is {ties!r}, expected one of {', '.join(get_args(Ties))}")
+        raise ArgumentError(f"ties is {ties!r}, expected one of {', '.join(get_args(Ties))}")
     check_dims(dims, queries.shape[1])
     _check_finite("query", queries, judgements.query_ids)
     _check_finite("document", documents, judgements.document_ids)
-    ids, qrels, judged = judgements.document_ids, judgements.qrels, judgements.judged
+    ids, judged = judgements.document_ids, judgements.judged
     order = sorted(range(len(ids)), key=lambda i: ids[i], reverse=ties == "trec")
     order = np.asarray(order, np.int64)
-    place_of = {ids[place]: row for row, place in enumerate(order)}
-    of_query = [qrels[judgements.query_ids[row]] for row in judged]
-    places = [[place_of[key] for key in grades] for grades in of_query]
-    rows = np.repeat(np.arange(len(judged)), [len(some) for some in places])
-    columns = np.asarray([place for some in places for place in some], np.int64)
+    place_of = np.argsort(order)
+    of_query = judgements.grades_by_row()
+    rows = np.repeat(np.arange(len(judged)), [len(some) for some in of_query])
+    columns = place_of[np.asarray([row for some in of_query for row in some], np.int64)]
     grades = np.asarray([g for of in of_query for g in of.values()], np.int64)
     all_grades = judgements.grades()
     results = []
@@ -150,6 +159,7 @@ def evaluate_retrieval(
     return results
 
 
+@checked
 def judgements_of(data: RetrievalSet) -> Judgements:
     """The qrels of a retrieval set, in the order of its queries and documents."""
     return Judgements(
@@ -157,6 +167,7 @@ def judgements_of(data: RetrievalSet) -> Judgements:
     )
 
 
+@checked
 def check_dims(dims: Sequence[int], width: int, *, where: str | None = None) -> None:
     """Raises an `MrlError` for a dim that the vectors do not have, or that is there twice."""
     for place, dim in enumerate(dims):
@@ -172,7 +183,7 @@ def check_dims(dims: Sequence[int], width: int, *, where: str | None = None) -> 
 
 def _check_finite(kind: str, vectors: Vectors, ids: Sequence[str]) -> None:
     if len(vectors) != len(ids):
-        raise ValueError(f"{len(vectors)} vectors of {len(ids)} ids: {kind}")
+        raise ArgumentError(f"{len(vectors)} vectors of {len(ids)} ids: {kind}")
     finite = np.isfinite(numbers_of(vectors)).all(axis=1)
     if not finite.all():
         raise MrlError(

@@ -8,8 +8,9 @@ from jaxtyping import Float32
 
 from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.data.sets.retrieval_set import Query, load_query_audio
+from mrl_jax.data.sets.retrieval_set import Query, load_query_clips
 from mrl_jax.data.text.prompts import prompt_of
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.asr import Recogniser
@@ -28,6 +29,7 @@ class Cascade:
         folder: that `info` was read from.
         info: the contents of its cascade.json.
         max_seconds: longer recordings are refused; None for no limit but memory.
+        verify: compare the towers' files with their digests.
 
     Attributes:
         rate: sample rate of the recogniser's clips; None without one.
@@ -35,11 +37,18 @@ class Cascade:
         parameters: of all parts; NaN with a translator, as CTranslate2 does not count weights.
     """
 
-    def __init__(self, folder: Path, info: CascadeInfo, *, max_seconds: float | None = MAX_SECONDS):
+    def __init__(
+        self,
+        folder: Path,
+        info: CascadeInfo,
+        *,
+        max_seconds: float | None = MAX_SECONDS,
+        verify: bool = True,
+    ):
         self.config = config = info.config
         tower = folder / config.text_tower
         tokenizer = TextTokenizer(tower, max_tokens=config.max_text_tokens)
-        module = load_qwen3(tower, dtype=config.dtype)
+        module = load_qwen3(tower, dtype=config.dtype, verify=verify)
         self.dtype = str(module.dtype)
         self._text = TextEmbedder(module, tokenizer)
         self._recogniser: Recogniser | None = None
@@ -48,7 +57,8 @@ class Cascade:
         kinds = [f"column {config.transcripts}"]
         if config.recogniser:
             place = folder / config.recogniser
-            model = load_hubert_ctc(place, padding=config.padding, dtype=config.dtype)
+            options = {"padding": config.padding, "dtype": config.dtype, "verify": verify}
+            model = load_hubert_ctc(place, **options)
             self._recogniser = Recogniser(model, max_seconds=max_seconds)
             kinds = ["recogniser"]
             self.parameters += self._recogniser.parameters
@@ -63,9 +73,9 @@ class Cascade:
     def transcribe(self, queries: Sequence[Query]) -> list[str]:
         """The recogniser's transcripts of spoken queries, "" where it finds no speech."""
         if self._recogniser is None:
-            raise ValueError("a column of transcripts stands for the recogniser")
+            raise ArgumentError("a column of transcripts stands for the recogniser")
         rate, names = self._recogniser.config.sample_rate, [f"query {q.id}" for q in queries]
-        clips = [load_query_audio(query, rate) for query in queries]
+        clips = load_query_clips(queries, rate)
         return self._recogniser.transcribe(clips, names=names, progress="recogniser")
 
     def translate(self, texts: Sequence[str], *, progress: str | None = None) -> list[str]:

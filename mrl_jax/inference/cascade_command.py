@@ -5,18 +5,22 @@ A cascade is a recogniser, a translator and a text tower, one after the other; n
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.config import load_config, override
+from mrl_jax.core.paths import user_path
 from mrl_jax.core.presets import find_config
 from mrl_jax.inference.cascade_config import CascadeConfig, write_cascade
 
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax cascade") -> int:
     parser = CommandParser(prog=prog, description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", required=True, help="a preset's name, or a Python file")
-    parser.add_argument("--out", type=Path, required=True, help="folder that gets cascade.json")
+    parser.add_argument(
+        "--config", required=True, help="a preset's name, or a Python file, which is run"
+    )
+    parser.add_argument(
+        "--out", type=user_path, required=True, help="folder that gets cascade.json"
+    )
     parser.add_argument("assignments", nargs="*", metavar="a.b=c", help="changed fields")
     args = parser.parse_intermixed_args(argv)  # Fields may stand between options.
     config = load_config(find_config(args.config), CascadeConfig, where=args.config)

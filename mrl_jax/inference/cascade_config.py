@@ -7,18 +7,20 @@ Nothing is trained: `mrl-jax cascade` checks that the parts fit together and wri
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mrl_jax.checkpoints.models import MODEL_FILE, TowerReference
 from mrl_jax.checkpoints.towers import read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES
+from mrl_jax.core.checksums import file_digest
 from mrl_jax.core.config import to_json
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import make_folder, write_json
-from mrl_jax.core.records import as_record, read_object, readable_as
+from mrl_jax.core.files import make_folder
+from mrl_jax.core.paths import PathText, expand_paths
+from mrl_jax.core.records import read_record, write_description
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.asr import no_vocabulary
@@ -41,6 +43,7 @@ PATHS = ("text_tower", "recogniser", "translator", "tokenizer")
 WRITE_AGAIN = "write it again: `mrl-jax cascade --config cascade --out FOLDER`"
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CascadeConfig:
     """Recogniser, translator and text tower, one after the other.
@@ -68,11 +71,11 @@ class CascadeConfig:
     """
 
     name: str = "cascade"
-    text_tower: str = "towers/text"
-    recogniser: str = "runs/ctc/tower"
+    text_tower: PathText = "towers/text"
+    recogniser: PathText = "runs/ctc/tower"
     transcripts: str = ""
-    translator: str = NONE
-    tokenizer: str = ""
+    translator: PathText = NONE
+    tokenizer: PathText = ""
     source_language: str = ""
     target_language: str = ""
     beam_size: int = 1
@@ -85,6 +88,7 @@ class CascadeConfig:
     plain_errors: bool = False
 
     def __post_init__(self) -> None:
+        expand_paths(self, "")
         for name in ("beam_size", "max_translation_tokens"):
             if getattr(self, name) < 1:
                 raise MrlError(f"{name} is {getattr(self, name)}, expected 1 or more")
@@ -146,6 +150,7 @@ class CascadeInfo:
         return digest_lines((*parts, to_json(config)))
 
 
+@checked
 def write_cascade(
     config: CascadeConfig, out: Path, *, log: Callable[[str], None] = print
 ) -> CascadeInfo:
@@ -175,11 +180,12 @@ def write_cascade(
 
     paths = {name: relative(getattr(config, name)) for name in PATHS}
     info = CascadeInfo(config=dataclasses.replace(config, **paths), digests=digests)
-    write_json(out / CASCADE_FILE, {"format": FORMAT, **to_json(info)})
+    write_description(out / CASCADE_FILE, to_json(info), version=FORMAT)
     log(f"{config.name}: {out / CASCADE_FILE}, to be measured by `mrl-jax eval compare`")
     return info
 
 
+@checked
 def read_cascade(folder: Path) -> CascadeInfo:
     """cascade.json, checked with all that it names.
 
@@ -188,11 +194,7 @@ def read_cascade(folder: Path) -> CascadeInfo:
             than the one that was there when the file was written (both digests are named).
     """
     path = folder / CASCADE_FILE
-    with readable_as("a cascade", path, hint=WRITE_AGAIN):
-        try:
-            info = as_record(read_object(path, version=FORMAT), CascadeInfo)
-        except MrlError as error:  # A value that the config refuses.
-            raise ValueError(str(error)) from error
+    info = read_record(path, CascadeInfo, version=FORMAT, what="a cascade", hint=WRITE_AGAIN)
     config = _used(info.config)
     expected, present = info.digests, _digests(config, folder)
     places = (config.text_tower, config.recogniser, config.translator)
@@ -208,6 +210,7 @@ def read_cascade(folder: Path) -> CascadeInfo:
     return info
 
 
+@checked
 def translator_config(config: CascadeConfig, base: Path) -> TranslatorConfig:
     """The translator of a cascade that has one; paths are relative to `base`."""
     return TranslatorConfig(
@@ -261,10 +264,5 @@ def _digests(config: CascadeConfig, base: Path) -> Digests:
         checked = translator_config(config, base)
         check_translator(checked)
         files = (checked.folder / MODEL, checked.tokenizer_folder / TOKENIZER)
-        translator = digest_lines(map(_sha256, files))
+        translator = digest_lines(map(file_digest, files))
     return Digests(text=text.digest, recogniser=recogniser, translator=translator)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,22 +2,23 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 import jax
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float32
 
 from mrl_jax.checkpoints.models import ModelInfo, load_model, read_model_info
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked, mismatch
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import batch_sharded, replicated
-from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.core.forks import Owner
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.data.audio.decode import clip_seconds, load_clip, resample
+from mrl_jax.core.paths import user_path
+from mrl_jax.data.audio.decode import clip_seconds, load_clip, load_each, resample
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
@@ -30,8 +31,9 @@ from mrl_jax.inference.search.vectors import Vectors, check_separate, numbers_of
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 
-Clip = str | Path | tuple[HostArray, int]
-"""A recording on disk, or (samples [S] float, samples a second)."""
+Clip = str | Path | tuple[HostArray, PositiveInt] | Mapping[str, Any]
+"""A recording on disk; or (samples [S] float, samples a second), or the same as
+`{"array": samples, "sampling_rate": rate}`, as Hugging Face's data sets give it."""
 
 
 class EmbedOptions(TypedDict, total=False):
@@ -51,6 +53,7 @@ class EmbedOptions(TypedDict, total=False):
     progress: bool
 
 
+@checked
 class Embedder:
     """Embeds speech and text with a trained model; made by `Embedder.load`.
 
@@ -76,9 +79,10 @@ class Embedder:
         search_config: SearchConfig | None = None,
         directions: Float32[HostArray, "dim rank"] | None = None,
         rotation: Rotation | None = None,
-        max_seconds: float | None = MAX_SECONDS,
+        max_seconds: PositiveFloat | None = MAX_SECONDS,
     ):
-        self._owner, self._loaded = Owner(), None
+        self._owner = Owner()
+        self._loaded: tuple[Path, dict[str, Any]] | None = None
         self.max_seconds = check_max_seconds(max_seconds)
         self.model = model
         self.info = info
@@ -96,6 +100,7 @@ class Embedder:
         self.encoder = Encoder(split, model, tokenizer, sharding=rows, **options)
 
     @classmethod
+    @checked
     def load(
         cls,
         folder: str | Path,
@@ -103,7 +108,8 @@ class Embedder:
         dtype: DTypeLike | None = None,
         search_config: bool = False,
         rotation: bool = False,
-        max_seconds: float | None = MAX_SECONDS,
+        max_seconds: PositiveFloat | None = MAX_SECONDS,
+        verify: bool = True,
     ) -> "Embedder":
         """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made.
 
@@ -115,14 +121,13 @@ class Embedder:
                 hold more. Queries and documents of one index must both be embedded so.
             max_seconds: recordings that are longer are refused, an hour by default; None for
                 no limit but memory, which is asked about in any case.
+            verify: compare all files with their digests first, see docs/models.md for the time.
 
         Raises:
             MrlError: no model, or its towers are gone or were changed; no search config or
                 rotation, or one that belongs to another head; both.
         """
-        folder = Path(folder)
-        check_max_seconds(max_seconds)
-        loaded = (folder.resolve(), dtype, search_config, rotation, max_seconds)
+        folder = user_path(folder)
         info = read_model_info(folder)
         if search_config and rotation:
             problem = "both a search config and a rotation are given; they exclude each other"
@@ -131,11 +136,17 @@ class Embedder:
         fitted = read_rotation(folder, head_digest=info.head_digest) if rotation else None
         if rotation and fitted is None:
             raise MrlError("has no rotation", where=folder, hint="fit one: `mrl-jax rotate`")
-        model = load_model(folder, info, dtype=dtype)
+        model = load_model(folder, info, dtype=dtype, verify=verify)
+        width = model.text.config.embed_width
+        if config is not None and config.dim > width:
+            problem = f"the search config has dim {config.dim}, and the model has {width}"
+            raise MrlError(problem, where=folder, hint="choose one again")
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
         options: dict[str, Any] = {"search_config": config, "directions": directions}
         embedder = cls(model, info, tokenizer, rotation=fitted, max_seconds=max_seconds, **options)
-        embedder._loaded = loaded
+        chosen = {"dtype": dtype, "search_config": search_config, "rotation": rotation}
+        chosen |= {"max_seconds": max_seconds, "verify": verify}
+        embedder._loaded = (folder.resolve(), chosen)
         return embedder
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -146,6 +157,7 @@ class Embedder:
             )
         return _load_again, (self.info.digest, *self._loaded)
 
+    @checked
     def embed_speech(
         self, clips: Sequence[Clip], **options: Unpack[EmbedOptions]
     ) -> Float32[HostArray, "N E"]:
@@ -160,6 +172,7 @@ class Embedder:
         """
         return self._embed("clips", clips, **options)
 
+    @checked
     def embed_text(
         self, texts: Sequence[str], **options: Unpack[EmbedOptions]
     ) -> Float32[HostArray, "N E"]:
@@ -186,9 +199,6 @@ class Embedder:
                 raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
             check_separate(dim, self.model.separate_dims)
             warn_untrained(dim, self.info.dims, stacklevel=4)
-        if isinstance(inputs, str | Path):
-            one = "path" if kind == "clips" else "string"
-            raise MrlError(f"{kind} is one {one}, expected a list of them", hint="put it in a list")
         check_one_prompt(task, prompt)
         options: dict[str, Any] = {
             "tasks": None if task is None else [task] * len(inputs),
@@ -201,24 +211,26 @@ class Embedder:
             clip if isinstance(clip, str | Path) else f"clip {number}"
             for number, clip in enumerate(inputs)
         ]
-        samples = [self._samples(clip, name) for clip, name in zip(inputs, names, strict=True)]
+        named = zip(names, inputs, strict=True)
+        samples = load_each(lambda pair: self._samples(*pair), named)
         return self._cut(self.encoder.speech(samples, names=names, **options), dim)
 
-    def _samples(self, clip: Clip, name: object) -> HostArray:
+    def _samples(self, name: object, clip: Any) -> HostArray:
         """A recording at the tower's rate; one that says it is too long is not read at all."""
         rate = self.model.speech.config.sample_rate
         if not isinstance(clip, str | Path):
-            seconds = np.size(clip[0]) / clip[1] if clip[1] else 0.0
-            check_seconds(seconds, name, self.model, self.max_seconds)
-            return resample(np.asarray(clip[0]), clip[1], rate, name=name)
+            samples, own_rate = _samples_and_rate(clip, str(name))
+            check_seconds(samples.size / own_rate, name, self.model, self.max_seconds)
+            return resample(samples, own_rate, rate, name=name)
         if math.isinf(self.max_seconds):
             return load_clip(clip, rate)
-        path = existing_file(Path(clip), hint="check the path of the recording")
-        seconds = clip_seconds(path, name=clip)
+        path = user_path(clip)
+        seconds = clip_seconds(path, name=path)
         if math.isfinite(seconds):  # Others are read until they are too long.
             check_seconds(seconds, name, self.model, self.max_seconds)
         return load_clip(clip, rate, max_seconds=self.max_seconds + 1)
 
+    @checked
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:
         """Documents stored as the search config says, to be searched: `.search(queries, k)`.
 
@@ -242,32 +254,32 @@ class Embedder:
         return cut if self._directions is None else truncate(cut @ self._directions, None)
 
 
-def _load_again(
-    digest: str,
-    folder: Path,
-    dtype: DTypeLike | None,
-    search_config: bool,
-    rotation: bool,
-    max_seconds: float | None,
-) -> Embedder:
+def _load_again(digest: str, folder: Path, options: Mapping[str, Any]) -> Embedder:
     """What was pickled, from its folder.
 
     Raises:
         MrlError: as `Embedder.load`; the folder holds another model by now.
     """
-    embedder = Embedder.load(
-        folder,
-        dtype=dtype,
-        search_config=search_config,
-        rotation=rotation,
-        max_seconds=max_seconds,
-    )
+    embedder = Embedder.load(folder, **options)
     if embedder.info.digest != digest:
         problem = "holds another model than when the Embedder was pickled"
         raise MrlError(problem, where=folder, hint="pickle it again")
     return embedder
 
 
+def _samples_and_rate(clip: Any, name: str) -> tuple[HostArray, int]:
+    """A clip in memory: a pair, or the dict of a Hugging Face data set."""
+    if not isinstance(clip, Mapping):
+        return clip
+    samples, rate = (clip.get(key) for key in ("array", "sampling_rate"))
+    problem = mismatch((samples, rate), tuple[HostArray, PositiveInt])
+    if problem is not None:
+        hint = 'pass {"array": samples, "sampling_rate": rate}, or (samples, rate)'
+        raise ArgumentError(f"is {problem}", where=name, hint=hint)
+    return samples, rate  # pyright: ignore[reportReturnType] - as `mismatch` found
+
+
+@checked
 def warn_untrained(dim: int, trained: Sequence[int], *, stacklevel: int) -> None:
     """A warning where a prefix was not trained to stand alone."""
     if dim not in trained:

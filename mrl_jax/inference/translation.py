@@ -6,7 +6,6 @@ the tokens and an end token, and writes after the code of the target language.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any
 
 from mrl_jax.core.errors import MrlError, existing_file, first_line
 from mrl_jax.core.extras import require
+from mrl_jax.core.json_text import parse_json
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.records import read_object, readable_as
+from mrl_jax.core.text import check_texts
 from mrl_jax.data.text.tokenizer import open_tokenizer
 from mrl_jax.inference.batching import sorted_batches
 
@@ -92,6 +93,7 @@ class Translator:
             MrlError: CTranslate2 refuses, as where a translation may be longer than the
                 model has positions.
         """
+        check_texts(texts)
         translations = [""] * len(texts)
         written = [row for row, text in enumerate(texts) if text.strip()]
         lengths = [len(texts[row]) for row in written]
@@ -180,7 +182,7 @@ def _check_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
     if not path.is_file():
         return
     with readable_as("a list of tokens", path, hint=CONVERT):
-        vocabulary = set(json.loads(path.read_text(encoding="utf-8")))
+        vocabulary = set(parse_json(path.read_bytes()))
     missing = [token for token in tokens if token not in vocabulary]
     if missing:
         problem = f"has no {', '.join(missing)}: the tokenizer beside it is another model's"

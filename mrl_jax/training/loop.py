@@ -41,6 +41,7 @@ class LoopConfig:
         keep_last: newest checkpoints to keep.
         keep_best: best checkpoints to keep, by validation.
         tensorboard: write TensorBoard events beside metrics.jsonl.
+        verify: compare towers, data, caches and checkpoints with their digests.
     """
 
     steps: int | None = None
@@ -53,6 +54,7 @@ class LoopConfig:
     keep_last: int = 1
     keep_best: int = 1
     tensorboard: bool = True
+    verify: bool = True
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Steps of the whole run."""

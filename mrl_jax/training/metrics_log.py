@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.distributed import is_primary
-from mrl_jax.core.extras import require
+from mrl_jax.core.errors import MrlError, describe_os_error, write_hint
 from mrl_jax.core.files import write_text
+from mrl_jax.core.json_text import parse_json
+from mrl_jax.training.event_file import EventFile
 from mrl_jax.training.state import Metrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -23,7 +26,7 @@ class MetricsLog:
     """
 
     def __init__(self, workdir: Path, *, start: int, tensorboard: bool):
-        self._file, self._events = None, None
+        self._workdir, self._file, self._events = workdir, None, None
         if not is_primary():
             return
         path = workdir / METRICS_FILE
@@ -31,40 +34,67 @@ class MetricsLog:
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
         if tensorboard:
-            require("tensorboardX", by="train.tensorboard=true")
-            from tensorboardX import SummaryWriter
-
             purged = start + 1 if start else None
-            self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=purged)
+            self._events = EventFile(workdir / "tensorboard", purge=purged)
 
     def __enter__(self) -> "MetricsLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._events is not None:
-            self._events.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        for file in (self._file, self._events):
+            # After a failed write the rest fails again, and the first error is the one to tell.
+            with contextlib.nullcontext() if kind is None else contextlib.suppress(OSError):
+                if file is not None:
+                    file.close()
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """One line, in the file before this returns."""
+        """One line, in the file before this returns.
+
+        Raises:
+            MrlError: the disk is full, or refuses the write.
+        """
         if self._file is None:
             return
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(f"{kind}/{name}", value, step)
+        try:
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.flush()
+            if self._events is not None:
+                for name, value in values.items():
+                    self._events.add(f"{kind}/{name}", value, step)
+        except OSError as error:
+            problem = f"could not be written: {describe_os_error(error)}"
+            raise MrlError(problem, where=self._workdir, hint=write_hint(error)) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last one that a killed run left half-written is dropped."""
+    """The lines of a metrics.jsonl, less those that are damaged.
+
+    A last line that a killed run left half-written is dropped without a word. Others, which a
+    failing disk leaves, are warned of.
+    """
     rows: list[dict[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
+    damaged: list[int] = []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        if (row := _metrics_of(line)) is not None:
+            rows.append(row)
+        elif line.strip() and number < len(lines):
+            damaged.append(number)
+    if damaged:
+        some = f"{len(damaged)} damaged lines are left out, the first is line {damaged[0]}"
+        warnings.warn(f"{path}: {some}", stacklevel=2)
     return rows
+
+
+def _metrics_of(line: bytes) -> dict[str, Any] | None:
+    """The row of a line; None where it is none of ours."""
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
+        return None
+    return row if type(row.get("step")) is int else None
 
 
 def metrics_row(metrics: Metrics, dims: tuple[int, ...]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from mrl_jax.core.distributed import (
     run_on_primary,
 )
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.build.dataset import SpeechDataset
 from mrl_jax.data.cache.documents import (
     document_cache_key,
@@ -74,7 +75,7 @@ def _documents(
     config: ExperimentConfig, texts: Sequence[str], encoder: Encoder, log: Log
 ) -> tuple[CachedArray, HostArray]:
     """Vectors of all documents, and the row of each example's document among them."""
-    folder, tower = Path(config.data.document_cache), Path(config.model.text_tower)
+    folder, tower = user_path(config.data.document_cache), user_path(config.model.text_tower)
     unique = list(dict.fromkeys(texts))
     key = document_cache_key(
         unique,
@@ -85,7 +86,7 @@ def _documents(
     )
 
     def open_cache() -> CachedArray | None:
-        return open_document_cache(folder, key, len(unique))
+        return open_document_cache(folder, key, len(unique), verify=config.train.verify)
 
     def make() -> None:
         made = encoder.text(unique, progress="documents" if is_primary() else None)
@@ -101,12 +102,12 @@ def _speech(
     config: ExperimentConfig, examples: SpeechDataset, tower: SpeechTower, log: Log
 ) -> SpeechCache:
     """The layer states of every clip."""
-    folder, dtype = Path(config.data.speech_cache), config.data.speech_cache_dtype
+    folder, dtype = user_path(config.data.speech_cache), config.data.speech_cache_dtype
     sizes = tower.config
     key = speech_cache_key(
         clips=examples.digest,
         split=examples.split,
-        tower=_tower_key(Path(config.model.speech_tower), *kinds_of("speech")),
+        tower=_tower_key(user_path(config.model.speech_tower), *kinds_of("speech")),
         dtype=config.model.dtype,
         cache_dtype=dtype,
     )
@@ -115,7 +116,7 @@ def _speech(
     needed = cache_bytes(*shape, dtype)
 
     def open_cache() -> SpeechCache | None:
-        return open_speech_cache(folder, key, *shape)
+        return open_speech_cache(folder, key, *shape, verify=config.train.verify)
 
     def make() -> None:
         states = _layer_states(tower, examples, dtype)

@@ -7,6 +7,7 @@ from mrl_jax.core.distributed import primary_first
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import make_folder
+from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.data.audio.augment import Augment, check_augment
 from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, build_dataset
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
@@ -25,10 +26,13 @@ class SpeechDataConfig:
         build: how a manifest is built into a data set, inside the workdir.
     """
 
-    train: str = "data/train.jsonl"
+    train: PathText = "data/train.jsonl"
     split: str = "train"
-    validation: str = ""
+    validation: PathText = ""
     build: BuildOptions = dataclasses.field(default_factory=BuildOptions)
+
+    def __post_init__(self) -> None:
+        expand_paths(self, "data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,22 +53,26 @@ class SpeechRunConfig(RunConfig):
         check_augment(self.augment)
 
 
-def open_examples(config: SpeechDataConfig, workdir: Path, log: Log) -> SpeechDataset:
+def open_examples(
+    config: SpeechDataConfig, workdir: Path, log: Log, *, verify: bool = True
+) -> SpeechDataset:
     """The training split; of several hosts the first builds what has to be built.
+
+    Its index is compared with its digest, unless it is not to be verified.
 
     Raises:
         MrlError: the data cannot be built or read; a package that training takes is missing.
     """
     require("grain", "tensorflow_datasets", "array_record", by="training on speech")
     make_folder(workdir)
-    folder = Path(config.train)
+    folder = user_path(config.train)
     with primary_first("data"):
         if not (folder / BUILD_FILE).is_file():
             report = build_dataset(folder, workdir / "data", options=config.build, overwrite=True)
             folder = report.out
             if report.skipped:
                 log(f"data: {len(report.skipped)} recordings left out, see {folder / BUILD_FILE}")
-    return open_dataset(folder, config.split)
+    return open_dataset(folder, config.split, verify=verify)
 
 
 def check_rate(examples: SpeechDataset, rate: int) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from mrl_jax.checkpoints.train_state import RunCheckpoints
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.config import to_json
 from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary, run_on_primary
 from mrl_jax.core.files import write_json
 from mrl_jax.core.records import read_object
+from mrl_jax.core.run_lock import owned
 from mrl_jax.evaluation.scoring import RetrievalResult
 from mrl_jax.nn import param_tree
 from mrl_jax.training.config import RunConfig
@@ -72,6 +74,7 @@ class RunResult(Generic[Info]):
         return self.summary.finished
 
 
+@checked
 def run(
     task: Task[Config, Info],
     config: Config,
@@ -90,15 +93,25 @@ def run(
         log: called with a line for whatever happens, on the first host only.
 
     Raises:
-        MrlError: hosts with other configs; devices that are not there; an uneven batch;
-            whatever is wrong with the data, the model or a checkpoint.
+        MrlError: hosts with other configs; another run that writes to `workdir`; devices that
+            are not there; an uneven batch; whatever is wrong with the data, the model or a
+            checkpoint.
     """
+    log = log if is_primary() else lambda line: None  # What the first host logs is enough.
+    facts = {"config": json.dumps(to_json(config), sort_keys=True, default=str)}
+    assert_equal_across_hosts(facts)
+    with owned(workdir, log):
+        return _run(task, config, workdir, devices, log)
+
+
+def _run(
+    task: Task[Config, Info], config: Config, workdir: Path, devices: Devices | None, log: Log
+) -> RunResult[Info]:
+    """`run` in a folder that is ours."""
     train = config.train
-    assert_equal_across_hosts({"config": json.dumps(to_json(config), sort_keys=True, default=str)})
     if devices is None:
         devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
     devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
-    log = log if is_primary() else lambda line: None  # What the first host logs is enough.
     prepared = task.prepare(config, workdir, devices, log)
     summary, best = _train(config, workdir, devices, prepared, log)
     if best is None:
@@ -124,7 +137,10 @@ def _train(
     )
     record = {**to_json(config), "data_digest": prepared.data_digest}
     with RunCheckpoints(
-        workdir / "checkpoints", keep_last=train.keep_last, keep_best=train.keep_best
+        workdir / "checkpoints",
+        keep_last=train.keep_last,
+        keep_best=train.keep_best,
+        verify=train.verify,
     ) as checkpoints:
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(checkpoints.latest_step, state, identity)
@@ -168,11 +184,13 @@ def _averaged(state: TrainState) -> TrainState:
     return state if weights is None else dataclasses.replace(state, trained=weights)
 
 
+@checked
 def has_checkpoint(workdir: Path) -> bool:
     """Whether the run in this folder has begun."""
     return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
 
 
+@checked
 def scores_of(results: Sequence[RetrievalResult]) -> dict[str, float]:
     """nDCG@10 at each dimension; that of the widest also by its bare name."""
     widest = max(results, key=lambda result: result.dim)

@@ -22,7 +22,8 @@ from converters.convert import convert
 from converters.export import export
 from mrl_jax import load_qwen3
 from mrl_jax.core.errors import MrlError, as_os_error
-from mrl_jax.core.files import check_apart, staged_folder, write_json
+from mrl_jax.core.files import OLD_SECONDS, check_apart, staged_folder, write_json
+from mrl_jax.core.processes import start_of
 
 # 91 MB, so that writing takes long enough to be interrupted.
 LARGE = {
@@ -197,9 +198,12 @@ def test_the_old_folder_returns_when_the_swap_fails(error, place, monkeypatch):
     assert (place / "out" / "file").read_text() == "new"
 
 
-def leftover(final: Path, pid: int, suffix: str = "") -> Path:
-    host = "".join(c if c.isalnum() and c.isascii() else "-" for c in socket.gethostname())
-    path = final.parent / f".{final.name}.partial-{host}-{pid}{suffix}"
+def leftover(
+    final: Path, pid: int, suffix: str = "", *, host: str = socket.gethostname(), start: int = 0
+) -> Path:
+    host = "".join(c if c.isalnum() and c.isascii() else "-" for c in host)
+    begun = f"t{start}-" if start else ""
+    path = final.parent / f".{final.name}.partial-{host}-{begun}{pid}{suffix}"
     path.mkdir()
     (path / "file").write_text("left")
     return path
@@ -225,6 +229,32 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(name, place, dead
     assert not ours.exists()
     assert (living / "file").read_text() == (other / "file").read_text() == "left"
     assert (place / name / "file").read_text() == "new"
+
+
+def test_a_number_that_is_reused_by_a_later_process_keeps_no_leftover(place):
+    parent = os.getppid()
+    gone = leftover(place / "out", parent, start=start_of(parent) - 1)
+    living = leftover(place / "out", parent, start=start_of(parent))
+    write_one(place / "out")
+    assert not gone.exists()
+    assert living.exists()
+
+
+@pytest.mark.parametrize("suffix", ["", "-old"])
+def test_leftovers_of_another_host_go_when_they_are_old(suffix, place, dead):
+    fresh = leftover(place / "out", dead, suffix, host="fresh")
+    deep = leftover(place / "out", dead, suffix, host="deep")  # A file within is still written.
+    old = leftover(place / "out", dead, suffix, host="old-1")
+    other = leftover(place / "out2", dead, suffix, host="old-1")
+    before = time.time() - OLD_SECONDS - 60
+    for path in (deep, old, old / "file", other, other / "file"):
+        os.utime(path, (before, before))
+    write_one(place / "out", overwrite=True)
+    assert (place / "out" / "file").read_text() == "new"
+    assert fresh.exists()
+    assert deep.exists()
+    assert other.exists()
+    assert not old.exists()
 
 
 def test_an_old_folder_that_lost_its_name_in_a_kill_gets_it_back(place, dead):

@@ -13,7 +13,7 @@ import tiny_run
 import mrl_jax
 from mrl_jax.core import memory
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.text.tokenizer import pad_tokens
+from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 from mrl_jax.inference.batching import run_batches
 from mrl_jax.inference.encoder import prompt_places
 from mrl_jax.inference.long_clips import clip_memory
@@ -27,6 +27,12 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 @pytest.fixture(scope="module")
 def embedder(root):
     return mrl_jax.Embedder.load(root / "model")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(root, embedder):
+    info = embedder.info
+    return TextTokenizer(root / "model" / info.text.path, max_tokens=info.max_text_tokens)
 
 
 def test_a_clip_over_the_limit_is_refused_with_the_memory_it_would_take(root, tmp_path):
@@ -84,12 +90,12 @@ def test_batches_of_long_rows_have_fewer_of_them():
     assert outputs == {row: row for row in range(len(lengths))}
 
 
-def test_prompts_of_any_length_compile_few_programs_and_change_no_vector(embedder):
+def test_prompts_of_any_length_compile_few_programs_and_change_no_vector(embedder, tokenizer):
     compiled = []
     listen = lambda name, seconds, **_: compiled.append(name)  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listen)
     words = [" ".join(["ba"] * count) for count in range(1, 25)]
-    lengths = {len(ids) for ids in embedder.encoder._tokenizer.encode_prompts(words)}
+    lengths = {len(ids) for ids in tokenizer.encode_prompts(words)}
     places = {prompt_places([[0] * length]) for length in lengths}
     assert len(lengths) > 8
     vectors = {prompt: embedder.embed_speech([CLIP], prompt=prompt) for prompt in words}
@@ -99,13 +105,13 @@ def test_prompts_of_any_length_compile_few_programs_and_change_no_vector(embedde
     # The same without padding.
     samples, sizes = pad_clips([CLIP[0]], embedder.model.speech.config)
     for prompt in (words[0], words[8]):
-        tokens = pad_tokens(embedder.encoder._tokenizer.encode_prompts([prompt]))
+        tokens = pad_tokens(tokenizer.encode_prompts([prompt]))
         alone = embedder.model.embed_speech(samples, sizes, *tokens)
         np.testing.assert_allclose(vectors[prompt], alone, atol=1e-6)
     assert np.abs(vectors[words[0]] - vectors[words[8]]).max() > 1e-4
 
 
-def test_a_pickled_embedder_is_loaded_again(root, embedder, tmp_path):
+def test_a_pickled_embedder_is_loaded_again(root, embedder, tokenizer, tmp_path):
     again = pickle.loads(pickle.dumps(embedder))
     np.testing.assert_array_equal(again.embed_text(["ba ce"]), embedder.embed_text(["ba ce"]))
     limited = mrl_jax.Embedder.load(root / "model", max_seconds=7.0)
@@ -117,9 +123,7 @@ def test_a_pickled_embedder_is_loaded_again(root, embedder, tmp_path):
     shutil.rmtree(copy)
     with pytest.raises(MrlError, match="no such file"):
         pickle.loads(kept)
-    embedder_of_modules = mrl_jax.Embedder(
-        embedder.model, embedder.info, embedder.encoder._tokenizer
-    )
+    embedder_of_modules = mrl_jax.Embedder(embedder.model, embedder.info, tokenizer)
     with pytest.raises(MrlError, match="made of modules cannot be pickled"):
         pickle.dumps(embedder_of_modules)
 

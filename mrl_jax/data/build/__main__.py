@@ -6,11 +6,11 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-from mrl_jax.core.cli import CommandParser, run_command, unwind_on_sigterm
+from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.build.builder import BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.sets.parquet import ParquetColumns
 
@@ -19,8 +19,8 @@ _SHOWN = 10
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = CommandParser(prog=prog, description=__doc__)
-    parser.add_argument("source", type=Path, help="manifest, or Parquet file or folder")
-    parser.add_argument("out", type=Path, help="data set folder to make")
+    parser.add_argument("source", type=user_path, help="manifest, or Parquet file or folder")
+    parser.add_argument("out", type=user_path, help="data set folder to make")
     for name, value in _defaults().items():
         option, shown = f"--{name.replace('_', '-')}", "default: %(default)s"
         if name == "long":
@@ -42,7 +42,6 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax build") -> int:
     args = build_parser(prog).parse_args(argv)
-    unwind_on_sigterm()
     if args.workers is not None and args.workers < 1:
         raise MrlError(f"{args.workers}, expected 1 or more", where="--workers")
     limits = {name: getattr(args, name) for name in _defaults()}

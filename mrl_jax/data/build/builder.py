@@ -11,18 +11,26 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import MrlError, failed_writes_as_os_errors
 from mrl_jax.core.extras import require
-from mrl_jax.core.files import check_apart, staged_folder, write_json
+from mrl_jax.core.files import UTF8_FOLDER, check_apart, staged_folder
+from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import read_object
+from mrl_jax.core.text import check_path_text
 from mrl_jax.data.build import info
-from mrl_jax.data.build.info import BUILD_FILE, BuildInfo, BuildOptions, Skipped, SplitInfo
+from mrl_jax.data.build.info import (
+    BUILD_FILE,
+    SOURCES_FILE,
+    BuildInfo,
+    BuildOptions,
+    Skipped,
+    SplitInfo,
+)
 from mrl_jax.data.build.records import RecordStream
 from mrl_jax.data.sets.digests import digest_files, digest_lines, load_digests, save_digests
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example, read_manifest
 from mrl_jax.data.sets.parquet import ParquetColumns, read_parquet
-
-SOURCES_FILE = "sources.jsonl"
+from mrl_jax.data.sets.tables import ARROW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +78,13 @@ def build_dataset(
         MrlError: the manifest or table is at fault; too many recordings are broken, the first
             few of which are named; a split has nothing left; `out` holds something else.
     """
-    source, out, options = Path(source), Path(out), options or BuildOptions()
+    source, out, options = user_path(source), user_path(out), options or BuildOptions()
     workers = workers or min(16, os.cpu_count() or 1)
     check_apart(source, out)
+    check_path_text(out.resolve(), hint=UTF8_FOLDER)
     examples = read_examples(source, options.columns)
     digests, remembered = digest_files(
-        (e.audio if isinstance(e.audio, Path) else e.audio.file for e in examples),
+        (file for example in examples for file in _files_of(example.audio)),
         load_digests(out / SOURCES_FILE),
         workers=workers,
     )
@@ -85,7 +94,7 @@ def build_dataset(
     if old is not None and old.get("digest") == digest:
         return _report(out, info.read_build(out), reused=True)
     if old is not None and not overwrite:
-        before = old.get("parts", {})
+        before = old["parts"] if isinstance(old.get("parts"), dict) else {}
         changed = " and the ".join(part for part in parts if before.get(part) != parts[part])
         problem = f"is a data set that was built before the {changed} changed"
         raise MrlError(problem, where=out, hint="choose another name, or pass --overwrite")
@@ -100,13 +109,13 @@ def build_dataset(
             splits=splits,
             skipped=skipped,
         )
-        write_json(staging / BUILD_FILE, {"format": info.FORMAT, **asdict(made)})
+        made = info.describe_build(staging, made)
     return _report(out, made, reused=False)
 
 
 def read_examples(source: Path, columns: ParquetColumns) -> list[Example]:
     """The examples of a manifest, or of Parquet tables."""
-    if source.is_dir() or source.suffix == ".parquet":
+    if source.is_dir() or source.suffix in ARROW:
         return read_parquet(source, columns)
     return read_manifest(source)
 
@@ -115,7 +124,9 @@ def _digest_parts(
     examples: list[Example], digests: Mapping[Path, str], options: BuildOptions
 ) -> dict[str, str]:
     def recording(audio: Path | EmbeddedAudio) -> list[object]:
-        return [digests[audio]] if isinstance(audio, Path) else [digests[audio.file], audio.row]
+        if isinstance(audio, Path):
+            return [digests[audio]]
+        return [digests[audio.file], audio.row, *map(digests.__getitem__, _files_of(audio)[1:])]
 
     # Without paths: a data set that moved is the same data set.
     return {
@@ -126,11 +137,18 @@ def _digest_parts(
     }
 
 
+def _files_of(audio: Path | EmbeddedAudio) -> list[Path]:
+    """The file of a recording, or its table and the file that the table may name instead."""
+    if isinstance(audio, Path):
+        return [audio]
+    return [audio.file, *([audio.path] if audio.path and audio.path.is_file() else [])]
+
+
 def _any_build(out: Path) -> dict[str, Any] | None:
     """What is in a `build.json` of any format; None where there is none that can be read."""
     try:
         return read_object(out / BUILD_FILE)
-    except (OSError, ValueError):
+    except (OSError, ValueError, MrlError):
         return None
 
 
@@ -168,7 +186,7 @@ def _build(
         )
         clips = {split: stream.records(split, rows) for split, rows in splits.items()}
         builder = SpeechDataBuilder(clips=clips, data_dir=staging)
-        with _quiet(tfds):
+        with _quiet(tfds), failed_writes_as_os_errors():
             builder.download_and_prepare()
     stream.check_broken()
     info.index_path(staging, "").parent.mkdir()

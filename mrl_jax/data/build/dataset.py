@@ -9,21 +9,31 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.checksums import verify_files
 from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.core.extras import require
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.encode import FULL_SCALE
-from mrl_jax.data.build.info import INDEX_COLUMNS, REBUILD, index_path, read_build
+from mrl_jax.data.build.info import BUILD_FILE, INDEX_COLUMNS, REBUILD, index_path, read_build
 from mrl_jax.data.sets.tables import open_parquet
 
 
-def open_dataset(folder: str | Path, split: str = "train") -> "SpeechDataset":
+def open_dataset(
+    folder: str | Path, split: str = "train", *, verify: bool = True
+) -> "SpeechDataset":
     """Open one split of a folder that `build_dataset` made.
+
+    Args:
+        folder: the data set.
+        split: of it.
+        verify: compare its index and its descriptions with their digests. Records carry digests
+            of their own, which are compared when they are read.
 
     Raises:
         MrlError: no such folder, no built data set, no such split (those there are are
             named), made by another version, or damaged.
     """
-    return SpeechDataset(Path(folder), split)
+    return SpeechDataset(user_path(folder), split, verify=verify)
 
 
 class SpeechDataset:
@@ -43,12 +53,21 @@ class SpeechDataset:
         folder, split: what was opened.
     """
 
-    def __init__(self, folder: Path, split: str):
+    def __init__(self, folder: Path, split: str, *, verify: bool = True):
         build = read_build(folder)
         if split not in build.splits:
             problem = f"no split {split!r}; there are: {', '.join(build.splits)}"
             hint = "name one of these, or give examples this `split` in the manifest"
             raise MrlError(problem, where=folder, hint=hint)
+        if verify:
+            read = (index_path(folder, split).relative_to(folder).as_posix(), ".json")
+            verify_files(
+                folder,
+                build.files,
+                lambda name: name.endswith(read),
+                named_by=BUILD_FILE,
+                hint=REBUILD,
+            )
         self.folder = folder
         self.split = split
         self.sample_rate: int = build.options.sample_rate
@@ -125,11 +144,12 @@ class SpeechDataset:
     def _open(self) -> Any:
         packages = ("tensorflow_datasets", "array_record")
         require(*packages, by="reading a data set", where=self.folder)
-        import tensorflow_datasets as tfds
-
         try:
-            builder: Any = tfds.builder_from_directory(self.folder / "speech_data" / "1.0.0")
-            return builder.as_data_source(split=self.split)
+            # Not by tfds.builder_from_directory, which imports the modules that a data set's
+            # features.json names.
+            from mrl_jax.data.build.tfds_builder import open_records
+
+            return open_records(self.folder, self.split)
         except Exception as error:  # ArrayRecord's and TFDS's own kinds.
             problem = f"the records of split {self.split!r} cannot be opened ({first_line(error)})"
             raise MrlError(problem, where=self.folder, hint=REBUILD) from error

@@ -1,17 +1,20 @@
 """Options of a build, and the description of a built data set, `build.json`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
+from mrl_jax.core.checksums import folder_digests
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.records import as_record, read_object, readable_as
+from mrl_jax.core.records import read_record, write_description
 from mrl_jax.data.sets.manifest import Example
 from mrl_jax.data.sets.parquet import ParquetColumns
 
 FORMAT = 1
 """Raised whenever other records would be made of the same sources."""
 BUILD_FILE = "build.json"
+SOURCES_FILE = "sources.jsonl"
+"""What was known of the recordings, which only the next build reads."""
 REBUILD = "build it again: `mrl-jax build SOURCE OUT --overwrite`"
 INDEX_COLUMNS = tuple(f.name if f.name != "audio" else "num_samples" for f in fields(Example))
 
@@ -78,6 +81,7 @@ class BuildInfo:
         digest: of the parts.
         parts: digests of the examples, their recordings, the options and the format.
         source: manifest or tables, as the user named them.
+        files: SHA-256 of the other files of the folder, by relative name; none in older ones.
     """
 
     digest: str
@@ -86,10 +90,20 @@ class BuildInfo:
     options: BuildOptions
     splits: Mapping[str, SplitInfo]
     skipped: tuple[Skipped, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, split in self.splits.items():
+            if name in ("", "..") or Path(name).name != name:
+                raise ValueError(f"{name!r} is no name of a split")
+            if split.examples < 1:
+                raise ValueError(f"the split {name!r} has {split.examples} examples")
 
 
-def read_build(folder: Path) -> BuildInfo:
+def read_build(folder: Path, *, sealed: bool = True) -> BuildInfo:
     """The description of the data set in a folder.
+
+    One that was edited since it was written is refused, if it is to be `sealed`.
 
     Raises:
         MrlError: no such folder, no built data set, one of another format, or damaged.
@@ -100,8 +114,17 @@ def read_build(folder: Path) -> BuildInfo:
     if not path.exists():
         problem = f"is not a built data set: there is no {BUILD_FILE}"
         raise MrlError(problem, where=folder, hint=build)
-    with readable_as("the description of a data set", path, hint=REBUILD):
-        return as_record(read_object(path, version=FORMAT), BuildInfo)
+    what = "the description of a data set"
+    options = {"version": FORMAT, "what": what, "hint": REBUILD, "sealed": sealed}
+    return read_record(path, BuildInfo, **options)
+
+
+def describe_build(folder: Path, info: BuildInfo) -> BuildInfo:
+    """Write build.json, with the digests of the files that are in `folder`."""
+    names = (BUILD_FILE, SOURCES_FILE)
+    made = replace(info, files=folder_digests(folder, lambda name: name not in names))
+    write_description(folder / BUILD_FILE, asdict(made), version=FORMAT)
+    return made
 
 
 def index_path(folder: Path, split: str) -> Path:

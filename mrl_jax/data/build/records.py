@@ -3,20 +3,16 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import clip_seconds, decode_clip
-from mrl_jax.data.audio.encode import FULL_SCALE, flac_bytes, quantize
+from mrl_jax.data.audio.encode import flac_bytes, quantize
+from mrl_jax.data.audio.verdict import unfit
 from mrl_jax.data.build.info import BuildOptions, Skipped
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example
-from mrl_jax.data.sets.parquet import EmbeddedReader
+from mrl_jax.data.sets.parquet import EmbeddedReader, recording_of
 
-_LOUDEST = 4.0
 _SHOWN = 5
 _GATHERED = 10
 
@@ -100,10 +96,10 @@ class RecordStream:
         try:
             for example in examples:
                 # Tables are read here, a few rows at a time, and not by several threads.
-                source = example.audio
-                if isinstance(source, EmbeddedAudio):
-                    source = self._embedded.read(source)
-                pending.append((example, self._pool.submit(self._make, example, source)))
+                cell = None
+                if isinstance(example.audio, EmbeddedAudio):
+                    cell = self._embedded.cell(example.audio)
+                pending.append((example, self._pool.submit(self._make, example, cell)))
                 if len(pending) >= self._ahead:
                     first, future = pending.popleft()
                     yield first, future.result()
@@ -114,13 +110,23 @@ class RecordStream:
             for _, future in pending:
                 future.cancel()
 
-    def _make(self, example: Example, source: Path | bytes) -> Skipped | tuple[bytes, int]:
+    def _make(self, example: Example, cell: Any) -> Skipped | tuple[bytes, int]:
+        """The record of an example; `cell` is what a table holds of its recording."""
+
         def skipped(kind: str, reason: str) -> Skipped:
             row = {"id": example.id, "split": example.split, "audio": str(example.audio)}
             return Skipped(**row, kind=kind, reason=reason)
 
-        if isinstance(source, Path) and not source.is_file():
-            return skipped("broken", "is a folder" if source.is_dir() else "no such file")
+        if not example.text:
+            return skipped("broken", "the row has no text")
+        source = example.audio
+        if isinstance(source, EmbeddedAudio):
+            try:
+                source = recording_of(source, cell)
+            except MrlError as error:
+                return skipped("broken", error.problem)
+            if source is None:
+                return skipped("broken", "the row holds no recording")
         options = self._options
         try:
             seconds = clip_seconds(source, name=example.audio)
@@ -135,24 +141,9 @@ class RecordStream:
         if clip.size > longest + 1 and options.long == "skip":
             return skipped("long", f"longer than {options.max_seconds:g} s")
         clip = clip[:longest]
-        if problem := unfit(clip):
+        if problem := unfit(clip):  # The rest may have had the only sound.
             return skipped("broken", problem)
         if clip.size < options.min_seconds * options.sample_rate:
             seconds = clip.size / options.sample_rate
             return skipped("short", f"{seconds:.2f} s, shorter than {options.min_seconds:g} s")
         return flac_bytes(quantize(clip), options.sample_rate), clip.size
-
-
-def unfit(clip: HostArray) -> str | None:
-    """What is wrong with decoded samples, if anything."""
-    if not clip.size:
-        return "holds no samples"
-    if not np.isfinite(clip).all():
-        bad = np.flatnonzero(~np.isfinite(clip))
-        return f"{bad.size} of {clip.size} samples are NaN or infinite, the first is {bad[0]}"
-    peak = float(np.abs(clip).max())
-    if peak > _LOUDEST:
-        return f"samples reach {peak:g}, expected floats from -1 to 1"
-    if peak * FULL_SCALE <= 0.5:
-        return "is silent: all samples are zero" + (" in 16 bits" if peak else "")
-    return None

@@ -18,6 +18,21 @@ _BATCH = 64
 """Records handed over at a time; TFDS writes its own notes after each time."""
 
 
+def open_records(folder: Path, split: str) -> Any:
+    """Random access to the records of a split in a folder that was built here.
+
+    Their features are those of this builder, whatever the folder says of them.
+
+    Raises:
+        Exception: TFDS's or ArrayRecord's own, at damaged files.
+    """
+    place = folder / SpeechDataBuilder.name / str(SpeechDataBuilder.VERSION)
+    if not (place / "dataset_info.json").is_file():
+        raise FileNotFoundError(f"{place} has no dataset_info.json")
+    builder: Any = SpeechDataBuilder(clips={}, data_dir=folder)
+    return builder.as_data_source(split=split)
+
+
 class SpeechDataBuilder(tfds.core.GeneratorBasedBuilder):
     """Records of `id` and FLAC bytes; a split's records keep the order they came in.
 

@@ -10,13 +10,14 @@ from typing import Literal, get_args
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import load_audio_of
 from mrl_jax.data.build.builder import read_examples
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
 from mrl_jax.data.build.info import BUILD_FILE
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example
 from mrl_jax.data.sets.named_sets import load_retrieval_set
-from mrl_jax.data.sets.parquet import ParquetColumns
+from mrl_jax.data.sets.parquet import EmbeddedReader, ParquetColumns
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_audio
 
 Column = Literal["transcript", "text"]
@@ -44,7 +45,7 @@ def read_utterances(data: str | Path, *, split: str = "") -> list[Utterance]:
     Raises:
         MrlError: nothing of the kind; no such split; a retrieval set with written queries.
     """
-    path = Path(data)
+    path = user_path(data)
     if (path / BUILD_FILE).is_file():
         return of_dataset(open_dataset(path, split or "test"))
     if path.is_file():
@@ -53,7 +54,8 @@ def read_utterances(data: str | Path, *, split: str = "") -> list[Utterance]:
         if not chosen:
             there = ", ".join(sorted({example.split for example in examples}))
             raise MrlError(f"no split {split!r}; there are: {there}", where=path)
-        return [_of_example(example) for example in chosen]
+        reader = EmbeddedReader()
+        return [_of_example(example, reader) for example in chosen]
     if split:
         problem = f"is a retrieval set, which has no split {split!r}"
         raise MrlError(problem, where=data, hint="leave it out")
@@ -128,14 +130,13 @@ def check_column(column: str, name: str) -> None:
         raise MrlError(f"{name} is {column!r}, expected {' or '.join(get_args(Column))}")
 
 
-def _of_example(example: Example) -> Utterance:
+def _of_example(example: Example, reader: EmbeddedReader) -> Utterance:
     name = f"example {example.id!r}"
 
     def load(rate: int) -> HostArray:
         audio = example.audio
         if isinstance(audio, EmbeddedAudio):
-            hint = "build a data set of it: `mrl-jax build SOURCE OUT`"
-            raise MrlError("holds its recordings inside", where=audio.file, hint=hint)
+            audio = reader.read(audio)
         return load_audio_of(name, audio, rate)
 
     return Utterance(

@@ -8,7 +8,13 @@ from jaxtyping import Float32
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.files import staged_folder
-from mrl_jax.data.cache.files import CACHE_FILE, CachedArray, is_cache_of, write_cache_file
+from mrl_jax.data.cache.files import (
+    CACHE_FILE,
+    CachedArray,
+    read_cache_of,
+    verify_cache,
+    write_cache_file,
+)
 from mrl_jax.data.sets.digests import digest_lines
 
 VECTORS_FILE = "vectors.npy"
@@ -32,14 +38,21 @@ def document_cache_key(
     }
 
 
-def open_document_cache(folder: Path, key: Mapping[str, str], rows: int) -> CachedArray | None:
+def open_document_cache(
+    folder: Path, key: Mapping[str, str], rows: int, *, verify: bool = True
+) -> CachedArray | None:
     """The vectors of a cache, [`rows`, E] float32; None where there is no cache.
+
+    All of it is read and compared with its digest, unless it is not to be verified.
 
     Raises:
         MrlError: it was made of something other than `key`, or is damaged.
     """
-    if not is_cache_of(folder, key, hint=MAKE_AGAIN):
+    info = read_cache_of(folder, key, hint=MAKE_AGAIN)
+    if info is None:
         return None
+    if verify:
+        verify_cache(folder, info, hint=MAKE_AGAIN)
     return CachedArray(folder / VECTORS_FILE, np.float32, (rows, None), hint=MAKE_AGAIN)
 
 
@@ -53,4 +66,5 @@ def write_document_cache(
     """
     with staged_folder(folder, marker=CACHE_FILE, needs_bytes=vectors.nbytes) as staging:
         np.save(staging / VECTORS_FILE, vectors, allow_pickle=False)
-        write_cache_file(staging, key, {"documents": len(vectors), "width": vectors.shape[1]})
+        sizes = {"documents": len(vectors), "width": vectors.shape[1]}
+        write_cache_file(staging, key, [VECTORS_FILE], sizes)

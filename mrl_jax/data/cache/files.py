@@ -1,10 +1,11 @@
 """What all caches of frozen outputs share: a file that says what they were made of, and arrays.
 
 A cache belongs to what it was made of (texts or clips, weights, dtypes), each by its digest or
-value, and a run that differs in one is refused.
+value, and a run that differs in one is refused. Its file names the digests of the arrays too.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +13,71 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, first_line
-from mrl_jax.core.files import write_json
-from mrl_jax.core.records import read_object, readable_as
+from mrl_jax.core.checksums import file_digest, verify_files
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.npy import open_npy
+from mrl_jax.core.records import read_record, write_description
 
 CACHE_FILE = "cache.json"
 FORMAT = 1
+REMOVE = "remove it, and the next run makes it again"
 
 
-def is_cache_of(folder: Path, key: Mapping[str, str], *, hint: str) -> bool:
-    """Whether a cache is there that was made of `key`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheInfo:
+    """The contents of cache.json.
+
+    Attributes:
+        made_of: what the cache belongs to.
+        files: SHA-256 of the files that are read whole, by name; none in older caches.
+        sizes: what there is, for whoever looks at it.
+    """
+
+    made_of: Mapping[str, str]
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+def read_cache_of(folder: Path, key: Mapping[str, str], *, hint: str) -> CacheInfo | None:
+    """The description of a cache that was made of `key`; None where no cache is there.
 
     Raises:
         MrlError: it was made of something else, or is damaged; with the `hint`.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    with readable_as("a cache", folder, hint=hint):
-        made_of = dict(read_object(folder / CACHE_FILE, version=FORMAT)["made_of"])
+        return None
+    path = folder / CACHE_FILE
+
+    def parts(raw: dict[str, Any]) -> Mapping[str, Any]:
+        # Older ones have their sizes beside the rest.
+        known = {field.name for field in dataclasses.fields(CacheInfo)}
+        beside = {name: raw.pop(name) for name in list(raw) if name not in known}
+        return {"sizes": {**beside, **raw.get("sizes", {})}}
+
+    info = read_record(path, CacheInfo, version=FORMAT, what="a cache", hint=hint, parts=parts)
     for part, value in key.items():
-        if made_of.get(part) != value:
-            values = f"{str(made_of.get(part))[:12]}, and this run has {value[:12]}"
+        if info.made_of.get(part) != value:
+            values = f"{str(info.made_of.get(part))[:12]}, and this run has {value[:12]}"
             raise MrlError(f"was made with another {part} ({values})", where=folder, hint=hint)
-    return True
+    return info
 
 
-def write_cache_file(folder: Path, key: Mapping[str, str], more: Mapping[str, Any]) -> None:
-    """Write down what a cache was made of, and `more` for whoever looks at it."""
-    write_json(folder / CACHE_FILE, {"format": FORMAT, "made_of": dict(key), **more})
+def write_cache_file(
+    folder: Path, key: Mapping[str, str], files: Sequence[str], sizes: Mapping[str, int]
+) -> None:
+    """Write down what a cache was made of, the digests of `files`, and sizes to look at."""
+    digests = {name: file_digest(folder / name) for name in files}
+    info = CacheInfo(made_of=key, files=digests, sizes=sizes)
+    write_description(folder / CACHE_FILE, dataclasses.asdict(info), version=FORMAT)
+
+
+def verify_cache(folder: Path, info: CacheInfo, *, hint: str) -> None:
+    """Compare the files of a cache that are read whole with their digests.
+
+    Raises:
+        MrlError: a file is missing, or is another than the one that was written.
+    """
+    verify_files(folder, info.files, named_by=CACHE_FILE, hint=hint)
 
 
 class CachedArray:
@@ -59,7 +97,7 @@ class CachedArray:
 
     def __init__(self, path: Path, dtype: DTypeLike, shape: tuple[int | None, ...], *, hint: str):
         self.path, self._hint = path, hint
-        self._array = _opened(path, hint)
+        self._array = open_npy(path, hint=hint)
         self.shape, self.dtype = self._array.shape, self._array.dtype
         sizes = zip(shape, self.shape, strict=False)
         fits = len(self.shape) == len(shape) and all(want in (None, size) for want, size in sizes)
@@ -80,13 +118,4 @@ class CachedArray:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._array = _opened(self.path, self._hint)
-
-
-def _opened(path: Path, hint: str) -> HostArray:
-    try:
-        # Not np.load, which also reads archives and, where asked to, pickles.
-        return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError) as error:
-        problem = f"cannot be read ({first_line(error)})"
-        raise MrlError(problem, where=path, hint=hint) from error
+        self._array = open_npy(self.path, hint=self._hint)

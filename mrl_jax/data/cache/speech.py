@@ -2,9 +2,11 @@
 
 A cache holds all layers of every frame, so that a head is trained without the tower. That is
 large: an hour of audio (180,000 frames) takes 3.3 GB of bfloat16 with HuBERT-base, 8.8 GB with
-large; twice that in float32, half in int8.
+large; twice that in float32, half in int8. So it is not verified as a whole: each clip has a
+digest, which is compared when the clip is first read.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,13 +17,20 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.batch import StoredSpeech
+from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import staged_folder
-from mrl_jax.data.cache.files import CACHE_FILE, CachedArray, is_cache_of, write_cache_file
+from mrl_jax.data.cache.files import (
+    CACHE_FILE,
+    CachedArray,
+    read_cache_of,
+    verify_cache,
+    write_cache_file,
+)
 
 CacheDtype = Literal["float32", "bfloat16", "int8"]
 CACHE_DTYPES: tuple[str, ...] = get_args(CacheDtype)
 CACHE_DTYPE_KEY = "speech_cache_dtype"
-STATES_FILE, SCALES_FILE = "states.npy", "scales.npy"
+STATES_FILE, SCALES_FILE, DIGESTS_FILE = "states.npy", "scales.npy", "digests.npy"
 MAKE_AGAIN = "name another folder in data.speech_cache, or remove this one to have it made again"
 DISK_DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 """On disk. numpy's files know no bfloat16: its bits are written as whole numbers."""
@@ -49,26 +58,56 @@ class SpeechCache:
         scales: [N, Y, D] float32 of int8; else None.
         frames: [N], of each clip.
         cache_dtype: of the states.
+        digests: [N, 32] uint8, SHA-256 of each clip's states and scales; None not to verify.
     """
 
     def __init__(
-        self, states: CachedArray, scales: CachedArray | None, frames: HostArray, cache_dtype: str
+        self,
+        states: CachedArray,
+        scales: CachedArray | None,
+        frames: HostArray,
+        cache_dtype: str,
+        digests: HostArray | None = None,
     ):
         self._states, self._scales = states, scales
+        self._digests, self._verified = digests, bytearray(len(frames))
         self.frames, self._cache_dtype = frames, cache_dtype
         self._starts = starts_of(frames)
 
     def rows(self, clips: HostArray, size: int) -> StoredSpeech:
-        """The states of some clips, padded to `size` frames."""
+        """The states of some clips, padded to `size` frames.
+
+        Raises:
+            MrlError: those of a clip are not the ones that were written.
+        """
         wide = np.zeros((len(clips), size, *self._states.shape[1:]), self._states.dtype)
         for row, clip in enumerate(clips.tolist()):
             start, stop = self._starts[clip : clip + 2]
-            wide[row, : stop - start] = self._states[start:stop]
+            states = self._states[start:stop]
+            if self._digests is not None and not self._verified[clip]:
+                self._verify(clip, states)
+            wide[row, : stop - start] = states
         return StoredSpeech(
             states=wide.view(ml_dtypes.bfloat16) if self._cache_dtype == "bfloat16" else wide,
             scales=None if self._scales is None else self._scales[clips],
             frames=self.frames[clips].astype(np.int32),
         )
+
+    def _verify(self, clip: int, states: HostArray) -> None:
+        assert self._digests is not None
+        scales = None if self._scales is None else self._scales[clip]
+        if clip_digest(states, scales) != self._digests[clip].tobytes():
+            problem = f"the states of clip {clip} are not those that were written"
+            raise MrlError(problem, where=self._states.path, hint=MAKE_AGAIN)
+        self._verified[clip] = 1
+
+
+def clip_digest(states: HostArray, scales: HostArray | None) -> bytes:
+    """SHA-256 of a clip's states [T, Y, D] as they are on the disk, and of its scales [Y, D]."""
+    total = hashlib.sha256()
+    for array in (states,) if scales is None else (states, scales):
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return total.digest()
 
 
 def starts_of(frames: HostArray) -> HostArray:
@@ -110,15 +149,20 @@ def write_speech_cache(
             with path.open("r+b") as file:  # A disk that fills up is an error now, and no signal.
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         starts = starts_of(frames)
+        digests = np.zeros((len(frames), 32), np.uint8)
         for clip, states, scales in clips:
             start, stop = starts[clip : clip + 2]
             arrays[0][start:stop] = states[: stop - start].view(arrays[0].dtype)
             if scales is not None:
                 arrays[1][clip] = scales
+            written = arrays[0][start:stop], None if scales is None else arrays[1][clip]
+            digests[clip] = np.frombuffer(clip_digest(*written), np.uint8)
         for array in arrays:
             array.flush()
-        more = {"clips": len(frames), "frames": int(frames.sum()), "layers": layers, "width": width}
-        write_cache_file(staging, key, more)
+        np.save(staging / DIGESTS_FILE, digests, allow_pickle=False)
+        sizes = {"clips": len(frames), "frames": int(frames.sum())}
+        sizes |= {"layers": layers, "width": width}
+        write_cache_file(staging, key, [DIGESTS_FILE], sizes)
 
 
 def _arrays(
@@ -132,17 +176,34 @@ def _arrays(
 
 
 def open_speech_cache(
-    folder: Path, key: Mapping[str, str], frames: HostArray, layers: int, width: int
+    folder: Path,
+    key: Mapping[str, str],
+    frames: HostArray,
+    layers: int,
+    width: int,
+    *,
+    verify: bool = True,
 ) -> SpeechCache | None:
     """A cache that was made before; None where there is none. Arguments as to write one.
+
+    Args:
+        verify: compare each clip with its digest when it is first read.
 
     Raises:
         MrlError: it was made of something other than `key`, or is damaged.
     """
-    if not is_cache_of(folder, key, hint=MAKE_AGAIN):
+    info = read_cache_of(folder, key, hint=MAKE_AGAIN)
+    if info is None:
         return None
+    digests = None
+    if verify:
+        verify_cache(folder, info, hint=MAKE_AGAIN)
+        if info.files:
+            path, shape = folder / DIGESTS_FILE, (len(frames), 32)
+            digests = CachedArray(path, np.uint8, shape, hint=MAKE_AGAIN)[:]
     states, *scales = (
         CachedArray(folder / name, dtype, shape, hint=MAKE_AGAIN)
         for name, (shape, dtype) in _arrays(key, frames, layers, width).items()
     )
-    return SpeechCache(states, scales[0] if scales else None, frames, key[CACHE_DTYPE_KEY])
+    scale = scales[0] if scales else None
+    return SpeechCache(states, scale, frames, key[CACHE_DTYPE_KEY], digests)

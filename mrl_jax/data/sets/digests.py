@@ -1,17 +1,19 @@
 """SHA-256 of files, remembered by size and time so that unchanged ones are not read again."""
 
 import hashlib
-import io
 import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import open_regular
+from mrl_jax.core.json_text import parse_json
 from mrl_jax.data.sets.intent_set import IntentExample
 from mrl_jax.data.sets.retrieval_set import RetrievalSet
 
@@ -42,13 +44,13 @@ def digest_files(
 
     def digest(path: Path) -> tuple[str, FileDigest | None]:
         try:
-            stat = path.stat()
-            old = known.get(os.path.abspath(path))
-            if old is not None and old[:2] == (stat.st_size, stat.st_mtime_ns):
-                return old.sha256, old
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, ValueError):  # ValueError: a path with a zero byte.
+            with open_regular(path, where=path) as file:
+                stat = os.fstat(file.fileno())
+                old = known.get(os.path.abspath(path))
+                if old is not None and old[:2] == (stat.st_size, stat.st_mtime_ns):
+                    return old.sha256, old
+                sha256 = _sha256(file)
+        except (MrlError, OSError):
             return ABSENT, None
         # A file changed a moment ago may change again within one tick of the clock.
         settled = time.time_ns() - stat.st_mtime_ns > _SETTLED_NS
@@ -80,7 +82,7 @@ def save_digests(path: Path, digests: dict[str, FileDigest]) -> None:
 def load_digests(path: Path) -> dict[str, FileDigest]:
     """What `save_digests` wrote; nothing where it cannot be read, as files are then hashed anew."""
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [parse_json(line) for line in path.read_bytes().splitlines()]
         return {name: FileDigest(*digest) for name, *digest in rows}
     except (OSError, ValueError, TypeError):
         return {}
@@ -119,5 +121,13 @@ def _recording(audio: Path | bytes | None) -> str | None:
     """The digest of a recording's bytes, wherever they are."""
     if audio is None:
         return None
-    with io.BytesIO(audio) if isinstance(audio, bytes) else audio.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if isinstance(audio, bytes):
+        return hashlib.sha256(audio).hexdigest()
+    with open_regular(audio, where=audio) as file:
+        return _sha256(file)
+
+
+def _sha256(file: IO[bytes]) -> str:
+    if not os.fstat(file.fileno()).st_size:  # Files of /proc say so, and some have no end.
+        return hashlib.sha256().hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()

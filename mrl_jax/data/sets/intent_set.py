@@ -18,8 +18,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import load_audio_of
 from mrl_jax.data.sets import tables
 
@@ -62,6 +64,7 @@ class IntentExample:
     speaker: str | None = None
 
 
+@checked
 def read_intent_set(
     path: str | Path, *, columns: Mapping[str, str] = COLUMNS
 ) -> tuple[IntentExample, ...]:
@@ -76,14 +79,15 @@ def read_intent_set(
             with neither `audio` nor `text`; an empty field; an id that is there twice; a
             label with two `label_text`s; a recording that does not exist; pyarrow is absent.
     """
-    path = Path(path)
+    path = user_path(path)
     columns = {**COLUMNS, **columns}
     examples: list[IntentExample] = []
     places: dict[str, str] = {}
     counts: dict[str, int] = {}
     words: dict[str, str] = {}
     for file in _files(path):
-        default = tables.split_of(file) if path.is_dir() or file.suffix == ".parquet" else None
+        arrow = file.suffix in tables.ARROW
+        default = tables.split_of(file) if path.is_dir() or arrow else None
         for where, row in tables.read_rows(file, header=(columns["label"],)):
             example = _example(where, row, file.parent, columns, default, counts)
             tables.check_new_id(places, example.id, where)
@@ -100,6 +104,7 @@ def read_intent_set(
     return tuple(examples)
 
 
+@checked
 def read_intent_labels(path: str | Path) -> dict[str, IntentLabel]:
     """The rows of a set's `labels.jsonl` by label; empty where there is no such file.
 
@@ -110,7 +115,7 @@ def read_intent_labels(path: str | Path) -> dict[str, IntentLabel]:
         MrlError: a row without `label`, or with one that was there before; texts that are an
             empty list, or no texts; `unseen` that is neither true nor false.
     """
-    file = Path(path) / LABELS_FILE
+    file = user_path(path) / LABELS_FILE
     labels: dict[str, IntentLabel] = {}
     if not file.is_file():
         return labels
@@ -133,6 +138,7 @@ def read_intent_labels(path: str | Path) -> dict[str, IntentLabel]:
     return labels
 
 
+@checked
 def load_intent_audio(example: IntentExample, sample_rate: int) -> HostArray:
     """The recording of an example: [S] float32, mono, `sample_rate` samples a second.
 
@@ -142,6 +148,7 @@ def load_intent_audio(example: IntentExample, sample_rate: int) -> HostArray:
     return load_audio_of(f"example {example.id!r}", example.audio, sample_rate)
 
 
+@checked
 def labels_of(examples: Iterable[IntentExample]) -> tuple[str, ...]:
     """The names of all classes, sorted."""
     return tuple(sorted({example.label for example in examples}))
@@ -156,7 +163,7 @@ def _example(
     counts: dict[str, int],
 ) -> IntentExample:
     # An empty cell of a CSV file is one that is not there.
-    held = {key: value for key, value in row.items() if value not in ("", None)}
+    held = tables.filled_cells(row)
     label = tables.row_id(where, row, columns["label"])
     if columns["split"] not in held and default is not None:
         split = default
@@ -186,9 +193,11 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise MrlError("no such file or folder", where=path, hint="check the path")
+    if saved := tables.saved_shards(path):
+        return saved
     for ending in ("parquet", "csv", "jsonl"):
         here = sorted(path.glob(f"*.{ending}"))
-        if ending == "parquet" and (here := here or tables.parquet_shards(path / "data")):
+        if ending == "parquet" and (here := here or tables.table_shards(path / "data")):
             return here
         below = sorted(path.glob(f"*/*.{ending}"))
         inside = [file for file in below if file.parent.name in tables.SPLITS]

@@ -1,25 +1,36 @@
 """Training manifests: JSON Lines, one recording and its document a line."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.data.sets.tables import check_new_id, check_surrogates, read_jsonl
+from mrl_jax.core.paths import user_path
+from mrl_jax.core.text import check_text
+from mrl_jax.data.sets.tables import as_name, check_new_id, read_jsonl
 
+QUOTES = "put it in quotes"
 REQUIRED = ("id", "audio", "text")
 OPTIONAL = ("task", "transcript", "language", "speaker", "document_id", "split")
 _NAMES = ("id", "speaker", "document_id")
-"""Keys that may be whole numbers in the file: they are names, and become strings."""
+"""Keys that may be numbers in the file: they are names, and become strings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedAudio:
-    """A recording inside a table: the row of a Parquet file, counted from 0."""
+    """A recording inside a table.
+
+    Attributes:
+        file, row: the Parquet or Arrow file, and its row, counted from 0.
+        path: the recording instead, where the row turns out to hold none.
+    """
 
     file: Path
     row: int
+    path: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.file}, row {self.row + 1}"
@@ -55,6 +66,7 @@ class Example:
         return self.text if self.document_id is None else self.document_id
 
 
+@checked
 def read_manifest(path: str | Path) -> list[Example]:
     """Read a manifest whole; recordings are neither opened nor looked for.
 
@@ -66,7 +78,7 @@ def read_manifest(path: str | Path) -> list[Example]:
         MrlError: no such file, or nothing in it; a line that is not a JSON object; a key
             that is absent, empty or of the wrong type; two lines with one id.
     """
-    path = existing_file(Path(path), hint="check the path of the manifest")
+    path = existing_file(user_path(path), hint="check the path of the manifest")
     examples: list[Example] = []
     places: dict[str, str] = {}
     for where, row in read_jsonl(path):
@@ -79,8 +91,15 @@ def read_manifest(path: str | Path) -> list[Example]:
     return examples
 
 
-def check_fields(row: dict[str, Any], where: str) -> dict[str, Any]:
+def check_fields(
+    row: dict[str, Any], where: str, *, hint: Callable[[str], str] = lambda key: QUOTES
+) -> dict[str, Any]:
     """The known fields of a manifest's row as strings, absent ones left out.
+
+    Args:
+        row: by the names of the fields.
+        where: file and line.
+        hint: from a field that is no text to what is done about it.
 
     Raises:
         MrlError: a required key is absent; a value is empty or not a string; the split has
@@ -97,17 +116,17 @@ def check_fields(row: dict[str, Any], where: str) -> dict[str, Any]:
         )
     fields = {key: row[key] for key in REQUIRED + OPTIONAL if row.get(key) is not None}
     for key, value in fields.items():
-        if key in _NAMES and isinstance(value, int) and not isinstance(value, bool):
-            fields[key] = value = str(value)
+        if key in _NAMES:
+            fields[key] = value = as_name(value)
         if not isinstance(value, str):
             kind = f"of type {type(value).__name__}, expected a string"
             problem = f"{key!r} is {value!r:.60}, {kind}"
-            raise MrlError(problem, where=where, hint="put it in quotes")
+            raise MrlError(problem, where=where, hint=hint(key))
         if not value.strip() and key not in ("task", "transcript"):
             raise MrlError(f"{key!r} is empty", where=where, hint="fill it, or leave the row out")
-        check_surrogates(where, repr(key), value)
+        check_text(value, repr(key), where=where)
     split = fields.get("split", "train")
     if not re.fullmatch(r"[A-Za-z0-9_]+", split) or split == "all":
-        hint = "use letters, digits and `_`, and not `all`"
-        raise MrlError(f"the split {split!r} is not a usable name", where=where, hint=hint)
+        letters = "use letters, digits and `_`, and not `all`"
+        raise MrlError(f"the split {split!r} is not a usable name", where=where, hint=letters)
     return fields

@@ -22,10 +22,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_text
 from mrl_jax.data.sets.fleurs import LANGUAGES, load_fleurs
 from mrl_jax.data.sets.hub import download_dataset
 from mrl_jax.data.sets.intent_set import IntentExample, read_intent_set
+from mrl_jax.data.sets.issues import refuse_issues
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, read_retrieval_set
 from mrl_jax.data.sets.tables import read_rows
 
@@ -59,17 +62,33 @@ class NamedSet:
     note: str = "no such set"
 
 
-def load_retrieval_set(data: str | Path) -> RetrievalSet:
+@checked
+def load_retrieval_set(
+    data: str | Path, *, strict: bool = False, split: str | None = None
+) -> RetrievalSet:
     """A retrieval set from its folder, or by a name such as `fleurs:wo-fr@FOLDER`.
+
+    Args:
+        data: folder or name.
+        strict: refuse a set with issues; see `read_retrieval_set`.
+        split: of the judgements of a folder; names have one.
 
     Raises:
         MrlError: no such folder or name; the hub cannot be reached; a set that
-            `read_retrieval_set` or `load_fleurs` refuses.
+            `read_retrieval_set` or `load_fleurs` refuses; a name and a split.
     """
     named = _load_named(data, "retrieval")
-    return read_retrieval_set(data) if named is None else named
+    if named is None:
+        return read_retrieval_set(data, strict=strict, split=split)
+    if split is not None:
+        hint = "leave --qrels-split out, or name the folder"
+        raise MrlError("is a set by name, whose judgements have no splits", where=data, hint=hint)
+    if strict:
+        refuse_issues(named.issues, data)
+    return named
 
 
+@checked
 def load_intent_set(data: str | Path) -> tuple[IntentExample, ...]:
     """An intent set from its table or folder, or by a name such as `wolbanking77:text@FOLDER`.
 
@@ -170,7 +189,7 @@ def split_name(data: str | Path) -> tuple[str, list[str], Path | None] | None:
     Raises:
         MrlError: a word that is neither a path that exists nor a known name.
     """
-    text = str(data)
+    text = user_text(data)
     head, at, folder = text.partition("@")
     name, *arguments = head.split(":")
     if name in NAMED_SETS:

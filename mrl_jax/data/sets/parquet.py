@@ -1,17 +1,19 @@
-"""Hugging Face data sets in Parquet: recordings and texts side by side in one table."""
+"""Hugging Face data sets in Parquet, or as `save_to_disk` writes them: recordings in a table."""
 
-import itertools
+import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.sets import tables
+from mrl_jax.data.sets.arrow_reader import ArrowReader, Column
 from mrl_jax.data.sets.manifest import REQUIRED, EmbeddedAudio, Example, check_fields
 
-_BATCH = 16
-"""Rows of audio held at a time."""
+_AHEAD = 1000
+"""Rows that are read over; for one further on the table is opened there."""
 
 OTHER_ID = "choose another column for `id`, or none (`id=`) to number the rows"
 
@@ -44,62 +46,86 @@ def read_parquet(source: str | Path, columns: ParquetColumns | None = None) -> l
     """List the rows of a Parquet file or folder without reading its recordings.
 
     The folder is as the hub publishes it (`data/train-00000-of-00001.parquet`), or flat, or
-    has a folder a split. The split is the `split` column's, or that of the file's name.
+    has a folder a split, or `save_to_disk` wrote it. The split is the `split` column's, or
+    that of the file's name.
+
+    A row without text has an empty one, and a row without a recording a place that holds none.
 
     Raises:
         MrlError: there is no table, or one of several would have to be chosen; a file is
             not Parquet; a column is absent; a row is as `check_fields` refuses it; two rows
             have one id.
     """
-    source, columns = Path(source), columns or ParquetColumns()
+    source, columns = user_path(source), columns or ParquetColumns()
     examples: list[Example] = []
     places: dict[str, str] = {}
     counts: dict[str, int] = {}
-    for file in _files(source):
-        split = tables.split_of(file)
-        for row, (where, fields) in enumerate(_rows(file, columns)):
-            path = fields.pop("audio")
-            fields = {"split": split} | fields
-            name = f"{fields['split']}-{counts.get(fields['split'], 0)}"
-            fields = check_fields({"id": name} | fields | {"audio": path or where}, where)
-            counts[fields["split"]] = counts.get(fields["split"], 0) + 1
-            tables.check_new_id(places, fields["id"], where, hint=OTHER_ID)
-            fields["audio"] = file.parent / path if path else EmbeddedAudio(file=file, row=row)
-            examples.append(Example(**fields))
+    with ArrowReader() as reader:
+        for file in _files(source):
+            split = tables.split_of(file)
+            for where, fields in _rows(reader, file, columns):
+                audio = fields.pop("audio")
+                fields = {"split": split} | fields
+                name = f"{fields['split']}-{counts.get(fields['split'], 0)}"
+                # A row without text or audio is for the builder to name and count.
+                text = {} if "text" in fields else {"text": ""}
+                fields = {"id": name} | fields | {"audio": str(audio)}
+                fields = check_fields({"text": name} | fields, where, hint=_other_column) | text
+                counts[fields["split"]] = counts.get(fields["split"], 0) + 1
+                tables.check_new_id(places, fields["id"], where, hint=OTHER_ID)
+                fields: dict[str, Any] = fields | {"audio": audio}
+                examples.append(Example(**fields))
     if not examples:
         raise MrlError("the tables have no rows", where=source, hint="check the download")
     return examples
 
 
 class EmbeddedReader:
-    """The bytes of embedded recordings, cheapest in the order of their rows.
+    """The recordings inside tables, cheapest in the order of their rows.
 
     Only a few rows are held at a time. Not for use by several threads at once.
     """
 
     def __init__(self, column: str = "audio"):
         self._column = column
+        self._reader = ArrowReader()
         self._file: Path | None = None
-        self._rows: Iterator[Any] = iter(())
+        self._rows: Iterator[dict[str, Any]] = iter(())
         self._next = 0
 
-    def read(self, audio: EmbeddedAudio) -> bytes:
-        """The encoded recording; empty where the row has none."""
-        if audio.file != self._file or audio.row < self._next:
-            self._file, self._next, self._rows = audio.file, 0, self._recordings(audio.file)
-        skipped, self._next = audio.row - self._next, audio.row + 1
-        recording = next(itertools.islice(self._rows, skipped, None), None)
-        if recording is None:
+    def read(self, audio: EmbeddedAudio) -> bytes | Path | None:
+        """The encoded recording, or its file where the row only names one; None without either.
+
+        Raises:
+            MrlError: as `cell`; samples that are no samples.
+        """
+        return recording_of(audio, self.cell(audio))
+
+    def cell(self, audio: EmbeddedAudio) -> Any:
+        """What the row holds, for `recording_of`.
+
+        Raises:
+            MrlError: the table cannot be read, or has fewer rows.
+        """
+        if audio.file != self._file or not self._next <= audio.row <= self._next + _AHEAD:
+            with contextlib.suppress(MrlError):
+                # Had the last table been read to its end, its process goes on with this one.
+                next(self._rows, None)
+            self._file, self._next = audio.file, audio.row
+            _, self._rows = self._reader.rows(audio.file, columns=[self._column], first=audio.row)
+        row = None
+        while self._next <= audio.row:
+            row = next(self._rows, None)
+            self._next += 1
+        if row is None:
             problem = "cannot be read (rows are missing)"
             raise MrlError(problem, where=audio, hint="download the file again")
-        return recording.as_py() or b""
+        return row[self._column]
 
-    def _recordings(self, file: Path) -> Iterator[Any]:
-        with tables.open_parquet(file) as table:
-            nested = table.schema_arrow.field(self._column).type.num_fields > 0
-            leaf = f"{self._column}.bytes" if nested else self._column
-            for batch in table.iter_batches(_BATCH, columns=[leaf]):
-                yield from batch.column(0).field("bytes") if nested else batch.column(0)
+
+def recording_of(audio: EmbeddedAudio, cell: Any) -> bytes | Path | None:
+    """The recording of a row from what its column holds; see `tables.row_audio`."""
+    return tables.row_audio(str(audio), cell, audio.file.parent)
 
 
 def _files(source: Path) -> list[Path]:
@@ -108,10 +134,12 @@ def _files(source: Path) -> list[Path]:
     if not source.is_dir():
         raise MrlError("no such file or folder", where=source, hint="check the path")
     for folder in (source, source / "data"):
-        if files := tables.parquet_shards(folder):
+        if files := tables.table_shards(folder):
             return files
+    if files := tables.saved_shards(source):
+        return files
     files = sorted(source.glob("*/*.parquet")) or sorted(source.glob("*/*/*.parquet"))
-    by_split = all(file.parent.name in tables.SPLITS for file in files)
+    by_split = all(_is_split(file.parent.name) for file in files)
     if by_split and len({file.parent.parent for file in files}) == 1:
         return files
     if not files:
@@ -126,19 +154,33 @@ def _files(source: Path) -> list[Path]:
     )
 
 
-def _rows(file: Path, columns: ParquetColumns) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The fields of each row; `audio` is None for embedded bytes, or the path of a file."""
-    with tables.open_parquet(file) as table:
-        wanted = _wanted(table.schema_arrow.names, columns, file)
-        audio = wanted.pop("audio")
-        path = _path_column(table, audio, file)
+def _is_split(folder: str) -> bool:
+    """Whether a folder is called after a split: `test`, `train.clean.100`."""
+    return folder.partition(".")[0] in tables.SPLITS
+
+
+def _other_column(field: str) -> str:
+    others = f", or none: `--column {field}=`" if field not in REQUIRED[1:] else ""
+    return f"choose another column for it: `--column {field}=NAME`{others}"
+
+
+def _rows(
+    reader: ArrowReader, file: Path, columns: ParquetColumns
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The fields of each row; `audio` is a path, or the place of a recording in the table."""
+    there = reader.describe(file).columns
+    wanted = _wanted(list(there), columns, file)
+    audio = wanted.pop("audio")
+    inside, path = _audio_parts(there[audio], file)
     read: list[str] = sorted({*wanted.values(), *([path] if path else [])})
-    for where, row in tables.read_rows(file, columns=read):
-        fields = {field: row[column] for field, column in wanted.items()}
-        value = row[audio] if path else None
-        fields["audio"] = value["path"] if isinstance(value, dict) else value
-        # A row without its audio is for the builder to name and count.
-        yield where, {key: v for key, v in fields.items() if v is not None or key == "audio"}
+    for row, (where, cells) in enumerate(tables.read_arrow(reader, file, read)):
+        fields = {field: cells[column] for field, column in wanted.items()}
+        value = cells[audio] if path else None
+        value = value.get("path") if isinstance(value, dict) else value
+        named = file.parent / value if isinstance(value, str) and value else None
+        place = EmbeddedAudio(file=file, row=row, path=named if inside else None)
+        fields = tables.filled_cells(fields) | {"audio": place if inside or not named else named}
+        yield where, fields
 
 
 def _wanted(there: list[str], columns: ParquetColumns, file: Path) -> dict[str, str]:
@@ -155,31 +197,17 @@ def _wanted(there: list[str], columns: ParquetColumns, file: Path) -> dict[str, 
     return wanted
 
 
-def _path_column(table: Any, audio: str, file: Path) -> str | None:
-    """The column with the paths of recordings, where the table does not hold their bytes."""
-    from pyarrow import types
-
-    kind = table.schema_arrow.field(audio).type
-    if types.is_string(kind) or types.is_large_string(kind):
-        return audio
-    if types.is_binary(kind) or types.is_large_binary(kind):
-        return None
-    fields = [field.name for field in kind] if types.is_struct(kind) else []
-    if "bytes" in fields and not ("path" in fields and _all_null(table, f"{audio}.bytes")):
-        return None
-    if "path" in fields:
-        return f"{audio}.path"
-    raise MrlError(
-        f"the column {audio!r} is of type {str(kind)[:80]}, expected bytes, or a structure of "
-        "`bytes` and `path`",
-        where=file,
-        hint="name the right one: `--column audio=NAME`",
-    )
-
-
-def _all_null(table: Any, leaf: str) -> bool:
-    """Whether the statistics of the file say that a column has no value."""
-    groups = [table.metadata.row_group(group) for group in range(table.metadata.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
-    known = [(c.statistics, c.num_values) for c in chunks if c.path_in_schema == leaf]
-    return all(s and s.has_null_count and s.null_count == rows for s, rows in known)
+def _audio_parts(column: Column, file: Path) -> tuple[bool, str | None]:
+    """Whether the column holds recordings, and the column, or part of it, with their paths."""
+    if column.kind in ("text", "bytes"):
+        return column.kind == "bytes", column.name if column.kind == "text" else None
+    path = f"{column.name}.path" if "path" in column.fields else None
+    inside = "bytes" in column.fields or {"array", "sampling_rate"} <= set(column.fields)
+    if path is None and not inside:
+        raise MrlError(
+            f"the column {column.name!r} is of type {column.type}, expected bytes, a path, or a "
+            "structure of `bytes` and `path`, or of `array` and `sampling_rate`",
+            where=file,
+            hint="name the right one: `--column audio=NAME`",
+        )
+    return inside, path

@@ -3,30 +3,35 @@
 A set is a folder with three tables: `queries` (`_id`, `audio` or `text`, and optionally
 `task`, `prompt`, `speaker`, `transcript`), `corpus` (`_id`, `text`, and optionally `title`,
 which is then put before the text, as in BEIR) and `qrels` (`query-id`,
-`corpus-id`, optionally `score`). Each is NAME.jsonl, NAME.parquet or a folder NAME/ of
-parquet files as the Hugging Face hub has them; qrels may also be qrels.tsv, qrels/test.tsv
-as in BEIR, or data/ where they are the hub's default table. Of qrels in several splits the
-test split counts.
+`corpus-id`, optionally `score`). Each is NAME.jsonl, .parquet, .tsv or .csv, or a folder NAME/
+of such files, as BEIR and the Hugging Face hub have them; qrels may also be in data/, where
+they are the hub's default table. Of qrels in several splits the test split counts.
+
+What published sets have wrong, and nobody can edit, is counted in `RetrievalSet.issues`.
 """
 
 import dataclasses
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_text
 from mrl_jax.core.nearest import did_you_mean
-from mrl_jax.data.audio.decode import load_audio_of
+from mrl_jax.core.paths import user_path
+from mrl_jax.data.audio.decode import load_audio_of, load_each
 from mrl_jax.data.sets import tables
+from mrl_jax.data.sets.issues import Issue, IssueLog, refuse_issues
+from mrl_jax.data.sets.qrels import Qrels, read_qrels
+from mrl_jax.data.sets.set_tables import set_rows
 from mrl_jax.data.text.prompts import check_one_prompt
 
-MAX_SCORE = 1_000_000
-"""The highest grade of a judgement: far above any in use, far below what counts overflow at."""
+TABLE_OF = {"query": "queries", "corpus": "corpus"}
+"""By the first word of the columns of `qrels`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,18 +62,24 @@ class Document:
     text: str
 
 
+Row = TypeVar("Row", Query, Document)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrievalSet:
     """Queries, a corpus, and which documents answer which query.
 
     Attributes:
         qrels: query id → document id → score; 0 is not relevant, more is better. Only
-            queries with at least one judgement are in it.
+            queries with at least one judgement are in it. Judged documents may be absent
+            from the corpus: nothing retrieves them, and they count among the relevant ones.
+        issues: what is wrong with the set as it was read.
     """
 
     queries: tuple[Query, ...]
     corpus: tuple[Document, ...]
-    qrels: Mapping[str, Mapping[str, int]]
+    qrels: Qrels
+    issues: tuple[Issue, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def unjudged(self) -> tuple[str, ...]:
@@ -82,37 +93,53 @@ class RetrievalSet:
         return dataclasses.replace(self, queries=judged)
 
 
-def read_retrieval_set(folder: str | Path) -> RetrievalSet:
+@checked
+def read_retrieval_set(
+    folder: str | Path, *, strict: bool = False, split: str | None = None
+) -> RetrievalSet:
     """Read a retrieval set and check its three tables against each other.
+
+    Documents without text stay, as texts without words; queries with neither audio nor text
+    are left out, and of rows that are there twice one is. These, and judgements of queries or
+    documents that are not there, are counted in `RetrievalSet.issues`.
 
     Args:
         folder: where the tables are; paths of recordings are absolute or relative to it.
+        strict: refuse a set with issues that are not harmless.
+        split: of the judgements; by default the test split, or the only one.
 
     Raises:
-        MrlError: a table is missing, empty, there twice or malformed; an id is repeated; a
-            text is empty; a recording is missing; a judgement names an unknown id, or is
-            not a whole number from 0 to `MAX_SCORE`; no query has a relevant document;
-            pyarrow is absent.
+        MrlError: a table is missing, empty, there twice or malformed; an id has two contents;
+            a recording is missing; a judgement is not a whole number up to `MAX_SCORE`; no
+            query has a relevant document; pyarrow is absent.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not folder.is_dir():
         kind = "is a file, expected the folder of" if folder.exists() else "no such folder, for"
         raise MrlError(f"{kind} a retrieval set", where=folder, hint="check the path")
-    queries = tuple(_query(where, row, folder) for where, row in _read_table(folder, "queries"))
-    corpus = tuple(
-        Document(id=tables.row_id(where, row, "_id"), text=_document_text(where, row))
-        for where, row in _read_table(folder, "corpus")
+    log = IssueLog()
+    queries, empty = _queries(folder, log)
+    corpus = _unique(
+        (
+            Document(id=tables.row_id(where, row, "_id"), text=_document_text(where, row))
+            for where, row in set_rows(folder, "corpus", log=log)
+        ),
+        *("corpus", folder, log),
     )
-    for name, rows in (("queries", queries), ("corpus", corpus)):
-        seen: set[str] = set()
-        repeated = [row.id for row in rows if row.id in seen or seen.add(row.id)]
-        tables.refuse(repeated, f"{name} repeats `_id`s", folder)
+    log.add("documents without text", [document.id for document in corpus if not document.text])
     absent = "queries name recordings that do not exist"
     tables.check_files((query.audio for query in queries), absent, folder)
-    qrels = _qrels(folder, {q.id for q in queries}, {d.id for d in corpus})
-    return RetrievalSet(queries=queries, corpus=corpus, qrels=qrels)
+    known = {*(query.id for query in queries), *empty}
+    qrels = read_qrels(folder, known, {d.id for d in corpus}, log=log, split=split)
+    qrels = {key: scores for key, scores in qrels.items() if key not in empty}
+    data = RetrievalSet(queries=queries, corpus=corpus, qrels=MappingProxyType(qrels))
+    log.add("queries without a relevant document, which no score counts", data.unjudged)
+    if strict:
+        refuse_issues(log.issues, folder)
+    return dataclasses.replace(data, issues=log.issues)
 
 
+@checked
 def with_task_or_prompt(
     data: RetrievalSet, *, task: str | None = None, prompt: str | None = None
 ) -> RetrievalSet:
@@ -124,6 +151,7 @@ def with_task_or_prompt(
     return dataclasses.replace(data, queries=queries)
 
 
+@checked
 def write_retrieval_set(
     folder: str | Path,
     queries: Iterable[Query],
@@ -136,10 +164,12 @@ def write_retrieval_set(
     other as absolute.
 
     Raises:
-        MrlError: the tables contradict each other (see `read_retrieval_set`), or a query
-            holds the bytes of a recording, for which a table of JSON has no place.
+        MrlError: the tables contradict each other (see `read_retrieval_set`); a judgement names
+            a query or document that is not there; a query holds the bytes of a recording, for
+            which a table of JSON has no place.
     """
-    folder = Path(folder).resolve()
+    queries, corpus = list(queries), list(corpus)
+    folder = user_path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     _write_table(folder / "queries.jsonl", (_query_row(query, folder) for query in queries))
     _write_table(folder / "corpus.jsonl", ({"_id": d.id, "text": d.text} for d in corpus))
@@ -149,9 +179,17 @@ def write_retrieval_set(
         for document, score in scores.items()
     )
     _write_table(folder / "qrels.jsonl", judged)
+    for kind, named, rows in (
+        ("query", qrels, queries),
+        ("corpus", {key for scores in qrels.values() for key in scores}, corpus),
+    ):
+        known = {row.id for row in rows}
+        problem = f"qrels names {kind}-ids that {TABLE_OF[kind]} does not have"
+        tables.refuse([key for key in named if key not in known], problem, folder)
     return read_retrieval_set(folder)
 
 
+@checked
 def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
     """Another column of a set's queries, another recogniser's transcripts for one: id → text.
 
@@ -159,7 +197,7 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
         MrlError: a query without it (the nearest column is named), or whose text is empty.
     """
     texts: dict[str, str] = {}
-    for where, row in _read_table(Path(folder), "queries"):
+    for where, row in set_rows(user_path(folder), "queries"):
         key = tables.row_id(where, row, "_id")
         if name not in row:
             hint = did_you_mean(name, row, otherwise=f"its columns are {', '.join(row)}")
@@ -167,10 +205,11 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
         if not isinstance(row[name], str) or not row[name].strip():
             problem = f"the {name!r} of query {key!r} is empty, or no text"
             raise MrlError(problem, where=where, hint="fill it, or leave the query out")
-        texts[key] = row[name]
+        texts[key] = tables.row_text(f"{where}, query {key!r}", row, name)
     return texts
 
 
+@checked
 def load_query_audio(query: Query, sample_rate: int) -> HostArray:
     """The recording of a spoken query: [S] float32, mono, `sample_rate` samples a second.
 
@@ -180,31 +219,69 @@ def load_query_audio(query: Query, sample_rate: int) -> HostArray:
     return load_audio_of(f"query {query.id!r}", query.audio, sample_rate)
 
 
+def load_query_clips(queries: Sequence[Query], sample_rate: int) -> list[HostArray]:
+    """`load_query_audio` of each; the error counts all that are broken."""
+    return load_each(lambda query: load_query_audio(query, sample_rate), queries)
+
+
+@checked
 def load_queries(
     queries: Sequence[Query], sample_rate: int
 ) -> tuple[list[HostArray], list[str], list[str | None], list[str]]:
-    """Clips, tasks, prompts and names of spoken queries; a broken recording is fatal."""
-    clips = [load_query_audio(query, sample_rate) for query in queries]
+    """Clips, tasks, prompts and names of spoken queries; broken recordings are fatal."""
+    clips = load_query_clips(queries, sample_rate)
     tasks, prompts = [query.task or "" for query in queries], [query.prompt for query in queries]
     return clips, tasks, prompts, [f"query {query.id}" for query in queries]
 
 
+def _queries(folder: Path, log: IssueLog) -> tuple[tuple[Query, ...], set[str]]:
+    """The queries, and the ids of those that have neither audio nor text."""
+    queries: list[Query] = []
+    empty: dict[str, None] = {}
+    for where, row in set_rows(folder, "queries", log=log):
+        query = _query(where, row, folder)
+        if query.audio is None and query.text is None:
+            if "audio" not in row and "text" not in row:
+                hint = f"give query {query.id!r} one of them"
+                raise MrlError("has neither `audio` nor `text`", where=where, hint=hint)
+            empty[query.id] = None
+            continue
+        queries.append(query)
+    log.add("queries with neither audio nor text, left out", empty)
+    if not queries:
+        problem = "no query has audio or text"
+        raise MrlError(problem, where=folder / "queries", hint="fill one of the two columns")
+    unique = _unique(queries, "queries", folder, log)
+    tables.refuse([q.id for q in unique if q.id in empty], "queries repeats `_id`s", folder)
+    return unique, set(empty)
+
+
+def _unique(rows: Iterable[Row], name: str, folder: Path, log: IssueLog) -> tuple[Row, ...]:
+    """Each row once. Raises an `MrlError` where two different ones have the same id."""
+    first: dict[str, Row] = {}
+    repeated, different = [], []
+    for row in rows:
+        before = first.setdefault(row.id, row)
+        if before is not row:
+            (repeated if before == row else different).append(row.id)
+    tables.refuse(different, f"{name} repeats `_id`s", folder)
+    log.add(f"rows of {name} that are there twice", repeated)
+    return tuple(first.values())
+
+
 def _query(where: str, row: Mapping[str, Any], folder: Path) -> Query:
     key = tables.row_id(where, row, "_id")
-    named = f"{where}, query {key!r}"
-    query = Query(
+    named, held = f"{where}, query {key!r}", tables.filled_cells(row)
+    speaker = held.get("speaker") is not None
+    return Query(
         id=key,
-        audio=tables.row_audio(where, row.get("audio"), folder),
-        text=tables.row_text(named, row, "text"),
-        task=tables.row_text(named, row, "task"),
-        prompt=tables.row_text(named, row, "prompt"),
-        speaker=tables.row_id(where, row, "speaker") if row.get("speaker") is not None else None,
-        transcript=tables.row_text(named, row, "transcript"),
+        audio=tables.row_audio(where, held.get("audio"), folder),
+        text=tables.row_text(named, held, "text"),
+        task=tables.row_text(named, held, "task"),
+        prompt=tables.row_text(named, held, "prompt"),
+        speaker=tables.row_id(where, held, "speaker") if speaker else None,
+        transcript=tables.row_text(named, held, "transcript"),
     )
-    if query.audio is None and query.text is None:
-        hint = f"give query {query.id!r} one of them"
-        raise MrlError("has neither `audio` nor `text`", where=where, hint=hint)
-    return query
 
 
 def _query_row(query: Query, folder: Path) -> dict[str, str]:
@@ -220,73 +297,13 @@ def _query_row(query: Query, folder: Path) -> dict[str, str]:
     return row
 
 
-def _qrels(folder: Path, queries: set[str], documents: set[str]) -> Mapping[str, Mapping[str, int]]:
-    qrels: dict[str, dict[str, int]] = {}
-    for where, row in _read_table(folder, "qrels"):
-        query, document = (tables.row_id(where, row, f"{kind}-id") for kind in ("query", "corpus"))
-        scores = qrels.setdefault(query, {})
-        if document in scores:
-            problem = f"judges query {query!r} and document {document!r} a second time"
-            raise MrlError(problem, where=where, hint="keep one of the two lines")
-        scores[document] = _score(where, row.get("score", 1))
-    judged = dict.fromkeys(document for scores in qrels.values() for document in scores)
-    for kind, table, ids in (
-        ("query", "queries", [key for key in qrels if key not in queries]),
-        ("corpus", "corpus", [key for key in judged if key not in documents]),
-    ):
-        tables.refuse(ids, f"qrels names {kind}-ids that {table} does not have", folder)
-    if not any(score for scores in qrels.values() for score in scores.values()):
-        problem, hint = "no query has a relevant document", "give some judgement a score above 0"
-        raise MrlError(problem, where=folder / "qrels", hint=hint)
-    return MappingProxyType({query: MappingProxyType(scores) for query, scores in qrels.items()})
-
-
-def _score(where: str, value: Any) -> int:
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not (0 <= number <= MAX_SCORE and number.is_integer()):
-        problem = f"`score` is {value!r}, expected a whole number from 0 to {MAX_SCORE:,}"
-        hint = "0 is not relevant, 1 relevant, and more is better"
-        raise MrlError(problem, where=where, hint=hint)
-    return int(number)
-
-
 def _document_text(where: str, row: Mapping[str, Any]) -> str:
     """Title and text with a space between, either alone where the other is empty."""
-    title = row.get("title")
-    if title in (None, ""):
+    if "text" not in row and "title" not in row:
         return tables.row_text(where, row, "text", required=True)
-    title = tables.row_text(where, row, "title", required=True)
-    if "text" in row and row["text"] in (None, ""):
-        return title
-    return f"{title} {tables.row_text(where, row, 'text', required=True)}"
-
-
-def _read_table(folder: Path, name: str) -> Iterator[tables.Row]:
-    """Every row of a table, from whichever of its forms is there."""
-    names = [f"{name}.jsonl", f"{name}.parquet"]
-    if name == "qrels":
-        names += ["qrels.tsv", "qrels/test.tsv"]
-    forms = [[folder / form] for form in names if (folder / form).is_file()]
-    shards = tables.parquet_shards(folder / name, "test" if name == "qrels" else None)
-    if not forms and not shards and name == "qrels":
-        shards = tables.parquet_shards(folder / "data", "test")
-    if shards:
-        forms.append(shards)
-    if not forms:
-        problem = f"has no table `{name}` (none of {', '.join(names)}, {name}/*.parquet)"
-        raise MrlError(problem, where=folder, hint="a set has queries, corpus and qrels")
-    if len(forms) > 1:
-        both = " and ".join(str(files[0].relative_to(folder)) for files in forms)
-        raise MrlError(f"has the table `{name}` twice: {both}", where=folder, hint="keep one")
-    header = ("query-id", "corpus-id") if name == "qrels" else ()
-    rows = (row for file in forms[0] for row in tables.read_rows(file, header=header))
-    first = next(rows, None)
-    if first is None:
-        raise MrlError(f"the table `{name}` is empty", where=forms[0][0], hint="add rows to it")
-    yield from itertools.chain((first,), rows)
+    held = tables.filled_cells(row)
+    parts = (tables.row_text(where, held, name) for name in ("title", "text"))
+    return " ".join(part for part in parts if part is not None)
 
 
 def _write_table(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

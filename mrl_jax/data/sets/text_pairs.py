@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.sets.tables import parquet_shards, read_rows, row_id, row_text
+from mrl_jax.core.paths import user_path
+from mrl_jax.data.sets.tables import read_tables, row_id, row_text, table_shards
 
 COLUMNS = ("query", "document", "task_type", "query_id", "document_id")
 
@@ -31,6 +33,7 @@ class TextPair:
     where: str = ""
 
 
+@checked
 def read_pairs(path: str | Path) -> list[TextPair]:
     """Every pair of a table, in its order.
 
@@ -52,8 +55,7 @@ def read_pairs(path: str | Path) -> list[TextPair]:
             document_id=_id(where, row, "document_id"),
             where=where,
         )
-        for file in _files(Path(path))
-        for where, row in read_rows(file, header=COLUMNS[:2], columns=COLUMNS)
+        for where, row in read_tables(_files(user_path(path)), header=COLUMNS[:2], columns=COLUMNS)
     ]
     if not pairs:
         hint = "write a row a pair: `query`, `document`, `task_type`"
@@ -61,6 +63,7 @@ def read_pairs(path: str | Path) -> list[TextPair]:
     return pairs
 
 
+@checked
 def pairs_digest(pairs: Sequence[TextPair]) -> str:
     """SHA-256 of what is trained on; ids count where there are any."""
     total = hashlib.sha256()
@@ -81,7 +84,7 @@ def _files(path: Path) -> list[Path]:
         if not path.is_file():
             raise MrlError("no such file", where=path, hint="check data.train")
         return [path]
-    shards = parquet_shards(path, "train")
+    shards = table_shards(path, "train")
     if not shards:
         raise MrlError("has no Parquet files", where=path, hint="name a file, or another folder")
     return shards

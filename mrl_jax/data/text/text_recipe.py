@@ -5,12 +5,13 @@ carries unchanged.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.json_text import parse_json
+from mrl_jax.core.text import flaw_of
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names of the prompt of documents, in the order in which sentence-transformers looks for them."""
@@ -64,7 +65,7 @@ def read_text_recipe(folder: Path, settings: Path | None = None) -> TextRecipe:
     if not isinstance(prompts, Mapping):
         raise _unreadable(path, "sentence-transformers' options", f"prompts is {prompts!r}")
     prompts = {name: prompt or "" for name, prompt in prompts.items()}
-    if not all(isinstance(prompt, str) for prompt in prompts.values()):
+    if not all(isinstance(one, str) and flaw_of(one) is None for one in prompts.values()):
         raise _unreadable(path, "sentence-transformers' options", f"prompts is {prompts!r}")
     chosen = options.get("default_prompt_name") or ""
     if chosen and chosen not in prompts:
@@ -102,8 +103,8 @@ def _object(path: Path, what: str) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise _unreadable(path, what, first_line(error)) from error
     if not isinstance(value, dict):
         raise _unreadable(path, what, "no JSON object")
@@ -115,7 +116,7 @@ def _token(value: Any, path: Path) -> str | None:
     if not value:
         return None
     text = value.get("content") if isinstance(value, Mapping) else value
-    if not isinstance(text, str):
+    if not isinstance(text, str) or flaw_of(text) is not None:
         raise _unreadable(path, "a tokenizer's description", f"pad_token is {value!r}")
     return text
 

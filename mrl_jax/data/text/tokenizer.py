@@ -10,6 +10,8 @@ import numpy as np
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file, first_line
 from mrl_jax.core.extras import require
+from mrl_jax.core.paths import user_path
+from mrl_jax.core.text import check_texts
 from mrl_jax.data.text.spelling import spell_tokens
 from mrl_jax.data.text.text_recipe import read_text_recipe
 
@@ -47,7 +49,7 @@ class TextTokenizer:
         if max_tokens < 2:
             raise MrlError(f"max_tokens is {max_tokens}, expected 2 or more")
         path = existing_file(
-            Path(folder) / "tokenizer.json",
+            user_path(folder) / "tokenizer.json",
             hint="convert the tower from a folder that has its tokenizer.json",
         )
         self._tokenizer, self.path = open_tokenizer(path), path
@@ -116,6 +118,7 @@ class TextTokenizer:
         return spell_tokens(self._tokenizer, ids, where=self.path)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        check_texts(texts)
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [item.ids for item in encoded]
 
@@ -130,7 +133,7 @@ def open_tokenizer(path: Path, *, extra: str = "text") -> Any:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_buffer(path.read_bytes())
     except Exception as error:  # The library raises bare Exceptions.
         problem = f"cannot be read as a tokenizer ({first_line(error)})"
         hint = "copy tokenizer.json from the published model again"

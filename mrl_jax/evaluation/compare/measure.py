@@ -34,6 +34,7 @@ class Task:
         timed: row of the query that is timed, that of median length.
         rate: samples a second that its recording is read at; None where no system reads it.
         max_seconds: longer recordings are refused.
+        verify: compare the systems' files with their digests.
     """
 
     data: RetrievalSet
@@ -43,6 +44,7 @@ class Task:
     timed: int
     rate: int | None
     max_seconds: float
+    verify: bool = True
 
     @property
     def length(self) -> str:
@@ -105,7 +107,7 @@ def measure_systems(
 
 
 def _measure_model(name: str, folder: Path, task: Task, corpora: Corpora) -> System:
-    embedder = Embedder.load(folder, max_seconds=task.max_seconds)
+    embedder = Embedder.load(folder, max_seconds=task.max_seconds, verify=task.verify)
     info, model, encoder = embedder.info, embedder.model, embedder.encoder
     corpus = (info.text.digest, str(model.text.dtype), info.max_text_tokens)
     if corpus not in corpora:
@@ -135,7 +137,7 @@ def _measure_cascade(
     task: Task,
     corpora: Corpora,
 ) -> System:
-    cascade = Cascade(folder, info, max_seconds=task.max_seconds)
+    cascade = Cascade(folder, info, max_seconds=task.max_seconds, verify=task.verify)
     corpus = (info.text.digest, cascade.dtype, info.config.max_text_tokens)
     if corpus not in corpora:
         texts = [document.text for document in task.data.corpus]

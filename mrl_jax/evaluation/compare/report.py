@@ -5,7 +5,9 @@ from pathlib import Path
 
 import jax
 
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import MrlError, readable
+from mrl_jax.core.paths import user_path
+from mrl_jax.core.text import check_text
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
 from mrl_jax.data.sets.retrieval_set import Query
 from mrl_jax.evaluation import encoded_set
@@ -68,6 +70,7 @@ def report_compare(options: CompareOptions) -> str:
             timed=encoded_set.median_query(judged, rate),
             rate=rate,
             max_seconds=options.max_seconds,
+            verify=options.verify,
         )
         systems = measure.measure_systems(folders, infos, columns, task)
         source = Source(
@@ -89,8 +92,9 @@ def named_folders(models: Sequence[str]) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for model in models:
         name, equals, folder = str(model).partition("=")
-        if not equals or Path(model).is_dir():
-            name, folder = Path(model).resolve().name, str(model)
+        check_text(name if equals else "", "the name", where="--models")
+        if not equals or user_path(model).is_dir():
+            name, folder = readable(user_path(model).resolve().name), str(model)
         if not name or not folder:
             raise MrlError(f"{model!r} names no model", where="--models", hint="write NAME=DIR")
         if name in folders:
@@ -99,7 +103,7 @@ def named_folders(models: Sequence[str]) -> dict[str, Path]:
                 where="--models",
                 hint="give each a name of its own: NAME=DIR",
             )
-        folders[name] = Path(folder)
+        folders[name] = user_path(folder)
     return folders
 
 
@@ -185,6 +189,7 @@ def _write(staging: Path, systems: Sequence[System], task: Task, source: Source,
         summary=summary + stages.stages_summary(systems, task),
         records=records + rows,
         source=source,
+        issues=task.data.issues,
         tables=tables | more,
         figures=[FIGURE],
     )

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import mrl_jax
+from mrl_jax.core.errors import readable
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import check_apart, staged_folder, write_text
+from mrl_jax.data.sets.issues import Issue
 from mrl_jax.evaluation.report.options import ReportOptions
 from mrl_jax.evaluation.report.page import FigureFile, Table, html_page, markdown_page
 from mrl_jax.evaluation.report.records import Record, Source, write_records
@@ -34,7 +36,8 @@ def report_folder(options: ReportOptions, *models: Path) -> Iterator[Path]:
     for model in models:
         check_apart(model, options.out)
     require("matplotlib", "jinja2", by="a report")
-    with staged_folder(options.out, marker=RECORDS, overwrite=options.overwrite) as staging:
+    replace = options.overwrite
+    with staged_folder(options.out, marker=RECORDS, overwrite=replace, any_name=True) as staging:
         yield staging
 
 
@@ -47,6 +50,7 @@ def write_report(
     source: Source,
     tables: Mapping[str, Table],
     figures: Sequence[FigureFile],
+    issues: Sequence[Issue] = (),
 ) -> str:
     """Write report.md, report.html (one page, opens offline) and results.jsonl.
 
@@ -58,19 +62,23 @@ def write_report(
         source: what was measured on what.
         tables: heading to table; the first is returned as text.
         figures: after the tables.
+        issues: of the set that was measured on, named behind the summary.
     """
     write_records(staging / RECORDS, records, source)
+    paragraphs = [text for text in summary.strip().split("\n\n") if text.strip()]
+    if issues:
+        paragraphs.append(f"What is wrong with the set: {'; '.join(map(str, issues))}.")
     commit = f", mrl_jax at commit {source.commit}" if source.commit else ""
     page: dict[str, Any] = {
         "title": title,
-        "paragraphs": [text for text in summary.strip().split("\n\n") if text.strip()],
+        "paragraphs": paragraphs,
         "tables": tables,
         "figures": figures,
         "footer": f"Data {source.data} (digest {source.data_digest[:16]}), model {source.model} "
         f"(digest {source.model_digest[:16]}){commit}.",
     }
-    write_text(staging / "report.md", markdown_page(**page))
-    write_text(staging / "report.html", html_page(staging, **page))
+    write_text(staging / "report.md", readable(markdown_page(**page)))
+    write_text(staging / "report.html", readable(html_page(staging, **page)))
     return str(next(iter(tables.values())))
 
 

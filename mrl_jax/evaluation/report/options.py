@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import MrlError, readable
 from mrl_jax.core.limits import MAX_SECONDS
+from mrl_jax.core.paths import user_path, user_text
+from mrl_jax.core.text import check_words
 
 
 def option(text: str, **settings: Any) -> dict[str, Any]:
@@ -55,8 +57,10 @@ DIMS = option("comma-separated; default: those trained", type=integers("--dims")
 class ReportOptions:
     """What every report takes."""
 
-    data: Path | str = field(metadata=option("folder of a set, or its name: fleurs:wo-fr"))
-    out: Path = field(metadata=option("report folder", type=Path))
+    data: Path | str = field(
+        metadata=option("folder of a set, or its name: fleurs:wo-fr", type=user_text)
+    )
+    out: Path = field(metadata=option("report folder", type=user_path))
     overwrite: bool = field(
         default=False, metadata=option("replace an earlier report", action="store_true")
     )
@@ -64,6 +68,19 @@ class ReportOptions:
         default=MAX_SECONDS,
         metadata=option("recordings that are longer are refused; default: 3600", type=float),
     )
+    verify: bool = field(
+        default=True,
+        metadata=option(
+            "load without comparing files with their digests, which takes less time",
+            flags=("--no-verify",),
+            dest="verify",
+            action="store_false",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        values = {f"--{name.replace('_', '-')}": value for name, value in vars(self).items()}
+        check_words(values, prog="report")
 
     @property
     def set_name(self) -> str:
@@ -74,11 +91,11 @@ class ReportOptions:
 class ModelOptions(ReportOptions):
     """A report on one trained model."""
 
-    model: Path = field(metadata=option("folder of a trained model", type=Path))
+    model: Path = field(metadata=option("folder of a trained model", type=user_path))
     out: Path = field(
         metadata=option(
             "report folder; default: MODEL/REPORT-DATA (MODEL/eval-DATA for retrieval)",
-            type=Path,
+            type=user_path,
             required=False,
         )
     )
@@ -96,6 +113,18 @@ class QueryOptions(ReportOptions):
     prompt: str | None = field(
         default=None, metadata=option("or put this before every query, word for word")
     )
+    strict: bool = field(
+        default=False,
+        metadata=option(
+            "refuse a set with empty documents, judgements of what is not there, or queries "
+            "without a relevant document; default: the report counts them",
+            action="store_true",
+        ),
+    )
+    qrels_split: str | None = field(
+        default=None,
+        metadata=option("split of the judgements; default: test, or the only one there is"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +134,9 @@ class SetOptions(ModelOptions, QueryOptions):
 
 def set_name(data: Path | str) -> str:
     """What a set is called: its name, or that of its folder."""
-    return Path(data).resolve().name if Path(data).exists() else str(data).partition("@")[0]
+    if Path(data).exists():
+        return readable(Path(data).resolve().name)
+    return readable(data).partition("@")[0]
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[ReportOptions]) -> None:

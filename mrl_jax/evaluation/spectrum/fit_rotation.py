@@ -16,7 +16,8 @@ from jaxtyping import Float32
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.audio.decode import load_clip
+from mrl_jax.core.paths import user_path, user_text
+from mrl_jax.data.audio.decode import load_clip, load_each
 from mrl_jax.data.build.builder import BUILD_FILE
 from mrl_jax.data.build.dataset import open_dataset
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
@@ -46,6 +47,7 @@ def fit_model_rotation(
     split: str = "train",
     examples: int = EXAMPLES,
     overwrite: bool = False,
+    verify: bool = True,
 ) -> str:
     """Fit, write the rotation into the model's folder, and report what leading coordinates keep.
 
@@ -57,6 +59,7 @@ def fit_model_rotation(
         split: of a data set or manifest.
         examples: of a data set or manifest, at most so many, drawn evenly from it.
         overwrite: replace a rotation that is there.
+        verify: compare the model's files with their digests.
 
     Raises:
         MrlError: a model or data that cannot be read; a rotation that is there; no examples.
@@ -65,7 +68,7 @@ def fit_model_rotation(
         raise MrlError(f"{fit!r}, expected one of {', '.join(FITS)}", where="--fit")
     if examples < 2:
         raise MrlError(f"{examples}, expected 2 or more", where="--examples")
-    embedder = Embedder.load(model)
+    embedder = Embedder.load(model, verify=verify)
     need_prefixes(embedder, model)
     check_absent(model, overwrite=overwrite)
     vectors, digest, texts = _embed(embedder, data, split, examples, fit)
@@ -93,7 +96,7 @@ def _embed(
     embedder: Embedder, data: Path | str, split: str, examples: int, fit: str
 ) -> tuple[Float32[HostArray, "R E"], str, Sequence[str]]:
     """Vectors of the wanted side, or of both; the source's digest, and its documents' texts."""
-    path, rate = Path(data), embedder.model.speech.config.sample_rate
+    path, rate = Path(user_text(data)), embedder.model.speech.config.sample_rate
     speech = documents = np.zeros((0, embedder.width), np.float32)
     if (path / BUILD_FILE).is_file():
         source = open_dataset(path, split)
@@ -117,7 +120,8 @@ def _embed(
         texts, tasks = [e.text for e in chosen], [e.task for e in chosen]
         names = [e.id for e in chosen]
         digest = digest_lines((e.id, e.text) for e in chosen)
-        clips = [load_clip(str(e.audio), rate) for e in chosen] if fit != "documents" else []
+        wanted = chosen if fit != "documents" else []
+        clips = load_each(lambda e: load_clip(Path(str(e.audio)), rate), wanted)
     else:
         retrieval = load_retrieval_set(data)
         if fit != "documents":
@@ -152,9 +156,9 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax rotate") -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a trained model")
+    parser.add_argument("--model", type=user_path, required=True, help="folder of a trained model")
     text = "training data: a built data set, a manifest, or a retrieval set"
-    parser.add_argument("--data", required=True, help=text)
+    parser.add_argument("--data", type=user_text, required=True, help=text)
     default = "default: %(default)s"
     parser.add_argument("--fit", choices=FITS, default="documents", help=default)
     text = "fit without subtracting the mean first (it is never subtracted in use)"
@@ -163,6 +167,8 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax rotate") -> int:
     text = f"at most so many of a data set or manifest; {default}"
     parser.add_argument("--examples", type=int, default=EXAMPLES, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier rotation")
+    text = "load without comparing the model's files with their digests"
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help=text)
     options = vars(parser.parse_args(argv))
     print(fit_model_rotation(centred=not options.pop("uncentred"), **options))
     return 0

@@ -100,6 +100,7 @@ def report_spectrum(options: SpectrumOptions, *, seeds: int = 5) -> str:
             summary=_summary(opened, rotation, spoken, seeds),
             records=_records(run, clusters, gains, chance),
             source=opened.source,
+            issues=opened.data.issues,
             tables=_tables(run, clusters, gains),
             figures=FIGURES,
         )

@@ -106,6 +106,7 @@ def report_tradeoff(options: TradeoffOptions) -> str:
             summary=f"{_summary(embedder, data, plan)}\n\n{choice}",
             records=figures.tradeoff_records(results, means, best, size=plan.size, chosen=chosen),
             source=source,
+            issues=data.issues,
             tables={BEST: table, "All search configs": every},
             figures=[FIGURE],
         )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mrl_jax.core.paths import user_path, user_text
 from mrl_jax.evaluation.report.options import ReportOptions, option
 
 
@@ -10,10 +11,11 @@ from mrl_jax.evaluation.report.options import ReportOptions, option
 class TranscribeOptions(ReportOptions):
     """Which recogniser transcribes what."""
 
-    model: Path = field(metadata=option("tower folder of a recogniser", type=Path))
+    model: Path = field(metadata=option("tower folder of a recogniser", type=user_path))
     data: Path | str = field(
         metadata=option(
-            "folder of a set, or its name: fleurs:wo-fr, a manifest or a built data set"
+            "folder of a set, or its name: fleurs:wo-fr, a manifest or a built data set",
+            type=user_text,
         )
     )
     split: str = field(

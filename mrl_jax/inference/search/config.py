@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from mrl_jax.checkpoints.models import FORMAT, ModelInfo
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.core.files import write_bytes, write_json
-from mrl_jax.core.records import as_record, read_object, readable_as
+from mrl_jax.core.errors import ArgumentError, MrlError, existing_file
+from mrl_jax.core.files import write_bytes
+from mrl_jax.core.npy import open_npy
+from mrl_jax.core.records import read_record, readable_as, write_description
 from mrl_jax.nn import param_tree
 
 SEARCH_CONFIG_FILE = "search.json"
@@ -22,6 +25,7 @@ Precision = Literal["fp32", "int8", "binary", "binary+int8"]
 """Of stored documents; the last two are signs, alone and with int8 beside them."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """How documents are stored and searched.
@@ -40,6 +44,16 @@ class SearchConfig:
     prefix: int | None = None
     shortlist: int = 100
 
+    def __post_init__(self) -> None:
+        for name in ("dim", "rank", "prefix", "shortlist"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value < 1 << 31:
+                raise ArgumentError(f"{name} is {value}, expected 1 or more")
+        if self.rank is not None and self.rank > self.dim:
+            raise ArgumentError(f"rank is {self.rank}, expected at most dim, {self.dim}")
+        if self.prefix is not None and self.prefix > self.width:
+            raise ArgumentError(f"prefix is {self.prefix}, expected at most {self.width}")
+
     @property
     def width(self) -> int:
         """Numbers a vector has."""
@@ -55,7 +69,14 @@ class _Record:
     directions: str | None
     chosen: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        if (self.directions is None) != (self.search_config.rank is None):
+            raise ValueError("rank and directions do not go together")
+        if self.directions is not None and not re.fullmatch("[0-9a-f]{64}", self.directions):
+            raise ValueError("directions is no SHA-256")
 
+
+@checked
 def write_search_config(
     folder: Path,
     info: ModelInfo,
@@ -81,12 +102,13 @@ def write_search_config(
     record = _Record(
         head_digest=info.head_digest, search_config=config, directions=digest, chosen=dict(chosen)
     )
-    write_json(folder / SEARCH_CONFIG_FILE, {"format": FORMAT, **dataclasses.asdict(record)})
+    write_description(folder / SEARCH_CONFIG_FILE, dataclasses.asdict(record), version=FORMAT)
     for old in folder.glob("search-*.npy"):
         if old != array:
             old.unlink(missing_ok=True)
 
 
+@checked
 def read_search_config(
     folder: Path, info: ModelInfo
 ) -> tuple[SearchConfig, Float32[HostArray, "dim rank"] | None]:
@@ -96,15 +118,17 @@ def read_search_config(
         MrlError: none was chosen, or for another head, or it is damaged.
     """
     path = existing_file(folder / SEARCH_CONFIG_FILE, hint=CHOOSE_AGAIN)
-    directions = None
-    with readable_as("a search config", path, hint=CHOOSE_AGAIN):
-        record = as_record(read_object(path, version=FORMAT), _Record)
-        if (record.directions is None) != (record.search_config.rank is None):
-            raise ValueError("rank and directions do not go together")
+    what, directions = "a search config", None
+    record = read_record(path, _Record, version=FORMAT, what=what, hint=CHOOSE_AGAIN)
+    config = record.search_config
+    with readable_as(what, path, hint=CHOOSE_AGAIN):
         if record.directions is not None:
-            directions = np.load(_directions_file(folder, record.directions), allow_pickle=False)
+            place = _directions_file(folder, record.directions)
+            directions = open_npy(place, hint=CHOOSE_AGAIN, in_memory=True)
             if param_tree.digest({"directions": directions}) != record.directions:
                 raise ValueError("the digest of its directions differs")
+            if directions.shape != (config.dim, config.rank):
+                raise ValueError(f"its directions are of shape {directions.shape}")
     if record.head_digest != info.head_digest:
         raise MrlError(
             f"was chosen for another head: its digest is {record.head_digest[:12]}, that of the "

@@ -2,19 +2,21 @@
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flax import nnx
 
 from mrl_jax.checkpoints.models import load_speech_side
 from mrl_jax.checkpoints.towers import load_qwen3, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import PathText, user_path
 from mrl_jax.data.batches.speech import BatchConfig
 from mrl_jax.data.cache.speech import CACHE_DTYPES, CacheDtype
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.losses.config import LossConfig
+from mrl_jax.losses.registry import LOSSES
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.ctc_tokens import tokens_of_outputs
 from mrl_jax.models.fusion import FusionConfig
@@ -25,6 +27,7 @@ from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.towers import RECOGNISERS, kinds_of
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.training.config import ComputeConfig, check_choice, check_dims
+from mrl_jax.training.negatives import check_batch_size
 from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 
 HeadInit = Literal["random", "ctc"]
@@ -42,6 +45,7 @@ SOFT_FIELDS = (
 """Fields of `ModelConfig` that a soft head alone reads."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(ComputeConfig):
     """The model: its towers, and how they are joined.
@@ -83,8 +87,8 @@ class ModelConfig(ComputeConfig):
     residual: Residual = SoftCtcConfig.residual
     lora_rank: int = SoftCtcConfig.lora_rank
     nested: bool = False
-    speech_tower: str = "towers/speech"
-    text_tower: str = "towers/text"
+    speech_tower: PathText = "towers/speech"
+    text_tower: PathText = "towers/text"
     end_token: bool = True
     padding: Padding = "masked"
     calibrate: bool = True
@@ -151,6 +155,7 @@ class ModelConfig(ComputeConfig):
                 )
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(SpeechDataConfig):
     """The recordings and documents, and what is computed of them once.
@@ -165,14 +170,16 @@ class DataConfig(SpeechDataConfig):
     """
 
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
-    document_cache: str = ""
-    speech_cache: str = ""
+    document_cache: PathText = ""
+    speech_cache: PathText = ""
     speech_cache_dtype: CacheDtype = "bfloat16"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("data.speech_cache_dtype", self.speech_cache_dtype, CACHE_DTYPES)
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentConfig(SpeechRunConfig):
     """Everything about a run. The defaults are the paper's speech run."""
@@ -183,6 +190,8 @@ class ExperimentConfig(SpeechRunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if LOSSES[self.loss.name].contrastive:
+            check_batch_size(self.data.batch.batch_size)
         if self.data.speech_cache and self.augment is not None:
             raise MrlError(
                 "data.speech_cache holds the states of unchanged clips, and augment changes them",
@@ -196,14 +205,16 @@ class ExperimentConfig(SpeechRunConfig):
             )
 
 
+@checked
 def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers:
     """Towers from their folders, and a new head."""
     model, kind = config.model, HEADS[config.model.head_kind]
     dtype = DTYPES[model.dtype]
     if kind.recogniser:
         _check_recogniser(model.speech_tower)
-    speech = load_speech_side(kind, model.speech_tower, padding=model.padding, dtype=dtype)
-    text = load_qwen3(model.text_tower, dtype=dtype, remat=model.remat)
+    options: dict[str, Any] = {"dtype": dtype, "verify": config.train.verify}
+    speech = load_speech_side(kind, model.speech_tower, padding=model.padding, **options)
+    text = load_qwen3(model.text_tower, remat=model.remat, **options)
     check_dims(config.loss.dims, text.config.embed_width, model.text_tower)
     if issubclass(kind.config, FusionConfig):
         _check_reads_speech(text.config, tokenizer, end_token=model.end_token)
@@ -237,7 +248,7 @@ def _check_reads_speech(text: Qwen3Config, tokenizer: TextTokenizer, *, end_toke
 
 
 def _check_recogniser(folder: str) -> None:
-    kind = read_info(Path(folder)).kind
+    kind = read_info(user_path(folder)).kind
     if kind in kinds_of("speech") and kind not in RECOGNISERS:
         raise MrlError(
             "the speech tower has no CTC layer, and model.head=soft_ctc reads one",

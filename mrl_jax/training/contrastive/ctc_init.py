@@ -35,7 +35,12 @@ RIDGE = 1e-4
 
 
 def init_from_ctc(
-    model: LateFusion, folder: Path, tokenizer: TextTokenizer, batches: Iterable[Batch]
+    model: LateFusion,
+    folder: Path,
+    tokenizer: TextTokenizer,
+    batches: Iterable[Batch],
+    *,
+    verify: bool = True,
 ) -> None:
     """Give the head the weights that spell the transcripts of the tower in `folder`.
 
@@ -44,11 +49,12 @@ def init_from_ctc(
         folder: the speech tower, with its CTC layer.
         tokenizer: of the text tower.
         batches: clips to fit on.
+        verify: compare the tower's files with their digests.
 
     Raises:
         MrlError: a tower without a CTC layer or vocabulary; no frame to fit on.
     """
-    recogniser = load_hubert_ctc(folder, dtype=jnp.float32)
+    recogniser = load_hubert_ctc(folder, dtype=jnp.float32, verify=verify)
     if recogniser.vocabulary is None:
         raise MrlError(
             "the recogniser has no vocabulary, and model.head_init=ctc needs one",

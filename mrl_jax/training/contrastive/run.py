@@ -10,17 +10,21 @@ import numpy as np
 
 from mrl_jax.checkpoints.models import ModelInfo, read_model_info, save_model, tower_reference
 from mrl_jax.checkpoints.towers import read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import assert_equal_across_hosts, host_shard
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.augment import resolve_augment
 from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.plan import read_batches
 from mrl_jax.data.batches.speech import BatchSource
 from mrl_jax.data.build.dataset import SpeechDataset
+from mrl_jax.data.sets.issues import warn_issues
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_queries, read_retrieval_set
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.evaluation.scoring import evaluate_retrieval, judgements_of
 from mrl_jax.inference.encoder import Encoder
+from mrl_jax.losses.registry import LOSSES
 from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.models.soft_ctc import SoftCtc
@@ -32,12 +36,14 @@ from mrl_jax.training.contrastive.ctc_init import CLIPS, init_from_ctc
 from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.loop import Prepared
+from mrl_jax.training.negatives import check_negatives
 from mrl_jax.training.precompute import frozen_outputs
 from mrl_jax.training.speech_data import check_rate, open_examples
 from mrl_jax.training.state import Log, TrainState
 from mrl_jax.training.trainer import Best, RunResult, has_checkpoint, run, scores_of
 
 
+@checked
 def train(
     config: ExperimentConfig, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[ModelInfo]:
@@ -59,7 +65,7 @@ class ContrastiveTask:
     ) -> Prepared:
         """Towers, head, calibration, caches and batches; see `trainer.Task`."""
         # First, so that a missing tower is named as one.
-        folders = Path(config.model.speech_tower), Path(config.model.text_tower)
+        folders = user_path(config.model.speech_tower), user_path(config.model.text_tower)
         digests = [read_info(folder).digest for folder in folders]
         max_tokens = config.data.batch.max_text_tokens
         tokenizer = TextTokenizer(config.model.text_tower, max_tokens=max_tokens)
@@ -68,11 +74,14 @@ class ContrastiveTask:
         with jax.default_device(host):
             model = build_model(config, tokenizer)
         validation = read_retrieval_set(config.data.validation) if config.data.validation else None
-        examples = open_examples(config.data, workdir, log)
+        warn_issues(validation.issues if validation else (), config.data.validation)
+        examples = open_examples(config.data, workdir, log, verify=config.train.verify)
         assert_equal_across_hosts({"data": examples.digest, "towers": " ".join(digests)})
         rate = model.speech.config.sample_rate
         check_rate(examples, rate)
         source = _source(config, examples, tokenizer, model)
+        if LOSSES[config.loss.name].contrastive:
+            check_negatives(source.identities_of, source.plan.batches_per_epoch, log)
         steps = config.train.total_steps(source.plan.batches_per_epoch)
         _init_head(config, model, source, tokenizer, workdir)
         if isinstance(model, SoftCtc) and model.may_lose:
@@ -133,8 +142,8 @@ class ContrastiveTask:
         trained.update({f"head.{path}": array for path, array in head.fold().items()})
         info = {
             "kind": config.model.head_kind,
-            "speech": tower_reference(Path(config.model.speech_tower), workdir),
-            "text": tower_reference(Path(config.model.text_tower), workdir),
+            "speech": tower_reference(user_path(config.model.speech_tower), workdir),
+            "text": tower_reference(user_path(config.model.text_tower), workdir),
             "fusion": model.config,
             "padding": config.model.padding,
             "dims": config.loss.dims,
@@ -198,7 +207,8 @@ def _init_head(
         assert isinstance(model, LateFusion)  # `ModelConfig` refuses it for other kinds.
         size = source.plan.batch_size
         batches = (source.rows(step, 0, size) for step in range(-(-CLIPS // size)))
-        init_from_ctc(model, Path(config.model.speech_tower), tokenizer, batches)
+        folder, verify = user_path(config.model.speech_tower), config.train.verify
+        init_from_ctc(model, folder, tokenizer, batches, verify=verify)
 
 
 def _validator(

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,8 +9,10 @@ import numpy as np
 from flax import nnx
 
 from mrl_jax.checkpoints.towers import TowerInfo, load_hubert, load_hubert_ctc, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES, HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import PathText, user_path
 from mrl_jax.data.batches.ctc import CtcBatchConfig, MaskConfig
 from mrl_jax.data.build.utterances import Column, check_column
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -28,6 +29,7 @@ from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 VOCABULARIES = ("characters", "tower", "text_tower")
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcModelConfig(ComputeConfig):
     """The recogniser.
@@ -47,11 +49,11 @@ class CtcModelConfig(ComputeConfig):
     """
 
     dtype: str = "float32"
-    speech_tower: str = "towers/speech"
+    speech_tower: PathText = "towers/speech"
     sizes: HubertConfig = dataclasses.field(default_factory=HubertConfig.base)
     filterbank: bool = False
     vocabulary: str = "characters"
-    text_tower: str = ""
+    text_tower: PathText = ""
     freeze_convolutions: bool = True
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ class CtcModelConfig(ComputeConfig):
             )
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcDataConfig(SpeechDataConfig):
     """The recordings and their transcripts.
@@ -108,9 +111,11 @@ class CtcDataConfig(SpeechDataConfig):
     batch: CtcBatchConfig = dataclasses.field(default_factory=CtcBatchConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_column(self.transcripts, "data.transcripts")
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcExperiment(SpeechRunConfig):
     """Everything about a recogniser's run.
@@ -128,11 +133,12 @@ class CtcExperiment(SpeechRunConfig):
         super().__post_init__()
 
 
+@checked
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     """The description of the tower to begin with; None for random weights."""
     if not config.speech_tower:
         return None
-    info = read_info(Path(config.speech_tower), expected=kinds_of(HubertConfig))
+    info = read_info(user_path(config.speech_tower), expected=kinds_of(HubertConfig))
     if config.vocabulary != "tower":
         return info
     if info.vocabulary is None:
@@ -154,14 +160,16 @@ def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     return info
 
 
+@checked
 def read_tokenizer(config: CtcModelConfig) -> TextTokenizer | None:
     """The tokenizer of the text tower, where transcripts are spelled in its tokens."""
     if not config.text_tower:
         return None
-    read_info(Path(config.text_tower), expected=kinds_of(Qwen3Config))
+    read_info(user_path(config.text_tower), expected=kinds_of(Qwen3Config))
     return TextTokenizer(config.text_tower)
 
 
+@checked
 def choose_vocabulary(
     config: CtcModelConfig,
     tower: TowerInfo | None,
@@ -173,7 +181,7 @@ def choose_vocabulary(
         return tower.vocabulary
     if tokenizer is not None:
         vocabulary = text_tower_vocabulary(transcripts, tokenizer)
-        size = read_info(Path(config.text_tower)).config.vocab_size
+        size = read_info(user_path(config.text_tower)).config.vocab_size
         if max(vocabulary.text_ids) >= size:
             raise MrlError(
                 f"the tokenizer gives the id {max(vocabulary.text_ids)}, and the tower has "
@@ -185,10 +193,17 @@ def choose_vocabulary(
     return character_vocabulary(transcripts)
 
 
+@checked
 def build_recogniser(
-    config: CtcModelConfig, tower: TowerInfo | None, vocabulary: CtcVocabulary, seed: int
+    config: CtcModelConfig,
+    tower: TowerInfo | None,
+    vocabulary: CtcVocabulary,
+    seed: int,
+    *,
+    verify: bool = True,
 ) -> HubertCtc:
     """The recogniser before the first step; what is to be trained is `nnx.Param`."""
+    load: Any = {"dtype": jnp.float32, "verify": verify}
     sizes = config.sizes if tower is None else tower.config
     assert isinstance(sizes, HubertConfig)
     weights: dict[str, Any] = {}
@@ -197,12 +212,12 @@ def build_recogniser(
         model = start_as_filterbank(model) if config.filterbank else model
         weights |= _arrays(model)
     elif config.vocabulary == "tower":
-        weights |= _arrays(load_hubert_ctc(config.speech_tower, dtype=jnp.float32))
+        weights |= _arrays(load_hubert_ctc(config.speech_tower, **load))
     elif tower.vocabulary is not None:
-        weights |= _arrays(load_hubert_ctc(config.speech_tower, dtype=jnp.float32))
+        weights |= _arrays(load_hubert_ctc(config.speech_tower, **load))
         weights |= output_layer(vocabulary, sizes.width, seed, weights, tower.vocabulary)
     else:
-        encoder = load_hubert(config.speech_tower, dtype=jnp.float32)
+        encoder = load_hubert(config.speech_tower, **load)
         weights |= {f"encoder.{path}": array for path, array in _arrays(encoder).items()}
         weights |= output_layer(vocabulary, sizes.width, seed)
     module = abstract_hubert_ctc(
@@ -219,6 +234,7 @@ def build_recogniser(
     return model
 
 
+@checked
 def output_layer(
     vocabulary: CtcVocabulary,
     width: int,

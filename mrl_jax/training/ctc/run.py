@@ -9,10 +9,12 @@ import numpy as np
 
 from mrl_jax.checkpoints.new_towers import save_speech_tower
 from mrl_jax.checkpoints.towers import TowerInfo, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import assert_equal_across_hosts, host_shard
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.augment import Augment, resolve_augment
+from mrl_jax.data.audio.decode import load_each
 from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.ctc import CtcSource, MaskConfig, mask_clip
 from mrl_jax.data.batches.plan import read_batches
@@ -47,6 +49,7 @@ SCORE = "word accuracy"
 TOWER = "tower"
 
 
+@checked
 def train_recogniser(
     config: CtcExperiment, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[TowerInfo]:
@@ -65,7 +68,7 @@ class CtcTask:
         tower, tokenizer = read_tower(config.model), read_tokenizer(config.model)
         sizes = config.model.sizes if tower is None else tower.config
         assert isinstance(sizes, HubertConfig)
-        examples = open_examples(config.data, workdir, log)
+        examples = open_examples(config.data, workdir, log, verify=config.train.verify)
         first = "random" if tower is None else tower.digest
         tokens_of = "" if tokenizer is None else tokenizer.digest
         same = {"data": examples.digest, "tower": first, "tokenizer": tokens_of}
@@ -81,7 +84,9 @@ class CtcTask:
                 f"that of {left_out[0]}; they are left out"
             )
         steps = config.train.total_steps(source.plan.batches_per_epoch)
-        model = build_recogniser(config.model, tower, vocabulary, config.seed)
+        model = build_recogniser(
+            config.model, tower, vocabulary, config.seed, verify=config.train.verify
+        )
         split = param_tree.split(model)
         return Prepared(
             weights=lambda: split.trained,
@@ -202,7 +207,7 @@ def _validator(
     if data.plain:
         references = [plain_text(text) for text in references]
     recogniser = Recogniser(model)
-    clips = [utterance.load(recogniser.config.sample_rate) for utterance in utterances]
+    clips = load_each(lambda one: one.load(recogniser.config.sample_rate), utterances)
 
     def validate(state: TrainState) -> Mapping[str, float]:
         # Each host for itself: every one of them holds the whole state.

@@ -8,7 +8,9 @@ from typing import get_args
 
 from mrl_jax.checkpoints.new_towers import save_text_tower
 from mrl_jax.checkpoints.towers import TOWER_FILE, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.data.batches.text import TextBatchConfig, prompted
 from mrl_jax.data.batches.token_noise import TokenNoise
 from mrl_jax.data.sets.text_pairs import TextPair
@@ -20,6 +22,7 @@ from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.models.towers import kinds_of
 from mrl_jax.training.config import ComputeConfig, RunConfig, check_choice, refuse_fsdp
 from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.negatives import check_batch_size
 from mrl_jax.training.optim import OptimConfig
 from mrl_jax.training.trainer import has_checkpoint
 
@@ -27,6 +30,7 @@ INITIAL = "initial"
 """Folder of a new tower, in that of its run."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NewTowerConfig:
     """A small tower with random weights, and a tokenizer made from the training texts.
@@ -76,6 +80,7 @@ class NewTowerConfig:
             raise MrlError(str(error), where="model.new") from error
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextModelConfig(ComputeConfig):
     """The tower that is trained whole.
@@ -87,10 +92,11 @@ class TextModelConfig(ComputeConfig):
             are kept in float32 while it is trained.
     """
 
-    text_tower: str = "towers/text"
+    text_tower: PathText = "towers/text"
     new: NewTowerConfig | None = None
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextDataConfig:
     """What is trained on, and what is measured meanwhile.
@@ -102,9 +108,12 @@ class TextDataConfig:
         batch: how pairs become batches.
     """
 
-    train: str = "data/text_pairs.jsonl"
-    validation: str = ""
+    train: PathText = "data/text_pairs.jsonl"
+    validation: PathText = ""
     batch: TextBatchConfig = dataclasses.field(default_factory=TextBatchConfig)
+
+    def __post_init__(self) -> None:
+        expand_paths(self, "data")
 
 
 PAPER_OPTIM = OptimConfig(
@@ -113,6 +122,7 @@ PAPER_OPTIM = OptimConfig(
 PAPER_LENGTH = LoopConfig(epochs=2.0)
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextStageExperiment(RunConfig):
     """Everything about a run of the text stage. The defaults are the paper's."""
@@ -127,6 +137,7 @@ class TextStageExperiment(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_fsdp(self.train)
+        check_batch_size(self.data.batch.batch_size)
         if not LOSSES[self.loss.name].contrastive:
             contrastive = " or ".join(name for name, loss in LOSSES.items() if loss.contrastive)
             raise MrlError(
@@ -137,6 +148,7 @@ class TextStageExperiment(RunConfig):
             raise MrlError("loss.learn_temperature is true, expected false for a text tower")
 
 
+@checked
 def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdir: Path) -> Path:
     """Folder of the tower to begin with; a new one is made in the workdir.
 
@@ -147,7 +159,7 @@ def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdi
     """
     new = config.model.new
     if new is None:
-        return Path(config.model.text_tower)
+        return user_path(config.model.text_tower)
     folder = workdir / INITIAL
     if has_checkpoint(workdir) and (folder / TOWER_FILE).is_file():
         sizes = read_info(folder, expected=kinds_of(Qwen3Config)).config

@@ -18,6 +18,7 @@ from mrl_jax.checkpoints.new_towers import (
     write_tower,
 )
 from mrl_jax.checkpoints.towers import TowerInfo, load_qwen3, read_checked_weights, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES, HostArray
 from mrl_jax.core.distributed import (
     assert_equal_across_hosts,
@@ -28,7 +29,9 @@ from mrl_jax.core.distributed import (
 )
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.batches.text import TextPairSource
+from mrl_jax.data.sets.issues import warn_issues
 from mrl_jax.data.sets.retrieval_set import Query, read_retrieval_set
 from mrl_jax.data.sets.text_pairs import TextPair, pairs_digest, read_pairs
 from mrl_jax.data.text.prompts import prompt_of, query_prompt
@@ -41,6 +44,7 @@ from mrl_jax.nn import param_tree
 from mrl_jax.training.config import check_dims
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.loop import Prepared
+from mrl_jax.training.negatives import check_negatives
 from mrl_jax.training.state import Log, TrainState
 from mrl_jax.training.text_tower.config import INITIAL, TextStageExperiment, prepare_tower
 from mrl_jax.training.text_tower.step import (
@@ -54,6 +58,7 @@ from mrl_jax.training.trainer import Best, RunResult, run, scores_of
 TOWER = "tower"
 
 
+@checked
 def train_text(
     config: TextStageExperiment, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[TowerInfo]:
@@ -66,11 +71,16 @@ def train_text(
 
 @dataclasses.dataclass(frozen=True)
 class InitialTower:
-    """The tower that a run begins with: its folder, description and tokenizer."""
+    """The tower that a run begins with: its folder, description and tokenizer.
+
+    Attributes:
+        verify: compare its files with their digests when the weights are loaded.
+    """
 
     folder: Path
     info: TowerInfo
     tokenizer: TextTokenizer
+    verify: bool
 
     @property
     def config(self) -> Qwen3Config:
@@ -79,7 +89,8 @@ class InitialTower:
 
     def weights(self) -> dict[str, Any]:
         """In float32, as a nested dict."""
-        tower = load_qwen3(self.folder, dtype=jnp.float32, trainable=True)
+        options: Any = {"dtype": jnp.float32, "trainable": True, "verify": self.verify}
+        tower = load_qwen3(self.folder, **options)
         return param_tree.split(tower).trained
 
     def check_ids(self, largest: int, where: Path) -> None:
@@ -100,7 +111,6 @@ class TextTask:
         self, config: TextStageExperiment, workdir: Path, devices: Devices, log: Log
     ) -> Prepared:
         """Pairs, tower and batches; see `trainer.Task`."""
-        del log
         pairs = read_pairs(config.data.train)
         tower = _initial_tower(config, pairs, workdir)
         digest, tokenizer_id = pairs_digest(pairs), tokenizer_digest(tower.folder)
@@ -118,6 +128,7 @@ class TextTask:
             shard=host_shard(),
         )
         tower.check_ids(source.largest_id, tower.folder)
+        check_negatives(source.identities_of, source.batches_per_epoch, log)
         rebuild = tower_rebuilder(tower.config, dtype, remat=config.model.remat)
         validate = _validator(config, rebuild, tower, devices) if config.data.validation else None
         return Prepared(
@@ -194,7 +205,7 @@ def _initial_tower(
     assert isinstance(info.config, Qwen3Config)
     check_dims(config.loss.dims, info.config.embed_width, folder)
     tokenizer = TextTokenizer(folder, max_tokens=config.data.batch.max_tokens)
-    return InitialTower(folder, info, tokenizer)
+    return InitialTower(folder, info, tokenizer, config.train.verify)
 
 
 def _validator(
@@ -202,11 +213,12 @@ def _validator(
 ) -> Callable[[TrainState], Mapping[str, float]]:
     """Scores of the state on a retrieval set; all is encoded anew, as all is trained."""
     data = read_retrieval_set(config.data.validation).judged_only()
+    warn_issues(data.issues, config.data.validation)
     where, prompts = config.data.validation, config.data.batch.prompts
     texts = [_written(query, prompts, where) for query in data.queries]
     query_tokens = tower.tokenizer.encode(texts)
     document_tokens = tower.tokenizer.encode_documents([d.text for d in data.corpus])
-    tower.check_ids(max(map(max, (*query_tokens, *document_tokens))), Path(where))
+    tower.check_ids(max(map(max, (*query_tokens, *document_tokens))), user_path(where))
     judgements = judgements_of(data)
     rows = devices.global_batch_sharding
     embed = jax.jit(

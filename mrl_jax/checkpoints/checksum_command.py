@@ -1,0 +1,134 @@
+"""Compare all files of a tower, model, data set, cache or checkpoint with their digests.
+
+With --update the digests are written anew: for a folder that was edited on purpose, or that is from
+before there were digests. A tower whose weights or sizes changed is then another tower, which
+models that were trained with it refuse.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mrl_jax.checkpoints import models, towers, train_state
+from mrl_jax.core.checksums import verify_files
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.records import read_object, readable_as, write_description
+from mrl_jax.data.build import info as build
+from mrl_jax.data.cache import files as cache
+
+SEALED = ("cascade.json", "search.json")
+"""Descriptions that vouch for themselves alone."""
+
+
+def main(argv: Sequence[str], *, prog: str = "mrl-jax checksum") -> int:
+    parser = CommandParser(prog=prog, description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("--update", action="store_true", help="write the digests of what is there")
+    args = parser.parse_args(argv)
+    for folder in args.folders:
+        for name, (verify, update) in _described(folder).items():
+            (update if args.update else verify)(folder)
+            print(f"{folder / name}: {'digests written' if args.update else 'as written'}")
+    return 0
+
+
+Action = Callable[[Path], object]
+
+
+def _described(folder: Path) -> dict[str, tuple[Action, Action]]:
+    """What a folder's descriptions are verified and updated by, by their names.
+
+    Raises:
+        MrlError: there is none.
+    """
+    known: dict[str, tuple[Action, Action]] = {
+        towers.TOWER_FILE: (_verify_tower, update_tower),
+        models.MODEL_FILE: (_verify_model, _update_model),
+        build.BUILD_FILE: (_verify_build, _update_build),
+        cache.CACHE_FILE: (_verify_cache, _update_cache),
+        **{name: (_verify_sealed(name), _seal(name)) for name in SEALED},
+    }
+    found = {name: actions for name, actions in known.items() if (folder / name).is_file()}
+    if (folder / train_state.STATE).is_dir():
+        actions = (train_state.verify_step, train_state.describe_step)
+        found[train_state.FILES_FILE] = actions
+    if not found:
+        names = ", ".join(known)
+        problem = f"holds nothing that has digests: none of {names}, and no checkpoint of a run"
+        raise MrlError(problem, where=folder, hint="pass the folder of one of these")
+    return found
+
+
+def _verify_tower(folder: Path) -> None:
+    info = towers.read_info(folder)
+    towers.verify_tower(folder, info)
+    towers.read_checked_weights(folder, info)
+
+
+def update_tower(folder: Path) -> towers.TowerInfo:
+    """Write tower.json anew, for the sizes in it and the files beside it.
+
+    Raises:
+        MrlError: no tower; sizes that are not those of the weights.
+    """
+    info = towers.read_info(folder, sealed=False)
+    towers.check_sizes(folder, info)
+    digest = towers.weights_digest(towers.read_stored_weights(folder, info))
+    fields = {**vars(info), "weights_digest": digest}
+    del fields["digest"], fields["files"]
+    return towers.describe_tower(folder, **fields)
+
+
+def _verify_model(folder: Path) -> None:
+    models.verify_head(folder, models.read_model_info(folder))
+
+
+def _update_model(folder: Path) -> None:
+    info = models.read_model_info(folder, sealed=False)
+    models.describe_model(folder, info)
+
+
+def _verify_build(folder: Path) -> None:
+    files = build.read_build(folder).files
+    verify_files(folder, files, named_by=build.BUILD_FILE, hint=build.REBUILD)
+
+
+def _update_build(folder: Path) -> None:
+    info = build.read_build(folder, sealed=False)
+    build.describe_build(folder, info)
+
+
+def _verify_cache(folder: Path) -> None:
+    info = cache.read_cache_of(folder, {}, hint=cache.REMOVE)
+    assert info is not None
+    cache.verify_cache(folder, info, hint=cache.REMOVE)
+
+
+def _update_cache(folder: Path) -> None:
+    raise MrlError(
+        "is a cache, which is made anew rather than edited",
+        where=folder,
+        hint="remove it, and the next run makes it again",
+    )
+
+
+def _verify_sealed(name: str) -> Action:
+    def verify(folder: Path) -> None:
+        with readable_as("a description", folder / name, hint="write it again"):
+            read_object(folder / name, version=1)
+
+    return verify
+
+
+def _seal(name: str) -> Action:
+    def write(folder: Path) -> None:
+        with readable_as("a description", folder / name, hint="write it again"):
+            fields = read_object(folder / name, version=1, sealed=False)
+        write_description(folder / name, fields, version=1)
+
+    return write
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
