@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,21 @@ def names(name: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return read
 
 
+def seconds(name: str) -> Callable[[str], float]:
+    """A reader of a number of seconds above 0 for the option `name`; "inf" is no limit."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not value > 0:
+            raise MrlError(f"{name} is {readable(text)}, expected a number of seconds above 0")
+        return value
+
+    return read
+
+
 DIMS = option("comma-separated; default: those trained", type=integers("--dims"))
 """Prefixes to measure."""
 
@@ -66,7 +82,9 @@ class ReportOptions:
     )
     max_seconds: float = field(
         default=MAX_SECONDS,
-        metadata=option("recordings that are longer are refused; default: 3600", type=float),
+        metadata=option(
+            "recordings that are longer are refused; default: 3600", type=seconds("--max-seconds")
+        ),
     )
     verify: bool = field(
         default=True,
