@@ -127,16 +127,22 @@ def test_long_clips_are_in_blocks_and_memory_grows_with_their_length():
     tower = HubertEncoder(config, rngs=nnx.Rngs(0))
     graphdef, state = nnx.split(tower)
 
-    def temporary(frames: int) -> int:
+    def lowered(frames: int):
         samples = jax.ShapeDtypeStruct((1, (frames - 1) * 20 + 20), jnp.float32)
         lengths = jax.ShapeDtypeStruct((1,), jnp.int32)
         run = jax.jit(lambda state, *clips: nnx.merge(graphdef, state)(*clips).layer_states)
-        analysis = run.lower(state, samples, lengths).compile().memory_analysis()
+        return run.lower(state, samples, lengths)
+
+    def temporary(frames: int) -> int:
+        analysis = lowered(frames).compile().memory_analysis()
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    short, long, longer = (temporary(frames) for frames in (2 * BLOCK, 8 * BLOCK, 16 * BLOCK))
-    assert longer < 2.2 * long < 8 * short
+    # The scores of all pairs of frames are an array for short clips, and none for long ones.
+    assert "2048x2048x" in lowered(2048).as_text()
+    assert "4096x4096x" not in lowered(4096).as_text()
+    long, longer = (temporary(frames) for frames in (8 * BLOCK, 16 * BLOCK))
+    assert 1.5 * long < longer < 2.2 * long
 
 
 def test_a_fusion_head_adds_up_layers_as_it_reads_them_side_by_side():
