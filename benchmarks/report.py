@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import report_claims
+import report_long_audio
 import report_scale
 from markdown_tables import markdown_table, median_and_range
 
@@ -99,6 +100,8 @@ def benchmarks_page(root: Path) -> str:
         "a TPU yet.",
     ]
     for name, section in SECTIONS.items():
+        if name in OPTIONAL and not (root / "benchmarks" / "results" / f"{name}.json").is_file():
+            continue
         result = read_result(root, name)
         parts += [*section(result), _footer(result)]
     return "\n\n".join(parts) + "\n"
@@ -339,9 +342,13 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "import_time": import_time,
     "search": search,
     "funnel": funnel,
+    "long_audio": report_long_audio.long_audio,
     **report_scale.TABLES,
 }
 """Result name -> the function that writes its section, in the order of the page."""
+
+OPTIONAL = ("long_audio",)
+"""Results whose section is left out until they are measured: they take hours."""
 
 MARKED_TABLES: dict[str, Callable[[Path], str]] = {
     "towers": towers_table,

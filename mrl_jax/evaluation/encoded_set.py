@@ -58,7 +58,7 @@ def open_set(options: SetOptions) -> OpenedSet:
     Raises:
         MrlError: one of them cannot be read; a task that the model has no prompt for.
     """
-    embedder = Embedder.load(options.model, verify=options.verify)
+    embedder = Embedder.load(options.model, max_seconds=options.max_seconds, verify=options.verify)
     data = load_set(options)
     check_task(options.task, embedder.info.prompts, options.model)
     return OpenedSet(options, embedder, data)

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.limits import MAX_SECONDS
 from mrl_jax.data.text.spelling import read_bytes
-from mrl_jax.inference.batching import padded_clips, run_batches
+from mrl_jax.inference.batching import FULL_BATCH, padded_clips, run_batches
+from mrl_jax.inference.long_clips import check_lengths, check_max_seconds
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.nn import param_tree
@@ -18,6 +20,11 @@ from mrl_jax.nn import param_tree
 
 class Recogniser:
     """Greedy transcripts of clips; a transcript does not depend on the batch.
+
+    Args:
+        model: the recogniser.
+        batch_size: clips in a batch.
+        max_seconds: longer clips are refused; None for no limit but memory.
 
     Attributes:
         trained, frozen: the arrays; `trained` may be replaced by those of a training state.
@@ -28,7 +35,14 @@ class Recogniser:
         MrlError: the recogniser has no vocabulary.
     """
 
-    def __init__(self, model: HubertCtc, *, batch_size: int = 16):
+    def __init__(
+        self,
+        model: HubertCtc,
+        *,
+        batch_size: int = 16,
+        max_seconds: float | None = MAX_SECONDS,
+    ):
+        self._model, self._max_seconds = model, check_max_seconds(max_seconds)
         if model.vocabulary is None:
             raise no_vocabulary()
         self.vocabulary: CtcVocabulary = model.vocabulary
@@ -62,15 +76,17 @@ class Recogniser:
             progress: name of a progress bar.
 
         Raises:
-            MrlError: a clip that is no audio, or shorter than a frame.
+            MrlError: a clip that is no audio, shorter than a frame, or too long.
         """
         names = [f"clip {row}" for row in range(len(clips))] if names is None else names
+        check_lengths(clips, names, self._model, self._max_seconds)
         transcripts = [""] * len(clips)
         batches = run_batches(
             [len(clip) for clip in clips],
             lambda rows: self._pad([clips[i] for i in rows], names=[names[i] for i in rows]),
             functools.partial(self._best, self.trained, self.frozen),
             batch_size=max(1, min(self.batch_size, len(clips))),
+            full_length=FULL_BATCH,
             progress=progress,
         )
         for rows, (ids, mask) in batches:

@@ -14,11 +14,16 @@ from mrl_jax.core.distributed import put_global
 from mrl_jax.core.errors import MrlError
 from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.speech_tower import Padding, SpeechTowerConfig
+from mrl_jax.nn.block_attention import BLOCK, blocks_pay
 
 SECOND = 16_000
 """The shortest padded length of a clip, in samples."""
 GROWTH = 1.3
 """Padded lengths grow by this factor, so that long and short clips need few shapes."""
+LONG_GROWTH = 1.05
+"""The same for clips in blocks of frames, whose time is worth more than another compilation."""
+FULL_BATCH = 30 * SECOND
+"""The longest clips, in samples, that fill a batch; of longer ones it has fewer."""
 
 
 def run_batches(
@@ -29,6 +34,7 @@ def run_batches(
     batch_size: int,
     sharding: jax.sharding.Sharding | None = None,
     shrink_last: bool = False,
+    full_length: int | None = None,
     progress: str | None = None,
 ) -> Iterator[tuple[HostArray, Any]]:
     """Run a compiled program over all rows, the longest first.
@@ -45,6 +51,8 @@ def run_batches(
             then gives every host the whole output. None leaves them to the program.
         shrink_last: fill a short batch up to a power of two times the devices only, so that
             one row alone does not cost a whole batch.
+        full_length: the longest rows that fill a batch. It has fewer of longer ones, so that
+            no batch holds more than `batch_size` such rows; None for no such bound.
         progress: name of a progress bar.
 
     Yields:
@@ -52,11 +60,18 @@ def run_batches(
     """
     devices = 1 if sharding is None else len(sharding.device_set)
     batch_size = -(-batch_size // devices) * devices
-    for rows in sorted_batches(lengths, batch_size, progress=progress):
-        size = devices if shrink_last else batch_size
+
+    def most(longest: int) -> int:
+        if full_length is None or longest <= full_length:
+            return batch_size
+        return max(batch_size * full_length // longest // devices, 1) * devices
+
+    for rows in sorted_batches(lengths, most, progress=progress):
+        limit = most(int(lengths[rows[0]]))
+        size = devices if shrink_last else limit
         while size < len(rows):
             size *= 2
-        copies = min(size, batch_size) - len(rows)
+        copies = min(size, limit) - len(rows)
         arrays = inputs([*rows.tolist(), *[int(rows[0])] * copies])
         if sharding is not None:
             arrays = put_global(arrays, sharding)
@@ -65,18 +80,26 @@ def run_batches(
 
 
 def sorted_batches(
-    lengths: Sequence[int] | HostArray, batch_size: int, *, progress: str | None = None
+    lengths: Sequence[int] | HostArray,
+    batch_size: int | Callable[[int], int],
+    *,
+    progress: str | None = None,
 ) -> Iterator[Int[HostArray, " R"]]:
     """Row numbers, at most `batch_size` at a time, the longest first.
 
-    Rows of like lengths waste little padding, and a batch too large for memory fails at once.
+    `batch_size` may be a function of the longest row's length. Rows of like lengths waste little
+    padding, and a batch too large for memory fails at once.
     """
     order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     with tqdm(total=len(order), desc=progress, disable=progress is None, leave=False) as bar:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        start = 0
+        while start < len(order):
+            longest = int(lengths[order[start]])
+            size = batch_size if isinstance(batch_size, int) else batch_size(longest)
+            rows = order[start : start + size]
             yield rows
             bar.update(len(rows))
+            start += len(rows)
 
 
 def embed_batches(
@@ -115,10 +138,23 @@ def padded_clips(
     padding: Padding,
     names: Sequence[object] | None = None,
 ) -> tuple[HostArray, HostArray]:
-    """`pad_clips` to one of few lengths, or to the longest clip where padding is read as speech."""
+    """`pad_clips` to one of few lengths, or to the longest clip where padding is read as speech.
+
+    Clips that are computed in blocks of frames are padded to whole blocks.
+    """
     size = longest = max(len(clip) for clip in clips)
     if padding == "masked":
         size = SECOND
         while size < longest:
             size = -(-int(size * GROWTH) // 320) * 320
+        if blocks_pay(config.frame_count(longest)):
+            size = _whole_blocks(longest, config)
     return pad_clips(clips, config, size=size, names=names)
+
+
+def _whole_blocks(longest: int, config: SpeechTowerConfig) -> int:
+    """Samples of whole blocks of frames, of few numbers, that hold the longest clip."""
+    blocks = 1
+    while blocks * BLOCK < config.frame_count(longest):
+        blocks = max(blocks + 1, int(blocks * LONG_GROWTH))
+    return max(longest, (blocks * BLOCK - 1) * config.frame_samples + config.min_samples)

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError
+from mrl_jax.core.limits import MAX_SECONDS
 from mrl_jax.data.sets.retrieval_set import Query, load_query_clips
 from mrl_jax.data.text.prompts import prompt_of
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -27,6 +28,7 @@ class Cascade:
     Args:
         folder: that `info` was read from.
         info: the contents of its cascade.json.
+        max_seconds: longer recordings are refused; None for no limit but memory.
         verify: compare the towers' files with their digests.
 
     Attributes:
@@ -35,7 +37,14 @@ class Cascade:
         parameters: of all parts; NaN with a translator, as CTranslate2 does not count weights.
     """
 
-    def __init__(self, folder: Path, info: CascadeInfo, *, verify: bool = True):
+    def __init__(
+        self,
+        folder: Path,
+        info: CascadeInfo,
+        *,
+        max_seconds: float | None = MAX_SECONDS,
+        verify: bool = True,
+    ):
         self.config = config = info.config
         tower = folder / config.text_tower
         tokenizer = TextTokenizer(tower, max_tokens=config.max_text_tokens)
@@ -50,7 +59,8 @@ class Cascade:
             place = folder / config.recogniser
             options = {"padding": config.padding, "dtype": config.dtype, "verify": verify}
             model = load_hubert_ctc(place, **options)
-            self._recogniser, kinds = Recogniser(model), ["recogniser"]
+            self._recogniser = Recogniser(model, max_seconds=max_seconds)
+            kinds = ["recogniser"]
             self.parameters += self._recogniser.parameters
         if config.translator != NONE:
             translator = translator_config(config, folder)

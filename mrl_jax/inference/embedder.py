@@ -1,5 +1,6 @@
 """A trained model as one object: speech and text to vectors that can be compared."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,15 +11,18 @@ from jax.typing import DTypeLike
 from jaxtyping import Float32
 
 from mrl_jax.checkpoints.models import ModelInfo, load_model, read_model_info
-from mrl_jax.core.arguments import PositiveInt, checked, mismatch
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked, mismatch
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import ArgumentError, MrlError
+from mrl_jax.core.forks import Owner
+from mrl_jax.core.limits import MAX_SECONDS
 from mrl_jax.core.paths import user_path
-from mrl_jax.data.audio.decode import load_clip, load_each, resample
+from mrl_jax.data.audio.decode import clip_seconds, load_clip, load_each, resample
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
+from mrl_jax.inference.long_clips import check_max_seconds, check_seconds
 from mrl_jax.inference.search.config import SearchConfig, read_search_config
 from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.funnel import Funnel, make_funnel
@@ -60,6 +64,10 @@ class Embedder:
         search_config: how vectors are truncated, stored and searched by default; None for the
             full width.
         rotation: applied to vectors before they are truncated; None for none.
+        max_seconds: longer recordings are refused; infinite where memory is the only limit.
+
+    An `Embedder` that was loaded can be pickled: its folder and options are, and whoever
+    unpickles it loads them again. In a forked child it refuses to embed, as JAX would hang.
     """
 
     def __init__(
@@ -71,7 +79,11 @@ class Embedder:
         search_config: SearchConfig | None = None,
         directions: Float32[HostArray, "dim rank"] | None = None,
         rotation: Rotation | None = None,
+        max_seconds: PositiveFloat | None = MAX_SECONDS,
     ):
+        self._owner = Owner()
+        self._loaded: tuple[Path, dict[str, Any]] | None = None
+        self.max_seconds = check_max_seconds(max_seconds)
         self.model = model
         self.info = info
         self.search_config = search_config
@@ -84,7 +96,8 @@ class Embedder:
             rows = batch_sharded(jax.local_devices())
             trained, frozen = jax.device_put((split.trained, split.frozen), replicated(rows))
             split = param_tree.Split(trained, frozen, split.rebuild)
-        self.encoder = Encoder(split, model, tokenizer, prompts=info.prompts, sharding=rows)
+        options: dict[str, Any] = {"prompts": info.prompts, "max_seconds": max_seconds}
+        self.encoder = Encoder(split, model, tokenizer, sharding=rows, **options)
 
     @classmethod
     @checked
@@ -95,6 +108,7 @@ class Embedder:
         dtype: DTypeLike | None = None,
         search_config: bool = False,
         rotation: bool = False,
+        max_seconds: PositiveFloat | None = MAX_SECONDS,
         verify: bool = True,
     ) -> "Embedder":
         """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made.
@@ -105,6 +119,8 @@ class Embedder:
             search_config: embed as `mrl-jax eval tradeoff --budget` chose.
             rotation: apply the rotation that `mrl-jax rotate` fitted, so that short prefixes
                 hold more. Queries and documents of one index must both be embedded so.
+            max_seconds: recordings that are longer are refused, an hour by default; None for
+                no limit but memory, which is asked about in any case.
             verify: compare all files with their digests first, see docs/models.md for the time.
 
         Raises:
@@ -126,9 +142,20 @@ class Embedder:
             problem = f"the search config has dim {config.dim}, and the model has {width}"
             raise MrlError(problem, where=folder, hint="choose one again")
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
-        return cls(
-            model, info, tokenizer, search_config=config, directions=directions, rotation=fitted
-        )
+        options: dict[str, Any] = {"search_config": config, "directions": directions}
+        embedder = cls(model, info, tokenizer, rotation=fitted, max_seconds=max_seconds, **options)
+        chosen = {"dtype": dtype, "search_config": search_config, "rotation": rotation}
+        chosen |= {"max_seconds": max_seconds, "verify": verify}
+        embedder._loaded = (folder.resolve(), chosen)
+        return embedder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._loaded is None:
+            raise MrlError(
+                "an Embedder that was made of modules cannot be pickled",
+                hint="save the model and load it: Embedder.load(folder)",
+            )
+        return _load_again, (self.info.digest, *self._loaded)
 
     @checked
     def embed_speech(
@@ -166,6 +193,7 @@ class Embedder:
         dim: int | None = None,
         progress: bool = False,
     ) -> HostArray:
+        self._owner.check("the Embedder")
         if dim is not None:
             if not 1 <= dim <= self.width:
                 raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
@@ -179,14 +207,28 @@ class Embedder:
         }
         if kind == "texts":
             return self._cut(self.encoder.text(inputs, **options), dim)
-        rate = self.model.speech.config.sample_rate
         names = [
             clip if isinstance(clip, str | Path) else f"clip {number}"
             for number, clip in enumerate(inputs)
         ]
         named = zip(names, inputs, strict=True)
-        samples = load_each(lambda pair: _decoded(pair[0], pair[1], rate), named)
+        samples = load_each(lambda pair: self._samples(*pair), named)
         return self._cut(self.encoder.speech(samples, names=names, **options), dim)
+
+    def _samples(self, name: object, clip: Any) -> HostArray:
+        """A recording at the tower's rate; one that says it is too long is not read at all."""
+        rate = self.model.speech.config.sample_rate
+        if not isinstance(clip, str | Path):
+            samples, own_rate = _samples_and_rate(clip, str(name))
+            check_seconds(samples.size / own_rate, name, self.model, self.max_seconds)
+            return resample(samples, own_rate, rate, name=name)
+        if math.isinf(self.max_seconds):
+            return load_clip(clip, rate)
+        path = user_path(clip)
+        seconds = clip_seconds(path, name=path)
+        if math.isfinite(seconds):  # Others are read until they are too long.
+            check_seconds(seconds, name, self.model, self.max_seconds)
+        return load_clip(clip, rate, max_seconds=self.max_seconds + 1)
 
     @checked
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:
@@ -212,11 +254,17 @@ class Embedder:
         return cut if self._directions is None else truncate(cut @ self._directions, None)
 
 
-def _decoded(name: object, clip: Any, rate: int) -> HostArray:
-    """The samples of a recording on disk or in memory at the tower's rate."""
-    if isinstance(clip, str | Path):
-        return load_clip(clip, rate)
-    return resample(*_samples_and_rate(clip, str(name)), rate, name=name)
+def _load_again(digest: str, folder: Path, options: Mapping[str, Any]) -> Embedder:
+    """What was pickled, from its folder.
+
+    Raises:
+        MrlError: as `Embedder.load`; the folder holds another model by now.
+    """
+    embedder = Embedder.load(folder, **options)
+    if embedder.info.digest != digest:
+        problem = "holds another model than when the Embedder was pickled"
+        raise MrlError(problem, where=folder, hint="pickle it again")
+    return embedder
 
 
 def _samples_and_rate(clip: Any, name: str) -> tuple[HostArray, int]:

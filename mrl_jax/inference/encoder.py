@@ -11,9 +11,12 @@ from jaxtyping import Float32
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.limits import MAX_SECONDS
+from mrl_jax.data.batches.text import padded_tokens
 from mrl_jax.data.text.prompts import prompts_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
-from mrl_jax.inference.batching import embed_batches, padded_clips
+from mrl_jax.inference.batching import FULL_BATCH, embed_batches, padded_clips
+from mrl_jax.inference.long_clips import check_lengths, check_max_seconds
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors
 from mrl_jax.models.fusion import FusionModel
@@ -45,6 +48,7 @@ class Encoder:
         sharding: of a batch's rows over devices; where these are of several hosts, all hosts
             call with the same arguments and all get the whole result.
         batch_size: rows in a batch, rounded up to a multiple of the devices.
+        max_seconds: longer clips are refused; None for no limit but memory.
 
     Attributes:
         trained, frozen: the arrays; `trained` may be replaced by those of a training state.
@@ -59,7 +63,10 @@ class Encoder:
         prompts: Mapping[str, str],
         sharding: NamedSharding | None = None,
         batch_size: int = 16,
+        max_seconds: float | None = MAX_SECONDS,
     ):
+        self._max_seconds = check_max_seconds(max_seconds)
+        self._config_model = config_model
         self.trained, self.frozen = split.trained, split.frozen
         self.prompts = prompts
         self._rebuild = split.rebuild
@@ -138,7 +145,7 @@ class Encoder:
         names = [f"clip {i}" for i in range(len(clips))] if names is None else names
         self.check_speech(clips, tasks=tasks, names=names)
         tokens = self._tokenizer.encode_prompts(self.prompts_of(tasks, prompts, len(clips)))
-        prompt_size = max((len(ids) for ids in tokens), default=0)
+        prompt_size = prompt_places(tokens)
 
         def inputs(rows: list[int]) -> tuple[Any, ...]:
             padded = self._pad([clips[i] for i in rows], names=[names[i] for i in rows])
@@ -158,7 +165,7 @@ class Encoder:
         tasks: Sequence[str] | None,
         names: Sequence[object],
     ) -> None:
-        """Raises an `MrlError` where a clip is too short or a task has no prompt."""
+        """Raises an `MrlError` where a clip is too short or too long, or a task has no prompt."""
         for clip, name in zip(clips, names, strict=True):
             if np.size(clip) < self._min_samples:
                 raise MrlError(
@@ -167,6 +174,7 @@ class Encoder:
                     where=name,
                     hint="leave the clip out, or join it to its neighbour",
                 )
+        check_lengths(clips, names, self._config_model, self._max_seconds)
         self.prompts_of(tasks, None, len(clips))
 
     def prompts_of(
@@ -240,7 +248,8 @@ class Encoder:
         if isinstance(query, str):
             return self._text_inputs(self._tokenizer.encode([before + query]))
         tokens = self._tokenizer.encode_prompts([before])
-        return *self._pad([query], names=["the query"]), *pad_tokens(tokens)
+        padded = pad_tokens(tokens, prompt_places(tokens))
+        return *self._pad([query], names=["the query"]), *padded
 
     def _text_inputs(self, tokens: Sequence[Sequence[int]]) -> tuple[Any, ...]:
         return pad_tokens(tokens, -(-max(map(len, tokens)) // 16) * 16)
@@ -261,9 +270,19 @@ class Encoder:
             batch_size=self._batch_size,
             sharding=self._sharding,
             shrink_last=True,
+            full_length=FULL_BATCH if kind.startswith("speech") else None,
             progress=progress,
             check=check,
         )
+
+
+def prompt_places(prompts: Sequence[Sequence[int]]) -> int:
+    """Places that the prompts of a batch are padded to: 0 without any, or one of few numbers.
+
+    A program is compiled for every such number; padded places change no vector.
+    """
+    longest = max(map(len, prompts), default=0)
+    return padded_tokens(longest) if longest else 0
 
 
 def _kind(query: HostArray | str) -> str:

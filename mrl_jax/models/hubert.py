@@ -35,7 +35,7 @@ from mrl_jax.models.position_conv import GroupedConv, WeightNormConv
 from mrl_jax.models.speech_tower import Count, Padding
 from mrl_jax.nn.activations import gelu
 from mrl_jax.nn.attention import attend
-from mrl_jax.nn.block_attention import blocks_pay, zero_beyond
+from mrl_jax.nn.block_attention import BLOCK, blocks_pay, zero_beyond
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
 from mrl_jax.nn.masking import length_mask
 from mrl_jax.nn.norms import FixedBatchNorm, LayerNorm, TimeGroupNorm
@@ -419,7 +419,7 @@ class HubertEncoder(nnx.Module):
         masked = self.padding == "masked"
         samples, lengths = jnp.asarray(samples, self.dtype), jnp.asarray(lengths)
         if blocks_pay(frames):
-            return self._in_blocks(samples, lengths)
+            return self.in_blocks(samples, lengths)
         x = self.feature_encoder(samples, lengths if masked else None)
         if self.projection_norm is not None:
             x = self.projection_norm(x)
@@ -455,15 +455,21 @@ class HubertEncoder(nnx.Module):
             frame_mask=frame_mask,
         )
 
-    def _in_blocks(self, samples: Float[Array, "B S"], lengths: Int[Array, " B"]) -> HubertOutput:
-        """The same in blocks of frames, for long clips: see `models.long_audio`."""
+    def in_blocks(
+        self,
+        samples: Float[AnyArray, "B S"],
+        lengths: Int[AnyArray, " B"],
+        *,
+        size: int = BLOCK,
+    ) -> HubertOutput:
+        """The same in blocks of `size` frames, as long clips are computed: `models.long_audio`."""
+        samples, lengths = jnp.asarray(samples, self.dtype), jnp.asarray(lengths)
         frames = self.config.frame_count(samples.shape[1])
         masked = self.padding == "masked"
         all_frames = jnp.full(len(samples), frames, jnp.int32)
         frame_lengths = self.config.frame_count(lengths) if masked else all_frames
         valid = lengths if masked else None
-        x = long_audio.features_in_blocks(self, samples, valid, frame_lengths)
-        size = x.shape[2]
+        x = long_audio.features_in_blocks(self, samples, valid, frame_lengths, size)
         layer_input = x = long_audio.add_positions(self, x, frame_lengths)
         by_distance = self.distance_bias(x.shape[0] * size)
         x, states = run_layers(

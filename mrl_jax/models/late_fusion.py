@@ -6,9 +6,11 @@ embeddings, after those of a prompt; its pooled last place is the speech embeddi
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.arguments import checked
@@ -17,6 +19,7 @@ from mrl_jax.models.fusion import FusionConfig, FusionModel, SpeechTokens
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.models.two_towers import Calibration, Head
+from mrl_jax.nn.block_attention import blocks_pay
 
 
 @checked
@@ -95,10 +98,26 @@ class FusionHead(Head):
         self.token_scale = Calibration(jnp.ones((), jnp.float32))
 
     def __call__(self, layer_states: Float[Array, "Y B T D"]) -> Float32[Array, "B U E"]:
-        scale = self.layer_scale[...][:, None, None, None]
-        states = jnp.moveaxis(layer_states.astype(jnp.float32) * scale, 0, 2)
-        frames = self.frame_projection(states.reshape(*states.shape[:2], -1))
+        if blocks_pay(layer_states.shape[2]):
+            frames = self._project_by_layer(layer_states)
+        else:
+            scale = self.layer_scale[...][:, None, None, None]
+            states = jnp.moveaxis(layer_states.astype(jnp.float32) * scale, 0, 2)
+            frames = self.frame_projection(states.reshape(*states.shape[:2], -1))
         return self.frame_downsample(frames) * self.token_scale[...]
+
+    def _project_by_layer(self, layer_states: Float[Array, "Y B T D"]) -> Float32[Array, "B T E"]:
+        """`frame_projection` of all layers' scaled states, without a copy of them side by side."""
+        kernel = self.frame_projection.kernel[...]
+        kernel = kernel.reshape(len(layer_states), -1, kernel.shape[-1])
+
+        def add(total: Array, layer: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            states, scale, weights = layer
+            return total + jnp.matmul(states.astype(jnp.float32) * scale, weights), None
+
+        start = jnp.zeros((*layer_states.shape[1:3], kernel.shape[-1]), jnp.float32)
+        layers = (layer_states, self.layer_scale[...], kernel)
+        return lax.scan(jax.checkpoint(add, prevent_cse=False), start, layers)[0]
 
     def calibrate(
         self,

@@ -225,5 +225,5 @@ def layer_with_fused_attention(
 def layer_call(encoder: Any, by_distance: Any) -> Callable[..., Blocks]:
     """How a layer of this encoder runs over blocks: by fused attention where that applies."""
     head = encoder.config.width // encoder.config.num_heads
-    query = jax.ShapeDtypeStruct((1, 1, encoder.config.num_heads, head), encoder.dtype)
+    query = jnp.zeros((1, 1, encoder.config.num_heads, head), encoder.dtype)
     return layer_with_fused_attention if by_distance is None and fused(query) else layer_in_blocks

@@ -9,6 +9,7 @@ changes of the text tower's attention for speech alone (LoRA, arXiv 2106.09685).
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import jax
@@ -27,6 +28,7 @@ from mrl_jax.models.fusion import FusionConfig, FusionModel, SpeechTokens
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.two_towers import Head
 from mrl_jax.nn import param_tree
+from mrl_jax.nn.block_attention import blocks_pay
 
 Residual = Literal["none", "logits", "frames"]
 PAIR = 2
@@ -206,7 +208,9 @@ class FrameGroups:
     """Which frames make up which speech token. (As in `Batch`, fields carry no shapes.)
 
     Attributes:
-        weights: [B, T, U] float32, of each frame in each token; those of a token sum to 1.
+        weights: [B, T, U] float32, of each frame in each token; those of a token sum to 1. For
+            long clips, whose product would grow with the square of their length, two arrays
+            [B, T] instead: the token of each frame, U or -1 for none, and its weight.
         counts: [B] int32, tokens of each row.
         wanted: [B] int32, tokens that there would be without a bound.
     """
@@ -214,9 +218,15 @@ class FrameGroups:
     weights: Any
     counts: Any
     wanted: Any
+    size: int = dataclasses.field(metadata={"static": True})
 
     def average(self, frames: Float32[Array, "B T C"]) -> Float32[Array, "B U C"]:
         """The mean over each token's frames; a product, as accelerators are slow at scatters."""
+        if isinstance(self.weights, tuple):
+            token, weight = self.weights
+            token = jnp.where((token < 0) | (token >= self.size), self.size, token)
+            add = functools.partial(jax.ops.segment_sum, num_segments=self.size + 1)
+            return jax.vmap(add)(frames * weight[:, :, None], token)[:, : self.size]
         return jnp.einsum("btu,btc->buc", self.weights, frames, precision=EXACT)
 
 
@@ -225,10 +235,14 @@ def pairs_of(frame_mask: Bool[Array, "B T"], size: int, bound: Int[Array, " B"])
     """Every two frames are a token, a last single one is left out; arguments as `runs_of`."""
     frames = frame_mask.shape[1]
     size = min(size, max(frames // PAIR, 1))
-    weights = jax.nn.one_hot(jnp.arange(frames) // PAIR, size, dtype=jnp.float32) / PAIR
-    weights = jnp.broadcast_to(weights, (len(frame_mask), *weights.shape))
     wanted = jnp.sum(frame_mask.astype(jnp.int32), axis=1) // PAIR
-    return FrameGroups(weights, jnp.minimum(wanted, bound), wanted)
+    if blocks_pay(frames):
+        token = jnp.broadcast_to(jnp.arange(frames) // PAIR, frame_mask.shape)
+        weights: Any = (token, jnp.full(token.shape, 1.0 / PAIR, jnp.float32))
+    else:
+        weights = jax.nn.one_hot(jnp.arange(frames) // PAIR, size, dtype=jnp.float32) / PAIR
+        weights = jnp.broadcast_to(weights, (len(frame_mask), *weights.shape))
+    return FrameGroups(weights, jnp.minimum(wanted, bound), wanted, size)
 
 
 @checked
@@ -247,10 +261,16 @@ def runs_of(
     same = jnp.pad(best[:, 1:] == best[:, :-1], ((0, 0), (1, 0)))
     starts = (keep & ~(kept_before & same)).astype(jnp.int32)
     run = jnp.where(keep, jnp.cumsum(starts, axis=1) - 1, -1)
-    member = jax.nn.one_hot(run, size, dtype=jnp.float32)
-    weights = member / jnp.maximum(jnp.sum(member, axis=1, keepdims=True), 1.0)
     wanted = jnp.sum(starts, axis=1)
-    return FrameGroups(weights, jnp.minimum(wanted, bound), wanted)
+    if blocks_pay(keep.shape[1]):
+        count = functools.partial(jnp.bincount, length=keep.shape[1] + 1)
+        frames = jax.vmap(count)(jnp.where(run < 0, keep.shape[1], run))
+        weight = jnp.reciprocal(jnp.take_along_axis(frames, run, axis=1).astype(jnp.float32))
+        weights: Any = (run, jnp.where(run < 0, 0.0, weight))
+    else:
+        member = jax.nn.one_hot(run, size, dtype=jnp.float32)
+        weights = member / jnp.maximum(jnp.sum(member, axis=1, keepdims=True), 1.0)
+    return FrameGroups(weights, jnp.minimum(wanted, bound), wanted, size)
 
 
 class SoftHead(Head):

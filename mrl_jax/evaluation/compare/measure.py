@@ -33,6 +33,7 @@ class Task:
         dims: that all systems are searched at.
         timed: row of the query that is timed, that of median length.
         rate: samples a second that its recording is read at; None where no system reads it.
+        max_seconds: longer recordings are refused.
         verify: compare the systems' files with their digests.
     """
 
@@ -42,6 +43,7 @@ class Task:
     dims: tuple[int, ...]
     timed: int
     rate: int | None
+    max_seconds: float
     verify: bool = True
 
     @property
@@ -105,7 +107,7 @@ def measure_systems(
 
 
 def _measure_model(name: str, folder: Path, task: Task, corpora: Corpora) -> System:
-    embedder = Embedder.load(folder, verify=task.verify)
+    embedder = Embedder.load(folder, max_seconds=task.max_seconds, verify=task.verify)
     info, model, encoder = embedder.info, embedder.model, embedder.encoder
     corpus = (info.text.digest, str(model.text.dtype), info.max_text_tokens)
     if corpus not in corpora:
@@ -135,7 +137,7 @@ def _measure_cascade(
     task: Task,
     corpora: Corpora,
 ) -> System:
-    cascade = Cascade(folder, info, verify=task.verify)
+    cascade = Cascade(folder, info, max_seconds=task.max_seconds, verify=task.verify)
     corpus = (info.text.digest, cascade.dtype, info.config.max_text_tokens)
     if corpus not in corpora:
         texts = [document.text for document in task.data.corpus]

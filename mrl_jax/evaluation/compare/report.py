@@ -69,6 +69,7 @@ def report_compare(options: CompareOptions) -> str:
             dims=dims,
             timed=encoded_set.median_query(judged, rate),
             rate=rate,
+            max_seconds=options.max_seconds,
             verify=options.verify,
         )
         systems = measure.measure_systems(folders, infos, columns, task)

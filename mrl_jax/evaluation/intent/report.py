@@ -100,7 +100,7 @@ def report_intent(
             the width; `out` exists.
     """
     require("sklearn", by="a report of intents")
-    embedder = Embedder.load(options.model, verify=options.verify)
+    embedder = Embedder.load(options.model, max_seconds=options.max_seconds, verify=options.verify)
     examples = load_intent_set(options.data)
     labels = read_intent_labels(options.data)
     dims = chosen_dims(embedder, options.dims)

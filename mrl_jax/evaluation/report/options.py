@@ -2,12 +2,14 @@
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.errors import MrlError, readable
+from mrl_jax.core.limits import MAX_SECONDS
 from mrl_jax.core.paths import user_path, user_text
 from mrl_jax.core.text import check_words
 
@@ -48,6 +50,21 @@ def names(name: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return read
 
 
+def seconds(name: str) -> Callable[[str], float]:
+    """A reader of a number of seconds above 0 for the option `name`; "inf" is no limit."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not value > 0:
+            raise MrlError(f"{name} is {readable(text)}, expected a number of seconds above 0")
+        return value
+
+    return read
+
+
 DIMS = option("comma-separated; default: those trained", type=integers("--dims"))
 """Prefixes to measure."""
 
@@ -62,6 +79,12 @@ class ReportOptions:
     out: Path = field(metadata=option("report folder", type=user_path))
     overwrite: bool = field(
         default=False, metadata=option("replace an earlier report", action="store_true")
+    )
+    max_seconds: float = field(
+        default=MAX_SECONDS,
+        metadata=option(
+            "recordings that are longer are refused; default: 3600", type=seconds("--max-seconds")
+        ),
     )
     verify: bool = field(
         default=True,

@@ -40,7 +40,8 @@ def report_transcribe(options: TranscribeOptions) -> str:
     transcripts = [utterance.transcript for utterance in utterances]
     references = need_transcripts(ids, transcripts, options.data, column="transcript")
     with report_folder(options, options.model) as staging:
-        recogniser = Recogniser(load_hubert_ctc(options.model, verify=options.verify))
+        model = load_hubert_ctc(options.model, verify=options.verify)
+        recogniser = Recogniser(model, max_seconds=options.max_seconds)
         clips = load_each(lambda one: one.load(recogniser.config.sample_rate), utterances)
         hypotheses = recogniser.transcribe(clips, names=ids, progress="recordings")
         compared = (references, hypotheses)
