@@ -58,6 +58,7 @@ class Embedder:
         search_config: how vectors are truncated, stored and searched by default; None for the
             full width.
         rotation: applied to vectors before they are truncated; None for none.
+        folder: that it was loaded from; None where it was made of its parts.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Embedder:
         search_config: SearchConfig | None = None,
         directions: Float32[HostArray, "dim rank"] | None = None,
         rotation: Rotation | None = None,
+        folder: Path | None = None,
     ):
         self.model = model
+        self.folder = folder
         self.info = info
         self.search_config = search_config
         self.rotation = rotation
@@ -124,7 +127,13 @@ class Embedder:
             raise MrlError(problem, where=folder, hint="choose one again")
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
         return cls(
-            model, info, tokenizer, search_config=config, directions=directions, rotation=fitted
+            model,
+            info,
+            tokenizer,
+            search_config=config,
+            directions=directions,
+            rotation=fitted,
+            folder=folder,
         )
 
     def embed_speech(
