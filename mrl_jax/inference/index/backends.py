@@ -9,6 +9,7 @@ References:
 """
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -77,10 +78,8 @@ class FaissFlat:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        import faiss
-
         try:
-            return cls(faiss.read_index(str(path)))
+            return cls(_faiss().read_index(str(path)))
         except RuntimeError as error:
             raise _damaged(path, error) from error
 
@@ -92,19 +91,15 @@ class FaissFlat:
         return self._index.search(queries, count, params=self._parameters(count))[1]
 
     def save(self, path: Path) -> None:
-        import faiss
-
         try:
-            faiss.write_index(self._index, str(path))
+            _faiss().write_index(self._index, str(path))
         except RuntimeError as error:
             raise OSError(first_line(error)) from error
 
     @staticmethod
     def _empty(rows: int, width: int) -> Any:
         del rows
-        import faiss
-
-        return faiss.IndexFlatIP(width)
+        return _faiss().IndexFlatIP(width)
 
     def _parameters(self, count: int) -> Any:
         """How thoroughly a query for so many is searched; None where there is no choice."""
@@ -117,16 +112,13 @@ class FaissHnsw(FaissFlat):
     @staticmethod
     def _empty(rows: int, width: int) -> Any:
         del rows
-        import faiss
-
+        faiss = _faiss()
         index = faiss.IndexHNSWFlat(width, LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = EFFORT
         return index
 
     def _parameters(self, count: int) -> Any:
-        import faiss
-
-        return faiss.SearchParametersHNSW(efSearch=max(EFFORT, count))
+        return _faiss().SearchParametersHNSW(efSearch=max(EFFORT, count))
 
 
 class FaissIvfPq(FaissFlat):
@@ -134,8 +126,7 @@ class FaissIvfPq(FaissFlat):
 
     @staticmethod
     def _empty(rows: int, width: int) -> Any:
-        import faiss
-
+        faiss = _faiss()
         lists = max(1, min(rows // PER_LIST, round(4 * rows**0.5)))
         # About two coordinates a byte, and no more codes than there are vectors to fit them on.
         parts = next(n for n in range(max(1, width // 2), 0, -1) if width % n == 0)
@@ -147,11 +138,9 @@ class FaissIvfPq(FaissFlat):
         return index
 
     def _parameters(self, count: int) -> Any:
-        import faiss
-
         # Lists enough for the count, where that is a large part of all.
         needed = -(-4 * count * self._index.nlist // max(1, self._index.ntotal))
-        return faiss.SearchParametersIVF(nprobe=min(self._index.nlist, max(PROBES, needed)))
+        return _faiss().SearchParametersIVF(nprobe=min(self._index.nlist, max(PROBES, needed)))
 
 
 class Usearch:
@@ -219,6 +208,11 @@ BACKENDS = {
     "faiss-ivfpq": BackendKind("faiss", FaissIvfPq),
     "usearch": BackendKind("usearch", Usearch),
 }
+
+
+def _faiss() -> Any:
+    """The package, whose stubs lack most of it."""
+    return importlib.import_module("faiss")
 
 
 def _damaged(path: Path, error: Exception) -> MrlError:

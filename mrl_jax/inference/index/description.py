@@ -168,12 +168,13 @@ def check_embedder(model: ModelReference | None, embedder: Embedder, *, where: o
             hint="pass the model that it was built with, or build an index with this one",
         )
     if given.rotation != model.rotation:
-        names = {None: "no rotation"}
-        there, here = (
-            names.get(x, f"the rotation {x and x[:12]}") for x in (model.rotation, given.rotation)
-        )
+        there, here = (_rotation_name(x.rotation) for x in (model, given))
         problem = f"was embedded with {there}, and the model given has {here}"
         raise MrlError(problem, where=where, hint="load the model as it was then")
+
+
+def _rotation_name(digest: str | None) -> str:
+    return "no rotation" if digest is None else f"the rotation {digest[:12]}"
 
 
 def load_referenced(model: ModelReference | None, folder: Path | None) -> Embedder:
