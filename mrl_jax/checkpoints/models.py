@@ -30,6 +30,7 @@ from mrl_jax.checkpoints.towers import (
     load_speech_tower,
     read_info,
 )
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES, AnyArray, HostArray
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.errors import MrlError, existing_file
@@ -105,12 +106,14 @@ class ModelInfo:
         return digest_lines((self.speech.digest, self.text.digest, self.head_digest))
 
 
+@checked
 def tower_reference(tower: Path, model_folder: Path) -> TowerReference:
     """Reference to a tower folder, from a model's folder."""
     relative = os.path.relpath(tower.resolve(), model_folder.resolve())
     return TowerReference(path=Path(relative).as_posix(), digest=read_info(tower).digest)
 
 
+@checked
 def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyArray]) -> ModelInfo:
     """Write the trained arrays (by dotted path), then model.json, then remove older heads.
 
@@ -139,6 +142,7 @@ def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyA
     return full
 
 
+@checked
 def describe_model(folder: Path, info: ModelInfo) -> ModelInfo:
     """Write model.json, with the digests of the head's files."""
     files = folder_digests(folder / info.head)
@@ -148,6 +152,7 @@ def describe_model(folder: Path, info: ModelInfo) -> ModelInfo:
     return info
 
 
+@checked
 def read_model_info(folder: Path, *, sealed: bool = True) -> ModelInfo:
     """model.json, checked; refused where it was edited since, if it is to be `sealed`.
 
@@ -183,6 +188,7 @@ def read_model_info(folder: Path, *, sealed: bool = True) -> ModelInfo:
     )
 
 
+@checked
 def load_model(
     folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None, verify: bool = True
 ) -> TwoTowers:
@@ -213,6 +219,7 @@ def load_model(
     return model
 
 
+@checked
 def read_towers(folder: Path, info: ModelInfo) -> dict[str, TowerInfo]:
     """tower.json of a model's towers, "speech" and "text".
 
@@ -233,6 +240,7 @@ def read_towers(folder: Path, info: ModelInfo) -> dict[str, TowerInfo]:
     return towers
 
 
+@checked
 def verify_head(folder: Path, info: ModelInfo) -> None:
     """Compare the head's files with their digests.
 
@@ -242,12 +250,14 @@ def verify_head(folder: Path, info: ModelInfo) -> None:
     verify_files(folder, info.files, named_by=MODEL_FILE, hint=TRAIN_AGAIN)
 
 
+@checked
 def load_speech_side(kind: HeadKind, folder: str | Path, **options: Any) -> Any:
     """What a kind of head reads speech with: a speech tower, or one with its CTC layer."""
     load = load_hubert_ctc if kind.recogniser else load_speech_tower
     return load(folder, **options)
 
 
+@checked
 def read_head(
     folder: Path, info: ModelInfo, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, HostArray]:

@@ -22,6 +22,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.checksums import fields_digest, folder_digests, update_hint, verify_files
 from mrl_jax.core.config import to_json
@@ -114,6 +115,7 @@ class LoadOptions(TypedDict, total=False):
     verify: bool
 
 
+@checked
 def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encoder:
     """A Qwen3 text tower from a folder made by `mrl-jax convert qwen3`.
 
@@ -123,6 +125,7 @@ def load_qwen3(folder: str | Path, **options: Unpack[LoadOptions]) -> Qwen3Encod
     return load_tower(folder, kinds_of(Qwen3Config), **options)
 
 
+@checked
 def load_hubert(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> HubertEncoder:
@@ -137,6 +140,7 @@ def load_hubert(
     return load_tower(folder, kinds_of(HubertConfig), padding=padding, **options)
 
 
+@checked
 def load_hubert_ctc(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> HubertCtc:
@@ -148,6 +152,7 @@ def load_hubert_ctc(
     return load_tower(folder, RECOGNISERS, recogniser=True, padding=padding, **options)
 
 
+@checked
 def load_speech_tower(
     folder: str | Path, *, padding: Padding = "masked", **options: Unpack[LoadOptions]
 ) -> SpeechTower:
@@ -155,6 +160,7 @@ def load_speech_tower(
     return load_tower(folder, kinds_of("speech"), padding=padding, **options)
 
 
+@checked
 def load_tower(
     folder: str | Path,
     expected: tuple[str, ...] = tuple(TOWERS),
@@ -219,6 +225,7 @@ def _abstract(folder: Path, info: TowerInfo, recogniser: bool, options: Mapping[
     return module
 
 
+@checked
 def check_sizes(folder: Path, info: TowerInfo) -> None:
     """Refuse a tower.json whose sizes are not those of its weights.
 
@@ -228,6 +235,7 @@ def check_sizes(folder: Path, info: TowerInfo) -> None:
     _abstract(folder, info, "lm_head" in info.groups and info.kind in RECOGNISERS, {})
 
 
+@checked
 def check_shapes(
     stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, where: Path
 ) -> None:
@@ -247,6 +255,7 @@ def check_shapes(
             )
 
 
+@checked
 def verify_tower(folder: Path, info: TowerInfo, groups: Sequence[str] = GROUPS) -> None:
     """Compare the small files of a tower, and the weights of some groups, with their digests.
 
@@ -263,6 +272,7 @@ def verify_tower(folder: Path, info: TowerInfo, groups: Sequence[str] = GROUPS) 
     )
 
 
+@checked
 def save_tower(
     folder: Path,
     kind: str,
@@ -295,6 +305,7 @@ def save_tower(
     )
 
 
+@checked
 def describe_tower(folder: Path, **fields: Any) -> TowerInfo:
     """Write tower.json, with the digests of the files that are in `folder`.
 
@@ -325,11 +336,13 @@ def _tower_digest(
     return fields_digest({"weights": weights_digest, **parts})
 
 
+@checked
 def weights_digest(weights: Weights) -> str:
     """Digest over all groups."""
     return param_tree.digest(param_tree.flatten(weights))
 
 
+@checked
 def read_info(
     folder: Path, *, expected: tuple[str, ...] = tuple(TOWERS), sealed: bool = True
 ) -> TowerInfo:
@@ -367,6 +380,7 @@ def read_info(
     return info
 
 
+@checked
 def read_checked_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, HostArray]]:
     """All stored arrays in host memory, in their stored dtypes.
 
@@ -383,6 +397,7 @@ def read_checked_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, H
     return weights
 
 
+@checked
 def read_stored_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, HostArray]]:
     """All stored arrays, whatever they are.
 

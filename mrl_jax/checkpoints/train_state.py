@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.distributed import is_primary
 from mrl_jax.core.errors import MrlError, as_os_error, describe_os_error, first_line
@@ -169,12 +170,14 @@ class RunCheckpoints:
         return state
 
 
+@checked
 def describe_step(folder: Path) -> None:
     """Write the digests of a step's files beside them."""
     files = folder_digests(folder, lambda name: name != FILES_FILE)
     write_description(folder / FILES_FILE, {"files": files}, version=FORMAT)
 
 
+@checked
 def verify_step(folder: Path, *, state: bool = True) -> None:
     """Compare the files of a step with their digests, those of the `state` if it is asked for.
 

@@ -78,6 +78,7 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
         try:
             return main(sys.argv[1:] if argv is None else argv)
         except BaseException as error:
+            interruption.close()
             if interruption.status is None:
                 status = _status_of(error)
             else:  # Whatever it became on its way.

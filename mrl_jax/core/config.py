@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.errors import ArgumentError, MrlError, first_line
 from mrl_jax.core.extras import missing_package
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.text import check_text, is_path
@@ -151,15 +151,18 @@ def _left_out(dotted: str) -> MrlError:
     return MrlError(problem, hint="drop one of the two")
 
 
-def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
+def _replaced(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
     """The config with a tree of new values; every dataclass that changes is built once."""
     if not changes:
         return config
     new = dict(changes)
     for name, value in changes.items():
         if _is_group(old := getattr(config, name)) and value is not None:
-            new[name] = _replaced(old, value)
-    return dataclasses.replace(config, **new)
+            new[name] = _replaced(old, value, f"{prefix}{name}.")
+    try:
+        return dataclasses.replace(config, **new)
+    except ArgumentError as error:  # By the name of the class, which nobody typed.
+        raise MrlError(f"{prefix}{error.problem}", hint=error.hint) from error
 
 
 def _is_group(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """JSON that somebody else wrote, read with one kind of error for all that may be wrong with it."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,19 +22,16 @@ def parse_json(text: str | bytes, *, on_repeated_key: Callable[[str], None] | No
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8")
-    if on_repeated_key is None:
-        hook = None
-    else:
 
-        def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            row = dict(pairs)
-            if len(row) < len(pairs):
-                names = [name for name, _ in pairs]
-                for name in row:
-                    if names.count(name) > 1:
-                        on_repeated_key(name)
-            return row
+    def row_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs) and on_repeated_key is not None:
+            for name, count in Counter(name for name, _ in pairs).items():
+                if count > 1:
+                    on_repeated_key(name)
+        return row
 
+    hook = None if on_repeated_key is None else row_of
     try:
         return json.loads(text, parse_int=_whole_number, object_pairs_hook=hook)
     except RecursionError as error:
@@ -41,6 +39,6 @@ def parse_json(text: str | bytes, *, on_repeated_key: Callable[[str], None] | No
 
 
 def _whole_number(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"a number of {len(digits.lstrip('-'))} digits is too large")
+    if (count := len(digits.lstrip("-"))) > MAX_DIGITS:
+        raise ValueError(f"a number of {count} digits is too large")
     return int(digits)

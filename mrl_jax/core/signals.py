@@ -13,14 +13,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 AGAIN_SECONDS = 0.2
 """How soon it is looked whether the exception is on its way."""
 PATIENCE_SECONDS = 10.0
-"""A second signal does not disturb the clean-up after the first, unless it takes longer than this."""
+"""A second signal does not disturb the clean-up after the first, unless it takes longer."""
 _REMINDER = signal.SIGURG
 """Ignored by every process that does not ask for it."""
 
@@ -30,7 +30,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._raised: BaseException | None = None
+        self._raised: list[BaseException] = []
         self._since = 0.0
         self._pid, self._thread = os.getpid(), threading.get_ident()
         self._closed = False
@@ -47,7 +47,7 @@ class Interruption:
         if self.signum is not None:
             if time.monotonic() - self._since < PATIENCE_SECONDS:
                 return
-            self._raised = None
+            self._raised.clear()
         else:
             # Not by `threading`, some lock of which the main thread may be holding just now.
             _thread.start_new_thread(self._remind, ())
@@ -59,9 +59,9 @@ class Interruption:
         del signum
         if self.signum is None or self._closed or os.getpid() != self._pid:
             return
-        if self._raised is None or not _is_handled(self._raised):
-            self._raised = _exception(self.signum)
-            raise self._raised
+        if not _is_handled(self._raised):
+            self._raised.append(_exception(self.signum))
+            raise self._raised[-1]
 
     def dropped(self, error: BaseException | None) -> bool:
         """Whether an error that Python is about to print is only one that is raised again."""
@@ -120,11 +120,11 @@ def _exception(signum: int) -> BaseException:
     return KeyboardInterrupt() if signum == signal.SIGINT else SystemExit(128 + signum)
 
 
-def _is_handled(error: BaseException) -> bool:
-    """Whether the main thread is in an `except`, `finally` or `__exit__` because of this error."""
+def _is_handled(errors: Sequence[BaseException]) -> bool:
+    """Whether the main thread is in an `except`, `finally` or `__exit__` because of one of them."""
     handled, seen = sys.exc_info()[1], set()
     while handled is not None and id(handled) not in seen:
-        if handled is error:
+        if any(handled is error for error in errors):
             return True
         seen.add(id(handled))
         handled = handled.__context__ or handled.__cause__

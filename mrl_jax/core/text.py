@@ -1,7 +1,7 @@
 """Text that can be written: what UTF-8 or a path has no place for is refused where it enters.
 
-Half of a surrogate pair is a valid escape in JSON, and what Python makes of a byte of a command line
-or a file name that is not UTF-8. A NUL ends a string in the libraries below.
+Half of a surrogate pair is a valid escape in JSON, and what Python makes of a byte of a command
+line or a file name that is not UTF-8. A NUL ends a string in the libraries below.
 """
 
 import os
@@ -59,7 +59,7 @@ def check_words(values: Mapping[str, Any], *, prog: str) -> None:
             if any(is_path(part) for part in (word, word.rpartition("=")[2])):
                 continue
             raise MrlError(
-                f"{name} is '{readable(word)}', which is not UTF-8, nor the path of something there",
+                f"{name} is '{readable(word)}', neither UTF-8 nor the path of something there",
                 where=prog,
                 hint="write it in UTF-8, or correct the path",
             )

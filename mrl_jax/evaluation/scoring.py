@@ -7,8 +7,9 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.data.sets.retrieval_set import RetrievalSet
 from mrl_jax.inference.search.exact import exact_scores, rank, truncate
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors, numbers_of
@@ -94,6 +95,7 @@ class Judgements:
         return metrics.chance_ndcg(self.grades(), len(self.document_ids), k, there=there)
 
 
+@checked
 def evaluate_retrieval(
     queries: Float32[HostArray, "Q E"] | SeparateVectors,
     documents: Float32[HostArray, "N E"],
@@ -117,7 +119,7 @@ def evaluate_retrieval(
         MrlError: a dim above the width of the vectors; a vector that is not finite.
     """
     if ties not in get_args(Ties):
-        raise ValueError(f"ties is {ties!r}, expected one of {', '.join(get_args(Ties))}")
+        raise ArgumentError(f"ties is {ties!r}, expected one of {', '.join(get_args(Ties))}")
     check_dims(dims, queries.shape[1])
     _check_finite("query", queries, judgements.query_ids)
     _check_finite("document", documents, judgements.document_ids)
@@ -157,6 +159,7 @@ def evaluate_retrieval(
     return results
 
 
+@checked
 def judgements_of(data: RetrievalSet) -> Judgements:
     """The qrels of a retrieval set, in the order of its queries and documents."""
     return Judgements(
@@ -164,6 +167,7 @@ def judgements_of(data: RetrievalSet) -> Judgements:
     )
 
 
+@checked
 def check_dims(dims: Sequence[int], width: int, *, where: str | None = None) -> None:
     """Raises an `MrlError` for a dim that the vectors do not have, or that is there twice."""
     for place, dim in enumerate(dims):
@@ -179,7 +183,7 @@ def check_dims(dims: Sequence[int], width: int, *, where: str | None = None) -> 
 
 def _check_finite(kind: str, vectors: Vectors, ids: Sequence[str]) -> None:
     if len(vectors) != len(ids):
-        raise ValueError(f"{len(vectors)} vectors of {len(ids)} ids: {kind}")
+        raise ArgumentError(f"{len(vectors)} vectors of {len(ids)} ids: {kind}")
     finite = np.isfinite(numbers_of(vectors)).all(axis=1)
     if not finite.all():
         raise MrlError(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mrl_jax.checkpoints.models import MODEL_FILE, TowerReference
 from mrl_jax.checkpoints.towers import read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.checksums import file_digest
 from mrl_jax.core.config import to_json
@@ -42,6 +43,7 @@ PATHS = ("text_tower", "recogniser", "translator", "tokenizer")
 WRITE_AGAIN = "write it again: `mrl-jax cascade --config cascade --out FOLDER`"
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CascadeConfig:
     """Recogniser, translator and text tower, one after the other.
@@ -148,6 +150,7 @@ class CascadeInfo:
         return digest_lines((*parts, to_json(config)))
 
 
+@checked
 def write_cascade(
     config: CascadeConfig, out: Path, *, log: Callable[[str], None] = print
 ) -> CascadeInfo:
@@ -182,6 +185,7 @@ def write_cascade(
     return info
 
 
+@checked
 def read_cascade(folder: Path) -> CascadeInfo:
     """cascade.json, checked with all that it names.
 
@@ -206,6 +210,7 @@ def read_cascade(folder: Path) -> CascadeInfo:
     return info
 
 
+@checked
 def translator_config(config: CascadeConfig, base: Path) -> TranslatorConfig:
     """The translator of a cascade that has one; paths are relative to `base`."""
     return TranslatorConfig(

@@ -1,19 +1,19 @@
 """A trained model as one object: speech and text to vectors that can be compared."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 import jax
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float32
 
 from mrl_jax.checkpoints.models import ModelInfo, load_model, read_model_info
+from mrl_jax.core.arguments import PositiveInt, checked, mismatch
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import batch_sharded, replicated
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import load_clip, resample
 from mrl_jax.data.text.prompts import check_one_prompt
@@ -27,8 +27,9 @@ from mrl_jax.inference.search.vectors import Vectors, check_separate, numbers_of
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 
-Clip = str | Path | tuple[HostArray, int]
-"""A recording on disk, or (samples [S] float, samples a second)."""
+Clip = str | Path | tuple[HostArray, PositiveInt] | Mapping[str, Any]
+"""A recording on disk; or (samples [S] float, samples a second), or the same as
+`{"array": samples, "sampling_rate": rate}`, as Hugging Face's data sets give it."""
 
 
 class EmbedOptions(TypedDict, total=False):
@@ -48,6 +49,7 @@ class EmbedOptions(TypedDict, total=False):
     progress: bool
 
 
+@checked
 class Embedder:
     """Embeds speech and text with a trained model; made by `Embedder.load`.
 
@@ -88,6 +90,7 @@ class Embedder:
         self.encoder = Encoder(split, model, tokenizer, prompts=info.prompts, sharding=rows)
 
     @classmethod
+    @checked
     def load(
         cls,
         folder: str | Path,
@@ -136,6 +139,7 @@ class Embedder:
             folder=folder,
         )
 
+    @checked
     def embed_speech(
         self, clips: Sequence[Clip], **options: Unpack[EmbedOptions]
     ) -> Float32[HostArray, "N E"]:
@@ -150,6 +154,7 @@ class Embedder:
         """
         return self._embed("clips", clips, **options)
 
+    @checked
     def embed_text(
         self, texts: Sequence[str], **options: Unpack[EmbedOptions]
     ) -> Float32[HostArray, "N E"]:
@@ -175,9 +180,6 @@ class Embedder:
                 raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
             check_separate(dim, self.model.separate_dims)
             warn_untrained(dim, self.info.dims, stacklevel=4)
-        if isinstance(inputs, str | Path):
-            one = "path" if kind == "clips" else "string"
-            raise MrlError(f"{kind} is one {one}, expected a list of them", hint="put it in a list")
         check_one_prompt(task, prompt)
         options: dict[str, Any] = {
             "tasks": None if task is None else [task] * len(inputs),
@@ -194,10 +196,11 @@ class Embedder:
             samples.append(
                 load_clip(clip, rate)
                 if is_file
-                else resample(np.asarray(clip[0]), clip[1], rate, name=names[-1])
+                else resample(*_samples_and_rate(clip, names[-1]), rate, name=names[-1])
             )
         return self._cut(self.encoder.speech(samples, names=names, **options), dim)
 
+    @checked
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:
         """Documents stored as the search config says, to be searched: `.search(queries, k)`.
 
@@ -221,6 +224,19 @@ class Embedder:
         return cut if self._directions is None else truncate(cut @ self._directions, None)
 
 
+def _samples_and_rate(clip: Any, name: str) -> tuple[HostArray, int]:
+    """A clip in memory: a pair, or the dict of a Hugging Face data set."""
+    if not isinstance(clip, Mapping):
+        return clip
+    samples, rate = (clip.get(key) for key in ("array", "sampling_rate"))
+    problem = mismatch((samples, rate), tuple[HostArray, PositiveInt])
+    if problem is not None:
+        hint = 'pass {"array": samples, "sampling_rate": rate}, or (samples, rate)'
+        raise ArgumentError(f"is {problem}", where=name, hint=hint)
+    return samples, rate  # pyright: ignore[reportReturnType] - as `mismatch` found
+
+
+@checked
 def warn_untrained(dim: int, trained: Sequence[int], *, stacklevel: int) -> None:
     """A warning where a prefix was not trained to stand alone."""
     if dim not in trained:

@@ -5,12 +5,14 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.losses.matryoshka import NestedLoss
 from mrl_jax.losses.registry import LOSSES
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """What is minimised.

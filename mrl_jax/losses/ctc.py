@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.models.ctc import CtcOutput
 
 
+@checked
 def ctc_losses(
     output: CtcOutput, labels: Int[Array, "B L"], counts: Int[Array, " B"], *, blank: int
 ) -> Float32[Array, " B"]:
@@ -34,6 +36,7 @@ def ctc_losses(
     return jnp.where(possible, losses, 0.0)
 
 
+@checked
 def mean_ctc_loss(output: CtcOutput, labels: Any, counts: Any, *, blank: int) -> Float32[Array, ""]:
     """Mean over clips of the negative log likelihood of a token; arguments as in `ctc_losses`."""
     counts = jnp.asarray(counts)

@@ -13,6 +13,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.losses.nested_softmax import Candidates, nested_cross_entropy
 from mrl_jax.nn.pooling import truncate
 
@@ -35,6 +37,7 @@ class NestedLoss:
     per_row: Float32[Array, "dims B"]
 
 
+@checked
 def matryoshka_infonce(
     queries: Float[Array, "B E"],
     documents: Float[Array, "B E"],
@@ -75,16 +78,18 @@ def matryoshka_infonce(
             backward pass; by default where keeping them takes more than 1 GiB.
 
     Raises:
-        ValueError: dims or weights that do not fit the vectors; ids of hard negatives with
-            nothing to compare them to.
+        ArgumentError: a single pair, which has no negative; dims or weights that do not fit the
+            vectors; ids of hard negatives with nothing to compare them to.
     """
     normalized = normalized_weights(weights, dims, queries.shape[-1])
     widths = sorted(dims)
     blocks = list(zip([0, *widths[:-1]], widths, strict=True))
     order = [widths.index(dim) for dim in dims]
     if hard_negative_ids is not None and (hard_negatives is None or document_ids is None):
-        raise ValueError("hard_negative_ids go with hard_negatives and document_ids")
+        raise ArgumentError("hard_negative_ids go with hard_negatives and document_ids")
     rows = queries.shape[0]
+    if rows < 2 and hard_negatives is None and axis_name is None:
+        raise ArgumentError(f"there are {rows} pairs and no negatives, expected 2 pairs or more")
     selective = where is not None or query_ids is not None or document_ids is not None
     where = jnp.ones(rows, jnp.bool_) if where is None else where
     # Without ids every row is its own: the global row number.
@@ -125,6 +130,7 @@ def matryoshka_infonce(
     return reduce_rows(per_row[np.asarray(order)], where, normalized, axis_name)
 
 
+@checked
 def l1_cosine(
     predictions: Float[Array, "B E"],
     targets: Float[Array, "B E"],
@@ -145,7 +151,7 @@ def l1_cosine(
         dims, weights, where, axis_name: as in `matryoshka_infonce`.
 
     Raises:
-        ValueError: dims or weights that do not fit the vectors.
+        ArgumentError: dims or weights that do not fit the vectors.
     """
     normalized = normalized_weights(weights, dims, predictions.shape[-1])
     where = jnp.ones(predictions.shape[0], jnp.bool_) if where is None else where
@@ -159,6 +165,7 @@ def l1_cosine(
     return reduce_rows(jnp.stack(per_dim), where, normalized, axis_name)
 
 
+@checked
 def over_separate(
     loss: Callable[..., NestedLoss],
     queries: Float[Array, "B W"],
@@ -176,11 +183,11 @@ def over_separate(
         dims, weights: as in `matryoshka_infonce`.
 
     Raises:
-        ValueError: dims or weights that do not fit the vectors.
+        ArgumentError: dims or weights that do not fit the vectors.
     """
     normalized = normalized_weights(weights, dims, documents.shape[-1])
     if sum(dims) != queries.shape[-1]:
-        raise ValueError(
+        raise ArgumentError(
             f"the queries are {queries.shape[-1]} wide, expected {sum(dims)}: dims {tuple(dims)} "
             "side by side"
         )
@@ -250,18 +257,18 @@ def normalized_weights(
     """The weights of the dims, equal by default, divided by their sum.
 
     Raises:
-        ValueError: dims or weights that do not fit vectors of this width.
+        ArgumentError: dims or weights that do not fit vectors of this width.
     """
     if not dims:
-        raise ValueError("dims is empty, expected one width or more")
+        raise ArgumentError("dims is empty, expected one width or more")
     if len(set(dims)) != len(dims):
-        raise ValueError(f"dims is {tuple(dims)}, expected different widths")
+        raise ArgumentError(f"dims is {tuple(dims)}, expected different widths")
     for dim in dims:
         if not 1 <= dim <= width:
-            raise ValueError(f"dims has {dim}, expected 1 to {width}, the width of the embeddings")
+            raise ArgumentError(f"dims has {dim}, expected 1 to {width}, the embeddings' width")
     weights = [1.0] * len(dims) if weights is None else weights
     if len(weights) != len(dims):
-        raise ValueError(f"there are {len(weights)} weights, expected {len(dims)}: one a dim")
+        raise ArgumentError(f"there are {len(weights)} weights, expected {len(dims)}: one a dim")
     if min(weights) < 0 or sum(weights) <= 0:
-        raise ValueError(f"weights is {tuple(weights)}, expected none negative and one positive")
+        raise ArgumentError(f"weights is {tuple(weights)}, expected none negative and one positive")
     return tuple(weight / sum(weights) for weight in weights)

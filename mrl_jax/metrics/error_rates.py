@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.core.extras import require
 
 
@@ -54,6 +55,7 @@ class Comparison:
         return np.asarray([float(not errors.total) for errors in self.words])
 
 
+@checked
 def compare_transcripts(references: Sequence[str], hypotheses: Sequence[str]) -> Comparison:
     """Count errors of each utterance; hypotheses may be empty.
 
@@ -62,7 +64,7 @@ def compare_transcripts(references: Sequence[str], hypotheses: Sequence[str]) ->
             has no rate.
     """
     if len(references) != len(hypotheses):
-        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses")
+        raise ArgumentError(f"{len(references)} references and {len(hypotheses)} hypotheses")
     if not references:
         raise MrlError("there is no transcript to compare", hint="pass one or more")
     for number, text in enumerate(references):

@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
+from mrl_jax.core.arguments import Fraction, PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import ArgumentError
 
 ROWS = 250
 """Resamples held in memory at once."""
@@ -38,6 +40,7 @@ class PairedTest:
     p_value: float
 
 
+@checked
 def cluster_bootstrap(
     values: Float[HostArray, " Q"], clusters: Sequence[Hashable] | None, **options: Any
 ) -> Interval:
@@ -45,13 +48,14 @@ def cluster_bootstrap(
     return cluster_bootstraps(values[:, None], clusters, **options)[0]
 
 
+@checked
 def cluster_bootstraps(
     values: Float[HostArray, "Q M"],
     clusters: Sequence[Hashable] | None,
     *,
     crossed: Sequence[Hashable] | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
+    level: Fraction = 0.95,
+    resamples: PositiveInt = 2000,
     seed: int = 0,
 ) -> list[Interval]:
     """The mean of each column of `values`, and an interval from resampling whole clusters.
@@ -76,9 +80,9 @@ def cluster_bootstraps(
         seed: of the resampling.
     """
     if not len(values):
-        raise ValueError("there are no values")
+        raise ArgumentError("there are no values")
     if not np.isfinite(values).all():
-        raise ValueError("a value is not finite")
+        raise ArgumentError("a value is not finite")
     means = np.mean(values, axis=0)
     ways = [way for way in _ways(len(values), clusters, crossed) if way.max() > 0]
     if not ways:
@@ -104,13 +108,14 @@ def cluster_bootstraps(
     ]
 
 
+@checked
 def paired_test(
     a: Float[HostArray, " Q"],
     b: Float[HostArray, " Q"],
     clusters: Sequence[Hashable] | None,
     *,
     crossed: Sequence[Hashable] | None = None,
-    resamples: int = 10_000,
+    resamples: PositiveInt = 10_000,
     seed: int = 0,
 ) -> PairedTest:
     """Whether two systems differ on the same queries.
@@ -142,6 +147,7 @@ def paired_test(
     )
 
 
+@checked
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for being several (Holm, 1979), in the order given."""
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
@@ -216,7 +222,7 @@ def _ways(
     ways = [range(size) if clusters is None else clusters, *([] if crossed is None else [crossed])]
     for labels in ways:
         if len(labels) != size:
-            raise ValueError(f"{size} values and {len(labels)} labels")
+            raise ArgumentError(f"{size} values and {len(labels)} labels")
     return [_codes(labels) for labels in ways]
 
 

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.core.extras import require
 
 
+@checked
 def ndcg(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -36,6 +39,7 @@ def ndcg(
     return over(discounted(grades, k), ideal(judged, k))
 
 
+@checked
 def accuracy(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -46,6 +50,7 @@ def accuracy(
     return np.where(relevant(judged) > 0, hits, np.nan)
 
 
+@checked
 def reciprocal_rank(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -57,6 +62,7 @@ def reciprocal_rank(
     return np.where(relevant(judged) > 0, reciprocal, np.nan)
 
 
+@checked
 def recall(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -65,6 +71,7 @@ def recall(
     return over((grades[:, :k] > 0).sum(axis=1).astype(np.float64), relevant(judged))
 
 
+@checked
 def average_precision(
     grades: Int[HostArray, "Q R"], judged: Int[HostArray, "Q J"], k: int
 ) -> Float[HostArray, " Q"]:
@@ -80,6 +87,7 @@ def average_precision(
     return over((precision * hits).sum(axis=1), relevant(judged))
 
 
+@checked
 def chance_ndcg(
     judged: Int[HostArray, "Q J"],
     documents: int,
@@ -99,6 +107,7 @@ def chance_ndcg(
     return float(np.mean(scores[~np.isnan(scores)])) if (scores >= 0).any() else float("nan")
 
 
+@checked
 def discounted(gains: Int[HostArray, "Q R"] | Float[HostArray, "Q R"], k: int) -> HostArray:
     """[Q] sum of the first k gains, each over log2(rank + 1)."""
     cut = gains[:, :k].clip(min=0).astype(np.float64)
@@ -110,16 +119,19 @@ def discounts(k: int) -> Float[HostArray, " R"]:
     return 1.0 / np.log2(np.arange(k, dtype=np.float64) + 2.0)
 
 
+@checked
 def ideal(judged: Int[HostArray, "Q J"], k: int) -> Float[HostArray, " Q"]:
     """Discounted gain of the best order there is."""
     return discounted(-np.sort(-judged, axis=1), k)
 
 
+@checked
 def relevant(judged: Int[HostArray, "Q J"]) -> Float[HostArray, " Q"]:
     """Relevant documents of each query."""
     return (judged > 0).sum(axis=1).astype(np.float64)
 
 
+@checked
 def over(gain: Float[HostArray, " Q"], best: Float[HostArray, " Q"]) -> Float[HostArray, " Q"]:
     """`gain` / `best`, NaN where there is nothing to gain."""
     return np.divide(gain, best, out=np.full(len(gain), np.nan), where=best > 0)
@@ -127,7 +139,7 @@ def over(gain: Float[HostArray, " Q"], best: Float[HostArray, " Q"]) -> Float[Ho
 
 def check_k(k: int) -> None:
     if k < 1:
-        raise ValueError(f"k is {k}, expected 1 or more")
+        raise ArgumentError(f"k is {k}, expected 1 or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +150,7 @@ class F1:
     weighted: float
 
 
+@checked
 def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> F1:
     """Means over labels of their F1, as scikit-learn defines them.
 
@@ -151,9 +164,9 @@ def f1_scores(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
         MrlError: scikit-learn is not installed.
     """
     if len(truth) != len(predicted):
-        raise ValueError(f"{len(truth)} true labels and {len(predicted)} predicted")
+        raise ArgumentError(f"{len(truth)} true labels and {len(predicted)} predicted")
     if not labels or len(set(labels)) != len(labels):
-        raise ValueError("labels are none, or one is there twice")
+        raise ArgumentError("labels are none, or one is there twice")
     if not truth:
         return F1(macro=0.0, weighted=0.0)
     require("sklearn", by="F1")

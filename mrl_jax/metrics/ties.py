@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.metrics import ranking as metrics
 
 
@@ -43,7 +44,7 @@ class TiedRanking:
         """Mean of a metric, by its name in `METRICS`, over all orders."""
         metrics.check_k(k)
         if metric not in METRICS:
-            raise ValueError(f"there is no metric {metric!r}, only {', '.join(METRICS)}")
+            raise ArgumentError(f"there is no metric {metric!r}, only {', '.join(METRICS)}")
         return METRICS[metric].expected(self, k)
 
     def best(self, metric: str, k: int) -> Float[HostArray, " Q"]:

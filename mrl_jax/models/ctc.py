@@ -16,13 +16,15 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import AnyArray, HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.data.text.spelling import BYTE_OF_CHARACTER, read_bytes
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.wavlm import encoder_type
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class CtcVocabulary:
     """The characters behind the output ids, or the tokens of a text tower.
@@ -57,14 +59,14 @@ class CtcVocabulary:
 
     def __post_init__(self) -> None:
         if not 0 <= self.blank < len(self.tokens):
-            raise ValueError(
+            raise ArgumentError(
                 f"blank is id {self.blank}, expected 0 to {len(self.tokens) - 1}: "
                 f"there are {len(self.tokens)} tokens"
             )
         if self.text_ids and len(self.text_ids) != len(self.tokens):
-            raise ValueError(f"{len(self.text_ids)} text_ids for {len(self.tokens)} tokens")
+            raise ArgumentError(f"{len(self.text_ids)} text_ids for {len(self.tokens)} tokens")
         if self.byte_level and (strange := set("".join(self.written)) - set(BYTE_OF_CHARACTER)):
-            raise ValueError(f"{', '.join(map(repr, sorted(strange)))} stand for no byte")
+            raise ArgumentError(f"{', '.join(map(repr, sorted(strange)))} stand for no byte")
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -128,6 +130,7 @@ class CtcOutput:
     frame_mask: Bool[Array, "B T"]
 
 
+@checked
 class HubertCtc(nnx.Module):
     """A `HubertEncoder` or `WavLMEncoder` with a linear output layer over its last hidden state.
 
@@ -150,7 +153,7 @@ class HubertCtc(nnx.Module):
         **options: Any,
     ):
         if vocabulary is not None and len(vocabulary.tokens) != vocab_size:
-            raise ValueError(
+            raise ArgumentError(
                 f"the vocabulary has {len(vocabulary.tokens)} tokens, expected {vocab_size}: "
                 "one for each output of the model"
             )
@@ -159,20 +162,22 @@ class HubertCtc(nnx.Module):
         self.encoder = encoder_type(config)(config, **held, **options)
         self.lm_head = nnx.Linear(config.width, vocab_size, **held)
 
+    @checked
     def __call__(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> CtcOutput:
         """Logits of a batch that `pad_clips` made; those at padded frames are unspecified."""
         output = self.encoder(samples, lengths)
         logits = self.lm_head(output.last_hidden).astype(jnp.float32)
         return CtcOutput(logits=logits, frame_mask=output.frame_mask)
 
+    @checked
     def decode(self, output: CtcOutput) -> list[str]:
         """The greedy transcript of each clip.
 
         Raises:
-            ValueError: the model was made without a vocabulary.
+            ArgumentError: the model was made without a vocabulary.
         """
         if self.vocabulary is None:
-            raise ValueError(
+            raise ArgumentError(
                 "this recogniser has no vocabulary: convert it from a folder with vocab.json"
             )
         best = np.asarray(jnp.argmax(output.logits, axis=-1))
@@ -180,17 +185,20 @@ class HubertCtc(nnx.Module):
         return [self.vocabulary.decode(ids[mask]) for ids, mask in zip(best, masks, strict=True)]
 
 
+@checked
 def abstract_hubert_ctc(config: HubertConfig, vocab_size: int, **options: Any) -> HubertCtc:
     """A `HubertCtc` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: HubertCtc(config, vocab_size, **options, rngs=nnx.Rngs(0)))
 
 
+@checked
 def character_vocabulary(transcripts: Sequence[str]) -> CtcVocabulary:
     """The characters of `transcripts`, sorted, after the blank and the word delimiter."""
     characters = sorted(set("".join(transcripts)) - {" "})
     return CtcVocabulary(tokens=("<pad>", "|", *characters), blank=0, word_delimiter="|")
 
 
+@checked
 def word_vocabulary(transcripts: Sequence[str]) -> CtcVocabulary:
     """The words of `transcripts`, sorted, after the blank: for a small closed set of words.
 
@@ -200,6 +208,7 @@ def word_vocabulary(transcripts: Sequence[str]) -> CtcVocabulary:
     return CtcVocabulary(tokens=("<pad>", *(f"{word} " for word in words)), word_delimiter=None)
 
 
+@checked
 def encode_transcripts(
     transcripts: Sequence[str], vocabulary: CtcVocabulary, size: int
 ) -> tuple[HostArray, HostArray]:
@@ -222,6 +231,7 @@ def encode_transcripts(
     return pad_labels(rows, vocabulary.blank, size)
 
 
+@checked
 def spell_transcripts(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> list[list[int]]:
     """Ids of each transcript's tokens, the longest that fits first.
 
@@ -249,6 +259,7 @@ def spell_transcripts(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> 
     return rows
 
 
+@checked
 def pad_labels(rows: Sequence[Sequence[int]], blank: int, size: int) -> tuple[HostArray, HostArray]:
     """Label ids [B, size] int32, padded with the blank, and their counts [B] int32."""
     labels = np.full((len(rows), size), blank, np.int32)

@@ -14,13 +14,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import AnyArray, HostArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.models.two_towers import Head, HeadConfig, Prompt, TwoTowers
 from mrl_jax.nn.pooling import l2_normalize
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DualEncoderConfig(HeadConfig):
     """What a dual encoder adds to its towers.
@@ -83,13 +86,14 @@ class PoolingHead(Head):
         return folded
 
 
+@checked
 class DualEncoder(TwoTowers):
     """Speech and text in one space; speech does not pass through the text tower.
 
     The stream `params` of `rngs` gives the head's weights.
 
     Raises:
-        ValueError: dims that are none, twice the same, or wider than the text tower.
+        ArgumentError: dims that are none, twice the same, or wider than the text tower.
     """
 
     def __init__(
@@ -98,7 +102,7 @@ class DualEncoder(TwoTowers):
         width, dims = text.config.embed_width, config.dims
         fits = all(1 <= dim <= width for dim in dims) and len(set(dims)) == len(dims)
         if not config.nested and not (dims and fits):
-            raise ValueError(f"dims is {dims}, expected different widths from 1 to {width}")
+            raise ArgumentError(f"dims is {dims}, expected different widths from 1 to {width}")
         super().__init__(speech, text, config)
         widths = (width,) if config.nested else dims
         self.head = PoolingHead(speech.config.num_layers, speech.config.width, widths, rngs=rngs)
@@ -113,11 +117,13 @@ class DualEncoder(TwoTowers):
         """The fewest samples that give a frame (400 with the published tower)."""
         return self.speech.config.min_samples
 
+    @checked
     def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
         """Fit the head's fixed factors to the speech tower, on some clips."""
         output = self.speech(samples, lengths)
         self.head.fit_layer_scale(output.layer_states, output.frame_mask)
 
+    @checked
     def join(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"], prompt: Prompt
     ) -> Float32[Array, "B E"]:

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import AnyArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.two_towers import HeadConfig, Prompt, TwoTowers, whole_prompt
 from mrl_jax.nn.masking import length_mask
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FusionConfig(HeadConfig):
     """What every late-fusion model may have.
@@ -45,13 +48,13 @@ class FusionModel(TwoTowers):
     """Speech tokens stand in for token embeddings; a subclass says which, by `speech_tokens`.
 
     Raises:
-        ValueError: the end token is not one of the text tower's.
+        ArgumentError: the end token is not one of the text tower's.
     """
 
     def __init__(self, speech: Any, text: Qwen3Encoder, config: FusionConfig):
         vocabulary = text.config.vocab_size
         if config.end_token is not None and not 0 <= config.end_token < vocabulary:
-            raise ValueError(
+            raise ArgumentError(
                 f"end_token is {config.end_token}, expected 0 to {vocabulary - 1}: the text "
                 f"tower has {vocabulary} tokens"
             )

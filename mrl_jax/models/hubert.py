@@ -25,7 +25,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
 from mrl_jax.core.array_types import AnyArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models import long_audio
 from mrl_jax.models.language_adapter import LanguageAdapter
 from mrl_jax.models.position_conv import GroupedConv, WeightNormConv
@@ -38,6 +40,7 @@ from mrl_jax.nn.masking import length_mask
 from mrl_jax.nn.norms import FixedBatchNorm, LayerNorm, TimeGroupNorm
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HubertConfig:
     """Sizes and variants of a HuBERT encoder. The presets are the published checkpoints'.
@@ -62,41 +65,42 @@ class HubertConfig:
         sample_rate: samples a second that the encoder was trained on.
     """
 
-    width: int
-    num_layers: int
-    num_heads: int
-    mlp_width: int
-    norm_epsilon: float = 1e-5
-    conv_channels: tuple[int, ...] = (512,) * 7
-    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
-    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    width: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    mlp_width: PositiveInt
+    norm_epsilon: PositiveFloat = 1e-5
+    conv_channels: tuple[PositiveInt, ...] = (512,) * 7
+    conv_kernels: tuple[PositiveInt, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_strides: tuple[PositiveInt, ...] = (5, 2, 2, 2, 2, 2, 2)
     conv_bias: bool = False
     feature_norm: Literal["group", "layer"] = "group"
     projection_norm: bool = True
     pre_norm: bool = False
-    position_kernel: int = 128
-    position_groups: int = 16
+    position_kernel: PositiveInt = 128
+    position_groups: PositiveInt = 16
     position_norm: Literal["weight", "batch"] = "weight"
-    adapter_width: int | None = None
+    adapter_width: PositiveInt | None = None
     normalize_clips: bool = True
-    sample_rate: int = 16_000
+    sample_rate: PositiveInt = 16_000
 
     def __post_init__(self) -> None:
         if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides) > 0:
-            raise ValueError(
+            raise ArgumentError(
                 "conv_channels, conv_kernels and conv_strides must have one entry a "
                 f"convolution each; got {len(self.conv_channels)}, {len(self.conv_kernels)} "
                 f"and {len(self.conv_strides)}"
             )
         for name in ("num_heads", "position_groups"):
             if self.width % (parts := getattr(self, name)):
-                raise ValueError(f"width is {self.width}, expected a multiple of {name}, {parts}")
+                problem = f"width is {self.width}, expected a multiple of {name}, {parts}"
+                raise ArgumentError(problem)
         for name, allowed in (("feature_norm", "group layer"), ("position_norm", "weight batch")):
             if (value := getattr(self, name)) not in allowed.split():
                 expected = " or ".join(map(repr, allowed.split()))
-                raise ValueError(f"{name} is {value!r}, expected {expected}")
+                raise ArgumentError(f"{name} is {value!r}, expected {expected}")
         if self.adapter_width is not None and not self.pre_norm:
-            raise ValueError("adapter_width is set, and only pre-norm variants have adapters")
+            raise ArgumentError("adapter_width is set, and only pre-norm variants have adapters")
 
     @classmethod
     def base(cls) -> "HubertConfig":
@@ -325,6 +329,7 @@ class HubertOutput:
         return jnp.concatenate((self.layer_input[None], self.layer_states))
 
 
+@checked
 class HubertEncoder(nnx.Module):
     """Convolutions, a convolutional position embedding, and a transformer over frames.
 
@@ -351,7 +356,7 @@ class HubertEncoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if padding not in ("masked", "reference"):
-            raise ValueError(f"padding is {padding!r}, expected 'masked' or 'reference'")
+            raise ArgumentError(f"padding is {padding!r}, expected 'masked' or 'reference'")
         self.config = config
         self.padding: Padding = padding
         self.dtype = jnp.dtype(dtype)
@@ -379,6 +384,7 @@ class HubertEncoder(nnx.Module):
             rngs,
         )
 
+    @checked
     def __call__(
         self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]
     ) -> HubertOutput:
@@ -389,11 +395,11 @@ class HubertEncoder(nnx.Module):
             lengths: samples of each clip; from 0 to S.
 
         Raises:
-            ValueError: S is too short for a single frame.
+            ArgumentError: S is too short for a single frame.
         """
         frames = self.config.frame_count(samples.shape[1])
         if frames == 0:
-            raise ValueError(
+            raise ArgumentError(
                 f"the batch is {samples.shape[1]} samples long, expected at least "
                 f"{self.config.min_samples}: one frame"
             )
@@ -490,6 +496,7 @@ class HubertEncoder(nnx.Module):
         return self.encoder_norm(last_state) if self.config.pre_norm else last_state
 
 
+@checked
 def abstract_hubert(config: HubertConfig, **options: Any) -> HubertEncoder:
     """A `HubertEncoder` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: HubertEncoder(config, **options, rngs=nnx.Rngs(0)))

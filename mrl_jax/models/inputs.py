@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.models.speech_tower import SpeechTowerConfig
 
 
+@checked
 def pad_clips(
     clips: Sequence[HostArray],
     config: SpeechTowerConfig,
@@ -43,6 +45,7 @@ def pad_clips(
     return samples, lengths
 
 
+@checked
 def normalize_clip(clip: HostArray) -> HostArray:
     """Zero mean and unit variance over the whole clip, in float32; silence stays zero."""
     clip = np.asarray(clip, np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.models.fusion import FusionConfig, FusionModel, SpeechTokens
 from mrl_jax.models.qwen3 import Qwen3Encoder
@@ -18,11 +19,13 @@ from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.models.two_towers import Calibration, Head
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LateFusionConfig(FusionConfig):
     """What a late-fusion model with the published head adds to its towers."""
 
 
+@checked
 class LateFusion(FusionModel):
     """Speech and text in one space; the stream `params` of `rngs` gives the head's weights.
 
@@ -44,6 +47,7 @@ class LateFusion(FusionModel):
         config = self.speech.config
         return config.min_samples + (KERNEL - 1) * config.frame_samples
 
+    @checked
     def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
         """Fit the head's fixed factors to both towers, on some clips (see `FusionHead`)."""
         output = self.speech(samples, lengths)
@@ -51,6 +55,7 @@ class LateFusion(FusionModel):
         token_size = jnp.sqrt(jnp.mean(jnp.square(embeddings)))
         self.head.calibrate(output.layer_states, output.frame_mask, token_size)
 
+    @checked
     def speech_tokens(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
     ) -> SpeechTokens:

@@ -4,11 +4,14 @@ from typing import Any
 
 from flax import linen, nnx
 
+from mrl_jax.core.arguments import checked
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.nn import param_tree
 
 
+@checked
 def to_linen(tower: Qwen3Encoder | SpeechTower) -> tuple[linen.Module, dict[str, dict[str, Any]]]:
     """A Linen module that computes what `tower` computes, and its variables.
 
@@ -20,10 +23,10 @@ def to_linen(tower: Qwen3Encoder | SpeechTower) -> tuple[linen.Module, dict[str,
         where the tower is to stay frozen.
 
     Raises:
-        TypeError: `tower` is no tower.
+        ArgumentError: `tower` is no tower.
     """
     if not isinstance(tower, nnx.Module) or not isinstance(tower, Qwen3Encoder | SpeechTower):
-        raise TypeError(
+        raise ArgumentError(
             f"to_linen takes a Qwen3Encoder or a HubertEncoder, got {type(tower).__name__}; "
             "of a recogniser, pass its .encoder"
         )

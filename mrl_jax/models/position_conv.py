@@ -11,6 +11,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.nn.layer_stack import Dtypes
 
 
@@ -63,6 +64,7 @@ class WeightNormConv(nnx.Module):
         return _convolve(x, self.kernel(), self, edges=edges)
 
 
+@checked
 def reach(taps: int) -> tuple[int, int]:
     """Frames before and behind a frame that a kernel of so many taps sees.
 

@@ -14,8 +14,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
 from mrl_jax.core.array_types import AnyArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.models.text_pooling import ACTIVATIONS, POOLINGS, DenseConfig, Pooling
 from mrl_jax.nn.attention import attend, fitting_places
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
@@ -25,6 +26,7 @@ from mrl_jax.nn.pooling import l2_normalize, mean_valid, truncate
 from mrl_jax.nn.rope import apply_rope, rope_angles
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Qwen3Config:
     """Sizes of a Qwen3 encoder. The presets are those of the published checkpoints.
@@ -38,29 +40,29 @@ class Qwen3Config:
         dense: layers behind the pooling, in order.
     """
 
-    vocab_size: int
-    width: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_width: int
-    mlp_width: int
-    rope_theta: float
-    norm_epsilon: float
+    vocab_size: PositiveInt
+    width: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt
+    head_width: PositiveInt
+    mlp_width: PositiveInt
+    rope_theta: PositiveFloat
+    norm_epsilon: PositiveFloat
     causal: bool = True
     pooling: Pooling = "last"
     dense: tuple[DenseConfig, ...] = ()
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling is {self.pooling!r}, expected {' or '.join(POOLINGS)}")
+            raise ArgumentError(f"pooling is {self.pooling!r}, expected {' or '.join(POOLINGS)}")
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
+            raise ArgumentError(
                 f"num_heads is {self.num_heads}, expected a multiple of num_kv_heads, "
                 f"{self.num_kv_heads}"
             )
         if self.head_width % 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"head_width is {self.head_width}, expected an even number: "
                 "rotary embedding rotates coordinates in pairs"
             )
@@ -185,6 +187,7 @@ class Qwen3Output:
     layer_states: Float[Array, "Y B L D"] | None
 
 
+@checked
 class Qwen3Encoder(nnx.Module):
     """The Qwen3 decoder stack without its output layer, read as a text encoder.
 
@@ -229,6 +232,7 @@ class Qwen3Encoder(nnx.Module):
             ]
         )
 
+    @checked
     def __call__(
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
@@ -244,15 +248,15 @@ class Qwen3Encoder(nnx.Module):
             keep_states: also return the output of every layer.
 
         Raises:
-            ValueError: shapes that do not belong together.
+            ArgumentError: shapes that do not belong together.
         """
         inputs, mask = jnp.asarray(inputs), jnp.asarray(mask, jnp.bool_)
         if mask.shape != inputs.shape[:2]:
-            raise ValueError(
+            raise ArgumentError(
                 f"mask is {mask.shape}, expected {inputs.shape[:2]}: one flag for each place"
             )
         if inputs.ndim == 3 and inputs.shape[-1] != self.config.width:
-            raise ValueError(
+            raise ArgumentError(
                 f"the vectors are {inputs.shape[-1]} wide, expected {self.config.width}"
             )
         x = self.embed_tokens(inputs) if inputs.ndim == 2 else inputs.astype(self.dtype)
@@ -270,6 +274,7 @@ class Qwen3Encoder(nnx.Module):
             layer_states=None if layer_states is None else take_places(layer_states, back),
         )
 
+    @checked
     def embed(
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
@@ -285,6 +290,7 @@ class Qwen3Encoder(nnx.Module):
         pooled = self.pool(inputs, mask)
         return l2_normalize(pooled) if dim is None else truncate(pooled, dim)
 
+    @checked
     def pool(
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
@@ -302,6 +308,7 @@ class Qwen3Encoder(nnx.Module):
             pooled = ACTIVATIONS[config.activation](layer(pooled))
         return pooled
 
+    @checked
     def features(
         self,
         inputs: Int[AnyArray, "B L"] | Float[AnyArray, "B L D"],
@@ -333,6 +340,7 @@ class Qwen3Encoder(nnx.Module):
         return jnp.concatenate([pooled[:, None], means], axis=1)
 
 
+@checked
 def abstract_qwen3(config: Qwen3Config, **options: Any) -> Qwen3Encoder:
     """A `Qwen3Encoder` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: Qwen3Encoder(config, **options, rngs=nnx.Rngs(0)))

@@ -18,7 +18,9 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import AnyArray, HostArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.fusion import FusionConfig, FusionModel, SpeechTokens
 from mrl_jax.models.qwen3 import Qwen3Encoder
@@ -31,6 +33,7 @@ PAIR = 2
 EXACT = lax.Precision.HIGHEST
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SoftCtcConfig(FusionConfig):
     """What a soft-token model adds to its towers.
@@ -64,6 +67,7 @@ class SoftCtcConfig(FusionConfig):
     lora_rank: int = 0
 
 
+@checked
 class SoftCtc(FusionModel):
     """Speech and text in one space; the stream `params` of `rngs` gives the head's weights.
 
@@ -74,8 +78,8 @@ class SoftCtc(FusionModel):
         rngs: see above.
 
     Raises:
-        ValueError: no end token, outputs that are not those of the CTC layer, or a token that the
-            text tower lacks.
+        ArgumentError: no end token, outputs that are not those of the CTC layer, or a token that
+            the text tower lacks.
     """
 
     config: SoftCtcConfig
@@ -85,19 +89,19 @@ class SoftCtc(FusionModel):
     ):
         super().__init__(recogniser.encoder, text, config)
         if config.end_token is None:
-            raise ValueError("end_token is None, and a clip of blanks alone has no other token")
+            raise ArgumentError("end_token is None, and a clip of blanks alone has no other token")
         self.ctc = recogniser.lm_head
         width, size = self.ctc.kernel.shape
         if len(config.outputs) != size:
-            raise ValueError(
+            raise ArgumentError(
                 f"tokens for {len(config.outputs)} outputs, expected {size}: the CTC layer's"
             )
         if not 0 <= config.blank < size:
-            raise ValueError(f"blank is output {config.blank}, expected 0 to {size - 1}")
+            raise ArgumentError(f"blank is output {config.blank}, expected 0 to {size - 1}")
         rest = () if config.rest is None else (config.rest,)
         used = [token for tokens in (*config.outputs, rest) for token in tokens]
         if used and not 0 <= min(used) <= max(used) < text.config.vocab_size:
-            raise ValueError(
+            raise ArgumentError(
                 f"tokens {min(used)} to {max(used)}, expected 0 to {text.config.vocab_size - 1}"
             )
         layers = recogniser.encoder.config.num_layers
@@ -121,6 +125,7 @@ class SoftCtc(FusionModel):
         """The text tower, with the trained changes for speech if there are any."""
         return self.text if self.head.lora is None else self.head.lora.add_to(self.text)
 
+    @checked
     def calibrate(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> None:
         """Fit the fixed factors of the layer states, where a residual reads them."""
         if self.head.residual is None:
@@ -128,6 +133,7 @@ class SoftCtc(FusionModel):
         output = self.speech(samples, lengths)
         self.head.fit_layer_scale(output.layer_states, output.frame_mask)
 
+    @checked
     def speech_tokens(
         self, layer_states: Float[Array, "Y B T D"], frame_mask: Bool[Array, "B T"]
     ) -> SpeechTokens:
@@ -204,6 +210,7 @@ class FrameGroups:
         return jnp.einsum("btu,btc->buc", self.weights, frames, precision=EXACT)
 
 
+@checked
 def pairs_of(frame_mask: Bool[Array, "B T"], size: int, bound: Int[Array, " B"]) -> FrameGroups:
     """Every two frames are a token, a last single one is left out; arguments as `runs_of`."""
     frames = frame_mask.shape[1]
@@ -214,6 +221,7 @@ def pairs_of(frame_mask: Bool[Array, "B T"], size: int, bound: Int[Array, " B"])
     return FrameGroups(weights, jnp.minimum(wanted, bound), wanted)
 
 
+@checked
 def runs_of(
     keep: Bool[Array, "B T"], best: Int[Array, "B T"], size: int, bound: Int[Array, " B"]
 ) -> FrameGroups:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mrl_jax.core.arguments import PositiveInt, checked
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.nn.activations import gelu
 from mrl_jax.nn.pooling import mean_valid, pool_first, pool_last
 
@@ -41,6 +43,7 @@ ACTIVATIONS: Mapping[Activation, Callable[[Any], Any]] = {
 }
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenseConfig:
     """A linear layer behind the pooling.
@@ -51,11 +54,11 @@ class DenseConfig:
         activation: of its output.
     """
 
-    width: int
+    width: PositiveInt
     bias: bool
     activation: Activation
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             expected = " or ".join(ACTIVATIONS)
-            raise ValueError(f"activation is {self.activation!r}, expected {expected}")
+            raise ArgumentError(f"activation is {self.activation!r}, expected {expected}")

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.models.ctc import CtcVocabulary
@@ -10,6 +11,7 @@ from mrl_jax.models.ctc import CtcVocabulary
 BLANK = "<pad>"
 
 
+@checked
 def text_tower_vocabulary(transcripts: Sequence[str], tokenizer: TextTokenizer) -> CtcVocabulary:
     """The tokens of a text tower that occur in `transcripts`, by their ids, after the blank.
 
@@ -45,6 +47,7 @@ def text_tower_vocabulary(transcripts: Sequence[str], tokenizer: TextTokenizer) 
     return vocabulary
 
 
+@checked
 def token_labels(
     transcripts: Sequence[str], vocabulary: CtcVocabulary, tokenizer: TextTokenizer
 ) -> list[list[int]]:
@@ -66,6 +69,7 @@ def token_labels(
     return _to_outputs(rows, vocabulary)
 
 
+@checked
 def check_tokenizer(vocabulary: CtcVocabulary, tokenizer: TextTokenizer) -> None:
     """Refuses a text tower whose tokens are not those of the vocabulary.
 

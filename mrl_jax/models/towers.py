@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from flax import nnx
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.models.ctc import abstract_hubert_ctc
 from mrl_jax.models.hubert import HubertConfig, abstract_hubert
 from mrl_jax.models.qwen3 import Qwen3Config, abstract_qwen3
@@ -53,6 +54,7 @@ RECOGNISERS = tuple(name for name, kind in TOWERS.items() if kind.abstract_recog
 """The kinds with an output layer."""
 
 
+@checked
 def kinds_of(group: Literal["speech", "text"] | type[Any]) -> tuple[str, ...]:
     """The kinds that read speech, those that read text, or those of a config class."""
     if isinstance(group, str):
@@ -60,6 +62,7 @@ def kinds_of(group: Literal["speech", "text"] | type[Any]) -> tuple[str, ...]:
     return tuple(name for name, kind in TOWERS.items() if issubclass(kind.config, group))
 
 
+@checked
 def describe_kinds(kinds: Sequence[str]) -> str:
     """What to call these kinds in an error: a group of them by its name."""
     for name, group in (

@@ -14,11 +14,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder, HubertLayer, SelfAttention
 from mrl_jax.nn.layer_stack import Dtypes
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WavLMConfig(HubertConfig):
     """Sizes and variants of a WavLM encoder; base and large are HuBERT's otherwise.
@@ -34,14 +37,15 @@ class WavLMConfig(HubertConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.position_buckets < 4:
-            raise ValueError(f"position_buckets is {self.position_buckets}, expected 4 or more")
+            raise ArgumentError(f"position_buckets is {self.position_buckets}, expected 4 or more")
         if self.position_distance <= self.position_buckets // 4:
-            raise ValueError(
+            raise ArgumentError(
                 f"position_distance is {self.position_distance}, expected more than a quarter of "
                 f"position_buckets, {self.position_buckets // 4}"
             )
 
 
+@checked
 def distance_buckets(config: WavLMConfig, frames: int) -> HostArray:
     """The bucket of each distance from -(frames - 1) to frames - 1: key minus query.
 
@@ -123,6 +127,7 @@ class WavLMLayer(HubertLayer):
     attention_type: ClassVar[type[SelfAttention]] = GatedAttention
 
 
+@checked
 class WavLMEncoder(HubertEncoder):
     """A `HubertEncoder` with WavLM's attention; arguments as there."""
 
@@ -148,11 +153,13 @@ class WavLMEncoder(HubertEncoder):
         return self.position_bias.by_distance(frames)
 
 
+@checked
 def abstract_wavlm(config: WavLMConfig, **options: Any) -> WavLMEncoder:
     """A `WavLMEncoder` with shapes in place of weights, to be filled from a checkpoint."""
     return nnx.eval_shape(lambda: WavLMEncoder(config, **options, rngs=nnx.Rngs(0)))
 
 
+@checked
 def encoder_type(config: HubertConfig) -> type[HubertEncoder]:
     """The encoder that a config is of."""
     return WavLMEncoder if isinstance(config, WavLMConfig) else HubertEncoder

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -19,6 +20,7 @@ class Frozen(nnx.Variable):
     """A weight that is not trained: filters for `nnx.Param`, as `nnx.grad`'s, leave it out."""
 
 
+@checked
 def flat_weights(module: nnx.Module) -> dict[str, nnx.Variable[Any]]:
     """The module's weights by dotted path, `layers.attention.q_proj.kernel` for one."""
     return {
@@ -27,6 +29,7 @@ def flat_weights(module: nnx.Module) -> dict[str, nnx.Variable[Any]]:
     }
 
 
+@checked
 def freeze(module: Module) -> Module:
     """Turn every `nnx.Param` of `module` into `Frozen`, in place; returns `module`."""
     for _, part in nnx.iter_modules(module):
@@ -36,6 +39,7 @@ def freeze(module: Module) -> Module:
     return module
 
 
+@checked
 def fill(module: Module, arrays: Mapping[str, Any]) -> Module:
     """A copy of `module`, which may be abstract (`nnx.eval_shape`), with these arrays as leaves.
 
@@ -56,6 +60,7 @@ def fill(module: Module, arrays: Mapping[str, Any]) -> Module:
     return nnx.merge(graphdef, nnx.from_flat_state(leaves))
 
 
+@checked
 def dotted(path: Iterable[Any]) -> str:
     """("layers", 0, "kernel") as "layers.0.kernel"."""
     return ".".join(map(str, path))
@@ -76,6 +81,7 @@ class Split:
     rebuild: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
 
 
+@checked
 def split(module: nnx.Module, trainable: Any = nnx.Param) -> Split:
     """Take a module apart into the arrays that the NNX filter `trainable` chooses, and others."""
     graphdef, state = nnx.split(module)
@@ -92,11 +98,13 @@ def split(module: nnx.Module, trainable: Any = nnx.Param) -> Split:
     return Split(trained=nest(arrays[True]), frozen=arrays[False], rebuild=rebuild)
 
 
+@checked
 def count(weights: Mapping[str, Any]) -> int:
     """Number of scalars in a flat mapping of arrays or of shapes."""
     return sum(int(np.prod(value.shape)) for value in weights.values())
 
 
+@checked
 def digest(weights: Mapping[str, HostArray | jax.Array]) -> str:
     """SHA-256 of paths, dtypes, shapes and bytes: two equal digests are the same weights."""
     total = hashlib.sha256()
@@ -107,6 +115,7 @@ def digest(weights: Mapping[str, HostArray | jax.Array]) -> str:
     return total.hexdigest()
 
 
+@checked
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """{"a.b": x} as {"a": {"b": x}}."""
     tree: dict[str, Any] = {}
@@ -119,6 +128,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+@checked
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": x}} as {"a.b": x}: the inverse of `nest`."""
     flat: dict[str, Any] = {}

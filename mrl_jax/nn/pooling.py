@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32
 
+from mrl_jax.core.errors import ArgumentError
+
 
 def pool_last(vectors: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
     """The vector at each row's last valid place, whichever side the padding is on.
@@ -46,9 +48,9 @@ def truncate(embeddings: Float[Array, "*rows E"], dim: int) -> Float32[Array, "*
     """The first `dim` coordinates of Matryoshka embeddings, at unit length again.
 
     Raises:
-        ValueError: `dim` is not between 1 and the width of the embeddings.
+        ArgumentError: `dim` is not between 1 and the width of the embeddings.
     """
     width = embeddings.shape[-1]
     if not 1 <= dim <= width:
-        raise ValueError(f"dim is {dim}, expected 1 to {width}, the width of the embeddings")
+        raise ArgumentError(f"dim is {dim}, expected 1 to {width}, the width of the embeddings")
     return l2_normalize(embeddings[..., :dim])

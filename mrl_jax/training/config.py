@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
@@ -13,6 +14,7 @@ from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One run; each kind of training adds its model, data and loss.
@@ -39,6 +41,7 @@ class RunConfig:
             raise MrlError(f"name is {self.name!r}, expected a folder's name", hint=hint)
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
     """How a model computes.
@@ -57,6 +60,7 @@ class ComputeConfig:
         expand_paths(self, "model")
 
 
+@checked
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises an `MrlError` where a field's value is none of the choices."""
     choices = tuple(choices)
@@ -65,6 +69,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
         raise MrlError(problem, hint=did_you_mean(value, choices, otherwise=""))
 
 
+@checked
 def refuse_fsdp(train: LoopConfig) -> None:
     """Raises an `MrlError` where weights are to be sharded: only frozen ones can be."""
     if train.fsdp != 1:
@@ -75,6 +80,7 @@ def refuse_fsdp(train: LoopConfig) -> None:
         )
 
 
+@checked
 def check_dims(dims: tuple[int, ...], width: int, where: object) -> None:
     """Raises an `MrlError` for a dim that the text tower does not have."""
     for dim in dims:

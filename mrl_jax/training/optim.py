@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
 
@@ -19,6 +20,7 @@ TEMPERATURE_RANGE = (0.01, 1.0)
 """Where a trained temperature may go; CLIP's lower bound (arXiv 2103.00020, section 2.5)."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """AdamW as the paper trains: linear decay after a short warm-up.
@@ -87,6 +89,7 @@ class OptimConfig:
             raise MrlError(f"optim.average_decay is {self.average_decay}, expected 0 up to 1")
 
 
+@checked
 def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
     """Rate at each step of a run of `steps`."""
     warmup = round(config.warmup_fraction * steps)
@@ -112,6 +115,7 @@ DECAYED = ("kernel", "direction")
 """Names of the leaves that weight decay is for: matrices, and convolutions' filters."""
 
 
+@checked
 def decay_mask(params: Any) -> Any:
     """True at the leaves that are decayed: by name, as stacked norms and biases have two axes."""
     return jax.tree.map_with_path(
@@ -119,6 +123,7 @@ def decay_mask(params: Any) -> Any:
     )
 
 
+@checked
 def make_optimizer(
     config: OptimConfig, steps: int, *, rate: optax.Schedule | None = None
 ) -> optax.GradientTransformation:
@@ -175,6 +180,7 @@ class WeightAverage(NamedTuple):
     weights: Any
 
 
+@checked
 def averaged_weights(optimizer_state: Any) -> Any:
     """The moving average that the optimiser keeps; None where it keeps none."""
     states = jax.tree.leaves(optimizer_state, is_leaf=lambda x: isinstance(x, WeightAverage))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from mrl_jax.checkpoints.train_state import RunCheckpoints
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.config import to_json
 from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary, run_on_primary
 from mrl_jax.core.files import write_json
@@ -73,6 +74,7 @@ class RunResult(Generic[Info]):
         return self.summary.finished
 
 
+@checked
 def run(
     task: Task[Config, Info],
     config: Config,
@@ -182,11 +184,13 @@ def _averaged(state: TrainState) -> TrainState:
     return state if weights is None else dataclasses.replace(state, trained=weights)
 
 
+@checked
 def has_checkpoint(workdir: Path) -> bool:
     """Whether the run in this folder has begun."""
     return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
 
 
+@checked
 def scores_of(results: Sequence[RetrievalResult]) -> dict[str, float]:
     """nDCG@10 at each dimension; that of the widest also by its bare name."""
     widest = max(results, key=lambda result: result.dim)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
@@ -22,6 +23,7 @@ Augment = Callable[[HostArray, np.random.Generator], HostArray]
 """A clip [S] float32 to another one, of another length perhaps."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """Ranges from which changes are drawn, uniformly; factors in the logarithm.
@@ -75,6 +77,7 @@ class AugmentConfig:
                 raise MrlError(problem, where=where, hint="give factors such as (0.8, 1.25)")
 
 
+@checked
 def augment_voice(
     clip: HostArray, rng: np.random.Generator, config: AugmentConfig, sample_rate: int
 ) -> HostArray:
@@ -85,6 +88,7 @@ def augment_voice(
     return clip * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
 
 
+@checked
 def augment_channel(
     clip: HostArray, rng: np.random.Generator, config: AugmentConfig, sample_rate: int
 ) -> HostArray:
@@ -98,11 +102,13 @@ def augment_channel(
     return clip
 
 
+@checked
 def draw_factor(rng: np.random.Generator, ends: Range) -> float:
     """A factor, uniform in its logarithm."""
     return float(np.exp(rng.uniform(np.log(ends[0]), np.log(ends[1]))))
 
 
+@checked
 def change_speed(clip: HostArray, factor: float) -> HostArray:
     """Play `factor` times as fast: pitch and formants rise by the factor.
 
@@ -117,6 +123,7 @@ def change_speed(clip: HostArray, factor: float) -> HostArray:
     return (np.fft.irfft(bins, size) * (size / clip.size)).astype(np.float32)
 
 
+@checked
 def stretch_and_warp(
     clip: HostArray, sample_rate: int, *, tempo: float = 1.0, formants: float = 1.0
 ) -> HostArray:
@@ -174,6 +181,7 @@ def _envelope_change(magnitude: HostArray, sample_rate: int, factor: float) -> H
     return np.exp(moved - envelope)
 
 
+@checked
 def equalise(
     clip: HostArray, rng: np.random.Generator, config: AugmentConfig, sample_rate: int
 ) -> HostArray:
@@ -193,6 +201,7 @@ def equalise(
     return np.fft.irfft(shaped, size)[: clip.size].astype(np.float32)
 
 
+@checked
 def reverberate(
     clip: HostArray, rng: np.random.Generator, seconds: float, sample_rate: int
 ) -> HostArray:
@@ -207,6 +216,7 @@ def reverberate(
     return (wet * level).astype(np.float32)
 
 
+@checked
 def add_noise(clip: HostArray, rng: np.random.Generator, snr_db: float, slope: float) -> HostArray:
     """Add steady noise with spectrum 1/f^slope, `snr_db` under the clip's mean power."""
     size = _fft_size(clip.size)
@@ -218,6 +228,7 @@ def add_noise(clip: HostArray, rng: np.random.Generator, snr_db: float, slope: f
     return (clip + noise).astype(np.float32)
 
 
+@checked
 def mask_time(
     clip: HostArray, rng: np.random.Generator, config: AugmentConfig, sample_rate: int
 ) -> HostArray:
@@ -231,6 +242,7 @@ def mask_time(
     return masked
 
 
+@checked
 def mask_frequency(
     clip: HostArray, rng: np.random.Generator, *, widest: float, sample_rate: int
 ) -> HostArray:
@@ -279,6 +291,7 @@ AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
 """What `augment=NAME` means in a config or on the command line."""
 
 
+@checked
 def check_augment(augment: Augment | str | None) -> None:
     """Raises an `MrlError` where `augment` is a name that `AUGMENTATIONS` does not have."""
     if isinstance(augment, str) and augment not in AUGMENTATIONS:

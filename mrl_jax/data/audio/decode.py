@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
@@ -34,7 +35,10 @@ _UNKNOWN = 1 << 60
 """Frames that no file has: what libsndfile returns where a stream does not have its length."""
 
 
-def load_clip(path: str | Path, sample_rate: int, *, max_seconds: float | None = None) -> HostArray:
+@checked
+def load_clip(
+    path: str | Path, sample_rate: PositiveInt, *, max_seconds: PositiveFloat | None = None
+) -> HostArray:
     """Decode a recording, mix it down to mono and resample it (soxr, high quality).
 
     Args:
@@ -54,8 +58,13 @@ def load_clip(path: str | Path, sample_rate: int, *, max_seconds: float | None =
     return decode_clip(path, sample_rate, name=path, max_seconds=max_seconds)
 
 
+@checked
 def decode_clip(
-    source: Path | bytes, sample_rate: int, *, name: object, max_seconds: float | None = None
+    source: Path | bytes,
+    sample_rate: PositiveInt,
+    *,
+    name: object,
+    max_seconds: PositiveFloat | None = None,
 ) -> HostArray:
     """`load_clip` for a file or for the bytes of one; `name` is what errors call it."""
     _check_rate(sample_rate, "the sample rate asked for", name)
@@ -72,7 +81,8 @@ def decode_clip(
     return _checked(_to_rate(samples, rate, sample_rate, name), name)
 
 
-def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: int) -> HostArray:
+@checked
+def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: PositiveInt) -> HostArray:
     """The recording, [S] float32, that a row of a set carries: a file, or its bytes.
 
     Args:
@@ -89,6 +99,7 @@ def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: int) -> H
     return decode_clip(audio, sample_rate, name=f"audio of {owner}")
 
 
+@checked
 def clip_seconds(source: Path | bytes, *, name: object) -> float:
     """Length of a recording by its header, without decoding it; infinity where it has none.
 
@@ -99,6 +110,7 @@ def clip_seconds(source: Path | bytes, *, name: object) -> float:
         return file.frames / file.samplerate if file.frames < _UNKNOWN else math.inf
 
 
+@checked
 def resample(samples: HostArray, rate: int | float, sample_rate: int, *, name: object) -> HostArray:
     """Samples in memory at another rate, checked as `load_clip` checks those of a file.
 

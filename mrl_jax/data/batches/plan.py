@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
@@ -15,6 +16,7 @@ GRID = 1600
 """Bucket sizes are whole tenths of a second at 16 kHz."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipBatchConfig:
     """How clips become batches, which are read ahead.
@@ -113,6 +115,7 @@ class BatchPlan:
         return [batches[place] for place in order]
 
 
+@checked
 def read_batches(source: Any, *, start: int, config: ClipBatchConfig) -> Generator[Any, None, None]:
     """Batches of a `BatchSource` or `CtcSource` from step `start` on, made ahead by Grain.
 
@@ -134,6 +137,7 @@ def read_batches(source: Any, *, start: int, config: ClipBatchConfig) -> Generat
         yield from iterator
 
 
+@checked
 def sizes_by_bucket(lengths: HostArray, plan: BatchPlan) -> list[int]:
     """Tokens or frames to pad to: eights, and enough for every shorter bucket's as well."""
     longest = np.zeros(len(plan.sizes), np.int64)

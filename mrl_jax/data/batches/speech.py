@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.batch import Batch
 from mrl_jax.core.distributed import host_rows
@@ -38,6 +39,7 @@ class Examples(Protocol):
     def clip(self, index: int) -> HostArray: ...
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchConfig(ClipBatchConfig):
     """How pairs of a clip and a document become batches.
@@ -122,6 +124,11 @@ class BatchSource:
 
     def __len__(self) -> int:
         return 1 << 40  # Epochs follow one another without end.
+
+    def identities_of(self, step: int) -> tuple[HostArray, HostArray]:
+        """The ids of queries and of documents of all rows of batch `step`, as in `Batch`."""
+        _, everyone = self.plan(step)
+        return self._query_ids[everyone], self._document_ids[everyone]
 
     def __getitem__(self, step: int) -> Batch:
         """This host's rows of batch `step`."""

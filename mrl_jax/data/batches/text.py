@@ -157,6 +157,11 @@ class TextPairSource:
         """Whole batches; the pairs left over are drawn anew in each epoch."""
         return self._plan.batches_per_epoch
 
+    def identities_of(self, step: int) -> tuple[HostArray, HostArray]:
+        """The ids of queries and of documents of all rows of batch `step`, as in `TextBatch`."""
+        rows = self._plan(step)
+        return self._ids[0][rows], self._ids[1][rows]
+
     @property
     def largest_id(self) -> int:
         """The largest token id, which the tower must have an embedding for."""

@@ -30,6 +30,7 @@ from mrl_jax.data.build.records import RecordStream
 from mrl_jax.data.sets.digests import digest_files, digest_lines, load_digests, save_digests
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example, read_manifest
 from mrl_jax.data.sets.parquet import ParquetColumns, read_parquet
+from mrl_jax.data.sets.tables import ARROW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def build_dataset(
 
 def read_examples(source: Path, columns: ParquetColumns) -> list[Example]:
     """The examples of a manifest, or of Parquet tables."""
-    if source.is_dir() or source.suffix == ".parquet":
+    if source.is_dir() or source.suffix in ARROW:
         return read_parquet(source, columns)
     return read_manifest(source)
 

@@ -117,6 +117,8 @@ class RecordStream:
             row = {"id": example.id, "split": example.split, "audio": str(example.audio)}
             return Skipped(**row, kind=kind, reason=reason)
 
+        if not example.text:
+            return skipped("broken", "the row has no text")
         source = example.audio
         if isinstance(source, EmbeddedAudio):
             try:

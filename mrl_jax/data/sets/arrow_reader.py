@@ -75,7 +75,7 @@ class ArrowReader:
         """End the process; the next table starts another."""
         process, self._process, self._idle = self._process, None, True
         if process is not None:
-            _end(process, seconds=0)
+            _end(process, seconds=0.0)
 
     def describe(self, file: Path) -> TableInfo:
         """The columns of a table. Raises as `rows`."""
@@ -99,7 +99,13 @@ class ArrowReader:
             MrlError: pyarrow is absent; the file cannot be read, or not within the limits.
         """
         replies = self._ask(file, columns, first)
-        info = _table_info(next(replies))
+        reply = next(replies)
+        info = _table_info(reply)
+        names = [values[0] for values in reply["columns"]]
+        wanted = set(names) if columns is None else {c.partition(".")[0] for c in columns}
+        if twice := [name for name in info.columns if name in wanted and names.count(name) > 1]:
+            hint = "rename one of them"
+            raise MrlError(f"has two columns that are called {twice[0]!r}", where=file, hint=hint)
         return info, (row for reply in replies for row in reply["rows"])
 
     def _ask(
@@ -149,7 +155,7 @@ class ArrowReader:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
-            weakref.finalize(self, _end, self._process, seconds=0)
+            weakref.finalize(self, _end, self._process, seconds=0.0)
         return self._process
 
 
@@ -161,7 +167,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _table_info(reply: dict[str, Any]) -> TableInfo:
-    columns = [Column(*values[:3], tuple(values[3])) for values in reply["columns"]]
+    columns = [Column(x[0], x[1], x[2], tuple(x[3])) for x in reply["columns"]]
     return TableInfo({column.name: column for column in columns}, reply["features"])
 
 
@@ -180,7 +186,7 @@ def _refuse(file: Path, reply: dict[str, Any]) -> NoReturn:
 
 def _ended(file: Path, process: subprocess.Popen[bytes]) -> MrlError:
     """The error for a process that is no longer there."""
-    _end(process, seconds=10)
+    _end(process, seconds=10.0)
     number = -process.returncode
     names = {member.value: member.name for member in signal.Signals}
     reason = f"its reader ended by {names[number]}" if number in names else "its reader ended"

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.ipc
 import pyarrow.parquet
 from pyarrow import types
@@ -78,7 +77,9 @@ def _opened(file: Path) -> Iterator[tuple[pa.Schema, Any]]:
         with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as stream:
             yield stream.schema, lambda wanted, first: _stream_batches(stream, wanted, first)
     else:
-        with pyarrow.parquet.ParquetFile(file, buffer_size=1 << 20) as table:
+        with pyarrow.parquet.ParquetFile(
+            file, buffer_size=1 << 20, page_checksum_verification=True
+        ) as table:
             yield table.schema_arrow, lambda wanted, first: _parquet_batches(table, wanted, first)
 
 
@@ -132,7 +133,9 @@ def _stream_batches(stream: Any, wanted: Sequence[str] | None, first: int) -> Ba
         size = min(max(size, 1), BATCH_ROWS)
         for start in range(skipped, whole.num_rows, size):
             batch = whole.slice(start, size)
-            yield batch if wanted is None else _chosen(batch, wanted)
+            batch = batch if wanted is None else _chosen(batch, wanted)
+            batch.validate(full=True)
+            yield batch
 
 
 def _chosen(batch: pa.RecordBatch, wanted: Sequence[str]) -> pa.RecordBatch:
@@ -143,7 +146,7 @@ def _chosen(batch: pa.RecordBatch, wanted: Sequence[str]) -> pa.RecordBatch:
         if name in batch.schema.names or not dot:
             columns[name] = batch.column(name)
         else:
-            field = pyarrow.compute.struct_field(batch.column(top), leaf)
+            field = _fields(batch.column(top))[leaf]
             columns[top] = pa.StructArray.from_arrays([field], [leaf])
     return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
 
@@ -188,15 +191,15 @@ def _cells(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
 
 def _values(column: Any) -> list[Any]:
     """The cells of a column as plain values."""
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = column.storage
+    if isinstance(column.type, pa.BaseExtensionType):  # Such as a UUID, which becomes text.
+        return [_plain(value) for value in column.to_pylist()]
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
     if types.is_struct(kind) and kind.get_field_index("array") >= 0:
-        rest = [field.name for field in kind if field.name != "array"]
-        fields = {name: _values(pyarrow.compute.struct_field(column, name)) for name in rest}
-        fields["array"] = list(map(_array, pyarrow.compute.struct_field(column, "array")))
+        parts = _fields(column)
+        array = list(map(_array, parts.pop("array")))
+        fields = {name: _values(part) for name, part in parts.items()} | {"array": array}
         rows = zip(*fields.values(), strict=True)
         known = zip(rows, column.is_valid().to_pylist(), strict=True)
         return [dict(zip(fields, row, strict=True)) if valid else None for row, valid in known]
@@ -204,6 +207,11 @@ def _values(column: Any) -> list[Any]:
     if _column(pa.field("", kind))[2] in ("text", "bytes") or any(is_(kind) for is_ in PLAIN):
         return values
     return [_plain(value) for value in values]
+
+
+def _fields(column: Any) -> dict[str, Any]:
+    """The fields of a structure by name, null where the structure is."""
+    return dict(zip((field.name for field in column.type), column.flatten(), strict=True))
 
 
 def _array(scalar: Any) -> dict[str, Any] | None:

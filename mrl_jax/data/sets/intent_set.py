@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path
@@ -63,6 +64,7 @@ class IntentExample:
     speaker: str | None = None
 
 
+@checked
 def read_intent_set(
     path: str | Path, *, columns: Mapping[str, str] = COLUMNS
 ) -> tuple[IntentExample, ...]:
@@ -102,6 +104,7 @@ def read_intent_set(
     return tuple(examples)
 
 
+@checked
 def read_intent_labels(path: str | Path) -> dict[str, IntentLabel]:
     """The rows of a set's `labels.jsonl` by label; empty where there is no such file.
 
@@ -135,6 +138,7 @@ def read_intent_labels(path: str | Path) -> dict[str, IntentLabel]:
     return labels
 
 
+@checked
 def load_intent_audio(example: IntentExample, sample_rate: int) -> HostArray:
     """The recording of an example: [S] float32, mono, `sample_rate` samples a second.
 
@@ -144,6 +148,7 @@ def load_intent_audio(example: IntentExample, sample_rate: int) -> HostArray:
     return load_audio_of(f"example {example.id!r}", example.audio, sample_rate)
 
 
+@checked
 def labels_of(examples: Iterable[IntentExample]) -> tuple[str, ...]:
     """The names of all classes, sorted."""
     return tuple(sorted({example.label for example in examples}))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.text import check_text
@@ -65,6 +66,7 @@ class Example:
         return self.text if self.document_id is None else self.document_id
 
 
+@checked
 def read_manifest(path: str | Path) -> list[Example]:
     """Read a manifest whole; recordings are neither opened nor looked for.
 
@@ -125,6 +127,6 @@ def check_fields(
         check_text(value, repr(key), where=where)
     split = fields.get("split", "train")
     if not re.fullmatch(r"[A-Za-z0-9_]+", split) or split == "all":
-        hint = "use letters, digits and `_`, and not `all`"
-        raise MrlError(f"the split {split!r} is not a usable name", where=where, hint=hint)
+        letters = "use letters, digits and `_`, and not `all`"
+        raise MrlError(f"the split {split!r} is not a usable name", where=where, hint=letters)
     return fields

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_text
 from mrl_jax.data.sets.fleurs import LANGUAGES, load_fleurs
@@ -61,6 +62,7 @@ class NamedSet:
     note: str = "no such set"
 
 
+@checked
 def load_retrieval_set(
     data: str | Path, *, strict: bool = False, split: str | None = None
 ) -> RetrievalSet:
@@ -86,6 +88,7 @@ def load_retrieval_set(
     return named
 
 
+@checked
 def load_intent_set(data: str | Path) -> tuple[IntentExample, ...]:
     """An intent set from its table or folder, or by a name such as `wolbanking77:text@FOLDER`.
 

@@ -49,6 +49,8 @@ def read_parquet(source: str | Path, columns: ParquetColumns | None = None) -> l
     has a folder a split, or `save_to_disk` wrote it. The split is the `split` column's, or
     that of the file's name.
 
+    A row without text has an empty one, and a row without a recording a place that holds none.
+
     Raises:
         MrlError: there is no table, or one of several would have to be chosen; a file is
             not Parquet; a column is absent; a row is as `check_fields` refuses it; two rows
@@ -65,11 +67,14 @@ def read_parquet(source: str | Path, columns: ParquetColumns | None = None) -> l
                 audio = fields.pop("audio")
                 fields = {"split": split} | fields
                 name = f"{fields['split']}-{counts.get(fields['split'], 0)}"
+                # A row without text or audio is for the builder to name and count.
+                text = {} if "text" in fields else {"text": ""}
                 fields = {"id": name} | fields | {"audio": str(audio)}
-                fields = check_fields(fields, where, hint=_other_column)
+                fields = check_fields({"text": name} | fields, where, hint=_other_column) | text
                 counts[fields["split"]] = counts.get(fields["split"], 0) + 1
                 tables.check_new_id(places, fields["id"], where, hint=OTHER_ID)
-                examples.append(Example(**fields | {"audio": audio}))
+                fields: dict[str, Any] = fields | {"audio": audio}
+                examples.append(Example(**fields))
     if not examples:
         raise MrlError("the tables have no rows", where=source, hint="check the download")
     return examples
@@ -174,7 +179,6 @@ def _rows(
         value = value.get("path") if isinstance(value, dict) else value
         named = file.parent / value if isinstance(value, str) and value else None
         place = EmbeddedAudio(file=file, row=row, path=named if inside else None)
-        # A row without its audio is for the builder to name and count.
         fields = tables.filled_cells(fields) | {"audio": place if inside or not named else named}
         yield where, fields
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_text
@@ -92,6 +93,7 @@ class RetrievalSet:
         return dataclasses.replace(self, queries=judged)
 
 
+@checked
 def read_retrieval_set(
     folder: str | Path, *, strict: bool = False, split: str | None = None
 ) -> RetrievalSet:
@@ -137,6 +139,7 @@ def read_retrieval_set(
     return dataclasses.replace(data, issues=log.issues)
 
 
+@checked
 def with_task_or_prompt(
     data: RetrievalSet, *, task: str | None = None, prompt: str | None = None
 ) -> RetrievalSet:
@@ -148,6 +151,7 @@ def with_task_or_prompt(
     return dataclasses.replace(data, queries=queries)
 
 
+@checked
 def write_retrieval_set(
     folder: str | Path,
     queries: Iterable[Query],
@@ -185,6 +189,7 @@ def write_retrieval_set(
     return read_retrieval_set(folder)
 
 
+@checked
 def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
     """Another column of a set's queries, another recogniser's transcripts for one: id → text.
 
@@ -204,6 +209,7 @@ def read_query_column(folder: str | Path, name: str) -> dict[str, str]:
     return texts
 
 
+@checked
 def load_query_audio(query: Query, sample_rate: int) -> HostArray:
     """The recording of a spoken query: [S] float32, mono, `sample_rate` samples a second.
 
@@ -213,6 +219,7 @@ def load_query_audio(query: Query, sample_rate: int) -> HostArray:
     return load_audio_of(f"query {query.id!r}", query.audio, sample_rate)
 
 
+@checked
 def load_queries(
     queries: Sequence[Query], sample_rate: int
 ) -> tuple[list[HostArray], list[str], list[str | None], list[str]]:

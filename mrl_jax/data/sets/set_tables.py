@@ -53,7 +53,8 @@ def _files(folder: Path, name: str) -> list[Path]:
         if files:
             return files
     forms = f"no {name}{', '.join(tables.ENDINGS)}, nor one of these in {name}/"
-    there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+    held = [*folder.glob("*"), *(folder / name).glob("*")]
+    there = ", ".join(sorted(str(path.relative_to(folder)) for path in held)[:8]) or "nothing"
     problem = f"has no table `{name}` ({forms}; it holds {there})"
     raise MrlError(problem, where=folder, hint="a set has queries, corpus and qrels")
 

@@ -245,20 +245,18 @@ def row_audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
 
 def _array_audio(where: str, value: Mapping[str, Any]) -> bytes:
     """The samples of a row, a list of numbers or as `ArrowReader` has them, as a WAV file."""
-    array, rate = value["array"], value.get("sampling_rate")
-    if isinstance(array, dict):
-        samples = np.frombuffer(array["data"], array["dtype"]).reshape(array["shape"])
-    else:
-        with contextlib.suppress(ValueError, TypeError):
-            samples = np.asarray(array)
-    whole = isinstance(rate, int | float) and float(rate).is_integer() and 0 < rate < 1 << 31
-    if not whole or isinstance(rate, bool):
-        problem, hint = f"`sampling_rate` is {rate!r:.40}", "write the samples a second"
-        raise MrlError(f"{problem}, expected a whole number", where=where, hint=hint)
+    array, rate = value["array"], as_name(value.get("sampling_rate"))
+    if not isinstance(rate, str) or not rate.isdigit() or not 0 < int(rate) < 1 << 31:
+        problem = f"`sampling_rate` is {value.get('sampling_rate')!r:.40}, expected a whole number"
+        raise MrlError(problem, where=where, hint="write the samples a second")
     try:
+        if isinstance(array, dict):
+            samples = np.frombuffer(array["data"], array["dtype"]).reshape(array["shape"])
+        else:
+            samples = np.asarray(array)
         return wav_bytes(samples, int(rate))
-    except (ValueError, NameError) as error:
-        problem = f"`array` cannot be read as samples ({error})"
+    except (ValueError, TypeError, KeyError) as error:
+        problem = f"`array` cannot be read as samples ({first_line(error)})"
         raise MrlError(problem, where=where, hint="write one row of floats") from error
 
 
@@ -347,9 +345,11 @@ def _class_names(written: str) -> dict[str, list[str]]:
 
 
 def _class_name(where: str, column: str, value: Any, names: Sequence[str]) -> str | None:
-    """None for −1, which is how `datasets` writes that a label is withheld."""
-    if value is None or value == -1:
+    """None for −1 and NaN: so `datasets` and pandas write that a label is withheld."""
+    if value is None or value == -1 or value != value:
         return None
+    if isinstance(value, float) and value.is_integer():  # As pandas writes a column with nulls.
+        value = int(value)
     if not isinstance(value, int) or not 0 <= value < len(names):
         problem = f"`{column}` is {value!r:.40}, expected a class from 0 to {len(names) - 1}"
         raise MrlError(problem, where=where, hint="download or write the table again")

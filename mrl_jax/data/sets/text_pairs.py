@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.sets.tables import read_tables, row_id, row_text, table_shards
@@ -32,6 +33,7 @@ class TextPair:
     where: str = ""
 
 
+@checked
 def read_pairs(path: str | Path) -> list[TextPair]:
     """Every pair of a table, in its order.
 
@@ -61,6 +63,7 @@ def read_pairs(path: str | Path) -> list[TextPair]:
     return pairs
 
 
+@checked
 def pairs_digest(pairs: Sequence[TextPair]) -> str:
     """SHA-256 of what is trained on; ids count where there are any."""
     total = hashlib.sha256()

@@ -6,6 +6,7 @@ the form that Qwen3-Embedding was trained with.
 
 from collections.abc import Mapping, Sequence
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
 
 CORRECT_TASK = "correct the task, or add data.batch.prompts.{task}="
@@ -49,6 +50,7 @@ def prompt_of(
     return query_prompt(prompts.get(task, ""))
 
 
+@checked
 def prompts_of(
     count: int,
     prompts: Mapping[str, str],

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from jaxtyping import Float
 
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import ArgumentError
 from mrl_jax.evaluation.compare.cascades import CascadeRun
 from mrl_jax.evaluation.report.statistics import adjusted_tests, intervals_of
 from mrl_jax.metrics.intervals import Clusters, Interval, PairedTest
@@ -73,7 +74,7 @@ def system_means(systems: Sequence[System], clusters: Clusters) -> Means:
     """Every metric of every system at every dimension, all from the same resamples.
 
     Raises:
-        ValueError: two systems of one name, or with other dims, metrics or queries.
+        ArgumentError: two systems of one name, or with other dims, metrics or queries.
     """
     keys = [
         (system.name, dim, metric)
@@ -86,7 +87,8 @@ def system_means(systems: Sequence[System], clusters: Clusters) -> Means:
         for s in systems
     }
     if len(set(keys)) != len(keys) or len(shapes) != 1:
-        raise ValueError("systems must have different names, and the same dims, metrics, queries")
+        problem = "systems must have different names, and the same dims, metrics, queries"
+        raise ArgumentError(problem)
     columns = [v for s in systems for values in s.scores.values() for v in values.values()]
     return dict(zip(keys, intervals_of(columns, clusters), strict=True))
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.evaluation.intent.classifiers import CLASSIFIERS
 from mrl_jax.inference.search.exact import search, truncate
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors
@@ -118,11 +119,13 @@ class IntentResult:
         return np.bincount(pairs.ravel(), minlength=size * size).reshape(size, size)
 
 
+@checked
 def label_text(label: str) -> str:
     """What a label is called in words that nobody wrote: its name without underscores."""
     return " ".join(label.replace("_", " ").split()) or label
 
 
+@checked
 def check_shots(labels: Sequence[str], classes: Sequence[str], shots: Sequence[int]) -> None:
     """Refuse shots that some label does not have enough training examples for.
 
@@ -154,6 +157,7 @@ def check_shots(labels: Sequence[str], classes: Sequence[str], shots: Sequence[i
         )
 
 
+@checked
 def draw_shots(
     labels: Int[HostArray, " N"], classes: int, shots: int, seed: int
 ) -> Int[HostArray, " M"]:
@@ -167,11 +171,13 @@ def draw_shots(
     for name in range(classes):
         places = np.flatnonzero(labels == name)
         if len(places) < shots:
-            raise ValueError(f"class {name} has {len(places)} examples, fewer than {shots} shots")
+            problem = f"class {name} has {len(places)} examples, fewer than {shots} shots"
+            raise ArgumentError(problem)
         drawn.append(rng.permutation(places)[:shots])
     return np.sort(np.concatenate(drawn))
 
 
+@checked
 def zero_shot_predict(
     vectors: Float32[HostArray, "N E"] | SeparateVectors,
     labels: Float32[HostArray, "L E"],
@@ -187,6 +193,7 @@ def zero_shot_predict(
     return places[:, 0].astype(np.int64)
 
 
+@checked
 def few_shot_inputs(
     vectors: Vectors, tokens: Float32[HostArray, "N K E"] | None, *, dim: int
 ) -> Float[HostArray, "N F"]:
@@ -199,6 +206,7 @@ def few_shot_inputs(
     return np.concatenate(parts, axis=1).astype(np.float64)
 
 
+@checked
 def few_shot_predict(
     train: Float[HostArray, "M F"],
     labels: Int[HostArray, " M"],
@@ -230,6 +238,7 @@ def few_shot_predict(
     return CLASSIFIERS[classifier].predict(train, labels, test)
 
 
+@checked
 def measure_intents(
     vectors: IntentVectors,
     *,
@@ -265,7 +274,7 @@ def measure_intents(
                 features = vectors.features
             else:
                 if not vectors.labels:
-                    raise ValueError("zero-shot takes the vectors of the label texts")
+                    raise ArgumentError("zero-shot takes the vectors of the label texts")
                 predicted = {
                     name: zero_shot_predict(vectors.test, texts, dim=dim)[None]
                     for name, texts in vectors.labels.items()
@@ -285,7 +294,7 @@ def _few_shot(
 ) -> Callable[[str, int], Int[HostArray, "seeds N"]]:
     """A function of classifier and shots to predictions, once a seed."""
     if vectors.train is None:
-        raise ValueError("few-shot takes the vectors of training examples")
+        raise ArgumentError("few-shot takes the vectors of training examples")
     train = few_shot_inputs(vectors.train, vectors.train_tokens, dim=dim)
     test = few_shot_inputs(vectors.test, vectors.test_tokens, dim=dim)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.core.errors import MrlError, readable
+from mrl_jax.core.errors import ArgumentError, MrlError, readable
 from mrl_jax.core.files import write_text
 from mrl_jax.core.json_text import parse_json
 from mrl_jax.metrics.intervals import Interval, PairedTest
@@ -73,7 +73,7 @@ def write_records(path: Path, records: Sequence[Record], source: Source) -> None
     for record in records:
         row = {name: getattr(record, name) for name in ORDER}
         if clash := (FIELDS | SOURCE_FIELDS) & set(record.setting):
-            raise ValueError(f"a setting may not be called {sorted(clash)}")
+            raise ArgumentError(f"a setting may not be called {sorted(clash)}")
         rows.append({**row, **record.setting, **dataclasses.asdict(source)})
     write_jsonl(path, rows)
 

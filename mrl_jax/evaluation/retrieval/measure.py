@@ -14,13 +14,11 @@ class RetrievalRun:
 
     Attributes:
         data: the set, less the queries without a relevant document.
-        left_out: how many those are.
         judgements, clusters: of the others.
         results: one a dimension.
     """
 
     data: RetrievalSet
-    left_out: int
     judgements: Judgements
     clusters: Clusters
     results: list[RetrievalResult]

@@ -45,13 +45,13 @@ def run_retrieval(
             width of the model.
     """
     dims = encoded_set.chosen_dims(embedder, dims)
-    left_out, data = len(data.unjudged), data.judged_only()
+    data = data.judged_only()
     queries, documents = encoded_set.encode_set(embedder, data)
     judgements = judgements_of(data)
     judgements = judgements.binary() if binary else judgements
     results = evaluate_retrieval(queries, documents, judgements, dims=dims, ks=ks, ties=ties)
     clusters = encoded_set.clusters_of(data, judgements)
-    return RetrievalRun(data, left_out, judgements, clusters, results)
+    return RetrievalRun(data, judgements, clusters, results)
 
 
 def report_retrieval(options: RetrievalOptions) -> str:
@@ -130,10 +130,9 @@ def _summary(
         ways += f" and {len(speakers)} speakers"
     elif speakers:
         alone = " All queries are by one speaker: others may differ by more than the intervals."
-    without = f" {run.left_out} more without a relevant document are left out."
     return (
         f"{len(run.data.queries)} queries, {len(run.data.corpus)} documents, model of step "
-        f"{setting['step']}, {setting['relevance']} relevance.{without if run.left_out else ''} "
+        f"{setting['step']}, {setting['relevance']} relevance. "
         f"{encoded_set.describe_prompts(opened.embedder, run.data)}\n\n"
         f"Intervals are 95 % confidence intervals of the mean, from a bootstrap over {ways}."
         f"{alone} Paired tests {clusters.how_tested}; p-values are also given as "

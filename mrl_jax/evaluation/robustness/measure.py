@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Float32
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.degrade import Condition, degrade, generator_of
@@ -51,6 +52,7 @@ class RobustnessResult:
     per_query: Float[HostArray, " judged"]
 
 
+@checked
 def check_babble(names: Sequence[str], apart: Sequence[Hashable]) -> None:
     """Raises an `MrlError` where all queries ask for the same, so that none has any babble.
 
@@ -66,6 +68,7 @@ def check_babble(names: Sequence[str], apart: Sequence[Hashable]) -> None:
         )
 
 
+@checked
 def degrade_all(
     clips: Sequence[HostArray],
     names: Sequence[str],
@@ -104,6 +107,7 @@ def degrade_all(
     return degraded
 
 
+@checked
 def measure_robustness(
     queries: Mapping[Condition, Vectors],
     documents: Float32[HostArray, "N E"],

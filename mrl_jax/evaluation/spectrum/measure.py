@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.evaluation.scoring import Judgements, check_dims, evaluate_retrieval
 from mrl_jax.inference.search.rotation import check_vectors, leading_directions
 
@@ -63,7 +64,7 @@ class Spectrum:
     def rank_keeping(self, fraction: float) -> int:
         """The least number of directions that keep this part of the energy."""
         if not 0 < fraction <= 1:
-            raise ValueError(f"fraction is {fraction}, expected more than 0 and at most 1")
+            raise ArgumentError(f"fraction is {fraction}, expected more than 0 and at most 1")
         # Reached but for rounding is reached.
         return int(np.argmax(self.cumulative >= fraction - 1e-12)) + 1
 
@@ -135,6 +136,7 @@ class BlockResult:
         return f"{self.start + 1}-{self.stop}"
 
 
+@checked
 def spectrum(vectors: Float[HostArray, "N E"], *, centred: bool) -> Spectrum:
     """The singular values of embeddings, one a row.
 
@@ -158,6 +160,7 @@ def spectrum(vectors: Float[HostArray, "N E"], *, centred: bool) -> Spectrum:
     return Spectrum(np.linalg.svd(matrix, compute_uv=False))
 
 
+@checked
 def modality_gap(
     queries: Float[HostArray, "Q E"], documents: Float[HostArray, "N E"]
 ) -> tuple[float, float]:
@@ -170,6 +173,7 @@ def modality_gap(
     return float(np.linalg.norm(a - b)), cosine
 
 
+@checked
 def views(
     queries: Float32[HostArray, "Q E"], documents: Float32[HostArray, "N E"], *, seeds: int = 5
 ) -> list[View]:
@@ -202,12 +206,14 @@ def views(
     return ways
 
 
+@checked
 def sizes_for(width: int, dims: Sequence[int]) -> tuple[int, ...]:
     """Powers of two up to the width, the dims, and the width itself."""
     powers = {2**power for power in range(width.bit_length()) if 2**power <= width}
     return tuple(sorted(powers | set(dims) | {width}))
 
 
+@checked
 def measure_sizes(
     shown: Sequence[View], judgements: Judgements, *, sizes: Sequence[int]
 ) -> list[SizeResult]:
@@ -223,6 +229,7 @@ def measure_sizes(
     return rows
 
 
+@checked
 def measure_blocks(
     queries: Float32[HostArray, "Q E"],
     documents: Float32[HostArray, "N E"],
@@ -243,7 +250,7 @@ def measure_blocks(
     width = queries.shape[1]
     check_dims(edges, width)
     if len(edges) < 2 or list(edges) != sorted(edges) or edges[-1] != width:
-        raise ValueError(f"edges are {list(edges)}, expected two or more that end with {width}")
+        raise ArgumentError(f"edges are {list(edges)}, expected two or more that end with {width}")
 
     def score(keep: HostArray) -> HostArray:
         (result,) = evaluate_retrieval(
@@ -263,6 +270,7 @@ def measure_blocks(
     return blocks
 
 
+@checked
 def block_edges(width: int, count: int = 8) -> tuple[int, ...]:
     """Ends of `count` blocks of like size, fewer where there are fewer coordinates."""
     count = min(count, width)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
@@ -58,6 +59,7 @@ class Measured:
         return float(np.mean(self.ndcg))
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Budget:
     """Limits by name: of `COSTS`."""
@@ -69,6 +71,7 @@ class Budget:
         return max(getattr(measured, key) / x for key, x in self.limits.items())
 
 
+@checked
 def usual_shortlist(documents: int) -> int:
     """Documents that a funnel scores again: a tenth, 10 to 100.
 
@@ -77,6 +80,7 @@ def usual_shortlist(documents: int) -> int:
     return min(100, max(K, documents // 10))
 
 
+@checked
 def grid(dims: Sequence[int], shortlist: int) -> list[SearchConfig]:
     """Every dim, rank, precision and funnel.
 
@@ -94,6 +98,7 @@ def grid(dims: Sequence[int], shortlist: int) -> list[SearchConfig]:
     ]
 
 
+@checked
 def directions_of(
     documents: Float32[HostArray, "N E"], dim: int, rank: int
 ) -> Float32[HostArray, "dim rank"]:
@@ -105,6 +110,7 @@ def directions_of(
     return directions[:, :rank].astype(np.float32)
 
 
+@checked
 def project(
     vectors: Float32[HostArray, "R E"], dim: int, directions: HostArray | None
 ) -> Float32[HostArray, "R width"]:
@@ -113,6 +119,7 @@ def project(
     return cut if directions is None else truncate(cut @ directions, None)
 
 
+@checked
 def grow(
     documents: Float32[HostArray, "N E"], size: int, *, seed: int = 0
 ) -> Float32[HostArray, "size E"]:
@@ -133,6 +140,7 @@ def grow(
     return grown
 
 
+@checked
 def check_size(size: int, documents: int, width: int) -> None:
     """Raises an `MrlError` for a corpus size below that of the set, or beyond this machine."""
     if size < documents:
@@ -152,6 +160,7 @@ def check_size(size: int, documents: int, width: int) -> None:
         )
 
 
+@checked
 def check_budget(
     budget: "Budget", dims: Sequence[int], *, shortlist: int, size: int, width: int
 ) -> None:
@@ -182,6 +191,7 @@ def check_budget(
     )
 
 
+@checked
 def measure(
     queries: Float32[HostArray, "Q E"],
     documents: Float32[HostArray, "N E"],
@@ -245,6 +255,7 @@ def measure(
     return results
 
 
+@checked
 def pareto(costs: Float[HostArray, "N C"]) -> Bool[HostArray, " N"]:
     """Rows that no other row dominates: as low in every column, and lower in one."""
     dominated = [
@@ -253,12 +264,14 @@ def pareto(costs: Float[HostArray, "N C"]) -> Bool[HostArray, " N"]:
     return ~np.asarray(dominated, bool)
 
 
+@checked
 def costs_of(results: Sequence[Measured], names: Sequence[str] = COSTS) -> Float[HostArray, "N C"]:
     """nDCG, negated, and costs, for `pareto`."""
     rows = [[-r.mean, *(float(getattr(r, name)) for name in names)] for r in results]
     return np.asarray(rows, np.float64)
 
 
+@checked
 def parse_budget(text: str) -> Budget:
     """Limits of "bytes=128" or "latency_ms=5,flops=1e6".
 
@@ -286,6 +299,7 @@ def parse_budget(text: str) -> Budget:
     return Budget(limits)
 
 
+@checked
 def choose(results: Sequence[Measured], budget: Budget) -> Measured:
     """The config of best nDCG within the budget; of equals the one of fewest bytes, then work.
 
@@ -305,6 +319,7 @@ def choose(results: Sequence[Measured], budget: Budget) -> Measured:
     return min(fitting, key=lambda r: (-r.mean, r.bytes, r.flops, r.latency_ms))
 
 
+@checked
 def title(config: SearchConfig) -> str:
     """A search config in words."""
     of = f"{config.dim} coordinates"

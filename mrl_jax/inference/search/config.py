@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from mrl_jax.checkpoints.models import FORMAT, ModelInfo
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import write_bytes
@@ -24,6 +25,7 @@ Precision = Literal["fp32", "int8", "binary", "binary+int8"]
 """Of stored documents; the last two are signs, alone and with int8 beside them."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """How documents are stored and searched.
@@ -74,6 +76,7 @@ class _Record:
             raise ValueError("directions is no SHA-256")
 
 
+@checked
 def write_search_config(
     folder: Path,
     info: ModelInfo,
@@ -105,6 +108,7 @@ def write_search_config(
             old.unlink(missing_ok=True)
 
 
+@checked
 def read_search_config(
     folder: Path, info: ModelInfo
 ) -> tuple[SearchConfig, Float32[HostArray, "dim rank"] | None]:

@@ -18,8 +18,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float32, Float64, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.inference.search.vectors import SeparateVectors
 
 BLOCK = 16
@@ -33,6 +34,7 @@ CHUNK = 16_384
 Pass = Literal["bfloat16", "float32", "float64"]
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
     """What a search does at once: for its speed and memory, without effect on the result.
@@ -63,6 +65,7 @@ class Ranking:
     tied: Int[HostArray, " Q"]
 
 
+@checked
 def search(
     queries: Float32[HostArray, "Q E"],
     documents: Float32[HostArray, "N E"],
@@ -89,6 +92,7 @@ def search(
     return ranking.scores, ranking.indices
 
 
+@checked
 def rank(
     queries: Float32[HostArray, "Q E"],
     documents: Float32[HostArray, "N E"],
@@ -109,9 +113,9 @@ def rank(
             queries.
     """
     if not len(documents):
-        raise ValueError("there are no documents to search")
+        raise ArgumentError("there are no documents to search")
     if k < 1 or chunk < 1:
-        raise ValueError(f"k is {k} and chunk is {chunk}, expected 1 or more")
+        raise ArgumentError(f"k is {k} and chunk is {chunk}, expected 1 or more")
     k = min(k, len(documents))
     devices = jax.local_devices() if devices is None else devices
     if not np.isfinite(queries).all():
@@ -127,6 +131,7 @@ def rank(
     return Ranking(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
+@checked
 def rough_search(
     queries: Float32[HostArray, "Q E"], documents: Float32[HostArray, "N E"], k: int
 ) -> tuple[Float32[HostArray, "Q k"], Int[HostArray, "Q k"]]:
@@ -146,6 +151,7 @@ def rough_search(
     return scores, indices
 
 
+@checked
 def exact_scores(
     queries: Float32[HostArray, "*rows E"], documents: Float32[HostArray, "*rows E"]
 ) -> Float32[HostArray, "*rows"]:
@@ -153,6 +159,7 @@ def exact_scores(
     return exact_sums(queries, documents).astype(np.float32)
 
 
+@checked
 def exact_sums(
     queries: Float32[HostArray, "*rows E"], documents: Float32[HostArray, "*rows E"]
 ) -> Float64[HostArray, "*rows"]:
@@ -162,6 +169,7 @@ def exact_sums(
     return np.multiply(queries, documents, dtype=np.float64, order="C").sum(axis=-1)
 
 
+@checked
 def truncate(
     vectors: Float32[HostArray, "R E"] | SeparateVectors, dim: int | None
 ) -> Float32[HostArray, "R P"]:

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float32, Int
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.search.config import Precision
@@ -62,6 +63,7 @@ class Funnel:
         return np.take_along_axis(places, order, axis=1)
 
 
+@checked
 def make_funnel(
     documents: Float32[HostArray, "N E"],
     precision: Precision = "fp32",
@@ -98,11 +100,13 @@ def make_funnel(
     return Funnel(first, prefix or width, second, width, shortlist)
 
 
+@checked
 def recall_of(results: Int[HostArray, "Q k"], exact: Int[HostArray, "Q k"]) -> float:
     """Fraction of the exact results that are among the results, mean over queries."""
     return float((exact[:, :, None] == results[:, None, :]).any(axis=2).mean())
 
 
+@checked
 def exact_places(
     queries: Float32[HostArray, "Q E"], documents: Float32[HostArray, "N E"], k: int
 ) -> Int[HostArray, "Q k"]:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float32, Int, Shaped
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.search.config import Precision
@@ -166,6 +167,7 @@ Store = Float32Store | Int8Store | BinaryStore
 """Documents as they are kept; each kind has the methods that `Float32Store` describes."""
 
 
+@checked
 def to_int8(vectors: Float32[HostArray, "N E"], *, chunk: int = CHUNK) -> Int8Store:
     """Vectors as int8, on scales that are fitted on them.
 
@@ -194,6 +196,7 @@ def int8_codes(
     return codes
 
 
+@checked
 def to_binary(vectors: Float32[HostArray, "N E"]) -> BinaryStore:
     """Signs of vectors.
 
@@ -204,6 +207,7 @@ def to_binary(vectors: Float32[HostArray, "N E"]) -> BinaryStore:
     return BinaryStore(np.packbits(vectors > 0, axis=1), vectors.shape[1])
 
 
+@checked
 def stores(
     vectors: Float32[HostArray, "N E"], precision: Precision, *, chunk: int = CHUNK
 ) -> tuple[Store, Store]:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, describe_os_error
 from mrl_jax.core.files import write_bytes
@@ -58,6 +59,7 @@ def text_keys(texts: Iterable[str]) -> Shaped[HostArray, " T"]:
     return np.frombuffer(b"".join(keys), "<u8").astype(np.uint64)
 
 
+@checked
 def fit_rotation(
     vectors: Float[HostArray, "N E"], *, centred: bool = True
 ) -> Float32[HostArray, "E E"]:
@@ -73,6 +75,7 @@ def fit_rotation(
     return leading_directions(vectors, centred=centred).astype(np.float32)
 
 
+@checked
 def apply_rotation(
     vectors: Float32[HostArray, "N E"], rotation: Rotation
 ) -> Float32[HostArray, "N E"]:
@@ -88,6 +91,7 @@ def apply_rotation(
     return vectors @ rotation.matrix
 
 
+@checked
 def save_rotation(folder: Path, rotation: Rotation, *, overwrite: bool = False) -> Path:
     """Write the rotation into a model's folder, whole or not at all.
 
@@ -109,6 +113,7 @@ def save_rotation(folder: Path, rotation: Rotation, *, overwrite: bool = False) 
     return path
 
 
+@checked
 def check_absent(folder: Path, *, overwrite: bool) -> None:
     """Raises an `MrlError` where a rotation is there and may not be replaced."""
     path = folder / ROTATION_FILE
@@ -117,6 +122,7 @@ def check_absent(folder: Path, *, overwrite: bool) -> None:
         raise MrlError("the rotation exists already", where=path, hint=hint)
 
 
+@checked
 def read_rotation(folder: Path, *, head_digest: str) -> Rotation | None:
     """The rotation of a model's folder; None where there is none.
 
@@ -165,6 +171,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, HostArray], dict[str, str]]:
         raise ValueError(str(error)) from error
 
 
+@checked
 def leading_directions(
     vectors: Float[HostArray, "N E"], *, centred: bool
 ) -> Float[HostArray, "E E"]:
@@ -183,6 +190,7 @@ def leading_directions(
     return directions * np.sign(directions[largest, np.arange(len(largest))])
 
 
+@checked
 def check_vectors(vectors: Float[HostArray, "N E"], kind: str = "embedding") -> None:
     """Raises an `MrlError` where there are no vectors, or one is not finite."""
     if not vectors.size:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SeparateVectors:
 
     def __post_init__(self) -> None:
         if self.wide.shape[1] != sum(self.dims):
-            raise ValueError(f"{self.wide.shape[1]} numbers a row, expected {sum(self.dims)}")
+            raise ArgumentError(f"{self.wide.shape[1]} numbers a row, expected {sum(self.dims)}")
 
     def __len__(self) -> int:
         return len(self.wide)

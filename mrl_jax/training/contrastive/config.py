@@ -8,6 +8,7 @@ from flax import nnx
 
 from mrl_jax.checkpoints.models import load_speech_side
 from mrl_jax.checkpoints.towers import load_qwen3, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import PathText, user_path
@@ -15,6 +16,7 @@ from mrl_jax.data.batches.speech import BatchConfig
 from mrl_jax.data.cache.speech import CACHE_DTYPES, CacheDtype
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.losses.config import LossConfig
+from mrl_jax.losses.registry import LOSSES
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.ctc_tokens import tokens_of_outputs
 from mrl_jax.models.fusion import FusionConfig
@@ -25,6 +27,7 @@ from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.towers import RECOGNISERS, kinds_of
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.training.config import ComputeConfig, check_choice, check_dims
+from mrl_jax.training.negatives import check_batch_size
 from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 
 HeadInit = Literal["random", "ctc"]
@@ -42,6 +45,7 @@ SOFT_FIELDS = (
 """Fields of `ModelConfig` that a soft head alone reads."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(ComputeConfig):
     """The model: its towers, and how they are joined.
@@ -151,6 +155,7 @@ class ModelConfig(ComputeConfig):
                 )
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(SpeechDataConfig):
     """The recordings and documents, and what is computed of them once.
@@ -174,6 +179,7 @@ class DataConfig(SpeechDataConfig):
         check_choice("data.speech_cache_dtype", self.speech_cache_dtype, CACHE_DTYPES)
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentConfig(SpeechRunConfig):
     """Everything about a run. The defaults are the paper's speech run."""
@@ -184,6 +190,8 @@ class ExperimentConfig(SpeechRunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if LOSSES[self.loss.name].contrastive:
+            check_batch_size(self.data.batch.batch_size)
         if self.data.speech_cache and self.augment is not None:
             raise MrlError(
                 "data.speech_cache holds the states of unchanged clips, and augment changes them",
@@ -197,6 +205,7 @@ class ExperimentConfig(SpeechRunConfig):
             )
 
 
+@checked
 def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers:
     """Towers from their folders, and a new head."""
     model, kind = config.model, HEADS[config.model.head_kind]

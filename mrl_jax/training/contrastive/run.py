@@ -10,6 +10,7 @@ import numpy as np
 
 from mrl_jax.checkpoints.models import ModelInfo, read_model_info, save_model, tower_reference
 from mrl_jax.checkpoints.towers import read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import assert_equal_across_hosts, host_shard
 from mrl_jax.core.paths import user_path
@@ -23,6 +24,7 @@ from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_queries, read_ret
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.evaluation.scoring import evaluate_retrieval, judgements_of
 from mrl_jax.inference.encoder import Encoder
+from mrl_jax.losses.registry import LOSSES
 from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.models.late_fusion import LateFusion
 from mrl_jax.models.soft_ctc import SoftCtc
@@ -34,12 +36,14 @@ from mrl_jax.training.contrastive.ctc_init import CLIPS, init_from_ctc
 from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.loop import Prepared
+from mrl_jax.training.negatives import check_negatives
 from mrl_jax.training.precompute import frozen_outputs
 from mrl_jax.training.speech_data import check_rate, open_examples
 from mrl_jax.training.state import Log, TrainState
 from mrl_jax.training.trainer import Best, RunResult, has_checkpoint, run, scores_of
 
 
+@checked
 def train(
     config: ExperimentConfig, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[ModelInfo]:
@@ -76,6 +80,8 @@ class ContrastiveTask:
         rate = model.speech.config.sample_rate
         check_rate(examples, rate)
         source = _source(config, examples, tokenizer, model)
+        if LOSSES[config.loss.name].contrastive:
+            check_negatives(source.identities_of, source.plan.batches_per_epoch, log)
         steps = config.train.total_steps(source.plan.batches_per_epoch)
         _init_head(config, model, source, tokenizer, workdir)
         if isinstance(model, SoftCtc) and model.may_lose:

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from mrl_jax.checkpoints.towers import TowerInfo, load_hubert, load_hubert_ctc, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES, HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import PathText, user_path
@@ -28,6 +29,7 @@ from mrl_jax.training.speech_data import SpeechDataConfig, SpeechRunConfig
 VOCABULARIES = ("characters", "tower", "text_tower")
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcModelConfig(ComputeConfig):
     """The recogniser.
@@ -87,6 +89,7 @@ class CtcModelConfig(ComputeConfig):
             )
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcDataConfig(SpeechDataConfig):
     """The recordings and their transcripts.
@@ -112,6 +115,7 @@ class CtcDataConfig(SpeechDataConfig):
         check_column(self.transcripts, "data.transcripts")
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CtcExperiment(SpeechRunConfig):
     """Everything about a recogniser's run.
@@ -129,6 +133,7 @@ class CtcExperiment(SpeechRunConfig):
         super().__post_init__()
 
 
+@checked
 def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     """The description of the tower to begin with; None for random weights."""
     if not config.speech_tower:
@@ -155,6 +160,7 @@ def read_tower(config: CtcModelConfig) -> TowerInfo | None:
     return info
 
 
+@checked
 def read_tokenizer(config: CtcModelConfig) -> TextTokenizer | None:
     """The tokenizer of the text tower, where transcripts are spelled in its tokens."""
     if not config.text_tower:
@@ -163,6 +169,7 @@ def read_tokenizer(config: CtcModelConfig) -> TextTokenizer | None:
     return TextTokenizer(config.text_tower)
 
 
+@checked
 def choose_vocabulary(
     config: CtcModelConfig,
     tower: TowerInfo | None,
@@ -186,6 +193,7 @@ def choose_vocabulary(
     return character_vocabulary(transcripts)
 
 
+@checked
 def build_recogniser(
     config: CtcModelConfig,
     tower: TowerInfo | None,
@@ -226,6 +234,7 @@ def build_recogniser(
     return model
 
 
+@checked
 def output_layer(
     vocabulary: CtcVocabulary,
     width: int,

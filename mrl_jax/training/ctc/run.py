@@ -9,6 +9,7 @@ import numpy as np
 
 from mrl_jax.checkpoints.new_towers import save_speech_tower
 from mrl_jax.checkpoints.towers import TowerInfo, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import assert_equal_across_hosts, host_shard
 from mrl_jax.core.errors import MrlError
@@ -47,6 +48,7 @@ SCORE = "word accuracy"
 TOWER = "tower"
 
 
+@checked
 def train_recogniser(
     config: CtcExperiment, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[TowerInfo]:

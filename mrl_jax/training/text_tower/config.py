@@ -8,6 +8,7 @@ from typing import get_args
 
 from mrl_jax.checkpoints.new_towers import save_text_tower
 from mrl_jax.checkpoints.towers import TOWER_FILE, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.data.batches.text import TextBatchConfig, prompted
@@ -21,6 +22,7 @@ from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.models.towers import kinds_of
 from mrl_jax.training.config import ComputeConfig, RunConfig, check_choice, refuse_fsdp
 from mrl_jax.training.loop import LoopConfig
+from mrl_jax.training.negatives import check_batch_size
 from mrl_jax.training.optim import OptimConfig
 from mrl_jax.training.trainer import has_checkpoint
 
@@ -28,6 +30,7 @@ INITIAL = "initial"
 """Folder of a new tower, in that of its run."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NewTowerConfig:
     """A small tower with random weights, and a tokenizer made from the training texts.
@@ -77,6 +80,7 @@ class NewTowerConfig:
             raise MrlError(str(error), where="model.new") from error
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextModelConfig(ComputeConfig):
     """The tower that is trained whole.
@@ -92,6 +96,7 @@ class TextModelConfig(ComputeConfig):
     new: NewTowerConfig | None = None
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextDataConfig:
     """What is trained on, and what is measured meanwhile.
@@ -117,6 +122,7 @@ PAPER_OPTIM = OptimConfig(
 PAPER_LENGTH = LoopConfig(epochs=2.0)
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextStageExperiment(RunConfig):
     """Everything about a run of the text stage. The defaults are the paper's."""
@@ -131,6 +137,7 @@ class TextStageExperiment(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_fsdp(self.train)
+        check_batch_size(self.data.batch.batch_size)
         if not LOSSES[self.loss.name].contrastive:
             contrastive = " or ".join(name for name, loss in LOSSES.items() if loss.contrastive)
             raise MrlError(
@@ -141,6 +148,7 @@ class TextStageExperiment(RunConfig):
             raise MrlError("loss.learn_temperature is true, expected false for a text tower")
 
 
+@checked
 def prepare_tower(config: TextStageExperiment, pairs: Sequence[TextPair], workdir: Path) -> Path:
     """Folder of the tower to begin with; a new one is made in the workdir.
 

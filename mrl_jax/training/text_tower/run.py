@@ -18,6 +18,7 @@ from mrl_jax.checkpoints.new_towers import (
     write_tower,
 )
 from mrl_jax.checkpoints.towers import TowerInfo, load_qwen3, read_checked_weights, read_info
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES, HostArray
 from mrl_jax.core.distributed import (
     assert_equal_across_hosts,
@@ -43,6 +44,7 @@ from mrl_jax.nn import param_tree
 from mrl_jax.training.config import check_dims
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.loop import Prepared
+from mrl_jax.training.negatives import check_negatives
 from mrl_jax.training.state import Log, TrainState
 from mrl_jax.training.text_tower.config import INITIAL, TextStageExperiment, prepare_tower
 from mrl_jax.training.text_tower.step import (
@@ -56,6 +58,7 @@ from mrl_jax.training.trainer import Best, RunResult, run, scores_of
 TOWER = "tower"
 
 
+@checked
 def train_text(
     config: TextStageExperiment, workdir: Path, *, devices: Devices | None = None, log: Log = print
 ) -> RunResult[TowerInfo]:
@@ -108,7 +111,6 @@ class TextTask:
         self, config: TextStageExperiment, workdir: Path, devices: Devices, log: Log
     ) -> Prepared:
         """Pairs, tower and batches; see `trainer.Task`."""
-        del log
         pairs = read_pairs(config.data.train)
         tower = _initial_tower(config, pairs, workdir)
         digest, tokenizer_id = pairs_digest(pairs), tokenizer_digest(tower.folder)
@@ -126,6 +128,7 @@ class TextTask:
             shard=host_shard(),
         )
         tower.check_ids(source.largest_id, tower.folder)
+        check_negatives(source.identities_of, source.batches_per_epoch, log)
         rebuild = tower_rebuilder(tower.config, dtype, remat=config.model.remat)
         validate = _validator(config, rebuild, tower, devices) if config.data.validation else None
         return Prepared(

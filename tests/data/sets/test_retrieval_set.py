@@ -230,12 +230,16 @@ def raw(name: str, text: str | bytes) -> Callable[[Path], None]:
     return spoil
 
 
+TABLES = tables()
 JUDGED = {"query-id": "q0", "corpus-id": "d0"}
 NINE = [{"query-id": "q0", "corpus-id": f"x{i}"} for i in range(9)]
 MISTAKES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no queries": (lambda f: (f / "queries.jsonl").unlink(), ("no table `queries`",)),
     "no corpus": (lambda f: (f / "corpus.jsonl").unlink(), ("no table `corpus`",)),
-    "no qrels": (lambda f: (f / "qrels.jsonl").unlink(), ("no table `qrels`", "qrels/test.tsv")),
+    "no qrels": (
+        lambda f: (f / "qrels.jsonl").unlink(),
+        ("no table `qrels`", ".tsv", "in qrels/", "corpus.jsonl"),
+    ),
     "empty queries": (raw("queries.jsonl", ""), ("queries.jsonl", "`queries` is empty")),
     "empty corpus": (raw("corpus.jsonl", "\n"), ("corpus.jsonl", "`corpus` is empty")),
     "empty qrels": (raw("qrels.tsv", "query-id\tcorpus-id\n"), ("`qrels` is empty",)),
@@ -261,30 +265,46 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         put("queries", lambda r: r[0].pop("audio")),
         ("line 1", "neither `audio` nor `text`", "'q0'"),
     ),
-    "null audio": (put("queries", lambda r: r[0].update(audio=None)), ("neither `audio`",)),
     "audio is a number": (put("queries", lambda r: r[0].update(audio=3)), ("line 1", "`audio`")),
-    "audio is empty": (put("queries", lambda r: r[0].update(audio="")), ("line 1", "`audio`")),
     "absent audio": (
         put("queries", lambda r: r[0].update(audio="audio/none.wav")),
         ("do not exist: 1 (", "none.wav"),
     ),
-    "empty query": (put("queries", lambda r: r[1].update(text=" ")), ("line 2", "is empty")),
-    "empty document": (put("corpus", lambda r: r[1].update(text="")), ("line 2", "is empty")),
+    "no words at all": (
+        raw("queries.jsonl", '{"_id": "q0", "text": " ", "audio": null}\n'),
+        ("no query has audio or text",),
+    ),
     "text is a list": (put("corpus", lambda r: r[1].update(text=["a"])), ("expected text",)),
     "_id is a bool": (put("corpus", lambda r: r[1].update(_id=True)), ("`_id` is True",)),
-    "same query": (put("queries", lambda r: r.append(r[0])), ("queries repeats", "1 ('q0')")),
-    "same document": (put("corpus", lambda r: r.extend(r)), ("3 ('d0', 'd1', 'd2')",)),
-    "same judgement": (put("qrels", lambda r: r.append(r[1])), ("line 4", "'q1'", "second time")),
-    "unknown query": (
-        put("qrels", lambda r: r.append(JUDGED | {"query-id": "q9"})),
-        ("query-ids that queries does not have: 1 ('q9')",),
+    "two queries": (
+        put("queries", lambda r: r.append(r[0] | {"task": "asr"})),
+        ("queries repeats", "1 ('q0')"),
     ),
-    "unknown documents": (
-        put("qrels", lambda r: r.extend(NINE)),
-        ("corpus-ids that corpus does not have: 9 ('x0', 'x1', 'x2', 'x3', 'x4', …)",),
+    "two documents": (
+        put("corpus", lambda r: r.extend(row | {"text": "x"} for row in TABLES["corpus"])),
+        ("3 ('d0', 'd1', 'd2')",),
+    ),
+    "only unknown queries": (
+        put("qrels", lambda r: [row.update({"query-id": "q9"}) for row in r]),
+        ("no query has a relevant document", "query-ids that queries does not have: 1 ('q9')"),
+    ),
+    "only unknown documents": (
+        put("qrels", lambda r: [row.update({"corpus-id": f"x{i}"}) for i, row in enumerate(r)]),
+        ("no query has a relevant document in the corpus", "corpus does not have: 3 ('x0',"),
     ),
     "half a score": (put("qrels", lambda r: r[0].update(score=0.5)), ("line 1", "`score` is 0.5")),
-    "negative": (put("qrels", lambda r: r[1].update(score=-1)), ("line 2", "`score` is -1")),
+    "a large score": (
+        raw("qrels.jsonl", '{"query-id": "q0", "corpus-id": "d0", "score": 1%s}' % ("0" * 400)),
+        ("line 1", "is not JSON (a number of 401 digits"),
+    ),
+    "a large score in a .tsv": (
+        raw("qrels.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t1%s\n" % ("0" * 400)),
+        ("qrels.tsv, line 2", "`score` is '1000000"),
+    ),
+    "deep JSON": (
+        raw("queries.jsonl", "[" * 200_000),
+        ("queries.jsonl, line 1", "is not JSON (nested too deeply)"),
+    ),
     "score is a bool": (put("qrels", lambda r: r[1].update(score=True)), ("`score` is True",)),
     "score is null": (put("qrels", lambda r: r[1].update(score=None)), ("`score` is None",)),
     "score is a word": (
@@ -319,6 +339,164 @@ def test_mistakes_are_named(folder, mistake: str):
     assert message.value.hint
     for part in parts:
         assert part in line
+
+
+UNJUDGED = "queries without a relevant document, which no score counts: 1 ('q2')"
+ISSUES: dict[str, tuple[Callable[[Path], object], str, bool]] = {
+    "empty document": (
+        put("corpus", lambda r: r[2].update(text="", title=" ")),
+        "documents without text: 1 ('d2')",
+        True,
+    ),
+    "null document": (
+        put("corpus", lambda r: r[2].update(text=None)),
+        "documents without text: 1 ('d2')",
+        True,
+    ),
+    "empty query": (
+        put("queries", lambda r: r[1].update(text=" ")),
+        "queries with neither audio nor text, left out: 1 ('q1')",
+        True,
+    ),
+    "null audio": (
+        put("queries", lambda r: r[0].update(audio=None)),
+        "queries with neither audio nor text, left out: 1 ('q0')",
+        True,
+    ),
+    "same query": (
+        put("queries", lambda r: r.append(r[0])),
+        "rows of queries that are there twice: 1 ('q0')",
+        True,
+    ),
+    "same documents": (
+        put("corpus", lambda r: r.extend(tables()["corpus"])),
+        "rows of corpus that are there twice: 3 ('d0', 'd1', 'd2')",
+        True,
+    ),
+    "same judgement": (
+        put("qrels", lambda r: r.append(r[1])),
+        "judgements given twice, alike, of which the last counts: 1 ('q1 d1')",
+        True,
+    ),
+    "two judgements": (
+        put("qrels", lambda r: r.append(r[1] | {"score": 3})),
+        "judgements given twice, differently, of which the last counts: 1 ('q1 d1')",
+        True,
+    ),
+    "unknown query": (
+        put("qrels", lambda r: r.append(JUDGED | {"query-id": "q9"})),
+        "qrels names query-ids that queries does not have: 1 ('q9')",
+        True,
+    ),
+    "unknown documents": (
+        put("qrels", lambda r: r.extend(NINE)),
+        "qrels names corpus-ids that corpus does not have: 9 ('x0', 'x1', 'x2', 'x3', 'x4', …)",
+        True,
+    ),
+    "negative": (
+        put("qrels", lambda r: r[2].update(score=-1)),
+        "negative judgements, which count as 0: 1 ('q1 d0')",
+        False,
+    ),
+    "a key twice": (
+        raw(
+            "corpus.jsonl",
+            "".join(f'{{"_id": "d{i}", "text": "a", "_id": "d{i}"}}\n' for i in (0, 1)),
+        ),
+        "lines of JSON have a key twice, of which the last value counts: 2 (",
+        False,
+    ),
+    "one other split": (
+        lambda folder: write_tsv(folder, "qrels", TABLES["qrels"], path="qrels/dev.tsv"),
+        "judgements of the only split there is: 1 ('dev')",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("issue", ISSUES)
+def test_what_nobody_can_edit_is_counted(folder, issue: str):
+    sound = read_retrieval_set(folder)
+    assert [str(one) for one in sound.issues] == [UNJUDGED]
+    judged = [{"query-id": "q2", "corpus-id": "d2"}]
+    write_jsonl(folder, "qrels", [*TABLES["qrels"], *judged])
+    assert read_retrieval_set(folder, strict=True).issues == ()
+    write_jsonl(folder, "qrels", TABLES["qrels"])
+    spoil, expected, fatal = ISSUES[issue]
+    spoil(folder)
+    data = read_retrieval_set(folder)
+    named = {str(one): one for one in data.issues}
+    (text,) = [text for text in named if text.startswith(expected)]
+    assert named[text].harmless is not fatal
+    with pytest.raises(MrlError) as message:  # A query is unjudged in any case.
+        read_retrieval_set(folder, strict=True)
+    assert (expected in str(message.value)) is fatal
+    assert "--strict" in str(message.value)
+
+
+def test_what_an_issue_leaves_of_the_set(folder):
+    rows = tables()
+    rows["qrels"] += [
+        {"query-id": "q2", "corpus-id": "x", "score": 2},
+        {"query-id": "q9", "corpus-id": "d0", "score": 1},
+        {"query-id": "q0", "corpus-id": "d2", "score": -2},
+    ]
+    rows["corpus"][1]["text"] = ""
+    rows["queries"].append({"_id": "q3", "text": "ba", "transcript": "", "speaker": 1.0})
+    for name, some in rows.items():
+        write_jsonl(folder, name, some)
+    data = read_retrieval_set(folder)
+    assert data.corpus[1] == Document(id="d1", text="")
+    assert data.qrels == {"q0": {"d0": 1, "d2": 0}, "q1": {"d1": 2, "d0": 0}, "q2": {"x": 2}}
+    assert data.unjudged == ("q3",)
+    assert data.queries[3] == Query(id="q3", text="ba", speaker="1")
+    with pytest.raises(MrlError, match="does not have"):  # One's own set can be corrected.
+        write_retrieval_set(folder, data.queries, data.corpus, data.qrels)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "tsv", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("stems", "chosen", "message"),
+    [
+        (("test", "dev", "train"), "test", ""),
+        (("dev",), "dev", ""),
+        (("0000", "0001"), None, ""),
+        (("train", "dev"), None, r"of the splits dev, train, and none of test.*--qrels-split"),
+        (("test2020", "test2021"), None, "of the splits test2020, test2021, and none of test"),
+    ],
+)
+def test_judgements_of_several_splits(folder, ending, stems, chosen, message):
+    (folder / "qrels.jsonl").unlink()
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "README.md").write_text("no table")
+    for grade, stem in enumerate(stems, 1):
+        row = {"query-id": "q0", "corpus-id": f"d{grade - 1}", "score": float(grade)}
+        file = folder / "qrels" / f"{stem}.{ending}"
+        if ending == "parquet":
+            parquet.write_table(table_of([row]), file)
+        elif ending == "jsonl":
+            file.write_text(json.dumps(row) + "\n")
+        else:
+            mark = "\t" if ending == "tsv" else ","
+            file.write_text(f"{mark.join(row)}\n{mark.join(map(str, row.values()))}\n")
+    if message:
+        with pytest.raises(MrlError, match=message):
+            read_retrieval_set(folder)
+        assert read_retrieval_set(folder, split=stems[1]).qrels == {"q0": {"d1": 2}}
+        with pytest.raises(MrlError, match=r"no judgements of the split 'x'; there are"):
+            read_retrieval_set(folder, split="x")
+        return
+    qrels = read_retrieval_set(folder).qrels
+    assert qrels == {"q0": {"d0": 1} if chosen else {"d0": 1, "d1": 2}}
+
+
+def test_judgements_without_splits_have_none_to_choose(folder):
+    with pytest.raises(MrlError, match="its judgements have no splits"):
+        read_retrieval_set(folder, split="test")
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\nq0\td0\n")
+    with pytest.raises(MrlError, match=r"`qrels` twice: qrels.jsonl and qrels/test.tsv"):
+        read_retrieval_set(folder)
 
 
 def test_parquet_without_pyarrow_names_the_extra(folder, monkeypatch):

@@ -231,10 +231,9 @@ def damaged(data: Path, tmp_path: Path, table: str, line: str) -> Path:
 @pytest.mark.parametrize(
     ("table", "line", "message"),
     [
-        ("qrels", '{"query-id": "q0", "corpus-id": "dX", "score": 1}', "dX"),
-        ("qrels", '{"query-id": "qX", "corpus-id": "d0", "score": 1}', "qX"),
-        ("corpus", '{"_id": "d0", "text": "ba"}', "d0"),
-        ("corpus", '{"_id": "d99", "text": ""}', "d99|text"),
+        ("qrels", '{"query-id": "q0", "corpus-id": "dX", "score": 0.5}', "score"),
+        ("corpus", '{"_id": "d0", "text": "another text"}', "d0"),
+        ("queries", "[" * 100_000, "nested too deeply"),
         ("queries", "{not json", "JSON"),
     ],
 )
@@ -248,6 +247,47 @@ def test_eval_refuses_a_damaged_set(
     assert not out.exists()
 
 
+ISSUES = {
+    '{"query-id": "q0", "corpus-id": "dX", "score": 1}': "corpus-ids that corpus does not have: 1",
+    '{"query-id": "qX", "corpus-id": "d0", "score": 1}': "query-ids that queries does not have: 1",
+    '{"_id": "d99", "text": ""}': "documents without text: 1 ('d99')",
+}
+
+
+@pytest.mark.parametrize("line", ISSUES)
+def test_issues_are_in_the_report_and_fatal_if_strict(
+    late_fusion, retrieval_set, tmp_path, capsys, line
+):
+    data = damaged(retrieval_set, tmp_path, "qrels" if "query-id" in line else "corpus", line)
+    arguments = ("retrieval", "--model", late_fusion, "--data")
+    refusal = refused(capsys, *arguments, data, "--out", tmp_path / "strict", "--strict")
+    assert ISSUES[line] in refusal
+    assert not (tmp_path / "strict").exists()
+    assert evaluate(*arguments, data, "--out", tmp_path / "report") == 0
+    page = (tmp_path / "report" / "report.md").read_text().replace("\\", "")
+    assert "What is wrong with the set: " in page
+    assert ISSUES[line] in page
+    sound = ("--out", tmp_path / "sound", "--strict")
+    assert evaluate(*arguments, retrieval_set, *sound) == 0
+    assert "What is wrong" not in (tmp_path / "sound" / "report.md").read_text()
+    same = scores_of(tmp_path / "report") == scores_of(tmp_path / "sound")
+    assert same is ("qX" in line)  # An absent relevant document, and an empty one, count.
+
+
+def test_the_split_of_judgements_is_chosen(late_fusion, retrieval_set, tmp_path, capsys):
+    shutil.copytree(retrieval_set, tmp_path / "data")
+    (tmp_path / "data" / "qrels").mkdir()
+    lines = (tmp_path / "data" / "qrels.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "data" / "qrels.jsonl").unlink()
+    for split, some in (("train", lines[:2]), ("dev", lines)):
+        (tmp_path / "data" / "qrels" / f"{split}.jsonl").write_text("".join(some))
+    arguments = ("retrieval", "--model", late_fusion, "--data", tmp_path / "data", "--out")
+    assert "the splits dev, train" in refused(capsys, *arguments, tmp_path / "a")
+    assert evaluate(*arguments, tmp_path / "b", "--qrels-split", "dev") == 0
+    report_retrieval(late_fusion, retrieval_set, tmp_path / "c")
+    assert scores_of(tmp_path / "b") == scores_of(tmp_path / "c")
+
+
 def test_a_broken_recording_is_fatal_where_it_counts(late_fusion, retrieval_set, tmp_path, capsys):
     query = '{"_id": "q99", "audio": "broken.wav"}'
     data = damaged(retrieval_set, tmp_path, "queries", query)
@@ -255,7 +295,7 @@ def test_a_broken_recording_is_fatal_where_it_counts(late_fusion, retrieval_set,
     arguments = ("retrieval", "--model", late_fusion, "--data", data, "--out")
     assert evaluate(*arguments, tmp_path / "unjudged") == 0
     report = (tmp_path / "unjudged" / "report.md").read_text()
-    assert "1 more without a relevant document are left out" in report
+    assert "which no score counts: 1 ('q99')" in report.replace("\\", "")
     assert "q99" not in (tmp_path / "unjudged" / "rankings.jsonl").read_text()
     with (data / "qrels.jsonl").open("a") as qrels:
         qrels.write('{"query-id": "q99", "corpus-id": "d0", "score": 1}\n')
