@@ -19,7 +19,7 @@ from typing import Any
 
 import funnel
 import numpy as np
-from common import record, summarize, timed
+from common import RESULTS, record, summarize, timed
 
 from mrl_jax.data.sets.corpus import CorpusDocument
 from mrl_jax.inference.index.backends import BACKENDS
@@ -41,14 +41,19 @@ def main() -> None:
     parser.add_argument("--prefix", type=int, default=None, help="default: a third of the width")
     parser.add_argument("--backends", nargs="*", choices=tuple(BACKENDS), default=tuple(BACKENDS))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--append", action="store_true", help="measure the backends only, and add to the result"
+    )
     parser.add_argument("--toy", action="store_true", help="a few thousand documents")
     args = parser.parse_args()
     if args.toy:
         vars(args).update(TOY)
     description, queries, documents = funnel.random(args)
     exact = exact_places(queries, documents, K)
-    runs: list[dict[str, Any]] = [{"precision": precision} for precision in PRECISIONS]
-    runs.append({"precision": "float32", "prefix": args.prefix or args.width // 3})
+    runs: list[dict[str, Any]] = []
+    if not args.append:
+        runs += [{"precision": precision} for precision in PRECISIONS]
+        runs.append({"precision": "float32", "prefix": args.prefix or args.width // 3})
     runs += [{"precision": "float32", "backend": backend} for backend in args.backends]
     figures = [measure(run, queries, documents, exact, args) for run in runs]
     result = {
@@ -65,6 +70,11 @@ def main() -> None:
         "figures": figures,
     }
     print(json.dumps(result, indent=1))
+    if args.append:
+        before = json.loads((RESULTS / "search_index.json").read_text())
+        assert before["inputs"] == result["inputs"], "the recorded result is of other inputs"
+        result["figures"] = [*before["figures"], *figures]
+        result["peak_bytes"] = max(before["peak_bytes"], result["peak_bytes"])
     if not args.toy:
         record("search_index", result)
 

@@ -135,6 +135,7 @@ class FaissIvfPq(FaissFlat):
         index = faiss.IndexIVFPQ(coarse, width, lists, parts, bits, faiss.METRIC_INNER_PRODUCT)
         for fit in (index.cp, index.pq.cp):
             fit.min_points_per_centroid = 1  # A warning on standard error otherwise.
+            fit.max_points_per_centroid = 2 * PER_LIST
         return index
 
     def _parameters(self, count: int) -> Any:
