@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import NO_FILE, MrlError, file_problem
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.text import check_text
 from mrl_jax.data.sets import tables
@@ -81,11 +81,11 @@ def read_corpus(source: str | Path, *, log: IssueLog | None = None) -> Iterator[
         raise MrlError("holds no document with text", where=source, hint="check the corpus")
 
 
-def as_document(value: CorpusDocument | Mapping[str, Any] | str, number: int) -> CorpusDocument:
+def as_document(value: Any, number: int) -> CorpusDocument:
     """A document from what a program has: itself, the columns of one, or its text.
 
     Args:
-        value: a text alone is named by its number.
+        value: a document, a mapping, or a text, which is named by its number.
         number: of the document, from 0.
 
     Raises:
@@ -107,8 +107,9 @@ def as_document(value: CorpusDocument | Mapping[str, Any] | str, number: int) ->
 def _documents(source: Path, log: IssueLog) -> Iterator[tuple[str, CorpusDocument]]:
     if source.is_dir():
         yield from _of_folder(source, log)
-    elif not source.exists():
-        raise MrlError("no such file or folder", where=source, hint="check the path")
+    elif problem := file_problem(source):
+        problem = "no such file or folder" if problem == NO_FILE else problem
+        raise MrlError(problem, where=source, hint="check the path")
     elif source.suffix in TEXT_ENDINGS:
         yield from _of_text(source, source.name)
     elif source.suffix in (*tables.ENDINGS, ".arrow"):

@@ -11,7 +11,7 @@ References:
 import dataclasses
 import importlib
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -31,11 +31,12 @@ PER_LIST = 39
 """Vectors that faiss wants to train each centroid on."""
 
 
+@runtime_checkable
 class Backend(Protocol):
     """Candidates among vectors that are numbered in the order in which they came."""
 
     @classmethod
-    def build(cls, vectors: Float32[HostArray, "N E"]) -> Self:
+    def build(cls, vectors: Float32[HostArray, "N E"]) -> "Backend":
         """An index of unit vectors, of which it does not keep the array."""
         ...
 
@@ -52,7 +53,7 @@ class Backend(Protocol):
         ...
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> "Backend":
         """What `save` wrote.
 
         Raises:
@@ -68,7 +69,7 @@ class FaissFlat:
         self._index = index
 
     @classmethod
-    def build(cls, vectors: Float32[HostArray, "N E"]) -> Self:
+    def build(cls, vectors: Float32[HostArray, "N E"]) -> "FaissFlat":
         made = cls(cls._empty(*vectors.shape))
         vectors = np.ascontiguousarray(vectors)
         if not made._index.is_trained:
@@ -77,7 +78,7 @@ class FaissFlat:
         return made
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> "FaissFlat":
         try:
             return cls(_faiss().read_index(str(path)))
         except RuntimeError as error:
@@ -151,7 +152,7 @@ class Usearch:
         self._index = index
 
     @classmethod
-    def build(cls, vectors: Float32[HostArray, "N E"]) -> Self:
+    def build(cls, vectors: Float32[HostArray, "N E"]) -> "Usearch":
         from usearch.index import Index
 
         width = vectors.shape[1]
@@ -160,7 +161,7 @@ class Usearch:
         return made
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> "Usearch":
         from usearch.index import Index
 
         try:

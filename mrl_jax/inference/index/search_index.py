@@ -407,6 +407,8 @@ class SearchIndex:
         if audio is not None:
             return self.embedder.embed_speech(audio, dim=dim, **options)
         assert text is not None
+        if empty := [number for number, one in enumerate(text) if not str(one).strip()]:
+            raise MrlError(f"the question {empty[0]} is empty", hint="write what to search for")
         return self.embedder.embed_text(text, dim=dim, **options)
 
     def _check_width(self, vectors: HostArray) -> None:

@@ -1,6 +1,7 @@
 """Corpora to be indexed: tables, retrieval sets and text files, and what is wrong with them."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow
@@ -97,6 +98,9 @@ def test_a_wrong_place_is_one_line(tmp_path):
     (tmp_path / "x.pdf").write_bytes(b"%PDF")
     with pytest.raises(MrlError, match=r"of the kind \.pdf"):
         list(read_corpus(tmp_path / "x.pdf"))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(MrlError, match="is a named pipe"):
+        list(read_corpus(tmp_path / "pipe.jsonl"))
     (tmp_path / "latin.txt").write_bytes("été".encode("latin-1"))
     with pytest.raises(MrlError, match="byte 1 is not UTF-8"):
         list(read_corpus(tmp_path / "latin.txt"))

@@ -111,6 +111,7 @@ def test_what_cannot_be_done_is_one_line_and_nothing_is_written(index, root, tmp
         ("no such file", ("search", index, "--audio", tmp_path / "none.wav")),
         ("is required", ("search", index)),
         ("not allowed with argument", ("search", index, "ba", "--audio", "x.wav")),
+        ("the question 0 is empty", ("search", index, " ", "-k", 1)),
         ("the task 'sing' has no prompt", ("search", index, "ba", "--task", "sing")),
     ):
         assert words in run(capsys, *argv, status=2)
