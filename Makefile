@@ -24,7 +24,7 @@ test-fast: $(STAMP)
 # memory of each reader come into fuzz.jsonl.
 fuzz: $(STAMP)
 	rm -f fuzz.jsonl
-	MRL_FUZZ_INPUTS=40 MRL_FUZZ_RECORD=fuzz.jsonl $(BIN)/python -m pytest -n 2 tests/fuzz
+	MRL_ACCIDENTS=60 MRL_FUZZ_INPUTS=40 MRL_FUZZ_RECORD=fuzz.jsonl $(BIN)/python -m pytest -n 2 tests/fuzz
 	$(BIN)/python -m json.tool --json-lines --no-indent fuzz.jsonl
 
 lint: $(STAMP)

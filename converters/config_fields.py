@@ -1,6 +1,6 @@
 """Reading a published config.json: each field typed, each unsupported option refused by name."""
 
-import math
+import sys
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -10,6 +10,16 @@ from mrl_jax.core.errors import MrlError
 Choice = TypeVar("Choice")
 Config = TypeVar("Config")
 _ABSENT = object()
+LARGEST = (1 << 31) - 1
+"""Of a size: what indices of arrays hold."""
+MOST_ENTRIES = 64
+"""Of a list of sizes, one for each convolution."""
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 class Fields:
@@ -22,36 +32,37 @@ class Fields:
     def integer(self, name: str, default: Any = _ABSENT) -> int:
         """A positive whole number."""
         value = self._get(name, default)
-        if type(value) is not int or value <= 0:
-            self._fail(f"{name} is {value!r}, expected a positive whole number")
+        if type(value) is not int or not 0 < value <= LARGEST:
+            self._fail(f"{name} is {_shown(value)}, expected a whole number from 1 to {LARGEST}")
         return value
 
     def number(self, name: str, default: Any = _ABSENT) -> float:
         """A positive number."""
         value = self._get(name, default)
-        if type(value) not in (int, float) or not 0 < value < math.inf:
-            self._fail(f"{name} is {value!r}, expected a positive number")
+        if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
+            self._fail(f"{name} is {_shown(value)}, expected a positive number")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """True or false."""
         value = self._get(name, default)
         if not isinstance(value, bool):
-            self._fail(f"{name} is {value!r}, expected true or false")
+            self._fail(f"{name} is {_shown(value)}, expected true or false")
         return value
 
     def integers(self, name: str, default: Any = _ABSENT) -> tuple[int, ...]:
         """A list of positive whole numbers."""
         values = self._get(name, default)
-        if not isinstance(values, list | tuple) or not values:
-            self._fail(f"{name} is {values!r}, expected a list of whole numbers")
+        if not isinstance(values, list | tuple) or not 0 < len(values) <= MOST_ENTRIES:
+            self._fail(f"{name} is {_shown(values)}, expected a list of whole numbers")
         return tuple(Fields({name: value}, self.where).integer(name) for value in values)
 
     def choice(self, name: str, allowed: tuple[Choice, ...], default: Any = _ABSENT) -> Choice:
         """One of a few values."""
         value = self._get(name, default)
         if value not in allowed:
-            self._fail(f"{name} is {value!r}, expected {' or '.join(map(repr, allowed))}")
+            expected = " or ".join(map(repr, allowed))
+            self._fail(f"{name} is {_shown(value)}, expected {expected}")
         return value
 
     def require(self, name: str, expected: str, default: Any = _ABSENT) -> None:
@@ -59,7 +70,7 @@ class Fields:
         value = self._get(name, default)
         if value != expected:
             self._fail(
-                f"{name} is {value!r}, and only {expected!r} is supported here",
+                f"{name} is {_shown(value)}, and only {expected!r} is supported here",
                 hint="convert a checkpoint of the supported kind",
             )
 
@@ -76,7 +87,7 @@ class Fields:
 
     def unsupported(self, name: str, value: Any, meaning: str) -> NoReturn:
         self._fail(
-            f"{name} is {value!r}, and {meaning} is not supported",
+            f"{name} is {_shown(value)}, and {meaning} is not supported",
             hint="convert a checkpoint without this option",
         )
 

@@ -19,6 +19,7 @@ from mrl_jax.checkpoints.towers import (
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import existing_file
 from mrl_jax.core.files import check_apart, staged_folder
+from mrl_jax.core.links import check_links
 from mrl_jax.nn import param_tree
 
 from .checkpoints import copy_small_files, read_json
@@ -45,6 +46,7 @@ def export(
         MrlError: `model` is no tower or is damaged, or `out` cannot be written.
     """
     info = read_info(model)
+    check_links(model)
     check_apart(model, out)
     tensors = tower_tensors(model, info)
     with staged_folder(

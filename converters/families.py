@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.towers import TOWERS
 from mrl_jax.nn import param_tree
@@ -95,6 +95,15 @@ def family_of(kind: str) -> Family:
 
 
 def encoder_leaves(kind: str, config: Any) -> dict[str, Shape]:
-    """Shapes of an encoder's leaves by path, as a description has them."""
-    leaves = param_tree.flat_weights(TOWERS[kind].abstract(config))
+    """Shapes of an encoder's leaves by path, as a description has them.
+
+    Raises:
+        MrlError: sizes of which no module can be built.
+    """
+    try:
+        leaves = param_tree.flat_weights(TOWERS[kind].abstract(config))
+    except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
+        problem = f"no module has the sizes of config.json ({first_line(error)})"
+        hint = "check that config.json belongs to these weights"
+        raise MrlError(problem, hint=hint) from error
     return {f"encoder.{path}": leaf.shape for path, leaf in leaves.items()}

@@ -180,7 +180,7 @@ def read_vocabulary(
     # Tokenizers add tokens that the model was never given an output for.
     ids = {token: n for token, n in ids.items() if type(n) is not int or n < size}
     numbers = [value for value in ids.values() if type(value) is int]
-    if len(numbers) != len(ids) or sorted(numbers) != list(range(size)):
+    if not len(numbers) == len(ids) == size or sorted(numbers) != list(range(size)):
         raise MrlError(
             f"has {len(ids)} tokens, expected the ids 0 to {size - 1}, each once: "
             "one for each output of the model",

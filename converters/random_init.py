@@ -5,7 +5,8 @@ names and shapes come from the rule tables.
 """
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from mrl_jax.core.errors import existing_file
 from mrl_jax.core.files import staged_folder
 
 from .checkpoints import DTYPES, read_json
-from .families import encoder_leaves, find_family
+from .families import Family, encoder_leaves, find_family
 from .published_folder import SHARD_BYTES, save_shards
-from .rules import published_names
+from .rules import Shape, published_names
 
 
 def random_init(
@@ -50,6 +51,21 @@ def random_init(
     raw = read_json(existing_file(config_file, hint="pass a Hugging Face config.json"))
     published = find_family(name, raw, config_file)
     shapes = encoder_leaves(published.kind, published.parse_config(raw, where=config_file))
+    needed = sum(map(math.prod, shapes.values())) * DTYPES[dtype].itemsize
+    # First of all whether there is room: sizes that are absurd have names without end too.
+    with staged_folder(
+        out, marker="config.json", overwrite=overwrite, needs_bytes=needed
+    ) as staging:
+        (staging / "config.json").write_text(json.dumps({**raw, "dtype": dtype}, indent=2) + "\n")
+        tensors, sizes = _tensors(published, shapes, dtype, seed)
+        files = save_shards(staging, tensors, sizes, shard_bytes)
+    return {"kind": published.kind, "tensors": len(tensors), "files": files, "dtype": dtype}
+
+
+def _tensors(
+    published: Family, shapes: Mapping[str, Shape], dtype: str, seed: int
+) -> tuple[dict[str, Callable[[], HostArray]], dict[str, int]]:
+    """What draws each tensor, and its bytes, by published name."""
     naming = {"prefix": "", "spellings": ["parametrizations"]}
     tensors: dict[str, Callable[[], HostArray]] = {}
     sizes: dict[str, int] = {}
@@ -62,12 +78,7 @@ def random_init(
             return _draw(np.random.default_rng((seed, n)), shape, path).astype(DTYPES[dtype])
 
         tensors[item.key], sizes[item.key] = tensor, int(np.prod(shape)) * DTYPES[dtype].itemsize
-    with staged_folder(
-        out, marker="config.json", overwrite=overwrite, needs_bytes=sum(sizes.values())
-    ) as staging:
-        (staging / "config.json").write_text(json.dumps({**raw, "dtype": dtype}, indent=2) + "\n")
-        files = save_shards(staging, tensors, sizes, shard_bytes)
-    return {"kind": published.kind, "tensors": len(tensors), "files": files, "dtype": dtype}
+    return tensors, sizes
 
 
 def _draw(rng: np.random.Generator, shape: tuple[int, ...], path: str) -> HostArray:

@@ -18,6 +18,9 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 
 Shape = tuple[int, ...]
+STACK = ".layers."
+"""In the path of leaves that have one entry a layer."""
+MOST_LAYERS = 1000
 UNUSED = "unused_tensors"
 """Group of tensors that no module computes with; kept so that export gives them back."""
 
@@ -188,6 +191,7 @@ def plan(
             f"{prefixes[minority]} of {prefixes.total()} names "
             + (f"start with {minority!r}" if minority else f"lack {table.prefix!r}")
         )
+    _check_count(tensors, leaves, where=where)
     named = published_names(table, leaves, naming)
     problems["missing"] += [item.key for item in named if (item.path, item.layer) not in owners]
     lines = [f"{kind}: {_summarise(names)}" for kind, names in sorted(problems.items()) if names]
@@ -199,6 +203,23 @@ def plan(
             hint="check that config.json belongs to these weights and that no file was left out",
         )
     return Plan(tuple(assignments), shapes, naming)
+
+
+def _check_count(
+    tensors: Mapping[str, Shape], leaves: Mapping[str, Shape], *, where: object
+) -> None:
+    """Refuse sizes that are far from the tensors, before each layer is given its names.
+
+    Raises:
+        MrlError: config.json has many times the layers of the checkpoint.
+    """
+    layers = max((shape[0] for path, shape in leaves.items() if STACK in path), default=0)
+    if layers > MOST_LAYERS and layers > len(tensors):
+        raise MrlError(
+            f"config.json has {layers:,} layers, and the checkpoint {len(tensors):,} tensors",
+            where=where,
+            hint="check that config.json belongs to these weights",
+        )
 
 
 def published_names(

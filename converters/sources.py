@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrl_jax.core.errors import MrlError, describe_os_error, first_line
+from mrl_jax.core.links import check_links
 from mrl_jax.core.paths import user_text
 
 from .checkpoints import SMALL_FILES, has_weights, require_torch
@@ -40,7 +41,8 @@ def find_checkpoint(
         more: files to fetch, if the hub has them, besides the usual ones.
 
     Raises:
-        MrlError: no such folder, and the hub does not have it or cannot be reached.
+        MrlError: no such folder, and the hub does not have it or cannot be reached; a link in it
+            leads elsewhere.
     """
     source = user_text(source)
     folder = Path(source)
@@ -62,6 +64,7 @@ def find_checkpoint(
         raise MrlError("no such folder", where=source, hint=PASS_CHECKPOINT)
     else:
         folder = _download(source, revision, subfolder, nested, more)
+    check_links(folder)
     return transformer_folder(folder if subfolder is None else _inside(folder, subfolder))
 
 
@@ -80,7 +83,7 @@ def find_adapter(source: str, *, revision: str | None, names: Sequence[str]) -> 
 
     source = user_text(source)
     if Path(source).is_dir():
-        return Path(source)
+        return check_links(Path(source))
     if Path(source).exists() or not HUB_ID.fullmatch(source) or source.startswith("."):
         problem = "no such folder, expected that of a LoRA adapter"
         raise MrlError(problem, where=source, hint="pass a folder that PEFT saved, or a hub id")

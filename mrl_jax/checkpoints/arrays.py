@@ -44,13 +44,13 @@ def save_arrays(folder: Path, arrays: Mapping[str, HostArray]) -> None:
     # where Orbax's own threads would write on into a folder that is being removed.
     with ThreadPoolExecutor(1) as pool:
         try:
-            _quietly(lambda: pool.submit(save).result())
+            quietly(lambda: pool.submit(save).result())
         except OSError:
-            _await_stillness(folder.parent)
+            await_stillness(folder.parent)
             raise
 
 
-def _await_stillness(folder: Path, *, seconds: float = 0.3, at_most: float = 30.0) -> None:
+def await_stillness(folder: Path, *, seconds: float = 0.3, at_most: float = 30.0) -> None:
     """Wait for the writes that were under way when one failed.
 
     There is no other sign of their end, and until then they create their folders again after
@@ -88,7 +88,7 @@ def read_arrays(
             return checkpointer.restore(folder.absolute(), args=args)
 
     try:
-        return param_tree.flatten(_quietly(restore))
+        return param_tree.flatten(quietly(restore))
     except OSError as error:
         problem = f"{what} cannot be read ({error.strerror or error})"
         raise MrlError(problem, where=folder, hint=hint) from error
@@ -119,7 +119,7 @@ def _checkpointer() -> "ocp.Checkpointer":
     return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
-def _quietly(action: Callable[[], Result]) -> Result:
+def quietly(action: Callable[[], Result]) -> Result:
     """Run Orbax so that its failure is one `OSError`, with nothing printed beside it.
 
     Reads and writes that were under way when one failed print errors later, from their own

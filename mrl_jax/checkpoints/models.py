@@ -33,7 +33,7 @@ from mrl_jax.checkpoints.towers import (
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES, AnyArray, HostArray
 from mrl_jax.core.checksums import folder_digests, verify_files
-from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.errors import MrlError, existing_file, write_hint
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import as_record, read_record, readable_as, write_description
 from mrl_jax.data.sets.digests import digest_lines
@@ -127,14 +127,17 @@ def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyA
         if not (folder / head).is_dir():
             partial = folder / f".{head}.partial"
             shutil.rmtree(partial, ignore_errors=True)
-            save_arrays(partial, arrays)
-            os.rename(partial, folder / head)
+            try:
+                save_arrays(partial, arrays)
+                os.rename(partial, folder / head)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
         full = describe_model(folder, ModelInfo(**info, head=head, head_digest=digest))
     except OSError as error:
         raise MrlError(
             f"the model could not be written: {error.strerror or error}",
             where=folder,
-            hint="check that the place exists, may be written to, and has room",
+            hint=write_hint(error),
         ) from error
     for old in folder.glob("head-*"):
         if old.name != head:

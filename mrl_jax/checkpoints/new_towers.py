@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from mrl_jax.checkpoints.towers import TOWER_FILE, TowerInfo, Weights, save_tower
 from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.core.files import staged_folder
+from mrl_jax.core.links import check_links
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.models.wavlm import WavLMConfig
@@ -90,7 +91,12 @@ def write_tower(
 
 
 def small_files(folder: Path) -> dict[str, bytes]:
-    """The published files that a tower folder carries, by their relative names."""
+    """The published files that a tower folder carries, by their relative names.
+
+    Raises:
+        MrlError: one is a link that leads out of the folder.
+    """
+    check_links(folder)
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted([*folder.glob("*"), *folder.glob("[0-9]*_*/config.json")])

@@ -28,7 +28,7 @@ from mrl_jax.core.checksums import fields_digest, folder_digests, update_hint, v
 from mrl_jax.core.config import to_json
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.paths import user_path
-from mrl_jax.core.records import as_record, read_record, write_description
+from mrl_jax.core.records import as_record, read_record, readable_as, write_description
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
@@ -104,7 +104,7 @@ class LoadOptions(TypedDict, total=False):
         trainable: leave the weights as `nnx.Param`; by default they are `Frozen`.
         sharding: where every weight goes; JAX's default device by default.
         verify: compare the files with their digests first, which takes the time of reading them
-            once more and hashing them (see docs/towers.md). tower.json is always compared.
+            once more and hashing them (see docs/models.md). tower.json is always compared.
     """
 
     dtype: DTypeLike | None
@@ -204,21 +204,19 @@ def _abstract(folder: Path, info: TowerInfo, recogniser: bool, options: Mapping[
     Raises:
         MrlError: the sizes in tower.json are not those of the weights.
     """
-    kind = TOWERS[info.kind]
-    where = folder / TOWER_FILE
-    if recogniser:
-        assert kind.abstract_recogniser is not None
-        outputs = info.groups.get("lm_head", {}).get("kernel", (0,))[-1]
-        if info.vocabulary is not None and len(info.vocabulary.tokens) != outputs:
-            problem = f"{outputs} outputs, and a vocabulary of {len(info.vocabulary.tokens)}"
-            raise MrlError(problem, where=where, hint=CONVERT_AGAIN)
-        module = kind.abstract_recogniser(
-            info.config, outputs, vocabulary=info.vocabulary, **options
-        )
-        parts = {"encoder": module.encoder, "lm_head": module.lm_head}
-    else:
-        module = kind.abstract(info.config, **options)
-        parts = {"encoder": module}
+    kind, where = TOWERS[info.kind], folder / TOWER_FILE
+    with readable_as("a tower description", where, hint=CONVERT_AGAIN):
+        if recogniser:
+            if kind.abstract_recogniser is None or "lm_head" not in info.groups:
+                raise ValueError("there is no output layer")
+            outputs = info.groups["lm_head"]["kernel"][-1]
+            module = kind.abstract_recogniser(
+                info.config, outputs, vocabulary=info.vocabulary, **options
+            )
+            parts = {"encoder": module.encoder, "lm_head": module.lm_head}
+        else:
+            module = kind.abstract(info.config, **options)
+            parts = {"encoder": module}
     for group, part in parts.items():
         leaves = {path: leaf.shape for path, leaf in param_tree.flat_weights(part).items()}
         check_shapes(info.groups.get(group, {}), leaves, where=where)

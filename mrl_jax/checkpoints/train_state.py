@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from mrl_jax.checkpoints.arrays import await_stillness, quietly
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.distributed import is_primary
-from mrl_jax.core.errors import MrlError, as_os_error, describe_os_error, first_line
+from mrl_jax.core.errors import MrlError, as_os_error, describe_os_error, first_line, write_hint
 from mrl_jax.core.records import read_record, write_description
 
 STATE, IDENTITY = "state", "identity"
@@ -132,11 +134,21 @@ class RunCheckpoints:
         with _readable_errors(self.folder / str(step), "written"):
             logger.setLevel(logging.ERROR)  # Orbax warns of checkpoints without a score.
             try:
-                self._manager.save(step, args=args, metrics=metrics, force=True)
+                quietly(lambda: self._save(step, args=args, metrics=metrics))
             finally:
                 logger.setLevel(level)
             if is_primary():
                 describe_step(self.folder / str(step))
+
+    def _save(self, step: int, **kwargs: Any) -> None:
+        """Write a step, and remove what there is of it where that fails."""
+        try:
+            self._manager.save(step, force=True, **kwargs)
+        except Exception:  # Orbax and TensorStore raise whatever their storage raised.
+            await_stillness(self.folder)
+            for unfinished in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
     def restore(self, step: int, like: Any, identity: Mapping[str, Any]) -> Any:
         """The state at `step`, placed as the arrays of `like` are.
@@ -222,14 +234,11 @@ def _readable_errors(where: Path, what: str) -> Iterator[None]:
         yield
     except MrlError:
         raise
-    except OSError as error:
-        raise MrlError(
-            f"could not be {what}: {describe_os_error(error)}",
-            where=where,
-            hint="check that the place exists, may be written to, and has room",
-        ) from error
     except Exception as error:  # Orbax and TensorStore raise whatever their storage raised.
         cause = as_os_error(error)
+        if cause.errno and (what != "read" or isinstance(error, OSError)):
+            problem = f"could not be {what}: {describe_os_error(cause)}"
+            raise MrlError(problem, where=where, hint=write_hint(cause)) from error
         detail = describe_os_error(cause) if cause.errno else first_line(error)
         raise MrlError(
             f"the checkpoint could not be {what} ({detail})",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import AbstractArray, jaxtyped
@@ -39,7 +40,7 @@ class Range:
     high: float = math.inf
     open: bool = False
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return (self.low < value if self.open else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
@@ -117,7 +118,7 @@ def mismatch(value: Any, hint: Any) -> str | None:
         problem = mismatch(value, kind)
         allowed = [one for one in more if isinstance(one, Range)]
         if problem is None and isinstance(value, numbers.Real):
-            wrong = [one for one in allowed if float(value) not in one]
+            wrong = [one for one in allowed if value not in one]
             return f"{value!r:.60}, expected {wrong[0]}" if wrong else None
         return problem
     if _is_union(hint):
@@ -130,7 +131,8 @@ def mismatch(value: Any, hint: Any) -> str | None:
     if check is not None:
         return check(value, hint)
     kind = typing.get_origin(hint) or hint
-    if not inspect.isclass(kind) or typing.is_typeddict(kind) or getattr(kind, "_is_protocol", 0):
+    no_type = not inspect.isclass(kind) or typing.is_typeddict(kind)
+    if no_type or (_is_protocol(kind) and not getattr(kind, "_is_runtime_protocol", False)):
         return None
     return None if isinstance(value, kind) else f"{spelled(value)}, expected {_words(hint)}"
 
@@ -140,7 +142,7 @@ def _dtype_mismatch(value: Any, options: tuple[Any, ...]) -> str | None:
         return None
     try:
         known = value is not None and jnp.issubdtype(jnp.dtype(value), jnp.generic)
-    except TypeError:
+    except (TypeError, ValueError):
         known = False
     return None if known else f"{spelled(value)}, expected a dtype such as 'float32'"
 
@@ -148,7 +150,8 @@ def _dtype_mismatch(value: Any, options: tuple[Any, ...]) -> str | None:
 def spelled(value: Any) -> str:
     """A wrong argument in a few words: an array by its dtype and shape, others as they are."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
+        kind = ", a JAX array" if isinstance(value, jax.Array) else ""
+        return f"{value.dtype} of shape {tuple(value.shape)}{kind}"
     if isinstance(value, str | int | float | None):
         return readable(f"{value!r:.60}")
     return f"a {type(value).__name__}"
@@ -178,7 +181,8 @@ def _right_type(value: Any, option: Any) -> bool:
 
 def _check_int(value: Any, hint: Any) -> str | None:
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return None
+        fits = -(2**63) <= int(value) < 2**63
+        return None if fits else "a whole number beyond 64 bits, expected a smaller one"
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iu":
         return None
     return f"{spelled(value)}, expected a whole number"
@@ -305,6 +309,10 @@ def _words(hint: Any) -> str:
     return _NAMES.get(typing.get_origin(hint) or hint) or f"a {getattr(hint, '__name__', hint)}"
 
 
+def _is_protocol(kind: Any) -> bool:
+    return bool(getattr(kind, "_is_protocol", False))
+
+
 def _is_union(hint: Any) -> bool:
     return isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
 
@@ -316,4 +324,6 @@ def _is_array(hint: Any) -> bool:
 def _shape_of(hint: Any) -> str:
     """A jaxtyping annotation as it is written: `Float32["Q E"]`."""
     kind = hint.__name__.partition("[")[0]
-    return f'{kind}["{hint.dim_str}"]' if hint.dim_str else f"a {kind} scalar"
+    shape = f'{kind}["{hint.dim_str}"]' if hint.dim_str else f"a {kind} scalar"
+    of_numpy = inspect.isclass(hint.array_type) and issubclass(hint.array_type, np.ndarray)
+    return f"{shape} of numpy" if of_numpy else shape

@@ -216,7 +216,10 @@ def _fit(value: Any, option: Any) -> Any:
     if origin is bool or isinstance(value, bool):
         return value if origin is bool and isinstance(value, bool) else None
     if origin is float and isinstance(value, int | float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return None
     if origin is int and isinstance(value, int):
         return value
     if origin is tuple:

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 NO_FILE = "no such file"
@@ -88,6 +89,24 @@ def as_os_error(error: Exception) -> OSError:
         if os.strerror(number).lower() in text.lower():
             return OSError(number, os.strerror(number))
     return OSError(first_line(error))
+
+
+@contextlib.contextmanager
+def failed_writes_as_os_errors() -> Iterator[None]:
+    """Around a library that writes: its own error of a full disk becomes an `OSError`.
+
+    Raises:
+        OSError: with the number of the system's error, where the library's error names it.
+    """
+    try:
+        yield
+    except (MrlError, OSError):
+        raise
+    except Exception as error:  # ArrayRecord raises RuntimeError, libsndfile one of its own.
+        cause = as_os_error(error)
+        if not cause.errno:
+            raise
+        raise cause from error
 
 
 def write_hint(error: OSError) -> str:

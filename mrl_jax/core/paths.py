@@ -19,6 +19,9 @@ PathText = Annotated[str, "path"]
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _NAMED = re.compile(r"(?P<name>[\w:.-]+@)(?P<folder>.+)", re.DOTALL)
 
+MOST_BYTES = 255
+"""Of a file's name, on the systems in use."""
+
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """A path of this machine, as a user wrote it.
@@ -72,6 +75,7 @@ def _local(path: str | os.PathLike[str], where: object) -> str:
         problem = "the path is empty"
         raise MrlError(problem, where=where, hint="name a file or folder, or . for this one")
     _refuse_url(text, where)
+    _refuse_unopenable(text, where)
     if not isinstance(path, str) or not text.startswith("~"):
         return text
     expanded = os.path.expanduser(text)
@@ -79,6 +83,20 @@ def _local(path: str | os.PathLike[str], where: object) -> str:
         problem = f"there is no home folder {text.partition('/')[0]}"
         raise MrlError(problem, where=where or text, hint=f"write ./{text} for one of that name")
     return expanded
+
+
+def _refuse_unopenable(text: str, where: object) -> None:
+    """What no system call takes as a path, which Python tells by errors of several kinds."""
+    try:
+        parts = os.fsencode(text).split(b"/")
+    except UnicodeEncodeError:
+        problem = "the path holds half a surrogate pair, which no file's name has"
+        raise MrlError(problem, where=where or text, hint="check the path") from None
+    problem = "holds a NUL character" if "\0" in text else ""
+    if max(map(len, parts)) > MOST_BYTES:
+        problem = f"has a part of more than {MOST_BYTES} bytes"
+    if problem:
+        raise MrlError(f"the path {problem}", where=where or text, hint="check the path")
 
 
 def _refuse_url(text: str, where: object) -> None:

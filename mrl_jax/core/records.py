@@ -39,11 +39,13 @@ def write_description(path: Path, fields: Mapping[str, Any], *, version: int) ->
     write_json(path, seal(written))
 
 
-def read_object(path: Path, *, version: int | None = None, sealed: bool = True) -> dict[str, Any]:
+def read_object(
+    path: Path, *, version: int | None = None, sealed: bool = True, hint: str = ""
+) -> dict[str, Any]:
     """The JSON object in a file, without its "format" where a version of it is expected.
 
     Where the object has a digest of its own (`write_description`), it is left out, and compared
-    if it is to be `sealed`.
+    if it is to be `sealed`; the `hint` says how to replace one that differs.
 
     Raises:
         OSError, ValueError: no file, no JSON, no object, another version; see `readable_as`.
@@ -59,7 +61,7 @@ def read_object(path: Path, *, version: int | None = None, sealed: bool = True) 
     digest = raw.pop(SEAL, None)
     if sealed and digest is not None and digest != fields_digest(raw):
         problem = "is not the description that was written: the SHA-256 in it is of other contents"
-        raise MrlError(problem, where=path, hint=update_hint(path.parent))
+        raise MrlError(problem, where=path, hint=update_hint(path.parent, hint))
     if version is not None:
         del raw["format"]
     return raw
@@ -115,7 +117,7 @@ def read_record(
         MrlError: the file cannot be read, or holds something else; whatever is wrong with it.
     """
     with readable_as(what, path, hint=hint):
-        raw = read_object(path, version=version, sealed=sealed)
+        raw = read_object(path, version=version, sealed=sealed, hint=hint)
         made = parts(raw)
         return as_record({**raw, **made}, kind)
 
@@ -152,9 +154,10 @@ def _exact(value: Any, kind: type) -> Any:
     allowed = (int, float) if kind is float else kind
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{_shown(value)} is no {kind.__name__}")
-    if kind is int and value.bit_length() > 63:
+    if isinstance(value, int) and value.bit_length() > 63:
         raise ValueError(f"{_shown(value)} is too large")
-    if kind is str and ("\0" in value or any("\ud800" <= c <= "\udc7f" for c in value)):
+    # Half a pair stands for a byte of a path (PEP 383), or for nothing.
+    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udc7f" for c in value):
         raise ValueError(f"{_shown(value)} holds a character that no text has")
     return kind(value)
 
@@ -164,34 +167,41 @@ for _kind in (int, float, str, bool):
     _CONVERTER.register_structure_hook(_kind, _exact)
 
 
-def _only_from(origins: tuple[Any, ...], allowed: type, words: str) -> None:
-    """Structure a generic type from one type of JSON value, and from no other that iterates."""
-
-    def applies(kind: Any) -> bool:
-        return typing.get_origin(kind) in origins
-
-    def make(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-        is_tuple = typing.get_origin(kind) is tuple
-        inner = typing.get_args(kind) or ((Any, ...) if is_tuple else (Any, Any))
-
-        def structure(value: Any, _: Any) -> Any:
-            if not isinstance(value, allowed) and not (is_tuple and isinstance(value, tuple)):
-                raise TypeError(f"{_shown(value)} is no {words}")
-            if is_tuple:
-                kinds = [inner[0]] * len(value) if inner[-1] is ... else list(inner)
-                if len(kinds) != len(value):
-                    raise ValueError(f"{len(value)} entries, expected {len(kinds)}")
-                pairs = zip(value, kinds, strict=True)
-                return tuple(converter.structure(item, one) for item, one in pairs)
-            return {
-                converter.structure(name, inner[0]): converter.structure(item, inner[1])
-                for name, item in value.items()
-            }
-
-        return structure
-
-    _CONVERTER.register_structure_hook_factory(applies, make)
+def _is_generic(*origins: Any) -> Callable[[Any], bool]:
+    return lambda kind: typing.get_origin(kind) in origins
 
 
-_only_from((tuple,), list, "list")
-_only_from((dict, collections.abc.Mapping), Mapping, "object")  # pyright: ignore
+def _tuple_from_list(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """From a list alone: text and objects can be iterated too."""
+    inner = typing.get_args(kind)
+
+    def structure(value: Any, _: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{_shown(value)} is no list")
+        kinds = [inner[0]] * len(value) if inner[-1] is ... else list(inner)
+        if len(kinds) != len(value):
+            raise ValueError(f"{len(value)} entries, expected {len(kinds)}")
+        pairs = zip(value, kinds, strict=True)
+        return tuple(converter.structure(item, one) for item, one in pairs)
+
+    return structure
+
+
+def _mapping_from_object(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    names, values = typing.get_args(kind)
+
+    def structure(value: Any, _: Any) -> dict[Any, Any]:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{_shown(value)} is no object")
+        return {
+            converter.structure(name, names): converter.structure(item, values)
+            for name, item in value.items()
+        }
+
+    return structure
+
+
+_CONVERTER.register_structure_hook_factory(_is_generic(tuple), _tuple_from_list)
+_CONVERTER.register_structure_hook_factory(
+    _is_generic(dict, collections.abc.Mapping), _mapping_from_object
+)

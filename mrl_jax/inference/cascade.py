@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from mrl_jax.checkpoints.towers import load_hubert_ctc, load_qwen3
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError
-from mrl_jax.data.sets.retrieval_set import Query, load_query_audio
+from mrl_jax.data.sets.retrieval_set import Query, load_query_clips
 from mrl_jax.data.text.prompts import prompt_of
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.asr import Recogniser
@@ -65,7 +65,7 @@ class Cascade:
         if self._recogniser is None:
             raise ArgumentError("a column of transcripts stands for the recogniser")
         rate, names = self._recogniser.config.sample_rate, [f"query {q.id}" for q in queries]
-        clips = [load_query_audio(query, rate) for query in queries]
+        clips = load_query_clips(queries, rate)
         return self._recogniser.transcribe(clips, names=names, progress="recogniser")
 
     def translate(self, texts: Sequence[str], *, progress: str | None = None) -> list[str]:

@@ -15,7 +15,9 @@ from mrl_jax.inference.cascade_config import CascadeConfig, write_cascade
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax cascade") -> int:
     parser = CommandParser(prog=prog, description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", required=True, help="a preset's name, or a Python file")
+    parser.add_argument(
+        "--config", required=True, help="a preset's name, or a Python file, which is run"
+    )
     parser.add_argument(
         "--out", type=user_path, required=True, help="folder that gets cascade.json"
     )

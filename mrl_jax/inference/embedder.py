@@ -15,7 +15,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.core.paths import user_path
-from mrl_jax.data.audio.decode import load_clip, resample
+from mrl_jax.data.audio.decode import load_clip, load_each, resample
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
@@ -108,7 +108,7 @@ class Embedder:
             search_config: embed as `mrl-jax eval tradeoff --budget` chose.
             rotation: apply the rotation that `mrl-jax rotate` fitted, so that short prefixes
                 hold more. Queries and documents of one index must both be embedded so.
-            verify: compare all files with their digests first, see docs/towers.md for the time.
+            verify: compare all files with their digests first, see docs/models.md for the time.
 
         Raises:
             MrlError: no model, or its towers are gone or were changed; no search config or
@@ -189,15 +189,12 @@ class Embedder:
         if kind == "texts":
             return self._cut(self.encoder.text(inputs, **options), dim)
         rate = self.model.speech.config.sample_rate
-        samples, names = [], []
-        for number, clip in enumerate(inputs):
-            is_file = isinstance(clip, str | Path)
-            names.append(clip if is_file else f"clip {number}")
-            samples.append(
-                load_clip(clip, rate)
-                if is_file
-                else resample(*_samples_and_rate(clip, names[-1]), rate, name=names[-1])
-            )
+        names = [
+            clip if isinstance(clip, str | Path) else f"clip {number}"
+            for number, clip in enumerate(inputs)
+        ]
+        named = zip(names, inputs, strict=True)
+        samples = load_each(lambda pair: _decoded(pair[0], pair[1], rate), named)
         return self._cut(self.encoder.speech(samples, names=names, **options), dim)
 
     @checked
@@ -222,6 +219,13 @@ class Embedder:
             return truncate(vectors, self.width if dim is None else dim)
         cut = truncate(vectors, self.search_config.dim)
         return cut if self._directions is None else truncate(cut @ self._directions, None)
+
+
+def _decoded(name: object, clip: Any, rate: int) -> HostArray:
+    """The samples of a recording on disk or in memory at the tower's rate."""
+    if isinstance(clip, str | Path):
+        return load_clip(clip, rate)
+    return resample(*_samples_and_rate(clip, str(name)), rate, name=name)
 
 
 def _samples_and_rate(clip: Any, name: str) -> tuple[HostArray, int]:

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.core.arguments import checked
+from mrl_jax.core.arguments import PositiveFloat, checked
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.losses.nested_softmax import Candidates, nested_cross_entropy
 from mrl_jax.nn.pooling import truncate
@@ -44,7 +44,7 @@ def matryoshka_infonce(
     *,
     dims: Dims,
     weights: Sequence[float] | None = None,
-    temperature: float | Float32[Array, ""] = 0.05,
+    temperature: PositiveFloat | Float32[Array, ""] = 0.05,
     symmetric: bool = False,
     hard_negatives: Float[Array, "B M E"] | None = None,
     query_ids: Int[Array, " B"] | None = None,

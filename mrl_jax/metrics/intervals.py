@@ -7,16 +7,17 @@ are resampled, not queries; clusters by text and by speaker may cross.
 import dataclasses
 from collections.abc import Hashable, Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
-from mrl_jax.core.arguments import Fraction, PositiveInt, checked
+from mrl_jax.core.arguments import Fraction, Range, checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError
 
+Resamples = Annotated[int, Range(1.0, 1e6)]
 ROWS = 250
 """Resamples held in memory at once."""
 
@@ -55,7 +56,7 @@ def cluster_bootstraps(
     *,
     crossed: Sequence[Hashable] | None = None,
     level: Fraction = 0.95,
-    resamples: PositiveInt = 2000,
+    resamples: Resamples = 2000,
     seed: int = 0,
 ) -> list[Interval]:
     """The mean of each column of `values`, and an interval from resampling whole clusters.
@@ -115,7 +116,7 @@ def paired_test(
     clusters: Sequence[Hashable] | None,
     *,
     crossed: Sequence[Hashable] | None = None,
-    resamples: PositiveInt = 10_000,
+    resamples: Resamples = 10_000,
     seed: int = 0,
 ) -> PairedTest:
     """Whether two systems differ on the same queries.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from mrl_jax.core.arguments import checked
+from mrl_jax.core.arguments import PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.core.extras import require
@@ -90,7 +90,7 @@ def average_precision(
 @checked
 def chance_ndcg(
     judged: Int[HostArray, "Q J"],
-    documents: int,
+    documents: PositiveInt,
     k: int,
     *,
     there: Int[HostArray, "Q X"] | None = None,

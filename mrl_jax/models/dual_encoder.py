@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import AnyArray, HostArray
+from mrl_jax.core.checks import check_sizes
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.speech_tower import SpeechTower
@@ -36,6 +37,12 @@ class DualEncoderConfig(HeadConfig):
 
     dims: tuple[int, ...] = ()
     nested: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self, "dims", most=1 << 24)
+        if len(set(self.dims)) < len(self.dims) or len(self.dims) > 1000:
+            raise ValueError(f"dims is {self.dims}, expected each width once")
 
 
 class PoolingHead(Head):

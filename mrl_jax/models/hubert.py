@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
 from mrl_jax.core.array_types import AnyArray
+from mrl_jax.core.checks import check_positive, check_sizes
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models import long_audio
 from mrl_jax.models.language_adapter import LanguageAdapter
@@ -38,6 +39,9 @@ from mrl_jax.nn.block_attention import blocks_pay, zero_beyond
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
 from mrl_jax.nn.masking import length_mask
 from mrl_jax.nn.norms import FixedBatchNorm, LayerNorm, TimeGroupNorm
+
+MOST_CONVOLUTIONS = 64
+"""Each of them is a module of its own; the published models have seven."""
 
 
 @checked
@@ -85,6 +89,15 @@ class HubertConfig:
     sample_rate: PositiveInt = 16_000
 
     def __post_init__(self) -> None:
+        convolutions = ("conv_channels", "conv_kernels", "conv_strides")
+        position = ("position_kernel", "position_groups")
+        check_sizes(self, "width", "num_layers", "num_heads", "mlp_width", "sample_rate")
+        check_sizes(self, *convolutions, *position)
+        check_positive(self, "norm_epsilon")
+        if self.adapter_width is not None:
+            check_sizes(self, "adapter_width")
+        if len(self.conv_channels) > MOST_CONVOLUTIONS:
+            raise ValueError(f"{len(self.conv_channels)} convolutions")
         if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides) > 0:
             raise ArgumentError(
                 "conv_channels, conv_kernels and conv_strides must have one entry a "

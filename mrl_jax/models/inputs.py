@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrl_jax.core.arguments import checked
+from mrl_jax.core.arguments import PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.models.speech_tower import SpeechTowerConfig
 
 
@@ -15,7 +15,7 @@ def pad_clips(
     clips: Sequence[HostArray],
     config: SpeechTowerConfig,
     *,
-    size: int | None = None,
+    size: PositiveInt | None = None,
     names: Sequence[object] | None = None,
 ) -> tuple[HostArray, HostArray]:
     """Make one batch of clips: each normalised alone, then padded with exact zeros.
@@ -35,6 +35,8 @@ def pad_clips(
     """
     if len(clips) == 0:
         raise MrlError("there are no clips to embed", hint="pass one clip or more")
+    if names is not None and len(names) != len(clips):
+        raise ArgumentError(f"there are {len(names)} names of {len(clips)} clips")
     lengths = np.asarray([np.size(clip) for clip in clips], np.int32)
     size = int(lengths.max()) if size is None else size
     samples = np.zeros((len(clips), size), np.float32)

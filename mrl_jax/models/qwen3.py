@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
 from mrl_jax.core.array_types import AnyArray
+from mrl_jax.core.checks import check_positive, check_sizes
 from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.models.text_pooling import ACTIVATIONS, POOLINGS, DenseConfig, Pooling
 from mrl_jax.nn.attention import attend, fitting_places
@@ -54,6 +55,9 @@ class Qwen3Config:
     dense: tuple[DenseConfig, ...] = ()
 
     def __post_init__(self) -> None:
+        sizes = ("vocab_size", "width", "num_layers", "num_heads", "num_kv_heads")
+        check_sizes(self, *sizes, "head_width", "mlp_width")
+        check_positive(self, "rope_theta", "norm_epsilon")
         if self.pooling not in POOLINGS:
             raise ArgumentError(f"pooling is {self.pooling!r}, expected {' or '.join(POOLINGS)}")
         if self.num_heads % self.num_kv_heads:

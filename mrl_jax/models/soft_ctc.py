@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import AnyArray, HostArray
+from mrl_jax.core.checks import check_positive, check_sizes
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.fusion import FusionConfig, FusionModel, SpeechTokens
@@ -65,6 +66,15 @@ class SoftCtcConfig(FusionConfig):
     logit_temperature: float = 1.0
     residual: Residual = "none"
     lora_rank: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "max_tokens_per_second", "logit_temperature")
+        check_sizes(self, "lora_rank", least=0, most=1 << 16)
+        if self.compress_blank is not None:
+            check_positive(self, "compress_blank")
+        if not 0 <= self.blank_weight <= 1:
+            raise ValueError(f"blank_weight is {self.blank_weight}, expected 0 to 1")
 
 
 @checked

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mrl_jax.core.arguments import PositiveInt, checked
+from mrl_jax.core.checks import check_sizes
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.nn.activations import gelu
 from mrl_jax.nn.pooling import mean_valid, pool_first, pool_last
@@ -59,6 +60,7 @@ class DenseConfig:
     activation: Activation
 
     def __post_init__(self) -> None:
+        check_sizes(self, "width")
         if self.activation not in ACTIVATIONS:
             expected = " or ".join(ACTIVATIONS)
             raise ArgumentError(f"activation is {self.activation!r}, expected {expected}")

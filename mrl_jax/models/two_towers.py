@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from mrl_jax.core.array_types import AnyArray, HostArray
 from mrl_jax.core.batch import StoredSpeech
+from mrl_jax.core.checks import check_positive
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.nn.masking import length_mask
@@ -25,6 +26,9 @@ class HeadConfig:
 
     learn_temperature: bool = False
     initial_temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_positive(self, "initial_temperature")
 
 
 class Calibration(nnx.Variable[Any]):

@@ -19,7 +19,7 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax train") -> int:
         MrlError: wrong words; whatever is wrong with the config or the run.
     """
     parser = CommandParser(prog=prog, description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", required=True, help="a preset, or a Python file")
+    parser.add_argument("--config", required=True, help="a preset, or a Python file, which is run")
     parser.add_argument("--workdir", type=user_path, help="folder of the run; default: runs/NAME")
     text = "join a run of several hosts; the cluster names them (TPU pod, SLURM, Kubernetes)"
     parser.add_argument("--distributed", action="store_true", help=text)

@@ -1,5 +1,6 @@
 """metrics.jsonl and TensorBoard events."""
 
+import contextlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.distributed import is_primary
-from mrl_jax.core.extras import require
+from mrl_jax.core.errors import MrlError, describe_os_error, write_hint
 from mrl_jax.core.files import write_text
 from mrl_jax.core.json_text import parse_json
+from mrl_jax.training.event_file import EventFile
 from mrl_jax.training.state import Metrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -24,7 +26,7 @@ class MetricsLog:
     """
 
     def __init__(self, workdir: Path, *, start: int, tensorboard: bool):
-        self._file, self._events = None, None
+        self._workdir, self._file, self._events = workdir, None, None
         if not is_primary():
             return
         path = workdir / METRICS_FILE
@@ -32,30 +34,36 @@ class MetricsLog:
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
         if tensorboard:
-            require("tensorboardX", by="train.tensorboard=true")
-            from tensorboardX import SummaryWriter
-
             purged = start + 1 if start else None
-            self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=purged)
+            self._events = EventFile(workdir / "tensorboard", purge=purged)
 
     def __enter__(self) -> "MetricsLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._events is not None:
-            self._events.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        for file in (self._file, self._events):
+            # After a failed write the rest fails again, and the first error is the one to tell.
+            with contextlib.nullcontext() if kind is None else contextlib.suppress(OSError):
+                if file is not None:
+                    file.close()
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """One line, in the file before this returns."""
+        """One line, in the file before this returns.
+
+        Raises:
+            MrlError: the disk is full, or refuses the write.
+        """
         if self._file is None:
             return
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(f"{kind}/{name}", value, step)
+        try:
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.flush()
+            if self._events is not None:
+                for name, value in values.items():
+                    self._events.add(f"{kind}/{name}", value, step)
+        except OSError as error:
+            problem = f"could not be written: {describe_os_error(error)}"
+            raise MrlError(problem, where=self._workdir, hint=write_hint(error)) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -35,7 +35,8 @@ def test_dangling_and_negative_judgements_as_trec_eval(seed):
         name: {key: float(score) for key, score in zip(ids, row, strict=True)}
         for name, row in zip(names, scores, strict=True)
     }
-    theirs = pytrec_eval.RelevanceEvaluator(qrels, MEASURES).evaluate(run)
+    # (Given negative grades it reads outside its memory.)
+    theirs = pytrec_eval.RelevanceEvaluator(clipped, MEASURES).evaluate(run)
     judged = [names[row] for row in judgements.judged]
     only_absent = [q for q in judged if not {d for d, g in clipped[q].items() if g} & set(ids)]
     assert only_absent

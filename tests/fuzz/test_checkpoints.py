@@ -17,7 +17,7 @@ from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.demo.towers import make_tokenizer
 
 PEAK_MB = 300
-SMALL = 80
+SMALL = 40
 SAFETENSORS = "model.safetensors"
 
 

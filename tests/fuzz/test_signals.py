@@ -6,17 +6,20 @@
 import os
 import random
 import signal
+from collections.abc import Iterator
 
 import pytest
 from accidents import Stages, accident
+from forked_train import ForkServer
 
 COUNT = int(os.environ.get("MRL_ACCIDENTS", "2"))
 SEED = os.environ.get("MRL_SEED", "0")
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory) -> Stages:
-    return Stages(tmp_path_factory.mktemp("stages"))
+def stages(tmp_path_factory) -> Iterator[Stages]:
+    with ForkServer() as server:
+        yield Stages(tmp_path_factory.mktemp("stages"), server)
 
 
 @pytest.mark.slow
@@ -31,5 +34,5 @@ def test_an_accident_at_a_random_moment(kind, number, stages):
     if kind == "signal":
         which = draw.choice((signal.SIGTERM, signal.SIGINT))
     part = draw.uniform(0, 1)
-    outcome = accident(stages, name, which, part)
+    outcome = accident(stages, name, which, part, whole=number % 6 == 5)
     print(f"\n{name}: {which.name} after {part:.0%} of its time: {outcome}", flush=True)

@@ -1,9 +1,10 @@
 """Every stage as a real process that is killed, or told to end, at a random moment.
 
-`Stages(folder)` makes a tiny world and runs each stage once undisturbed. `accident` runs one again,
-disturbs it after a random part of the time that it took, and judges what is left.
+`Stages` makes a tiny world, and runs a stage undisturbed before its first accident. `accident` runs
+it again, disturbs it after a random part of the time that it took, and judges what is left.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from forked_train import ForkedTrain, ForkServer
 from repository import HELPERS, ROOT
 
 WORLD = """
@@ -63,7 +65,7 @@ class Stage:
     """One command.
 
     Attributes:
-        words: after `python`; OUT stands for its output.
+        words: a module, and what its command line is; OUT stands for its output.
         mark: what is equal in two outputs of the same inputs.
         copied: a folder that the output begins as.
     """
@@ -74,10 +76,15 @@ class Stage:
 
 
 class Stages:
-    """The stages over one tiny world, with the time that each takes and what it makes."""
+    """The stages over one tiny world, with the time that each takes and what it makes.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Args:
+        folder: gets the world and the outputs.
+        server: forks processes that have imported everything, which saves most of their time.
+    """
+
+    def __init__(self, folder: Path, server: ForkServer):
+        self.folder, self.server = folder, server
         self.env = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
@@ -85,18 +92,21 @@ class Stages:
         }
         world = folder / "world"
         command = [sys.executable, "-c", WORLD, str(world)]
-        subprocess.run(command, env=self.env, check=True, timeout=300)
+        subprocess.run(command, env=self.env, check=True, timeout=600)
         self.stages = _stages(world)
-        self.seconds: dict[str, float] = {}
-        self.marks: dict[str, object] = {}
-        for name, stage in self.stages.items():
+        self._references: dict[str, tuple[float, object]] = {}
+
+    def reference(self, name: str) -> tuple[float, object]:
+        """Seconds that a stage takes undisturbed, and the mark of its output."""
+        if name not in self._references:
+            seconds = 0.0
             for _ in range(2):  # The first one compiles.
                 out = self.place(name, "reference")
                 begun = time.monotonic()
-                process = self.start(name, out)
-                assert process.wait(timeout=300) == 0, self.errors(out)
-                self.seconds[name] = time.monotonic() - begun
-                self.marks[name] = stage.mark(out)
+                assert self.start(name, out).wait() == 0, self.errors(out)
+                seconds = time.monotonic() - begun
+            self._references[name] = seconds, self.stages[name].mark(out)
+        return self._references[name]
 
     def place(self, name: str, what: str) -> Path:
         """A new place for an output, in an empty folder of its own."""
@@ -107,11 +117,17 @@ class Stages:
             shutil.copytree(copied, folder / "out")
         return folder / "out"
 
-    def start(self, name: str, out: Path) -> "subprocess.Popen[bytes]":
-        words = [word.replace("OUT", str(out)) for word in self.stages[name].words]
-        with out.with_name("stderr").open("wb") as errors:
+    def start(self, name: str, out: Path) -> ForkedTrain:
+        """A process of a stage that has imported everything."""
+        module, *words = self._words(name, out)
+        output = out.with_name("process")
+        return self.server.start(words, devices=1, cwd=ROOT, output=output, module=module)
+
+    def start_whole(self, name: str, out: Path) -> "subprocess.Popen[bytes]":
+        """A process of a stage from its very beginning."""
+        with out.with_name("process.err").open("wb") as errors:
             return subprocess.Popen(
-                [sys.executable, *words],
+                [sys.executable, "-m", *self._words(name, out)],
                 env=self.env,
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
@@ -119,11 +135,16 @@ class Stages:
                 preexec_fn=_listen,
             )
 
+    def _words(self, name: str, out: Path) -> list[str]:
+        return [word.replace("OUT", str(out)) for word in self.stages[name].words]
+
     def errors(self, out: Path) -> str:
-        return out.with_name("stderr").read_text(errors="replace")
+        return out.with_name("process.err").read_text(errors="replace")
 
 
-def accident(stages: Stages, name: str, number: signal.Signals, part: float) -> str:
+def accident(
+    stages: Stages, name: str, number: signal.Signals, part: float, *, whole: bool = False
+) -> str:
     """Disturb a stage, and say what became of it.
 
     Args:
@@ -131,6 +152,7 @@ def accident(stages: Stages, name: str, number: signal.Signals, part: float) -> 
         name: of the stage.
         number: SIGKILL, SIGTERM or SIGINT.
         part: of the stage's usual time after which it arrives, from 0 on.
+        whole: begin before the imports.
 
     Returns:
         "finished": it was faster; "recovered": the same command, run again, made the same output;
@@ -140,23 +162,26 @@ def accident(stages: Stages, name: str, number: signal.Signals, part: float) -> 
     Raises:
         AssertionError: any other outcome.
     """
+    seconds, mark = stages.reference(name)
     out = stages.place(name, "accident")
-    process = stages.start(name, out)
-    time.sleep(part * stages.seconds[name])
-    process.send_signal(number)
-    status = process.wait(timeout=PATIENCE)
+    process = (stages.start_whole if whole else stages.start)(name, out)
+    time.sleep(part * seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+    sent = time.monotonic()
+    status = process.wait()
+    assert time.monotonic() - sent < PATIENCE, (name, number)
     errors = stages.errors(out)
     if number != signal.SIGKILL and status != 0:
         # Before our own code runs, Python ends as it does.
-        early = "mrl_jax" not in errors and status in (-number, 128 + number, 1)
+        early = "core/cli.py" not in errors and status in (-number, 1)
         assert status == 128 + number or early, (status, errors)
         assert early or "Traceback" not in errors, errors
         assert "Exception ignored" not in errors, errors
     if number != signal.SIGKILL:
         assert not leftovers(out), leftovers(out)
-    again = stages.start(name, out)
-    assert again.wait(timeout=300) == 0, stages.errors(out)
-    assert stages.stages[name].mark(out) == stages.marks[name]
+    assert stages.start(name, out).wait() == 0, stages.errors(out)
+    assert stages.stages[name].mark(out) == mark
     assert not leftovers(out), leftovers(out)
     if status == 0:
         return "finished"
@@ -175,11 +200,11 @@ def _listen() -> None:
 
 
 def _stages(world: Path) -> dict[str, Stage]:
-    mrl = ("-m", "mrl_jax.core.commands")
+    mrl = ("mrl_jax.core.commands",)
     steps = ("train.steps=24", "train.checkpoint_every=4", "train.validate_every=0")
     model, data = str(world / "m" / "model"), str(world / "set")
     towers = ROOT / "mrl_jax" / "demo" / "towers_hf"
-    train = ("train.py", "--workdir", "OUT", "--config")
+    train = ("train", "--workdir", "OUT", "--config")
     return {
         "build": Stage(
             (*mrl, "build", str(world / "data" / "train.jsonl"), "OUT", "--overwrite"),
@@ -199,7 +224,7 @@ def _stages(world: Path) -> dict[str, Stage]:
         ),
         "eval": Stage(
             (
-                "eval.py",
+                "eval",
                 "retrieval",
                 "--model",
                 model,

@@ -1,14 +1,17 @@
-"""Processes of `train.py`, forked from one that has imported everything: an import costs seconds.
+"""Processes of `train.py` and other commands, forked from one that has imported everything.
 
+An import costs seconds.
 Run as a script, this file is that process: it reads a JSON request a line, and answers with one.
 """
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +40,15 @@ class ForkServer:
     def __exit__(self, *_: object) -> None:
         self._process.communicate(timeout=30)
 
-    def start(self, words: list[str], *, devices: int, cwd: Path, output: Path) -> "ForkedTrain":
-        """`train.py` with these words, on so many CPU devices; `output`.out and .err are kept."""
+    def start(
+        self, words: list[str], *, devices: int, cwd: Path, output: Path, module: str = "train"
+    ) -> "ForkedTrain":
+        """A command's module with these words, on so many CPU devices.
+
+        `output`.out and .err are kept.
+        """
         request = {"words": words, "devices": devices, "cwd": str(cwd), "output": str(output)}
-        return ForkedTrain(self, self.ask(start=request), output)
+        return ForkedTrain(self, self.ask(start={**request, "module": module}), output)
 
     def ask(self, **request: Any) -> int:
         assert self._process.stdin is not None
@@ -59,9 +67,13 @@ class ForkedTrain:
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    def wait(self) -> int:
+        """The exit status, once it has ended; killed after 120 s."""
+        return self._server.ask(wait=self.pid)
+
     def ended(self, status: int = 0) -> tuple[str, str]:
         """Its output and errors, once it has ended with this status; killed after 120 s."""
-        code = self._server.ask(wait=self.pid)
+        code = self.wait()
         out, err = (self._output.with_suffix(end).read_text() for end in (".out", ".err"))
         assert code == status, err[-3000:]
         return out, err
@@ -75,6 +87,8 @@ def serve() -> None:
     import tensorflow_datasets  # noqa: F401
     import tokenizers  # noqa: F401
 
+    import mrl_jax.data.build.tfds_builder
+    import mrl_jax.evaluation.retrieval.report
     import mrl_jax.training.contrastive.run
     import mrl_jax.training.ctc.run
     import mrl_jax.training.text_tower.run  # noqa: F401
@@ -93,7 +107,7 @@ def serve() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def fork(words: list[str], devices: int, cwd: str, output: str) -> int:
+def fork(words: list[str], devices: int, cwd: str, output: str, module: str = "train") -> int:
     pid = os.fork()
     if pid:
         return pid
@@ -104,12 +118,15 @@ def fork(words: list[str], devices: int, cwd: str, output: str) -> int:
             os.dup2(file, number)
         os.chdir(cwd)
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-        import train
+        # A job in the background of a shell ignores Ctrl-C, and so do its children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from mrl_jax.core.cli import run_command
 
-        status = run_command(train.main, words)
+        status = run_command(importlib.import_module(module).main, words)
         sys.stdout.flush()
         sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 

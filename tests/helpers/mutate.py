@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -241,7 +242,7 @@ def _time_limit() -> Iterator[None]:
 
     usual = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
-    faulthandler.dump_traceback_later(3 * LIMIT_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(3 * LIMIT_SECONDS, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ import jiwer
 import numpy as np
 import pytest
 import tiny_run
+from descriptions import unsealed
 from eval_reports import report_compare
 from flax import nnx
 from tiny_cascade import (
@@ -233,10 +234,10 @@ def test_what_a_cascade_does_not_go_with_is_refused(root, tmp_path, capsys, monk
     stale = shutil.copytree(good, tmp_path / "stale")
     raw = json.loads((good / "cascade.json").read_text())
     digests = {**raw["digests"], "recogniser": "0" * 64}
-    (stale / "cascade.json").write_text(json.dumps({**raw, "digests": digests}))
+    (stale / "cascade.json").write_text(unsealed(good / "cascade.json", digests=digests))
     damaged = tmp_path / "damaged"
     damaged.mkdir()
-    (damaged / "cascade.json").write_text(json.dumps({**raw, "config": {"beams": 2}}))
+    (damaged / "cascade.json").write_text(unsealed(good / "cascade.json", config={"beams": 2}))
     data = root / "set"
     change = lambda row: {**row, "whisper": "" if row["_id"] > "q4" else "x"}  # noqa: E731
     empty = copied(data, tmp_path / "copy", change)

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from descriptions import unsealed
 from tiny_cascade import refused, write_config, written
 
 from mrl_jax.core.config import load_config
@@ -26,9 +27,9 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 def test_what_cannot_be_a_cascade_is_refused(root, nllb, tmp_path, capsys):
     speech, text = root / "towers" / "speech", root / "towers" / "text"
-    description = json.loads((root / "recogniser" / "tower.json").read_text())
     shutil.copytree(root / "recogniser", tmp_path / "mute")
-    (tmp_path / "mute" / "tower.json").write_text(json.dumps({**description, "vocabulary": None}))
+    path = tmp_path / "mute" / "tower.json"
+    path.write_text(unsealed(path, vocabulary=None, weights_digest=""))
     languages = ("source_language=wol_Latn", "target_language=fra_Latn")
     translator = f"translator={nllb[2]}"
     config = write_config(tmp_path / "tiny_config.py", root)
@@ -91,6 +92,9 @@ def test_a_damaged_file_is_named(root, tmp_path):
         ({"beams": 1}, r"cannot be read as a cascade \(unknown fields: beams"),
     ):
         path.write_text(json.dumps({**raw, "config": {**raw["config"], **damage}}))
+        with pytest.raises(MrlError, match=r"is not the description that was written.*--update"):
+            read_cascade(folder)
+        path.write_text(unsealed(path))
         with pytest.raises(MrlError, match=rf"cascade\.json: {message}.*mrl-jax cascade"):
             read_cascade(folder)
     path.write_text(json.dumps(raw))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_run
+from descriptions import unsealed
 
 import mrl_jax
 from mrl_jax.checkpoints.models import read_model_info, save_model, tower_reference
@@ -146,6 +147,19 @@ def test_clips_that_are_none_are_named(embedder, clip, message):
         embedder.embed_speech([CLIPS[0], (clip, RATE)])
 
 
+def test_all_broken_recordings_are_counted_and_named(embedder, tmp_path):
+    (tmp_path / "page.mp3").write_text("<!DOCTYPE html>")
+    silence = (np.zeros(8000, np.float32), RATE)
+    clips = [tmp_path / "page.mp3", CLIPS[0], tmp_path / "no.wav", silence]
+    with pytest.raises(MrlError) as error:
+        embedder.embed_speech(clips)
+    line = str(error.value)
+    assert line.startswith(f"3 of 4 recordings are broken: {tmp_path}/page.mp3: cannot be decoded")
+    assert f"; {tmp_path}/no.wav: no such file; clip 3: is silent" in line
+    with pytest.raises(MrlError, match=r"^clip 1: is silent"):
+        embedder.embed_speech([CLIPS[0], silence])
+
+
 def test_nothing_to_embed(embedder):
     with pytest.raises(MrlError, match="nothing to embed"):
         embedder.embed_text([])
@@ -183,12 +197,17 @@ def test_damaged_models_are_refused(folder, tmp_path):
     with pytest.raises(MrlError, match="cannot be read as a model description"):
         mrl_jax.Embedder.load(copy / "model")
     path.write_text(whole.replace('"head_digest": "', '"head_digest": "0'))
+    with pytest.raises(MrlError, match="is not the description that was written"):
+        mrl_jax.Embedder.load(copy / "model")
+    path.write_text(unsealed(path))
     with pytest.raises(MrlError, match="its digest differs"):
         mrl_jax.Embedder.load(copy / "model")
     path.write_text(whole)
     shutil.rmtree(next((copy / "model").glob("head-*")))
-    with pytest.raises(MrlError, match="the trained head is missing"):
+    with pytest.raises(MrlError, match=r"head-.*is missing, and model\.json names it"):
         mrl_jax.Embedder.load(copy / "model")
+    with pytest.raises(MrlError, match="the trained head is missing"):
+        mrl_jax.Embedder.load(copy / "model", verify=False)
 
 
 def test_saving_again_replaces_the_head_whole(folder, tmp_path):

@@ -5,7 +5,7 @@ One function decides what is a broken recording, for the build, the evaluation a
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ MOST_SAMPLES = 1 << 29
 
 _BLOCK = 1 << 20
 """Samples read at once, of all channels together."""
+
+_SHOWN = 5
+"""Broken recordings that an error names."""
 
 _UNKNOWN = 1 << 60
 """Frames that no file has: what libsndfile returns where a stream does not have its length."""
@@ -99,6 +102,33 @@ def load_audio_of(owner: str, audio: Path | bytes | None, sample_rate: PositiveI
     return decode_clip(audio, sample_rate, name=f"audio of {owner}")
 
 
+def load_each(load: Callable[[Any], HostArray], items: Iterable[Any]) -> list[HostArray]:
+    """`load` of every item; all that are broken are counted, and the first few named.
+
+    Raises:
+        MrlError: a recording is broken; the error of `load` itself where it is the only one.
+    """
+    clips: list[HostArray] = []
+    broken: list[MrlError] = []
+    total = 0
+    for item in items:
+        total += 1
+        try:
+            clips.append(load(item))
+        except MrlError as error:
+            broken.append(error)
+    if len(broken) == 1:
+        raise broken[0]
+    if broken:
+        first = "; ".join(f"{error.where}: {error.problem}" for error in broken[:_SHOWN])
+        more = "; ..." if len(broken) > _SHOWN else ""
+        raise MrlError(
+            f"{len(broken)} of {total} recordings are broken: {first}{more}",
+            hint="correct them, or leave them out",
+        )
+    return clips
+
+
 @checked
 def clip_seconds(source: Path | bytes, *, name: object) -> float:
     """Length of a recording by its header, without decoding it; infinity where it has none.
@@ -152,7 +182,7 @@ def _read(
         frames = file.read(wanted, "float32", always_2d=True)
         if not len(frames):
             break
-        mixed += memoryview(levels.mix(frames)).cast("B")
+        mixed += levels.mix(frames).tobytes()
         _check_room(levels.frames, rate, sample_rate, name)
     return np.frombuffer(mixed, np.float32), levels
 

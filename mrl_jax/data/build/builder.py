@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import MrlError, failed_writes_as_os_errors
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import UTF8_FOLDER, check_apart, staged_folder
 from mrl_jax.core.paths import user_path
@@ -186,7 +186,7 @@ def _build(
         )
         clips = {split: stream.records(split, rows) for split, rows in splits.items()}
         builder = SpeechDataBuilder(clips=clips, data_dir=staging)
-        with _quiet(tfds):
+        with _quiet(tfds), failed_writes_as_os_errors():
             builder.download_and_prepare()
     stream.check_broken()
     info.index_path(staging, "").parent.mkdir()

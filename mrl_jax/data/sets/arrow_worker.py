@@ -121,6 +121,8 @@ def _rows_a_batch(metadata: Any, groups: Sequence[int], wanted: Sequence[str] | 
         for index in range(group.num_columns):
             chunk = group.column(index)
             path = chunk.path_in_schema
+            if chunk.physical_type != metadata.schema.column(index).physical_type:
+                raise ValueError(f"its footer gives {path} two types")
             if wanted is None or any(path == w or path.startswith(f"{w}.") for w in wanted):
                 total += max(chunk.total_uncompressed_size, 0)
     return min(max(BATCH_BYTES * rows // max(total, 1), 1), BATCH_ROWS)

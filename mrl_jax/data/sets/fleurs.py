@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.records import parse_json
 from mrl_jax.data.audio.encode import flac_bytes
 from mrl_jax.data.sets.hub import download_dataset
 from mrl_jax.data.sets.retrieval_set import Document, Query, RetrievalSet
@@ -27,6 +28,8 @@ from mrl_jax.data.sets.tables import Row, read_rows, row_audio, row_id, row_text
 
 HUB_ID, HUB_REVISION = "google/fleurs", "refs/convert/parquet"
 SAMPLE_RATE = 16_000
+_CLASS_FIELDS = ("pythonClassName", "python_class_name", "type", "proto_cls")
+"""Of a features.json of TFDS: what it imports, in its formats old and new."""
 _CODES = (
     "af_za am_et ar_eg as_in ast_es az_az be_by bg_bg bn_in bs_ba ca_es ceb_ph ckb_iq "
     "cmn_hans_cn cs_cz cy_gb da_dk de_de el_gr en_us es_419 et_ee fa_ir ff_sn fi_fi fil_ph "
@@ -164,8 +167,11 @@ def _tfds_rows(folder: Path, split: str) -> Iterator[Row]:
     try:
         import tensorflow_datasets as tfds
 
+        _check_features(folder / "features.json")
         builder: Any = tfds.builder_from_directory(str(folder))
         source: Sequence[Any] = builder.as_data_source(split=split)
+    except MrlError:
+        raise
     except Exception as error:  # TFDS raises many kinds.
         problem = f"cannot be read by TFDS ({type(error).__name__}: {first_line(error)})"
         hint = 'prepare it with `file_format="array_record"`'
@@ -184,6 +190,24 @@ def _tfds_rows(folder: Path, split: str) -> Iterator[Row]:
         wide = audio.size and max(int(audio.max()), -int(audio.min())) > 1 << 15
         samples = np.clip(audio >> 16 if wide else audio, -(1 << 15), (1 << 15) - 1)
         yield where, row | {"audio": flac_bytes(samples.astype(np.int16), SAMPLE_RATE)}
+
+
+def _check_features(path: Path) -> None:
+    """Refuse features other than TFDS's own: it imports whatever module a folder names.
+
+    Raises:
+        MrlError: one of another module.
+    """
+    values = [parse_json(path.read_text(encoding="utf-8"))]
+    for value in values:  # It grows by what is inside.
+        values += value.values() if isinstance(value, dict) else []
+        values += value if isinstance(value, list) else []
+        for field in _CLASS_FIELDS if isinstance(value, dict) else ():
+            name = value.get(field, "")
+            if isinstance(name, str) and name and not name.startswith("tensorflow_datasets."):
+                problem = f"names the class {name[:80]!r}, which is not imported"
+                hint = f"use the parquet files of {HUB_ID}"
+                raise MrlError(problem, where=path, hint=hint)
 
 
 def _plain(value: Any) -> Any:

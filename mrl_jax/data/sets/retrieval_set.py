@@ -23,7 +23,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_text
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.paths import user_path
-from mrl_jax.data.audio.decode import load_audio_of
+from mrl_jax.data.audio.decode import load_audio_of, load_each
 from mrl_jax.data.sets import tables
 from mrl_jax.data.sets.issues import Issue, IssueLog, refuse_issues
 from mrl_jax.data.sets.qrels import Qrels, read_qrels
@@ -219,12 +219,17 @@ def load_query_audio(query: Query, sample_rate: int) -> HostArray:
     return load_audio_of(f"query {query.id!r}", query.audio, sample_rate)
 
 
+def load_query_clips(queries: Sequence[Query], sample_rate: int) -> list[HostArray]:
+    """`load_query_audio` of each; the error counts all that are broken."""
+    return load_each(lambda query: load_query_audio(query, sample_rate), queries)
+
+
 @checked
 def load_queries(
     queries: Sequence[Query], sample_rate: int
 ) -> tuple[list[HostArray], list[str], list[str | None], list[str]]:
-    """Clips, tasks, prompts and names of spoken queries; a broken recording is fatal."""
-    clips = [load_query_audio(query, sample_rate) for query in queries]
+    """Clips, tasks, prompts and names of spoken queries; broken recordings are fatal."""
+    clips = load_query_clips(queries, sample_rate)
     tasks, prompts = [query.task or "" for query in queries], [query.prompt for query in queries]
     return clips, tasks, prompts, [f"query {query.id}" for query in queries]
 

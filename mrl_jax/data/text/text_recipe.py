@@ -11,6 +11,7 @@ from typing import Any
 
 from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.core.json_text import parse_json
+from mrl_jax.core.text import flaw_of
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names of the prompt of documents, in the order in which sentence-transformers looks for them."""
@@ -64,7 +65,7 @@ def read_text_recipe(folder: Path, settings: Path | None = None) -> TextRecipe:
     if not isinstance(prompts, Mapping):
         raise _unreadable(path, "sentence-transformers' options", f"prompts is {prompts!r}")
     prompts = {name: prompt or "" for name, prompt in prompts.items()}
-    if not all(isinstance(prompt, str) for prompt in prompts.values()):
+    if not all(isinstance(one, str) and flaw_of(one) is None for one in prompts.values()):
         raise _unreadable(path, "sentence-transformers' options", f"prompts is {prompts!r}")
     chosen = options.get("default_prompt_name") or ""
     if chosen and chosen not in prompts:
@@ -115,7 +116,7 @@ def _token(value: Any, path: Path) -> str | None:
     if not value:
         return None
     text = value.get("content") if isinstance(value, Mapping) else value
-    if not isinstance(text, str):
+    if not isinstance(text, str) or flaw_of(text) is not None:
         raise _unreadable(path, "a tokenizer's description", f"pad_token is {value!r}")
     return text
 

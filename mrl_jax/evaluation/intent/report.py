@@ -12,6 +12,7 @@ from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
+from mrl_jax.data.audio.decode import load_each
 from mrl_jax.data.sets.digests import digest_intent_set
 from mrl_jax.data.sets.intent_set import (
     LABELS_FILE,
@@ -259,7 +260,7 @@ def _encode(
         rate = embedder.model.speech.config.sample_rate
         encode = encoder.speech if pooled else encoder.speech_features
         vectors: Any = encode(
-            [load_intent_audio(example, rate) for example in wanted],
+            load_each(lambda example: load_intent_audio(example, rate), wanted),
             prompts=None if prompt is None else [prompt] * len(wanted),
             names=[f"example {example.id}" for example in wanted],
             progress="examples",

@@ -2,6 +2,8 @@
 
 import base64
 import dataclasses
+import re
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of text, a heading and a cell a column; `str` gives it as Markdown."""
+    """A table of text, a heading and a cell a column; `str` gives it as Markdown.
+
+    Text is text in both forms: neither tags nor Markdown in it are read as such.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -19,8 +24,23 @@ class Table:
     def __str__(self) -> str:
         """The first column to the left, the others to the right."""
         lines = [self.columns, [":---", *["---:"] * (len(self.columns) - 1)], *self.rows]
-        escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+        first, rule, *rows = lines
+        escaped = [[as_markdown(cell) for cell in line] for line in (first, *rows)]
+        escaped.insert(1, list(rule))
         return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
+_INLINE = re.compile(r"([\\`*\[\]<|~]|&(?=\w|#)|:(?=//)|(?<!\w)_|_(?!\w))")
+_BLOCK = re.compile(r"^([#>=]|[+-](?=[\s-]|$)|\d+(?=[.)](\s|$)))")
+
+
+def as_markdown(text: str) -> str:
+    """Text as Markdown that shows it as it is, on one line: no tags, links or headings of its own.
+
+    An underscore inside a word stands for itself in Markdown too, and is left alone.
+    """
+    line = _INLINE.sub(r"\\\1", " ".join(text.split()))
+    return _BLOCK.sub(lambda m: f"{m[1]}\\" if m[1].isdigit() else f"\\{m[1]}", line)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +59,13 @@ def markdown_page(
     footer: str,
 ) -> str:
     """The page for a folder that has its figures; `tables` are heading to table."""
-    parts = [f"# {title}", *paragraphs]
+    parts = [f"# {as_markdown(title)}", *map(as_markdown, paragraphs)]
     for heading, table in tables.items():
-        parts += [f"## {heading}", str(table)]
-    parts += [f"![{one.caption}]({one.name})\n\n*{one.caption}*" for one in figures]
-    return "\n\n".join([*parts, footer]) + "\n"
+        parts += [f"## {as_markdown(heading)}", str(table)]
+    for one in figures:
+        caption, name = as_markdown(one.caption), urllib.parse.quote(one.name)
+        parts.append(f"![{caption}]({name})\n\n*{caption}*")
+    return "\n\n".join([*parts, as_markdown(footer)]) + "\n"
 
 
 def html_page(folder: Path, *, figures: Sequence[FigureFile], **page: Any) -> str:

@@ -5,8 +5,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from mrl_jax.core.arguments import mismatch
 from mrl_jax.core.errors import ArgumentError, MrlError, readable
 from mrl_jax.core.files import write_text
 from mrl_jax.core.json_text import parse_json
@@ -82,8 +83,9 @@ def read_records(path: Path) -> list[Record]:
     """The records of a file; entries that are no field are their settings."""
     return [
         Record(
-            **{name: row[name] for name in FIELDS - {"value"}},
-            value=math.nan if row["value"] is None else row["value"],
+            **{name: row[name] for name in FIELDS - {"value", "low", "high"}},
+            **{name: None if row[name] is None else float(row[name]) for name in ("low", "high")},
+            value=math.nan if row["value"] is None else float(row["value"]),
             setting={k: v for k, v in row.items() if k not in FIELDS | SOURCE_FIELDS},
         )
         for row in _rows(path)
@@ -112,11 +114,22 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file, of which every field is of its type.
+
+    Raises:
+        MrlError: another file, or a damaged one.
+    """
+    hints = {**get_type_hints(Record), **get_type_hints(Source), "value": float | None}
     try:
         rows = [parse_json(line) for line in path.read_bytes().splitlines()]
-        complete = all(set(row) >= (FIELDS | SOURCE_FIELDS) for row in rows)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise MrlError("is no JSON Lines of records", where=path, hint="evaluate again") from error
-    if not complete:
-        raise MrlError("holds objects that are no records", where=path, hint="evaluate again")
+    for number, row in enumerate(rows, 1):
+        where = f"{path}, line {number}"
+        if not isinstance(row, dict) or not set(row) >= (FIELDS | SOURCE_FIELDS):
+            problem = "holds objects that are no records"
+            raise MrlError(problem, where=where, hint="evaluate again")
+        for name, value in row.items():
+            if problem := mismatch(value, hints.get(name, str | int | float | None)):
+                raise MrlError(f"`{name}` is {problem}", where=where, hint="evaluate again")
     return rows

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.degrade import Condition
-from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_audio
+from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_clips
 from mrl_jax.evaluation import encoded_set
 from mrl_jax.evaluation.report.folder import report_folder, write_report
 from mrl_jax.evaluation.report.page import FigureFile
@@ -74,7 +74,7 @@ def run_robustness(
     if any(condition.kind == "babble" for condition in conditions):
         check_babble(names, answers)
     rate = embedder.model.speech.config.sample_rate
-    clips = [load_query_audio(query, rate) for query in queries]
+    clips = load_query_clips(queries, rate)
     documents = encoded_set.encode_corpus(embedder, data)
 
     def encode(condition: Condition) -> Vectors:

@@ -17,7 +17,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path, user_text
-from mrl_jax.data.audio.decode import load_clip
+from mrl_jax.data.audio.decode import load_clip, load_each
 from mrl_jax.data.build.builder import BUILD_FILE
 from mrl_jax.data.build.dataset import open_dataset
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
@@ -120,7 +120,8 @@ def _embed(
         texts, tasks = [e.text for e in chosen], [e.task for e in chosen]
         names = [e.id for e in chosen]
         digest = digest_lines((e.id, e.text) for e in chosen)
-        clips = [load_clip(Path(str(e.audio)), rate) for e in chosen] if fit != "documents" else []
+        wanted = chosen if fit != "documents" else []
+        clips = load_each(lambda e: load_clip(Path(str(e.audio)), rate), wanted)
     else:
         retrieval = load_retrieval_set(data)
         if fit != "documents":

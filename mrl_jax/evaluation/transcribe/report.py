@@ -7,6 +7,7 @@ import numpy as np
 
 from mrl_jax.checkpoints.towers import load_hubert_ctc, read_info
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.data.audio.decode import load_each
 from mrl_jax.data.build.utterances import Utterance, need_transcripts, read_utterances
 from mrl_jax.data.text.normalize import plain_text
 from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
@@ -40,7 +41,7 @@ def report_transcribe(options: TranscribeOptions) -> str:
     references = need_transcripts(ids, transcripts, options.data, column="transcript")
     with report_folder(options, options.model) as staging:
         recogniser = Recogniser(load_hubert_ctc(options.model, verify=options.verify))
-        clips = [utterance.load(recogniser.config.sample_rate) for utterance in utterances]
+        clips = load_each(lambda one: one.load(recogniser.config.sample_rate), utterances)
         hypotheses = recogniser.transcribe(clips, names=ids, progress="recordings")
         compared = (references, hypotheses)
         if options.plain:

@@ -73,7 +73,8 @@ class FaissFlat:
         made = cls(cls._empty(*vectors.shape))
         vectors = np.ascontiguousarray(vectors)
         if not made._index.is_trained:
-            made._index.train(vectors)
+            # One vector alone is fewer than the two codes of a bit.
+            made._index.train(vectors if len(vectors) > 1 else vectors.repeat(2, axis=0))
         made.add(vectors)
         return made
 

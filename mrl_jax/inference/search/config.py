@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from mrl_jax.checkpoints.models import FORMAT, ModelInfo
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.errors import ArgumentError, MrlError, existing_file
 from mrl_jax.core.files import write_bytes
 from mrl_jax.core.npy import open_npy
 from mrl_jax.core.records import read_record, readable_as, write_description
@@ -48,11 +48,11 @@ class SearchConfig:
         for name in ("dim", "rank", "prefix", "shortlist"):
             value = getattr(self, name)
             if value is not None and not 1 <= value < 1 << 31:
-                raise ValueError(f"{name} is {value}, expected 1 or more")
+                raise ArgumentError(f"{name} is {value}, expected 1 or more")
         if self.rank is not None and self.rank > self.dim:
-            raise ValueError(f"rank is {self.rank}, expected at most dim, {self.dim}")
+            raise ArgumentError(f"rank is {self.rank}, expected at most dim, {self.dim}")
         if self.prefix is not None and self.prefix > self.width:
-            raise ValueError(f"prefix is {self.prefix}, expected at most {self.width}")
+            raise ArgumentError(f"prefix is {self.prefix}, expected at most {self.width}")
 
     @property
     def width(self) -> int:

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.errors import MrlError, describe_os_error, write_hint
 from mrl_jax.core.files import write_bytes
 from mrl_jax.core.records import readable_as
 
@@ -108,8 +108,7 @@ def save_rotation(folder: Path, rotation: Rotation, *, overwrite: bool = False) 
         write_bytes(path, save(arrays, metadata))
     except OSError as error:
         problem = f"could not be written: {describe_os_error(error)}"
-        hint = "check that the place exists, may be written to, and has room"
-        raise MrlError(problem, where=path, hint=hint) from error
+        raise MrlError(problem, where=path, hint=write_hint(error)) from error
     return path
 
 

@@ -14,6 +14,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import assert_equal_across_hosts, host_shard
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.augment import Augment, resolve_augment
+from mrl_jax.data.audio.decode import load_each
 from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.ctc import CtcSource, MaskConfig, mask_clip
 from mrl_jax.data.batches.plan import read_batches
@@ -206,7 +207,7 @@ def _validator(
     if data.plain:
         references = [plain_text(text) for text in references]
     recogniser = Recogniser(model)
-    clips = [utterance.load(recogniser.config.sample_rate) for utterance in utterances]
+    clips = load_each(lambda one: one.load(recogniser.config.sample_rate), utterances)
 
     def validate(state: TrainState) -> Mapping[str, float]:
         # Each host for itself: every one of them holds the whole state.

@@ -393,13 +393,13 @@ def test_rates_of_sample_and_lengths_are_bounded(tmp_path):
             clip_seconds(field(whole, 24, "<I", rate), name="x")
     assert decode_clip(field(whole, 24, "<I", 1000), 16000, name="x").size == 76800
     for rate in (0, 1, -8000, np.nan, np.inf):
-        with pytest.raises(MrlError, match="x: its sample rate is "):
+        with pytest.raises(MrlError, match="rate is "):
             resample(tone(8000), rate, 16000, name="x")
     for rate in (0, 1, -8000):
-        with pytest.raises(MrlError, match="x: the sample rate asked for is "):
+        with pytest.raises(MrlError, match=r"rate (asked for )?is "):
             decode_clip(whole, rate, name="x")
     for seconds in (0.0, -1.0, np.nan, np.inf):
-        assert "expected a positive number" in refusal(whole, max_seconds=seconds)
+        assert "max_seconds is " in refusal(whole, max_seconds=seconds)
     # 19 hours at 16 kHz, in a hole that takes no room on the disk.
     path, size = tmp_path / "long.wav", 2 * MOST_SAMPLES + 2
     header = field(field(whole[:44], 4, "<I", size + 36), 40, "<I", size)

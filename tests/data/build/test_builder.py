@@ -25,7 +25,7 @@ from mrl_jax.data.audio.encode import quantize
 from mrl_jax.data.build import records
 from mrl_jax.data.build.__main__ import main, parse_columns
 from mrl_jax.data.build.builder import BuildOptions, BuildReport, build_dataset
-from mrl_jax.data.build.dataset import open_dataset
+from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
 
 for needed in ("librosa", "soundfile", "tensorflow_datasets", "array_record", "pyarrow"):
     pytest.importorskip(needed)
@@ -332,6 +332,26 @@ def test_broken_recordings_are_named_counted_and_left_out(tmp_path, capsys):
     assert len(lines) == 12
 
 
+def test_a_path_to_no_file_is_one_broken_recording(tmp_path):
+    soundfile.write(tmp_path / "good.wav", tone(0.5), RATE)
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    (tmp_path / "endless.wav").symlink_to("/dev/zero")
+    long = "a" * 300
+    names = ["pipe.wav", "loop.wav", "endless.wav", long, "good.wav/b.wav", "good.wav"]
+    report = build_dataset(manifest(tmp_path, names), tmp_path / "out", options=LENIENT)
+    assert {skipped.id: skipped.reason for skipped in report.skipped} == {
+        "pipe.wav": "is a named pipe, expected a file",
+        "loop.wav": "is a loop of symbolic links",
+        "endless.wav": "is a device, expected a file",
+        long: f"is too long for a path: {len(str(tmp_path)) + 301} bytes",
+        "good.wav/b.wav": "no such file",
+    }
+    assert {skipped.kind for skipped in report.skipped} == {"broken"}
+    assert open_dataset(tmp_path / "out").ids == ["good.wav"]
+    assert build_dataset(tmp_path / "manifest.jsonl", tmp_path / "out", options=LENIENT).reused
+
+
 def test_limits_of_length(tmp_path):
     lengths = {"a.wav": 0.0999, "b.wav": 0.1, "c.wav": 1.0, "d.wav": 1.0001, "e.wav": 3.0}
     for name, seconds in lengths.items():
@@ -542,18 +562,25 @@ def test_folders_that_are_no_data_set_are_refused(built, tmp_path):
         assert len(open_dataset(copy)) == 4
         return copy
 
+    def unverified(copy: Path) -> SpeechDataset:
+        return open_dataset(copy, verify=False)
+
     copy = damaged("index")
     table = parquet.read_table(copy / "index" / "train.parquet")
     parquet.write_table(table[:3], copy / "index" / "train.parquet")
-    assert "has 4 records and 3 rows in its index, expected 4" in refusal(open_dataset, copy)
+    message = refusal(open_dataset, copy)
+    assert "index/train.parquet: is not the file that was written" in message
+    assert "mrl-jax checksum --update" in message
+    assert "has 4 records and 3 rows in its index, expected 4" in refusal(unverified, copy)
     (copy / "index" / "train.parquet").write_bytes(b"PAR1")
-    assert "train.parquet: cannot be read as Parquet (" in refusal(open_dataset, copy)
+    assert "train.parquet: cannot be read as Parquet (" in refusal(unverified, copy)
     (copy / "index" / "train.parquet").unlink()
-    assert "train.parquet: cannot be read as Parquet (" in refusal(open_dataset, copy)
+    assert "train.parquet: is missing, and build.json names it" in refusal(open_dataset, copy)
+    assert "train.parquet: cannot be read as Parquet (" in refusal(unverified, copy)
 
     copy = damaged("order")
     parquet.write_table(table.take([1, 0, 2, 3]), copy / "index" / "train.parquet")
-    message = refusal(open_dataset(copy).clip, 0)
+    message = refusal(unverified(copy).clip, 0)
     assert (
         "the record 0 of split 'train' is damaged (found (6400,) samples of 'b.flac', " in message
     )
@@ -599,3 +626,16 @@ def test_a_killed_build_leaves_nothing_under_its_name(tmp_path):
     build_dataset(path, out)
     assert not list(tmp_path.glob(".out.partial-*"))
     assert len(open_dataset(out)) == 50
+
+
+def test_a_data_set_imports_no_module_that_it_names(built, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(built[0] / "out", copy)
+    path = copy / "speech_data" / "1.0.0" / "features.json"
+    (tmp_path / "evil_features.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path.write_text(json.dumps({"pythonClassName": "evil_features.Feature"}))
+    assert "features.json: is not the file that was written" in refusal(open_dataset, copy)
+    data = open_dataset(copy, verify=False)
+    assert data.clip(0).shape == (data.num_samples[0],)
+    assert "evil_features" not in sys.modules

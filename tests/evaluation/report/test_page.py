@@ -13,7 +13,7 @@ from repository import ROOT
 from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
 from mrl_jax.evaluation.report.options import ReportOptions
-from mrl_jax.evaluation.report.page import FigureFile, Table
+from mrl_jax.evaluation.report.page import FigureFile, Table, as_markdown
 from mrl_jax.evaluation.report.plotting import figure, save
 from mrl_jax.evaluation.report.records import (
     Record,
@@ -132,6 +132,22 @@ def test_one_page_holds_tables_and_figures_and_loads_nothing(tmp_path):
         report_folder(ReportOptions(data="set", out=folder)),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "markdown"),
+    [
+        ("<script>x</script>", "\\<script>x\\</script>"),
+        ("[x](javascript:y)", "\\[x\\](javascript:y)"),
+        ("*a* _b_ `c` a|b", "\\*a\\* \\_b\\_ \\`c\\` a\\|b"),
+        ("# head", "\\# head"),
+        ("1. one\n- two", "1\\. one - two"),
+        ("http://x.example &lt;", "http\\://x.example \\&lt;"),
+        ("max_text_tokens is -0.5 at 3.14", "max_text_tokens is -0.5 at 3.14"),
+    ],
+)
+def test_markdown_shows_text_as_it_is(text, markdown):
+    assert as_markdown(text) == markdown
 
 
 def test_a_report_that_fails_leaves_nothing(tmp_path):
