@@ -320,6 +320,40 @@ def funnel(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def search_index(result: dict[str, Any]) -> list[str]:
+    inputs = result["inputs"]
+    rows = []
+    for f in result["figures"]:
+        name = f["precision"]
+        if "prefix" in f:
+            name = f"{name}, {f['prefix']} coordinates first"
+        if "backend" in f:
+            name = f"{name}, {f['backend']}"
+        rows.append([name, f"{f['build_seconds']:.0f}", *_index_cells(f, f["bytes_of_vectors"])])
+        if "alone" in f:
+            rows.append(
+                [f"{f['backend']} alone", "", *_index_cells(f["alone"], f["alone"]["bytes"])]
+            )
+    return [
+        "## Search index",
+        f"`SearchIndex` of {inputs['documents']:,} documents of {inputs['width']} coordinates, "
+        f"loaded from the disk: the best {inputs['k']} for {inputs['queries']} queries at once; "
+        f"the short list, where there is one, is of {inputs['shortlist']}. Building includes the "
+        f"documents, their digests and writing; bytes are those of the vectors and of what finds "
+        f"them. Alone: faiss's own file, asked for {inputs['k']}, without documents. Recall is "
+        f"against exact search in float32. Peak memory of the process: "
+        f"{result['peak_bytes'] / 1e9:.1f} GB. Vectors: {inputs['vectors']}. Other programs shared "
+        f"the two cores, so that times vary widely; bytes and recall do not.",
+        markdown_table(
+            ["index", "build, seconds", "vectors, MB", "recall@10", "search, seconds"], rows
+        ),
+    ]
+
+
+def _index_cells(figures: dict[str, Any], size: int) -> list[str]:
+    return [f"{size / 1e6:.0f}", f"{figures['recall']:.3f}", median_and_range(figures["seconds"])]
+
+
 def _footer(result: dict[str, Any]) -> str:
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
@@ -339,6 +373,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "import_time": import_time,
     "search": search,
     "funnel": funnel,
+    "search_index": search_index,
     **report_scale.TABLES,
 }
 """Result name -> the function that writes its section, in the order of the page."""

@@ -64,7 +64,7 @@ def _parser(prog: str) -> CommandParser:
 
 def _as_json(hit: "Hit") -> str:
     row = {"id": hit.id, "score": hit.score, "title": hit.title, "text": hit.text}
-    fields = dict(hit.document.fields)
+    fields = dict(hit.fields)
     return json.dumps({**row, "span": hit.span, "fields": fields}, ensure_ascii=False)
 
 

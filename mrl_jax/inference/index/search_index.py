@@ -10,14 +10,12 @@ renames it.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
-from tqdm import tqdm
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.checksums import file_digest
@@ -25,7 +23,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import staged_folder
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.paths import user_path
-from mrl_jax.data.sets.corpus import CorpusDocument, as_document
+from mrl_jax.data.sets.corpus import CorpusDocument
 from mrl_jax.inference.embedder import Clip, Embedder
 from mrl_jax.inference.index.description import (
     INDEX_FILE,
@@ -41,46 +39,21 @@ from mrl_jax.inference.index.description import (
     write_info,
 )
 from mrl_jax.inference.index.documents import DocumentStore
+from mrl_jax.inference.index.embedding import (
+    Documents,
+    config_for,
+    dim_of,
+    embed_documents,
+    named_documents,
+)
 from mrl_jax.inference.index.first_stage import FirstStage, stored_coding
+from mrl_jax.inference.index.hits import Filter, Hit, Passes
 from mrl_jax.inference.index.stored import StoredVectors, score_again
 from mrl_jax.inference.search.exact import truncate
 
-BLOCK = 4096
-"""Documents that are embedded at once."""
 LONGEST_LIST = 4096
 """Candidates beyond which a filter is asked about every document instead."""
 VECTORS = "vectors"
-Documents = Iterable[CorpusDocument | Mapping[str, Any] | str]
-Filter = Callable[[Mapping[str, Any]], bool]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Hit:
-    """A document that was found.
-
-    Attributes:
-        score: cosine of the query and the vector that is stored.
-        document: id, text, title, span and fields.
-    """
-
-    score: float
-    document: CorpusDocument
-
-    @property
-    def id(self) -> str:
-        return self.document.id
-
-    @property
-    def text(self) -> str:
-        return self.document.text
-
-    @property
-    def title(self) -> str | None:
-        return self.document.title
-
-    @property
-    def span(self) -> tuple[int, int] | None:
-        return self.document.span
 
 
 class SearchIndex:
@@ -133,8 +106,8 @@ class SearchIndex:
             MrlError: no documents, two of one id, or one without text; an option that does not fit
                 the model; the backend's package is absent.
         """
-        config = _config_for(embedder, options)
-        named, vectors = _embedded(embedder, documents, config, progress=progress)
+        config = config_for(embedder, options)
+        named, vectors = embed_documents(embedder, documents, config, progress=progress)
         return cls._of(named, vectors, config, reference_to(embedder), embedder)
 
     @classmethod
@@ -160,7 +133,7 @@ class SearchIndex:
         config = dataclasses.replace(config, dim=dim)
         if dim > vectors.shape[1]:
             raise MrlError(f"dim is {dim}, and the vectors have {vectors.shape[1]} coordinates")
-        named = _named(documents)
+        named = named_documents(documents)
         if len(named) != len(vectors):
             problem = f"there are {len(vectors)} vectors of {len(named)} documents"
             raise MrlError(problem, hint="pass one vector a document")
@@ -241,11 +214,11 @@ class SearchIndex:
         """
         rows = self._rows()
         if vectors is None:
-            named, vectors = _embedded(
+            named, vectors = embed_documents(
                 self.embedder, documents, self.config, progress=progress, taken=rows
             )
         else:
-            named = _named(documents, taken=rows)
+            named = named_documents(documents, taken=rows)
             self._check_width(vectors)
             if len(named) != len(vectors):
                 problem = f"there are {len(vectors)} vectors of {len(named)} documents"
@@ -370,7 +343,7 @@ class SearchIndex:
         """Scores and rows of each query's documents."""
         if self._first is None and filter is None:
             return list(zip(*self._vectors.best(queries, k, self._live), strict=True))
-        passes = _Passes(self._documents, filter)
+        passes = Passes(self._documents, filter)
         wanted = k if self._first is None else max(k, self.config.shortlist)
         removed = int((~self._live).sum())
         count = wanted + min(removed, wanted)
@@ -403,7 +376,7 @@ class SearchIndex:
         if vectors is not None:
             self._check_width(vectors)
             return truncate(vectors, None)
-        dim = _dim_of(self.embedder, self.dim)
+        dim = dim_of(self.embedder, self.dim)
         if audio is not None:
             return self.embedder.embed_speech(audio, dim=dim, **options)
         assert text is not None
@@ -441,27 +414,6 @@ class SearchIndex:
         self._live, self._row_of = np.ones(len(self._documents), bool), None
 
 
-class _Passes:
-    """Which documents a filter takes, each asked about once."""
-
-    def __init__(self, documents: DocumentStore, filter: Filter | None):
-        self._documents, self._filter = documents, filter
-        self._known: dict[int, bool] = {}
-
-    def of(self, rows: Int[HostArray, " R"]) -> Bool[HostArray, " R"]:
-        if self._filter is None:
-            return np.ones(len(rows), bool)
-        return np.asarray([self._passes(row) for row in rows.tolist()], bool)
-
-    def _passes(self, row: int) -> bool:
-        if row not in self._known:
-            assert self._filter is not None
-            document = self._documents[row]
-            own = {name: getattr(document, name) for name in ("id", "text", "title")}
-            self._known[row] = bool(self._filter({**document.fields, **own}))
-        return self._known[row]
-
-
 def _parts(
     folder: Path, info: IndexInfo
 ) -> tuple[IndexConfig, DocumentStore, StoredVectors, FirstStage | None]:
@@ -478,64 +430,6 @@ def _parts(
         problem = f"holds {len(documents)} documents and {len(vectors)} vectors"
         raise MrlError(f"{problem}, expected {info.documents}", where=folder)
     return info.config, documents, vectors, FirstStage.load(folder, info.config, vectors)
-
-
-def _config_for(embedder: Embedder, options: IndexOptions) -> IndexConfig:
-    """The options, checked, with the dim that the embedder has by default."""
-    config = IndexConfig(**options)
-    config.check_installed()
-    default = embedder.width if embedder.search_config is None else embedder.search_config.dim
-    config = dataclasses.replace(config, dim=default if config.dim is None else config.dim)
-    if config.prefix is not None and embedder.model.separate_dims:
-        problem = "the model has separate query vectors for its dimensions, and no prefixes"
-        raise MrlError(problem, where="prefix", hint="leave it out")
-    return config
-
-
-def _dim_of(embedder: Embedder, dim: int | None) -> int | None:
-    """As the embedder takes it: None for the full width, which need not be one of its dims."""
-    return None if dim == embedder.width and embedder.search_config is None else dim
-
-
-def _embedded(
-    embedder: Embedder,
-    documents: Documents,
-    config: IndexConfig,
-    *,
-    progress: bool,
-    taken: Mapping[str, int] | None = None,
-) -> tuple[list[CorpusDocument], HostArray]:
-    """Documents and their vectors."""
-    named: list[CorpusDocument] = []
-    parts: list[HostArray] = []
-    dim = _dim_of(embedder, config.dim)
-    with tqdm(disable=not progress, desc="documents", unit="") as bar:
-        numbered = _checked(documents, taken or {})
-        while block := list(itertools.islice(numbered, BLOCK)):
-            parts.append(embedder.embed_text([d.embedded_text for d in block], dim=dim))
-            named += block
-            bar.update(len(block))
-    width = config.dim or embedder.width
-    return named, np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
-
-
-def _named(documents: Documents, taken: Mapping[str, int] | None = None) -> list[CorpusDocument]:
-    return list(_checked(documents, taken or {}))
-
-
-def _checked(documents: Documents, taken: Mapping[str, int]) -> Iterable[CorpusDocument]:
-    """Documents, none of which has the id of another or one of those that are `taken`."""
-    seen: set[str] = set()
-    for number, value in enumerate(documents):
-        document = as_document(value, number)
-        if document.id in seen:
-            problem = f"the id {document.id!r} is that of two documents"
-            raise MrlError(problem, hint="give each document its own id")
-        if document.id in taken:
-            problem = f"a document {document.id!r} is in the index already"
-            raise MrlError(problem, hint="remove it first, or give the new one another id")
-        seen.add(document.id)
-        yield document
 
 
 def _padded(queries: HostArray) -> HostArray:

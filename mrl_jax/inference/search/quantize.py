@@ -27,6 +27,8 @@ from mrl_jax.inference.search.exact import exact_scores, rough_search, search
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "binary", "binary+int8")
 CHUNK = 65_536
 """Documents that are coded or decoded at once; the result does not depend on it."""
+_IN_CACHE = 2048
+"""Documents whose vectors stay in the cache while they are decoded."""
 LEVELS = 255
 
 
@@ -86,7 +88,13 @@ class Int8Store:
 
     def decode(self) -> Float32[HostArray, "N E"]:
         """The vectors, each coordinate off by at most half a step."""
-        return self.low + (self.codes.astype(np.float32) + np.float32(128)) * self.step
+        vectors = np.empty(self.codes.shape, np.float32)
+        for start in range(0, len(vectors), _IN_CACHE):
+            part = vectors[start : start + _IN_CACHE]
+            np.add(self.codes[start : start + _IN_CACHE], np.float32(128), out=part)
+            part *= self.step
+            part += self.low
+        return vectors
 
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         return self._best(queries, k, search)

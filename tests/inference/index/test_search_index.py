@@ -124,7 +124,7 @@ def test_a_filter_sees_the_fields_and_leaves_documents_out(options):
     french = [i for i in range(300) if i % 2 == 0]
     expected = best_ids(queries, vectors[french], 4, [f"d{i}" for i in french])
     found = index.search(queries, k=4, filter=lambda fields: fields["language"] == "fr")
-    assert all(hit.document.fields["language"] == "fr" for hits in found for hit in hits)
+    assert all(hit.fields["language"] == "fr" for hits in found for hit in hits)
     if not options:
         assert ids(found) == expected
     two = index.search(queries, k=4, filter=lambda fields: fields["id"] in ("d7", "d9"))
