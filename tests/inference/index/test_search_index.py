@@ -10,6 +10,7 @@ import tiny_run
 
 import mrl_jax
 from mrl_jax.core.errors import MrlError
+from mrl_jax.evaluation.spectrum.fit_rotation import fit_model_rotation
 from mrl_jax.inference.index.description import PRECISIONS, IndexPrecision
 from mrl_jax.inference.index.search_index import SearchIndex
 from mrl_jax.inference.search.funnel import make_funnel
@@ -177,6 +178,20 @@ def test_another_model_is_refused(embedder, tmp_path):
         SearchIndex.load(tmp_path / "bare", embedder=embedder)
     with pytest.raises(MrlError, match="does not say where its model is"):
         SearchIndex.load(tmp_path / "bare").search(text=["ba"], k=1)
+
+
+def test_a_rotation_belongs_to_the_index(embedder, tmp_path):
+    model = tiny_run.make_model(tmp_path / "models")
+    fit_model_rotation(model, tiny_run.make_retrieval_set(tmp_path / "set"))
+    rotated = mrl_jax.Embedder.load(model, rotation=True)
+    index = SearchIndex.build(rotated, TEXTS, dim=8)
+    index.save(tmp_path / "index")
+    with pytest.raises(MrlError, match="was embedded with the rotation .* has no rotation"):
+        SearchIndex.load(tmp_path / "index", embedder=mrl_jax.Embedder.load(model))
+    again = SearchIndex.load(tmp_path / "index")
+    query = rotated.embed_text(["ba ce"], dim=8)
+    assert ids(again.search(text=["ba ce"], k=5)) == ids(index.search(query, k=5))
+    assert again.embedder.rotation is not None
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path):
