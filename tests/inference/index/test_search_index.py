@@ -186,7 +186,7 @@ def test_a_rotation_belongs_to_the_index(embedder, tmp_path):
     rotated = mrl_jax.Embedder.load(model, rotation=True)
     index = SearchIndex.build(rotated, TEXTS, dim=8)
     index.save(tmp_path / "index")
-    with pytest.raises(MrlError, match="was embedded with the rotation .* has no rotation"):
+    with pytest.raises(MrlError, match=r"was embedded with the rotation .* has no rotation"):
         SearchIndex.load(tmp_path / "index", embedder=mrl_jax.Embedder.load(model))
     again = SearchIndex.load(tmp_path / "index")
     query = rotated.embed_text(["ba ce"], dim=8)
