@@ -323,6 +323,51 @@ def funnel(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def search_index(result: dict[str, Any]) -> list[str]:
+    inputs = result["inputs"]
+    rows = []
+    for f in result["figures"]:
+        name = f["precision"]
+        if "prefix" in f:
+            name = f"{name}, {f['prefix']} coordinates first"
+        if "backend" in f:
+            name = f"{name}, {f['backend']}"
+        build = [f"{f['build_seconds']:.0f}", f"{f['build_core_seconds']:.0f}"]
+        rows.append([name, *build, *_index_cells(f, f["bytes_of_vectors"])])
+        if "alone" in f:
+            rows.append(
+                [f"{f['backend']} alone", "", "", *_index_cells(f["alone"], f["alone"]["bytes"])]
+            )
+    return [
+        "## Search index",
+        f"`SearchIndex` of {inputs['documents']:,} documents of {inputs['width']} coordinates, "
+        f"loaded from the disk: the best {inputs['k']} for {inputs['queries']} queries at once; "
+        f"the short list, where there is one, is of {inputs['shortlist']}. Building includes the "
+        f"documents, their digests and writing; bytes are those of the vectors and of what finds "
+        f"them. Alone: faiss's own file, asked for {inputs['k']}, without documents. Recall is "
+        f"against exact search in float32. Peak memory of the process: "
+        f"{result['peak_bytes'] / 1e9:.1f} GB. Vectors: {inputs['vectors']}. Other programs took "
+        f"most of the machine: compare seconds of cores, summed over all, rather than seconds.",
+        markdown_table(
+            [
+                "index",
+                "build, seconds",
+                "of cores",
+                "vectors, MB",
+                "recall@10",
+                "search, seconds",
+                "of cores",
+            ],
+            rows,
+        ),
+    ]
+
+
+def _index_cells(figures: dict[str, Any], size: int) -> list[str]:
+    seconds = [median_and_range(figures["seconds"]), f"{figures['core_seconds']:.2f}"]
+    return [f"{size / 1e6:.0f}", f"{figures['recall']:.3f}", *seconds]
+
+
 def _footer(result: dict[str, Any]) -> str:
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
@@ -343,6 +388,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "search": search,
     "funnel": funnel,
     "long_audio": report_long_audio.long_audio,
+    "search_index": search_index,
     **report_scale.TABLES,
 }
 """Result name -> the function that writes its section, in the order of the page."""

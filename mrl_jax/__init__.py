@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mrl_jax.core.errors import MrlError
     from mrl_jax.data.audio.decode import load_clip
     from mrl_jax.inference.embedder import Embedder
+    from mrl_jax.inference.index.search_index import SearchIndex
     from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
     from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
     from mrl_jax.models.hubert import HubertConfig, HubertEncoder
@@ -35,6 +36,7 @@ _HOMES = homes_of(
         "core.errors": "MrlError",
         "data.audio.decode": "load_clip",
         "inference.embedder": "Embedder",
+        "inference.index.search_index": "SearchIndex",
         "models.ctc": "CtcVocabulary HubertCtc",
         "models.dual_encoder": "DualEncoder DualEncoderConfig",
         "models.hubert": "HubertConfig HubertEncoder",
@@ -60,6 +62,7 @@ __all__ = [
     "MrlError",
     "Qwen3Config",
     "Qwen3Encoder",
+    "SearchIndex",
     "WavLMConfig",
     "WavLMEncoder",
     "load_clip",

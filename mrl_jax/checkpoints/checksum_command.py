@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mrl_jax.checkpoints import models, towers, train_state
-from mrl_jax.core.checksums import verify_files
+from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path
@@ -20,6 +20,8 @@ from mrl_jax.data.cache import files as cache
 
 SEALED = ("cascade.json", "search.json")
 """Descriptions that vouch for themselves alone."""
+WITH_FILES = ("index.json",)
+"""Descriptions that name all other files of their folder."""
 
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax checksum") -> int:
@@ -49,6 +51,7 @@ def _described(folder: Path) -> dict[str, tuple[Action, Action]]:
         build.BUILD_FILE: (_verify_build, _update_build),
         cache.CACHE_FILE: (_verify_cache, _update_cache),
         **{name: (_verify_sealed(name), _seal(name)) for name in SEALED},
+        **{name: (_verify_named(name), _name_again(name)) for name in WITH_FILES},
     }
     found = {name: actions for name, actions in known.items() if (folder / name).is_file()}
     if (folder / train_state.STATE).is_dir():
@@ -120,6 +123,26 @@ def _verify_sealed(name: str) -> Action:
             read_object(folder / name, version=1)
 
     return verify
+
+
+def _verify_named(name: str) -> Action:
+    def verify(folder: Path) -> None:
+        hint = "write it again"
+        with readable_as("a description", folder / name, hint=hint):
+            files = dict(read_object(folder / name, version=1)["files"])
+        verify_files(folder, files, named_by=name, hint=hint)
+
+    return verify
+
+
+def _name_again(name: str) -> Action:
+    def write(folder: Path) -> None:
+        with readable_as("a description", folder / name, hint="write it again"):
+            fields = read_object(folder / name, version=1, sealed=False)
+        fields["files"] = folder_digests(folder, lambda other: other != name)
+        write_description(folder / name, fields, version=1)
+
+    return write
 
 
 def _seal(name: str) -> Action:

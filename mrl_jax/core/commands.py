@@ -20,6 +20,14 @@ COMMANDS = {
         "mrl_jax.evaluation.spectrum.fit_rotation",
         "Fit a rotation that sorts a model's coordinates by their variance.",
     ),
+    "index": (
+        "mrl_jax.inference.index.index_command",
+        "Make an index of documents, add to it, remove from it.",
+    ),
+    "search": (
+        "mrl_jax.inference.index.search_command",
+        "Search an index by a question, written or spoken.",
+    ),
     "cascade": (
         "mrl_jax.inference.cascade_command",
         "Check and write a cascade of recogniser, translator and text tower.",

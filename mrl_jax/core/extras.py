@@ -6,10 +6,11 @@ from mrl_jax.core.errors import MrlError
 
 _MODULES = {
     "audio": "librosa soundfile",
-    "bench": "faiss",
     "bin": "torch",
     "cascade": "ctranslate2",
     "demo": "espeakng_loader soxr",
+    "index": "faiss usearch",
+    "microphone": "sounddevice",
     "text": "tokenizers transformers",
     "train": "array_record grain jinja2 jiwer matplotlib pyarrow sklearn tensorboardX"
     " tensorflow_datasets",

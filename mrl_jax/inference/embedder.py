@@ -65,6 +65,7 @@ class Embedder:
             full width.
         rotation: applied to vectors before they are truncated; None for none.
         max_seconds: longer recordings are refused; infinite where memory is the only limit.
+        folder: that it was loaded from; None where it was made of its parts.
 
     An `Embedder` that was loaded can be pickled: its folder and options are, and whoever
     unpickles it loads them again. In a forked child it refuses to embed, as JAX would hang.
@@ -80,11 +81,13 @@ class Embedder:
         directions: Float32[HostArray, "dim rank"] | None = None,
         rotation: Rotation | None = None,
         max_seconds: PositiveFloat | None = MAX_SECONDS,
+        folder: Path | None = None,
     ):
         self._owner = Owner()
         self._loaded: tuple[Path, dict[str, Any]] | None = None
         self.max_seconds = check_max_seconds(max_seconds)
         self.model = model
+        self.folder = folder
         self.info = info
         self.search_config = search_config
         self.rotation = rotation
@@ -143,7 +146,8 @@ class Embedder:
             raise MrlError(problem, where=folder, hint="choose one again")
         tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
         options: dict[str, Any] = {"search_config": config, "directions": directions}
-        embedder = cls(model, info, tokenizer, rotation=fitted, max_seconds=max_seconds, **options)
+        options |= {"rotation": fitted, "max_seconds": max_seconds, "folder": folder}
+        embedder = cls(model, info, tokenizer, **options)
         chosen = {"dtype": dtype, "search_config": search_config, "rotation": rotation}
         chosen |= {"max_seconds": max_seconds, "verify": verify}
         embedder._loaded = (folder.resolve(), chosen)

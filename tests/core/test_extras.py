@@ -13,7 +13,18 @@ from mrl_jax.core.extras import EXTRAS, missing_package, require
 from mrl_jax.training.contrastive.config import DataConfig
 from mrl_jax.training.speech_data import open_examples
 
-FOR_USERS = ("text", "audio", "bin", "verify", "train", "cascade", "demo", "bench")
+FOR_USERS = (
+    "text",
+    "audio",
+    "bin",
+    "verify",
+    "train",
+    "cascade",
+    "demo",
+    "bench",
+    "index",
+    "microphone",
+)
 IMPORT_NAMES = {"scikit-learn": "sklearn", "faiss-cpu": "faiss"}
 
 

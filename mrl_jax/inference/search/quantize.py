@@ -27,6 +27,8 @@ from mrl_jax.inference.search.exact import exact_scores, rough_search, search
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "binary", "binary+int8")
 CHUNK = 65_536
 """Documents that are coded or decoded at once; the result does not depend on it."""
+_IN_CACHE = 2048
+"""Documents whose vectors stay in the cache while they are decoded."""
 LEVELS = 255
 
 
@@ -86,7 +88,13 @@ class Int8Store:
 
     def decode(self) -> Float32[HostArray, "N E"]:
         """The vectors, each coordinate off by at most half a step."""
-        return self.low + (self.codes.astype(np.float32) + np.float32(128)) * self.step
+        vectors = np.empty(self.codes.shape, np.float32)
+        for start in range(0, len(vectors), _IN_CACHE):
+            part = vectors[start : start + _IN_CACHE]
+            np.add(self.codes[start : start + _IN_CACHE], np.float32(128), out=part)
+            part *= self.step
+            part += self.low
+        return vectors
 
     def scan(self, queries: Float32[HostArray, "Q E"], k: int) -> Int[HostArray, "Q k"]:
         return self._best(queries, k, search)
@@ -174,15 +182,26 @@ def to_int8(vectors: Float32[HostArray, "N E"], *, chunk: int = CHUNK) -> Int8St
     Raises:
         MrlError: no vectors, or one that is not finite.
     """
-    _check(vectors)
+    check_finite(vectors)
     low, high = vectors.min(axis=0), vectors.max(axis=0)
     step = (high - low) / np.float32(LEVELS)
+    return Int8Store(int8_codes(vectors, low, step, chunk=chunk), low, step, chunk)
+
+
+def int8_codes(
+    vectors: Float32[HostArray, "N E"],
+    low: Float32[HostArray, " E"],
+    step: Float32[HostArray, " E"],
+    *,
+    chunk: int = CHUNK,
+) -> Shaped[HostArray, "N E"]:
+    """Vectors as int8 on given scales; what lies beyond a scale gets its end."""
     divisor = np.where(step > 0, step, np.float32(1))
     codes = np.empty(vectors.shape, np.int8)
     for start in range(0, len(vectors), chunk):
         steps = np.rint((vectors[start : start + chunk] - low) / divisor)
         codes[start : start + chunk] = np.clip(steps, 0, LEVELS) - 128
-    return Int8Store(codes, low, step, chunk)
+    return codes
 
 
 @checked
@@ -192,7 +211,7 @@ def to_binary(vectors: Float32[HostArray, "N E"]) -> BinaryStore:
     Raises:
         MrlError: no vectors, or one that is not finite.
     """
-    _check(vectors)
+    check_finite(vectors)
     return BinaryStore(np.packbits(vectors > 0, axis=1), vectors.shape[1])
 
 
@@ -202,7 +221,7 @@ def stores(
 ) -> tuple[Store, Store]:
     """The store that is scanned, and the one that scores the short list again, often the same."""
     if precision == "fp32":
-        _check(vectors)
+        check_finite(vectors)
         only = Float32Store(vectors)
         return only, only
     if precision == "int8":
@@ -225,7 +244,8 @@ def _score_rows(queries: HostArray, documents: HostArray) -> HostArray:
     return exact_scores(np.broadcast_to(queries[:, None], documents.shape), documents)
 
 
-def _check(vectors: HostArray) -> None:
+def check_finite(vectors: HostArray) -> None:
+    """Raises an `MrlError` where there are no vectors, or one is not finite."""
     if not len(vectors):
         raise MrlError("there is nothing to quantise", hint="pass at least one vector")
     for start in range(0, len(vectors), CHUNK):
