@@ -444,7 +444,7 @@ class HubertEncoder(nnx.Module):
         if not self.config.pre_norm:
             x = self.encoder_norm(x)
         layer_input = x
-        options = {"remat": self.remat, "unroll": self.unroll, "keep_states": True}
+        options: dict[str, Any] = {"remat": self.remat, "unroll": self.unroll, "keep_states": True}
         context = (frame_lengths, *self.layer_context(frames))
         x, layer_states = run_layers(self.layers, x, *context, **options)
         assert layer_states is not None

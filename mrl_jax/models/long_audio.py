@@ -181,7 +181,8 @@ def layer_in_blocks(
         read = layer.before_attention(states)
         return heads(attention.k_proj(read)), heads(attention.v_proj(read))
 
-    blocks = key_blocks(*map_blocks(keys, x, lengths, size), lengths)
+    read_keys, read_values = map_blocks(keys, x, lengths, size)
+    blocks = key_blocks(read_keys, read_values, lengths)
 
     def run(first: Int[Array, ""], states: Float[Array, "B F D"]) -> Float[Array, "B F D"]:
         read = layer.before_attention(states)

@@ -271,7 +271,8 @@ class Qwen3Encoder(nnx.Module):
         positions = jnp.arange(order.shape[1])[None, :]
         angles = rope_angles(positions, self.config.head_width, self.config.rope_theta)
         lengths = None if self.config.causal else jnp.sum(mask, axis=1, dtype=jnp.int32)
-        options = {"remat": self.remat, "unroll": self.unroll, "keep_states": keep_states}
+        options: dict[str, Any] = {"remat": self.remat, "unroll": self.unroll}
+        options["keep_states"] = keep_states
         x, layer_states = run_layers(self.layers, take_places(x, order), angles, lengths, **options)
         return Qwen3Output(
             last_hidden=take_places(self.final_norm(x), back),

@@ -94,8 +94,8 @@ def key_blocks(
     keys: Float[Array, "J B F K H"], values: Float[Array, "J B F K H"], lengths: Int[Array, " B"]
 ) -> KeyBlocks:
     """Keys and values as `attend_to` reads them; `lengths` count over all blocks, from 1 on."""
-    by_head = (x.transpose(1, 3, 0, 2, 4) for x in (keys, values))
-    return KeyBlocks(*by_head, jnp.maximum(lengths, 1))
+    keys, values = (x.transpose(1, 3, 0, 2, 4) for x in (keys, values))
+    return KeyBlocks(keys, values, jnp.maximum(lengths, 1))
 
 
 def attend_to(

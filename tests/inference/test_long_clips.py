@@ -92,7 +92,10 @@ def test_batches_of_long_rows_have_fewer_of_them():
 
 def test_prompts_of_any_length_compile_few_programs_and_change_no_vector(embedder, tokenizer):
     compiled = []
-    listen = lambda name, seconds, **_: compiled.append(name)  # noqa: E731
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        compiled.append(event)
+
     jax.monitoring.register_event_duration_secs_listener(listen)
     words = [" ".join(["ba"] * count) for count in range(1, 25)]
     lengths = {len(ids) for ids in tokenizer.encode_prompts(words)}

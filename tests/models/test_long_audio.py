@@ -13,6 +13,7 @@ from flax import nnx
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder
 from mrl_jax.models.late_fusion import FusionHead
 from mrl_jax.models.soft_ctc import pairs_of, runs_of
+from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.wavlm import WavLMConfig, WavLMEncoder, encoder_type
 from mrl_jax.nn.block_attention import BLOCK
 
@@ -38,7 +39,7 @@ CONFIGS = {
 }
 
 
-def _tower(config: HubertConfig, padding: str) -> HubertEncoder:
+def _tower(config: HubertConfig, padding: Padding) -> HubertEncoder:
     tower = encoder_type(config)(config, padding=padding, rngs=nnx.Rngs(0))
     if isinstance(tower, WavLMEncoder):
         embedding = tower.position_bias.embedding

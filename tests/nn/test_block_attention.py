@@ -85,6 +85,7 @@ def test_a_gated_bias_by_distance_is_that_bias_written_out():
         bias = DistanceBias(gates[:, :, rows], by_distance)
         actual = attend_to(parts[0][number], blocks, first=jnp.int32(number * SIZE), bias=bias)
         assert _worst(actual, expected[:, rows]) < TOLERANCE
+    rows = slice(2 * SIZE, 3 * SIZE)
     turned = DistanceBias(gates[:, :, rows], by_distance[:, ::-1])
     other = attend_to(parts[0][2], blocks, first=jnp.int32(8), bias=turned)
     assert _worst(other, expected[:, rows]) > 0.01
