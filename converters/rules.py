@@ -60,6 +60,10 @@ class Layout(enum.Enum):
         return shape if self.value is None else tuple(shape[i] for i in np.argsort(self.value))
 
 
+MOST_LAYERS = 100_000
+"""Layers whose missing names are worth listing one by one: no model has as many."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """One line of a table.

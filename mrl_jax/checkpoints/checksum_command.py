@@ -13,6 +13,7 @@ from mrl_jax.checkpoints import models, towers, train_state
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import read_object, readable_as, write_description
 from mrl_jax.data.build import info as build
 from mrl_jax.data.cache import files as cache
@@ -25,7 +26,7 @@ WITH_FILES = ("index.json",)
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax checksum") -> int:
     parser = CommandParser(prog=prog, description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("folders", type=user_path, nargs="+", metavar="FOLDER")
     parser.add_argument("--update", action="store_true", help="write the digests of what is there")
     args = parser.parse_args(argv)
     for folder in args.folders:

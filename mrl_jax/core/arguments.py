@@ -25,6 +25,8 @@ from jaxtyping import AbstractArray, jaxtyped
 from mrl_jax.core.errors import ArgumentError, readable
 from mrl_jax.core.text import flaw_of
 
+CHECKED = "arguments_checked"
+"""Attribute of functions whose arguments are checked."""
 Checked = TypeVar("Checked", bound=Callable[..., Any])
 
 
@@ -41,7 +43,8 @@ class Range:
     open: bool = False
 
     def __contains__(self, value: Any) -> bool:
-        return (self.low < value if self.open else self.low <= value) and value <= self.high
+        above = self.low < value if self.open else self.low <= value
+        return bool(above and value <= self.high)
 
     def __str__(self) -> str:
         if self.high == math.inf:
@@ -81,6 +84,7 @@ def checked(thing: Checked) -> Checked:
                     raise ArgumentError(f"{name} is {problem}", where=_name_of(thing))
         return thing(*args, **kwargs)
 
+    setattr(call, CHECKED, True)
     return call  # pyright: ignore[reportReturnType]
 
 

@@ -7,6 +7,7 @@ short for what their header says, and raises a dozen kinds of errors at damaged 
 import ast
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,14 +28,14 @@ def open_npy(path: Path, *, hint: str, in_memory: bool = False) -> HostArray:
     """
     try:
         with path.open("rb") as file:
-            dtype, shape, start = _header(file.read(_LONGEST + 12))
+            dtype, shape, order, start = _header(file.read(_LONGEST + 12))
             size = file.seek(0, 2)
         expected = start + math.prod(shape) * dtype.itemsize
         if size != expected:
             raise ValueError(f"{size:,} bytes, expected {expected:,}")
         if size == start:  # An empty file cannot be mapped.
             return np.empty(shape, dtype)
-        array = np.memmap(path, dtype, mode="r", offset=start, shape=shape)
+        array = np.memmap(path, dtype, mode="r", offset=start, shape=shape, order=order)
         return np.array(array) if in_memory else array
     except OSError as error:
         problem = f"cannot be read ({describe_os_error(error)})"
@@ -44,8 +45,10 @@ def open_npy(path: Path, *, hint: str, in_memory: bool = False) -> HostArray:
         raise MrlError(problem, where=path, hint=hint) from error
 
 
-def _header(start: bytes) -> tuple[np.dtype[np.generic], tuple[int, ...], int]:
-    """Dtype, shape, and the number of the first byte behind the header.
+def _header(
+    start: bytes,
+) -> tuple[np.dtype[np.generic], tuple[int, ...], Literal["C", "F"], int]:
+    """Dtype, shape, order of the axes, and the number of the first byte behind the header.
 
     Raises:
         Exception: it is damaged.
@@ -62,13 +65,13 @@ def _header(start: bytes) -> tuple[np.dtype[np.generic], tuple[int, ...], int]:
     fields = ast.literal_eval(start[8 + width : end].decode("latin-1").strip())
     if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
         raise ValueError("a header of other fields")
-    descr, shape = fields["descr"], fields["shape"]
-    if not isinstance(descr, str) or fields["fortran_order"] is not False:
-        raise ValueError("no plain array, row after row")
+    descr, shape, columns_first = fields["descr"], fields["shape"], fields["fortran_order"]
+    if not isinstance(descr, str) or not isinstance(columns_first, bool):
+        raise ValueError("no plain array")
     dtype = np.dtype(descr)
     if dtype.kind not in "iufb":
         raise ValueError(f"values of {descr!r}, expected numbers")
     plain = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 1 << 48 for n in shape)
     if not plain or len(shape) > 8:
         raise ValueError("a shape that is none")
-    return dtype, shape, end
+    return dtype, shape, "F" if columns_first else "C", end

@@ -5,7 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float32
 from repository import ROOT
 
-from mrl_jax.core.arguments import Fraction, PositiveInt, checked, mismatch
+from mrl_jax.core.arguments import CHECKED, Fraction, PositiveInt, checked, mismatch
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError, MrlError
 
@@ -33,7 +33,7 @@ QUERIES, DOCUMENTS = np.ones((2, 4), np.float32), np.ones((3, 4), np.float32)
 
 
 def test_right_arguments_pass():
-    assert called(QUERIES, documents=DOCUMENTS, k=np.int64(3), other=None) == 6
+    assert called(QUERIES, documents=DOCUMENTS, k=cast(int, np.int64(3)), other=None) == 6
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,6 @@ def test_right_arguments_pass():
         ({"k": True}, "k is True, expected a whole number"),
         ({"queries": None}, "queries is None, expected"),
         ({"queries": QUERIES.astype(np.float64)}, r"queries is float64 of shape \(2, 4\)"),
-        ({"documents": DOCUMENTS[:, :3]}, r"documents is float32 of shape \(3, 3\)"),
         ({"documents": jnp.asarray(DOCUMENTS)}, "a JAX array"),
     ],
 )
@@ -106,10 +105,4 @@ def test_functions_of_search_and_metrics_are_checked():
     for name in names:
         module, _, function = name.rpartition(".")
         value = getattr(importlib.import_module(module), function)
-        chain = [value]
-        while hasattr(chain[-1], "__wrapped__"):
-            chain.append(chain[-1].__wrapped__)
-        code = {getattr(one, "__code__", None) for one in chain}
-        assert function in UNCHECKED or any(c and "arguments.py" in c.co_filename for c in code), (
-            name
-        )
+        assert function in UNCHECKED or getattr(value, CHECKED, False), name

@@ -28,7 +28,7 @@ def test_a_file_is_found_by_its_path(tmp_path, monkeypatch):
     [
         ("late_fusio", r"'late_fusio' is no preset\. Did you mean late_fusion\?"),
         ("xyzzy", r"'xyzzy' is no preset\. Expected one of .*late_fusion"),
-        ("", r"'' is no preset"),
+        ("", r"the path is empty"),
         ("late_fusion.py", r"late_fusion\.py: no such config\. Did you mean late_fusion\?"),
         ("configs/demo.py", r"configs/demo\.py: no such config\. Did you mean demo\?"),
         ("mine/tinny.py", r"mine/tinny\.py: no such config\. Did you mean mine/tiny\.py\?"),

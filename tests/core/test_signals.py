@@ -13,6 +13,9 @@ import pytest
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.signals import ended_by_signals
 
+# JAX is loaded where other tests ran before these, and warns of forks.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork")
+
 SCRIPT = """
 import gc, os, signal, sys, threading, time, weakref
 from mrl_jax.core.cli import run_command

@@ -30,8 +30,8 @@ RATE = 16_000
 CLIP = np.sin(np.arange(RATE // 2) / 20).astype(np.float32)
 VECTORS = np.eye(4, 8, dtype=np.float32)
 GRADES = np.ones((2, 3), np.int64)
-SIZES = {"width": 32, "num_layers": 2, "num_heads": 4, "mlp_width": 48}
-QWEN3 = SIZES | {"vocab_size": 9, "num_kv_heads": 2, "head_width": 8}
+SIZES: dict[str, Any] = {"width": 32, "num_layers": 2, "num_heads": 4, "mlp_width": 48}
+QWEN3: dict[str, Any] = SIZES | {"vocab_size": 9, "num_kv_heads": 2, "head_width": 8}
 QWEN3 |= {"rope_theta": 1e6, "norm_epsilon": 1e-6}
 WRONG: tuple[Any, ...] = (
     *VALUES,

@@ -15,7 +15,6 @@ import json
 import os
 import resource
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -242,7 +241,7 @@ def _time_limit() -> Iterator[None]:
 
     usual = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
-    faulthandler.dump_traceback_later(3 * LIMIT_SECONDS, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(3 * LIMIT_SECONDS, exit=True, file=2)
     try:
         yield
     finally:

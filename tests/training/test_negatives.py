@@ -30,6 +30,7 @@ def test_a_row_without_negative_is_one_whose_loss_is_zero(name):
         vectors,
         vectors[::-1],
         dims=(8,),
+        temperature=1.0,
         query_ids=jnp.asarray(queries, jnp.int32),
         document_ids=jnp.asarray(documents, jnp.int32),
     )
@@ -55,8 +56,8 @@ def test_batches_without_any_are_refused_and_some_are_told():
 def test_a_batch_of_one_is_refused_where_the_loss_is_contrastive():
     data = DataConfig(batch=BatchConfig(batch_size=1))
     with pytest.raises(MrlError, match=r"data.batch.batch_size is 1, expected 2 or more"):
-        ExperimentConfig(data=data)
-    regression = ExperimentConfig(data=data, loss=LossConfig(name="l1_cosine"))
+        ExperimentConfig(name="x", data=data)
+    regression = ExperimentConfig(name="x", data=data, loss=LossConfig(name="l1_cosine"))
     assert dataclasses.asdict(regression)["data"]["batch"]["batch_size"] == 1
     one = jnp.ones((1, 8), jnp.float32)
     with pytest.raises(MrlError, match="1 pairs and no negatives"):

@@ -95,17 +95,15 @@ def _parquet_batches(table: Any, wanted: Sequence[str] | None, first: int) -> Ba
             rows = min(BATCH_ROWS, table.metadata.num_rows - start)
             yield pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
         return
-    groups, before = [], 0
+    groups, end, skipped = [], 0, 0
     for number in range(table.metadata.num_row_groups):
-        rows = table.metadata.row_group(number).num_rows
-        if before + rows > first:
+        end += table.metadata.row_group(number).num_rows
+        if end > first:
             groups.append(number)
         else:
-            before += rows
-            first -= rows
-            before -= rows
+            skipped = end
     size = _rows_a_batch(table.metadata, groups, wanted)
-    skip = first
+    skip = first - skipped
     for batch in table.iter_batches(size, row_groups=groups, columns=wanted, use_threads=False):
         if skip < batch.num_rows:
             yield batch.slice(skip)

@@ -147,10 +147,10 @@ def named_split(file: Path) -> str | None:
     if sharded and file.suffix != ".arrow":
         return sharded[1].replace(".", "_")
     for name in (file.stem, file.parent.name):
-        word = re.split(r"[^A-Za-z]", name)[0]
+        word = re.split(r"[^A-Za-z0-9]", name)[0]
         if re.fullmatch(r"[A-Za-z]+(\.[A-Za-z0-9_]+)+", name) and word in SPLITS:
             return name.replace(".", "_")
-        if (word in SPLITS and name is file.stem) or name in SPLITS:
+        if (word in SPLITS and name == file.stem) or name in SPLITS:
             return word
     return None
 
@@ -231,7 +231,7 @@ def row_audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
         inside = value.get("bytes")
         if not inside and value.get("array") is not None:
             return _array_audio(where, value)
-        value = inside or value.get("path")
+        value = inside or value.get("path") or None
     if value is None or value == b"":
         return None
     if isinstance(value, bytes):

@@ -30,7 +30,7 @@ class Table:
         return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
-_INLINE = re.compile(r"([\\`*\[\]<|~]|&(?=\w|#)|:(?=//)|(?<!\w)_|_(?!\w))")
+_INLINE = re.compile(r"([\\`*<|~]|\[(?=[^\[\]]*\][(\[:])|&(?=\w|#)|:(?=//)|(?<!\w)_|_(?!\w))")
 _BLOCK = re.compile(r"^([#>=]|[+-](?=[\s-]|$)|\d+(?=[.)](\s|$)))")
 
 
@@ -39,7 +39,18 @@ def as_markdown(text: str) -> str:
 
     An underscore inside a word stands for itself in Markdown too, and is left alone.
     """
-    line = _INLINE.sub(r"\\\1", " ".join(text.split()))
+    return _no_block(_INLINE.sub(r"\\\1", " ".join(text.split())))
+
+
+def _paragraph(text: str) -> str:
+    """`as_markdown`, but for what stands between backticks, as the reports' own words have it."""
+    parts = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    parts[::2] = [_INLINE.sub(r"\\\1", part) for part in parts[::2]]
+    return _no_block("".join(parts))
+
+
+def _no_block(line: str) -> str:
+    """A line that begins no heading, quotation or list."""
     return _BLOCK.sub(lambda m: f"{m[1]}\\" if m[1].isdigit() else f"\\{m[1]}", line)
 
 
@@ -59,7 +70,7 @@ def markdown_page(
     footer: str,
 ) -> str:
     """The page for a folder that has its figures; `tables` are heading to table."""
-    parts = [f"# {as_markdown(title)}", *map(as_markdown, paragraphs)]
+    parts = [f"# {as_markdown(title)}", *map(_paragraph, paragraphs)]
     for heading, table in tables.items():
         parts += [f"## {as_markdown(heading)}", str(table)]
     for one in figures:

@@ -84,7 +84,8 @@ def read_records(path: Path) -> list[Record]:
     return [
         Record(
             **{name: row[name] for name in FIELDS - {"value", "low", "high"}},
-            **{name: None if row[name] is None else float(row[name]) for name in ("low", "high")},
+            low=None if row["low"] is None else float(row["low"]),
+            high=None if row["high"] is None else float(row["high"]),
             value=math.nan if row["value"] is None else float(row["value"]),
             setting={k: v for k, v in row.items() if k not in FIELDS | SOURCE_FIELDS},
         )

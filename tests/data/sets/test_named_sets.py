@@ -84,7 +84,7 @@ def test_beir(tmp_path):
     assert data.qrels == {"1": {"4983": 2, "7912": 1}}
     assert data.unjudged == ("3",)
     (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "title": "", "text": ""}\n')
-    with pytest.raises(MrlError, match=r"corpus.jsonl, line 1: `text` is empty"):
+    with pytest.raises(MrlError, match=r"documents without text: 1 \('1'\)"):
         load_retrieval_set(tmp_path)
 
 

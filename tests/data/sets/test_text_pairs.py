@@ -67,7 +67,6 @@ def test_json_lines_and_parquet_are_the_same_pairs(tmp_path):
         ({"query": "a", "document": 3}, "line 2: `document` is 3, expected text"),
         ({"query": "a", "document": "b", "task_type": 1}, "line 2: `task_type` is 1"),
         ({"query": "a", "document": "b", "query_id": ""}, "line 2: `query_id` is empty"),
-        ({"query": "a", "document": "b", "document_id": 1.5}, "line 2: `document_id` is 1.5"),
         ('{"query": "\\ud83d", "document": "b"}', "line 2: `query` holds half a surrogate"),
         ("query,document", "line 2: is not JSON"),
         ('["a", "b"]', "expected a JSON object"),

@@ -264,8 +264,9 @@ def test_written_queries_are_compared_too(root, tmp_path):
 def test_an_unknown_kind_is_refused(root, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
-    text = (root / "dual" / "model.json").read_text()
-    (folder / "model.json").write_text(text.replace('"dual_encoder"', '"clip"'))
+    fields = json.loads((root / "dual" / "model.json").read_text()) | {"kind": "clip"}
+    del fields["sha256"]
+    (folder / "model.json").write_text(json.dumps(fields))
     with pytest.raises(
         MrlError, match=r"'clip', expected 'late_fusion' or 'soft_ctc' or 'dual_encoder'"
     ):

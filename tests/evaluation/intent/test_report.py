@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_run
+from descriptions import unsealed
 from eval_reports import PAGES, json_lines, names_in, report_intent
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from sklearn.metrics.pairwise import cosine_similarity
@@ -490,10 +491,9 @@ def test_labels_that_a_training_used_are_not_unseen(tmp_path, encoded):
     model = tiny_run.make_model(tmp_path)
     data = in_folder(tmp_path / "set", LABELS, spoken=False)
     tower = tmp_path / "towers" / "text" / "tower.json"
-    described = json.loads(tower.read_text())
-    tower.write_text(json.dumps({**described, "labels": ["ce_ce", "other"]}))
+    tower.write_text(unsealed(tower, labels=["ce_ce", "other"]))
     report_intent(model, data, tmp_path / "seen", shots=(0,))  # It does not say unseen of these.
-    tower.write_text(json.dumps({**described, "labels": ["ba_ba"]}))
+    tower.write_text(unsealed(tower, labels=["ba_ba"]))
     with pytest.raises(MrlError, match=r"text: a training of the tower used the label 'ba_ba'"):
         report_intent(model, data, tmp_path / "out", shots=(0,))
     assert not (tmp_path / "out").exists()

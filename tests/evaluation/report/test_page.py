@@ -138,7 +138,8 @@ def test_one_page_holds_tables_and_figures_and_loads_nothing(tmp_path):
     ("text", "markdown"),
     [
         ("<script>x</script>", "\\<script>x\\</script>"),
-        ("[x](javascript:y)", "\\[x\\](javascript:y)"),
+        ("[x](javascript:y)", "\\[x](javascript:y)"),
+        ("1.0 [0.9, 1.0]", "1.0 [0.9, 1.0]"),
         ("*a* _b_ `c` a|b", "\\*a\\* \\_b\\_ \\`c\\` a\\|b"),
         ("# head", "\\# head"),
         ("1. one\n- two", "1\\. one - two"),

@@ -186,7 +186,7 @@ def test_a_prompt_stands_before_every_query(
     scores = {}
     for name, words, message in (
         ("plain", (), "No prompt stands before the queries."),
-        ("task", ("--task", "find"), 'Before the queries stands "ba ce\\nQuery:".'),
+        ("task", ("--task", "find"), 'Before the queries stands "ba ce\\\\nQuery:".'),
         ("prompt", ("--prompt", "gu gu gu"), 'Before the queries stands "gu gu gu".'),
     ):
         assert evaluate(*command, tmp_path / name, *words) == 0

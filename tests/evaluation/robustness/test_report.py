@@ -200,11 +200,6 @@ def test_the_default_conditions_are_those_of_the_issue():
     assert CONDITIONS[0] == CLEAN
 
 
-def spoil_unknown(folder: Path) -> None:
-    with (folder / "qrels.jsonl").open("a") as file:
-        file.write('{"query-id": "q0", "corpus-id": "d99"}\n')
-
-
 def spoil_written(folder: Path) -> None:
     with (folder / "queries.jsonl").open("a") as file:
         file.write('{"_id": "w", "text": "ba ce"}\n')
@@ -212,7 +207,6 @@ def spoil_written(folder: Path) -> None:
 
 MISTAKES = {
     "empty corpus": (lambda f: (f / "corpus.jsonl").write_text(""), "table `corpus` is empty"),
-    "unknown id": (spoil_unknown, r"corpus-ids that corpus does not have: 1 \('d99'\)"),
     "no tables": (lambda f: (f / "qrels.jsonl").unlink(), "has no table `qrels`"),
     "written": (spoil_written, r"1 of 3 queries are written, the first is 'w'"),
 }

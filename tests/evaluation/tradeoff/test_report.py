@@ -66,21 +66,21 @@ def test_pareto(rows):
 def test_the_grid_measured():
     results = measure(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4), corpus_size=90)
     assert [r.config for r in results] == grid((16, 4), tradeoff.usual_shortlist(60))
-    by = {dataclasses.replace(r.config, shortlist=0): r for r in results}
+    by = {dataclasses.replace(r.config, shortlist=1): r for r in results}
     assert len(by) == len(results) == 4 * (2 + 1 + 1)
     for dim, expected in zip(
         (16, 4), evaluate_retrieval(QUERIES, DOCUMENTS, JUDGEMENTS, dims=(16, 4)), strict=True
     ):
-        result = by[SearchConfig(dim=dim, shortlist=0)]
+        result = by[SearchConfig(dim=dim, shortlist=1)]
         np.testing.assert_allclose(result.ndcg, expected.per_query["ndcg@10"], atol=1e-12)
         assert result.bytes == 4 * dim
         assert result.flops == 2 * dim * 90
         assert result.latency_ms > 0
-    assert by[SearchConfig(dim=16, shortlist=0)].recall == 1
-    assert by[SearchConfig(dim=4, shortlist=0)].recall < 1
-    projected = by[SearchConfig(dim=16, rank=4, precision="int8", shortlist=0)]
+    assert by[SearchConfig(dim=16, shortlist=1)].recall == 1
+    assert by[SearchConfig(dim=4, shortlist=1)].recall < 1
+    projected = by[SearchConfig(dim=16, rank=4, precision="int8", shortlist=1)]
     assert (projected.bytes, projected.flops) == (4, 2 * 4 * 90 + 2 * 16 * 4)
-    funnel = by[SearchConfig(dim=16, prefix=4, precision="binary", shortlist=0)]
+    funnel = by[SearchConfig(dim=16, prefix=4, precision="binary", shortlist=1)]
     assert funnel.bytes == 1 + 2
     assert all(r.config.shortlist == 10 for r in results)
 
