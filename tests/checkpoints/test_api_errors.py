@@ -36,9 +36,9 @@ def test_misuse_is_explained_in_the_users_terms():
     message = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert message == {
         "fits": "passed",
-        "mask": "mask is (2, 3), expected (2, 6): one flag for each place",
+        "mask": "Qwen3Encoder.__call__: mask is int32 of shape (2, 3), a JAX array, expected "
+        'Bool["B L"] or Bool["B L"] of numpy or Int["B L"] or Int["B L"] of numpy',
         "width": "the vectors are 7 wide, expected 1024",
         "short": "the batch is 399 samples long, expected at least 400: one frame",
-        "linen": "to_linen takes a Qwen3Encoder or a HubertEncoder, got HubertCtc; "
-        "of a recogniser, pass its .encoder",
+        "linen": "to_linen: tower is a HubertCtc, expected a Qwen3Encoder or a SpeechTower",
     }

@@ -15,6 +15,7 @@ import mrl_jax
 from converters.__main__ import main
 from converters.convert import convert
 from converters.export import export
+from mrl_jax.checkpoints.checksum_command import update_tower
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
@@ -133,11 +134,13 @@ def test_long_texts_are_cut_as_sentence_transformers_cuts_them(made):
     source, tower = made("another end token")
     edit_json(source / "sentence_bert_config.json", max_seq_length=6)
     edit_json(tower / "sentence_bert_config.json", max_seq_length=6)
+    update_tower(tower)
     long = ["le mil ? a le mil ? a le mil"]
     assert len(TextTokenizer(tower).encode(long)[0]) == 6
     assert len(TextTokenizer(tower, max_tokens=4).encode(long)[0]) == 4
     assert relative_error(ours(tower, long), theirs(source, long)) < 1e-5
     edit_json(tower / "tokenizer_config.json", truncation_side="left")
+    update_tower(tower)
     edit_json(source / "tokenizer_config.json", truncation_side="left")
     assert relative_error(ours(tower, long), theirs(source, long)) < 1e-5
 

@@ -183,9 +183,9 @@ def test_recordings_that_cannot_be_embedded_are_refused(models, tmp_path, capfd)
     (tmp_path / "text.wav").write_text("not audio at all")
     (tmp_path / "zero.wav").write_bytes(b"")
     cases = {
-        "nan.wav": ("2 of 1600 samples are NaN or infinite, the first at sample 7", "Decode"),
-        "nan8k.wav": ("2 of 1600 samples are NaN or infinite, the first at sample 7",),
-        "inf.wav": ("NaN or infinite", "Decode the recording again"),
+        "nan.wav": ("2 of 1600 samples are NaN or infinite, the first is 7", "Correct"),
+        "nan8k.wav": ("2 of 1600 samples are NaN or infinite, the first is 7",),
+        "inf.wav": ("NaN or infinite", "Correct the recording"),
         "short.wav": ("has 399 samples, shorter than one frame of 400 (25 ms)", "Leave the clip"),
         "empty.wav": ("has 0 samples, shorter than one frame of 400",),
         "text.wav": ("cannot be decoded as audio", "Expected one of wav, flac"),

@@ -210,6 +210,7 @@ def test_what_is_not_covered_is_said(tmp_path, capsys):
     assert "not covered: pooling: the checkpoint says nothing of it" in out
     # The assumption is checked all the same.
     edit_json(tmp_path / "other" / "tokenizer_config.json", pad_token=OTHER_END)
+    update_tower(tmp_path / "other")
     assert verify(tmp_path / "other", text) == 1
     assert END != OTHER_END
 

@@ -52,7 +52,7 @@ def test_runs_with_caches_are_the_run_without(root, plain, exact, monkeypatch):
     assert any("vectors computed once" in line for line in log)
     first, log = four_steps(root, "speech first", *exact)
     np.testing.assert_allclose(first, plain, rtol=1e-5)
-    assert json.loads((root / "exact" / "cache.json").read_text())["clips"] == 30
+    assert json.loads((root / "exact" / "cache.json").read_text())["sizes"]["clips"] == 30
     assert any("hours computed once" in line and "GB of float32" in line for line in log)
     # Both caches together, and in parts: the exact cached step reads them as well.
     again, log = four_steps(root, "again", *exact, documents, "optim.accumulation_steps=2")
