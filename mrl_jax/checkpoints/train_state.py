@@ -144,7 +144,7 @@ class RunCheckpoints:
         """Write a step, and remove what there is of it where that fails."""
         try:
             self._manager.save(step, force=True, **kwargs)
-        except Exception:  # Orbax and TensorStore raise whatever their storage raised.
+        except BaseException:  # Whatever their storage raised, or a signal.
             await_stillness(self.folder)
             for unfinished in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)

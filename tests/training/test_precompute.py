@@ -66,7 +66,7 @@ def test_runs_with_caches_are_the_run_without(root, plain, exact, monkeypatch):
     ):
         array = np.load(path)
         np.save(path, array[::-1].copy())
-        with pytest.raises(MrlError, match="SHA-256|not those that were written"):
+        with pytest.raises(MrlError, match=r"SHA-256|not those that were written"):
             four_steps(root, f"told {path.stem}", *changes)
         wrong, _ = four_steps(root, f"wrong {path.stem}", *changes, "train.verify=false")
         assert abs(wrong[0] - plain[0]) > 1e-3

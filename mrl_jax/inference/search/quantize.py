@@ -188,6 +188,7 @@ def to_int8(vectors: Float32[HostArray, "N E"], *, chunk: int = CHUNK) -> Int8St
     return Int8Store(int8_codes(vectors, low, step, chunk=chunk), low, step, chunk)
 
 
+@checked
 def int8_codes(
     vectors: Float32[HostArray, "N E"],
     low: Float32[HostArray, " E"],
