@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from descriptions import unsealed
 from oolel_cases import DIMS, ERRORS, KINDS, PUBLISHED, REFUSED, oracle, rewrite
 from published import edit_json
 from safetensors.numpy import load_file, save_file
 
 from converters.__main__ import main
 from converters.oolel_embed import convert_oolel_embed
+from mrl_jax.checkpoints.checksum_command import main as checksum
 from mrl_jax.checkpoints.models import read_model_info, save_model
+from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.embedder import Embedder
@@ -229,7 +232,8 @@ def test_a_model_that_the_published_code_cannot_run_is_not_exported(
 ):
     model = shutil.copytree(models[mode], tmp_path / "model")
     raw = json.loads((model / "model.json").read_text())
-    edit_json(model / "model.json", fusion={**raw["fusion"], **fusion})
+    changed = unsealed(model / "model.json", fusion={**raw["fusion"], **fusion})
+    (model / "model.json").write_text(changed)
     assert run_command(main, ["export", str(model), str(tmp_path / "out")]) == 2
     assert part in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -237,7 +241,11 @@ def test_a_model_that_the_published_code_cannot_run_is_not_exported(
 
 def test_a_speech_tower_of_another_family_is_not_exported(models, tmp_path, capsys):
     model = shutil.copytree(models["lf"], tmp_path / "model")
-    edit_json(model / "speech" / "tower.json", kind="wav2vec2")
+    tower = model / "speech" / "tower.json"
+    tower.write_text(unsealed(tower, kind="wav2vec2"))
+    assert checksum(["--update", str(tower.parent)]) == 0
+    speech = {"path": "speech", "digest": read_info(tower.parent).digest}
+    (model / "model.json").write_text(unsealed(model / "model.json", speech=speech))
     assert run_command(main, ["export", str(model), str(tmp_path / "out")]) == 2
     assert "reads speech by wav2vec2, which the paper's own code" in capsys.readouterr().err
 
@@ -261,6 +269,7 @@ def test_a_trained_model_is_exported_with_its_new_head(models, tmp_path, capsys)
     fusion = dataclasses.replace(info.fusion, learn_temperature=True)
     save_model(model, {**fields, "fusion": fusion, "prompts": {"qa": "Answer"}, "scores": {}}, head)
     edit_json(model / "speech" / "config.json", architectures=["HubertModel"])
+    assert checksum(["--update", str(model / "speech")]) == 0
     assert run_command(main, ["export", str(model), str(tmp_path / "out")]) == 0
     assert "nothing of the prompts of qa" in capsys.readouterr().out
     speech = tmp_path / "out" / "hubert_mrl"
