@@ -20,7 +20,8 @@ from mrl_jax.core.errors import MrlError
 Shape = tuple[int, ...]
 STACK = ".layers."
 """In the path of leaves that have one entry a layer."""
-MOST_LAYERS = 1000
+MOST_LAYERS = 100_000
+"""Layers whose missing names are worth listing one by one: no model has as many."""
 UNUSED = "unused_tensors"
 """Group of tensors that no module computes with; kept so that export gives them back."""
 
@@ -58,10 +59,6 @@ class Layout(enum.Enum):
         if self is Layout.ROW:
             return (1, *shape)
         return shape if self.value is None else tuple(shape[i] for i in np.argsort(self.value))
-
-
-MOST_LAYERS = 100_000
-"""Layers whose missing names are worth listing one by one: no model has as many."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,10 @@ from mrl_jax.core.records import read_object, readable_as, write_description
 from mrl_jax.data.build import info as build
 from mrl_jax.data.cache import files as cache
 
-SEALED = ("cascade.json", "search.json")
-"""Descriptions that vouch for themselves alone."""
-WITH_FILES = ("index.json",)
-"""Descriptions that name all other files of their folder."""
+OTHERS = ("cascade.json", "search.json", "index.json")
+"""Descriptions of other packages: the digest of themselves, and perhaps `files`, those of all other
+files of the folder."""
+WRITE_AGAIN = "write it again"
 
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax checksum") -> int:
@@ -50,8 +50,7 @@ def _described(folder: Path) -> dict[str, tuple[Action, Action]]:
         models.MODEL_FILE: (_verify_model, _update_model),
         build.BUILD_FILE: (_verify_build, _update_build),
         cache.CACHE_FILE: (_verify_cache, _update_cache),
-        **{name: (_verify_sealed(name), _seal(name)) for name in SEALED},
-        **{name: (_verify_named(name), _name_again(name)) for name in WITH_FILES},
+        **{name: (_verify_by(name), _write_again(name)) for name in OTHERS},
     }
     found = {name: actions for name, actions in known.items() if (folder / name).is_file()}
     if (folder / train_state.STATE).is_dir():
@@ -113,42 +112,27 @@ def _update_cache(folder: Path) -> None:
     raise MrlError(
         "is a cache, which is made anew rather than edited",
         where=folder,
-        hint="remove it, and the next run makes it again",
+        hint=cache.REMOVE,
     )
 
 
-def _verify_sealed(name: str) -> Action:
+def _verify_by(name: str) -> Action:
     def verify(folder: Path) -> None:
-        with readable_as("a description", folder / name, hint="write it again"):
-            read_object(folder / name, version=1)
+        with readable_as("a description", folder / name, hint=WRITE_AGAIN):
+            fields = read_object(folder / name, version=1)
+            files = dict(fields["files"]) if "files" in fields else None
+        if files is not None:
+            verify_files(folder, files, named_by=name, hint=WRITE_AGAIN)
 
     return verify
 
 
-def _verify_named(name: str) -> Action:
-    def verify(folder: Path) -> None:
-        hint = "write it again"
-        with readable_as("a description", folder / name, hint=hint):
-            files = dict(read_object(folder / name, version=1)["files"])
-        verify_files(folder, files, named_by=name, hint=hint)
-
-    return verify
-
-
-def _name_again(name: str) -> Action:
+def _write_again(name: str) -> Action:
     def write(folder: Path) -> None:
-        with readable_as("a description", folder / name, hint="write it again"):
+        with readable_as("a description", folder / name, hint=WRITE_AGAIN):
             fields = read_object(folder / name, version=1, sealed=False)
-        fields["files"] = folder_digests(folder, lambda other: other != name)
-        write_description(folder / name, fields, version=1)
-
-    return write
-
-
-def _seal(name: str) -> Action:
-    def write(folder: Path) -> None:
-        with readable_as("a description", folder / name, hint="write it again"):
-            fields = read_object(folder / name, version=1, sealed=False)
+        if "files" in fields:
+            fields["files"] = folder_digests(folder, lambda other: other != name)
         write_description(folder / name, fields, version=1)
 
     return write

@@ -47,11 +47,18 @@ class Range:
         return bool(above and value <= self.high)
 
     def __str__(self) -> str:
+        low, high = (
+            f"{x:,.0f}" if float(x).is_integer() else f"{x:g}" for x in (self.low, self.high)
+        )
         if self.high == math.inf:
-            return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
-        return f"{'above ' if self.open else ''}{self.low:g} to {self.high:g}"
+            return f"above {low}" if self.open else f"{low} or more"
+        return f"{'above ' if self.open else ''}{low} to {high}"
 
 
+LARGEST = 2.0**31 - 1
+"""Of a size: what the indices of arrays hold."""
+Size = Annotated[int, Range(1.0, LARGEST)]
+"""Of a module: it becomes a dimension of arrays."""
 PositiveInt = Annotated[int, Range(1.0)]
 """One or more of something."""
 NonNegativeInt = Annotated[int, Range(0.0)]

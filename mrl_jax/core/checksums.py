@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mrl_jax.core.errors import MrlError, describe_os_error
 
@@ -33,11 +33,15 @@ def update_hint(folder: object, otherwise: str = "") -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, read in blocks."""
-    total = hashlib.sha256()
-    buffer = memoryview(bytearray(_BLOCK))
     with path.open("rb") as file:
-        while size := file.readinto(buffer):
-            total.update(buffer[:size])
+        return stream_digest(file)
+
+
+def stream_digest(file: IO[bytes]) -> str:
+    """SHA-256 of what is left of an open file, read in blocks."""
+    total = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        total.update(block)
     return total.hexdigest()
 
 

@@ -91,7 +91,7 @@ def run_command(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None
 
 
 def _status_of(error: BaseException) -> int | None:
-    """The exit status after an error that can be told in a line; None for any other."""
+    """The exit status after an error that has a message of one line; None for any other."""
     match error:
         case MrlError():
             refusal = error

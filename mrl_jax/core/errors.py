@@ -147,6 +147,18 @@ def file_problem(path: Path) -> str | None:
     return None
 
 
+def existing_folder(path: Path, what: str, *, hint: str) -> Path:
+    """`path` itself where it is a folder; an `MrlError` with the hint otherwise.
+
+    Args:
+        what: the folder is of, "a retrieval set" for one.
+    """
+    if not path.is_dir():
+        kind = "is a file, expected the folder of" if path.exists() else "no such folder, for"
+        raise MrlError(f"{kind} {what}", where=path, hint=hint)
+    return path
+
+
 def existing_file(path: Path, *, hint: str) -> Path:
     """`path` itself where it is a file; an `MrlError` with the hint otherwise."""
     if problem := file_problem(path):

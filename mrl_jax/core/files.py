@@ -172,9 +172,8 @@ def _abandoned(leftover: Path, match: re.Match[str], mine: str) -> bool:
     if match["host"] != mine:
         return time.time() - _last_change(leftover) > OLD_SECONDS
     pid, start = int(match["pid"]), int(match["start"] or 0)
-    if pid == os.getpid():  # That of a process which is gone, as containers reuse numbers.
-        return True
-    return not is_alive(pid) or start not in (0, start_of(pid))
+    # Our own number is that of a process which is gone, as containers reuse numbers.
+    return pid == os.getpid() or not is_alive(pid, start)
 
 
 def _last_change(folder: Path) -> float:

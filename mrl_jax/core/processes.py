@@ -36,18 +36,20 @@ class ProcessId:
 
     def is_alive(self) -> bool:
         """Of a near one: whether it is running still, and no later one with its number."""
-        return is_alive(self.pid) and self.start in (0, start_of(self.pid))
+        return is_alive(self.pid, self.start)
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is a process of this number."""
+def is_alive(pid: int, start: int = 0) -> bool:
+    """Whether there is a process of this number, and it began at `start` if that is known."""
     try:
         os.kill(pid, 0)
     except OSError as error:
         return not isinstance(error, ProcessLookupError)
     except OverflowError:  # No number of a process.
         return False
-    return _state(pid) not in ("Z", "X")  # Ended, and nobody has asked for its status.
+    if _state(pid) in ("Z", "X"):  # Ended, and nobody has asked for its status.
+        return False
+    return start in (0, start_of(pid))
 
 
 def start_of(pid: int) -> int:

@@ -48,7 +48,7 @@ def owned(workdir: Path, log: Callable[[str], None] = print) -> Iterator[None]:
 
     Args:
         workdir: the folder.
-        log: told of an owner that ended without giving the folder back.
+        log: gets a line about an owner that ended without giving the folder back.
 
     Raises:
         MrlError: on every process of the run: another run owns it.

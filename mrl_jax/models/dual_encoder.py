@@ -7,6 +7,7 @@ frames of all layers side by side; each Matryoshka dimension has a linear layer 
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.core.arguments import checked
+from mrl_jax.core.arguments import Range, checked
 from mrl_jax.core.array_types import AnyArray, HostArray
-from mrl_jax.core.checks import check_sizes
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.speech_tower import SpeechTower
@@ -35,12 +35,11 @@ class DualEncoderConfig(HeadConfig):
             smaller embeddings, and `dims` is not read.
     """
 
-    dims: tuple[int, ...] = ()
+    dims: tuple[Annotated[int, Range(1.0, 2.0**24)], ...] = ()
     nested: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self, "dims", most=1 << 24)
         if len(set(self.dims)) < len(self.dims) or len(self.dims) > 1000:
             raise ValueError(f"dims is {self.dims}, expected each width once")
 

@@ -25,9 +25,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
+from mrl_jax.core.arguments import Size, checked
 from mrl_jax.core.array_types import AnyArray
-from mrl_jax.core.checks import check_positive, check_sizes
+from mrl_jax.core.checks import check_positive
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models import long_audio
 from mrl_jax.models.language_adapter import LanguageAdapter
@@ -69,33 +69,27 @@ class HubertConfig:
         sample_rate: samples a second that the encoder was trained on.
     """
 
-    width: PositiveInt
-    num_layers: PositiveInt
-    num_heads: PositiveInt
-    mlp_width: PositiveInt
-    norm_epsilon: PositiveFloat = 1e-5
-    conv_channels: tuple[PositiveInt, ...] = (512,) * 7
-    conv_kernels: tuple[PositiveInt, ...] = (10, 3, 3, 3, 3, 2, 2)
-    conv_strides: tuple[PositiveInt, ...] = (5, 2, 2, 2, 2, 2, 2)
+    width: Size
+    num_layers: Size
+    num_heads: Size
+    mlp_width: Size
+    norm_epsilon: float = 1e-5
+    conv_channels: tuple[Size, ...] = (512,) * 7
+    conv_kernels: tuple[Size, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_strides: tuple[Size, ...] = (5, 2, 2, 2, 2, 2, 2)
     conv_bias: bool = False
     feature_norm: Literal["group", "layer"] = "group"
     projection_norm: bool = True
     pre_norm: bool = False
-    position_kernel: PositiveInt = 128
-    position_groups: PositiveInt = 16
+    position_kernel: Size = 128
+    position_groups: Size = 16
     position_norm: Literal["weight", "batch"] = "weight"
-    adapter_width: PositiveInt | None = None
+    adapter_width: Size | None = None
     normalize_clips: bool = True
-    sample_rate: PositiveInt = 16_000
+    sample_rate: Size = 16_000
 
     def __post_init__(self) -> None:
-        convolutions = ("conv_channels", "conv_kernels", "conv_strides")
-        position = ("position_kernel", "position_groups")
-        check_sizes(self, "width", "num_layers", "num_heads", "mlp_width", "sample_rate")
-        check_sizes(self, *convolutions, *position)
         check_positive(self, "norm_epsilon")
-        if self.adapter_width is not None:
-            check_sizes(self, "adapter_width")
         if len(self.conv_channels) > MOST_CONVOLUTIONS:
             raise ValueError(f"{len(self.conv_channels)} convolutions")
         if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides) > 0:

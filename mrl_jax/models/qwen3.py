@@ -14,9 +14,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
+from mrl_jax.core.arguments import Size, checked
 from mrl_jax.core.array_types import AnyArray
-from mrl_jax.core.checks import check_positive, check_sizes
+from mrl_jax.core.checks import check_positive
 from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.models.text_pooling import ACTIVATIONS, POOLINGS, DenseConfig, Pooling
 from mrl_jax.nn.attention import attend, fitting_places
@@ -41,22 +41,20 @@ class Qwen3Config:
         dense: layers behind the pooling, in order.
     """
 
-    vocab_size: PositiveInt
-    width: PositiveInt
-    num_layers: PositiveInt
-    num_heads: PositiveInt
-    num_kv_heads: PositiveInt
-    head_width: PositiveInt
-    mlp_width: PositiveInt
-    rope_theta: PositiveFloat
-    norm_epsilon: PositiveFloat
+    vocab_size: Size
+    width: Size
+    num_layers: Size
+    num_heads: Size
+    num_kv_heads: Size
+    head_width: Size
+    mlp_width: Size
+    rope_theta: float
+    norm_epsilon: float
     causal: bool = True
     pooling: Pooling = "last"
     dense: tuple[DenseConfig, ...] = ()
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "width", "num_layers", "num_heads", "num_kv_heads")
-        check_sizes(self, *sizes, "head_width", "mlp_width")
         check_positive(self, "rope_theta", "norm_epsilon")
         if self.pooling not in POOLINGS:
             raise ArgumentError(f"pooling is {self.pooling!r}, expected {' or '.join(POOLINGS)}")

@@ -10,7 +10,7 @@ changes of the text tower's attention for speech alone (LoRA, arXiv 2106.09685).
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,9 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from mrl_jax.core.arguments import checked
+from mrl_jax.core.arguments import Range, checked
 from mrl_jax.core.array_types import AnyArray, HostArray
-from mrl_jax.core.checks import check_positive, check_sizes
+from mrl_jax.core.checks import check_positive
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.fusion import FusionConfig, FusionModel, SpeechTokens
@@ -67,12 +67,11 @@ class SoftCtcConfig(FusionConfig):
     max_tokens_per_second: float = 50.0
     logit_temperature: float = 1.0
     residual: Residual = "none"
-    lora_rank: int = 0
+    lora_rank: Annotated[int, Range(0.0, 2.0**16)] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "max_tokens_per_second", "logit_temperature")
-        check_sizes(self, "lora_rank", least=0, most=1 << 16)
         if self.compress_blank is not None:
             check_positive(self, "compress_blank")
         if not 0 <= self.blank_weight <= 1:

@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mrl_jax.core.arguments import PositiveInt, checked
-from mrl_jax.core.checks import check_sizes
+from mrl_jax.core.arguments import Size, checked
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.nn.activations import gelu
 from mrl_jax.nn.pooling import mean_valid, pool_first, pool_last
@@ -55,12 +54,11 @@ class DenseConfig:
         activation: of its output.
     """
 
-    width: PositiveInt
+    width: Size
     bias: bool
     activation: Activation
 
     def __post_init__(self) -> None:
-        check_sizes(self, "width")
         if self.activation not in ACTIVATIONS:
             expected = " or ".join(ACTIVATIONS)
             raise ArgumentError(f"activation is {self.activation!r}, expected {expected}")

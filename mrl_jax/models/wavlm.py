@@ -14,9 +14,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int
 
-from mrl_jax.core.arguments import checked
+from mrl_jax.core.arguments import Size, checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.checks import check_sizes
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder, HubertLayer, SelfAttention
 from mrl_jax.nn.layer_stack import Dtypes
@@ -32,12 +31,11 @@ class WavLMConfig(HubertConfig):
         position_distance: frames from which on all distances are one.
     """
 
-    position_buckets: int = 320
-    position_distance: int = 800
+    position_buckets: Size = 320
+    position_distance: Size = 800
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self, "position_buckets", "position_distance")
         if self.position_buckets < 4:
             raise ArgumentError(f"position_buckets is {self.position_buckets}, expected 4 or more")
         if self.position_distance <= self.position_buckets // 4:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
-from damage import Outcomes, equal, files_of, flipped, inputs, outcome
+from damage import Outcomes, equal, files_of, flipped, outcome
+from mutate import scaled
 from tiny_run import RATE, clip_of, make_model
 
 from mrl_jax.checkpoints.models import load_model, read_model_info
@@ -152,7 +153,7 @@ def test_no_single_bit_changes_values_unseen(written, capsys):
     rng, found = random.Random(18), Outcomes()
     kinds = list(READERS)
     expected = {kind: READERS[kind](folder_of(written, kind)) for kind in kinds}
-    for number in range(inputs(FLIPS)):
+    for number in range(scaled(FLIPS)):
         kind = kinds[number % len(kinds)]
         folder = folder_of(written, kind)
         path = rng.choice(files_of(folder))
@@ -163,7 +164,7 @@ def test_no_single_bit_changes_values_unseen(written, capsys):
     with capsys.disabled():
         print(f"\nbit flips: {sum(found.counts.values())}: {dict(sorted(found.counts.items()))}")
     assert not found.bad, "\n".join(found.bad)
-    assert sum(found.counts.values()) == inputs(FLIPS)
+    assert sum(found.counts.values()) == scaled(FLIPS)
     for kind in kinds:
         assert equal(READERS[kind](folder_of(written, kind)), expected[kind])
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import Outcomes, inputs, mutated, outcome
+from damage import Outcomes, outcome
+from mutate import mutate_json, scaled
 from published import HUBERT, QWEN3
 from tiny_run import make_model, make_towers
 
@@ -73,16 +74,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_descriptions_are_read_or_refused_in_one_line(written, capsys):
     rng, found, kinds = random.Random(10), Outcomes(), list(READERS)
-    for number in range(inputs(MUTATED)):
+    values = np.random.default_rng(10)
+    for number in range(scaled(MUTATED)):
         kind = kinds[number % len(kinds)]
         name, read = READERS[kind]
         path = written / name
         before = path.read_text()
         raw = json.loads(before)
         if kind in ("text", "speech") and rng.random() < 0.7:
-            value = {**raw, "config": mutated(raw["config"], rng)}
+            value = {**raw, "config": mutate_json(raw["config"], values)}
         else:
-            value = mutated(raw, rng)
+            value = mutate_json(raw, values)
         # With the right digest, as a hostile one has, and without, as an older one.
         style = rng.choice(("edited", "sealed", "older"))
         if style != "edited" and isinstance(value, dict):
@@ -95,7 +97,7 @@ def test_descriptions_are_read_or_refused_in_one_line(written, capsys):
         found.add(kind, outcome(functools.partial(read, path.parent)), where)
         path.write_text(before)
     with capsys.disabled():
-        print(f"\ndescriptions: {inputs(MUTATED)}: {dict(sorted(found.counts.items()))}")
+        print(f"\ndescriptions: {scaled(MUTATED)}: {dict(sorted(found.counts.items()))}")
     assert not found.bad, "\n".join(found.bad)
     assert any(word.endswith("told") for word in found.counts)
 
@@ -126,7 +128,7 @@ def test_npy_headers_are_read_or_refused_in_one_line(tmp_path, capsys):
     rng, found, path = random.Random(7), Outcomes(), tmp_path / "a.npy"
     np.save(path, np.arange(12, dtype=np.float32).reshape(3, 4), allow_pickle=False)
     whole = path.read_bytes()
-    for number in range(inputs(MUTATED)):
+    for number in range(scaled(MUTATED)):
         data = bytearray(whole)
         for _ in range(rng.randrange(1, 6)):
             data[rng.randrange(128)] = rng.choice((*range(256), *b"(){}[],'0123456789|OV<>"))
@@ -135,17 +137,17 @@ def test_npy_headers_are_read_or_refused_in_one_line(tmp_path, capsys):
     with capsys.disabled():
         print(f"\n.npy headers: {dict(found.counts)}")
     assert not found.bad, "\n".join(found.bad)
-    assert found.counts["npy: told"] > inputs(MUTATED) // 2
+    assert found.counts["npy: told"] > scaled(MUTATED) // 2
 
 
 def test_published_configs_are_read_or_refused_in_one_line(tmp_path, capsys):
-    rng, found = random.Random(11), Outcomes()
+    rng, values, found = random.Random(11), np.random.default_rng(11), Outcomes()
     text = {**QWEN3, "model_type": "qwen3", "rms_norm_eps": 1e-6, "hidden_act": "silu"}
     speech = {**HUBERT, "model_type": "hubert", "conv_dim": [16] * 7}
     speech |= {"conv_kernel": [10, 3, 3, 3, 3, 2, 2], "conv_stride": [5, 2, 2, 2, 2, 2, 2]}
-    for number in range(inputs(MUTATED) // 2):
+    for number in range(scaled(MUTATED) // 2):
         name, raw = rng.choice((("qwen3", text), ("hubert", speech)))
-        value = mutated(raw, rng)
+        value = mutate_json(raw, values)
 
         def read(name: str = name, value: Any = value) -> Any:
             config = family(name).parse_config(value, where="config.json")

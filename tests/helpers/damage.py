@@ -1,8 +1,6 @@
-"""Files and descriptions damaged by a seeded generator, and what their readers make of them."""
+"""Flipped bits in files, and what becomes of reading something damaged (see `mutate`)."""
 
 import contextlib
-import copy
-import os
 import random
 import warnings
 from collections import Counter
@@ -13,11 +11,6 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.core.errors import MrlError
-
-
-def inputs(count: int) -> int:
-    """How many inputs a test takes: `count`, times the variable MRL_FUZZ_INPUTS."""
-    return max(1, round(count * float(os.environ.get("MRL_FUZZ_INPUTS", "1"))))
 
 
 @contextlib.contextmanager
@@ -75,44 +68,3 @@ class Outcomes:
         self.counts[f"{kind}: {word}"] += 1
         if word not in ("told", "harmless"):
             self.bad.append(f"{kind}, {where}: {found[:200]}")
-
-
-VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, -1, 2, 7, 1 << 31, 1 << 63, 10**30, 10**400, 0.0, 0.5, -1.5, 1e308),
-    *(float("nan"), float("inf"), "", "x", "zzz", "..", "../../x", "/", "float99", "é", "\0"),
-    *("\ud800", "x" * 5000, [], {}, [1], ["a"], [[]], {"a": 1}, [None], [-1], [1e9], {"": ""}),
-    *(list(range(300)), "1", "true", [0.5], 10**9, -(10**9)),
-)
-
-
-def mutated(value: Any, rng: random.Random) -> Any:
-    """JSON with one to three entries of another type, size or depth, missing, or too many."""
-    value = copy.deepcopy(value)
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        holder = rng.choice(_holders(value))
-        if not holder:
-            continue
-        key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-        kind = rng.randrange(8)
-        if kind == 0:
-            del holder[key]
-        elif kind == 1 and isinstance(holder, dict):
-            holder[f"{key}x"] = holder[key]
-        elif kind == 2:
-            deep: Any = holder[key]
-            for _ in range(rng.choice((1, 3, 50))):
-                deep = [deep] if rng.random() < 0.5 else {"a": deep}
-            holder[key] = deep
-        elif kind == 3 and isinstance(holder[key], int | float) and holder[key]:
-            holder[key] = rng.choice((-holder[key], holder[key] + 1, holder[key] * 1000, 1e9))
-        elif kind == 4 and isinstance(holder[key], str):
-            holder[key] = rng.choice((holder[key] * 2, holder[key][:-1], holder[key].upper()))
-        else:
-            holder[key] = copy.deepcopy(rng.choice(VALUES))
-    return value
-
-
-def _holders(value: Any) -> list[Any]:
-    """The value and all objects and lists in it."""
-    inside = value.values() if isinstance(value, dict) else value
-    return [value] + [h for item in inside if isinstance(item, dict | list) for h in _holders(item)]

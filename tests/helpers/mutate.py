@@ -102,7 +102,27 @@ VALUES: tuple[Any, ...] = (
     {},
     {"": None},
     {"x": {"y": []}},
+    {"a": 1},
+    [1],
+    ["a"],
+    [-1],
+    [0.5],
+    [1e9],
     [0] * 1000,
+    False,
+    2,
+    7,
+    10**9,
+    -(10**9),
+    10**30,
+    1e308,
+    "true",
+    "zzz",
+    "..",
+    "../../x",
+    "/",
+    "float99",
+    "x" * 5000,
 )
 """JSON values of every type, to stand where another is expected."""
 
@@ -137,7 +157,10 @@ def mutate_bytes(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def mutate_json(value: Any, rng: np.random.Generator) -> Any:
-    """The JSON value with one to three entries replaced, removed, renamed, moved or added."""
+    """The JSON value with one to three entries replaced, removed, renamed, moved or added.
+
+    Some are only put deeper, or are a number or text near the one that was there.
+    """
     value = json.loads(json.dumps(value))
     for _ in range(int(rng.integers(1, 4))):
         holders = [holder for holder in _holders(value) if holder]
@@ -146,9 +169,14 @@ def mutate_json(value: Any, rng: np.random.Generator) -> Any:
         holder = holders[int(rng.integers(len(holders)))]
         keys = list(holder) if isinstance(holder, dict) else range(len(holder))
         key: Any = keys[int(rng.integers(len(keys)))]
-        kind = int(rng.integers(6))
+        kind = int(rng.integers(8))
         if kind < 3:
             holder[key] = _any_value(rng)
+        elif kind == 6:
+            for _ in range(int(rng.choice([1, 3, 50]))):
+                holder[key] = [holder[key]] if rng.random() < 0.5 else {"a": holder[key]}
+        elif kind == 7:
+            holder[key] = _near(holder[key], rng)
         elif kind == 3:
             del holder[key]
         elif isinstance(holder, dict):
@@ -162,6 +190,16 @@ def mutate_json(value: Any, rng: np.random.Generator) -> Any:
 def json_text(value: Any) -> str:
     """JSON with the numbers that it has not (NaN), and escapes for what UTF-8 has not."""
     return json.dumps(value)
+
+
+def _near(value: Any, rng: np.random.Generator) -> Any:
+    """Another number or text that resembles a value; for others any value."""
+    near: tuple[Any, ...] = ()
+    if isinstance(value, int | float) and value:
+        near = (-value, value + 1, value * 1000, 1e9)
+    elif isinstance(value, str):
+        near = (value * 2, value[:-1], value.upper())
+    return near[int(rng.integers(len(near)))] if near else _any_value(rng)
 
 
 def _any_value(rng: np.random.Generator) -> Any:

@@ -7,6 +7,7 @@ SPHERE (NIST), Ogg (RFC 3533) and the Xing header of MP3.
 """
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from mrl_jax.data.audio.source import Source
@@ -91,42 +92,46 @@ def _samples(source: Source, head: bytes) -> Samples | None:
     return _w64(source) if head.startswith(_W64) else None
 
 
-def _riff(source: Source, order: str) -> Samples | None:
-    place, whole = 12, None
+def _chunks(
+    source: Source, place: int, header: str, *, even: bool = False
+) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, length and first byte behind the header of the chunks from `place` on.
+
+    Args:
+        header: kind and length, as `struct` has them.
+        even: whether chunks of an odd length are filled up by a byte.
+    """
+    size = struct.calcsize(header)
     for _ in range(_CHUNKS):
-        if len(head := source.read(place, place + 24)) < 8:
-            break
-        kind, length = struct.unpack(f"{order}4sI", head[:8])
-        if kind == b"ds64" and len(head) == 24:  # Of RF64, whose other lengths are 2³² − 1.
-            (whole,) = struct.unpack(f"{order}Q", head[16:24])
+        if len(head := source.read(place, place + size)) < size:
+            return
+        kind, length = struct.unpack(header, head)
+        yield kind, length, place + size
+        place += size + max(length, 0) + (length % 2 if even else 0)
+
+
+def _riff(source: Source, order: str) -> Samples | None:
+    whole = None
+    for kind, length, start in _chunks(source, 12, f"{order}4sI", even=True):
+        if kind == b"ds64" and len(head := source.read(start, start + 16)) == 16:
+            (whole,) = struct.unpack(f"{order}Q", head[8:])  # Of RF64: other lengths are 2³² − 1.
             whole = None if whole >= 1 << 63 else whole
         if kind == b"data":
-            return Samples(place + 8, whole if length >= _STREAMED else length)
-        place += 8 + length + length % 2
+            return Samples(start, whole if length >= _STREAMED else length)
     return None
 
 
 def _aiff(source: Source) -> Samples | None:
-    place = 12
-    for _ in range(_CHUNKS):
-        if len(head := source.read(place, place + 8)) < 8:
-            break
-        kind, length = struct.unpack(">4sI", head)
+    for kind, length, start in _chunks(source, 12, ">4sI", even=True):
         if kind == b"SSND":  # Begins with 8 bytes about alignment.
-            return Samples(place + 16, None if length >= _STREAMED else max(length - 8, 0))
-        place += 8 + length + length % 2
+            return Samples(start + 8, None if length >= _STREAMED else max(length - 8, 0))
     return None
 
 
 def _caf(source: Source) -> Samples | None:
-    place = 8
-    for _ in range(_CHUNKS):
-        if len(head := source.read(place, place + 12)) < 12:
-            break
-        kind, length = struct.unpack(">4sq", head)
+    for kind, length, start in _chunks(source, 8, ">4sq"):
         if kind == b"data":  # Begins with 4 bytes that count edits; −1 is up to the end.
-            return Samples(place + 16, None if length < 0 else max(length - 4, 0))
-        place += 12 + max(length, 0)
+            return Samples(start + 4, None if length < 0 else max(length - 4, 0))
     return None
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.ipc
 import pyarrow.parquet
 from pyarrow import types
@@ -24,6 +25,9 @@ from pyarrow import types
 BATCH_BYTES = 16 << 20
 BATCH_ROWS = 512
 PLAIN = (types.is_integer, types.is_floating, types.is_boolean, types.is_null)
+compute: Any = pyarrow.compute
+"""Its functions are made when it is imported, which no type checker sees."""
+SIZED = (types.is_binary, types.is_large_binary, types.is_string, types.is_large_string)
 Batches = Iterator[pa.RecordBatch]
 
 
@@ -54,10 +58,14 @@ def _replies(request: dict[str, Any], limits: dict[str, int]) -> Iterator[dict[s
             wanted = None if request["columns"] is None else _existing(request["columns"], schema)
             for batch in open_batches(wanted, row):
                 names = batch.schema.names
-                rows = [dict(zip(names, values, strict=True)) for values in _cells(batch)]
-                too_large = _largest(rows)
-                if too_large > limits["cell"]:
-                    yield {"error": "cell", "bytes": too_large, "row": row}
+                # Before a copy is made of it, where the stored form says how large a cell is.
+                largest = max(map(_largest_stored, batch.columns), default=0)
+                rows = []
+                if largest <= limits["cell"]:
+                    rows = [dict(zip(names, values, strict=True)) for values in _cells(batch)]
+                    largest = _largest(rows)
+                if largest > limits["cell"]:
+                    yield {"error": "cell", "bytes": largest, "row": row}
                     return
                 yield {"rows": rows, "bytes": batch.nbytes}
                 row += len(rows)
@@ -239,6 +247,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | bytes | bool | int | float | None) else str(value)
+
+
+def _largest_stored(column: Any) -> int:
+    """Bytes of the largest text or recording in a column or its fields; 0 of other encodings."""
+    if types.is_struct(column.type):
+        return max(map(_largest_stored, column.flatten()), default=0)
+    if any(is_(column.type) for is_ in SIZED):
+        return compute.max(compute.binary_length(column)).as_py() or 0
+    return 0
 
 
 def _largest(rows: Sequence[dict[str, Any]]) -> int:

@@ -65,7 +65,7 @@ def read_corpus(source: str | Path, *, log: IssueLog | None = None) -> Iterator[
         source: a table (.jsonl, .parquet, .tsv, .csv), a text file (.txt, .md), or a folder: a
             retrieval set, of Parquet files, or of text files, also in folders below it. Text files
             are cut into paragraphs.
-        log: is told of documents without text, which are left out.
+        log: gets the documents without text, which are left out.
 
     Raises:
         MrlError: no such file, or of another kind; a table or a row that cannot be read; a text

@@ -11,6 +11,7 @@ from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
+from mrl_jax.core.checksums import stream_digest
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import open_regular
 from mrl_jax.core.json_text import parse_json
@@ -130,7 +131,4 @@ def _recording(audio: Path | bytes | None) -> str | None:
 def _sha256(file: IO[bytes]) -> str:
     if not os.fstat(file.fileno()).st_size:  # Files of /proc say so, and some have no end.
         return hashlib.sha256().hexdigest()
-    digest = hashlib.sha256()
-    while part := file.read(1 << 20):
-        digest.update(part)
-    return digest.hexdigest()
+    return stream_digest(file)

@@ -1,4 +1,4 @@
-"""What is wrong with a published set, which nobody can edit: counted and told, fatal if strict."""
+"""What is wrong with a published set that nobody can edit: counted, reported, fatal if strict."""
 
 import dataclasses
 import warnings

@@ -33,7 +33,7 @@ def read_qrels(
     Args:
         folder: of the set.
         queries, documents: all ids of the other two tables.
-        log: is told of judgements that name no query or document, are negative or repeated.
+        log: gets judgements that name no query or document, are negative or repeated.
         split: as `set_rows`.
 
     Raises:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import MrlError, existing_folder
 from mrl_jax.core.files import write_text
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.paths import user_path
@@ -113,10 +113,7 @@ def read_retrieval_set(
             a recording is missing; a judgement is not a whole number up to `MAX_SCORE`; no
             query has a relevant document; pyarrow is absent.
     """
-    folder = user_path(folder)
-    if not folder.is_dir():
-        kind = "is a file, expected the folder of" if folder.exists() else "no such folder, for"
-        raise MrlError(f"{kind} a retrieval set", where=folder, hint="check the path")
+    folder = existing_folder(user_path(folder), "a retrieval set", hint="check the path")
     log = IssueLog()
     queries, empty = _queries(folder, log)
     corpus = _unique(

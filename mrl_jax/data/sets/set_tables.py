@@ -22,7 +22,7 @@ def set_rows(
         folder: of the set.
         name: "queries", "corpus" or "qrels".
         split: of the judgements; by default the test split, or the only one.
-        log: is told of keys that a line of JSON has twice, and of another split than test.
+        log: gets keys that a line of JSON has twice, and another split than test.
 
     Raises:
         MrlError: no such table, or an empty one; one in two forms; no such split.

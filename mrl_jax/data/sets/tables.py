@@ -59,7 +59,7 @@ def read_tables(
         header: columns that .tsv and .csv must have.
         columns: those of .parquet and .arrow to read, where they are there; all by default. A
             dot leads into a structure: "audio.path".
-        log: is told of keys that a line of JSON has twice; a warning is given without it.
+        log: gets keys that a line of JSON has twice; a warning is given without it.
 
     Raises:
         MrlError: a file is not what its name says; a line is malformed; pyarrow is absent.

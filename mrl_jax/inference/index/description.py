@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from mrl_jax.core.checksums import folder_digests, verify_files
-from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.errors import MrlError, existing_file, existing_folder
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import read_record, write_description
@@ -122,10 +122,7 @@ def read_info(folder: Path, *, verify: bool = True) -> IndexInfo:
         MrlError: no index, or a damaged one.
     """
     hint = "pass a folder that `mrl-jax index build` made"
-    if not folder.is_dir():
-        kind = "is a file, expected the folder of" if folder.exists() else "no such folder, for"
-        raise MrlError(f"{kind} an index", where=folder, hint=hint)
-    path = existing_file(folder / INDEX_FILE, hint=hint)
+    path = existing_file(existing_folder(folder, "an index", hint=hint) / INDEX_FILE, hint=hint)
     info = read_record(path, IndexInfo, version=FORMAT, what="an index", hint=BUILD_AGAIN)
     if verify:
         verify_files(folder, info.files, named_by=INDEX_FILE, hint=BUILD_AGAIN)

@@ -134,9 +134,7 @@ class SearchIndex:
         if dim > vectors.shape[1]:
             raise MrlError(f"dim is {dim}, and the vectors have {vectors.shape[1]} coordinates")
         named = named_documents(documents)
-        if len(named) != len(vectors):
-            problem = f"there are {len(vectors)} vectors of {len(named)} documents"
-            raise MrlError(problem, hint="pass one vector a document")
+        _check_count(vectors, named)
         return cls._of(named, truncate(vectors, dim), config, None, None)
 
     @classmethod
@@ -220,9 +218,7 @@ class SearchIndex:
         else:
             named = named_documents(documents, taken=rows)
             self._check_width(vectors)
-            if len(named) != len(vectors):
-                problem = f"there are {len(vectors)} vectors of {len(named)} documents"
-                raise MrlError(problem, hint="pass one vector a document")
+            _check_count(vectors, named)
             vectors = truncate(vectors, None)
         if not named:
             raise MrlError("there is no document to add", hint="pass at least one")
@@ -430,6 +426,12 @@ def _parts(
         problem = f"holds {len(documents)} documents and {len(vectors)} vectors"
         raise MrlError(f"{problem}, expected {info.documents}", where=folder)
     return info.config, documents, vectors, FirstStage.load(folder, info.config, vectors)
+
+
+def _check_count(vectors: HostArray, documents: Sequence[CorpusDocument]) -> None:
+    if len(documents) != len(vectors):
+        problem = f"there are {len(vectors)} vectors of {len(documents)} documents"
+        raise MrlError(problem, hint="pass one vector a document")
 
 
 def _padded(queries: HostArray) -> HostArray:
