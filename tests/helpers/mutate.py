@@ -25,7 +25,8 @@ import numpy as np
 
 from mrl_jax.core.errors import MrlError
 
-LIMIT_SECONDS = 10
+LIMIT_SECONDS = 10 if "MRL_FUZZ_RECORD" in os.environ else 60
+"""Of `make fuzz`, and of `make test`, whose machine may be busy."""
 MAX_LINE = 1200
 """Letters of the longest error line allowed."""
 
