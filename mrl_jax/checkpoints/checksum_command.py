@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mrl_jax.checkpoints import models, towers, train_state
+from mrl_jax.core.addresses import shown
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import read_object, readable_as, write_description
+from mrl_jax.core.remote import upload
 from mrl_jax.data.build import info as build
 from mrl_jax.data.cache import files as cache
 
@@ -32,7 +34,8 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax checksum") -> int:
     for folder in args.folders:
         for name, (verify, update) in _described(folder).items():
             (update if args.update else verify)(folder)
-            print(f"{folder / name}: {'digests written' if args.update else 'as written'}")
+            upload(folder / name)
+            print(f"{shown(folder / name)}: {'digests written' if args.update else 'as written'}")
     return 0
 
 

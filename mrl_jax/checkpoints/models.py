@@ -34,7 +34,7 @@ from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES, AnyArray, HostArray
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.errors import MrlError, existing_file, write_hint
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import referenced_path, relative_reference, user_path
 from mrl_jax.core.records import as_record, read_record, readable_as, write_description
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.models.heads import HEADS, HeadKind
@@ -109,8 +109,9 @@ class ModelInfo:
 @checked
 def tower_reference(tower: Path, model_folder: Path) -> TowerReference:
     """Reference to a tower folder, from a model's folder."""
-    relative = os.path.relpath(tower.resolve(), model_folder.resolve())
-    return TowerReference(path=Path(relative).as_posix(), digest=read_info(tower).digest)
+    return TowerReference(
+        path=relative_reference(tower, model_folder), digest=read_info(tower).digest
+    )
 
 
 @checked
@@ -208,11 +209,11 @@ def load_model(
     """
     read_towers(folder, info)
     dtype = info.dtype if dtype is None else dtype
-    kind, place = HEADS[info.kind], folder / info.speech.path
+    kind, place = HEADS[info.kind], referenced_path(folder, info.speech.path)
     if verify:
         verify_head(folder, info)
     speech = load_speech_side(kind, place, padding=info.padding, dtype=dtype, verify=verify)
-    text = load_qwen3(folder / info.text.path, dtype=dtype, verify=verify)
+    text = load_qwen3(referenced_path(folder, info.text.path), dtype=dtype, verify=verify)
     with readable_as("a model description", folder / MODEL_FILE, hint=TRAIN_AGAIN):
         model = kind.build(speech, text, info.fusion, rngs=nnx.Rngs(0))
     if max(info.dims) > text.config.embed_width:
@@ -231,7 +232,7 @@ def read_towers(folder: Path, info: ModelInfo) -> dict[str, TowerInfo]:
     """
     towers = {}
     for name, tower in (("speech", info.speech), ("text", info.text)):
-        path = folder / tower.path
+        path = referenced_path(folder, tower.path)
         towers[name] = read_info(path)
         if not towers[name].is_named(tower.digest):
             raise MrlError(

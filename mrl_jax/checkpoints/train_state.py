@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from mrl_jax.checkpoints.arrays import await_stillness, quietly
+from mrl_jax.core.addresses import address_of
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.distributed import is_primary
@@ -59,6 +60,7 @@ class RunCheckpoints:
         from orbax.checkpoint.checkpoint_managers import preservation_policy
 
         self.folder, self._verify = folder.absolute(), verify
+        _remove_half_uploaded(self.folder)
         if verify and self.folder.is_dir():
             for step in sorted(self.folder.iterdir()):
                 if step.name.isdigit():
@@ -180,6 +182,14 @@ class RunCheckpoints:
         if several:
             state = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), state, like)
         return state
+
+
+def _remove_half_uploaded(folder: Path) -> None:
+    """Remove steps that were fetched without their digests, which are uploaded last."""
+    if address_of(folder) is not None:
+        for step in folder.glob("[0-9]*"):
+            if step.name.isdigit() and not (step / FILES_FILE).is_file():
+                shutil.rmtree(step)
 
 
 @checked

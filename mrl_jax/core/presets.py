@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TypeVar
 
+from mrl_jax.core.addresses import SCHEMES, scheme_of
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
@@ -31,8 +32,14 @@ def find_config(name_or_path: str) -> Path:
             a folder nor `.py` is a name.
 
     Raises:
-        MrlError: no such preset or no such file; the nearest one is named.
+        MrlError: no such preset or no such file; the nearest one is named. An address.
     """
+    if (scheme := scheme_of(name_or_path)) in SCHEMES:
+        raise MrlError(
+            f"is an address ({scheme}://), and a config is code that is run",
+            where=name_or_path,
+            hint="copy it to this machine, and read it first",
+        )
     name_or_path = user_text(name_or_path)
     path, presets = Path(name_or_path), preset_names()
     if path.name != name_or_path or path.suffix:

@@ -21,6 +21,7 @@ TOUCH_SECONDS = 15.0
 """An owner touches its file so often, as a sign of life for other machines."""
 STALE_SECONDS = 120.0
 """An owner on another machine that gave no sign for so long is gone."""
+LEFT = "note: the folder was left by {}, which ended without giving it back"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,33 @@ class Owner:
 
     def __str__(self) -> str:
         return f"process {self.process.pid} on {self.process.host} since {self.since}"
+
+    @classmethod
+    def current(cls) -> "Owner":
+        """This process, from now on."""
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        return cls(process=ProcessId.current(), since=since)
+
+    def to_text(self) -> str:
+        """As it is written."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def check_gone(self, silent_seconds: Callable[[], float], where: object) -> None:
+        """Raises an `MrlError` where the owner lives.
+
+        Args:
+            silent_seconds: gives how long ago it gave its last sign; asked of other machines'.
+            where: it writes to.
+        """
+        if self.process.is_near():
+            alive, hint = self.process.is_alive(), "wait until it has ended, or stop it"
+        else:
+            silent = silent_seconds()
+            alive = silent < STALE_SECONDS
+            hint = f"its last sign is {silent:.0f} s old; if it is gone, remove {LOCK_FILE} there"
+        if alive:
+            problem = f"another run writes here: {self}"
+            raise MrlError(problem, where=where, hint=f"choose another --workdir; {hint}")
 
 
 @contextlib.contextmanager
@@ -75,15 +103,13 @@ class _Lock:
         folders = (self.workdir, *self.workdir.absolute().parents)
         self.made = [folder for folder in folders if not folder.exists()]
         make_folder(self.workdir)
-        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        owner = Owner(process=ProcessId.current(), since=since)
-        text = json.dumps(dataclasses.asdict(owner))
+        text = Owner.current().to_text()
         with _alone(self.workdir):
             gone = self._remove_stale()
             _create(self.path, text)
             self.text = text
         if gone:
-            log(f"note: the folder was left by {gone}, which ended without giving it back")
+            log(LEFT.format(gone))
         threading.Thread(target=self._touch, daemon=True).start()
 
     def release(self) -> None:
@@ -106,15 +132,7 @@ class _Lock:
         except MrlError:
             self.path.unlink(missing_ok=True)
             return "an owner unknown"
-        if owner.process.is_near():
-            alive, hint = owner.process.is_alive(), "wait until it has ended, or stop it"
-        else:
-            silent = _silent_seconds(self.path)
-            alive = silent < STALE_SECONDS
-            hint = f"its last sign is {silent:.0f} s old; if it is gone, remove {LOCK_FILE} there"
-        if alive:
-            problem = f"another run writes here: {owner}"
-            raise MrlError(problem, where=self.workdir, hint=f"choose another --workdir; {hint}")
+        owner.check_gone(lambda: _silent_seconds(self.path), self.workdir)
         self.path.unlink(missing_ok=True)
         return str(owner)
 

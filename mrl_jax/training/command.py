@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mrl_jax.core.cli import CommandParser
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import output_path
 
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax train") -> int:
@@ -20,7 +20,7 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax train") -> int:
     """
     parser = CommandParser(prog=prog, description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", required=True, help="a preset, or a Python file, which is run")
-    parser.add_argument("--workdir", type=user_path, help="folder of the run; default: runs/NAME")
+    parser.add_argument("--workdir", type=output_path, help="folder of the run; default: runs/NAME")
     text = "join a run of several hosts; the cluster names them (TPU pod, SLURM, Kubernetes)"
     parser.add_argument("--distributed", action="store_true", help=text)
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="or where process 0 listens")

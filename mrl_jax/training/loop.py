@@ -137,6 +137,7 @@ def run_loop(
     config: LoopConfig,
     checkpoints: RunCheckpoints,
     workdir: Path,
+    on_save: Callable[[], None] = lambda: None,
 ) -> RunSummary:
     """Train from `state.step` to `prepared.steps`.
 
@@ -152,6 +153,7 @@ def run_loop(
         config: intervals.
         checkpoints: where the state is saved.
         workdir: gets metrics.jsonl and tensorboard/.
+        on_save: called after each checkpoint.
 
     Raises:
         MrlError: a loss or gradient that is not finite; the last checkpoint is from before.
@@ -165,7 +167,9 @@ def run_loop(
         _progress_bar(total, start) as bar,
         contextlib.closing(prepared.batches(start)) as iterator,
     ):
-        records = _Records(prepared, batch_size, learning_rate, checkpoints, log, bar, workdir)
+        records = _Records(
+            prepared, batch_size, learning_rate, checkpoints, log, bar, workdir, on_save
+        )
         ending = should_stop(step, stopped)
         begun = records.last_time
         if total == 0 and checkpoints.latest_step is None:
@@ -209,6 +213,7 @@ class _Records:
     log: MetricsLog
     bar: Any
     workdir: Path
+    on_save: Callable[[], None]
     pending: tuple[int, Metrics, float] | None = None
     last_time: float = dataclasses.field(default_factory=time.perf_counter)
 
@@ -257,6 +262,7 @@ class _Records:
     def save(self, step: int, state: TrainState, score: float | None = None) -> None:
         """Write a checkpoint."""
         self.checkpoints.save(step, state, self.prepared.identity, score)
+        self.on_save()
 
 
 def _progress_bar(total: int, start: int) -> Any:

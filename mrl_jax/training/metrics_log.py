@@ -16,7 +16,7 @@ from mrl_jax.core.json_text import parse_json
 from mrl_jax.training.event_file import EventFile
 from mrl_jax.training.state import Metrics
 
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class MetricsLog:
@@ -35,7 +35,7 @@ class MetricsLog:
         self._file = path.open("a", encoding="utf-8")
         if tensorboard:
             purged = start + 1 if start else None
-            self._events = EventFile(workdir / "tensorboard", purge=purged)
+            self._events = EventFile(workdir / TENSORBOARD, purge=purged)
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -75,7 +75,10 @@ def _documents(
     config: ExperimentConfig, texts: Sequence[str], encoder: Encoder, log: Log
 ) -> tuple[CachedArray, HostArray]:
     """Vectors of all documents, and the row of each example's document among them."""
-    folder, tower = user_path(config.data.document_cache), user_path(config.model.text_tower)
+    folder, tower = (
+        user_path(config.data.document_cache, optional=True),
+        user_path(config.model.text_tower),
+    )
     unique = list(dict.fromkeys(texts))
     key = document_cache_key(
         unique,
@@ -102,7 +105,10 @@ def _speech(
     config: ExperimentConfig, examples: SpeechDataset, tower: SpeechTower, log: Log
 ) -> SpeechCache:
     """The layer states of every clip."""
-    folder, dtype = user_path(config.data.speech_cache), config.data.speech_cache_dtype
+    folder, dtype = (
+        user_path(config.data.speech_cache, optional=True),
+        config.data.speech_cache_dtype,
+    )
     sizes = tower.config
     key = speech_cache_key(
         clips=examples.digest,

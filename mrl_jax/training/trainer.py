@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from mrl_jax.checkpoints.train_state import RunCheckpoints
+from mrl_jax.core.addresses import shown
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.config import to_json
 from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary, run_on_primary
 from mrl_jax.core.files import write_json
+from mrl_jax.core.paths import output_path
 from mrl_jax.core.records import read_object
-from mrl_jax.core.run_lock import owned
+from mrl_jax.core.remote_run import RunFolder, owned_run
 from mrl_jax.evaluation.scoring import RetrievalResult
 from mrl_jax.nn import param_tree
 from mrl_jax.training.config import RunConfig
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.loop import SCORE, Prepared, RunSummary, run_loop
+from mrl_jax.training.metrics_log import METRICS_FILE, TENSORBOARD
 from mrl_jax.training.optim import averaged_weights, learning_rate, make_optimizer
 from mrl_jax.training.state import Log, TrainState, init_state, trained_leaves
 
@@ -88,7 +91,8 @@ def run(
     Args:
         task: the kind of training.
         config: of that kind.
-        workdir: gets checkpoints/, metrics.jsonl, the config, and what the task writes.
+        workdir: gets checkpoints/, metrics.jsonl, the config, and what the task writes; of an
+            address see `core.remote_run`.
         devices: those that `config.train` names by default.
         log: called with a line for whatever happens, on the first host only.
 
@@ -97,15 +101,21 @@ def run(
             are not there; an uneven batch; whatever is wrong with the data, the model or a
             checkpoint.
     """
+    workdir = output_path(workdir)
     log = log if is_primary() else lambda line: None  # What the first host logs is enough.
     facts = {"config": json.dumps(to_json(config), sort_keys=True, default=str)}
     assert_equal_across_hosts(facts)
-    with owned(workdir, log):
-        return _run(task, config, workdir, devices, log)
+    with owned_run(workdir, log, logs=(METRICS_FILE, TENSORBOARD)) as folder:
+        return _run(task, config, workdir, folder, devices, log)
 
 
 def _run(
-    task: Task[Config, Info], config: Config, workdir: Path, devices: Devices | None, log: Log
+    task: Task[Config, Info],
+    config: Config,
+    workdir: Path,
+    folder: RunFolder,
+    devices: Devices | None,
+    log: Log,
 ) -> RunResult[Info]:
     """`run` in a folder that is ours."""
     train = config.train
@@ -113,18 +123,24 @@ def _run(
         devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
     devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
     prepared = task.prepare(config, workdir, devices, log)
-    summary, best = _train(config, workdir, devices, prepared, log)
+    summary, best = _train(config, workdir, folder, devices, prepared, log)
     if best is None:
         log(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
         return RunResult(summary)
     run_on_primary(lambda: task.export(config, workdir, prepared, best))
-    folder, info = task.exported(workdir)
-    log(f"model of step {best.step} in {folder}; input wait {summary.input_wait:.1%} of the time")
-    return RunResult(summary, folder, info)
+    exported, info = task.exported(workdir)
+    wait = f"input wait {summary.input_wait:.1%} of the time"
+    log(f"model of step {best.step} in {shown(exported)}; {wait}")
+    return RunResult(summary, exported, info)
 
 
 def _train(
-    config: RunConfig, workdir: Path, devices: Devices, prepared: Prepared, log: Log
+    config: RunConfig,
+    workdir: Path,
+    folder: RunFolder,
+    devices: Devices,
+    prepared: Prepared,
+    log: Log,
 ) -> tuple[RunSummary, Best | None]:
     """Run the steps that are left, and find the best state; None if SIGTERM stopped the run."""
     train, optimizer = config.train, make_optimizer(config.optim, prepared.steps)
@@ -161,6 +177,7 @@ def _train(
             config=train,
             checkpoints=checkpoints,
             workdir=workdir,
+            on_save=folder.save,
         )
         if not summary.finished:
             return summary, None

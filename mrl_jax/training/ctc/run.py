@@ -24,7 +24,13 @@ from mrl_jax.data.text.normalize import plain_text
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.asr import Recogniser, unspelled
 from mrl_jax.metrics.error_rates import compare_transcripts
-from mrl_jax.models.ctc import CtcVocabulary, HubertCtc, pad_labels, spell_transcripts
+from mrl_jax.models.ctc import (
+    CtcVocabulary,
+    HubertCtc,
+    in_capitals,
+    pad_labels,
+    spell_transcripts,
+)
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.inputs import normalize_clip
 from mrl_jax.models.text_vocabulary import token_labels
@@ -140,15 +146,9 @@ def _labels(
     if tokenizer is not None:
         return token_labels(transcripts, vocabulary, tokenizer)
     if config.model.vocabulary == "tower":
-        transcripts = [_in_capitals(text, vocabulary) for text in transcripts]
+        transcripts = [in_capitals(text, vocabulary) for text in transcripts]
     _check_spelling(transcripts, vocabulary, config.model.speech_tower)
     return spell_transcripts(transcripts, vocabulary)
-
-
-def _in_capitals(text: str, vocabulary: CtcVocabulary) -> str:
-    """A text in capitals where the vocabulary has only those."""
-    letters = set(vocabulary.tokens)
-    return "".join(x.upper() if x not in letters and x.upper() in letters else x for x in text)
 
 
 def _check_spelling(transcripts: Sequence[str], vocabulary: CtcVocabulary, tower: str) -> None:
