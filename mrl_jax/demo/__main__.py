@@ -22,6 +22,8 @@ from mrl_jax.demo.commands import run_mrl_jax
 from mrl_jax.demo.world import MARKER, write_world
 
 TOWERS = Path(__file__).parent / "towers_hf"
+ADDRESS = "http://localhost:8000/"
+"""Where `mrl-jax serve` has its page."""
 SHOWN = 4
 """Test queries that are printed with their first results."""
 
@@ -61,10 +63,16 @@ def main(argv: Sequence[str]) -> int:
         *("--model", model, "--data", world / "intents"),
         *("--out", out / "intents", "--overwrite"),
     )
+    index = out / "index"
+    run_mrl_jax(
+        *("index", "build", "--model", model, "--corpus", test / "corpus.jsonl"),
+        *("--out", index, "--overwrite"),
+    )
     _draw_training(model, report)
     _show_queries(test, report)
     seconds = time.monotonic() - begun
     print(f"\nReports with figures: {report} and {out / 'intents'} ({seconds:.0f} s in all)")
+    print(f"Ask aloud: `mrl-jax serve {index}` (the extra serve), then {ADDRESS} in a browser")
     return 0
 
 

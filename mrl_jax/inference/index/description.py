@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.errors import MrlError, existing_file, existing_folder
 from mrl_jax.core.nearest import did_you_mean
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import referenced_path, relative_reference
 from mrl_jax.core.records import read_record, write_description
 from mrl_jax.inference.embedder import Embedder
 from mrl_jax.inference.index.backends import BACKENDS, EXACT
@@ -143,8 +143,7 @@ def relative_to(model: ModelReference | None, folder: Path) -> ModelReference | 
     """The reference as index.json in a folder has it."""
     if model is None or model.path is None:
         return model
-    relative = Path(os.path.relpath(model.path, folder.resolve())).as_posix()
-    return dataclasses.replace(model, path=relative)
+    return dataclasses.replace(model, path=relative_reference(Path(model.path), folder))
 
 
 def check_embedder(model: ModelReference | None, embedder: Embedder, *, where: object) -> None:
@@ -184,7 +183,7 @@ def load_referenced(model: ModelReference | None, folder: Path | None) -> Embedd
     if model is None or model.path is None or folder is None:
         problem = "does not say where its model is"
         raise MrlError(problem, where=folder or "the index", hint=hint)
-    place = user_path(Path(os.path.normpath(folder.resolve() / model.path)))
+    place = Path(os.path.normpath(referenced_path(folder.resolve(), model.path)))
     if not place.is_dir():
         problem = f"its model is not at {place} any more"
         raise MrlError(problem, where=folder, hint=hint)

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mrl_jax.core.addresses import shown
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import output_path, user_path
 
 if TYPE_CHECKING:
     from mrl_jax.data.sets.issues import IssueLog
@@ -38,7 +39,7 @@ def _build_options(actions: "argparse._SubParsersAction[CommandParser]") -> None
     build = actions.add_parser("build", help=text, description=text)
     build.add_argument("--model", type=user_path, required=True, help="folder of a trained model")
     _corpus_option(build)
-    build.add_argument("--out", type=user_path, required=True, help="folder of the index")
+    build.add_argument("--out", type=output_path, required=True, help="folder of the index")
     build.add_argument("--dim", type=int, help="coordinates to store; default: the model's width")
     build.add_argument(
         "--precision",
@@ -110,7 +111,7 @@ def _build(args: argparse.Namespace) -> None:
         index = SearchIndex.build(embedder, documents, progress=sys.stderr.isatty(), **options)
         index.write(staging, final=args.out)
     _report(log)
-    print(f"{args.out}: {len(index)} documents of {index.dim} coordinates")
+    print(f"{shown(args.out)}: {len(index)} documents of {index.dim} coordinates")
 
 
 def _add(args: argparse.Namespace) -> None:
@@ -125,7 +126,7 @@ def _add(args: argparse.Namespace) -> None:
     index.add(read_corpus(args.corpus, log=log), progress=sys.stderr.isatty())
     index.save()
     _report(log)
-    print(f"{args.index}: {len(index) - before} documents added, {len(index)} in all")
+    print(f"{shown(args.index)}: {len(index) - before} documents added, {len(index)} in all")
 
 
 def _remove(args: argparse.Namespace) -> None:
@@ -146,7 +147,7 @@ def _remove(args: argparse.Namespace) -> None:
     index = SearchIndex.load(args.index)
     index.remove(ids)
     index.save()
-    print(f"{args.index}: {len(ids)} documents removed, {len(index)} left")
+    print(f"{shown(args.index)}: {len(ids)} documents removed, {len(index)} left")
 
 
 def _report(log: "IssueLog") -> None:

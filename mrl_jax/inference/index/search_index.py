@@ -17,14 +17,16 @@ from typing import Any, Unpack
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
+from mrl_jax.core.arguments import PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.checksums import file_digest
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import staged_folder
 from mrl_jax.core.nearest import did_you_mean
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import output_path, user_path
 from mrl_jax.data.sets.corpus import CorpusDocument
 from mrl_jax.inference.embedder import Clip, Embedder
+from mrl_jax.inference.index.backends import EXACT
 from mrl_jax.inference.index.description import (
     INDEX_FILE,
     IndexConfig,
@@ -193,6 +195,40 @@ class SearchIndex:
             self._embedder = load_referenced(self.model, self.folder)
         return self._embedder
 
+    @property
+    def first_text(self) -> str:
+        """The text of the first document."""
+        return self._documents[int(self._live.argmax())].text
+
+    @property
+    def bytes_per_document(self) -> int:
+        """Bytes that the stored vector of a document takes."""
+        return self._vectors.bytes_per_vector
+
+    @checked
+    def narrowed(self, dim: PositiveInt) -> "SearchIndex":
+        """The same documents by the first `dim` coordinates of their vectors, in memory.
+
+        Its vectors are float32, at unit length, and searched one by one. It has no model and is
+        not to be saved: it is for searches by vectors.
+
+        Raises:
+            MrlError: the vectors are not so long; they are signs, of which a prefix says little.
+        """
+        if dim > self.dim:
+            raise MrlError(f"dim is {dim}, and the index has {self.dim}", where=self.folder)
+        if self._vectors.coding == "binary":
+            hint = "build one of another precision"
+            raise MrlError("an index of signs has no shorter form", where=self.folder, hint=hint)
+        vectors = truncate(self._vectors.decoded(np.ones(len(self._live), bool)), dim)
+        config = dataclasses.replace(self.config, dim=dim, precision="float32", backend=EXACT)
+        config = dataclasses.replace(config, prefix=None)
+        narrow = SearchIndex(
+            config, self._documents, StoredVectors("float32", dim, [vectors]), None
+        )
+        narrow._live = self._live.copy()
+        return narrow
+
     def add(
         self,
         documents: Documents,
@@ -267,7 +303,7 @@ class SearchIndex:
         """
         if folder is None and self.folder is None:
             raise MrlError("the index has no folder yet", hint="name one")
-        out = user_path(folder) if folder is not None else self.folder
+        out = output_path(folder) if folder is not None else self.folder
         assert out is not None
         in_place = self.folder is not None and out.resolve() == self.folder.resolve()
         if in_place and file_digest(out / INDEX_FILE) != self._written:

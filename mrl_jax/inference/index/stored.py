@@ -93,6 +93,11 @@ class StoredVectors:
     def __len__(self) -> int:
         return sum(map(len, self._parts))
 
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes that a vector takes."""
+        return self._parts[0].shape[1] * self._parts[0].dtype.itemsize
+
     def add(self, vectors: Float32[HostArray, "N E"]) -> None:
         """Append vectors in memory; int8 keeps its scales, and clips what lies beyond them."""
         check_finite(vectors)
