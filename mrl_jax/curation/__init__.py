@@ -1,0 +1,1 @@
+"""From raw recordings and texts to training manifests: sources, stages, the data card."""
