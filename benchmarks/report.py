@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import report_claims
+import report_curation
+import report_curation_models
 import report_long_audio
 import report_scale
 from markdown_tables import markdown_table, median_and_range
@@ -363,6 +365,28 @@ def search_index(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def serving(result: dict[str, Any]) -> list[str]:
+    rows = [
+        [name, *(f"{result[name][q]:.0f}" for q in ("p50", "p95", "p99"))]
+        for name in ("alone", "16 clients", "text, alone")
+    ]
+    rates, memory, abuse = result["per_second"], result["resident_mb"], result["abuse"]
+    return [
+        "## A service",
+        f"`mrl-jax serve` over {result['documents']:,} documents with {result['model']}: spoken "
+        f"questions of two seconds, from the file to ten documents, in milliseconds. One by one "
+        f"{rates['one by one']:.1f} a second, 16 clients at once {rates['16 clients']:.1f} "
+        f"({result['times']:.1f} times). Wrong answers: {result['wrong_answers']}. Programs "
+        f"compiled after the start, which took {result['start_seconds']:.0f} s: "
+        f"{result['compilations_after_start']}. Memory before, during and after "
+        f"{result['requests']:,} requests: {', '.join(f'{mb:,.0f}' for mb in memory)} MB. "
+        f"{abuse['connections']:,} idle connections: a question during them is answered with "
+        f"{abuse['during']}, after them with {abuse['after']}; a body too large with "
+        f"{abuse['large_body']}.",
+        markdown_table(["questions", "median", "95%", "99%"], rows),
+    ]
+
+
 def _index_cells(figures: dict[str, Any], size: int) -> list[str]:
     seconds = [median_and_range(figures["seconds"]), f"{figures['core_seconds']:.2f}"]
     return [f"{size / 1e6:.0f}", f"{figures['recall']:.3f}", *seconds]
@@ -389,12 +413,15 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "funnel": funnel,
     "long_audio": report_long_audio.long_audio,
     "search_index": search_index,
+    "serving": serving,
     **report_scale.TABLES,
+    **report_curation.TABLES,
+    **report_curation_models.TABLES,
 }
 """Result name -> the function that writes its section, in the order of the page."""
 
-OPTIONAL = ("long_audio",)
-"""Results whose section is left out until they are measured: they take hours."""
+OPTIONAL = ("long_audio", *report_curation_models.TABLES)
+"""Results whose section is left out until they are measured: they take hours, or data."""
 
 MARKED_TABLES: dict[str, Callable[[Path], str]] = {
     "towers": towers_table,

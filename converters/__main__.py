@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mrl_jax.core.addresses import shown
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.paths import user_path, user_text
+from mrl_jax.core.paths import output_path, user_path, user_text
 
 from . import FAMILIES
 from .checkpoints import DTYPES
@@ -45,7 +46,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
             argument("source", type=user_text, help="checkpoint folder, or hub id")
         if name == "qwen3":
             argument("--adapter", **ADAPTER)
-        argument("out", type=user_path, help=f"{kind} folder to make")
+        argument("out", type=output_path, help=f"{kind} folder to make")
         argument("--dtype", choices=tuple(DTYPES), help="default: the checkpoint's own")
         if name == "speech":
             adapter = "whose adapter to take, of a checkpoint that has several (MMS), such as wol"
@@ -68,7 +69,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     text = "Write a tower or a model back as Hugging Face checkpoint folders."
     argument = add("export", text, _export)
     argument("model", type=user_path, help="tower folder, or model folder")
-    argument("out", type=user_path, help="checkpoint folder to make")
+    argument("out", type=output_path, help="checkpoint folder to make")
     split = "split larger weights; default: %(default)s"
     argument("--max-shard-gb", type=float, default=2.0, help=split)
     argument("--overwrite", **OVERWRITE)
@@ -77,7 +78,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     argument = add("random-init", text, _random_init)
     argument("family", choices=tuple(FAMILIES))
     argument("config", type=user_path, help="a Hugging Face config.json")
-    argument("out", type=user_path, help="checkpoint folder to make")
+    argument("out", type=output_path, help="checkpoint folder to make")
     argument("--dtype", choices=tuple(DTYPES), default="float32", help="default: %(default)s")
     argument("--seed", type=int, default=0, help="default: %(default)s")
     argument("--overwrite", **OVERWRITE)
@@ -99,7 +100,7 @@ def _convert(args: argparse.Namespace) -> int:
     options = {**_options(args), "adapter": adapter, "language": language}
     report = convert(args.source, args.out, family=args.command, **options)
     print(
-        f"{args.out}: {report['kind']}, {report['parameters'] / 1e6:.1f} M parameters in "
+        f"{shown(args.out)}: {report['kind']}, {report['parameters'] / 1e6:.1f} M parameters in "
         f"{report['dtype']}, {report['tensors']} tensors matched one to one with "
         f"{report['leaves']} leaves"
     )
@@ -130,9 +131,10 @@ def _convert_model(args: argparse.Namespace) -> int:
     report = convert_oolel_embed(args.source, args.out, **_options(args))
     speech, text = report["towers"]["speech"], report["towers"]["text"]
     print(
-        f"{args.out}: {report['kind']}, {speech['kind']} of {speech['parameters'] / 1e6:.1f} M "
-        f"parameters in {speech['dtype']}, {text['kind']} of {text['parameters'] / 1e6:.1f} M in "
-        f"{text['dtype']}, head of {report['head_parameters'] / 1e6:.1f} M; "
+        f"{shown(args.out)}: {report['kind']}, {speech['kind']} of "
+        f"{speech['parameters'] / 1e6:.1f} M parameters in {speech['dtype']}, "
+        f"{text['kind']} of {text['parameters'] / 1e6:.1f} M in {text['dtype']}, "
+        f"head of {report['head_parameters'] / 1e6:.1f} M; "
         f"all {report['tensors']} tensors have their place"
     )
     for name, tower in report["towers"].items():
@@ -142,7 +144,8 @@ def _convert_model(args: argparse.Namespace) -> int:
         print(f"note: head: {note}")
     _print_assumed_audio(speech)
     if "tokenizer.json" not in text["files"]:
-        print(f"note: there is no tokenizer.json; put it into {args.out / 'text'} to embed text")
+        text_tower = shown(args.out / "text")
+        print(f"note: there is no tokenizer.json; put it into {text_tower} to embed text")
     return 0
 
 
@@ -182,9 +185,10 @@ def _export(args: argparse.Namespace) -> int:
     shard_bytes = int(args.max_shard_gb * 1e9)
     write = export_oolel_embed if is_model(args.model) else export
     summary = write(args.model, args.out, shard_bytes=shard_bytes, overwrite=args.overwrite)
+    files = f"{len(summary['files'])} file{'s' if len(summary['files']) > 1 else ''}"
     print(
-        f"{args.out}: {summary['kind']}, {summary['tensors']} tensors in {summary['dtype']}, "
-        f"{len(summary['files'])} file{'s' if len(summary['files']) > 1 else ''}"
+        f"{shown(args.out)}: {summary['kind']}, {summary['tensors']} tensors in "
+        f"{summary['dtype']}, {files}"
     )
     if summary["note"]:
         print(f"note: {summary['note']}")
@@ -199,7 +203,8 @@ def _random_init(args: argparse.Namespace) -> int:
     options = {name: getattr(args, name) for name in ("dtype", "seed", "overwrite")}
     summary = random_init(args.family, args.config, args.out, **options)
     print(
-        f"{args.out}: {summary['kind']}, {summary['tensors']} random tensors in {summary['dtype']}"
+        f"{shown(args.out)}: {summary['kind']}, {summary['tensors']} random tensors in "
+        f"{summary['dtype']}"
     )
     return 0
 

@@ -18,6 +18,7 @@ from mrl_jax.checkpoints.towers import TowerInfo
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import check_apart, staged_folder
+from mrl_jax.core.paths import referenced_path
 
 from .checkpoints import DTYPES, read_json
 from .export import PublishedTensors, tower_tensors, write_published
@@ -61,7 +62,10 @@ def export_oolel_embed(
             "a head that can be exported",
         )
     check_apart(model, out)
-    places = {"speech": model / info.speech.path, "text": model / info.text.path}
+    places = {
+        name: referenced_path(model, tower.path)
+        for name, tower in (("speech", info.speech), ("text", info.text))
+    }
     naming = {"prefix": family.table.prefix}
     tensors = {
         "speech": tower_tensors(places["speech"], towers["speech"], naming=naming),

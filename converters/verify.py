@@ -19,6 +19,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import write_json
+from mrl_jax.core.remote import upload
 from mrl_jax.models.inputs import pad_clips
 from mrl_jax.models.speech_tower import SpeechTowerConfig
 from mrl_jax.models.towers import TOWERS
@@ -427,3 +428,4 @@ def _write(path: Path, certificate: Certificate) -> None:
         write_json(path, record)
     except OSError as error:
         raise MrlError(f"could not be written: {error.strerror}", where=path) from error
+    upload(path)

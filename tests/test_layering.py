@@ -13,7 +13,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("losses", "checkpoints"),
     ("inference",),
-    ("evaluation",),
+    ("evaluation", "serving"),
+    ("curation",),
     ("training",),
     ("demo",),
 )

@@ -17,6 +17,9 @@ from typing import Any
 from mrl_jax.core.config import load_config
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.presets import find_config
+from mrl_jax.curation.config import CurationConfig
+from mrl_jax.curation.registry import STAGES
+from mrl_jax.curation.sources import READERS
 from mrl_jax.inference.cascade_config import CascadeConfig
 from mrl_jax.training.contrastive.config import ExperimentConfig
 from mrl_jax.training.ctc.config import CtcExperiment
@@ -25,10 +28,11 @@ from mrl_jax.training.text_tower.config import TextStageExperiment
 PAGE = Path(__file__).parents[1] / "commands" / "configs.md"
 INTRODUCTION = """# Config fields
 
-Every field that `mrl-jax train` and `mrl-jax cascade` take as `a.b=c`: its default in a config of
-your own and, where another, its value in the preset. A group whose default is `none` can be filled
-in a Python config only; its fields follow it. `data.batch.prompts.TASK=SENTENCE` changes or adds
-the prompt of one task, `optim.rates.LEAVES=FACTOR` the learning rate of some leaves.
+Every field that `mrl-jax train`, `mrl-jax cascade` and `mrl-jax curate` take as `a.b=c`: its
+default in a config of your own and, where another, its value in the preset. A group whose default
+is `none` can be filled in a Python config only; its fields follow it.
+`data.batch.prompts.TASK=SENTENCE` changes or adds the prompt of one task,
+`optim.rates.LEAVES=FACTOR` the learning rate of some leaves.
 
 Written by `python docs/tools/config_fields.py` from the docstrings of the configs."""
 KINDS = (
@@ -68,6 +72,11 @@ def page() -> str:
         parts += [f"## {heading}: `{preset}`", table(own)]
     cascade = load_config(find_config("cascade"), CascadeConfig)
     parts += ["## Cascades: `cascade`", table(list(rows(CascadeConfig(), cascade)))]
+    parts += ["## Curation: `curate`", table(list(class_rows(CurationConfig, "")))]
+    for kind in READERS:
+        parts += [f"### `{kind.__name__}`", table(list(class_rows(kind, "sources.NAME.")))]
+    for name, (kind, _) in STAGES.items():
+        parts += [f"### `{kind.__name__}`", table(list(class_rows(kind, f"stages.{name}.")))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -93,6 +102,17 @@ def rows(default: Any, preset: Any, prefix: str = "") -> Iterator[Row]:
         for group in typing.get_args(hints[field.name]):
             if dataclasses.is_dataclass(group) and isinstance(group, type):
                 yield from rows(group(), None, f"{name}.")
+
+
+def class_rows(kind: type, prefix: str) -> Iterator[Row]:
+    """The same of a class alone, whose required fields are said to be."""
+    described = descriptions(kind)
+    for field in dataclasses.fields(kind):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        shown = "required" if default is dataclasses.MISSING else code(default)
+        yield f"`{prefix}{field.name}`", shown, described.get(field.name, "")
 
 
 def descriptions(kind: type) -> dict[str, str]:

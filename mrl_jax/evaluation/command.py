@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mrl_jax.core.addresses import shown
 from mrl_jax.core.cli import CommandParser
 from mrl_jax.evaluation.report.options import add_options, set_name
 from mrl_jax.evaluation.report.registry import REPORTS, options_class, report_function
@@ -38,7 +39,8 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax eval") -> int:
 
     keep_compiled()
     print(report_function(name)(options))
-    print(f"report: {options.out / 'report.md'}, with figures: {options.out / 'report.html'}")
+    page, figures = (shown(options.out / name) for name in ("report.md", "report.html"))
+    print(f"report: {page}, with figures: {figures}")
     return 0
 
 

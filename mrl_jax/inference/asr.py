@@ -1,11 +1,14 @@
 """Clips to text by a recogniser, in batches of few shapes."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
@@ -58,9 +61,16 @@ class Recogniser:
 
         def best(model: HubertCtc, samples: Any, lengths: Any) -> Any:
             output = model(samples, lengths)
-            return jnp.argmax(output.logits, axis=-1), output.frame_mask
+            logits = output.logits.astype(jnp.float32)
+            certainty = jnp.exp(jnp.max(logits, -1) - jax.nn.logsumexp(logits, -1))
+            return (jnp.argmax(logits, axis=-1), certainty), output.frame_mask
+
+        def log_probs(model: HubertCtc, samples: Any, lengths: Any) -> Any:
+            output = model(samples, lengths)
+            return (jax.nn.log_softmax(output.logits, axis=-1),), output.frame_mask
 
         self._best, self._rebuild = compile_program(split.rebuild, best), split.rebuild
+        self._log_probs = compile_program(split.rebuild, log_probs)
 
     def transcribe(
         self,
@@ -78,21 +88,62 @@ class Recogniser:
         Raises:
             MrlError: a clip that is no audio, shorter than a frame, or too long.
         """
+        return [text for text, _ in self.transcribe_scored(clips, names=names, progress=progress)]
+
+    def transcribe_scored(
+        self,
+        clips: Sequence[HostArray],
+        *,
+        names: Sequence[object] | None = None,
+        progress: str | None = None,
+    ) -> list[tuple[str, float]]:
+        """`transcribe`, and how certain each transcript is: the mean probability of the best token
+        over the frames where that is not the blank; 0 where nothing was written.
+        """
+        transcripts = [("", 0.0)] * len(clips)
+        for row, (best, sure) in self._frames(self._best, clips, names, progress):
+            written = sure[best != self.vocabulary.blank]
+            score = float(written.mean()) if written.size else 0.0
+            transcripts[row] = self.vocabulary.decode(best), score
+        return transcripts
+
+    def log_probs(
+        self,
+        clips: Sequence[HostArray],
+        *,
+        names: Sequence[object] | None = None,
+        progress: str | None = None,
+    ) -> list[Float32[HostArray, "T V"]]:
+        """Log-probabilities of every token at the frames of each clip; arguments as `transcribe`.
+
+        All are held at once: 4 V bytes a frame.
+        """
+        outputs: list[HostArray] = [np.zeros((0, 0), np.float32)] * len(clips)
+        for row, (scores,) in self._frames(self._log_probs, clips, names, progress):
+            outputs[row] = scores
+        return outputs
+
+    def _frames(
+        self,
+        program: Callable[..., Any],
+        clips: Sequence[HostArray],
+        names: Sequence[object] | None,
+        progress: str | None,
+    ) -> Iterator[tuple[int, tuple[HostArray, ...]]]:
+        """Numbers of clips, and the arrays that the program gives, at their frames of speech."""
         names = [f"clip {row}" for row in range(len(clips))] if names is None else names
         check_lengths(clips, names, self._model, self._max_seconds)
-        transcripts = [""] * len(clips)
         batches = run_batches(
             [len(clip) for clip in clips],
             lambda rows: self._pad([clips[i] for i in rows], names=[names[i] for i in rows]),
-            functools.partial(self._best, self.trained, self.frozen),
+            functools.partial(program, self.trained, self.frozen),
             batch_size=max(1, min(self.batch_size, len(clips))),
             full_length=FULL_BATCH,
             progress=progress,
         )
-        for rows, (ids, mask) in batches:
-            for row, best, spoken in zip(rows, ids, mask, strict=True):
-                transcripts[row] = self.vocabulary.decode(best[spoken])
-        return transcripts
+        for rows, (outputs, masks) in batches:
+            for place, (row, spoken) in enumerate(zip(rows, masks, strict=True)):
+                yield int(row), tuple(output[place][spoken] for output in outputs)
 
     def flops(self, clip: HostArray) -> float:
         """Floating-point operations of one clip alone, as `count_flops` counts them."""

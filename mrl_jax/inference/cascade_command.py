@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.config import load_config, override
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import output_path
 from mrl_jax.core.presets import find_config
 from mrl_jax.inference.cascade_config import CascadeConfig, write_cascade
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax cascade") -> int:
         "--config", required=True, help="a preset's name, or a Python file, which is run"
     )
     parser.add_argument(
-        "--out", type=user_path, required=True, help="folder that gets cascade.json"
+        "--out", type=output_path, required=True, help="folder that gets cascade.json"
     )
     parser.add_argument("assignments", nargs="*", metavar="a.b=c", help="changed fields")
     args = parser.parse_intermixed_args(argv)  # Fields may stand between options.

@@ -7,20 +7,21 @@ Nothing is trained: `mrl-jax cascade` checks that the parts fit together and wri
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mrl_jax.checkpoints.models import MODEL_FILE, TowerReference
 from mrl_jax.checkpoints.towers import read_info
+from mrl_jax.core.addresses import shown
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.checksums import file_digest
 from mrl_jax.core.config import to_json
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
-from mrl_jax.core.paths import PathText, expand_paths
+from mrl_jax.core.paths import PathText, expand_paths, referenced_path, relative_reference
 from mrl_jax.core.records import read_record, write_description
+from mrl_jax.core.remote import upload
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.asr import no_vocabulary
@@ -175,13 +176,14 @@ def write_cascade(
     make_folder(out)
 
     def relative(path: str) -> str:
-        moved = os.path.relpath(Path(path).resolve(), out.resolve())
-        return Path(moved).as_posix() if path and path != NONE else path
+        used = path and path != NONE
+        return relative_reference(referenced_path(here, path), out) if used else path
 
     paths = {name: relative(getattr(config, name)) for name in PATHS}
     info = CascadeInfo(config=dataclasses.replace(config, **paths), digests=digests)
     write_description(out / CASCADE_FILE, to_json(info), version=FORMAT)
-    log(f"{config.name}: {out / CASCADE_FILE}, to be measured by `mrl-jax eval compare`")
+    upload(out / CASCADE_FILE)
+    log(f"{config.name}: {shown(out / CASCADE_FILE)}, to be measured by `mrl-jax eval compare`")
     return info
 
 
@@ -214,8 +216,8 @@ def read_cascade(folder: Path) -> CascadeInfo:
 def translator_config(config: CascadeConfig, base: Path) -> TranslatorConfig:
     """The translator of a cascade that has one; paths are relative to `base`."""
     return TranslatorConfig(
-        folder=base / config.translator,
-        tokenizer=base / config.tokenizer if config.tokenizer else None,
+        folder=referenced_path(base, config.translator),
+        tokenizer=referenced_path(base, config.tokenizer) if config.tokenizer else None,
         source=config.source_language,
         target=config.target_language,
         beam_size=config.beam_size,
@@ -248,17 +250,19 @@ def _used(config: CascadeConfig) -> CascadeConfig:
 
 def _digests(config: CascadeConfig, base: Path) -> Digests:
     """Digests of the parts, each of which is checked."""
-    text = read_info(base / config.text_tower, expected=kinds_of(Qwen3Config))
+    text = read_info(referenced_path(base, config.text_tower), expected=kinds_of(Qwen3Config))
     assert isinstance(text.config, Qwen3Config)
     if max(config.dims) > (width := text.config.embed_width):
         problem = f"dims has {max(config.dims)}, expected at most {width}, the width"
-        raise MrlError(f"{problem} of the text tower", where=base / config.text_tower)
-    TextTokenizer(base / config.text_tower, max_tokens=config.max_text_tokens)
+        raise MrlError(
+            f"{problem} of the text tower", where=referenced_path(base, config.text_tower)
+        )
+    TextTokenizer(referenced_path(base, config.text_tower), max_tokens=config.max_text_tokens)
     recogniser = translator = ""
     if config.recogniser:
-        info = read_info(base / config.recogniser, expected=RECOGNISERS)
+        info = read_info(referenced_path(base, config.recogniser), expected=RECOGNISERS)
         if info.vocabulary is None:
-            raise no_vocabulary(base / config.recogniser)
+            raise no_vocabulary(referenced_path(base, config.recogniser))
         recogniser = info.digest
     if config.translator != NONE:
         checked = translator_config(config, base)

@@ -17,7 +17,7 @@ from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.core.forks import Owner
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import referenced_path, user_path
 from mrl_jax.data.audio.decode import clip_seconds, load_clip, load_each, resample
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -144,7 +144,9 @@ class Embedder:
         if config is not None and config.dim > width:
             problem = f"the search config has dim {config.dim}, and the model has {width}"
             raise MrlError(problem, where=folder, hint="choose one again")
-        tokenizer = TextTokenizer(folder / info.text.path, max_tokens=info.max_text_tokens)
+        tokenizer = TextTokenizer(
+            referenced_path(folder, info.text.path), max_tokens=info.max_text_tokens
+        )
         options: dict[str, Any] = {"search_config": config, "directions": directions}
         options |= {"rotation": fitted, "max_seconds": max_seconds, "folder": folder}
         embedder = cls(model, info, tokenizer, **options)

@@ -187,6 +187,14 @@ class Encoder:
         hint = "correct the task, or pass the prompt itself"
         return prompts_of(count, self.prompts, tasks=tasks, given=prompts, hint=hint)
 
+    def prompt_size(self, task: str) -> int:
+        """Places that the prompt of a task takes before a clip."""
+        return prompt_places(self._tokenizer.encode_prompts(self.prompts_of([task], None, 1)))
+
+    def token_count(self, text: str) -> int:
+        """Tokens of a text as the text tower reads it, special ones included."""
+        return len(self._tokenizer.encode([text])[0])
+
     def text(
         self,
         texts: Sequence[str],

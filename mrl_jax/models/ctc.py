@@ -260,6 +260,13 @@ def spell_transcripts(transcripts: Sequence[str], vocabulary: CtcVocabulary) -> 
 
 
 @checked
+def in_capitals(text: str, vocabulary: CtcVocabulary) -> str:
+    """A text in capitals where the vocabulary has only those."""
+    letters = set(vocabulary.tokens)
+    return "".join(x.upper() if x not in letters and x.upper() in letters else x for x in text)
+
+
+@checked
 def pad_labels(rows: Sequence[Sequence[int]], blank: int, size: int) -> tuple[HostArray, HostArray]:
     """Label ids [B, size] int32, padded with the blank, and their counts [B] int32."""
     labels = np.full((len(rows), size), blank, np.int32)

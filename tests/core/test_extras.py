@@ -20,12 +20,21 @@ FOR_USERS = (
     "verify",
     "train",
     "cascade",
+    "curate",
     "demo",
     "bench",
     "index",
     "microphone",
+    "remote",
+    "serve",
 )
-IMPORT_NAMES = {"scikit-learn": "sklearn", "faiss-cpu": "faiss"}
+IMPORT_NAMES = {
+    "scikit-learn": "sklearn",
+    "faiss-cpu": "faiss",
+    "fonttools": "fontTools",
+    "lingua-language-detector": "lingua",
+    "python-multipart": "multipart",
+}
 
 
 def declared() -> dict[str, set[str]]:

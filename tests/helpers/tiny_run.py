@@ -77,13 +77,17 @@ def make_towers(folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
 
 
 def make_model(
-    root: Path, *, dims: tuple[int, ...] = (32, 16, 8), prompts: Mapping[str, str] = PROMPTS
+    root: Path,
+    *,
+    dims: tuple[int, ...] = (32, 16, 8),
+    prompts: Mapping[str, str] = PROMPTS,
+    padding: str = "masked",
 ) -> Path:
     """A model folder whose head is random: root/model, beside root/towers."""
     speech, text = make_towers(root / "towers")
     config = LateFusionConfig(end_token=0)
     model = LateFusion(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(3))
-    return save_tiny(root / "model", model, "late_fusion", speech, text, dims, prompts)
+    return save_tiny(root / "model", model, "late_fusion", speech, text, dims, prompts, padding)
 
 
 def make_dual_encoder(
@@ -106,6 +110,7 @@ def save_tiny(
     text: Path,
     dims: tuple[int, ...],
     prompts: Mapping[str, str],
+    padding: str = "masked",
 ) -> Path:
     """Write a model as a run would have left it."""
     fields = {
@@ -113,7 +118,7 @@ def save_tiny(
         "speech": tower_reference(speech, folder),
         "text": tower_reference(text, folder),
         "fusion": model.config,
-        "padding": "masked",
+        "padding": padding,
         "dims": dims,
         "prompts": dict(prompts),
         "max_text_tokens": 64,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked
+from mrl_jax.core.arguments import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
@@ -40,14 +40,21 @@ _UNKNOWN = 1 << 60
 
 @checked
 def load_clip(
-    path: str | Path, sample_rate: PositiveInt, *, max_seconds: PositiveFloat | None = None
+    path: str | Path,
+    sample_rate: PositiveInt,
+    *,
+    start_seconds: NonNegativeFloat = 0.0,
+    max_seconds: PositiveFloat | None = None,
+    allow_silence: bool = False,
 ) -> HostArray:
     """Decode a recording, mix it down to mono and resample it (soxr, high quality).
 
     Args:
         path: a file that libsndfile reads: wav, flac, mp3, ogg, opus, aiff, au or caf.
         sample_rate: samples a second of the result.
+        start_seconds: leave out what is before.
         max_seconds: decode no more than this.
+        allow_silence: take one without any sound, as parts of a recording may be.
 
     Returns:
         [S] float32, S at most `MOST_SAMPLES`.
@@ -58,7 +65,14 @@ def load_clip(
             or too long; soundfile or librosa is not installed.
     """
     path = user_path(path)
-    return decode_clip(path, sample_rate, name=path, max_seconds=max_seconds)
+    return decode_clip(
+        path,
+        sample_rate,
+        name=path,
+        start_seconds=start_seconds,
+        max_seconds=max_seconds,
+        allow_silence=allow_silence,
+    )
 
 
 @checked
@@ -67,7 +81,9 @@ def decode_clip(
     sample_rate: PositiveInt,
     *,
     name: object,
+    start_seconds: NonNegativeFloat = 0.0,
     max_seconds: PositiveFloat | None = None,
+    allow_silence: bool = False,
 ) -> HostArray:
     """`load_clip` for a file or for the bytes of one; `name` is what errors call it."""
     _check_rate(sample_rate, "the sample rate asked for", name)
@@ -76,11 +92,14 @@ def decode_clip(
     with _opened(source, name) as (encoded, file):
         rate = file.samplerate
         limit = MOST_SAMPLES if max_seconds is None else math.ceil(max_seconds * rate)
+        first = _skip(file, start_seconds, name)
         samples, levels = _read(file, rate, sample_rate, limit, name)
         if levels.frames < limit:
-            _check_whole(encoded, file, levels.frames, name)
+            _check_whole(encoded, file, first + levels.frames, name)
     if problem := levels.problem():
         raise _broken(problem, name)
+    if allow_silence and samples.size and not np.any(samples):
+        return np.zeros(round(samples.size * sample_rate / rate), np.float32)
     return _checked(_to_rate(samples, rate, sample_rate, name), name)
 
 
@@ -136,8 +155,16 @@ def clip_seconds(source: Path | bytes, *, name: object) -> float:
     Raises:
         MrlError: as `load_clip`, so far as the start of the recording shows.
     """
+    seconds, _ = clip_header(source, name=name)
+    return seconds
+
+
+@checked
+def clip_header(source: Path | bytes, *, name: object) -> tuple[float, int]:
+    """`clip_seconds`, and the samples a second of the recording."""
     with _opened(source, name) as (_, file):
-        return file.frames / file.samplerate if file.frames < _UNKNOWN else math.inf
+        known = file.frames < _UNKNOWN
+        return file.frames / file.samplerate if known else math.inf, file.samplerate
 
 
 @checked
@@ -167,12 +194,23 @@ def resample(samples: HostArray, rate: int | float, sample_rate: int, *, name: o
     return _checked(_to_rate(mixed, rate, sample_rate, name), name)
 
 
+def _skip(file: Any, seconds: float, name: object) -> int:
+    """Go on to the frame at a time of the recording; its number."""
+    first = round(seconds * file.samplerate)
+    if first and first >= file.frames:
+        problem = f"ends before {seconds:g} s, where the clip begins"
+        raise MrlError(problem, where=name, hint="correct the clip's start")
+    if first:
+        file.seek(first)
+    return first
+
+
 def _read(
     file: Any, rate: int, sample_rate: int, limit: int, name: object
 ) -> tuple[HostArray, Levels]:
     """The mix of a recording's channels, `limit` frames at most, and what was seen of them."""
     if file.frames < _UNKNOWN:
-        _check_room(min(file.frames, limit), rate, sample_rate, name)
+        _check_room(min(file.frames - file.tell(), limit), rate, sample_rate, name)
     else:
         file.seekable = lambda: False  # Else soundfile seeks after reading, and fails.
     levels, mixed = Levels(), bytearray()

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from mrl_jax.core.addresses import shown
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import output_path, user_path
 from mrl_jax.data.build.builder import BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.sets.parquet import ParquetColumns
 
@@ -20,7 +21,7 @@ _SHOWN = 10
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = CommandParser(prog=prog, description=__doc__)
     parser.add_argument("source", type=user_path, help="manifest, or Parquet file or folder")
-    parser.add_argument("out", type=user_path, help="data set folder to make")
+    parser.add_argument("out", type=output_path, help="data set folder to make")
     for name, value in _defaults().items():
         option, shown = f"--{name.replace('_', '-')}", "default: %(default)s"
         if name == "long":
@@ -53,7 +54,7 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax build") -> int:
     for skipped in report.skipped[:_SHOWN]:
         print(f"  left out, {skipped.kind}: {skipped.audio} ({skipped.id}): {skipped.reason}")
     if len(report.skipped) > _SHOWN:
-        print(f"  and {len(report.skipped) - _SHOWN} more, in {report.out}/build.json")
+        print(f"  and {len(report.skipped) - _SHOWN} more, in {shown(report.out)}/build.json")
     return 0
 
 
@@ -83,7 +84,7 @@ def summary(report: BuildReport) -> str:
     kinds = Counter(skipped.kind for skipped in report.skipped)
     left_out = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
     state = "unchanged, kept" if report.reused else "built"
-    return f"{report.out}: {state}: {splits}; left out: {left_out}"
+    return f"{shown(report.out)}: {state}: {splits}; left out: {left_out}"
 
 
 if __name__ == "__main__":

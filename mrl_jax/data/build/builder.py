@@ -14,8 +14,9 @@ from tqdm import tqdm
 from mrl_jax.core.errors import MrlError, failed_writes_as_os_errors
 from mrl_jax.core.extras import require
 from mrl_jax.core.files import UTF8_FOLDER, check_apart, staged_folder
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import output_path, user_path
 from mrl_jax.core.records import read_object
+from mrl_jax.core.remote import fetch_files
 from mrl_jax.core.text import check_path_text
 from mrl_jax.data.build import info
 from mrl_jax.data.build.info import (
@@ -78,10 +79,11 @@ def build_dataset(
         MrlError: the manifest or table is at fault; too many recordings are broken, the first
             few of which are named; a split has nothing left; `out` holds something else.
     """
-    source, out, options = user_path(source), user_path(out), options or BuildOptions()
+    source, out, options = user_path(source), output_path(out), options or BuildOptions()
     workers = workers or min(16, os.cpu_count() or 1)
     check_apart(source, out)
     check_path_text(out.resolve(), hint=UTF8_FOLDER)
+    fetch_files((out / name for name in (BUILD_FILE, SOURCES_FILE)), renew=True)
     examples = read_examples(source, options.columns)
     digests, remembered = digest_files(
         (file for example in examples for file in _files_of(example.audio)),

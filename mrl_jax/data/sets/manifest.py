@@ -8,7 +8,8 @@ from typing import Any
 
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import joined_path, user_path
+from mrl_jax.core.remote import fetch_files
 from mrl_jax.core.text import check_text
 from mrl_jax.data.sets.tables import as_name, check_new_id, read_jsonl
 
@@ -68,10 +69,10 @@ class Example:
 
 @checked
 def read_manifest(path: str | Path) -> list[Example]:
-    """Read a manifest whole; recordings are neither opened nor looked for.
+    """Read a manifest whole; recordings are neither opened nor looked for, but fetched.
 
     Lines are JSON objects in UTF-8 with the keys `id`, `audio` (relative to the manifest,
-    or absolute) and `text`, and optionally those of `Example`. Other keys are ignored,
+    absolute, or an address) and `text`, and optionally those of `Example`. Other keys are ignored,
     `null` is an absent key, and blank lines are skipped.
 
     Raises:
@@ -84,10 +85,12 @@ def read_manifest(path: str | Path) -> list[Example]:
     for where, row in read_jsonl(path):
         fields = check_fields(row, where)
         check_new_id(places, fields["id"], where)
-        examples.append(Example(**fields | {"audio": path.parent / fields["audio"]}))
+        audio = joined_path(path.parent, fields.pop("audio"))
+        examples.append(Example(audio=audio, **fields))
     if not examples:
         hint = f"expected a JSON object a line, with the keys {', '.join(REQUIRED)}"
         raise MrlError("the manifest is empty", where=path, hint=hint)
+    fetch_files(one.audio for one in examples if isinstance(one.audio, Path))
     return examples
 
 

@@ -19,6 +19,8 @@ import numpy as np
 from mrl_jax.core.errors import NO_FILE, MrlError, file_problem, first_line
 from mrl_jax.core.extras import require
 from mrl_jax.core.json_text import parse_json
+from mrl_jax.core.paths import joined_path
+from mrl_jax.core.remote import fetch_files
 from mrl_jax.core.text import check_text
 from mrl_jax.data.audio.encode import wav_bytes
 from mrl_jax.data.sets.arrow_reader import DOWNLOAD, ArrowReader
@@ -238,7 +240,7 @@ def row_audio(where: str, value: Any, folder: Path) -> Path | bytes | None:
         return value
     if isinstance(value, str) and value:
         check_text(value, "`audio`", where=where, hint="rename the recording, and write UTF-8")
-        return folder / value
+        return joined_path(folder, value)
     problem = f"`audio` is {value!r:.40}, expected a path or a Hugging Face audio column"
     raise MrlError(problem, where=where, hint="give a path, absolute or relative to the folder")
 
@@ -265,7 +267,9 @@ def check_files(recordings: Iterable[Path | bytes | None], problem: str, where: 
 
     `problem` is what is said where all of them lead nowhere; a pipe or device is named as such.
     """
-    reasons = {file: file_problem(file) for file in recordings if isinstance(file, Path)}
+    files = [file for file in recordings if isinstance(file, Path)]
+    fetch_files(files)
+    reasons = {file: file_problem(file) for file in files}
     other = [f"{file} {why}" for file, why in reasons.items() if why not in (None, NO_FILE)]
     refuse(other, problem.replace("do not exist", "are no files"), where)
     refuse([str(file) for file, why in reasons.items() if why], problem, where)

@@ -8,7 +8,7 @@ LONGEST = 1000
 """Characters of a passage; a longer paragraph is cut at the end of a sentence, or at a space."""
 _PARAGRAPH = re.compile(r"\S[^\n]*(?:\n[^\S\n]*\S[^\n]*)*")
 _HEADING = re.compile(r"#{1,6}\s+(.*?)\s*#*")
-_SENTENCE_END = re.compile(r"[.!?…。؟\uff01\uff1f]['\"»”)\]]*\s+")
+SENTENCE_END = re.compile(r"[.!?…。؟\uff01\uff1f]['\"»”)\]]*\s+")
 _TITLE = 80
 """Characters up to which a first paragraph of one line without a full stop is a title."""
 
@@ -65,7 +65,7 @@ def _cuts(body: str, longest: int) -> Iterator[tuple[int, int]]:
     begin = 0
     while len(body) - begin > longest:
         window = body[begin : begin + longest + 1]
-        ends = [match.end() for match in _SENTENCE_END.finditer(window)]
+        ends = [match.end() for match in SENTENCE_END.finditer(window)]
         spaces = [match.end() for match in re.finditer(r"\s+", window)]
         # A cut in the first half would leave a short part where a long one has room.
         cut = (

@@ -7,6 +7,7 @@ from pathlib import Path
 from mrl_jax.checkpoints.models import MODEL_FILE, ModelInfo, read_model_info
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.paths import referenced_path
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_audio
 from mrl_jax.evaluation.compare.cascades import run_cascade
 from mrl_jax.evaluation.compare.systems import Cost, System
@@ -75,7 +76,11 @@ def recording_rate(folders: Mapping[str, Path], infos: Mapping[str, Info]) -> in
     """Samples a second of the first system that takes recordings; None where none does."""
     for name, info in infos.items():
         if info.speech is not None:
-            return getattr(read_info(folders[name] / info.speech.path).config, "sample_rate", None)
+            return getattr(
+                read_info(referenced_path(folders[name], info.speech.path)).config,
+                "sample_rate",
+                None,
+            )
     return None
 
 

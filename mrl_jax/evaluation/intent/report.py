@@ -12,6 +12,7 @@ from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
+from mrl_jax.core.paths import referenced_path
 from mrl_jax.data.audio.decode import load_each
 from mrl_jax.data.sets.digests import digest_intent_set
 from mrl_jax.data.sets.intent_set import (
@@ -168,7 +169,7 @@ def _check_unseen(model: Path, info: ModelInfo, labels: Mapping[str, IntentLabel
     """Refuse labels that are said to be unseen and that a training of a tower used."""
     unseen = {name for name, label in labels.items() if label.unseen}
     for tower in (info.speech, info.text):
-        folder = model / tower.path
+        folder = referenced_path(model, tower.path)
         if used := sorted(unseen & set(read_info(folder).labels)):
             more = f" and {len(used) - 1} more" if len(used) > 1 else ""
             raise MrlError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from mrl_jax.core.errors import MrlError, readable
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.core.paths import user_path, user_text
+from mrl_jax.core.paths import output_path, user_path, user_text
 from mrl_jax.core.text import check_words
 
 
@@ -76,7 +76,7 @@ class ReportOptions:
     data: Path | str = field(
         metadata=option("folder of a set, or its name: fleurs:wo-fr", type=user_text)
     )
-    out: Path = field(metadata=option("report folder", type=user_path))
+    out: Path = field(metadata=option("report folder", type=output_path))
     overwrite: bool = field(
         default=False, metadata=option("replace an earlier report", action="store_true")
     )
@@ -113,7 +113,7 @@ class ModelOptions(ReportOptions):
     out: Path = field(
         metadata=option(
             "report folder; default: MODEL/REPORT-DATA (MODEL/eval-DATA for retrieval)",
-            type=user_path,
+            type=output_path,
             required=False,
         )
     )

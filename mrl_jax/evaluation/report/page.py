@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import os
 import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -62,12 +63,26 @@ class FigureFile:
     caption: str
 
 
+@dataclasses.dataclass(frozen=True)
+class SoundFile:
+    """A recording that the page links to, by its path from there, and its caption."""
+
+    name: str
+    caption: str
+
+    @property
+    def link(self) -> str:
+        """The path as an address."""
+        return urllib.parse.quote(os.fsencode(self.name))
+
+
 def markdown_page(
     title: str,
     paragraphs: Sequence[str],
     tables: Mapping[str, Table],
     figures: Sequence[FigureFile],
     footer: str,
+    sounds: Sequence[SoundFile] = (),
 ) -> str:
     """The page for a folder that has its figures; `tables` are heading to table."""
     parts = [f"# {as_markdown(title)}", *map(_paragraph, paragraphs)]
@@ -76,11 +91,16 @@ def markdown_page(
     for one in figures:
         caption, name = as_markdown(one.caption), urllib.parse.quote(one.name)
         parts.append(f"![{caption}]({name})\n\n*{caption}*")
+    if sounds:
+        lines = [f"- [{as_markdown(one.caption)}]({one.link})" for one in sounds]
+        parts += ["## To listen to", "\n".join(lines)]
     return "\n\n".join([*parts, as_markdown(footer)]) + "\n"
 
 
 def html_page(folder: Path, *, figures: Sequence[FigureFile], **page: Any) -> str:
-    """The same as one file that opens offline: the figures in `folder` become part of it."""
+    """The same as one file that opens offline: the figures in `folder` become part of it; sounds
+    stay where they are.
+    """
     from jinja2 import Environment
 
     images = [

@@ -17,6 +17,7 @@ from mrl_jax.core.errors import ArgumentError, MrlError, existing_file
 from mrl_jax.core.files import write_bytes
 from mrl_jax.core.npy import open_npy
 from mrl_jax.core.records import read_record, readable_as, write_description
+from mrl_jax.core.remote import upload
 from mrl_jax.nn import param_tree
 
 SEARCH_CONFIG_FILE = "search.json"
@@ -103,6 +104,7 @@ def write_search_config(
         head_digest=info.head_digest, search_config=config, directions=digest, chosen=dict(chosen)
     )
     write_description(folder / SEARCH_CONFIG_FILE, dataclasses.asdict(record), version=FORMAT)
+    upload(folder)
     for old in folder.glob("search-*.npy"):
         if old != array:
             old.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, describe_os_error, write_hint
 from mrl_jax.core.files import write_bytes
 from mrl_jax.core.records import readable_as
+from mrl_jax.core.remote import upload
 
 ROTATION_FILE = "rotation.safetensors"
 FORMAT = "mrl_jax rotation 2"
@@ -109,6 +110,7 @@ def save_rotation(folder: Path, rotation: Rotation, *, overwrite: bool = False) 
     except OSError as error:
         problem = f"could not be written: {describe_os_error(error)}"
         raise MrlError(problem, where=path, hint=write_hint(error)) from error
+    upload(path)
     return path
 
 

@@ -215,6 +215,27 @@ def test_length_without_decoding_and_decoding_in_part(tmp_path):
     np.testing.assert_array_equal(load_clip(path, 16000, max_seconds=9.0), whole)
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg"])
+def test_a_clip_is_decoded_from_its_start(kind, tmp_path):
+    path = tmp_path / f"a.{kind}"
+    samples = np.random.default_rng(0).standard_normal(24000).astype(np.float32) * 0.1
+    soundfile.write(path, samples, 8000)
+    whole = load_clip(path, 8000)
+    part = load_clip(path, 8000, start_seconds=1.25, max_seconds=0.5)
+    np.testing.assert_allclose(part, whole[10000:14000], atol=1e-6)
+    np.testing.assert_allclose(load_clip(path, 8000, start_seconds=2.0), whole[16000:], atol=1e-6)
+    with pytest.raises(MrlError, match="ends before 3 s, where the clip begins"):
+        load_clip(path, 8000, start_seconds=3.0)
+
+
+def test_silence_is_taken_where_it_is_allowed(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(8000, np.float32), 8000)
+    with pytest.raises(MrlError, match="is silent"):
+        load_clip(path, 16000)
+    np.testing.assert_array_equal(load_clip(path, 16000, allow_silence=True), np.zeros(16000))
+
+
 def test_eight_channels_at_200_khz(tmp_path):
     channels = np.stack([tone(200000, 0.5) * k for k in range(8)], 1) / 8
     path = tmp_path / "a.wav"

@@ -13,7 +13,14 @@ from repository import ROOT
 from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.report.folder import library_commit, report_folder, write_report
 from mrl_jax.evaluation.report.options import ReportOptions
-from mrl_jax.evaluation.report.page import FigureFile, Table, as_markdown
+from mrl_jax.evaluation.report.page import (
+    FigureFile,
+    SoundFile,
+    Table,
+    as_markdown,
+    html_page,
+    markdown_page,
+)
 from mrl_jax.evaluation.report.plotting import figure, save
 from mrl_jax.evaluation.report.records import (
     Record,
@@ -222,3 +229,16 @@ def test_an_installed_package_has_no_commit(tmp_path):
     git(tmp_path, "init", "--quiet", str(tmp_path))
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "theirs")
     assert library_commit(package) == ""
+
+
+def test_sounds_are_linked_by_their_paths():
+    sounds = [SoundFile("clips/a b#1.flac", "a <b> [c](d)")]
+    page = {"title": "t", "paragraphs": [], "tables": {}, "figures": [], "footer": "f"}
+    link = "clips/a%20b%231.flac"
+    text = markdown_page(**page, sounds=sounds)
+    assert f"]({link})" in text
+    assert "<b>" not in text.replace("\\<b>", "")
+    html_text = html_page(Path(), **page, sounds=sounds)
+    assert f'<audio controls preload="none" src="{link}">' in html_text
+    assert "<b>" not in html_text
+    assert "To listen to" not in markdown_page(**page)
