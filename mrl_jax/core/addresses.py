@@ -59,12 +59,18 @@ def place_of(address: str, *, where: object = None) -> Path:
     match = _ADDRESS.fullmatch(address)
     hint = "write it as SCHEME://BUCKET/FOLDER"
     if match is None or not _BUCKET.fullmatch(match["bucket"]):
-        raise MrlError(f"{address} names no bucket", where=where or address, hint=hint)
+        named = without_secrets(address)
+        raise MrlError(f"{named} names no bucket", where=where or named, hint=hint)
     parts = key_parts((match["key"] or "").rstrip("/"))
     if parts is None:
         problem = f"{address} has a part that no file can be called by (empty, . or .., too long)"
         raise MrlError(problem, where=where or address, hint=hint)
     return cache_root().joinpath(match["scheme"], match["bucket"], *parts)
+
+
+def without_secrets(text: str) -> str:
+    """A message without what stands before the @ of a URL, which may be a key or a password."""
+    return re.sub(r"(://)[^/@\s]+@", r"\1...@", text)
 
 
 def key_parts(key: str) -> tuple[str, ...] | None:

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mrl_jax.core.addresses import shown
+from mrl_jax.core.addresses import address_of, shown
 from mrl_jax.core.errors import MrlError, describe_os_error, file_problem, write_hint
 from mrl_jax.core.paths import output_path
 from mrl_jax.core.processes import is_alive, start_of
-from mrl_jax.core.remote import objects_at, replace
+from mrl_jax.core.remote import objects_at
+from mrl_jax.core.replacement import replace
 from mrl_jax.core.text import check_path_text
 
 OLD_SECONDS = 24 * 3600
@@ -127,7 +128,8 @@ def _check_replaceable(final: Path, named: str, marker: str, overwrite: bool) ->
     if not overwrite:
         hint = "choose another name, or pass --overwrite"
         raise MrlError("the output exists already", where=named, hint=hint)
-    if marker not in names:
+    is_there = (final / marker).is_file() if address_of(final) is None else marker in names
+    if not is_there:
         raise MrlError(
             f"holds something else (there is no {marker}), so --overwrite does not replace it",
             where=named,

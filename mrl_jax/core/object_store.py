@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.core.addresses import EXTRA, SCHEMES, scheme_of
+from mrl_jax.core.addresses import EXTRA, SCHEMES, scheme_of, without_secrets
 from mrl_jax.core.errors import MrlError, describe_os_error, first_line
 from mrl_jax.core.extras import require
 
@@ -158,7 +158,7 @@ def readable_errors(address: str, what: str) -> Iterator[None]:
 
 def _problem_of(error: Exception, address: str) -> tuple[str, str]:
     names = " ".join(kind.__name__ for one in _chain(error) for kind in type(one).__mro__)
-    text = first_line(error)
+    text = without_secrets(first_line(error))
     if any(name in names for name in _CREDENTIALS):
         return "there are no credentials for it", _LOGIN[str(scheme_of(address))]
     if isinstance(error, PermissionError):

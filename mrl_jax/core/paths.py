@@ -10,12 +10,21 @@ import dataclasses
 import os
 import re
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from mrl_jax.core.addresses import MOST_BYTES, SCHEMES, address_of, place_of, scheme_of
+from mrl_jax.core.addresses import (
+    MOST_BYTES,
+    SCHEMES,
+    address_of,
+    place_of,
+    scheme_of,
+    without_secrets,
+)
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.remote import fetch
+from mrl_jax.core.replacement import finish_replacement
 
 PathText = Annotated[str, "path"]
 """The type of a config's field that names a file or folder; see `expand_paths`."""
@@ -36,7 +45,7 @@ def user_path(path: str | os.PathLike[str], *, optional: bool = False) -> Path:
             that is not there.
     """
     text = _checked(path, None)
-    return Path(text) if scheme_of(text) is None else fetch(text, optional=optional)
+    return Path(text) if scheme_of(text) is None else _fetched(text, optional=optional)
 
 
 def output_path(path: str | os.PathLike[str]) -> Path:
@@ -54,6 +63,24 @@ def output_path(path: str | os.PathLike[str]) -> Path:
     return Path(text) if scheme_of(text) is None else place_of(text)
 
 
+def local_path(option: str) -> Callable[[str], Path]:
+    """What an option takes whose folder is written bit by bit, and so is one of this machine.
+
+    Returns:
+        As `output_path`, but raises an `MrlError` that names the option where an address is given.
+    """
+
+    def parse(text: str) -> Path:
+        path = output_path(text)
+        if scheme_of(text) is not None:
+            problem = f"{text} is an address, and takes a folder of this machine"
+            raise MrlError(problem, where=option, hint="copy the folder there when it is whole")
+        return path
+
+    parse.__name__ = "path"
+    return parse
+
+
 def user_text(text: str | os.PathLike[str], *, where: object = None) -> str:
     """A path that may be a name instead (of a set, of a model on the hub), as `user_path`.
 
@@ -66,7 +93,7 @@ def user_text(text: str | os.PathLike[str], *, where: object = None) -> str:
     """
     name, path = _split_name(text)
     path = _checked(path, where or (text if name else None))
-    return name + (path if scheme_of(path) is None else str(fetch(path)))
+    return name + (path if scheme_of(path) is None else str(_fetched(path)))
 
 
 def relative_reference(path: Path, folder: Path) -> str:
@@ -97,7 +124,7 @@ def referenced_path(folder: Path, reference: str) -> Path:
     """
     path = joined_path(folder, reference)
     address = address_of(path)
-    return path if address is None else fetch(address)
+    return path if address is None else _fetched(address)
 
 
 def expand_paths(config: Any, group: str) -> None:
@@ -120,6 +147,11 @@ def expand_paths(config: Any, group: str) -> None:
             where = f"{group}.{field.name}".lstrip(".")
             name, path = _split_name(value)
             object.__setattr__(config, field.name, name + _checked(path, where))
+
+
+def _fetched(address: str, *, optional: bool = False) -> Path:
+    finish_replacement(place_of(address))
+    return fetch(address, optional=optional)
 
 
 def _split_name(text: str | os.PathLike[str]) -> tuple[str, str | os.PathLike[str]]:
@@ -165,7 +197,7 @@ def _checked_address(text: str, scheme: str, where: object) -> str:
         address = f"{scheme}://{text.partition(':')[2].lstrip('/')}"
         place_of(address, where=where)
         return address
-    known = " and ".join(f"{one}://" for one in SCHEMES)
+    known, text = " and ".join(f"{one}://" for one in SCHEMES), without_secrets(text)
     raise MrlError(
         f"{f'{text} is' if where else 'is'} an address ({scheme}://), and only {known} and paths "
         "of this machine are read and written",

@@ -17,8 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tqdm import tqdm
-
 from mrl_jax.core.addresses import address_of, addresses_of, cache_root, key_parts, place_of
 from mrl_jax.core.errors import MrlError, describe_os_error, write_hint
 from mrl_jax.core.known_objects import KnownObjects, inside
@@ -29,6 +27,9 @@ WORKERS = 8
 RUN_FILE = "experiment.json"
 ONLY_TO_RESUME = ("checkpoints/", "data/", "tensorboard/", "metrics.jsonl")
 """Parts of a run, which has a `RUN_FILE`, that nobody wants who reads its model."""
+
+UPLOAD_FILE = ".upload.partial"
+"""At an address that is being replaced: by whom, and which file will say that it is whole."""
 
 _UNFINISHED = re.compile(r"\..*partial.*|.*\.orbax-checkpoint-tmp.*|\.?run\.lock.*")
 """Names of what is being written, and of what concerns this machine alone."""
@@ -49,23 +50,37 @@ def fetch(address: str, *, whole: bool = False, optional: bool = False) -> Path:
         MrlError: nothing is there; the store cannot be read; the disk takes no more.
     """
     place, store = place_of(address), ObjectStore(address)
-    with _disk_errors(place), _alone(place):
-        objects = store.objects(address)
-        if not objects and not optional:
-            hint = "check the bucket and the rest of the address"
-            raise MrlError("nothing is there", where=address, hint=hint)
-        if RUN_FILE in objects and not whole:
-            objects = {k: v for k, v in objects.items() if not k.startswith(ONLY_TO_RESUME)}
-        objects = {k: v for k, v in objects.items() if not _is_unfinished(k)}
+    with disk_errors(place), alone(place):
+        objects = _wanted_objects(store, address, optional=optional)
+        left_out = ONLY_TO_RESUME if RUN_FILE in objects and not whole else ()
+        objects = {k: v for k, v in objects.items() if not k.startswith(left_out)}
         known = KnownObjects(place)
         _check_names(objects, address)
-        _remove_others(place, known, objects, all_of_them=whole)
+        _remove_others(place, known, objects, left_out, all_of_them=whole)
         changed = {k: v for k, v in objects.items() if not known.has(k, v)}
         try:
             _download(store, address, place, changed, known)
         finally:
             known.write()
     return place
+
+
+def _wanted_objects(store: ObjectStore, address: str, *, optional: bool) -> dict[str, StoredObject]:
+    """What is whole at an address.
+
+    Raises:
+        MrlError: nothing is, though it is not `optional`.
+    """
+    objects = store.objects(address)
+    if _is_half(store, address, objects):
+        problem, hint = "an upload to it was not finished", "write it again, or wait for its end"
+        objects = {}
+    else:
+        problem, hint = "nothing is there", "check the bucket and the rest of the address"
+        objects = {name: one for name, one in objects.items() if not _is_unfinished(name)}
+    if not objects and not optional:
+        raise MrlError(problem, where=address, hint=hint)
+    return objects
 
 
 def fetch_files(paths: Iterable[Path], *, renew: bool = False) -> None:
@@ -85,7 +100,7 @@ def fetch_files(paths: Iterable[Path], *, renew: bool = False) -> None:
         folder = address_of(parent)
         assert folder is not None
         store, names = ObjectStore(folder), {path.name for path in wanted if path.parent == parent}
-        with _disk_errors(parent), _alone(parent):
+        with disk_errors(parent), alone(parent):
             known, objects = KnownObjects(parent), store.objects(folder)
             objects = {name: one for name, one in objects.items() if name in names}
             _check_names(objects, folder)
@@ -99,12 +114,11 @@ def fetch_files(paths: Iterable[Path], *, renew: bool = False) -> None:
 
 
 def objects_at(path: Path) -> Mapping[str, StoredObject] | None:
-    """What the address of a place has by name; None where the path is no place of one."""
+    """What is whole at the address of a place; None where the path is no place of one."""
     address = address_of(path)
     if address is None:
         return None
-    objects = ObjectStore(address).objects(address)
-    return {name: one for name, one in objects.items() if not _is_unfinished(name)}
+    return _wanted_objects(ObjectStore(address), address, optional=True)
 
 
 def upload(path: Path, *, last: str = "", prune: tuple[str, ...] = ()) -> None:
@@ -123,49 +137,27 @@ def upload(path: Path, *, last: str = "", prune: tuple[str, ...] = ()) -> None:
     if address is None:
         return
     store = ObjectStore(address)
-    with _disk_errors(path), _alone(path):
-        known, files = KnownObjects(path), _files_in(path)
+    with disk_errors(path), alone(path):
+        known, files = KnownObjects(path), files_in(path)
         changed = {n: inside(path, n).stat() for n in files if not known.is_current(n)}
         gone = {n for n in known.names() if n.startswith(prune) and n not in files} if prune else ()
         descriptions = {n for n in changed if n.endswith(".json") or n == last}
         others = changed.keys() - descriptions
         # A description is of what is beside and below it.
         stale = [n for n in descriptions if known.has_name(n) and _is_about(n, {*others, *gone})]
-        _remove(store, address, stale)
+        remove(store, address, stale)
         _upload(store, address, path, sorted(others))
         for depth in sorted({name.count("/") for name in descriptions}, reverse=True):
-            _upload(store, address, path, [n for n in descriptions if n.count("/") == depth])
-        _remove(store, address, gone)
+            level = [n for n in descriptions if n.count("/") == depth and n != last]
+            _upload(store, address, path, level)
+        _upload(store, address, path, [last] if last in descriptions else [])
+        remove(store, address, gone)
         objects = store.objects(address) if changed else {}
         for name, stat in changed.items():
             known.set(name, objects.get(name), stat)  # It may have grown since.
         for name in gone:
             known.set(name, None)
         known.write()
-
-
-def replace(path: Path, *, marker: str) -> None:
-    """`upload` of a folder that takes the place of whatever is at its address.
-
-    Args:
-        path: the folder.
-        marker: the file that says that the folder is whole, which is written last.
-
-    Raises:
-        MrlError: as `upload`.
-    """
-    address = address_of(path)
-    if address is None:
-        return
-    store, files = ObjectStore(address), _files_in(path)
-    before = store.objects(address)
-    _remove(store, address, [name for name in before if name == marker])
-    with _alone(path):
-        known = KnownObjects(path)
-        known.forget()
-        known.write()
-    upload(path, last=marker)
-    _remove(store, address, [name for name in before if name not in files])
 
 
 def _download(
@@ -182,11 +174,11 @@ def _download(
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{uuid.uuid4().hex}.partial")
         try:
-            store.get(_below(address, name), partial)
+            store.get(below(address, name), partial)
             if (size := partial.stat().st_size) != wanted.size:
                 problem = f"came with {size} bytes, expected {wanted.size}"
                 hint = "somebody is writing it, perhaps: try again"
-                raise MrlError(problem, where=_below(address, name), hint=hint)
+                raise MrlError(problem, where=below(address, name), hint=hint)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -197,7 +189,7 @@ def _download(
 
 def _upload(store: ObjectStore, address: str, place: Path, names: Sequence[str]) -> None:
     def one(name: str) -> None:
-        store.put(inside(place, name), _below(address, name))
+        store.put(inside(place, name), below(address, name))
 
     sizes = {name: inside(place, name).stat().st_size for name in names}
     _transfer(one, names, "uploading", sizes)
@@ -207,6 +199,8 @@ def _transfer(
     work: Callable[[str], None], names: Iterable[str], what: str, sizes: Mapping[str, int]
 ) -> None:
     """Several files at once; the first error ends it, after those that have begun."""
+    from tqdm import tqdm
+
     names = list(names)
     with (
         ThreadPoolExecutor(WORKERS) as pool,
@@ -228,18 +222,23 @@ def _transfer(
             raise
 
 
-def _remove(store: ObjectStore, address: str, names: Iterable[str]) -> None:
+def remove(store: ObjectStore, address: str, names: Iterable[str]) -> None:
     """Remove objects, descriptions before what they describe."""
     ordered = sorted(names, key=lambda name: (not name.endswith(".json"), name.count("/"), name))
-    store.remove(_below(address, name) for name in ordered)
+    store.remove(below(address, name) for name in ordered)
 
 
 def _remove_others(
-    place: Path, known: KnownObjects, objects: Mapping[str, Any], *, all_of_them: bool
+    place: Path,
+    known: KnownObjects,
+    objects: Mapping[str, Any],
+    left_out: tuple[str, ...],
+    *,
+    all_of_them: bool,
 ) -> None:
     """Remove files that the address had and has no more, or all of them that it does not have."""
-    for name in _files_in(place):
-        left = not all_of_them and (name.startswith(ONLY_TO_RESUME) or not known.has_name(name))
+    for name in files_in(place):
+        left = not all_of_them and (name.startswith(left_out) or not known.has_name(name))
         if name in objects or left:
             continue
         inside(place, name).unlink(missing_ok=True)
@@ -260,10 +259,10 @@ def _check_names(objects: Iterable[str], address: str) -> None:
         if name and (key_parts(name) is None or both or "" in names):
             problem = "an object has a key that cannot be the path of a file"
             hint = "remove or rename it"
-            raise MrlError(problem, where=_below(address, name), hint=hint)
+            raise MrlError(problem, where=below(address, name), hint=hint)
 
 
-def _files_in(place: Path) -> list[str]:
+def files_in(place: Path) -> list[str]:
     """Names of the files in a place, "" for that of a file; without what is being written."""
     if place.is_file():
         return [""]
@@ -279,17 +278,26 @@ def _is_unfinished(name: str) -> bool:
     return any(_UNFINISHED.fullmatch(part) for part in name.split("/"))
 
 
+def _is_half(store: ObjectStore, address: str, objects: Iterable[str]) -> bool:
+    """Whether a replacement was begun, and what would say that it is whole is not there."""
+    if UPLOAD_FILE not in objects:
+        return False
+    sign = store.read(below(address, UPLOAD_FILE))
+    return sign is not None and sign.decode("utf-8", "replace").partition(" ")[2] not in objects
+
+
 def _is_about(description: str, names: Iterable[str]) -> bool:
     folder = description.rpartition("/")[0]
     return any(not folder or name.startswith(f"{folder}/") for name in names)
 
 
-def _below(address: str, name: str) -> str:
+def below(address: str, name: str) -> str:
+    """The address of a name below another; "" is that itself."""
     return f"{address.rstrip('/')}/{name}" if name else address
 
 
 @contextlib.contextmanager
-def _alone(place: Path) -> Iterator[None]:
+def alone(place: Path) -> Iterator[None]:
     """No other process of this machine transfers files of this place meanwhile."""
     folder = cache_root() / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -302,7 +310,7 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _disk_errors(place: Path) -> Iterator[None]:
+def disk_errors(place: Path) -> Iterator[None]:
     """A failed read or write of this machine's disk as one line."""
     try:
         yield

@@ -143,6 +143,14 @@ def test_overwriting_replaces_a_folder_of_the_same_kind(place):
     assert (place / "out" / "file").read_text() == "new"
 
 
+def test_the_marker_may_be_in_a_folder_of_the_output(place):
+    for text in ("old", "new"):
+        with staged_folder(place / "out", marker="in/marker", overwrite=True) as staging:
+            (staging / "in").mkdir()
+            (staging / "in" / "marker").write_text(text)
+    assert (place / "out" / "in" / "marker").read_text() == "new"
+
+
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_overwriting_never_deletes_anything_else(kind, place):
     if kind == "folder":

@@ -17,6 +17,7 @@ from mrl_jax.core.files import UTF8_FOLDER, check_apart, staged_folder
 from mrl_jax.core.paths import output_path, user_path
 from mrl_jax.core.records import read_object
 from mrl_jax.core.remote import fetch_files
+from mrl_jax.core.replacement import finish_replacement
 from mrl_jax.core.text import check_path_text
 from mrl_jax.data.build import info
 from mrl_jax.data.build.info import (
@@ -83,6 +84,7 @@ def build_dataset(
     workers = workers or min(16, os.cpu_count() or 1)
     check_apart(source, out)
     check_path_text(out.resolve(), hint=UTF8_FOLDER)
+    finish_replacement(out)
     fetch_files((out / name for name in (BUILD_FILE, SOURCES_FILE)), renew=True)
     examples = read_examples(source, options.columns)
     digests, remembered = digest_files(
