@@ -1,9 +1,10 @@
 """Which object of a store each file of the cache equals, as tables in the cache say, one a folder.
 
-A file that was changed here since then, or whose object was, equals none. So a table that is lost,
-or that two processes wrote at once, costs a transfer and no more.
+A file that was changed here since then, or whose object was, equals none. So a table that is lost
+costs a transfer and no more.
 """
 
+import fcntl
 import json
 import os
 import uuid
@@ -32,7 +33,7 @@ class KnownObjects:
     def __init__(self, place: Path):
         self._place, self._root = place, cache_root()
         self._tables: dict[Path, dict[str, list[Any]]] = {}
-        self._changed: set[Path] = set()
+        self._changed: dict[Path, dict[str, list[Any] | None]] = {}
 
     def has_name(self, name: str) -> bool:
         """Whether a file equalled an object once."""
@@ -62,12 +63,12 @@ class KnownObjects:
         """A file, or what it was at the time of `stat`, equals this object; None: it is gone."""
         path = inside(self._place, name)
         table = self._table(path.parent)
-        self._changed.add(path.parent)
-        if stored is None:
-            table.pop(path.name, None)
-        else:
+        entry = None
+        if stored is not None:
             stat = stat or path.stat()
-            table[path.name] = [stored.size, stored.tag, stat.st_size, stat.st_mtime_ns]
+            entry = [stored.size, stored.tag, stat.st_size, stat.st_mtime_ns]
+        self._changed.setdefault(path.parent, {})[path.name] = entry
+        _put(table, path.name, entry)
 
     def names(self) -> list[str]:
         """Of all files that were equal to an object once."""
@@ -84,23 +85,38 @@ class KnownObjects:
             self.set(name, None)
 
     def write(self) -> None:
-        """Write the tables that have changed."""
-        for folder in self._changed:
+        """Write what has changed into the tables, beside what others wrote there meanwhile."""
+        for folder, changes in self._changed.items():
             file = self._table_file(folder)
             file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_name(f".{uuid.uuid4().hex}.partial")
-            partial.write_text(json.dumps(self._tables[folder]), encoding="utf-8")
-            os.replace(partial, file)
+            with file.with_name(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                table = self._tables[folder] = self._read(folder)
+                for name, entry in changes.items():
+                    _put(table, name, entry)
+                partial = file.with_name(f".{uuid.uuid4().hex}.partial")
+                partial.write_text(json.dumps(table), encoding="utf-8")
+                os.replace(partial, file)
         self._changed.clear()
 
     def _table(self, folder: Path) -> dict[str, list[Any]]:
         if folder not in self._tables:
-            try:
-                table = json.loads(self._table_file(folder).read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                table = {}
-            self._tables[folder] = table if isinstance(table, dict) else {}
+            self._tables[folder] = self._read(folder)
         return self._tables[folder]
+
+    def _read(self, folder: Path) -> dict[str, list[Any]]:
+        try:
+            table = json.loads(self._table_file(folder).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return table if isinstance(table, dict) else {}
 
     def _table_file(self, folder: Path) -> Path:
         return self._root / TABLES / folder.relative_to(self._root) / TABLE_FILE
+
+
+def _put(table: dict[str, list[Any]], name: str, entry: list[Any] | None) -> None:
+    if entry is None:
+        table.pop(name, None)
+    else:
+        table[name] = entry

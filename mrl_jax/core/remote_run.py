@@ -123,7 +123,7 @@ class _RemoteLock:
         self._run, self._address = address, f"{address}/{LOCK_FILE}"
         self._store, self._log = ObjectStore(address), log
         self._text = Owner.current().to_text().encode()
-        self._lost = threading.Event()
+        self._lost, self._turn = threading.Event(), threading.Lock()
 
     def __enter__(self) -> "_RemoteLock":
         gone = self._remove_stale()
@@ -132,7 +132,6 @@ class _RemoteLock:
             raise MrlError(problem, where=self._run, hint="choose another --workdir")
         if gone:
             time.sleep(SETTLE_SECONDS)
-            self._read()
             self.check_ours()
             self._log(LEFT.format(gone))
         return self
@@ -150,7 +149,7 @@ class _RemoteLock:
 
         def touch() -> None:
             while not ended.wait(TOUCH_SECONDS) and not self._lost.is_set():
-                with contextlib.suppress(MrlError):
+                with contextlib.suppress(MrlError), self._turn:
                     self._read()
                     if not self._lost.is_set():
                         self._store.write(self._address, self._text)
@@ -166,6 +165,9 @@ class _RemoteLock:
 
     def check_ours(self) -> None:
         """Raises an `MrlError` where another run has taken the folder over."""
+        # An error is left to the upload. No sign of ours is on its way once it is known as lost.
+        with contextlib.suppress(MrlError), self._turn:
+            self._read()
         if self._lost.is_set():
             problem = "another run writes here by now, as this one gave no sign of life for long"
             raise MrlError(problem, where=self._run, hint="stop one of the two")

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from mrl_jax.checkpoints.towers import read_info
+from mrl_jax.core.addresses import shown
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import (
     assert_equal_across_hosts,
@@ -94,7 +95,7 @@ def _documents(
     def make() -> None:
         made = encoder.text(unique, progress="documents" if is_primary() else None)
         _write(open_cache, lambda: write_document_cache(folder, key, made))
-        log(f"documents: {len(unique):,} vectors computed once, kept in {folder}")
+        log(f"documents: {len(unique):,} vectors computed once, kept in {shown(folder)}")
 
     vectors = _open_or_make(folder, open_cache, make)
     row_of = {text: row for row, text in enumerate(unique)}
@@ -129,7 +130,7 @@ def _speech(
         _write(open_cache, lambda: write_speech_cache(folder, key, *shape, states))
         hours = float(examples.num_samples.sum()) / examples.sample_rate / 3600
         space = f"{needed / 1e9:.2f} GB of {dtype}, {needed / 1e9 / hours:.1f} an hour"
-        log(f"speech: {hours:.2f} hours computed once, kept in {folder} ({space})")
+        log(f"speech: {hours:.2f} hours computed once, kept in {shown(folder)} ({space})")
 
     return _open_or_make(folder, open_cache, make)
 
@@ -155,6 +156,7 @@ def _open_or_make(
             return cache
         if not made:
             make()
+            user_path(shown(folder), optional=True)  # Of an address each host has a place.
     raise MrlError("the cache disappeared while it was being made", where=folder)
 
 

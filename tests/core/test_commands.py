@@ -71,3 +71,10 @@ def test_the_module_is_the_program_too():
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "Did you mean build?" in done.stderr
+
+
+def test_the_help_imports_nothing_of_object_stores():
+    names = ("fsspec", "s3fs", "gcsfs", "aiohttp", "tqdm", "jax", "numpy")
+    code = f"import sys, mrl_jax.core.commands; print([n for n in {names} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
