@@ -156,7 +156,7 @@ def _open_or_make(
             return cache
         if not made:
             make()
-            user_path(shown(folder), optional=True)  # Of an address each host has a place.
+            user_path(Path(shown(folder)), optional=True)  # Of an address each host has a place.
     raise MrlError("the cache disappeared while it was being made", where=folder)
 
 
