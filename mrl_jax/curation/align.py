@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from mrl_jax.core.arguments import NonNegativeFloat, PositiveFloat, PositiveInt,
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.core.paths import PathText, expand_paths
+from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.curation.audio import load_audio
 from mrl_jax.curation.forced_alignment import BAND, TokenAlignment, align_tokens, frames_needed
 from mrl_jax.curation.rows import Row
@@ -97,7 +96,7 @@ class Align(RowStage):
         self.config, self.name = config, config.name
         keys = ("score", "tokens", *(("sentence",) if config.cut == "sentences" else ()))
         self.measures = tuple(f"{self.name}.{key}" for key in keys)
-        folder = Path(config.recogniser)
+        folder = user_path(config.recogniser)
         info = read_info(folder, expected=RECOGNISERS)
         if info.vocabulary is None:
             raise no_vocabulary(folder)

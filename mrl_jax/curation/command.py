@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mrl_jax.core.cli import CommandParser
 from mrl_jax.core.config import load_config
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import local_path
 from mrl_jax.core.presets import find_config
 from mrl_jax.curation.config import CurationConfig, override_curation
 from mrl_jax.curation.run import curate
@@ -23,7 +23,9 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax curate") -> int:
     """
     parser = CommandParser(prog=prog, description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", required=True, help="a preset, or a Python file, which is run")
-    parser.add_argument("--workdir", type=user_path, help="folder of the run; default: runs/NAME")
+    parser.add_argument(
+        "--workdir", type=local_path("--workdir"), help="folder of the run; default: runs/NAME"
+    )
     parser.add_argument("assignments", nargs="*", metavar="a.b=c", help="changed fields")
     args = parser.parse_intermixed_args(argv)  # Fields may stand between options.
     config = load_config(find_config(args.config), CurationConfig, where=args.config)

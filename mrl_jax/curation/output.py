@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.core.addresses import shown
 from mrl_jax.core.files import write_bytes, write_text
 from mrl_jax.curation.audio import load_audio
 from mrl_jax.curation.held_out import write_sets
@@ -142,7 +143,9 @@ def _relative(row: Row, workdir: Path) -> Row:
 def _path(audio: str, workdir: Path) -> str:
     """A path inside the run's folder from there; any other as it is."""
     own = os.path.abspath(workdir)
-    return os.path.relpath(audio, own) if audio.startswith(f"{own}{os.sep}") else audio
+    if audio.startswith(f"{own}{os.sep}"):
+        return os.path.relpath(audio, own)
+    return shown(Path(audio))
 
 
 def _remove_old_clips(rows: Sequence[Row], workdir: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.files import staged_folder, write_json
-from mrl_jax.core.paths import PathText
+from mrl_jax.core.paths import PathText, user_text
 from mrl_jax.curation.config import SourceConfig
 from mrl_jax.curation.rows import Row
 from mrl_jax.data.audio.decode import DECODABLE
@@ -134,7 +134,7 @@ def read_source(config: SourceConfig, folder: Path) -> SourceRows:
         known = ", ".join(kind.__name__ for kind in READERS)
         problem = f"{type(config).__name__} is no source's config"
         raise MrlError(problem, hint=f"expected one of {known}")
-    log = IssueLog()
+    log, config = IssueLog(), _fetched(config)
     rows = tuple(_named(row, config) for row in reader(config, folder, log))
     if not rows:
         where = f"source {config.name!r} ({config.path})"
@@ -142,6 +142,15 @@ def read_source(config: SourceConfig, folder: Path) -> SourceRows:
     paths = dict.fromkeys(row.audio for row in rows if row.audio is not None)
     issues = tuple(f"{config.name}: {issue}" for issue in log.issues)
     return SourceRows(rows=rows, files=tuple(map(_identity, paths)), issues=issues)
+
+
+def _fetched(config: SourceConfig) -> SourceConfig:
+    """The config with what is at addresses brought here."""
+    names = ("path", "second") if isinstance(config, ParallelSource) else ("path",)
+    where = f"sources.{config.name}"
+    paths = {name: getattr(config, name) for name in names}
+    paths = {k: user_text(path, where=f"{where}.{k}") for k, path in paths.items() if path}
+    return dataclasses.replace(config, **paths)
 
 
 def _named(row: Row, config: SourceConfig) -> Row:

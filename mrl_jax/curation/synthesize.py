@@ -13,7 +13,7 @@ from typing import Literal
 
 from mrl_jax.core.arguments import PositiveInt, checked
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.paths import PathText, expand_paths
+from mrl_jax.core.paths import PathText, expand_paths, local_path, user_path
 from mrl_jax.curation.rows import Row
 from mrl_jax.curation.stage import BrokenRow, RowStage, StageConfig, StageReport
 from mrl_jax.curation.synthesisers import Espeak, Function, Program, SpeakFunction, Synthesiser
@@ -65,6 +65,8 @@ class SynthesizeConfig(StageConfig):
         if (self.voices or self.command) and not self.folder:
             hint = "name a folder for the recordings"
             raise MrlError("is empty", where=f"{where}.folder", hint=hint)
+        if self.folder:
+            local_path(f"{where}.folder")(self.folder)
         if self.translator and not (self.source and self.target):
             hint = "for example source=wol_Latn target=fra_Latn"
             raise MrlError("source or target is empty", where=where, hint=hint)
@@ -73,8 +75,8 @@ class SynthesizeConfig(StageConfig):
     def translation(self) -> TranslatorConfig:
         """How texts are translated."""
         return TranslatorConfig(
-            folder=Path(self.translator),
-            tokenizer=Path(self.tokenizer) if self.tokenizer else None,
+            folder=user_path(self.translator),
+            tokenizer=user_path(self.tokenizer) if self.tokenizer else None,
             source=self.source,
             target=self.target,
             beam_size=self.beam_size,
@@ -110,9 +112,9 @@ class Synthesize(RowStage):
         elif config.command:
             self._synthesiser = Program(config.command, f"{where}.command")
         if config.translator:
-            check_translator(config.translation)
-            tokenizer = config.translation.tokenizer_folder / TOKENIZER
-            self.extra_inputs = (str(Path(config.translator) / MODEL), str(tokenizer))
+            check_translator(translation := config.translation)
+            tokenizer = translation.tokenizer_folder / TOKENIZER
+            self.extra_inputs = (str(translation.folder / MODEL), str(tokenizer))
 
     @functools.cached_property
     def _translator(self) -> Translator:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import local_path
 from mrl_jax.demo.commands import run_mrl_jax
 from mrl_jax.demo.world import MARKER, write_world
 
@@ -30,7 +30,9 @@ SHOWN = 4
 
 def main(argv: Sequence[str]) -> int:
     parser = CommandParser(prog="mrl-jax demo", description=__doc__)
-    parser.add_argument("--out", type=user_path, default=Path("demo"), help="default: ./demo")
+    parser.add_argument(
+        "--out", type=local_path("--out"), default=Path("demo"), help="default: ./demo"
+    )
     out: Path = parser.parse_args(argv).out
     if out.exists() and not out.is_dir():
         raise MrlError("is a file, expected a folder", where=out, hint="choose another --out")

@@ -17,7 +17,7 @@ from pathlib import Path
 from mrl_jax.checkpoints.models import MODEL_FILE
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import local_path
 from mrl_jax.demo.commands import run_mrl_jax
 from mrl_jax.inference.cascade_config import CASCADE_FILE
 
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     parser = CommandParser(prog="python -m mrl_jax.demo.compare", description=__doc__)
     parser.add_argument("world", nargs="?", choices=WORLDS, default="demo")
     parser.add_argument(
-        "--out", type=user_path, help="of that world: ./demo or ./runs/spoken_digits"
+        "--out", type=local_path("--out"), help="of that world: ./demo or ./runs/spoken_digits"
     )
     args = parser.parse_args(argv)
     make_world, default = WORLDS[args.world]

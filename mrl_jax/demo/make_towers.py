@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mrl_jax.checkpoints.new_towers import save_speech_tower, save_text_tower
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.cli import CommandParser, run_command
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import local_path
 from mrl_jax.data.audio import augment
 from mrl_jax.data.audio.augment import AugmentConfig
 from mrl_jax.data.audio.decode import load_clip
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m mrl_jax.demo.make_towers", description=__doc__, allow_abbrev=False
     )
     parser.add_argument(
-        "--out", type=user_path, required=True, help="gets world/, text/ and speech/"
+        "--out", type=local_path("--out"), required=True, help="gets world/, text/ and speech/"
     )
     parser.add_argument("--text-steps", type=int, default=1500, help="batches of translations")
     parser.add_argument(

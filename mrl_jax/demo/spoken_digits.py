@@ -23,7 +23,7 @@ from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
 from mrl_jax.core.nearest import did_you_mean
-from mrl_jax.core.paths import user_path
+from mrl_jax.core.paths import local_path, user_path
 from mrl_jax.core.presets import find_config
 from mrl_jax.data.audio.augment import AugmentConfig, augment_channel, augment_voice
 from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
@@ -73,7 +73,7 @@ AUGMENT = AugmentConfig(mask_probability=0.15, snr_db=(8.0, 40.0))
 
 def main(argv: Sequence[str]) -> int:
     parser = CommandParser(prog="python -m mrl_jax.demo.spoken_digits", description=__doc__)
-    parser.add_argument("--out", type=user_path, default=Path("runs/spoken_digits"))
+    parser.add_argument("--out", type=local_path("--out"), default=Path("runs/spoken_digits"))
     parser.add_argument(
         "--recordings", type=user_path, help="folder of {digit}_{speaker}_{take}.wav"
     )

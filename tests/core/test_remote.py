@@ -16,7 +16,10 @@ from mrl_jax.core.addresses import address_of, cache_root, place_of, shown, with
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import staged_folder
+from mrl_jax.core.known_objects import KnownObjects
+from mrl_jax.core.object_store import _problem_of
 from mrl_jax.core.paths import (
+    local_path,
     output_path,
     referenced_path,
     relative_reference,
@@ -25,10 +28,15 @@ from mrl_jax.core.paths import (
 )
 from mrl_jax.core.presets import find_config
 from mrl_jax.core.processes import ProcessId
-from mrl_jax.core.remote import fetch, fetch_files, upload
+from mrl_jax.core.remote import fetch, fetch_files, objects_at, upload
 from mrl_jax.core.remote_run import owned_run
 from mrl_jax.core.run_lock import Owner
+from mrl_jax.curation import command as curate_command
+from mrl_jax.curation.output import _path
+from mrl_jax.curation.sources import ParallelSource, RecordingsSource, read_source
+from mrl_jax.curation.synthesize import SynthesizeConfig
 from mrl_jax.data.sets.manifest import read_manifest
+from mrl_jax.demo import __main__ as demo_command
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +159,77 @@ def test_keys_that_are_no_files_are_refused(keys, s3):
     with pytest.raises(MrlError, match="a key that cannot be the path of a file"):
         user_path(address("set"))
     assert not contents(place_of(address("set")))
+
+
+def test_a_folder_called_data_outside_of_a_run_is_like_any_other(s3):
+    for name in ("a", "b"):
+        s3.put(f"set/data/{name}.parquet", name)
+    user_path(address("set"))
+    s3.remove("set/data/b.parquet")
+    assert contents(user_path(address("set"))) == {"data/a.parquet": "a"}
+
+
+def test_tables_that_two_processes_write_keep_what_both_know(s3):
+    for name in ("a", "b"):
+        s3.put(f"set/{name}", name)
+    place = output_path(address("set"))
+    objects = objects_at(place)
+    assert objects is not None
+    first, second = KnownObjects(place), KnownObjects(place)
+    place.mkdir(parents=True)
+    for known, name in ((first, "a"), (second, "b")):
+        assert not known.has_name(name)
+        (place / name).write_text(name)
+        known.set(name, objects[name])
+    first.write()
+    second.write()
+    assert sorted(KnownObjects(place).names()) == ["a", "b"]
+    second.set("a", None)
+    second.write()
+    assert KnownObjects(place).names() == ["b"]
+
+
+def test_errors_leave_out_what_may_be_a_key():
+    for text in ("s3://KEY:SECRET@bucket/a", "ftp://KEY:SECRET@host/a"):
+        with pytest.raises(MrlError) as caught:
+            user_path(text)
+        assert "SECRET" not in str(caught.value)
+    assert "SECRET" not in _problem_of(OSError("http://u:SECRET@host:1/b"), "s3://bucket")[0]
+
+
+def test_sources_of_a_curation_are_fetched_and_their_recordings_named_by_address(s3, tmp_path):
+    s3.put("raw/a/1.wav", "one")
+    s3.put("texts/1.txt", "un\n")
+    s3.put("texts/2.txt", "deux\n")
+    (row,) = read_source(RecordingsSource(name="raw", path=address("raw")), tmp_path).rows
+    assert row.audio is not None
+    assert Path(row.audio).read_text() == "one"
+    assert _path(row.audio, tmp_path / "run") == address("raw/a/1.wav")
+    source = ParallelSource(name="p", path=address("texts/1.txt"), second=address("texts/2.txt"))
+    (row,) = read_source(source, tmp_path).rows
+    assert (row.transcript, row.text) == ("un", "deux")
+    with pytest.raises(MrlError, match=rf"^{address('none')}: nothing is there"):
+        read_source(RecordingsSource(name="raw", path=address("none")), tmp_path)
+    with pytest.raises(MrlError, match=r"^stages.synthesize.folder: s3://bucket/x is an address"):
+        SynthesizeConfig(voices=("fr",), folder=address("x"))
+
+
+def test_an_option_that_takes_no_address_says_so():
+    assert local_path("--out")("a/b") == Path("a/b")
+    with pytest.raises(MrlError, match=r"^--out: s3://bucket/a is an address"):
+        local_path("--out")("s3://bucket/a")
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "option"),
+    [
+        (curate_command.main, ("--config", "x", "--workdir"), "--workdir"),
+        (demo_command.main, ("--out",), "--out"),
+    ],
+)
+def test_commands_that_write_bit_by_bit_take_no_address(main, words, option):
+    with pytest.raises(MrlError, match=f"^{option}: {address('a')} is an address"):
+        main([*words, address("a")])
 
 
 class Ordered(remote.ObjectStore):
@@ -350,10 +429,16 @@ def test_a_run_at_an_address_has_one_owner(s3, tmp_path, monkeypatch):
         pass
     assert s3.names() == ["run/run.lock"]
     monkeypatch.setattr(run_lock, "STALE_SECONDS", -1.0)
-    with owned_run(run, lines.append) as folder:
-        owner_elsewhere(s3)  # Which took the folder over meanwhile.
-        monkeypatch.setattr(remote_run, "TOUCH_SECONDS", 0.01)
-        folder.save()
+
+    def taken_over() -> None:
+        with owned_run(run, lines.append) as folder:
+            owner_elsewhere(s3)
+            (run / "metrics.jsonl").write_text("of the one that was taken over")
+            folder.save()
+
+    with pytest.raises(MrlError, match="another run writes here by now"):
+        taken_over()
+    assert s3.names() == ["run/run.lock"]
     assert [line for line in lines if "on elsewhere since some time" in line] == lines != []
 
 
