@@ -161,6 +161,7 @@ def _placed(row: Row, workdir: Path) -> tuple[str, dict[str, Any]] | None:
         "speaker": row.speaker,
         "document_id": row.document_id,
         "split": row.split or DEFAULT_SPLIT,
+        "task": row.task,
     }
     return ("manifest" if document else "clips"), _filled(fields)
 
