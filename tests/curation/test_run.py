@@ -319,5 +319,5 @@ def test_a_run_keeps_other_files_among_its_clips_and_takes_none_as_a_source(
     own = RecordingsSource(name="own", path=str(out / "clips"))
     config = config_of(data)
     config = dataclasses.replace(config, sources=(*config.sources, own))
-    with pytest.raises(MrlError, match="'own/mine.flac' is a clip that a run wrote there"):
+    with pytest.raises(MrlError, match=r"'own/mine.flac' is a clip that a run wrote there"):
         curate(config, out, log=lambda line: None)
