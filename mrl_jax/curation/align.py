@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from mrl_jax.core.arguments import NonNegativeFloat, PositiveFloat, PositiveInt,
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.core.paths import PathText, expand_paths
+from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.curation.audio import load_audio
 from mrl_jax.curation.forced_alignment import BAND, TokenAlignment, align_tokens, frames_needed
 from mrl_jax.curation.rows import Row
@@ -78,6 +77,10 @@ class AlignConfig(StageConfig):
             where, problem = f"stages.{self.name}.window_seconds", f"is {self.window_seconds:g} s"
             hint = "30 is a usual length of training clips"
             raise MrlError(f"{problem}, expected {4 * OVERLAP:g} or more", where=where, hint=hint)
+        if self.min_score is not None and not self.min_score <= 0:
+            where, problem = f"stages.{self.name}.min_score", f"is {self.min_score:g}"
+            hint = "scores are 0 or less"
+            raise MrlError(f"{problem}, expected 0 or less", where=where, hint=hint)
         if not self.recogniser:
             hint = "name the tower folder of a recogniser, for example RUN/tower of a `ctc` run"
             raise MrlError("is empty", where=f"stages.{self.name}.recogniser", hint=hint)
@@ -97,7 +100,7 @@ class Align(RowStage):
         self.config, self.name = config, config.name
         keys = ("score", "tokens", *(("sentence",) if config.cut == "sentences" else ()))
         self.measures = tuple(f"{self.name}.{key}" for key in keys)
-        folder = Path(config.recogniser)
+        folder = user_path(config.recogniser)
         info = read_info(folder, expected=RECOGNISERS)
         if info.vocabulary is None:
             raise no_vocabulary(folder)
@@ -135,8 +138,12 @@ class Align(RowStage):
         where = f"row {row.id!r}"
         recogniser = self._recogniser
         config = recogniser.config
-        clip = load_audio(row, config.sample_rate)
-        if len(clip) > self.config.max_seconds * config.sample_rate:
+        # One of hours is not even decoded.
+        seconds, clip = row.seconds or 0.0, np.zeros(0, np.float32)
+        if seconds <= self.config.max_seconds:
+            clip = load_audio(row, config.sample_rate)
+            seconds = len(clip) / config.sample_rate
+        if seconds > self.config.max_seconds:
             problem = f"is longer than max_seconds, {self.config.max_seconds:g}"
             raise BrokenRow(problem, where=where, hint="cut it into parts, or raise max_seconds")
         if config.frame_count(len(clip)) < frames_needed(labels):

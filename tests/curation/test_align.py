@@ -236,3 +236,15 @@ def test_what_is_no_recogniser_is_refused_before_anything_runs(root):
         AlignConfig(recogniser="")
     with pytest.raises(MrlError, match="are not those of a text tower"):
         Align(config_of(root, text_tower=str(root / "towers" / "text")))
+
+
+def test_a_recording_of_hours_is_not_decoded(root, rows, monkeypatch):
+    monkeypatch.setattr("mrl_jax.curation.align.load_audio", None)
+    row = dataclasses.replace(rows[0], end=None).with_measured("source", seconds=7200.0)
+    with pytest.raises(BrokenRow, match="is longer than max_seconds, 3600"):
+        Align(config_of(root)).apply(row)
+
+
+def test_a_score_that_no_row_has_is_refused(root):
+    with pytest.raises(MrlError, match=r"stages.align.min_score: is 2, expected 0 or less"):
+        config_of(root, min_score=2.0)
