@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64
 
 from mrl_jax.core.arguments import Fraction, PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.paths import PathText, expand_paths
+from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.curation.near_texts import NearConfig, Pairs, groups, near_pairs
 from mrl_jax.curation.rows import Row
 from mrl_jax.curation.same_clip import Sameness, clip_digests
@@ -189,10 +189,10 @@ def _files_of(model: str) -> tuple[str, ...]:
     """The description of a model, which names the digests of all its files."""
     if not model:
         return ()
-    from pathlib import Path
-
     from mrl_jax.checkpoints.models import MODEL_FILE
     from mrl_jax.core.errors import existing_file
 
-    path = existing_file(Path(model) / MODEL_FILE, hint="expected the folder of a trained model")
+    path = existing_file(
+        user_path(model) / MODEL_FILE, hint="expected the folder of a trained model"
+    )
     return (str(path),)

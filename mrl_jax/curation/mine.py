@@ -7,7 +7,6 @@ come from its frozen text tower.
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from mrl_jax.checkpoints.models import MODEL_FILE, read_model_info
@@ -22,7 +21,7 @@ from mrl_jax.core.arguments import (
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.core.paths import PathText, expand_paths
+from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.curation.clip_batches import embed_rows
 from mrl_jax.curation.margin import hard_negatives, margin_pairs
 from mrl_jax.curation.rows import Row
@@ -80,7 +79,7 @@ class Mine(TableStage):
 
     def __init__(self, config: MineConfig):
         self.config, self.name = config, config.name
-        folder = Path(config.model)
+        folder = user_path(config.model)
         info = read_model_info(folder)
         if config.task and config.task not in info.prompts:
             known = ", ".join(map(repr, info.prompts)) or "no task"

@@ -3,13 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.arguments import PositiveInt, checked
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
-from mrl_jax.core.paths import PathText, expand_paths
+from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.curation import sound
 from mrl_jax.curation.audio import load_audio
 from mrl_jax.curation.rows import Row
@@ -41,6 +40,8 @@ class ScoreConfig(StageConfig):
 class Score(RowStage):
     """Measures each clip by itself and drops none."""
 
+    packages = ("pyloudnorm",)
+
     def __init__(self, config: ScoreConfig):
         require("pyloudnorm", by="measuring loudness")
         self.name, self.config = config.name, config
@@ -50,7 +51,7 @@ class Score(RowStage):
             from mrl_jax.checkpoints.towers import TOWER_FILE, read_info
             from mrl_jax.models.towers import RECOGNISERS
 
-            folder = Path(config.recogniser)
+            folder = user_path(config.recogniser)
             read_info(folder, expected=RECOGNISERS)
             self.extra_inputs = (str(folder / TOWER_FILE),)
 

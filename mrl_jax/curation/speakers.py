@@ -10,7 +10,6 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -21,7 +20,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.core.extras import require
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.core.paths import PathText, expand_paths
+from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.curation.clip_batches import embed_rows
 from mrl_jax.curation.rows import Row, hours_of
 from mrl_jax.curation.speaker_vectors import StateStatistics, mfcc_statistics
@@ -78,7 +77,7 @@ class Speakers(TableStage):
         if not config.tower:
             require("librosa", by="comparing voices without a tower")
             return
-        folder = Path(config.tower)
+        folder = user_path(config.tower)
         layers = read_info(folder, expected=kinds_of("speech")).config.num_layers
         self.extra_inputs = (str(folder / TOWER_FILE),)
         if config.layer > layers:
