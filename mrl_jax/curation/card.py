@@ -162,11 +162,13 @@ def _counts(kept: Sequence[Row]) -> Table:
 
 
 def _reports(results: Sequence[StageResult]) -> dict[str, Table]:
-    return {
-        one.report.title: Table(one.report.headings, one.report.table)
-        for one in results
-        if one.report is not None and one.report.table
-    }
+    tables: dict[str, Table] = {}
+    for one in results:
+        if one.report is not None and one.report.table:
+            title = one.report.title
+            title = f"{title} ({one.name})" if title in tables else title  # Two of one kind.
+            tables[title] = Table(one.report.headings, one.report.table)
+    return tables
 
 
 def _figures(
