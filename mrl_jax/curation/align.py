@@ -24,6 +24,7 @@ from mrl_jax.curation.forced_alignment import BAND, TokenAlignment, align_tokens
 from mrl_jax.curation.rows import Row
 from mrl_jax.curation.stage import BrokenRow, RowStage, StageConfig, StageReport
 from mrl_jax.curation.transcripts import Speller, Unknown, sentences_of
+from mrl_jax.data.text.normalize import plain_text
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.asr import Recogniser, no_vocabulary
 from mrl_jax.models.towers import RECOGNISERS
@@ -77,6 +78,10 @@ class AlignConfig(StageConfig):
             where, problem = f"stages.{self.name}.window_seconds", f"is {self.window_seconds:g} s"
             hint = "30 is a usual length of training clips"
             raise MrlError(f"{problem}, expected {4 * OVERLAP:g} or more", where=where, hint=hint)
+        if self.min_score is not None and not self.min_score <= 0:
+            where, problem = f"stages.{self.name}.min_score", f"is {self.min_score:g}"
+            hint = "scores are 0 or less"
+            raise MrlError(f"{problem}, expected 0 or less", where=where, hint=hint)
         if not self.recogniser:
             hint = "name the tower folder of a recogniser, for example RUN/tower of a `ctc` run"
             raise MrlError("is empty", where=f"stages.{self.name}.recogniser", hint=hint)
@@ -134,8 +139,12 @@ class Align(RowStage):
         where = f"row {row.id!r}"
         recogniser = self._recogniser
         config = recogniser.config
-        clip = load_audio(row, config.sample_rate)
-        if len(clip) > self.config.max_seconds * config.sample_rate:
+        # One of hours is not even decoded.
+        seconds, clip = row.seconds or 0.0, np.zeros(0, np.float32)
+        if seconds <= self.config.max_seconds:
+            clip = load_audio(row, config.sample_rate)
+            seconds = len(clip) / config.sample_rate
+        if seconds > self.config.max_seconds:
             problem = f"is longer than max_seconds, {self.config.max_seconds:g}"
             raise BrokenRow(problem, where=where, hint="cut it into parts, or raise max_seconds")
         if config.frame_count(len(clip)) < frames_needed(labels):
@@ -158,7 +167,10 @@ class Align(RowStage):
         sentences = sentences_of(row.transcript or "")
         texts = sentences_of(row.text) if row.text else []
         where = f"row {row.id!r}"
-        parts = [self._speller.labels(text, where=where) for text in sentences]
+        spelled = [self._sentence_labels(text, where) for text in sentences]
+        parts = [part for part in spelled if part is not None]
+        if not parts:
+            raise BrokenRow("the transcript has nothing that the recogniser writes", where=where)
         alignment, clip = self._align(row, np.concatenate(parts), free_ends=self.config.free_ends)
         config = self._recogniser.config
         spans = sentence_spans(
@@ -170,23 +182,35 @@ class Align(RowStage):
             pad=round(self.config.pad_seconds * config.sample_rate),
         )
         scores = sentence_scores(alignment, [len(part) for part in parts])
+        found = iter(zip(parts, spans, scores, strict=True))
         rows = []
-        for number, (sentence, part) in enumerate(zip(sentences, parts, strict=True)):
-            begin, end = (row.start + int(at) / config.sample_rate for at in spans[number])
+        for number, (sentence, labels) in enumerate(zip(sentences, spelled, strict=True)):
             new = dataclasses.replace(
                 row,
                 id=f"{row.id}-{number + 1:04}",
-                start=begin,
-                end=end,
                 transcript=sentence,
                 text=texts[number] if len(texts) == len(sentences) else None,
                 document_id=None if row.document_id is None else f"{row.document_id}-{number + 1}",
-            )
-            new = new.with_measured(
-                self.name, score=scores[number], tokens=len(part), sentence=number + 1
             ).note(self.name, f"sentence {number + 1} of {len(sentences)} of {row.id}")
-            rows.append(self._judge(new))
+            if labels is None:
+                new = dataclasses.replace(new, audio=None, start=0.0, end=None)
+                rows.append(new.drop(self.name, "has nothing that the recogniser writes"))
+                continue
+            part, span, score = next(found)
+            begin, end = (row.start + int(at) / config.sample_rate for at in span)
+            new = dataclasses.replace(new, start=begin, end=end)
+            measured = {"score": score, "tokens": len(part), "sentence": number + 1}
+            rows.append(self._judge(new.with_measured(self.name, **measured)))
         return rows
+
+    def _sentence_labels(self, sentence: str, where: str) -> HostArray | None:
+        """`Speller.labels`; None of a line of dashes, say, which is left out of the whole."""
+        try:
+            return self._speller.labels(sentence, where=where)
+        except BrokenRow:
+            if self.config.unknown == "drop" and plain_text(sentence):
+                raise
+            return None
 
     def _judge(self, row: Row) -> Row:
         least = self.config.min_score

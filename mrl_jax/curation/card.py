@@ -17,7 +17,7 @@ from mrl_jax.core.errors import readable
 from mrl_jax.core.files import write_bytes, write_text
 from mrl_jax.curation.audio import load_audio
 from mrl_jax.curation.config import CurationConfig
-from mrl_jax.curation.output import KEY, clip_name, is_whole
+from mrl_jax.curation.output import EXAMPLES, KEY, clip_name, is_whole, remove_clips
 from mrl_jax.curation.pipeline import StageResult
 from mrl_jax.curation.rows import Row, hours_of, rule_of
 from mrl_jax.curation.stage import BrokenRow
@@ -25,7 +25,7 @@ from mrl_jax.data.audio.encode import flac_bytes, quantize
 from mrl_jax.evaluation.report.page import FigureFile, SoundFile, Table, html_page, markdown_page
 from mrl_jax.evaluation.report.plotting import figure, save
 
-FIGURES, EXAMPLES = "card", "examples"
+FIGURES = "card"
 _MOST_RULES = 8
 """Rules whose dropped clips can be listened to."""
 _LONGEST_EXAMPLE = 20.0
@@ -162,11 +162,13 @@ def _counts(kept: Sequence[Row]) -> Table:
 
 
 def _reports(results: Sequence[StageResult]) -> dict[str, Table]:
-    return {
-        one.report.title: Table(one.report.headings, one.report.table)
-        for one in results
-        if one.report is not None and one.report.table
-    }
+    tables: dict[str, Table] = {}
+    for one in results:
+        if one.report is not None and one.report.table:
+            title = one.report.title
+            title = f"{title} ({one.name})" if title in tables else title  # Two of one kind.
+            tables[title] = Table(one.report.headings, one.report.table)
+    return tables
 
 
 def _figures(
@@ -218,10 +220,7 @@ def _examples(config: CurationConfig, rows: Sequence[Row], workdir: Path) -> lis
             except BrokenRow:
                 continue
             sounds.append(SoundFile(path, f"{row.dropped or name} ({row.id})"))
-    used = {sound.name for sound in sounds}
-    for path in (workdir / EXAMPLES).glob("*.flac"):
-        if f"{EXAMPLES}/{path.name}" not in used:
-            path.unlink()
+    remove_clips(workdir / EXAMPLES, {Path(sound.name).name for sound in sounds})
     return sounds
 
 

@@ -59,14 +59,17 @@ def embed_rows(
             parts.append(np.asarray(embed(waiting), np.float32))
             waiting.clear()
 
+    limits = f"{min_samples / rate:.2f} to {max_seconds:g} s"
     for place, row in enumerate(tqdm(rows, desc=progress, disable=progress is None, leave=False)):
+        if (seconds := row.seconds or 0.0) > max_seconds:  # One of hours is not even decoded.
+            broken[place] = f"the clip is {seconds:.2f} s long, expected {limits}"
+            continue
         try:
             clip = load_audio(row, rate)
         except BrokenRow as error:
             broken[place] = error.problem
             continue
         if not min_samples <= len(clip) <= max_seconds * rate:
-            limits = f"{min_samples / rate:.2f} to {max_seconds:g} s"
             broken[place] = f"the clip is {len(clip) / rate:.2f} s long, expected {limits}"
             continue
         if sum(map(len, waiting)) + len(clip) > AT_ONCE * rate:

@@ -20,19 +20,30 @@ class SourceConfig:
     """Base of every source's config.
 
     Attributes:
-        name: before the ids of its rows; each once in a run.
+        name: before the ids of its rows and documents; each once in a run.
         path: a file or folder.
         language: of the speech, where the source itself does not say.
         text_language: of the documents, likewise.
+        split: of rows that have none: `test` of a set that models are compared on.
     """
 
     name: str
     path: PathText
     language: str | None = None
     text_language: str | None = None
+    split: str | None = None
 
     def __post_init__(self) -> None:
         expand_paths(self, f"sources.{self.name}")
+        if self.split is not None:
+            check_split(self.split, f"sources.{self.name}.split")
+
+
+def check_split(name: str, where: str) -> None:
+    """Raises an `MrlError` for what is no name of a split."""
+    if not _NAME.fullmatch(name) or name == "all":
+        hint = "use letters, digits and `_`, not `all`"
+        raise MrlError(f"{name!r} is no name of a split", where=where, hint=hint)
 
 
 @checked

@@ -60,12 +60,12 @@ class FilterConfig(StageConfig):
 
     @property
     def bounded(self) -> tuple[str, ...]:
-        """All measured keys that it has a bound of."""
-        return tuple(dict.fromkeys(key for own in self._bounds().values() for key in own))
+        """All measured keys that it has a bound of, sorted: the order in a config says nothing."""
+        return tuple(sorted({key for own in self._bounds().values() for key in own}))
 
 
 class Filter(TableStage):
-    """Drops the rows that are out of bounds; the first bound that a row breaks is its reason."""
+    """Drops the rows that are out of bounds; the first key out of them, by name, is the reason."""
 
     def __init__(self, config: FilterConfig):
         self.name, self.config = config.name, config

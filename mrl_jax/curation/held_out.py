@@ -41,17 +41,21 @@ def write_sets(examples: Mapping[str, Sequence[Mapping[str, Any]]], workdir: Pat
 
 
 def _write_set(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    documents: dict[str, tuple[str, str]] = {}
+    names: dict[tuple[str, str], str] = {}
+    documents: dict[str, str] = {}
     queries, judged = [], []
     for row in rows:
-        # Rows without a known document are of one where their texts are the same.
-        key = str(row.get("document_id", f"text {row['text']}"))
-        name, _ = documents.setdefault(key, (f"d{len(documents):06d}", row["text"]))
-        kept = {key: row[key] for key in ("transcript", "language", "speaker") if key in row}
+        # Rows are of one document where their texts are the same, whatever its id.
+        keys = [(key, row[key]) for key in ("document_id", "text") if key in row]
+        name = next((names[key] for key in keys if key in names), f"d{len(documents):06d}")
+        documents.setdefault(name, row["text"])
+        names |= {key: name for key in keys if key not in names}
+        fields = ("transcript", "language", "speaker", "task")
+        kept = {key: row[key] for key in fields if key in row}
         audio = row["audio"] if Path(row["audio"]).is_absolute() else f"../{row['audio']}"
         queries.append({"_id": row["id"], "audio": audio, **kept})
         judged.append({"query-id": row["id"], "corpus-id": name, "score": 1})
-    corpus = [{"_id": name, "text": text} for name, text in documents.values()]
+    corpus = [{"_id": name, "text": text} for name, text in documents.items()]
     for name, table in ((QUERIES, queries), ("corpus.jsonl", corpus), ("qrels.jsonl", judged)):
         write_text(folder / name, _lines(table))
 

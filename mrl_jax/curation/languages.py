@@ -87,6 +87,8 @@ class Languages(TableStage):
             str(existing_file(user_path(path), hint="correct its path in `training`"))
             for path in config.training.values()
         )
+        lingua = ("lingua-language-detector",) if config.lingua else ()
+        self.packages = ("scikit-learn", *lingua)
         keys = ("confidence", "expected", "switched")
         of_transcript = ("transcript", *(f"transcript_{key}" for key in keys))
         self.measures = tuple(f"{self.name}.{key}" for key in ("text", *keys, *of_transcript))

@@ -14,11 +14,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.addresses import shown
+from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import write_bytes, write_text
 from mrl_jax.curation.audio import load_audio
 from mrl_jax.curation.held_out import write_sets
@@ -26,10 +27,15 @@ from mrl_jax.curation.rows import Row, write_rows
 from mrl_jax.curation.stage import RowStage, StageConfig
 from mrl_jax.data.audio.encode import flac_bytes, quantize
 
-CLIPS = "clips"
+CLIPS, EXAMPLES = "clips", "examples"
 TABLES = ("manifest", "clips", "pairs", "texts")
 DEFAULT_SPLIT = "train"
 KEY = "output.clip"
+STAGES = "stages"
+_OURS = ("clips", "card", "examples", "set-*", "rows.jsonl", "card.*", "config.json")
+"""What a run writes into its folder besides the tables, and removes where it is no longer true."""
+_CLIP = re.compile(r".*-[0-9a-f]{10}\.flac")
+"""As `clip_name` gives it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +87,34 @@ def clip_name(row: Row, rate: int) -> str:
     return f"{slug}-{hashlib.sha256(json.dumps(cut).encode()).hexdigest()[:10]}.flac"
 
 
+def check_folder(workdir: Path) -> None:
+    """Refuse a folder with files that a run would replace or remove, and that no run made.
+
+    Raises:
+        MrlError: there are such files.
+    """
+    if (workdir / STAGES).is_dir():
+        return
+    tables = [f"{table}-*.jsonl" for table in TABLES]
+    names = {path.name for pattern in (*_OURS, *tables) for path in workdir.glob(pattern)}
+    if names:
+        problem = f"holds {', '.join(sorted(names))}, which a run would replace, and no run made"
+        raise MrlError(problem, where=workdir, hint="choose another --workdir")
+
+
+def check_recordings(rows: Sequence[Row], workdir: Path) -> None:
+    """Refuse recordings among those that a run writes into its folder, and removes from there.
+
+    Raises:
+        MrlError: there is one.
+    """
+    own = tuple(f"{os.path.abspath(workdir / name)}{os.sep}" for name in (CLIPS, EXAMPLES))
+    for row in rows:
+        if row.audio is not None and row.audio.startswith(own):
+            problem = f"{row.id!r} is a clip that a run wrote there"
+            raise MrlError(problem, where=row.audio, hint="choose another --workdir")
+
+
 def write_tables(rows: Sequence[Row], workdir: Path) -> dict[str, int]:
     """Write rows.jsonl and the tables of each split; earlier ones of other splits are removed.
 
@@ -128,6 +162,7 @@ def _placed(row: Row, workdir: Path) -> tuple[str, dict[str, Any]] | None:
         "speaker": row.speaker,
         "document_id": row.document_id,
         "split": row.split or DEFAULT_SPLIT,
+        "task": row.task,
     }
     return ("manifest" if document else "clips"), _filled(fields)
 
@@ -150,7 +185,11 @@ def _path(audio: str, workdir: Path) -> str:
 
 def _remove_old_clips(rows: Sequence[Row], workdir: Path) -> None:
     """Clips of an earlier config, which no row names."""
-    named = {str(row.measured[KEY]) for row in rows if KEY in row.measured}
-    for path in (workdir / CLIPS).glob("*.flac"):
-        if f"{CLIPS}/{path.name}" not in named:
+    remove_clips(workdir / CLIPS, {Path(str(row.measured.get(KEY, "."))).name for row in rows})
+
+
+def remove_clips(folder: Path, keep: Set[str]) -> None:
+    """Remove what `clip_name` named in a folder, but for some names."""
+    for path in folder.glob("*.flac"):
+        if path.name not in keep and _CLIP.fullmatch(path.name):
             path.unlink()

@@ -4,11 +4,12 @@ stages/02-segment-1f0c5d6a7b8c/parts/00003.jsonl   finished shards of a stage th
 stages/02-segment-1f0c5d6a7b8c/rows.jsonl          the table that it made
 stages/02-segment-1f0c5d6a7b8c/stage.json          its config, and the digest of the table
 
-The digest in the name is of config and input: a changed config reruns what it changes, and an
-unchanged one nothing.
+The digest in the name is of config and input, models and versions of packages among it: a changed
+config reruns what it changes, and an unchanged one nothing.
 """
 
 import dataclasses
+import importlib.metadata
 import shutil
 import time
 from collections import Counter
@@ -129,6 +130,7 @@ def run_stage(
     """
     source = digest_lines(map(line_of, rows)) if source is None else source
     inputs = [file_digest(Path(path)) for path in stage.extra_inputs]
+    inputs += [f"{name} {_version(name)}" for name in stage.packages]
     values = {"kind": type(config).__name__, "config": to_json(config), "inputs": inputs}
     digest = digest_lines([FORMAT, values, source])
     own = folder / f"{number:02d}-{stage.name}-{digest[:12]}"
@@ -156,6 +158,13 @@ def run_stage(
     if not result.after:
         raise _all_dropped(stage.name, result)
     return after, result
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"  # The stage says that it needs it.
 
 
 def _finished(folder: Path) -> tuple[StageRecord | None, list[Row]]:

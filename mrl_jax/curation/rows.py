@@ -30,7 +30,7 @@ class Row:
         text: the document, for example the translation; None for a clip alone.
         transcript, language: of the speech.
         text_language: of the document.
-        speaker, document_id, split: as in a manifest.
+        speaker, document_id, split, task: as in a manifest.
         synthetic: what was made by a machine: "text" or "audio".
         measured: by "stage.name", for example "score.snr_db".
         history: a line for each stage that changed the row.
@@ -48,6 +48,7 @@ class Row:
     speaker: str | None = None
     document_id: str | None = None
     split: str | None = None
+    task: str | None = None
     synthetic: str | None = None
     measured: Mapping[str, Measure] = dataclasses.field(default_factory=dict)
     history: tuple[str, ...] = ()
@@ -75,8 +76,8 @@ class Row:
 
     @property
     def document(self) -> str | None:
-        """The identity of the document; None without one."""
-        return self.text if self.document_id is None else self.document_id
+        """The identity of the document, which without a text is the transcript."""
+        return self.document_id or self.text or self.transcript or None
 
     def with_measured(self, stage: str, **values: Measure | np.generic) -> "Row":
         """The row with what a stage measured, each under "stage.name".

@@ -13,7 +13,14 @@ from mrl_jax.core.files import write_json
 from mrl_jax.core.run_lock import owned
 from mrl_jax.curation.card import write_card
 from mrl_jax.curation.config import CurationConfig
-from mrl_jax.curation.output import ClipsConfig, WriteClips, write_tables
+from mrl_jax.curation.output import (
+    STAGES,
+    ClipsConfig,
+    WriteClips,
+    check_folder,
+    check_recordings,
+    write_tables,
+)
 from mrl_jax.curation.pipeline import StageResult, make_stages, run_stage
 from mrl_jax.curation.probe import Probe, ProbeConfig
 from mrl_jax.curation.rows import Row
@@ -52,16 +59,19 @@ def curate(
         log: gets a line a stage.
 
     Raises:
-        MrlError: whatever is wrong with config, sources or stages; another run works there.
+        MrlError: whatever is wrong with config, sources or stages; another run works there, or
+            files lie there that no run made.
     """
     require("matplotlib", "jinja2", by="the data card")
     stages = make_stages(config.stages, config.seed)
+    check_folder(workdir)
     with owned(workdir, log), open_workers(config.workers) as workers:
         listed = [read_source(one, workdir / "recordings") for one in config.sources]
         issues = [issue for source in listed for issue in source.issues]
         for issue in issues:
             log(f"note: {issue}")
         rows = [row for source in listed for row in source.rows]
+        check_recordings(rows, workdir)
         files = digest_lines(one for source in listed for one in source.files)
         probe = ProbeConfig(files=files)
         clips = ClipsConfig(folder=str(workdir.resolve()), rate=config.clip_rate)
@@ -77,7 +87,7 @@ def curate(
                 stage,
                 rows,
                 number=number,
-                folder=workdir / "stages",
+                folder=workdir / STAGES,
                 workers=workers,
                 source=results[-1].digest if results else None,
                 log=log,

@@ -10,7 +10,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from mrl_jax.core.checksums import file_digest
-from mrl_jax.curation.audio import load_audio
+from mrl_jax.curation.audio import audio_blocks, load_audio
 from mrl_jax.curation.rows import Row
 from mrl_jax.curation.stage import BrokenRow
 from mrl_jax.data.audio.encode import quantize
@@ -19,6 +19,8 @@ Sameness = Literal["samples", "files", "none"]
 """Equal samples of 16 bits, equal bytes of a file, or not compared."""
 _RATE = 16_000
 """At which samples are compared where nobody measured the recording's own."""
+_LONG = 600.0
+"""Seconds of a recording that are decoded at once."""
 _BEGINNING = 0.2
 """Seconds of each clip that are decoded first."""
 
@@ -72,12 +74,17 @@ def _of_beginning(row: Row) -> str:
 
 
 def _of_samples(row: Row) -> str | None:
-    rate = row.measured.get("source.rate", _RATE)
+    rate = int(row.measured.get("source.rate", _RATE))
+    total = hashlib.sha256()
     try:
-        samples = load_audio(row, int(rate))
+        # Hours of a recording are never held at once.
+        known = row.seconds is not None and row.seconds > _LONG
+        for block in audio_blocks(row, rate, _LONG) if known else (load_audio(row, rate),):
+            total.update(quantize(block).tobytes())
     except BrokenRow:
         return None
-    return hashlib.sha256(quantize(samples).tobytes() + str(rate).encode()).hexdigest()
+    total.update(str(rate).encode())
+    return total.hexdigest()
 
 
 def _of_files(rows: Sequence[Row]) -> list[str | None]:

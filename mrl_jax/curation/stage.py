@@ -56,12 +56,14 @@ class Stage(abc.ABC):
             before anything runs.
         extra_inputs: files whose contents decide the result besides config and rows, for
             example a model's weights; a changed one reruns the stage.
+        packages: installed ones that decide it likewise; another version reruns the stage.
     """
 
     name: str
     measures: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     extra_inputs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def is_intact(self, rows: Sequence[Row]) -> bool:
         """Whether what it once wrote beside its table, if anything, is still there."""

@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -145,7 +147,10 @@ class Synthesize(RowStage):
         path = Path(self.config.folder).absolute() / f"{self._digest(row, said)}.flac"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            synthesiser.write(said, row.id, path)
+            # Another process may be at the same text: each writes a file of its own.
+            with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+                synthesiser.write(said, row.id, Path(folder) / path.name)
+                os.replace(Path(folder) / path.name, path)
         speaker = synthesiser.speaker(row.id)
         new = dataclasses.replace(
             row,

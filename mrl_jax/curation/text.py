@@ -45,6 +45,8 @@ class Text(TableStage):
     a transcript all but the last, after "transcript_"; of both, `ratio`.
     """
 
+    packages = ("fonttools",)
+
     def __init__(self, config: TextConfig):
         self.name, self.config = config.name, config
         keys = [*OF_TEXT, "boilerplate", *(f"transcript_{key}" for key in OF_TEXT), "ratio"]

@@ -236,3 +236,26 @@ def test_what_is_no_recogniser_is_refused_before_anything_runs(root):
         AlignConfig(recogniser="")
     with pytest.raises(MrlError, match="are not those of a text tower"):
         Align(config_of(root, text_tower=str(root / "towers" / "text")))
+
+
+def test_a_recording_of_hours_is_not_decoded(root, rows, monkeypatch):
+    monkeypatch.setattr("mrl_jax.curation.align.load_audio", None)
+    row = dataclasses.replace(rows[0], end=None).with_measured("source", seconds=7200.0)
+    with pytest.raises(BrokenRow, match="is longer than max_seconds, 3600"):
+        Align(config_of(root)).apply(row)
+
+
+def test_a_score_that_no_row_has_is_refused(root):
+    with pytest.raises(MrlError, match=r"stages.align.min_score: is 2, expected 0 or less"):
+        config_of(root, min_score=2.0)
+
+
+def test_a_line_of_marks_does_not_lose_the_recording(root, rows):
+    lines = f"* * *\n{rows[0].transcript}"
+    row = dataclasses.replace(rows[0], transcript=lines, text="one\ntwo")
+    marks, said = Align(config_of(root, cut="sentences")).apply(row)
+    assert marks.dropped == "align: has nothing that the recogniser writes"
+    assert (marks.audio, marks.text) == (None, "one")
+    assert (said.id, said.text, said.dropped) == (f"{row.id}-0002", "two", None)
+    with pytest.raises(BrokenRow, match="nothing that the recogniser writes"):
+        Align(config_of(root, cut="sentences")).apply(dataclasses.replace(row, transcript="*\n*"))

@@ -139,3 +139,14 @@ def test_bad_settings_are_refused(tmp_path):
     config = dataclasses.replace(DuplicatesConfig(), near=NearConfig(threshold=0.5))
     assert config.near is not None
     assert config.near.threshold == 0.5
+
+
+def test_long_clips_are_compared_in_parts(clips, monkeypatch):
+    monkeypatch.setattr("mrl_jax.curation.same_clip._LONG", 0.3)
+    names = ("a.wav", "b.flac", "longer.wav", "silent1.wav", "silent2.flac", "silent3.wav")
+    rows = [
+        Row(id=name, audio=clips[name], measured={"source.seconds": seconds, "source.rate": 16_000})
+        for name, seconds in zip(names, (1.0, 1.0, 2.0, 1.5, 1.5, 1.5), strict=True)
+    ]
+    dropped = [row.id for row in Duplicates(DuplicatesConfig(near=None)).apply(rows) if row.dropped]
+    assert dropped == ["b.flac", "silent2.flac"]

@@ -98,3 +98,10 @@ def test_names_are_there_once_and_a_source_is_there():
         CurationConfig(sources=(source,), stages=(ScoreConfig(), ScoreConfig()))
     with pytest.raises(MrlError, match="sources is empty"):
         CurationConfig()
+
+
+def test_the_order_of_bounds_in_a_config_decides_nothing():
+    row = Row(id="a", measured={"x.a": 0.0, "x.b": 0.0})
+    for keys in (("x.a", "x.b"), ("x.b", "x.a")):
+        [after] = Filter(FilterConfig(minimum=dict.fromkeys(keys, 1.0))).apply([row])
+        assert after.dropped == "filter: x.a is 0, expected 1 or more"

@@ -1,6 +1,7 @@
 """Stages in a row: what is dropped stays, what is done is not done again."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,6 +59,22 @@ class Longest(TableStage):
     def apply(self, rows: Sequence[Row]) -> list[Row]:
         longest = max(rows, key=lambda row: row.measured["length.letters"])
         return [row.note(self.name, "the longest") if row is longest else row for row in rows]
+
+
+class Loaded(RowStage):
+    """Measures what its model's file holds, which it reads once."""
+
+    name = "loaded"
+
+    def __init__(self, path: str):
+        self.extra_inputs = (path,)
+
+    @functools.cached_property
+    def _model(self) -> str:
+        return Path(self.extra_inputs[0]).read_text()
+
+    def apply(self, row: Row) -> Sequence[Row]:
+        return [row.with_measured(self.name, model=self._model)]
 
 
 @pytest.fixture(autouse=True)
@@ -155,3 +172,30 @@ def test_rows_are_equal_on_disk_and_in_memory(tmp_path):
     assert row.dropped == "s: two lines"
     with pytest.raises(MrlError, match=r"s\.x is nan"):
         row.with_measured("s", x=float("nan"))
+
+
+def test_another_version_of_a_package_runs_a_stage_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(Length, "packages", ("fonttools",), raising=False)
+    _, first = run([LengthConfig()], ROWS, tmp_path)
+    _, same = run([LengthConfig()], ROWS, tmp_path)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0.0")
+    _, other = run([LengthConfig()], ROWS, tmp_path)
+    assert [results[0].ran for results in (first, same, other)] == [True, False, True]
+
+
+def test_a_changed_model_is_loaded_again_in_the_same_process(tmp_path):
+    (tmp_path / "model").write_text("1")
+    for number in ("1", "2"):
+        (tmp_path / "model").write_text(number)
+        stage = Loaded(str(tmp_path / "model"))
+        with open_workers(1) as workers:
+            rows, _ = run_stage(
+                LongestConfig(name="loaded"),
+                stage,
+                ROWS[:2],
+                number=0,
+                folder=tmp_path / "stages",
+                workers=workers,
+                log=lambda line: None,
+            )
+        assert {row.measured["loaded.model"] for row in rows} == {number}

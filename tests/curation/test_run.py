@@ -295,3 +295,29 @@ def test_the_command_reads_a_preset_and_refuses_in_one_line(data, tmp_path, caps
     assert status == 2
     assert "data/radio: no such file or folder" in capsys.readouterr().err
     assert not (tmp_path / "out2").exists()
+
+
+def test_files_that_no_run_made_are_neither_replaced_nor_removed(data, tmp_path):
+    config = config_of(data)
+    for name in ("clips/mine.flac", "manifest-mine.jsonl", "set-mine/queries.jsonl"):
+        path = tmp_path / name.partition("/")[0] / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"mine")
+        with pytest.raises(MrlError, match="which a run would replace, and no run made"):
+            curate(config, path.parents[name.count("/")], log=lambda line: None)
+        assert path.read_bytes() == b"mine"
+
+
+def test_a_run_keeps_other_files_among_its_clips_and_takes_none_as_a_source(
+    data, finished, tmp_path
+):
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / "clips").mkdir(exist_ok=True)
+    shutil.copy(data / "0.wav", out / "clips/mine.flac")
+    curate(config_of(data), out, log=lambda line: None)
+    assert (out / "clips/mine.flac").is_file()
+    own = RecordingsSource(name="own", path=str(out / "clips"))
+    config = config_of(data)
+    config = dataclasses.replace(config, sources=(*config.sources, own))
+    with pytest.raises(MrlError, match=r"'own/mine.flac' is a clip that a run wrote there"):
+        curate(config, out, log=lambda line: None)

@@ -125,3 +125,17 @@ def test_near_stretches_are_joined_and_padding_never_overlaps():
 def test_clips_from_the_longest_to_the_shortest_are_refused():
     with pytest.raises(MrlError, match=r"shortest is 20.0 s and longest 15.0 s"):
         SegmentConfig(shortest=20.0)
+
+
+def test_clips_of_a_frame_are_cut_and_padding_as_long_as_a_clip_is_refused():
+    config = SegmentConfig(longest=0.04, shortest=0.01, padding=0.0)
+    speech = np.full(5, 0.9, np.float32)
+    assert len(clip_spans(speech, 5 * FRAME_SECONDS, config)) == 5
+    with pytest.raises(MrlError, match=r"padding is 8.0 s at both ends of 15.0 s at most"):
+        SegmentConfig(padding=8.0)
+
+
+def test_a_short_recording_without_speech_stays_a_row(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(0.5, 0.01, 0), RATE)
+    row = Row(id="r", audio=str(tmp_path / "a.wav"), measured={"source.seconds": 0.5})
+    assert Segment(SegmentConfig()).apply(row) == [row.drop("segment", "holds no speech")]

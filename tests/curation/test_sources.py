@@ -1,6 +1,7 @@
 """Every kind of source, and what is broken in it."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.curation import sources
 from mrl_jax.curation.config import SourceConfig
 from mrl_jax.curation.probe import Probe, ProbeConfig
-from mrl_jax.curation.rows import Row
+from mrl_jax.curation.rows import Row, read_rows, write_rows
 from mrl_jax.curation.stage import BrokenRow
 from mrl_jax.data.audio.encode import flac_bytes, wav_bytes
 
@@ -48,6 +49,16 @@ def test_a_manifest_keeps_its_fields_and_its_splits_if_asked(tmp_path):
     [row] = rows_of(sources.ManifestSource(name="m", path=str(path), language="fr"), tmp_path)
     assert (row.id, row.audio, row.split) == ("m/7", str(tmp_path / "x.wav"), "dev")
     assert (row.text, row.transcript, row.speaker, row.language) == ("doc", "t", "s", "wo")
+    path.write_text(json.dumps({**fields, "document_id": 3, "task": "find"}) + "\n")
+    documents = set()
+    for name in ("m", "n"):
+        source = sources.ManifestSource(name=name, path=str(path), keep_split=False, split="test")
+        [row] = rows_of(source, tmp_path)
+        documents.add(row.document)
+        assert (row.task, row.split) == ("find", "test")
+    assert documents == {"m/3", "n/3"}
+    with pytest.raises(MrlError, match=r"sources.m.split: 'a/b' is no name of a split"):
+        sources.ManifestSource(name="m", path=str(path), split="a/b")
     free = sources.ManifestSource(name="m", path=str(path), keep_split=False)
     assert rows_of(free, tmp_path)[0].split is None
 
@@ -105,7 +116,7 @@ def test_a_retrieval_set_gives_queries_with_their_documents(tmp_path):
     for name, lines in tables.items():
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     [row] = rows_of(sources.NamedSource(name="s", path=str(tmp_path)), tmp_path)
-    assert (row.id, row.text, row.document_id, row.transcript) == ("s/q1", "zwei", "d2", "t")
+    assert (row.id, row.text, row.document_id, row.transcript) == ("s/q1", "zwei", "s/d2", "t")
 
 
 @pytest.mark.parametrize(
@@ -160,3 +171,30 @@ def test_a_recording_is_measured_or_broken(tmp_path):
     }.items():
         with pytest.raises(BrokenRow, match=words):
             Probe(ProbeConfig()).apply(Row(id="a", audio=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize(("out", "left"), [("runs/x", "r/clips/0.wav"), (".", "r/runs/x/a.wav")])
+def test_what_the_run_wrote_is_no_recording_of_its_source(out, left, tmp_path):
+    for name in ("1.wav", "clips/0.wav", "examples/a.flac", "runs/x/a.wav", "runs/x/clips/a.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(tone())
+    source = sources.RecordingsSource(name="r", path=str(tmp_path))
+    ids = [row.id for row in rows_of(source, tmp_path / out / "recordings")]
+    assert "r/1.wav" in ids
+    assert left in ids
+    assert not [name for name in ids if name.startswith(f"r/{out}/clips".replace("/./", "/"))]
+
+
+def test_a_file_whose_name_is_not_utf8_is_dropped_and_its_row_can_be_written(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    with open(path, "wb") as file:
+        file.write(tone())
+    (row,) = rows_of(
+        sources.RecordingsSource(name="r", path=str(tmp_path)), tmp_path / "recordings"
+    )
+    assert (row.id, row.dropped) == (
+        r"r/caf\xe9.wav",
+        "source: the name of the file is not UTF-8",
+    )
+    write_rows(tmp_path / "rows.jsonl", [row])
+    assert read_rows(tmp_path / "rows.jsonl") == [row]

@@ -114,6 +114,7 @@ def test_no_group_is_torn_whatever_the_rows(pairs):
     [
         ({"train": 0.8, "dev": 0.1}, "the fractions sum to 0.9, expected 1"),
         ({"train": 10.0, "dev": 5.0}, "0 of the counts are 0, expected one"),
+        ({"train": 0.0, "dev": 20.0, "test": 0.1}, "counts and fractions"),
         ({"all": 1.0}, "'all' is no name of a split"),
         ({"train": 1.5, "dev": -0.5}, "expected numbers of 0 or more"),
         ({"train": 1.0, "dev": 0.0}, "a fraction is 0"),
@@ -127,3 +128,23 @@ def test_parts_without_sense_are_refused(parts, message):
 def test_more_rows_than_there_are_are_refused():
     with pytest.raises(MrlError, match="the counts sum to 500, and there are 100 rows"):
         split(rows_of(100, 50, 100), parts={"train": 0.0, "dev": 500.0})
+
+
+def test_where_the_recordings_lie_decides_nothing():
+    rows = [Row(id=str(i), audio=f"/a/{i}.wav") for i in range(100)]
+    moved = [dataclasses.replace(row, audio=f"/b{row.audio}") for row in rows]
+    assert [row.split for row in split(rows)] == [row.split for row in split(moved)]
+
+
+def test_a_sentence_without_a_text_is_a_document():
+    rows = [
+        Row(id=str(i), audio=f"{i}.wav", speaker=f"s{i}", transcript=f"t{i % 40}")
+        for i in range(200)
+    ]
+    assert shared(split(rows), "transcript") == 0
+
+
+def test_rows_that_are_all_drawn_by_others_are_no_split_too_small():
+    given = [Row(id=f"g{i}", speaker="s", split="train") for i in range(20)]
+    after = split([*given, Row(id="new", speaker="s")])
+    assert {row.split for row in after} == {"train"}

@@ -1,8 +1,10 @@
 """Stage `synthesize`: translations, speech by espeak-ng, a program and a function."""
 
+import concurrent.futures
 import dataclasses
 import pickle
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +177,20 @@ def test_what_is_not_there_is_refused_before_anything_runs(nllb, tmp_path):
     for fields, message in wrong:
         with pytest.raises(MrlError, match=message):
             SynthesizeConfig(**fields)
+
+
+def test_two_processes_may_speak_one_text_at_once(tmp_path, monkeypatch):
+    stage = Synthesize(SynthesizeConfig(folder=str(tmp_path)), function=buzz)
+    rows = [Row(id=name, transcript="un deux") for name in "ab"]
+    write, both = Path.write_bytes, threading.Barrier(2)
+
+    def written(path, data):
+        count = write(path, data)
+        both.wait(10)
+        return count
+
+    monkeypatch.setattr(Path, "write_bytes", written)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        out = [after for (after,) in pool.map(stage.apply, rows)]
+    assert [path.name for path in tmp_path.iterdir()] == [Path(str(out[0].audio)).name]
+    assert out[0].audio == out[1].audio
