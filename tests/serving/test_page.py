@@ -12,6 +12,7 @@ from loopback_service import serving
 from mrl_jax.serving.config import ServeConfig
 
 sync_api = pytest.importorskip("playwright.sync_api")
+sync_api.expect.set_options(timeout=30_000)  # The machine may be busy.
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
@@ -121,6 +122,7 @@ def test_a_button_pressed_twice_opens_one_microphone(page):
     )
     sync_api.expect(page.locator("#status")).to_have_text("Listening…")
     assert page.evaluate("window.opened") == 1
+    page.wait_for_timeout(1200)
     page.get_by_role("button", name="Stop and search").click()
     hits(page)
 

@@ -23,6 +23,7 @@ from mrl_jax.checkpoints.train_state import RunCheckpoints
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
+from mrl_jax.curation.config import CurationConfig
 from mrl_jax.data.sets.retrieval_set import read_retrieval_set
 from mrl_jax.evaluation.retrieval.report import run_retrieval
 from mrl_jax.inference.cascade_config import CascadeConfig
@@ -376,6 +377,7 @@ def test_every_config_builds():
     assert len(configs) >= 3
     for path in configs:
         kinds = (ExperimentConfig, TextStageExperiment, CtcExperiment, CascadeConfig)
+        kinds = (*kinds, CurationConfig)
         config = load_config(path, *kinds)
         assert config.name == path.stem
         header = path.read_text(encoding="utf-8")
