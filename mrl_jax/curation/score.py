@@ -1,4 +1,4 @@
-"""`score`: what is heard of each clip, for `filter` to bound."""
+"""`score`: measures of the sound of each clip, for `filter` to bound."""
 
 import dataclasses
 import functools

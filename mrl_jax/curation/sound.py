@@ -67,8 +67,8 @@ def bandwidth_hz(samples: HostArray, rate: int) -> float:
 
     size = min(1024, samples.size)
     frequencies, power = welch(samples.astype(np.float64), rate, nperseg=size)
-    heard = np.flatnonzero(power > power.max(initial=0.0) * 10 ** (-FAINT / 10))
-    return float(frequencies[heard[-1]]) if heard.size else 0.0
+    audible = np.flatnonzero(power > power.max(initial=0.0) * 10 ** (-FAINT / 10))
+    return float(frequencies[audible[-1]]) if audible.size else 0.0
 
 
 def silent_share(samples: HostArray, rate: int) -> float:

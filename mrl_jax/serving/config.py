@@ -70,7 +70,6 @@ class ServeConfig:
         if self.max_inputs > self.queue_size:
             problem = f"max_inputs is {self.max_inputs}, above the queue_size of {self.queue_size}"
             raise MrlError(problem, hint="choose a longer queue")
-
         for name in ("max_seconds", "max_body_mb", "header_seconds", "body_seconds"):
             if math.isinf(getattr(self, name)):
                 raise MrlError(f"{name} is infinite", hint="choose a number")

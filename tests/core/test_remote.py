@@ -5,11 +5,10 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback_s3 import BUCKET, LoopbackS3, loopback_s3
+from loopback_s3 import BUCKET, LoopbackS3
 
 from mrl_jax.core import remote, remote_run, run_lock
 from mrl_jax.core.addresses import address_of, cache_root, place_of, shown, with_addresses
@@ -37,21 +36,6 @@ from mrl_jax.curation.sources import ParallelSource, RecordingsSource, read_sour
 from mrl_jax.curation.synthesize import SynthesizeConfig
 from mrl_jax.data.sets.manifest import read_manifest
 from mrl_jax.demo import __main__ as demo_command
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[LoopbackS3]:
-    with loopback_s3(tmp_path_factory.mktemp("cache")) as server:
-        yield server
-
-
-@pytest.fixture
-def s3(server, tmp_path, monkeypatch) -> LoopbackS3:
-    """The server with nothing in it, and an empty cache."""
-    monkeypatch.setenv("MRL_JAX_CACHE", str(tmp_path / "cache"))
-    for key in server.names():
-        server.remove(key)
-    return server
 
 
 def address(key: str) -> str:

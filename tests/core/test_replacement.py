@@ -1,10 +1,9 @@
 """Folders that are replaced at an address, where the upload fails or its process is killed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback_s3 import BUCKET, LoopbackS3, loopback_s3
+from loopback_s3 import BUCKET
 
 from mrl_jax.core import replacement
 from mrl_jax.core.errors import MrlError
@@ -15,21 +14,6 @@ from mrl_jax.core.remote import UPLOAD_FILE
 
 INDEX = f"s3://{BUCKET}/index"
 OLD, NEW = ({"a": f"a{n}", "b": f"b{n}", "index.json": str(n)} for n in (1, 2))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[LoopbackS3]:
-    with loopback_s3(tmp_path_factory.mktemp("cache")) as server:
-        yield server
-
-
-@pytest.fixture
-def s3(server, tmp_path, monkeypatch) -> LoopbackS3:
-    """The server with nothing in it, and an empty cache."""
-    monkeypatch.setenv("MRL_JAX_CACHE", str(tmp_path / "cache"))
-    for key in server.names():
-        server.remove(key)
-    return server
 
 
 def make(files: dict[str, str], *, overwrite: bool = False) -> None:

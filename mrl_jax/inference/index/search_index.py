@@ -221,8 +221,9 @@ class SearchIndex:
             hint = "build one of another precision"
             raise MrlError("an index of signs has no shorter form", where=self.folder, hint=hint)
         vectors = truncate(self._vectors.decoded(np.ones(len(self._live), bool)), dim)
-        config = dataclasses.replace(self.config, dim=dim, precision="float32", backend=EXACT)
-        config = dataclasses.replace(config, prefix=None)
+        config = dataclasses.replace(
+            self.config, dim=dim, precision="float32", backend=EXACT, prefix=None
+        )
         narrow = SearchIndex(
             config, self._documents, StoredVectors("float32", dim, [vectors]), None
         )
