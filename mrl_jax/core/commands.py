@@ -24,6 +24,10 @@ COMMANDS = {
         "mrl_jax.evaluation.spectrum.fit_rotation",
         "Fit a rotation that sorts a model's coordinates by their variance.",
     ),
+    "embed": (
+        "mrl_jax.inference.embed.command",
+        "Embed a corpus of texts or recordings into files of vectors.",
+    ),
     "index": (
         "mrl_jax.inference.index.index_command",
         "Make an index of documents, add to it, remove from it.",

@@ -18,7 +18,7 @@ from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.core.forks import Owner
 from mrl_jax.core.limits import MAX_SECONDS
 from mrl_jax.core.paths import referenced_path, user_path
-from mrl_jax.data.audio.decode import clip_seconds, load_clip, load_each, resample
+from mrl_jax.data.audio.decode import clip_seconds, decode_clip, load_each, resample
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
@@ -81,6 +81,7 @@ class Embedder:
         directions: Float32[HostArray, "dim rank"] | None = None,
         rotation: Rotation | None = None,
         max_seconds: PositiveFloat | None = MAX_SECONDS,
+        batch_size: PositiveInt = 16,
         folder: Path | None = None,
     ):
         self._owner = Owner()
@@ -100,6 +101,7 @@ class Embedder:
             trained, frozen = jax.device_put((split.trained, split.frozen), replicated(rows))
             split = param_tree.Split(trained, frozen, split.rebuild)
         options: dict[str, Any] = {"prompts": info.prompts, "max_seconds": max_seconds}
+        options["batch_size"] = batch_size
         self.encoder = Encoder(split, model, tokenizer, sharding=rows, **options)
 
     @classmethod
@@ -112,6 +114,7 @@ class Embedder:
         search_config: bool = False,
         rotation: bool = False,
         max_seconds: PositiveFloat | None = MAX_SECONDS,
+        batch_size: PositiveInt = 16,
         verify: bool = True,
     ) -> "Embedder":
         """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made.
@@ -124,6 +127,8 @@ class Embedder:
                 hold more. Queries and documents of one index must both be embedded so.
             max_seconds: recordings that are longer are refused, an hour by default; None for
                 no limit but memory, which is asked about in any case.
+            batch_size: clips or texts that are embedded at once, over all devices: more of them
+                keep an accelerator busy, and no vector depends on it.
             verify: compare all files with their digests first, see docs/models.md for the time.
 
         Raises:
@@ -149,9 +154,10 @@ class Embedder:
         )
         options: dict[str, Any] = {"search_config": config, "directions": directions}
         options |= {"rotation": fitted, "max_seconds": max_seconds, "folder": folder}
+        options["batch_size"] = batch_size
         embedder = cls(model, info, tokenizer, **options)
         chosen = {"dtype": dtype, "search_config": search_config, "rotation": rotation}
-        chosen |= {"max_seconds": max_seconds, "verify": verify}
+        chosen |= {"max_seconds": max_seconds, "batch_size": batch_size, "verify": verify}
         embedder._loaded = (folder.resolve(), chosen)
         return embedder
 
@@ -201,10 +207,7 @@ class Embedder:
     ) -> HostArray:
         self._owner.check("the Embedder")
         if dim is not None:
-            if not 1 <= dim <= self.width:
-                raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
-            check_separate(dim, self.model.separate_dims)
-            warn_untrained(dim, self.info.dims, stacklevel=4)
+            self.check_dim(dim, stacklevel=5)
         check_one_prompt(task, prompt)
         options: dict[str, Any] = {
             "tasks": None if task is None else [task] * len(inputs),
@@ -218,23 +221,42 @@ class Embedder:
             for number, clip in enumerate(inputs)
         ]
         named = zip(names, inputs, strict=True)
-        samples = load_each(lambda pair: self._samples(*pair), named)
+        samples = load_each(lambda pair: self.samples_of(pair[1], name=pair[0]), named)
         return self._cut(self.encoder.speech(samples, names=names, **options), dim)
 
-    def _samples(self, name: object, clip: Any) -> HostArray:
-        """A recording at the tower's rate; one that says it is too long is not read at all."""
+    def check_dim(self, dim: int, *, stacklevel: int) -> None:
+        """Raises an `MrlError` where the model has no such dim; warns of one not trained."""
+        if not 1 <= dim <= self.width:
+            raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
+        check_separate(dim, self.model.separate_dims)
+        warn_untrained(dim, self.info.dims, stacklevel=stacklevel)
+
+    def samples_of(self, clip: Any, *, name: object) -> HostArray:
+        """A recording at the tower's rate; one that says it is too long is not read at all.
+
+        Args:
+            clip: a `Clip`, or the bytes of a file.
+            name: of the clip, for errors.
+
+        Returns:
+            [S] float32.
+
+        Raises:
+            MrlError: a recording that cannot be read, or is too long.
+        """
         rate = self.model.speech.config.sample_rate
-        if not isinstance(clip, str | Path):
+        if not isinstance(clip, str | Path | bytes):
             samples, own_rate = _samples_and_rate(clip, str(name))
             check_seconds(samples.size / own_rate, name, self.model, self.max_seconds)
             return resample(samples, own_rate, rate, name=name)
+        source = clip if isinstance(clip, bytes) else user_path(clip)
+        where = name if isinstance(clip, bytes) else source
         if math.isinf(self.max_seconds):
-            return load_clip(clip, rate)
-        path = user_path(clip)
-        seconds = clip_seconds(path, name=path)
+            return decode_clip(source, rate, name=where)
+        seconds = clip_seconds(source, name=where)
         if math.isfinite(seconds):  # Others are read until they are too long.
             check_seconds(seconds, name, self.model, self.max_seconds)
-        return load_clip(clip, rate, max_seconds=self.max_seconds + 1)
+        return decode_clip(source, rate, name=where, max_seconds=self.max_seconds + 1)
 
     @checked
     def quantize(self, documents: Float32[HostArray, "N E"]) -> Funnel:

@@ -1,0 +1,154 @@
+"""What a corpus to embed holds: texts, or recordings that are decoded later."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
+from mrl_jax.data.sets import tables
+from mrl_jax.data.sets.corpus import TEXT_ENDINGS, read_corpus
+from mrl_jax.data.sets.issues import IssueLog
+
+Modality = Literal["text", "speech"]
+AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".caf")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Item:
+    """One row to embed.
+
+    Attributes:
+        id: its name in the output.
+        content: a text; or a recording, a file or the bytes of one. None where a row of
+            recordings has none.
+    """
+
+    id: str
+    content: str | Path | bytes | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A corpus, which is read anew by each call of `items`.
+
+    Attributes:
+        source: file or folder.
+        modality: of all items.
+        log: gets what was left out.
+    """
+
+    source: Path
+    modality: Modality
+    log: IssueLog = dataclasses.field(default_factory=IssueLog)
+
+    def items(self) -> Iterator[Item]:
+        """All items, in the order of the source.
+
+        Raises:
+            MrlError: a table, row or text that cannot be read; two items of one id; no item.
+        """
+        if self.modality == "text":
+            for document in read_corpus(self.source, log=self.log):
+                yield Item(id=document.id, content=document.embedded_text)
+            return
+        places: dict[str, str] = {}
+        for where, item in _recordings(self.source):
+            tables.check_new_id(places, item.id, where, hint="give each recording its own id")
+            yield item
+        if not places:
+            raise MrlError("holds no recording", where=self.source, hint="check the path")
+
+    def count_and_digest(self) -> tuple[int, str]:
+        """How many items there are, and a SHA-256 of their ids and contents.
+
+        Of a recording on disk its path, size and time of change stand for its content.
+        """
+        total, count = hashlib.sha256(), 0
+        for item in self.items():
+            total.update(json.dumps([item.id, _identity(item.content)]).encode() + b"\n")
+            count += 1
+        return count, total.hexdigest()
+
+
+def open_inputs(source: str | Path, modality: Modality | None = None) -> Inputs:
+    """A corpus of texts or recordings; which of them is seen from its files by default.
+
+    Args:
+        source: of texts, what `read_corpus` takes; of recordings, a folder of them, also in
+            folders below it, or a table with the columns `audio` and, if rows have names, `id`.
+
+    Raises:
+        MrlError: there is nothing of that kind.
+    """
+    source = user_path(source)
+    if modality is None:
+        modality = "speech" if _holds_recordings(source) else "text"
+    return Inputs(source=source, modality=modality)
+
+
+def _holds_recordings(source: Path) -> bool:
+    if source.is_dir():
+        names = (path.suffix.lower() for path in source.rglob("*"))
+        kinds = (*AUDIO_ENDINGS, *TEXT_ENDINGS, *tables.ENDINGS)
+        first = {name for name in names if name in kinds}
+        if first and first <= set(AUDIO_ENDINGS):
+            return True
+    files = _tables(source)
+    if not files:
+        return False
+    _, row = next(iter(tables.read_tables(files)), ("", {}))
+    return "audio" in row and "text" not in row
+
+
+def _tables(source: Path) -> list[Path]:
+    if source.is_dir():
+        if any(path.stem == "corpus" for path in source.iterdir()):
+            return []  # A retrieval set, whose corpus is of texts.
+        return tables.table_shards(source) or tables.table_shards(source / "data")
+    return [source] if source.suffix in tables.ENDINGS and source.is_file() else []
+
+
+def _recordings(source: Path) -> Iterator[tuple[str, Item]]:
+    if files := _tables(source):
+        for number, (where, row) in enumerate(tables.read_tables(files)):
+            if "audio" not in row:
+                hint = "name the column of the recordings so"
+                raise MrlError("has no column `audio`", where=where, hint=hint)
+            key = next((key for key in ("_id", "id") if row.get(key) is not None), None)
+            name = tables.row_id(where, row, key) if key else f"{source.stem}-{number}"
+            audio = tables.row_audio(where, row["audio"], files[0].parent)
+            yield where, Item(id=name, content=audio)
+    elif source.is_dir():
+        for path in sorted(source.rglob("*")):
+            name = path.relative_to(source)
+            hidden = any(part.startswith(".") for part in name.parts)
+            if path.suffix.lower() in AUDIO_ENDINGS and not hidden and not path.is_dir():
+                yield str(path), Item(id=name.as_posix(), content=path)
+    elif source.suffix.lower() in AUDIO_ENDINGS:
+        yield str(source), Item(id=source.name, content=source)
+    else:
+        kinds = f"a folder of recordings, or a table ({', '.join(tables.ENDINGS)})"
+        raise MrlError(f"is not {kinds} of them", where=source, hint="check the path")
+
+
+def _identity(content: str | Path | bytes | None) -> Sequence[str | int | None]:
+    if isinstance(content, Path):
+        try:
+            status = os.stat(content)
+        except OSError:
+            return [str(content)]
+        return [str(content), status.st_size, status.st_mtime_ns]
+    data = content.encode() if isinstance(content, str) else content
+    return [None if data is None else hashlib.sha256(data).hexdigest()]
+
+
+def shards_of(items: Iterator[Item], rows: int) -> Iterator[list[Item]]:
+    """Lists of `rows` items, the last one shorter."""
+    while shard := list(itertools.islice(items, rows)):
+        yield shard

@@ -1,0 +1,248 @@
+"""Embed a corpus shard by shard: what was written is kept, and a killed run goes on."""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mrl_jax.core.arguments import PositiveInt, checked
+from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.files import check_apart
+from mrl_jax.data.audio.decode import clip_seconds
+from mrl_jax.data.text.prompts import check_one_prompt
+from mrl_jax.inference.embed.inputs import Inputs, Item, shards_of
+from mrl_jax.inference.embed.shards import EMBED_FILE, OutputInfo, ShardFolder, VectorFormat
+from mrl_jax.inference.embedder import Embedder
+from mrl_jax.nn import param_tree
+
+SHARD_ROWS = {"text": 16_384, "speech": 2_048}
+"""Items of a shard by default."""
+TEXT_GROUP = 512
+"""Texts that are embedded between two steps of the progress bar."""
+SPEECH_GROUP = 64
+"""Recordings that are decoded together, while the group before them is embedded."""
+DECODERS = 4
+"""Threads that decode."""
+
+
+@checked
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """How a corpus is embedded and written.
+
+    Attributes:
+        dim: length of the prefix to keep; None for the model's width.
+        task, prompt: put before each item; at most one of them.
+        file_format: "parquet" or "npy".
+        shard_rows: items of a shard; None for 16,384 texts, or 2,048 recordings.
+        part: (1, 4) embeds the first, fifth, ... shard: the work of one of four processes,
+            each of which may run on a machine of its own.
+    """
+
+    dim: PositiveInt | None = None
+    task: str | None = None
+    prompt: str | None = None
+    file_format: VectorFormat = "parquet"
+    shard_rows: PositiveInt | None = None
+    part: tuple[PositiveInt, PositiveInt] = (1, 1)
+
+    def __post_init__(self) -> None:
+        check_one_prompt(self.task, self.prompt, "task and prompt")
+        part, parts = self.part
+        if part > parts:
+            hint = f"parts are 1/{parts} to {parts}/{parts}"
+            raise MrlError(f"the part is {part} of {parts}", where="part", hint=hint)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedResult:
+    """What a run did.
+
+    Attributes:
+        info: of the output.
+        embedded: items whose vectors this run wrote.
+        kept: shards that were there already.
+        missing: shards of other parts that are not there yet.
+        skipped: recordings that this run could not embed.
+    """
+
+    info: OutputInfo
+    embedded: int
+    kept: int
+    missing: int
+    skipped: int
+
+
+@checked
+def embed_corpus(
+    embedder: Embedder,
+    inputs: Inputs,
+    out: Path,
+    config: EmbedConfig,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> EmbedResult:
+    """Embed all items of a corpus into a folder of shards; shards that are there are kept.
+
+    Texts of a shard are embedded the longest first; recordings too, and a group of batches is
+    decoded while the one before it is embedded. A recording that is broken, too short or too
+    long is skipped and named in the output.
+
+    Args:
+        embedder: on all devices of this machine.
+        overwrite: remove the vectors of another model, input or config first.
+        progress: show a progress bar, with items a second and the time left.
+
+    Raises:
+        MrlError: the corpus cannot be read; `out` holds something else; a dim above the width;
+            a task without a prompt.
+    """
+    check_apart(inputs.source, out)
+    info = _describe(embedder, inputs, config)
+    if overwrite and (out / EMBED_FILE).is_file():
+        shutil.rmtree(out)
+    folder = ShardFolder(out, info)
+    part, parts = config.part
+    mine = range(part - 1, info.shards, parts)
+    todo = [number for number in mine if not folder.is_done(number)]
+    embedded = skipped = 0
+    with tqdm(total=_rows(info, mine), disable=not progress, desc="embedded", unit="") as bar:
+        bar.update(_rows(info, mine) - _rows(info, todo))
+        items_of = enumerate(shards_of(inputs.items(), info.shard_rows)) if todo else ()
+        for number, items in items_of:
+            if number not in todo:
+                continue
+            kept, vectors, broken = _embed(embedder, items, info, bar.update)
+            folder.write(number, [item.id for item in kept], vectors, broken)
+            embedded, skipped = embedded + len(kept), skipped + len(broken)
+    missing = sum(not folder.is_done(number) for number in range(info.shards))
+    counts = {"embedded": embedded, "kept": len(mine) - len(todo), "missing": missing}
+    return EmbedResult(info=info, skipped=skipped, **counts)
+
+
+def _describe(embedder: Embedder, inputs: Inputs, config: EmbedConfig) -> OutputInfo:
+    """embed.json of a run; what cannot be embedded is refused here."""
+    tasks = None if config.task is None else [config.task]
+    embedder.encoder.prompts_of(tasks, None, 1)
+    if config.dim is not None:
+        embedder.check_dim(config.dim, stacklevel=4)
+    width = embedder.width if embedder.search_config is None else embedder.search_config.dim
+    count, digest = inputs.count_and_digest()
+    rotation = embedder.rotation
+    return OutputInfo(
+        model=embedder.info.digest,
+        rotation=None if rotation is None else param_tree.digest({"matrix": rotation.matrix}),
+        modality=inputs.modality,
+        input=digest,
+        items=count,
+        dim=width if config.dim is None else config.dim,
+        task=config.task,
+        prompt=config.prompt,
+        file_format=config.file_format,
+        shard_rows=config.shard_rows or SHARD_ROWS[inputs.modality],
+    )
+
+
+def _rows(info: OutputInfo, numbers: Sequence[int]) -> int:
+    return sum(min(info.shard_rows, info.items - n * info.shard_rows) for n in numbers)
+
+
+def _embed(
+    embedder: Embedder, items: Sequence[Item], info: OutputInfo, done: Callable[[int], object]
+) -> tuple[list[Item], HostArray, dict[str, str]]:
+    """The items that could be embedded, their vectors, and why others could not, by id."""
+    vectors = np.zeros((len(items), info.dim), np.float32)
+    groups = _texts(items) if info.modality == "text" else _clips(embedder, items)
+    broken: dict[int, str] = {}
+    with contextlib.closing(groups):
+        for rows, contents, unread in groups:
+            broken |= unread
+            for row, result in zip(rows, _vectors(embedder, contents, info), strict=True):
+                if isinstance(result, MrlError):
+                    broken[row] = str(result)
+                else:
+                    vectors[row] = result
+            done(len(rows) + len(unread))
+    kept = [row for row in range(len(items)) if row not in broken]
+    reasons = {items[row].id: broken[row] for row in sorted(broken)}
+    return [items[row] for row in kept], vectors[kept], reasons
+
+
+Group = tuple[list[int], list[Any], dict[int, str]]
+"""Row numbers, what is embedded for them, and rows that could not be read, with the reason."""
+
+
+def _texts(items: Sequence[Item]) -> Generator[Group, None, None]:
+    order = sorted(range(len(items)), key=lambda row: -len(str(items[row].content)))
+    for start in range(0, len(order), TEXT_GROUP):
+        rows = order[start : start + TEXT_GROUP]
+        yield rows, [items[row].content for row in rows], {}
+
+
+def _clips(embedder: Embedder, items: Sequence[Item]) -> Generator[Group, None, None]:
+    """Groups of recordings, the longest first, each decoded while the one before is embedded."""
+    with ThreadPoolExecutor(DECODERS) as pool:
+        seconds = list(pool.map(_seconds, items))
+        order = sorted(range(len(items)), key=lambda row: -seconds[row])
+        starts = range(0, len(order), SPEECH_GROUP)
+        groups = [order[start : start + SPEECH_GROUP] for start in starts]
+
+        def decode(rows: list[int]) -> list[Future[HostArray | MrlError]]:
+            return [pool.submit(_decoded, embedder, items[row]) for row in rows]
+
+        rate = embedder.model.speech.config.sample_rate
+        ahead = decode(groups[0])
+        for number, rows in enumerate(groups):
+            clips = dict(zip(rows, (future.result() for future in ahead), strict=True))
+            ahead = decode(groups[number + 1]) if number + 1 < len(groups) else []
+            unread = {row: str(clip) for row, clip in clips.items() if isinstance(clip, MrlError)}
+            read = [row for row in rows if row not in unread]
+            yield read, [(clips[row], rate) for row in read], unread
+
+
+def _seconds(item: Item) -> float:
+    """Of a recording by its header, to sort by; what cannot be read comes last."""
+    if not isinstance(item.content, Path | bytes):
+        return -1.0
+    try:
+        return clip_seconds(item.content, name=item.id)
+    except MrlError:
+        return -1.0
+
+
+def _decoded(embedder: Embedder, item: Item) -> HostArray | MrlError:
+    try:
+        if item.content is None:
+            raise MrlError("holds no recording", where=item.id, hint="leave the row out")
+        clip = embedder.samples_of(item.content, name=item.id)
+        embedder.encoder.check_speech([clip], tasks=None, names=[item.id])
+    except MrlError as error:
+        return error
+    return clip
+
+
+def _vectors(
+    embedder: Embedder, contents: Sequence[Any], info: OutputInfo
+) -> Sequence[HostArray | MrlError]:
+    """Vectors, or the error of each item alone where a group has one that cannot be embedded."""
+    if not contents:
+        return []
+    embed = embedder.embed_text if info.modality == "text" else embedder.embed_speech
+    dim = None if info.dim == embedder.width and embedder.search_config is None else info.dim
+    options = {"task": info.task, "prompt": info.prompt, "dim": dim}
+    try:
+        return list(embed(contents, **options))
+    except MrlError as error:
+        if info.modality == "text":
+            raise
+        if len(contents) == 1:
+            return [error]
+    return [_vectors(embedder, [content], info)[0] for content in contents]
