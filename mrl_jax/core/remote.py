@@ -25,7 +25,14 @@ from mrl_jax.core.object_store import ObjectStore, StoredObject
 WORKERS = 8
 """Files that are transferred at once; large ones have several connections each besides."""
 RUN_FILE = "experiment.json"
-ONLY_TO_RESUME = ("checkpoints/", "data/", "tensorboard/", "metrics.jsonl")
+ONLY_TO_RESUME = (
+    "checkpoints/",
+    "data/",
+    "tensorboard/",
+    "profile/",
+    "metrics.jsonl",
+    "attempts.jsonl",
+)
 """Parts of a run, which has a `RUN_FILE`, that nobody wants who reads its model."""
 
 UPLOAD_FILE = ".upload.partial"

@@ -6,6 +6,7 @@ stopped. Exit status: 0 finished, 143 stopped by SIGTERM after a checkpoint, 2 w
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mrl_jax.core.cli import CommandParser
 from mrl_jax.core.errors import MrlError
@@ -28,6 +29,11 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax train") -> int:
     parser.add_argument("--processes", type=int, help="how many there are")
     text = "seconds to wait for the coordinator; default: %(default)s"
     parser.add_argument("--wait", type=int, default=300, help=text)
+    text = (
+        "print shapes, memory of a device and operations of a step, and train nothing; "
+        "train.devices=N then may be more than there are"
+    )
+    parser.add_argument("--dry-run", action="store_true", help=text)
     parser.add_argument("assignments", nargs="*", metavar="a.b=c", help="changed fields")
     args = parser.parse_intermixed_args(argv)  # Fields may stand between options.
 
@@ -40,18 +46,21 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax train") -> int:
     from mrl_jax.core.config import load_config, override
     from mrl_jax.core.presets import find_config
     from mrl_jax.inference.cascade_config import CascadeConfig
+    from mrl_jax.training.config import RunConfig
     from mrl_jax.training.contrastive.config import ExperimentConfig
-    from mrl_jax.training.contrastive.run import train
+    from mrl_jax.training.contrastive.run import ContrastiveTask
     from mrl_jax.training.ctc.config import CtcExperiment
-    from mrl_jax.training.ctc.run import train_recogniser
+    from mrl_jax.training.ctc.run import CtcTask
+    from mrl_jax.training.dry_run import dry_run, simulate_devices
     from mrl_jax.training.text_tower.config import TextStageExperiment
-    from mrl_jax.training.text_tower.run import train_text
+    from mrl_jax.training.text_tower.run import TextTask
+    from mrl_jax.training.trainer import Task, run
 
     keep_compiled()
-    tasks = {
-        ExperimentConfig: train,
-        TextStageExperiment: train_text,
-        CtcExperiment: train_recogniser,
+    tasks: dict[type[RunConfig], Task[Any, Any]] = {
+        ExperimentConfig: ContrastiveTask(),
+        TextStageExperiment: TextTask(),
+        CtcExperiment: CtcTask(),
     }
     config = load_config(find_config(args.config), *tasks, CascadeConfig, where=args.config)
     if isinstance(config, CascadeConfig):
@@ -61,5 +70,9 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax train") -> int:
             hint=f"write it with mrl-jax cascade --config {args.config}",
         )
     config = override(config, args.assignments)
-    run = tasks[type(config)](config, args.workdir or Path("runs") / config.name)
-    return 0 if run.finished else 143
+    task, workdir = tasks[type(config)], args.workdir or Path("runs") / config.name
+    if args.dry_run:
+        simulate_devices(config.train)
+        dry_run(task, config, workdir)
+        return 0
+    return 0 if run(task, config, workdir).finished else 143

@@ -15,9 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from mrl_jax.checkpoints.train_state import RunCheckpoints
+from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import is_primary, should_stop
 from mrl_jax.core.errors import MrlError
 from mrl_jax.training.metrics_log import MetricsLog, metrics_row
+from mrl_jax.training.profiler import PROFILE, Profiler, check_window, profile_window
 from mrl_jax.training.state import Metrics, Step, TrainState
 
 SCORE = "ndcg@10"
@@ -41,6 +43,7 @@ class LoopConfig:
         keep_last: newest checkpoints to keep.
         keep_best: best checkpoints to keep, by validation.
         tensorboard: write TensorBoard events beside metrics.jsonl.
+        profile: "10:20" writes a trace of the steps 10 to 20 into profile/, for XProf.
         verify: compare towers, data, caches and checkpoints with their digests.
     """
 
@@ -54,20 +57,27 @@ class LoopConfig:
     keep_last: int = 1
     keep_best: int = 1
     tensorboard: bool = True
+    profile: str = ""
     verify: bool = True
 
+    def __post_init__(self) -> None:
+        profile_window(self.profile)
+
     def total_steps(self, batches_per_epoch: int) -> int:
-        """Steps of the whole run."""
-        if self.steps is not None:
-            if self.steps < 0:
-                raise MrlError(f"train.steps is {self.steps}, expected 0 or more, or none")
-            return self.steps
-        total = round(self.epochs * batches_per_epoch)
-        if total < 1:
+        """Steps of the whole run.
+
+        Raises:
+            MrlError: fewer than none; the profile is of steps behind the last.
+        """
+        total = round(self.epochs * batches_per_epoch) if self.steps is None else self.steps
+        if total < 0:
+            raise MrlError(f"train.steps is {self.steps}, expected 0 or more, or none")
+        if self.steps is None and total < 1:
             raise MrlError(
                 f"train.epochs {self.epochs} gives {total} steps, expected 1 or more",
                 hint="raise it, or set train.steps",
             )
+        check_window(self.profile, total)
         return total
 
 
@@ -165,6 +175,7 @@ def run_loop(
         MetricsLog(workdir, start=start, tensorboard=config.tensorboard) as log,
         _sigterm() as stopped,
         _progress_bar(total, start) as bar,
+        Profiler(config.profile, workdir / PROFILE) as profiler,
         contextlib.closing(prepared.batches(start)) as iterator,
     ):
         records = _Records(
@@ -175,14 +186,20 @@ def run_loop(
         if total == 0 and checkpoints.latest_step is None:
             (records.save if prepared.validate is None else records.validate)(0, state)
         while step < total and not ending:
-            waiting_since = time.perf_counter()
-            batch = next(iterator)
-            waited += time.perf_counter() - waiting_since
-            shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
-            state, metrics = run_step(state, batch)
-            records.write_pending()
             step += 1
-            records.add(step, metrics)
+            with profiler.before(step):
+                times = [time.perf_counter()]
+                batch = next(iterator)
+                times.append(time.perf_counter())
+                shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+                state, metrics = run_step(state, batch)
+                times.append(time.perf_counter())
+                records.write_pending()
+                times.append(time.perf_counter())
+            profiler.after(step, metrics)
+            waited += times[1] - times[0]
+            records.add(step, metrics, np.diff(times), compiled=shape not in shapes)
+            shapes.add(shape)
             validating = prepared.validate is not None and (
                 step == total or _is_due(step, config.validate_every)
             )
@@ -214,13 +231,23 @@ class _Records:
     bar: Any
     workdir: Path
     on_save: Callable[[], None]
-    pending: tuple[int, Metrics, float] | None = None
+    pending: tuple[int, Metrics, dict[str, float]] | None = None
     last_time: float = dataclasses.field(default_factory=time.perf_counter)
 
-    def add(self, step: int, metrics: Metrics) -> None:
-        """Metrics of a step that may still be running."""
+    def add(self, step: int, metrics: Metrics, parts: HostArray, *, compiled: bool) -> None:
+        """Metrics of a step that may still be running.
+
+        Args:
+            parts: [3] seconds: waiting for the batch, sending it and starting the step, waiting
+                for the step before.
+            compiled: whether the batch has a shape that was not there before.
+        """
         now = time.perf_counter()
-        self.pending, self.last_time = (step, metrics, now - self.last_time), now
+        seconds = {"seconds": now - self.last_time}
+        names = ("seconds_input", "seconds_dispatch", "seconds_device")
+        seconds |= dict(zip(names, map(float, parts), strict=True))
+        self.pending = step, metrics, {**seconds, "compiled": float(compiled)}
+        self.last_time = now
         self.bar.update()
 
     def write_pending(self) -> None:
@@ -241,7 +268,8 @@ class _Records:
                 hint="lower optim.learning_rate, or set loss.temperature higher",
             )
         row["learning_rate"] = float(self.learning_rate(step - 1))
-        row["pairs_per_second"] = self.batch_size / seconds
+        row["pairs_per_second"] = self.batch_size / seconds["seconds"]
+        row |= {**seconds, "time": time.time()}
         self.log.write("train", step, row)
         self.bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['pairs_per_second']:.0f} pairs/s")
 

@@ -60,6 +60,8 @@ class MetricsLog:
             self._file.flush()
             if self._events is not None:
                 for name, value in values.items():
+                    if name == "time":  # An event has its own.
+                        continue
                     self._events.add(f"{kind}/{name}", value, step)
         except OSError as error:
             problem = f"could not be written: {describe_os_error(error)}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -19,9 +20,11 @@ from mrl_jax.evaluation.scoring import RetrievalResult
 from mrl_jax.nn import param_tree
 from mrl_jax.training.config import RunConfig
 from mrl_jax.training.devices import Devices
+from mrl_jax.training.goodput import ATTEMPTS_FILE, begin_attempt, measure_goodput
 from mrl_jax.training.loop import SCORE, Prepared, RunSummary, run_loop
-from mrl_jax.training.metrics_log import METRICS_FILE, TENSORBOARD
+from mrl_jax.training.metrics_log import METRICS_FILE, TENSORBOARD, read_metrics
 from mrl_jax.training.optim import averaged_weights, learning_rate, make_optimizer
+from mrl_jax.training.profiler import PROFILE, profile_window
 from mrl_jax.training.state import Log, TrainState, init_state, trained_leaves
 
 CONFIG_FILE = "experiment.json"
@@ -105,8 +108,9 @@ def run(
     log = log if is_primary() else lambda line: None  # What the first host logs is enough.
     facts = {"config": json.dumps(to_json(config), sort_keys=True, default=str)}
     assert_equal_across_hosts(facts)
-    with owned_run(workdir, log, logs=(METRICS_FILE, TENSORBOARD)) as folder:
-        return _run(task, config, workdir, folder, devices, log)
+    started, logs = time.time(), (METRICS_FILE, TENSORBOARD, ATTEMPTS_FILE, PROFILE)
+    with owned_run(workdir, log, logs=logs) as folder:
+        return _run(task, config, workdir, folder, devices, log, started)
 
 
 def _run(
@@ -116,6 +120,7 @@ def _run(
     folder: RunFolder,
     devices: Devices | None,
     log: Log,
+    started: float,
 ) -> RunResult[Info]:
     """`run` in a folder that is ours."""
     train = config.train
@@ -123,7 +128,7 @@ def _run(
         devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
     devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
     prepared = task.prepare(config, workdir, devices, log)
-    summary, best = _train(config, workdir, folder, devices, prepared, log)
+    summary, best = _train(config, workdir, folder, devices, prepared, log, started)
     if best is None:
         log(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
         return RunResult(summary)
@@ -141,11 +146,12 @@ def _train(
     devices: Devices,
     prepared: Prepared,
     log: Log,
+    started: float,
 ) -> tuple[RunSummary, Best | None]:
     """Run the steps that are left, and find the best state; None if SIGTERM stopped the run."""
     train, optimizer = config.train, make_optimizer(config.optim, prepared.steps)
     state = devices.replicate(init_state(prepared.weights(), optimizer))
-    _log_summary(config, devices, prepared, state, log)
+    log_summary(config, devices, prepared, state, log)
     leaves = {path: list(shape) for path, shape in trained_leaves(state.trained).items()}
     identity = {"trained leaves": leaves, **prepared.identity}
     prepared = dataclasses.replace(
@@ -164,6 +170,10 @@ def _train(
             _log_config_changes(record, workdir, log)
         if is_primary():
             write_json(workdir / CONFIG_FILE, record)
+        rows = read_metrics(workdir / METRICS_FILE)
+        done = int(state.step)
+        if done < prepared.steps:
+            begin_attempt(workdir, step=done, started=started, rows=rows)
         parts, axis_name = config.optim.accumulation_steps, devices.axis_name
         step = devices.compile(
             prepared.make_step(optimizer, accumulation_steps=parts, axis_name=axis_name)
@@ -179,6 +189,7 @@ def _train(
             workdir=workdir,
             on_save=folder.save,
         )
+        _log_times(config, workdir, done, summary, log)
         if not summary.finished:
             return summary, None
         best, state = checkpoints.best_step, summary.state
@@ -217,7 +228,7 @@ def scores_of(results: Sequence[RetrievalResult]) -> dict[str, float]:
     }
 
 
-def _log_summary(
+def log_summary(
     config: RunConfig, devices: Devices, prepared: Prepared, state: TrainState, log: Log
 ) -> None:
     """One line: how much is trained, on what, for how long, where."""
@@ -229,6 +240,17 @@ def _log_summary(
         f"{f' in {parts} part(s)' if parts > 1 else ''} on {len(devices.global_devices)} "
         f"device(s) by {devices.parallel}{prepared.details}"
     )
+
+
+def _log_times(config: RunConfig, workdir: Path, start: int, summary: RunSummary, log: Log) -> None:
+    """A line about the run's time, and one about its trace."""
+    window = profile_window(config.train.profile)
+    if window is not None and start < window[1] and summary.step >= window[0]:
+        log(f"trace of steps {window[0]} to {window[1]} in {shown(workdir / PROFILE)}, for XProf")
+    if summary.step > start:
+        goodput = measure_goodput(workdir, read_metrics(workdir / METRICS_FILE))
+        if goodput is not None:
+            log(goodput.line())
 
 
 def _log_config_changes(record: Mapping[str, Any], workdir: Path, log: Log) -> None:
