@@ -194,7 +194,7 @@ def abuse(url: str) -> dict[str, Any]:
     for number in range(CONNECTIONS):
         one = socket.create_connection((host, int(port)), timeout=30)
         if number % 2:
-            one.sendall(b"POST /search HTTP/1.1\r\nhost: a\r\ncontent-length: 999\r\n\r\n{")
+            one.sendall(b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-length: 999\r\n\r\n{")
         opened.append(one)
     # More are refused rather than served late, and those that were there go on.
     with httpx.Client(base_url=url, timeout=60) as client:

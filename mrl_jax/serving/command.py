@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "MRL_JAX_API_KEY"
 OPTIONS = {
     "host": "address to listen at; only this machine reaches the default",
+    "allowed_hosts": "names, with commas between, that requests may call this machine by; default: "
+    "localhost and the like at loopback, else any",
     "port": "to listen at; 0 for any that is free",
     "batch_size": "queries that are embedded together",
     "wait_ms": "milliseconds that a query waits for others",
@@ -64,7 +66,7 @@ def _parser(prog: str) -> CommandParser:
     for name, text in OPTIONS.items():
         value = getattr(default, name)
         kind = int if value is None else type(value)
-        text = text if value is None else f"{text}; default: {value}"
+        text = text if value in (None, "") else f"{text}; default: {value}"
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, dest=name, help=text)
     return parser
 

@@ -9,6 +9,7 @@ from mrl_jax.core.arguments import PositiveFloat, PositiveInt, Range, checked
 from mrl_jax.core.errors import MrlError
 
 LOOPBACK = "127.0.0.1"
+LOOPBACK_NAMES = frozenset((LOOPBACK, "localhost", "::1"))
 BODIES = 40
 """The largest that are held at once."""
 
@@ -21,6 +22,8 @@ class ServeConfig:
     Attributes:
         host: address to listen at; only this machine reaches the default.
         port: to listen at; 0 for any that is free.
+        allowed_hosts: names, with commas between, that requests may call this machine by; empty
+            for its loopback names where it listens at loopback, and else for any.
         api_key: that requests name in `Authorization: Bearer KEY`; None for no key.
         batch_size: queries that are embedded together.
         wait_ms: milliseconds that a query waits for others, while nothing else is computed.
@@ -43,6 +46,7 @@ class ServeConfig:
 
     host: str = LOOPBACK
     port: Annotated[int, Range(0.0, 65535.0)] = 8000
+    allowed_hosts: str = ""
     api_key: str | None = dataclasses.field(default=None, repr=False)
     batch_size: PositiveInt = 16
     wait_ms: Annotated[float, Range(0.0, 1000.0)] = 2.0
@@ -73,6 +77,14 @@ class ServeConfig:
         for name in ("max_seconds", "max_body_mb", "header_seconds", "body_seconds"):
             if math.isinf(getattr(self, name)):
                 raise MrlError(f"{name} is infinite", hint="choose a number")
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """Names that a request's Host may be; empty for any."""
+        names = {name.strip().lower() for name in self.allowed_hosts.split(",")} - {""}
+        if names or self.host not in LOOPBACK_NAMES:
+            return frozenset(names)
+        return LOOPBACK_NAMES
 
     @property
     def max_body(self) -> int:

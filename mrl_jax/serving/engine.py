@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import dataclasses
+import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import jax
@@ -63,7 +65,7 @@ class Engine:
         self.compilations = 0
         self._decoding = 0
         self._views: dict[int, SearchIndex] = {index.dim: index}
-        self._making = threading.Lock()
+        self._making, self._counting = threading.Lock(), threading.Lock()
         self._sizes = sorted({1, min(4, config.batch_size), config.batch_size})
         self._batcher = Batcher(
             self._run,
@@ -197,9 +199,11 @@ class Engine:
             jobs += [(Work(kind="text", dim=dim, count=n), "a") for n in sorted(counts)]
         jobs.append((Work(kind="text", dim=width), "a"))
         before = self.compilations
-        for work, value in tqdm(jobs, desc="warm up", disable=not progress, leave=False):
-            for size in self._sizes:
-                self._run(work, [value] * size)
+        batches = [(work, [value] * size) for work, value in jobs for size in self._sizes]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # XLA compiles outside of the GIL.
+            done = pool.map(lambda batch: self._run(*batch), batches)
+            for _ in tqdm(done, "warm up", len(batches), disable=not progress, leave=False):
+                pass
         compiled, self.compilations = self.compilations - before, 0
         return compiled
 
@@ -263,4 +267,5 @@ class Engine:
     def _count_compilation(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         del duration_secs, kwargs
         if event == COMPILED:
-            self.compilations += 1
+            with self._counting:
+                self.compilations += 1

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import hmac
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -67,8 +68,21 @@ class Limits:
         finally:
             self._held -= body.size
 
+    def _check_host(self, name: str) -> None:
+        """Refuse a name that the service was not given.
+
+        A page of another site, whose name its owner has pointed at this machine, is then no way
+        to a service that only this machine reaches.
+        """
+        allowed = self._config.host_names
+        host = re.sub(r":\d*$", "", name).strip("[]").lower()
+        if allowed and host not in allowed:
+            message = f"the host {host[:100]!r} is not one of this service: see --allowed-hosts"
+            raise _Refusal(421, message, "invalid_request_error")
+
     def _check(self, scope: Scope) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
+        self._check_host(headers.get(b"host", b"").decode("latin-1"))
         path, key = scope["path"], self._config.api_key
         is_open = path in OPEN_PATHS[:2] or path.startswith(OPEN_PATHS[2])
         if key is not None and not is_open:

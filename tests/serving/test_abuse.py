@@ -123,7 +123,12 @@ def test_bodies_that_arrive_at_once_are_limited_together():
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
 
-        scope = {"type": "http", "method": "POST", "path": "/search", "headers": []}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/search",
+            "headers": [(b"host", b"localhost")],
+        }
         await limits(scope, receive, send)
 
     async def run() -> None:
@@ -147,7 +152,7 @@ def test_connections_without_a_request_are_closed(client):
             assert one.recv(100) == b""
     with socket.create_connection(place) as second:
         second.settimeout(5)
-        second.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+        second.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert b'"ok"' in second.recv(4096)
         second.sendall(b"GET /healthz HTTP/1.1\r\nhost:")
         assert second.recv(100) == b""
@@ -170,7 +175,7 @@ def test_failures_and_refusals_are_counted(index):
         assert "ZeroDivisionError" in message(client.post("/search", json={"text": "ba"}), 500)
         with socket.create_connection((client.base_url.host, client.base_url.port)) as large:
             large.sendall(
-                b"POST /search HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n"
+                b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\n"
             )
             large.settimeout(10)
             assert large.recv(100).startswith(b"HTTP/1.1 413")
@@ -231,3 +236,17 @@ def test_nothing_is_compiled_for_a_task_after_the_warm_up(index):
         assert engine.compilations == 0
     finally:
         engine.stop()
+
+
+def test_other_names_of_this_machine_are_refused_at_loopback(client, index):
+    for name in ("localhost:8000", "127.0.0.1", "[::1]:80", "LOCALHOST"):
+        assert client.get("/info", headers={"host": name}).status_code == 200
+    for name in ("attacker.example", "attacker.example:8000", "localhost.attacker.example", ""):
+        answer = client.get("/info", headers={"host": name})
+        assert answer.status_code == 421
+        assert "is not one of this service" in answer.json()["error"]["message"]
+    named = ServeConfig(allowed_hosts="search.example, other.example")
+    with serving(index, named) as (url, _):
+        for name, status in (("search.example", 200), ("OTHER.example:1", 200), ("localhost", 421)):
+            assert httpx.get(f"{url}/info", headers={"host": name}).status_code == status
+    assert ServeConfig(host="0.0.0.0").host_names == frozenset()
