@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 
 from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
 from mrl_jax.checkpoints.towers import (
+    LoadOptions,
     TowerInfo,
     load_hubert_ctc,
     load_qwen3,
@@ -194,13 +195,19 @@ def read_model_info(folder: Path, *, sealed: bool = True) -> ModelInfo:
 
 @checked
 def load_model(
-    folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None, verify: bool = True
+    folder: Path,
+    info: ModelInfo,
+    *,
+    dtype: DTypeLike | None = None,
+    int8: bool = False,
+    verify: bool = True,
 ) -> TwoTowers:
     """The model with its towers and its trained head.
 
     Args:
         folder, info: the model's folder and its model.json.
         dtype: of the towers; the one trained with by default.
+        int8: hold the kernels of their layers in eight bits.
         verify: compare all files with their digests first.
 
     Raises:
@@ -212,8 +219,9 @@ def load_model(
     kind, place = HEADS[info.kind], referenced_path(folder, info.speech.path)
     if verify:
         verify_head(folder, info)
-    speech = load_speech_side(kind, place, padding=info.padding, dtype=dtype, verify=verify)
-    text = load_qwen3(referenced_path(folder, info.text.path), dtype=dtype, verify=verify)
+    options: LoadOptions = {"dtype": dtype, "int8": int8, "verify": verify}
+    speech = load_speech_side(kind, place, padding=info.padding, **options)
+    text = load_qwen3(referenced_path(folder, info.text.path), **options)
     with readable_as("a model description", folder / MODEL_FILE, hint=TRAIN_AGAIN):
         model = kind.build(speech, text, info.fusion, rngs=nnx.Rngs(0))
     if max(info.dims) > text.config.embed_width:

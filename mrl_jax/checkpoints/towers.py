@@ -35,6 +35,7 @@ from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.models.speech_tower import Padding, SpeechTower
 from mrl_jax.models.towers import RECOGNISERS, TOWERS, describe_kinds, kinds_of
 from mrl_jax.nn import param_tree
+from mrl_jax.nn.int8 import is_layer_kernel, quantize
 
 FORMAT = 1
 TOWER_FILE = "tower.json"
@@ -103,6 +104,8 @@ class LoadOptions(TypedDict, total=False):
         remat, unroll: see `nn.layer_stack.run_layers`.
         trainable: leave the weights as `nnx.Param`; by default they are `Frozen`.
         sharding: where every weight goes; JAX's default device by default.
+        int8: hold the kernels of the layers in eight bits, see `nn.int8`: half of bfloat16's
+            memory for a large tower, computed in `dtype`.
         verify: compare the files with their digests first, which takes the time of reading them
             once more and hashing them (see docs/models.md). tower.json is always compared.
     """
@@ -112,6 +115,7 @@ class LoadOptions(TypedDict, total=False):
     unroll: bool
     trainable: bool
     sharding: jax.sharding.Sharding | None
+    int8: bool
     verify: bool
 
 
@@ -169,6 +173,7 @@ def load_tower(
     dtype: DTypeLike | None = None,
     trainable: bool = False,
     sharding: jax.sharding.Sharding | None = None,
+    int8: bool = False,
     verify: bool = True,
     **options: Any,
 ) -> Any:
@@ -178,10 +183,16 @@ def load_tower(
         folder: the converted tower.
         expected: kinds that are accepted.
         recogniser: load the output layer as well.
-        dtype, trainable, sharding, verify: see `LoadOptions`.
+        dtype, trainable, sharding, int8, verify: see `LoadOptions`.
         options: for the module's constructor: padding, remat, unroll.
+
+    Raises:
+        MrlError: `int8` weights that are `trainable`; as the functions above.
     """
     folder = user_path(folder)
+    if int8 and trainable:
+        hint = "load it in float32 or bfloat16"
+        raise MrlError("weights in int8 cannot be trained", where=folder, hint=hint)
     info = read_info(folder, expected=expected)
     stored = jnp.float32 if info.dtype == "mixed" else jnp.dtype(info.dtype)
     held: DTypeLike = stored if dtype is None else dtype
@@ -194,6 +205,9 @@ def load_tower(
         arrays = param_tree.flatten(dict(zip(groups, read, strict=True)))
     else:
         arrays = _restore(folder, "encoder", module, held, sharding)
+    if int8:
+        for path in filter(is_layer_kernel, list(arrays)):  # One at a time, for the memory.
+            arrays[path] = quantize(arrays[path])
     filled = param_tree.fill(module, arrays)
     return filled if trainable else param_tree.freeze(filled)
 

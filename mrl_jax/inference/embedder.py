@@ -115,6 +115,7 @@ class Embedder:
         rotation: bool = False,
         max_seconds: PositiveFloat | None = MAX_SECONDS,
         batch_size: PositiveInt = 16,
+        int8: bool = False,
         verify: bool = True,
     ) -> "Embedder":
         """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made.
@@ -129,6 +130,8 @@ class Embedder:
                 no limit but memory, which is asked about in any case.
             batch_size: clips or texts that are embedded at once, over all devices: more of them
                 keep an accelerator busy, and no vector depends on it.
+            int8: hold the kernels of the towers' layers in eight bits: half of bfloat16's memory,
+                vectors change by about 1e-3 in cosine.
             verify: compare all files with their digests first, see docs/models.md for the time.
 
         Raises:
@@ -144,7 +147,7 @@ class Embedder:
         fitted = read_rotation(folder, head_digest=info.head_digest) if rotation else None
         if rotation and fitted is None:
             raise MrlError("has no rotation", where=folder, hint="fit one: `mrl-jax rotate`")
-        model = load_model(folder, info, dtype=dtype, verify=verify)
+        model = load_model(folder, info, dtype=dtype, int8=int8, verify=verify)
         width = model.text.config.embed_width
         if config is not None and config.dim > width:
             problem = f"the search config has dim {config.dim}, and the model has {width}"
@@ -158,6 +161,7 @@ class Embedder:
         embedder = cls(model, info, tokenizer, **options)
         chosen = {"dtype": dtype, "search_config": search_config, "rotation": rotation}
         chosen |= {"max_seconds": max_seconds, "batch_size": batch_size, "verify": verify}
+        chosen["int8"] = int8
         embedder._loaded = (folder.resolve(), chosen)
         return embedder
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Float32, Int8
+from jaxtyping import Array, Float
 
 LARGEST = 127
 """Of a quantised weight; -128 is not used, so that the range is symmetric."""
@@ -19,13 +19,14 @@ class Int8Weight:
     """A kernel [..., I, O] as whole numbers, and a factor for each of its outputs.
 
     Attributes:
-        values: [..., I, O].
-        scale: [..., 1, O].
+        values: [..., I, O] int8. (Fields of a pytree carry no shapes, as JAX puts shapes in their
+            place.)
+        scale: [..., 1, O] float32.
         dtype: of the kernel that they stand for.
     """
 
-    values: Int8[Array, "... I O"]
-    scale: Float32[Array, "... 1 O"]
+    values: Any
+    scale: Any
     dtype: str = dataclasses.field(metadata={"static": True})
 
     @property

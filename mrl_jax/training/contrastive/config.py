@@ -72,6 +72,8 @@ class ModelConfig(ComputeConfig):
         end_token: of late fusion: pool at an end token after the speech, as for texts; the
             published head pools the last speech token, and "soft_ctc" needs the end token.
         padding: "masked", or "reference" to read padding as speech.
+        frozen_dtype: "int8" holds the kernels of the frozen towers' layers in eight bits, which is
+            half of bfloat16's memory; empty for `dtype`.
         calibrate: scale what goes into and out of a new head to the towers' own sizes,
             by fixed factors that are multiplied into its weights at the end.
         head_init: the new head's weights: "random", or (late fusion only) "ctc": such that it
@@ -91,6 +93,7 @@ class ModelConfig(ComputeConfig):
     text_tower: PathText = "towers/text"
     end_token: bool = True
     padding: Padding = "masked"
+    frozen_dtype: str = ""
     calibrate: bool = True
     head_init: HeadInit = "random"
 
@@ -105,6 +108,8 @@ class ModelConfig(ComputeConfig):
             self._refuse_soft_fields()
         check_choice("model.padding", self.padding, get_args(Padding))
         check_choice("model.head_init", self.head_init, get_args(HeadInit))
+        if self.frozen_dtype:
+            check_choice("model.frozen_dtype", self.frozen_dtype, ("int8",))
         if self.nested and self.kind != "dual_encoder":
             raise MrlError(
                 "model.nested is for dual encoders: late fusion is always nested",
@@ -213,6 +218,7 @@ def build_model(config: ExperimentConfig, tokenizer: TextTokenizer) -> TwoTowers
     if kind.recogniser:
         _check_recogniser(model.speech_tower)
     options: dict[str, Any] = {"dtype": dtype, "verify": config.train.verify}
+    options["int8"] = model.frozen_dtype == "int8"
     speech = load_speech_side(kind, model.speech_tower, padding=model.padding, **options)
     text = load_qwen3(model.text_tower, remat=model.remat, **options)
     check_dims(config.loss.dims, text.config.embed_width, model.text_tower)

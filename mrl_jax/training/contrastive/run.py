@@ -114,6 +114,7 @@ class ContrastiveTask:
                 "text tower": digests[1],
                 "end token": model.end_token,
                 "padding": config.model.padding,
+                "frozen dtype": config.model.frozen_dtype or None,  # None as before there was one.
                 "calibration": factors_of(model),
                 **_identity_of_tokens(config.model),
             },
