@@ -141,9 +141,9 @@ def draws_of(
         own = int((numbers == numbers[most]).sum())
         raise MrlError(
             f"the {own:,} examples of the task {tasks[most]!r} are too few for their share: one "
-            f"would be {often[most]:.1f} times in each batch of {batch_size}, expected once at most",
+            f"would be {often[most]:.1f} times in each batch of {batch_size}, expected 1 at most",
             where=FIELD,
-            hint="lower data.batch.batch_size, the share or the temperature, or bring more examples",
+            hint="lower data.batch.batch_size, the share or the temperature",
         )
     _, strata = np.unique(np.stack((numbers, weights)), axis=1, return_inverse=True)
     return Draws(weights=weights, strata=strata.reshape(-1).astype(np.int64))
@@ -157,8 +157,6 @@ def describe_mix(tasks: Sequence[str], draws: Draws) -> str:
         own = np.asarray([one == task for one in tasks])
         low, high = often[own].min(), often[own].max()
         times = f"{low:.3g}" if math.isclose(low, high) else f"{low:.3g} to {high:.3g}"
-        share = draws.weights[own].sum() / whole
-        parts.append(
-            f"{task or 'no task'} {share:.1%} ({own.mean():.1%} of the data, {times} times"
-        )
-    return f"mix, with draws of an example an epoch: {'), '.join(parts)})"
+        share, natural = draws.weights[own].sum() / whole, own.mean()
+        parts.append(f"{task or 'no task'} {share:.1%} ({natural:.1%} of the data, {times} times)")
+    return f"mix, with draws of an example an epoch: {', '.join(parts)}"
