@@ -1,6 +1,7 @@
 """Which examples stand in which batch, where some are drawn more often than others."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -109,9 +110,10 @@ def _place_of_copy(batch: HostArray) -> int | None:
     return int(np.setdiff1d(np.arange(len(batch)), first)[0])
 
 
-def _nearest(number: int, count: int) -> list[int]:
+def _nearest(number: int, count: int) -> Iterator[int]:
     """All other numbers below `count`, the nearest first: batches of similar lengths."""
-    return sorted((o for o in range(count) if o != number), key=lambda o: abs(o - number))
+    for apart in range(1, count):
+        yield from (o for o in (number - apart, number + apart) if 0 <= o < count)
 
 
 def _place_to_take(

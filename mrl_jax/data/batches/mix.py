@@ -145,8 +145,8 @@ def draws_of(
             where=FIELD,
             hint="lower data.batch.batch_size, the share or the temperature",
         )
-    _, strata = np.unique(np.stack((numbers, weights)), axis=1, return_inverse=True)
-    return Draws(weights=weights, strata=strata.reshape(-1).astype(np.int64))
+    different, of_weight = np.unique(weights, return_inverse=True)
+    return Draws(weights=weights, strata=numbers * len(different) + of_weight)
 
 
 def describe_mix(tasks: Sequence[str], draws: Draws) -> str:
