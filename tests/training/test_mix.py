@@ -56,14 +56,14 @@ def test_weights_of_rows_are_trained_by_and_can_be_put_aside(world):
 
 def test_tasks_are_mixed_by_the_config_of_the_run(world):
     train = f"data.train={world / 'data' / 'tasks.jsonl'}"
-    _, lines = tiny_run.four_steps(world, "even", train, "data.batch.mix.temperature=inf")
+    _, lines = tiny_run.four_steps(world, "even", train, "data.batch.mix.temperature=1e999")
     assert lines[0] == (
         "mix, with draws of an example an epoch: "
         "rare 50.0% (25.0% of the data, 2 times), usual 50.0% (75.0% of the data, 0.667 times)"
     )
     config = json.loads((world / "even" / "experiment.json").read_text())
     assert config["data"]["batch"]["mix"]["temperature"] == np.inf
-    _, again = tiny_run.four_steps(world, "even", train, "data.batch.mix.temperature=inf")
+    _, again = tiny_run.four_steps(world, "even", train, "data.batch.mix.temperature=1e999")
     assert not any("config has changed" in line for line in again)
 
 
@@ -73,7 +73,7 @@ def test_tasks_are_mixed_by_the_config_of_the_run(world):
         (["data.batch.mix.temperature=0"], "temperature is 0.0, expected above 0"),
         (["data.batch.mix.temperature=2"], "is 2, and all examples are of one task"),
         (["data.batch.mix.shares.a=0.5"], "data.batch.mix.shares: the shares sum to 0.5"),
-        (["data.batch.mix.shares.a=nan"], "is NaN, expected a number"),
+        (["data.batch.mix.shares.a=nan"], "shares.a is 'nan', expected a number"),
         (
             [TASKS, "data.batch.mix.shares.usuall=0.5", "data.batch.mix.shares.rare=0.5"],
             "no example of that task. Did you mean usual?",
