@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,6 +189,7 @@ def test_shares_survive_the_build_and_reach_the_batches(data, tmp_path):
     build_dataset(folder / "manifest-train.jsonl", tmp_path / "built")
     examples = open_dataset(tmp_path / "built")
     assert set(examples.tasks) == {"find", "hear"}
+    assert examples.weights is not None
     numbers = np.asarray([task == "hear" for task in examples.tasks], np.int64)
     for one_task in (False, True):
         sizes = {"batch_size": 4, "one_task": one_task}
@@ -207,7 +209,8 @@ def test_shares_survive_the_build_and_reach_the_batches(data, tmp_path):
 
 
 def test_a_mix_is_refused_by_its_config_before_anything_runs(data, tmp_path):
-    for fields in ({"shares": {"radio": 0.5, "reed": 0.5}}, {"tasks": {"reed": "x"}}):
+    cases: list[Any] = [{"shares": {"radio": 0.5, "reed": 0.5}}, {"tasks": {"reed": "x"}}]
+    for fields in cases:
         with pytest.raises(MrlError, match=r"no source 'reed'\. Did you mean read"):
             config_of(data, MixConfig(**fields))
     config_of(data, MixConfig(by="task", shares={"reed": 1.0}))  # A task of some row, perhaps.

@@ -38,7 +38,7 @@ class FakeTokenizer(TextTokenizer):
 class FakeExamples:
     """Lists are a valid source; a clip's first sample says whose it is."""
 
-    weights = None
+    weights: np.ndarray | None = None
 
     def __init__(self, number=NUMBER, seed=0):
         rng = np.random.default_rng(seed)
