@@ -56,6 +56,7 @@ class Noise:
         self.tasks = [""] * EXAMPLES
         self.transcripts: list[str | None] = [None] * EXAMPLES
         self.document_ids = self.ids
+        self.weights: HostArray | None = None
 
     def __len__(self) -> int:
         return EXAMPLES

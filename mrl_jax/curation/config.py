@@ -84,6 +84,8 @@ class CurationConfig:
                 if names.count(name) > 1:
                     problem = f"{names.count(name)} {group} have the name {name!r}"
                     raise MrlError(problem, hint="give each its own `name`")
+        for stage in self.stages:
+            stage.check_sources([one.name for one in self.sources])
 
 
 @checked

@@ -6,8 +6,10 @@ come from its frozen text tower.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+import numpy as np
 
 from mrl_jax.checkpoints.models import MODEL_FILE, read_model_info
 from mrl_jax.core.arguments import (
@@ -23,6 +25,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.limits import MAX_SECONDS
 from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.curation.clip_batches import embed_rows
+from mrl_jax.curation.held_out import TRAIN
 from mrl_jax.curation.margin import hard_negatives, margin_pairs
 from mrl_jax.curation.rows import Row
 from mrl_jax.curation.stage import StageConfig, StageReport, TableStage
@@ -44,7 +47,7 @@ class MineConfig(StageConfig):
         task: of the model's training config, whose prompt is put before a query; "" is none.
         k: neighbours that a pair is compared with.
         min_margin: pairs below are not taken.
-        negatives: hard negatives of each row with a document; 0 for none.
+        negatives: hard negatives of each row with a document, of its own split; 0 for none.
         max_cosine: nearer documents are no negatives: they say the same in other words.
         max_seconds: longer clips are dropped.
     """
@@ -88,6 +91,7 @@ class Mine(TableStage):
         self.extra_inputs = (str(folder / MODEL_FILE),)
         pairs = ("margin", "cosine") if config.queries != "none" else ()
         keys = (*pairs, *(("negatives",) if config.negatives else ()))
+        self.reads_split = config.negatives > 0
         self.measures = tuple(f"{self.name}.{key}" for key in keys)
 
     def apply(self, rows: Sequence[Row]) -> list[Row]:
@@ -160,26 +164,38 @@ class Mine(TableStage):
         return [places[number] for number in table.places], table.vectors
 
     def _add_negatives(self, rows: list[Row], embedder: Embedder) -> None:
-        """Name for each row with a document the rows of the nearest others."""
-        config = self.config
-        with_text = [p for p, row in enumerate(rows) if row.text and row.dropped is None]
-        first: dict[str, int] = {}
-        for place in with_text:
-            first.setdefault(str(rows[place].text), place)
-        texts = list(first)
+        """Name for each row with a document the rows of the nearest others, of the same split."""
+        splits: dict[str, list[int]] = {}
+        for place, row in enumerate(rows):
+            if row.text and row.dropped is None:
+                splits.setdefault(row.split or TRAIN, []).append(place)
+        texts = list(dict.fromkeys(str(rows[p].text) for own in splits.values() for p in own))
         if not texts:
             return
-        identities = [rows[place].document or "" for place in first.values()]
-        vectors = embedder.embed_text(texts, progress=True)
+        vectors = dict(zip(texts, embedder.embed_text(texts, progress=True), strict=True))
+        for own in splits.values():
+            self._add_negatives_of(rows, own, vectors)
+
+    def _add_negatives_of(
+        self, rows: list[Row], places: Sequence[int], vectors: Mapping[str, HostArray]
+    ) -> None:
+        """As `_add_negatives`, of the rows of one split, by the vectors of their texts."""
+        config = self.config
+        first: dict[str, int] = {}
+        for place in places:
+            first.setdefault(str(rows[place].text), place)
         negatives = hard_negatives(
-            vectors, identities, count=config.negatives, max_cosine=config.max_cosine
+            np.stack([vectors[text] for text in first]),
+            [rows[place].document or "" for place in first.values()],
+            count=config.negatives,
+            max_cosine=config.max_cosine,
         )
         ids = [rows[place].id for place in first.values()]
         of_text = {
             text: json.dumps([ids[other] for other in own], ensure_ascii=False)
-            for text, own in zip(texts, negatives, strict=True)
+            for text, own in zip(first, negatives, strict=True)
         }
-        for place in with_text:
+        for place in places:
             row = rows[place]
             rows[place] = row.with_measured(self.name, negatives=of_text[str(row.text)])
 

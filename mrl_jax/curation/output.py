@@ -163,6 +163,7 @@ def _placed(row: Row, workdir: Path) -> tuple[str, dict[str, Any]] | None:
         "document_id": row.document_id,
         "split": row.split or DEFAULT_SPLIT,
         "task": row.task,
+        "weight": None if row.weight == 1 else row.weight,
     }
     return ("manifest" if document else "clips"), _filled(fields)
 

@@ -85,7 +85,8 @@ def make_stages(
     """The stages of a run with their configs, checked against each other.
 
     Raises:
-        MrlError: a stage reads a key that none before it measures.
+        MrlError: a stage reads a key that none before it measures, or splits that a later one
+            gives.
     """
     measured: list[str] = [*OF_SOURCES]
     stages: list[tuple[StageConfig, RowStage | TableStage]] = []
@@ -99,6 +100,10 @@ def make_stages(
                 hint = did_you_mean(key, measured)
                 raise MrlError(problem, where=f"stage {stage.name!r}", hint=hint)
         measured += stage.measures
+        if stage.gives_split and (before := [one.name for _, one in stages if one.reads_split]):
+            problem = f"comes after {before[0]!r}, which goes by the splits that this one gives"
+            hint = f"put {stage.name!r} before {before[0]!r}"
+            raise MrlError(problem, where=f"stage {stage.name!r}", hint=hint)
         stages.append((config, stage))
     return stages
 

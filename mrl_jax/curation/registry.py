@@ -10,6 +10,7 @@ from mrl_jax.curation.filter import Filter, FilterConfig
 from mrl_jax.curation.languages import Languages, LanguagesConfig
 from mrl_jax.curation.leakage import Leakage, LeakageConfig
 from mrl_jax.curation.mine import Mine, MineConfig
+from mrl_jax.curation.mix import Mix, MixConfig
 from mrl_jax.curation.score import Score, ScoreConfig
 from mrl_jax.curation.segment import Segment, SegmentConfig
 from mrl_jax.curation.speakers import Speakers, SpeakersConfig
@@ -31,6 +32,7 @@ STAGES: dict[str, tuple[type[StageConfig], Callable[[Any], RowStage | TableStage
     "mine": (MineConfig, Mine),
     "synthesize": (SynthesizeConfig, Synthesize),
     "split": (SplitConfig, Split),
+    "mix": (MixConfig, Mix),
 }
 """Kind: its config, and what makes the stage from it. Heavy libraries are imported when the stage
 first takes them."""

@@ -30,7 +30,7 @@ class Row:
         text: the document, for example the translation; None for a clip alone.
         transcript, language: of the speech.
         text_language: of the document.
-        speaker, document_id, split, task: as in a manifest.
+        speaker, document_id, split, task, weight: as in a manifest.
         synthetic: what was made by a machine: "text" or "audio".
         measured: by "stage.name", for example "score.snr_db".
         history: a line for each stage that changed the row.
@@ -49,6 +49,7 @@ class Row:
     document_id: str | None = None
     split: str | None = None
     task: str | None = None
+    weight: float | None = None
     synthetic: str | None = None
     measured: Mapping[str, Measure] = dataclasses.field(default_factory=dict)
     history: tuple[str, ...] = ()
@@ -64,6 +65,14 @@ class Row:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
             problem = f"the clip is from {self.start} s to {self.end} s"
             raise MrlError(f"{problem}, expected an end after its start", where=f"row {self.id!r}")
+        if self.weight is not None and not 0 < self.weight < math.inf:
+            problem = f"the weight is {self.weight}, expected a number above 0"
+            raise MrlError(problem, where=f"row {self.id!r}")
+
+    @property
+    def source(self) -> str:
+        """The name of the source that it came from."""
+        return self.id.partition("/")[0]
 
     @property
     def seconds(self) -> float | None:
@@ -102,7 +111,7 @@ class Row:
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Row)}
-_NUMBERS = ("start", "end")
+_NUMBERS = ("start", "end", "weight")
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

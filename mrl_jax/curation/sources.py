@@ -237,6 +237,7 @@ def _of_example(example: Example, audio: Path | None, keep_split: bool) -> Row:
         document_id=example.document_id,
         split=example.split if keep_split else None,
         task=example.task or None,
+        weight=None if example.weight == 1 else example.weight,
     )
 
 

@@ -66,6 +66,8 @@ class SplitConfig(StageConfig):
 class Split(TableStage):
     """Gives whole groups of rows to the splits, the smallest split first."""
 
+    gives_split = True
+
     def __init__(self, config: SplitConfig):
         self.name, self.config = config.name, config
 

@@ -26,6 +26,10 @@ class StageConfig:
 
     name: str
 
+    def check_sources(self, names: Sequence[str]) -> None:
+        """Raises an `MrlError` where it names a source that is none of these, those of the run."""
+        del names
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StageReport:
@@ -57,6 +61,8 @@ class Stage(abc.ABC):
         extra_inputs: files whose contents decide the result besides config and rows, for
             example a model's weights; a changed one reruns the stage.
         packages: installed ones that decide it likewise; another version reruns the stage.
+        gives_split: it gives rows a split.
+        reads_split: it goes by the split of rows: no stage after it may give them one.
     """
 
     name: str
@@ -64,6 +70,8 @@ class Stage(abc.ABC):
     needs: tuple[str, ...] = ()
     extra_inputs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    gives_split: bool = False
+    reads_split: bool = False
 
     def is_intact(self, rows: Sequence[Row]) -> bool:
         """Whether what it once wrote beside its table, if anything, is still there."""

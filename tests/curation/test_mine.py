@@ -10,7 +10,9 @@ import tiny_run
 from mrl_jax.core.errors import MrlError
 from mrl_jax.curation.margin import margin_pairs
 from mrl_jax.curation.mine import Mine, MineConfig, negative_rows
+from mrl_jax.curation.pipeline import make_stages
 from mrl_jax.curation.rows import Row
+from mrl_jax.curation.split import SplitConfig
 from mrl_jax.inference.embedder import Embedder
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -91,6 +93,31 @@ def test_negatives_are_rows_of_other_documents(model, rows):
     assert table[0]["negatives"] == [
         texts[i] for i in json.loads(str(named[0].measured["mine.negatives"]))
     ]
+
+
+def test_negatives_are_of_the_rows_own_split(model):
+    rows = [
+        Row(id=f"{split}{i}", text=text, document_id=f"d{i}", split=split)
+        for split in ("train", "test", None)
+        for i, text in enumerate([*TEXTS, "ba gu"])
+        if split != "test" or i % 2 == 0
+    ]
+    config = MineConfig(model=str(model), queries="none", negatives=9, max_cosine=1.0)
+    out = Mine(config).apply(rows)
+    splits = {row.id: row.split or "train" for row in out}
+    for row in out:
+        others = json.loads(str(row.measured["mine.negatives"]))
+        assert {splits[other] for other in others} == {splits[row.id]}
+        # All other documents of the split.
+        assert len(others) == (2 if row.split == "test" else 4)
+
+
+def test_negatives_come_after_the_splits(model):
+    mine, split = MineConfig(model=str(model), negatives=1), SplitConfig()
+    make_stages([split, mine], seed=0)
+    make_stages([MineConfig(model=str(model)), split], seed=0)  # Pairs alone come before.
+    with pytest.raises(MrlError, match="stage 'split': comes after 'mine'"):
+        make_stages([mine, split], seed=0)
 
 
 def test_a_broken_clip_is_dropped_and_the_others_are_paired(model, rows, tmp_path):

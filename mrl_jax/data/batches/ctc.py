@@ -78,40 +78,25 @@ class CtcSource:
 
     Args:
         clip: samples [S] of an example by its number.
-        num_samples: [examples], length of each clip.
         labels: [examples, L] ids of each transcript, padded with `blank`.
         counts: [examples], ids that count.
-        seed: of the order of the examples, and of augmentation.
+        plan: which examples stand in which batch; its seed is that of augmentation too.
+        transform: of each clip.
         shard: (this host's number, number of hosts): whose rows of each batch are given.
-
-    Attributes:
-        plan: which examples stand in which batch.
-
-    Raises:
-        MrlError: fewer examples than a batch.
     """
 
     def __init__(
         self,
         clip: Callable[[int], HostArray],
-        num_samples: HostArray,
         labels: HostArray,
         counts: HostArray,
-        config: CtcBatchConfig,
+        plan: BatchPlan,
         *,
-        seed: int,
         transform: ClipTransform,
         shard: tuple[int, int] = (0, 1),
     ):
         self._clip, self._labels, self._counts = clip, labels, counts
-        self._seed, self._transform, self._shard = seed, transform, shard
-        self.plan = BatchPlan(
-            transform.stretched(num_samples),
-            np.zeros(len(num_samples), np.int64),
-            batch_size=config.batch_size,
-            num_buckets=config.num_buckets,
-            seed=seed,
-        )
+        self._transform, self._shard, self.plan = transform, shard, plan
         self._label_sizes = sizes_by_bucket(np.maximum(counts, 1), self.plan)
 
     def __len__(self) -> int:
@@ -121,7 +106,7 @@ class CtcSource:
         bucket, everyone = self.plan(int(step))
         mine = host_rows(len(everyone), self._shard)
         rows = everyone[mine]
-        size, key = int(self.plan.sizes[bucket]), (self._seed, int(step), mine.start)
+        size, key = int(self.plan.sizes[bucket]), (self.plan.seed, int(step), mine.start)
         samples, lengths = self._transform.read(self._clip, rows, size, key)
         labels = np.zeros((len(rows), self._label_sizes[bucket]), np.int32)
         width = min(labels.shape[1], self._labels.shape[1])

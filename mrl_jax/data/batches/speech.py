@@ -16,6 +16,7 @@ from mrl_jax.core.batch import Batch
 from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.clips import ClipTransform
+from mrl_jax.data.batches.mix import describe_mix, draws_of
 from mrl_jax.data.batches.plan import BatchPlan, ClipBatchConfig, identities, sizes_by_bucket
 from mrl_jax.data.cache.files import CachedArray
 from mrl_jax.data.cache.speech import SpeechCache
@@ -33,6 +34,7 @@ class Examples(Protocol):
     tasks: list[str]
     transcripts: list[str | None]
     document_ids: list[str]
+    weights: HostArray | None
 
     def __len__(self) -> int: ...
 
@@ -67,9 +69,13 @@ class BatchSource:
             example's among them. Batches then hold vectors instead of tokens.
         speech: of the clips, computed before. Batches then hold it instead of samples.
 
+    Attributes:
+        plan: which examples stand in which batch.
+        mix: a line of each task's share; empty where all examples are drawn alike.
+
     Raises:
         MrlError: too few examples, a clip too short, a task without a prompt, rows that
-            cannot be divided evenly among hosts.
+            cannot be divided evenly among hosts, shares of tasks that cannot be had.
     """
 
     def __init__(
@@ -93,12 +99,21 @@ class BatchSource:
         self._seed, self._shard = seed, shard
         tasks = sorted(set(examples.tasks))
         task_of = np.asarray([tasks.index(task) for task in examples.tasks], np.int64)
+        draws = draws_of(
+            examples.tasks,
+            examples.weights,
+            config.mix,
+            batch_size=config.batch_size,
+            one_task=config.task_homogeneous,
+        )
+        self.mix = "" if draws is None else describe_mix(examples.tasks, draws)
         self.plan = BatchPlan(
             transform.stretched(examples.num_samples),
             task_of if config.task_homogeneous else np.zeros_like(task_of),
             batch_size=config.batch_size,
             num_buckets=config.num_buckets,
             seed=seed,
+            draws=draws,
         )
         self._speech, self._vectors = speech, vectors
         self._frames = [] if speech is None else sizes_by_bucket(speech.frames, self.plan)

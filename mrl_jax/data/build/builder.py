@@ -23,6 +23,7 @@ from mrl_jax.data.build import info
 from mrl_jax.data.build.info import (
     BUILD_FILE,
     SOURCES_FILE,
+    WEIGHT,
     BuildInfo,
     BuildOptions,
     Skipped,
@@ -134,11 +135,17 @@ def _digest_parts(
 
     # Without paths: a data set that moved is the same data set.
     return {
-        "examples": digest_lines({**vars(example), "audio": None} for example in examples),
+        "examples": digest_lines(map(_fields_of, examples)),
         "recordings": digest_lines(recording(example.audio) for example in examples),
         "options": digest_lines([asdict(options)]),
         "format": str(info.FORMAT),
     }
+
+
+def _fields_of(example: Example) -> dict[str, Any]:
+    """What the digest of an example is made of; a weight of 1 is none, as before there were any."""
+    fields = {**vars(example), "audio": None}
+    return fields if example.weight != 1 else {k: v for k, v in fields.items() if k != WEIGHT}
 
 
 def _files_of(audio: Path | EmbeddedAudio) -> list[Path]:
@@ -195,10 +202,12 @@ def _build(
     stream.check_broken()
     info.index_path(staging, "").parent.mkdir()
     types = dict.fromkeys(info.INDEX_COLUMNS, pyarrow.string()) | {"num_samples": pyarrow.int64()}
-    schema, totals = pyarrow.schema(types), {}
+    totals: dict[str, SplitInfo] = {}
     for split in splits:
         rows = stream.index[split]
-        table = pyarrow.Table.from_pylist(rows, schema)
+        weighted = any(row[WEIGHT] != 1 for row in rows)
+        own = types | {WEIGHT: pyarrow.float64()} if weighted else types
+        table = pyarrow.Table.from_pylist(rows, pyarrow.schema(own))
         parquet.write_table(table, info.index_path(staging, split))
         samples = sum(row["num_samples"] for row in rows)
         totals[split] = SplitInfo(examples=len(rows), seconds=samples / options.sample_rate)

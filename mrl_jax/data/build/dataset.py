@@ -14,7 +14,14 @@ from mrl_jax.core.errors import MrlError, first_line
 from mrl_jax.core.extras import require
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.encode import FULL_SCALE
-from mrl_jax.data.build.info import BUILD_FILE, INDEX_COLUMNS, REBUILD, index_path, read_build
+from mrl_jax.data.build.info import (
+    BUILD_FILE,
+    INDEX_COLUMNS,
+    REBUILD,
+    WEIGHT,
+    index_path,
+    read_build,
+)
 from mrl_jax.data.sets.tables import open_parquet
 
 
@@ -48,6 +55,8 @@ class SpeechDataset:
         texts, tasks: N strings.
         transcripts, languages, speakers: N strings or None.
         document_ids: N strings; a document without an id has its text for one.
+        weights: [N] float64, how often each is drawn, relative to the others; None where no weight
+            was given.
         sample_rate: samples a second.
         digest: of everything that the data set was built from.
         folder, split: what was opened.
@@ -84,6 +93,7 @@ class SpeechDataset:
             text if name is None else name
             for name, text in zip(columns["document_id"], self.texts, strict=True)
         ]
+        self.weights = _weights_of(columns, index_path(folder, split))
         self._lock = threading.Lock()
         self._opened: tuple[int, Any] | None = None
         records, expected = len(self._records()), build.splits[split].examples
@@ -157,8 +167,17 @@ class SpeechDataset:
 
 def _read_index(path: Path) -> dict[str, list[Any]]:
     with open_parquet(path, hint=REBUILD) as file:
-        table = file.read(columns=list(INDEX_COLUMNS))
+        table = file.read(columns=[*INDEX_COLUMNS, WEIGHT])  # Those that there are.
     if absent := set(INDEX_COLUMNS) - set(table.column_names):
         problem = f"the index has no column {' and no '.join(sorted(absent))}"
         raise MrlError(problem, where=path, hint=REBUILD)
-    return {name: table[name].to_pylist() for name in INDEX_COLUMNS}
+    return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def _weights_of(columns: dict[str, list[Any]], path: Path) -> HostArray | None:
+    if WEIGHT not in columns:
+        return None
+    weights = np.asarray(columns[WEIGHT], np.float64)
+    if not ((weights > 0) & np.isfinite(weights)).all():
+        raise MrlError("a weight is no number above 0", where=path, hint=REBUILD)
+    return weights

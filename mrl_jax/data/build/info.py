@@ -16,7 +16,11 @@ BUILD_FILE = "build.json"
 SOURCES_FILE = "sources.jsonl"
 """What was known of the recordings, which only the next build reads."""
 REBUILD = "build it again: `mrl-jax build SOURCE OUT --overwrite`"
-INDEX_COLUMNS = tuple(f.name if f.name != "audio" else "num_samples" for f in fields(Example))
+INDEX_COLUMNS = tuple(
+    f.name if f.name != "audio" else "num_samples" for f in fields(Example) if f.name != "weight"
+)
+WEIGHT = "weight"
+"""One more column of the index, where some example's is not 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Training manifests: JSON Lines, one recording and its document a line."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Example:
         transcript, language, speaker: of the recording.
         document_id: the identity of the document; without one that is its text.
         split: "train", "test" or another word of letters, digits and `_`.
+        weight: how often it is drawn in training, relative to the others of its split; above 0.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Example:
     speaker: str | None = None
     document_id: str | None = None
     split: str = "train"
+    weight: float = 1.0
 
     @property
     def document(self) -> str:
@@ -86,7 +89,8 @@ def read_manifest(path: str | Path) -> list[Example]:
         fields = check_fields(row, where)
         check_new_id(places, fields["id"], where)
         audio = joined_path(path.parent, fields.pop("audio"))
-        examples.append(Example(audio=audio, **fields))
+        weight = _check_weight(row.get("weight"), where)
+        examples.append(Example(audio=audio, weight=weight, **fields))
     if not examples:
         hint = f"expected a JSON object a line, with the keys {', '.join(REQUIRED)}"
         raise MrlError("the manifest is empty", where=path, hint=hint)
@@ -133,3 +137,13 @@ def check_fields(
         letters = "use letters, digits and `_`, and not `all`"
         raise MrlError(f"the split {split!r} is not a usable name", where=where, hint=letters)
     return fields
+
+
+def _check_weight(value: Any, where: str) -> float:
+    if value is None:
+        return 1.0
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        problem = f"'weight' is {value!r:.60}, expected a number above 0"
+        raise MrlError(problem, where=where, hint="leave the row out if it is not to be drawn")
+    return float(value)

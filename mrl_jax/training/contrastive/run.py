@@ -80,6 +80,8 @@ class ContrastiveTask:
         rate = model.speech.config.sample_rate
         check_rate(examples, rate)
         source = _source(config, examples, tokenizer, model)
+        if source.mix:
+            log(source.mix)
         if LOSSES[config.loss.name].contrastive:
             check_negatives(source.identities_of, source.plan.batches_per_epoch, log)
         steps = config.train.total_steps(source.plan.batches_per_epoch)

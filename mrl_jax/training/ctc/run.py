@@ -17,7 +17,8 @@ from mrl_jax.data.audio.augment import Augment, resolve_augment
 from mrl_jax.data.audio.decode import load_each
 from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.ctc import CtcSource, MaskConfig, mask_clip
-from mrl_jax.data.batches.plan import read_batches
+from mrl_jax.data.batches.mix import describe_mix, draws_of
+from mrl_jax.data.batches.plan import BatchPlan, read_batches
 from mrl_jax.data.build.dataset import SpeechDataset
 from mrl_jax.data.build.utterances import need_transcripts, read_utterances
 from mrl_jax.data.text.normalize import plain_text
@@ -83,7 +84,7 @@ class CtcTask:
         transcripts = _transcripts(config, examples)
         vocabulary = choose_vocabulary(config.model, tower, transcripts, tokenizer)
         rows = _labels(config, transcripts, vocabulary, tokenizer)
-        source, left_out = _source(config, examples, rows, vocabulary.blank, sizes)
+        source, left_out = _source(config, examples, rows, vocabulary.blank, sizes, log)
         if left_out:
             log(
                 f"data: {len(left_out)} transcripts are too long for their clips, the first is "
@@ -167,6 +168,7 @@ def _source(
     label_rows: Sequence[Sequence[int]],
     blank: int,
     sizes: HubertConfig,
+    log: Log,
 ) -> tuple[CtcSource, list[str]]:
     """Batches of the clips that are long enough for their transcripts; ids of the others."""
     labels, counts = pad_labels(label_rows, blank, max(map(len, label_rows)))
@@ -176,22 +178,44 @@ def _source(
     rows, left_out = np.flatnonzero(fits), [examples.ids[row] for row in np.flatnonzero(~fits)]
     rate = sizes.sample_rate
     augment, stretch = resolve_augment(config.augment, config.stretch, rate)
+    transform = ClipTransform(
+        prepare=normalize_clip if sizes.normalize_clips else None,
+        min_samples=sizes.min_samples,
+        augment=functools.partial(_change, augment, config.masks, rate),
+        stretch=stretch,
+    )
     source = CtcSource(
         functools.partial(_clip, examples, rows),
-        np.asarray(examples.num_samples)[rows],
         labels[rows],
         counts[rows],
-        config.data.batch,
-        seed=config.seed,
-        transform=ClipTransform(
-            prepare=normalize_clip if sizes.normalize_clips else None,
-            min_samples=sizes.min_samples,
-            augment=functools.partial(_change, augment, config.masks, rate),
-            stretch=stretch,
-        ),
+        _plan(config, examples, rows, transform, log),
+        transform=transform,
         shard=host_shard(),
     )
     return source, left_out
+
+
+def _plan(
+    config: CtcExperiment,
+    examples: SpeechDataset,
+    rows: HostArray,
+    transform: ClipTransform,
+    log: Log,
+) -> BatchPlan:
+    """Which of the examples `rows` stand in which batch; shares of tasks are logged."""
+    batch, tasks = config.data.batch, [examples.tasks[row] for row in rows]
+    weights = None if examples.weights is None else examples.weights[rows]
+    draws = draws_of(tasks, weights, batch.mix, batch_size=batch.batch_size, one_task=False)
+    if draws is not None:
+        log(describe_mix(tasks, draws))
+    return BatchPlan(
+        transform.stretched(np.asarray(examples.num_samples)[rows]),
+        np.zeros(len(rows), np.int64),
+        batch_size=batch.batch_size,
+        num_buckets=batch.num_buckets,
+        seed=config.seed,
+        draws=draws,
+    )
 
 
 def _validator(

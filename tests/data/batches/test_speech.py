@@ -38,6 +38,8 @@ class FakeTokenizer(TextTokenizer):
 class FakeExamples:
     """Lists are a valid source; a clip's first sample says whose it is."""
 
+    weights: np.ndarray | None = None
+
     def __init__(self, number=NUMBER, seed=0):
         rng = np.random.default_rng(seed)
         self.ids = [f"e{i}" for i in range(number)]

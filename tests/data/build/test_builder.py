@@ -26,6 +26,7 @@ from mrl_jax.data.build import records
 from mrl_jax.data.build.__main__ import main, parse_columns
 from mrl_jax.data.build.builder import BuildOptions, BuildReport, build_dataset
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
+from mrl_jax.data.build.info import INDEX_COLUMNS, read_build
 
 for needed in ("librosa", "soundfile", "tensorflow_datasets", "array_record", "pyarrow"):
     pytest.importorskip(needed)
@@ -217,6 +218,35 @@ def test_any_change_is_noticed(tmp_path):
     path.write_text(swapped, encoding="utf-8")
     assert digest(path, out)[0] != first
     assert open_dataset(out).ids[0] == "3.wav"
+
+
+def test_weights_travel_with_the_data_set(tmp_path):
+    """Without any, digests and index are those of data sets from before there were weights."""
+    names, splits = ["0.wav", "1.wav", "2.wav"], ["train", "train", "test"]
+    recordings(tmp_path, 3)
+    plain = manifest(tmp_path, names, split=splits)
+    build_dataset(plain, tmp_path / "plain")
+    assert open_dataset(tmp_path / "plain").weights is None
+    index = parquet.read_table(tmp_path / "plain" / "index" / "train.parquet")
+    assert set(index.column_names) == set(INDEX_COLUMNS)
+    # `BuildInfo.parts["examples"]` of this manifest at commit f8d2610, which knew no weights.
+    examples = read_build(tmp_path / "plain").parts["examples"]
+    assert examples == "4945124336f45bf5cb71dbaefeb85a20316d84dc5173aa69379e3a2fd57e1a4c"
+    manifest(tmp_path, names, split=splits, weight=[1, 1.0, None])
+    assert build_dataset(plain, tmp_path / "plain").reused
+    manifest(tmp_path, names, split=splits, weight=[1, 0.25, None])
+    assert "before the examples changed" in refusal(build_dataset, plain, tmp_path / "plain")
+    build_dataset(plain, tmp_path / "weighted")
+    weights = open_dataset(tmp_path / "weighted").weights
+    assert weights is not None
+    assert weights.tolist() == [1.0, 0.25]
+    assert open_dataset(tmp_path / "weighted", "test").weights is None
+    table = parquet.read_table(tmp_path / "weighted" / "index" / "train.parquet")
+    damaged = table.set_column(len(table.columns) - 1, "weight", [[1.0, -1.0]])
+    parquet.write_table(damaged, tmp_path / "weighted" / "index" / "train.parquet")
+    assert "a weight is no number above 0" in refusal(
+        open_dataset, tmp_path / "weighted", verify=False
+    )
 
 
 def test_another_format_is_another_data_set(tmp_path):

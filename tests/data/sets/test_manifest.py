@@ -55,6 +55,16 @@ def test_every_optional_key_is_read_and_others_are_not(tmp_path):
     assert example == Example(id="a", audio=tmp_path / "a.wav", text=ROW["text"])
 
 
+def test_a_weight_is_a_number_and_1_without_one(tmp_path):
+    rows = [ROW, ROW | {"id": "b", "weight": 2}, ROW | {"id": "c", "weight": None}]
+    examples = read_manifest(write(tmp_path / "m.jsonl", *rows))
+    assert [example.weight for example in examples] == [1.0, 2.0, 1.0]
+    for bad in (0, -1.5, float("inf"), "2", True, [1]):
+        line = refusal(write(tmp_path / "m.jsonl", ROW | {"weight": bad}))
+        assert line.startswith((", line 1: 'weight' is ", ", line 1: is not JSON ("))
+        assert "expected a number above 0" in line or bad == float("inf")
+
+
 def test_a_documents_identity_is_its_id_or_its_text(tmp_path):
     rows = (ROW, ROW | {"id": "b", "document_id": 7}, ROW | {"id": "c", "text": "Non."})
     examples = read_manifest(write(tmp_path / "m.jsonl", *rows))

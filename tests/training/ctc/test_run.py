@@ -18,7 +18,8 @@ from mrl_jax.checkpoints.new_towers import save_speech_tower
 from mrl_jax.checkpoints.towers import load_hubert_ctc, read_checked_weights, read_info
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.clips import ClipTransform
-from mrl_jax.data.batches.ctc import CtcBatchConfig, CtcSource, MaskConfig, mask_clip
+from mrl_jax.data.batches.ctc import CtcSource, MaskConfig, mask_clip
+from mrl_jax.data.batches.plan import BatchPlan
 from mrl_jax.inference.asr import unspelled
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.init import initial_recogniser
@@ -199,11 +200,9 @@ def some_batch():
     labels[np.arange(5)[None, :] >= counts[:, None]] = 0
     source = CtcSource(
         lambda row: np.sin(np.arange(num[row]) * (0.1 + 0.1 * row)).astype(np.float32),
-        num,
         labels,
         counts,
-        CtcBatchConfig(batch_size=8, num_buckets=1),
-        seed=0,
+        BatchPlan(num, np.zeros(8, np.int64), batch_size=8, num_buckets=1, seed=0),
         transform=ClipTransform(),
     )
     return source[0]
