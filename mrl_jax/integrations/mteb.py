@@ -92,8 +92,10 @@ class MtebEncoder(AbsEncoder):
             kwargs: `show_progress_bar`; of MTEB's other options none is needed.
 
         Raises:
-            MrlError: an input that is both, or neither; a recording that cannot be read.
+            MrlError: no inputs, or such as are both or neither; a recording that cannot be read.
         """
+        if not len(inputs.dataset):
+            raise MrlError("has no inputs", where=task_metadata.name, hint="check its data set")
         columns = {*inputs.dataset.features}
         if len(columns & {"audio", "text"}) != 1:
             problem = f"its inputs have the columns {', '.join(sorted(columns))}"
@@ -165,10 +167,10 @@ def model_meta(
     """
     info, folder = embedder.info, embedder.folder
     arrays = [leaf.get_value() for leaf in param_tree.flat_weights(embedder.model).values()]
-    options = {"tasks": dict(tasks), "task": task, "dim": dim}
+    options = {"tasks": dict(tasks), "task": task, "dim": dim}  # A dict, as MTEB copies it.
     loader = None
     if folder is not None:
-        loader = functools.partial(load_encoder, folder=folder, tasks=tasks, task=task, dim=dim)
+        loader = functools.partial(load_encoder, folder=folder, **options)
     unknown = ("release_date", "languages", "license", "open_weights", "training_datasets")
     fields: dict[str, Any] = {
         **dict.fromkeys((*unknown, "public_training_code", "public_training_data")),

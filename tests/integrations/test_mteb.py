@@ -229,7 +229,8 @@ def test_the_description_comes_from_the_model(embedder, folder):
     assert other.embed_dim == 8
     assert other.experiment_kwargs == {"tasks": {"X": "find"}, "dim": 8}
     assert other.loader is not None
-    again = other.loader(other.name, revision=other.revision)
+    assert other.to_dict()["loader"] == "load_encoder"
+    again = other.model_copy(deep=True).loader(other.name, revision=other.revision)
     vectors = again.embedder.embed_text(["fo"], dim=8)
     np.testing.assert_allclose(vectors, embedder.embed_text(["fo"], dim=8), atol=1e-6)
     assert again.mteb_model_meta.embed_dim == 8
