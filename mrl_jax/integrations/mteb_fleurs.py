@@ -99,13 +99,11 @@ def across_languages(source: Any, target: Any, *, text: str) -> Any:
             first.setdefault(words.strip(), number)
     takes: Counter[str] = Counter()
     names = []
-    for row in rows:
-        names.append(f"{numbers[row]}-{takes[numbers[row]]}")
-        takes[numbers[row]] += 1
-    queries = source.select_columns(["audio"]).select(rows).add_column("id", names)
+    for number in numbers:
+        names.append(f"{number}-{takes[number]}")
+        takes[number] += 1
+    # The column comes before the choice of rows, which would copy the recordings otherwise.
+    queries = source.select_columns(["audio"]).add_column("id", names).select(rows)
     corpus = datasets.Dataset.from_dict({"id": [*first.values()], "text": [*first]})
-    judged = {
-        name: {first[sentences[numbers[row]].strip()]: 1}
-        for name, row in zip(names, rows, strict=True)
-    }
+    judged = {names[row]: {first[sentences[numbers[row]].strip()]: 1} for row in rows}
     return {"queries": queries, "corpus": corpus, "relevant_docs": judged, "top_ranked": None}

@@ -199,6 +199,7 @@ def fleurs(tmp_path, monkeypatch) -> Path:
 
 def test_the_proposed_task_of_fleurs_has_the_scores_of_eval(embedder, fleurs, tmp_path):
     task = FleursCrosslingualA2TRetrieval()
+    task.load_data()
     found = by_query(task, MtebEncoder(embedder), tmp_path / "predictions")
     with pytest.warns(UserWarning, match="left out"):
         data = load_retrieval_set(f"fleurs:wo-fr@{fleurs}")
