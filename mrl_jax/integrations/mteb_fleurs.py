@@ -13,7 +13,7 @@ from mrl_jax.core.extras import optional_imports
 with optional_imports("mrl_jax.integrations.mteb_fleurs"):
     import datasets
     from mteb.abstasks.retrieval import AbsTaskRetrieval
-    from mteb.abstasks.task_metadata import PromptDict, TaskMetadata
+    from mteb.abstasks.task_metadata import TaskMetadata
 
 PAIRS = {"wo_sn-fr_fr": ["wol-Latn", "fra-Latn"]}
 """Subset, the languages of queries and documents in FLEURS's codes: both in MTEB's codes."""
@@ -60,7 +60,6 @@ class FleursCrosslingualA2TRetrieval(AbsTaskRetrieval):
         annotations_creators="human-annotated",
         dialect=[],
         sample_creation="found",
-        prompt=PromptDict(query="Find the sentence that means what is said."),
         bibtex_citation=CITATION,
     )
 
