@@ -13,7 +13,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("losses", "checkpoints"),
     ("inference",),
-    ("evaluation", "serving"),
+    ("evaluation", "serving", "integrations"),
     ("curation",),
     ("training",),
     ("demo",),

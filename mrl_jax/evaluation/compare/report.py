@@ -10,6 +10,7 @@ from mrl_jax.core.paths import user_path
 from mrl_jax.core.text import check_text
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
 from mrl_jax.data.sets.retrieval_set import Query
+from mrl_jax.data.text.prompts import check_task
 from mrl_jax.evaluation import encoded_set
 from mrl_jax.evaluation.compare import figures, measure, stages
 from mrl_jax.evaluation.compare.cascades import check_queries
@@ -53,7 +54,7 @@ def report_compare(options: CompareOptions) -> str:
     dims = check_alike(infos, options.dims)
     data = encoded_set.load_set(options)
     for name, info in infos.items():
-        encoded_set.check_task(options.task, info.prompts, folders[name])
+        check_task(options.task, info.prompts, folders[name])
     judged = data.judged_only()
     judgements = judgements_of(judged)
     columns = {

@@ -83,10 +83,15 @@ class DocumentStore:
         return self._lines[self._offsets[row] : self._offsets[row + 1]].tobytes()
 
 
-def _line_of(document: CorpusDocument) -> bytes:
+def document_row(document: CorpusDocument) -> dict[str, Any]:
+    """A document as JSON has it; `as_record(row, CorpusDocument)` reads it back."""
     row: dict[str, Any] = {"id": document.id, "text": document.text}
     row |= {name: getattr(document, name) for name in ("title", "span")}
-    row["fields"] = dict(document.fields)
+    return row | {"fields": dict(document.fields)}
+
+
+def _line_of(document: CorpusDocument) -> bytes:
+    row = document_row(document)
     try:
         return (json.dumps(row, ensure_ascii=False) + "\n").encode()
     except (TypeError, ValueError, RecursionError) as error:

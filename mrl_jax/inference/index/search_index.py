@@ -10,9 +10,9 @@ renames it.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
@@ -42,14 +42,15 @@ from mrl_jax.inference.index.description import (
 )
 from mrl_jax.inference.index.documents import DocumentStore
 from mrl_jax.inference.index.embedding import (
+    BLOCK,
     Documents,
     config_for,
-    dim_of,
     embed_documents,
     named_documents,
 )
 from mrl_jax.inference.index.first_stage import FirstStage, stored_coding
 from mrl_jax.inference.index.hits import Filter, Hit, Passes
+from mrl_jax.inference.index.queries import check_width, query_vectors
 from mrl_jax.inference.index.stored import StoredVectors, score_again
 from mrl_jax.inference.search.exact import truncate
 
@@ -206,6 +207,23 @@ class SearchIndex:
         return self._vectors.bytes_per_vector
 
     @checked
+    def blocks(
+        self, rows: PositiveInt = BLOCK
+    ) -> Iterator[tuple[list[CorpusDocument], Float32[HostArray, "R E"]]]:
+        """The documents and their vectors in order, some at a time: to be copied elsewhere.
+
+        Args:
+            rows: documents in a block.
+
+        Yields:
+            Documents that are not removed, and their vectors as they are searched, decoded.
+        """
+        live = np.flatnonzero(self._live)
+        for start in range(0, len(live), rows):
+            block = live[start : start + rows]
+            yield [self._documents[int(row)] for row in block], self._vectors.take(block)
+
+    @checked
     def narrowed(self, dim: PositiveInt) -> "SearchIndex":
         """The same documents by the first `dim` coordinates of their vectors, in memory.
 
@@ -254,7 +272,7 @@ class SearchIndex:
             )
         else:
             named = named_documents(documents, taken=rows)
-            self._check_width(vectors)
+            check_width(vectors, self.dim, self.folder)
             _check_count(vectors, named)
             vectors = truncate(vectors, None)
         if not named:
@@ -358,7 +376,15 @@ class SearchIndex:
         if not 1 <= k <= len(self):
             problem = f"k is {k}, and the index has {len(self)} documents"
             raise MrlError(problem, hint=f"choose 1 to {len(self)}")
-        queries = self._queries(vectors, audio, text, {"task": task, "prompt": prompt})
+        queries = query_vectors(
+            lambda: self.embedder,
+            self.dim,
+            vectors=vectors,
+            audio=audio,
+            text=text,
+            options={"task": task, "prompt": prompt},
+            where=self.folder,
+        )
         if not len(queries):
             return []
         found = self._best(_padded(queries), k, filter)[: len(queries)]
@@ -396,34 +422,6 @@ class SearchIndex:
         if self._first is None:
             return self._vectors.best(queries, count, self._live)[1]
         return self._first.search(queries, count)
-
-    def _queries(
-        self,
-        vectors: HostArray | None,
-        audio: Sequence[Clip] | None,
-        text: Sequence[str] | None,
-        options: Any,
-    ) -> HostArray:
-        if sum(kind is not None for kind in (vectors, audio, text)) != 1:
-            raise MrlError("expected one of vectors, audio and text", hint="pass one of them")
-        if vectors is not None:
-            self._check_width(vectors)
-            return truncate(vectors, None)
-        dim = dim_of(self.embedder, self.dim)
-        if audio is not None:
-            return self.embedder.embed_speech(audio, dim=dim, **options)
-        assert text is not None
-        if empty := [number for number, one in enumerate(text) if not str(one).strip()]:
-            raise MrlError(f"the question {empty[0]} is empty", hint="write what to search for")
-        return self.embedder.embed_text(text, dim=dim, **options)
-
-    def _check_width(self, vectors: HostArray) -> None:
-        if vectors.shape[1] != self.dim:
-            problem = f"the vectors have {vectors.shape[1]} coordinates, and the index {self.dim}"
-            raise MrlError(problem, where=self.folder, hint="embed them as the documents were")
-        if not np.isfinite(vectors).all():
-            row = int(np.argmin(np.isfinite(vectors).all(axis=1)))
-            raise MrlError(f"the vector {row} is not finite", hint="check what made it")
 
     def _rows(self) -> dict[str, int]:
         """Row by id, of the documents that are not removed."""

@@ -71,6 +71,23 @@ def test_every_precision_finds_what_the_full_product_finds(precision, tmp_path):
     assert ids(index.search(queries, k=7)) != ids(index.search(unit(5, 2), k=7))
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8", "binary"])
+def test_blocks_are_the_documents_that_are_left_and_their_vectors(precision):
+    vectors = unit(50, 5)
+    index = SearchIndex.from_vectors(vectors[:40], documents(40), precision=precision)
+    index.add(documents(10, 40), vectors[40:])
+    index.remove(["d3", "d44"])
+    blocks = list(index.blocks(17))
+    assert [len(named) for named, _ in blocks] == [17, 17, 14]
+    left = [row for row in range(50) if row not in (3, 44)]
+    assert [one.id for named, _ in blocks for one in named] == [f"d{row}" for row in left]
+    found = np.concatenate([part for _, part in blocks])
+    assert index.search(found[:1], k=1)[0][0].id == "d0"
+    if precision == "float32":
+        np.testing.assert_allclose(found, vectors[left], atol=1e-6)
+        assert np.abs(found - vectors[: len(left)]).max() > 0.1
+
+
 def test_a_short_list_by_a_prefix_is_that_of_the_funnel():
     vectors, queries = unit(400, 3), unit(6, 4)
     index = SearchIndex.from_vectors(vectors, documents(400), prefix=6, shortlist=20)
