@@ -94,6 +94,24 @@ def read_arrays(
         raise MrlError(problem, where=folder, hint=hint) from error
 
 
+def stored_paths(folder: Path, *, what: str = "the array", hint: str = "") -> list[str]:
+    """The dotted paths of all arrays in a checkpoint.
+
+    Raises:
+        MrlError: its description is missing or cannot be read.
+    """
+
+    def names() -> list[str]:
+        with _checkpointer() as checkpointer:
+            return list(param_tree.flatten(checkpointer.metadata(folder.absolute()).item_metadata))
+
+    try:
+        return quietly(names)
+    except OSError as error:
+        problem = f"{what} cannot be read ({error.strerror or error})"
+        raise MrlError(problem, where=folder, hint=hint) from error
+
+
 def _checkpointer() -> "ocp.Checkpointer":
     """One that waits for no other process: each reads alone, and only one writes."""
     import orbax.checkpoint as ocp
