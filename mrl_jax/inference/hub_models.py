@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from mrl_jax.checkpoints.models import MODEL_FILE, ModelInfo, read_model_info
+from mrl_jax.checkpoints.models import MODEL_FILE, read_model_info
 from mrl_jax.checkpoints.towers import TOWER_FILE, read_info
 from mrl_jax.core.addresses import scheme_of
 from mrl_jax.core.arguments import checked
@@ -76,7 +76,8 @@ def _fetched_model(name: HubName) -> Path:
         raise MrlError(problem, where=name, hint="pass one that `mrl-jax push` uploaded")
     info = read_model_info(folder)
     towers = {
-        what: _inside(one.path, name) for what, one in (("speech", info.speech), ("text", info.text))
+        what: _inside(one.path, name)
+        for what, one in (("speech", info.speech), ("text", info.text))
     }
     commit = HubName(name.hub_id, folder.name)  # One commit, wherever the branch goes meanwhile.
     described = [f"{tower}/{TOWER_FILE}" for tower in towers.values()]
