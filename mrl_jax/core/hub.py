@@ -10,6 +10,7 @@ from mrl_jax.core.errors import MrlError, first_line
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _NAME = re.compile(rf"(?P<id>{HUB_ID.pattern})(?:@(?P<revision>\S+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SNAPSHOT = re.compile(r"models--(?P<id>[\w.-]+)")
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -33,6 +34,12 @@ def hub_name(text: str) -> HubName | None:
     if match is None or text.startswith("."):
         return None
     return HubName(match["id"], match["revision"])
+
+
+def is_pinned(text: str) -> bool:
+    """Whether a text is "owner/name@commit", which always means the same files."""
+    name = hub_name(text)
+    return name is not None and _COMMIT.fullmatch(name.revision or "") is not None
 
 
 def hub_name_of(path: Path) -> HubName | None:

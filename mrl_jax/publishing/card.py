@@ -87,7 +87,7 @@ def _tower_cells(tower: TowerSource) -> tuple[str, str, str, str]:
 
 def _use(name: HubName, info: ModelInfo, known: Provenance, *, with_towers: bool) -> str:
     task = next((task for task, prompt in info.prompts.items() if task and prompt), None)
-    options = "" if task is None else f", task={task!r}"
+    options = "" if task is None else f", task={_quoted(task)}"
     place, before = str(name), ""
     if not with_towers:
         place = name.hub_id.partition("/")[2]
@@ -100,7 +100,7 @@ pip install 'mrl_jax[text,audio]'
 ```python
 import mrl_jax
 
-embedder = mrl_jax.Embedder.load({place!r})
+embedder = mrl_jax.Embedder.load({_quoted(place)})
 documents = embedder.embed_text(["un texte", "un autre texte"])
 queries = embedder.embed_speech(["question.wav"]{options})
 scores = queries @ documents.T
@@ -113,6 +113,10 @@ search in it:
 mrl-jax index build --model {place} --corpus texts/ --out my_index
 mrl-jax search my_index --audio question.wav
 ```"""
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _tower_commands(name: HubName, place: str, known: Provenance) -> str:
