@@ -96,7 +96,7 @@ class PushHandler(Handler):
         return row
 
     def take(self) -> None:
-        """A request that changes something."""
+        """A request that changes something, by a token that may."""
         path = self.path.split("?")[0]
         self.server.requests.append((self.command, path))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -111,32 +111,35 @@ class PushHandler(Handler):
         if token == READER:
             message = {"X-Error-Message": "You have read access, not the required write access"}
             return self.send(403, b"{}", message)
-        if path == "/api/repos/create":
-            return self.create(json.loads(body))
         parts = path.removeprefix("/api/models").strip("/").split("/")
         name, rest = "/".join(parts[:2]).removesuffix(".git"), parts[2:]
-        repository = self.server.repositories[name]
-        if rest[0] == "branch":
-            if rest[1] in repository.branches:
-                return self.send(409, b"{}")
-            repository.branches[rest[1]] = repository.branches["main"]
-            return self.reply({})
-        if rest[0] == "preupload":
-            return self.preupload(repository, rest[1], json.loads(body))
-        if rest[0] == "info":
-            return self.batch(name, json.loads(body))
-        assert rest[0] == "commit", path
-        self.commit(repository, rest[1], body)
+        match rest:
+            case ["create"]:  # /api/repos/create
+                return self.create(json.loads(body))
+            case ["branch", branch]:
+                return self.branch(self.server.repositories[name], branch)
+            case ["preupload", branch]:
+                return self.preupload(self.server.repositories[name], branch, json.loads(body))
+            case ["info", "lfs", "objects", "batch"]:
+                return self.batch(json.loads(body))
+            case ["commit", branch]:
+                return self.commit(name, branch, body)
+            case _:
+                return self.send(404, b"{}")
+
+    def branch(self, repository: Repository, name: str) -> None:
+        status = 409 if name in repository.branches else 200
+        repository.branches.setdefault(name, repository.branches["main"])
+        self.reply({}, status)
 
     def create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted['organization']}/{wanted['name']}"
         url = {"url": f"{self.server.url}/{name}"}
-        if name in self.server.repositories:
-            return self.reply(url, 409)
-        self.server.add(
-            name, {".gitattributes": b""}, private=wanted.get("visibility") == "private"
-        )
-        self.reply(url)
+        is_there = name in self.server.repositories
+        if not is_there:
+            private = wanted.get("visibility") == "private"
+            self.server.add(name, {".gitattributes": b""}, private=private)
+        self.reply(url, 409 if is_there else 200)
 
     def preupload(self, repository: Repository, branch: str, wanted: dict[str, Any]) -> None:
         there = repository.commits[repository.branches[branch]]
@@ -152,7 +155,7 @@ class PushHandler(Handler):
             rows.append(row)
         self.reply({"files": rows})
 
-    def batch(self, name: str, wanted: dict[str, Any]) -> None:
+    def batch(self, wanted: dict[str, Any]) -> None:
         objects = []
         for one in wanted["objects"]:
             row = {"oid": one["oid"], "size": one["size"]}
@@ -164,13 +167,12 @@ class PushHandler(Handler):
     def take_blob(self, oid: str, data: bytes) -> None:
         self.server.upload_begun.set()
         self.server.upload_may_end.wait(120)
-        if self.server.lfs_status != 200:
-            return self.send(self.server.lfs_status, b"{}")
-        assert hashlib.sha256(data).hexdigest() == oid
-        self.server.blobs[oid] = data
-        self.reply({})
+        if self.server.lfs_status == 200 and hashlib.sha256(data).hexdigest() == oid:
+            self.server.blobs[oid] = data
+        self.reply({}, self.server.lfs_status)
 
-    def commit(self, repository: Repository, branch: str, body: bytes) -> None:
+    def commit(self, name: str, branch: str, body: bytes) -> None:
+        repository = self.server.repositories[name]
         files = dict(repository.commits[repository.branches[branch]])
         for line in body.splitlines():
             row = json.loads(line)
@@ -185,7 +187,7 @@ class PushHandler(Handler):
             else:
                 assert row["key"] == "header", row
         oid = repository.commit(branch, files)
-        url = f"{self.server.url}/commit/{oid}"
+        url = f"{self.server.url}/{name}/commit/{oid}"
         self.reply({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
     def reply(self, value: Any, status: int = 200) -> None:

@@ -151,6 +151,7 @@ def test_what_is_damaged_or_no_model_is_refused_and_code_is_never_fetched(pushed
 def test_what_the_hub_refuses_of_a_load_is_one_line(pushed, tmp_path):
     hub, _, _ = pushed
     out = str(tmp_path / "out.npz")
+    ends = ["--data", str(tmp_path), "--out", str(tmp_path / "report")]
     results = run_steps(
         settings(hub, tmp_path / "home"),
         ["me/none", None, out],
@@ -163,8 +164,7 @@ def test_what_the_hub_refuses_of_a_load_is_one_line(pushed, tmp_path):
         [str(tmp_path), "main", out],
         ["neither a folder", None, out],
         ["eval", "retrieval", "--model", "me/tiny", "--data", str(tmp_path)],
-        ["eval", "tradeoff", "--model", "me/tiny", "--data", str(tmp_path), "--budget", "bytes=9"]
-        + ["--out", str(tmp_path / "report")],
+        ["eval", "tradeoff", "--model", "me/tiny", "--budget", "bytes=9", *ends],
     )
     unknown = "neither a local folder nor a model on the hub. Check the spelling"
     check_refused(results[0], "error: me/none: ", unknown)
@@ -192,6 +192,7 @@ def test_a_folder_of_that_name_wins_and_an_index_names_the_commit(pushed, models
     (local / "here").symlink_to(models[0])
     hub.add("me/here", {"config.json": b"{}"})
     out = tmp_path / "here.npz"
+    ends = ["--data", str(tmp_path), "--out", str(tmp_path / "report")]
     env = {**settings(hub, tmp_path / "home"), "PYTHONSAFEPATH": ""}
     results = run_steps(
         env,
@@ -199,8 +200,7 @@ def test_a_folder_of_that_name_wins_and_an_index_names_the_commit(pushed, models
         ["search", str(index), "ba ce", "-k", "1", "--json"],
         ["search", str(index), "ba ce", "--model", f"me/tiny@{commits[1]}"],
         [str(local / "here"), None, str(out)],
-        ["eval", "compare", "--models", "me/tiny", "tiny=me/tiny", "--data", str(tmp_path), "--out"]
-        + [str(tmp_path / "report")],
+        ["eval", "compare", "--models", "me/tiny", "tiny=me/tiny", *ends],
     )
     assert [status for status, *_ in results[:2]] == [0, 0], results
     assert (
