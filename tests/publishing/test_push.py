@@ -135,7 +135,7 @@ def test_what_is_damaged_or_no_model_is_refused_and_code_is_never_fetched(pushed
     assert results["good"][0] == 0, results["good"]
     check_refused(results["head"], "head.safetensors: is not the file that was written")
     check_refused(results["tower"], "is not the file that was written")
-    check_refused(results["named"], "bad/named: ", "evil.py", "code and pickles are never fetched")
+    check_refused(results["named"], "bad/named: ", "evil.py", "Code and pickles are never fetched")
     check_refused(results["outside"], "bad/outside: ", "a tower outside of the model's folder")
     check_refused(results["address"], "bad/address: ", "a tower outside of the model's folder")
     check_refused(results["edited"], "is not the description that was written")
@@ -176,7 +176,7 @@ def test_what_the_hub_refuses_of_a_load_is_one_line(pushed, tmp_path):
     check_refused(results[6], "names a revision, and another is given")
     check_refused(results[7], "is a folder, which has no revision 'main'")
     check_refused(results[8], "neither a folder/model.json: no such file")
-    check_refused(results[9], "pass --out", "Pass --out")
+    check_refused(results[9], "has no folder for the report", "Pass --out")
     check_refused(results[10], "is the cached copy of a model on the hub", "hf download me/tiny")
     refused = environment(tmp_path / "away", f"http://127.0.0.1:{closed_port()}")
     (gone,) = run_steps(refused, ["me/tiny", None, out])
