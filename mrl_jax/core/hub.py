@@ -99,7 +99,7 @@ def hub_problem(error: Exception, revision: str | None) -> tuple[str, str]:
             problem = f"neither a local folder nor a hub id ({first})"
             hint = "pass a folder, or a hub id such as owner/name"
         case _ if status_of(error) in (401, 403):
-            problem = f"the hub does not let us read this model ({first_line(_refusal(error))})"
+            problem = f"the hub does not let us read this model ({first_line(refusal_of(error))})"
             hint = LOG_IN
         case _:
             kind = type(error).__name__
@@ -110,11 +110,13 @@ def hub_problem(error: Exception, revision: str | None) -> tuple[str, str]:
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that the hub answered with; None where there was no answer."""
-    return getattr(getattr(_refusal(error), "response", None), "status_code", None)
+    return getattr(getattr(refusal_of(error), "response", None), "status_code", None)
 
 
-def _refusal(error: BaseException) -> BaseException:
-    """The hub's own answer, which a look into the cache, or a thread, may have wrapped."""
+def refusal_of(error: BaseException) -> BaseException:
+    """The hub's own answer, which a look into the cache, or a thread, may have wrapped; the error
+    itself where there is none.
+    """
     from huggingface_hub import errors
 
     inner: BaseException | None = error

@@ -8,7 +8,7 @@ from mrl_jax.checkpoints.head_file import HEAD_FILE
 from mrl_jax.checkpoints.models import MODEL_FILE
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError, first_line
-from mrl_jax.core.hub import LOG_IN, HubName, status_of
+from mrl_jax.core.hub import LOG_IN, HubName, refusal_of, status_of
 from mrl_jax.publishing.metadata import LIBRARY
 
 CARD = "README.md"
@@ -82,10 +82,8 @@ def _upload_problem(error: Exception) -> tuple[str, str]:
     """What went wrong with an upload, and what helps; nothing was committed."""
     from huggingface_hub import errors
 
-    cause = error
-    while status_of(cause) is None and isinstance(cause.__cause__, Exception):
-        cause = cause.__cause__
-    first, status = first_line(cause), status_of(cause)
+    cause, status = refusal_of(error), status_of(error)
+    first = first_line(cause)
     if isinstance(error, errors.HFValidationError):
         return f"is no name of a repository ({first})", "write it as owner/name"
     if status == 401:

@@ -38,9 +38,9 @@ def test_a_head_file_is_loaded_as_the_folder_was_and_another_is_refused(tmp_path
 
     load()
     name = min(arrays)
-    with pytest.raises(MrlError, match="is not the one that model.json names"):
+    with pytest.raises(MrlError, match=r"is not the one that model\.json names"):
         load(**{name: arrays[name] + np.float32(1)})
-    with pytest.raises(MrlError, match="is of another architecture: head.more is"):
+    with pytest.raises(MrlError, match=r"is of another architecture: head\.more is"):
         load(**{"head.more": np.zeros(3, np.float32)})
     (folder / HEAD_FILE).write_bytes(b"no tensors at all")
     with pytest.raises(MrlError, match="the trained head cannot be read"):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from repository import ROOT
 from tiny_run import make_model
 
 from mrl_jax.checkpoints.head_file import read_head_arrays
@@ -48,13 +49,16 @@ def make_models(root: Path) -> tuple[Path, Path]:
     return first, second
 
 
-def run_steps(env: dict[str, str], *steps: list[str | None]) -> list[tuple[int, str, str]]:
+def run_steps(
+    env: dict[str, str], *steps: list[str | None], folder: Path = ROOT
+) -> list[tuple[int, str, str]]:
     """Status, stdout and stderr of command lines, and of [name, revision, FILE.npz], which
-    embeds; all in one fresh process.
+    embeds; all in one fresh process in `folder`.
     """
     script = STEPS.replace("TEXTS", repr(TEXTS))
     argv = [sys.executable, "-c", script, json.dumps(steps)]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=600)
+    env = {**env, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, env=env, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line[4:] for line in done.stdout.splitlines() if line.startswith("STEP")]

@@ -36,7 +36,7 @@ def settings(hub: PushHub, home: Path, **changes: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def pushed(models, tmp_path_factory) -> Iterator[tuple[PushHub, list[str], Path]]:
-    """A hub with both models as commits of me/tiny, one after the other; see `test_round_trip`."""
+    """A hub with both models as commits of me/tiny, one after the other, and their vectors here."""
     root = tmp_path_factory.mktemp("pushed")
     with running(PushHub(PushHandler)) as hub:
         first, second = map(str, models)
@@ -193,16 +193,16 @@ def test_a_folder_of_that_name_wins_and_an_index_names_the_commit(pushed, models
     hub.add("me/here", {"config.json": b"{}"})
     out = tmp_path / "here.npz"
     ends = ["--data", str(tmp_path), "--out", str(tmp_path / "report")]
-    env = {**settings(hub, tmp_path / "home"), "PYTHONSAFEPATH": ""}
     results = run_steps(
-        env,
+        settings(hub, tmp_path / "home"),
         ["index", "build", "--model", "me/tiny", "--corpus", str(texts), "--out", str(index)],
         ["search", str(index), "ba ce", "-k", "1", "--json"],
         ["search", str(index), "ba ce", "--model", f"me/tiny@{commits[1]}"],
-        [str(local / "here"), None, str(out)],
+        ["me/here", None, str(out)],
         ["eval", "compare", "--models", "me/tiny", "tiny=me/tiny", *ends],
+        folder=tmp_path,
     )
-    assert [status for status, *_ in results[:2]] == [0, 0], results
+    assert [status for status, *_ in results] == [0, 0, 2, 0, 2], results
     assert (
         json.loads((index / "index.json").read_text())["model"]["path"] == f"me/tiny@{commits[2]}"
     )
