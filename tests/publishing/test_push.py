@@ -183,13 +183,15 @@ def test_what_the_hub_refuses_of_a_load_is_one_line(pushed, tmp_path):
     check_refused(gone, "no such folder, and the hub could not be reached", "Check the network")
 
 
-def test_a_folder_of_that_name_wins_and_an_index_names_the_commit(pushed, models, tmp_path):
+def test_a_folder_of_that_name_wins_and_an_index_names_the_commit(pushed, tmp_path):
     hub, commits, root = pushed
     texts = tmp_path / "texts.jsonl"
     texts.write_text('{"id": "a", "text": "ba ce"}\n{"id": "b", "text": "di"}\n')
-    index, local = tmp_path / "index", tmp_path / "me"
-    local.mkdir()
-    (local / "here").symlink_to(models[0])
+    index = tmp_path / "index"
+    for name, data in hub.repositories["me/tiny"].commits[commits[1]].items():
+        place = tmp_path / "me" / "here" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
     hub.add("me/here", {"config.json": b"{}"})
     out = tmp_path / "here.npz"
     ends = ["--data", str(tmp_path), "--out", str(tmp_path / "report")]
