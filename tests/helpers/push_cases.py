@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def make_models(root: Path) -> tuple[Path, Path]:
 
 
 def run_steps(
-    env: dict[str, str], *steps: list[str | None], folder: Path = ROOT
+    env: dict[str, str], *steps: Sequence[str | None], folder: Path = ROOT
 ) -> list[tuple[int, str, str]]:
     """Status, stdout and stderr of command lines, and of [name, revision, FILE.npz], which
     embeds; all in one fresh process in `folder`.

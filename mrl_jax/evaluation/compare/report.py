@@ -96,9 +96,9 @@ def named_folders(models: Sequence[str]) -> dict[str, Path]:
         name, equals, folder = str(model).partition("=")
         check_text(name if equals else "", "the name", where="--models")
         if not equals or user_path(model).is_dir():
-            path, hub = user_path(model), hub_name(str(model))
-            is_hub = hub is not None and not path.exists()
-            name = Path(hub.hub_id).name if is_hub else readable(path.resolve().name)
+            path = user_path(model)
+            hub = None if path.exists() else hub_name(str(model))
+            name = readable(path.resolve().name) if hub is None else Path(hub.hub_id).name
             folder = str(model)
         if not name or not folder:
             raise MrlError(f"{model!r} names no model", where="--models", hint="write NAME=DIR")
