@@ -17,6 +17,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, existing_file
+from mrl_jax.core.hub import HUB_ID
 from mrl_jax.core.paths import user_path
 
 from .checkpoints import (
@@ -31,7 +32,7 @@ from .checkpoints import (
 from .config_fields import Fields
 from .rules import first_of
 from .sentence_folder import sentence_folder, transformer_folder
-from .sources import HUB_ID, find_adapter
+from .sources import find_adapter
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

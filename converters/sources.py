@@ -1,10 +1,10 @@
 """Where a checkpoint lies: a local folder or the hub, and which folder of it holds the weights."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrl_jax.core.errors import MrlError, describe_os_error, first_line
+from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.hub import HUB_ID, hub_problem
 from mrl_jax.core.links import check_links
 from mrl_jax.core.paths import user_text
 
@@ -17,7 +17,6 @@ BIN_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 PASS_CHECKPOINT = "pass a checkpoint folder, or a hub id such as Qwen/Qwen3-Embedding-0.6B"
 README = "README.md"
 """Names the model that another was made from."""
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def find_checkpoint(
@@ -92,7 +91,7 @@ def find_adapter(source: str, *, revision: str | None, names: Sequence[str]) -> 
             huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=[*names])
         )
     except Exception as error:  # The HTTP client beneath raises kinds of its own.
-        problem, hint = _hub_problem(error, revision)
+        problem, hint = hub_problem(error, revision)
         raise MrlError(problem, where=source, hint=hint) from error
 
 
@@ -162,7 +161,7 @@ def _download(
     except MrlError:
         raise
     except Exception as error:  # The HTTP client beneath raises kinds of its own.
-        problem, hint = _hub_problem(error, revision)
+        problem, hint = hub_problem(error, revision)
         raise MrlError(problem, where=hub_id, hint=hint) from error
 
 
@@ -175,27 +174,3 @@ def _check_hub_files(hub_id: str, revision: str | None, folder: Path) -> None:
     names = huggingface_hub.HfApi().list_repo_files(hub_id, revision=revision)
     if not any(Path(name).match(pattern) for name in names for pattern in BIN_FILES):
         refuse_format(folder, names, where=hub_id)
-
-
-def _hub_problem(error: Exception, revision: str | None) -> tuple[str, str]:
-    """What went wrong with a download, and what helps."""
-    from huggingface_hub import errors
-
-    first = first_line(error)
-    match error:
-        case errors.GatedRepoError():
-            problem = "the hub wants an agreement for this model"
-            hint = "accept it on the model's page and log in with `hf auth login`"
-        case errors.RepositoryNotFoundError():
-            problem = "neither a local folder nor a model on the hub"
-            hint = "check the spelling; for a private model log in with `hf auth login`"
-        case errors.RevisionNotFoundError():
-            problem = f"the hub has no revision {revision!r} of this model"
-            hint = "pass a branch, tag or commit that its page lists"
-        case errors.HFValidationError():
-            problem, hint = f"neither a local folder nor a hub id ({first})", PASS_CHECKPOINT
-        case _:
-            kind = type(error).__name__
-            problem = f"no such folder, and the hub could not be reached ({kind}: {first})"
-            hint = "check the network, or pass a folder that holds the checkpoint"
-    return problem, hint

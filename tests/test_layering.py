@@ -14,7 +14,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("losses", "checkpoints"),
     ("inference",),
     ("evaluation", "serving", "integrations"),
-    ("curation",),
+    ("curation", "publishing"),
     ("training",),
     ("demo",),
 )

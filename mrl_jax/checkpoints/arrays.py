@@ -75,9 +75,7 @@ def read_arrays(
     """
     import orbax.checkpoint as ocp
 
-    if not folder.is_dir():
-        verb = "are" if what.endswith("s") else "is"
-        raise MrlError(f"{what} {verb} missing", where=folder, hint=hint)
+    _check_there(folder, what, hint)
     check_path_text(folder, hint=UTF8_PATH)
     tree = param_tree.nest(restore_args)
 
@@ -89,6 +87,33 @@ def read_arrays(
 
     try:
         return param_tree.flatten(quietly(restore))
+    except OSError as error:
+        problem = f"{what} cannot be read ({error.strerror or error})"
+        raise MrlError(problem, where=folder, hint=hint) from error
+
+
+def _check_there(folder: Path, what: str, hint: str) -> None:
+    if not folder.is_dir():
+        verb = "are" if what.endswith("s") else "is"
+        raise MrlError(f"{what} {verb} missing", where=folder, hint=hint)
+
+
+def stored_paths(folder: Path, *, what: str = "the array", hint: str = "") -> list[str]:
+    """The dotted paths of all arrays in a checkpoint.
+
+    Raises:
+        MrlError: the checkpoint is missing, or cannot be read.
+    """
+    _check_there(folder, what, hint)
+
+    def names() -> list[str]:
+        with _checkpointer() as checkpointer:
+            return list(
+                param_tree.flatten(checkpointer.metadata(folder.absolute()).item_metadata.tree)
+            )
+
+    try:
+        return quietly(names)
     except OSError as error:
         problem = f"{what} cannot be read ({error.strerror or error})"
         raise MrlError(problem, where=folder, hint=hint) from error

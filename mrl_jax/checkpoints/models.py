@@ -2,7 +2,7 @@
 
 model.json     the model: towers by place and digest, dims, prompts, head; digests of itself and
                of the head's files, which loading verifies
-head-STEP/     the trained arrays, in Orbax
+head-STEP/     the trained arrays, in Orbax; or head.safetensors, in a model from the hub
 search.json, search-*.npy  the search config of `mrl-jax eval tradeoff --budget` and the
                directions that it projects on, where there are such (`inference.search.config`)
 
@@ -22,7 +22,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
+from mrl_jax.checkpoints.arrays import save_arrays
+from mrl_jax.checkpoints.head_file import head_digests, read_head_arrays
 from mrl_jax.checkpoints.towers import (
     LoadOptions,
     TowerInfo,
@@ -33,7 +34,7 @@ from mrl_jax.checkpoints.towers import (
 )
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import DTYPES, AnyArray, HostArray
-from mrl_jax.core.checksums import folder_digests, verify_files
+from mrl_jax.core.checksums import verify_files
 from mrl_jax.core.errors import MrlError, existing_file, write_hint
 from mrl_jax.core.paths import referenced_path, relative_reference, user_path
 from mrl_jax.core.records import as_record, read_record, readable_as, write_description
@@ -68,7 +69,7 @@ class ModelInfo:
         dims: the prefixes that were trained.
         prompts: sentence of each task.
         max_text_tokens: longer texts lose their tail.
-        head, head_digest: folder of the trained arrays inside this one, and their digest.
+        head, head_digest: folder or file of the trained arrays inside this one, and their digest.
         step, scores: training steps behind them, and validation scores there.
         dtype: that the towers computed in; None for that of their weights.
         files: SHA-256 of the head's files, by relative name; none in older models.
@@ -95,7 +96,7 @@ class ModelInfo:
         if not 2 <= self.max_text_tokens < 1 << 31:
             raise ValueError(f"max_text_tokens is {self.max_text_tokens}, expected 2 or more")
         if self.head in ("", ".", "..") or Path(self.head).name != self.head:
-            raise ValueError(f"head is {self.head!r}, expected the name of a folder")
+            raise ValueError(f"head is {self.head!r}, expected a name in this folder")
         if self.step < 0:
             raise ValueError(f"step is {self.step}, expected 0 or more")
         if self.dtype is not None and self.dtype not in DTYPES:
@@ -150,9 +151,7 @@ def save_model(folder: Path, info: Mapping[str, Any], trained: Mapping[str, AnyA
 @checked
 def describe_model(folder: Path, info: ModelInfo) -> ModelInfo:
     """Write model.json, with the digests of the head's files."""
-    files = folder_digests(folder / info.head)
-    named = {f"{info.head}/{name}": sha256 for name, sha256 in files.items()}
-    info = dataclasses.replace(info, files=named)
+    info = dataclasses.replace(info, files=head_digests(folder / info.head))
     write_description(folder / MODEL_FILE, dataclasses.asdict(info), version=FORMAT)
     return info
 
@@ -278,16 +277,14 @@ def read_head(
     Raises:
         MrlError: they cannot be read, are of other shapes, or are not those of model.json.
     """
-    import orbax.checkpoint as ocp
-
     place = folder / info.head
-    arguments = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in shapes}
-    arrays = read_arrays(place, arguments, what="the trained head", hint=TRAIN_AGAIN)
-    other = next((path for path, shape in shapes.items() if arrays[path].shape != shape), None)
+    arrays = read_head_arrays(place, shapes, hint=TRAIN_AGAIN)
+    stored = {path: array.shape for path, array in arrays.items()}
+    other = next((p for p in {**shapes, **stored} if shapes.get(p) != stored.get(p)), None)
     problem = None
     if other is not None:
-        stored, ours = arrays[other].shape, shapes[other]
-        problem = f"is of another architecture: {other} is {stored}, expected {ours}"
+        is_there, ours = (of.get(other, "absent") for of in (stored, shapes))
+        problem = f"is of another architecture: {other} is {is_there}, expected {ours}"
     elif param_tree.digest(arrays) != info.head_digest:
         problem = "is not the one that model.json names (its digest differs)"
     if problem:

@@ -40,6 +40,10 @@ COMMANDS = {
         "mrl_jax.serving.command",
         "Serve an index: an HTTP API, and a page to speak into.",
     ),
+    "push": (
+        "mrl_jax.publishing.command",
+        "Upload a trained model to the Hugging Face hub, with its card.",
+    ),
     "cascade": (
         "mrl_jax.inference.cascade_command",
         "Check and write a cascade of recogniser, translator and text tower.",

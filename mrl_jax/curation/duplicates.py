@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64
 
 from mrl_jax.core.arguments import Fraction, PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.paths import PathText, expand_paths, user_path
+from mrl_jax.core.paths import PathText, expand_paths
 from mrl_jax.curation.near_texts import NearConfig, Pairs, groups, near_pairs
 from mrl_jax.curation.rows import Row
 from mrl_jax.curation.same_clip import Sameness, clip_digests
@@ -34,7 +34,8 @@ class DuplicatesConfig(StageConfig):
             encoded anew), or not at all.
         near: texts that are nearly equal are one document; None for equal ones only. Texts are
             compared without case and punctuation in either case.
-        model: folder of a trained model; "" for none. Texts of like embeddings are one document.
+        model: folder of a trained model, or its name on the hub; "" for none. Texts of like
+            embeddings are one document.
         cosine: from which embeddings are alike.
         most_texts: for the model, which compares all with all: more are refused.
     """
@@ -192,8 +193,9 @@ def _files_of(model: str) -> tuple[str, ...]:
 
     from mrl_jax.checkpoints.models import MODEL_FILE
     from mrl_jax.core.errors import existing_file
+    from mrl_jax.inference.hub_models import model_folder
 
     path = existing_file(
-        user_path(model) / MODEL_FILE, hint="expected the folder of a trained model"
+        model_folder(model) / MODEL_FILE, hint="expected the folder of a trained model"
     )
     return (str(path),)

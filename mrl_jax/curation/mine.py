@@ -23,13 +23,14 @@ from mrl_jax.core.arguments import (
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.core.paths import PathText, expand_paths, user_path
+from mrl_jax.core.paths import PathText, expand_paths
 from mrl_jax.curation.clip_batches import embed_rows
 from mrl_jax.curation.held_out import TRAIN
 from mrl_jax.curation.margin import hard_negatives, margin_pairs
 from mrl_jax.curation.rows import Row
 from mrl_jax.curation.stage import StageConfig, StageReport, TableStage
 from mrl_jax.inference.embedder import Embedder
+from mrl_jax.inference.hub_models import model_folder
 
 MIN_MARGIN = 1.17
 """From here on 19 of 20 pairs of the demo's test are right; see docs/curation_models.md."""
@@ -41,7 +42,7 @@ class MineConfig(StageConfig):
     """What is paired, and by which model.
 
     Attributes:
-        model: folder of a trained model.
+        model: folder of a trained model, or its name on the hub.
         queries: "speech" pairs clips without a text with texts alone, "transcript" the
             transcripts of rows without a text; "none" only adds negatives.
         task: of the model's training config, whose prompt is put before a query; "" is none.
@@ -82,7 +83,7 @@ class Mine(TableStage):
 
     def __init__(self, config: MineConfig):
         self.config, self.name = config, config.name
-        folder = user_path(config.model)
+        folder = model_folder(config.model)
         info = read_model_info(folder)
         if config.task and config.task not in info.prompts:
             known = ", ".join(map(repr, info.prompts)) or "no task"

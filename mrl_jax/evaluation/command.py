@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mrl_jax.core.addresses import shown
 from mrl_jax.core.cli import CommandParser
+from mrl_jax.core.errors import MrlError
+from mrl_jax.core.hub import hub_name_of
 from mrl_jax.evaluation.report.options import add_options, set_name
 from mrl_jax.evaluation.report.registry import REPORTS, options_class, report_function
 
@@ -31,6 +33,9 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax eval") -> int:
     name = arguments.pop("report")
     data = arguments["data"]
     if arguments["out"] is None:
+        if hub_name_of(arguments["model"]) is not None:
+            hint = "pass --out FOLDER"
+            raise MrlError("a model of the hub has no folder for the report", hint=hint)
         arguments["out"] = arguments["model"] / default_folder(name, data)
     if Path(data).exists():
         arguments["data"] = Path(data)

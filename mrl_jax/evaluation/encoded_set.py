@@ -11,6 +11,7 @@ import numpy as np
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.hub import shown_model
 from mrl_jax.data.sets.digests import digest_retrieval_set
 from mrl_jax.data.sets.named_sets import load_retrieval_set
 from mrl_jax.data.sets.retrieval_set import (
@@ -47,7 +48,7 @@ class OpenedSet:
         return Source(
             data=str(self.options.data),
             data_digest=digest_retrieval_set(self.data),
-            model=str(self.options.model),
+            model=shown_model(self.options.model),
             model_digest=self.embedder.info.digest,
             commit=library_commit(),
         )

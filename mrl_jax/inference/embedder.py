@@ -22,6 +22,7 @@ from mrl_jax.data.audio.decode import clip_seconds, decode_clip, load_each, resa
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
+from mrl_jax.inference.hub_models import model_folder
 from mrl_jax.inference.long_clips import check_max_seconds, check_seconds
 from mrl_jax.inference.search.config import SearchConfig, read_search_config
 from mrl_jax.inference.search.exact import truncate
@@ -110,6 +111,7 @@ class Embedder:
         cls,
         folder: str | Path,
         *,
+        revision: str | None = None,
         dtype: DTypeLike | None = None,
         search_config: bool = False,
         rotation: bool = False,
@@ -118,10 +120,13 @@ class Embedder:
         int8: bool = False,
         verify: bool = True,
     ) -> "Embedder":
-        """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made.
+        """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made, or a model
+        that `mrl-jax push` uploaded.
 
         Args:
-            folder: the model.
+            folder: the model; or its name on the hub, "owner/name" or "owner/name@revision",
+                where there is no folder of that name.
+            revision: branch, tag or commit on the hub, instead of @revision.
             dtype: dtype of the towers; the one trained with by default.
             search_config: embed as `mrl-jax eval tradeoff --budget` chose.
             rotation: apply the rotation that `mrl-jax rotate` fitted, so that short prefixes
@@ -136,9 +141,9 @@ class Embedder:
 
         Raises:
             MrlError: no model, or its towers are gone or were changed; no search config or
-                rotation, or one that belongs to another head; both.
+                rotation, or one that belongs to another head; both; the hub does not give it.
         """
-        folder = user_path(folder)
+        folder = model_folder(folder, revision=revision)
         info = read_model_info(folder)
         if search_config and rotation:
             problem = "both a search config and a rotation are given; they exclude each other"

@@ -18,6 +18,7 @@ from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError, describe_os_error, first_line
 from mrl_jax.core.extras import require
 from mrl_jax.core.paths import user_path
+from mrl_jax.inference.model_option import MOVED_HELP, model_option
 
 if TYPE_CHECKING:
     from mrl_jax.serving.config import ServeConfig
@@ -61,7 +62,7 @@ def _parser(prog: str) -> CommandParser:
 
     parser = CommandParser(prog=prog, description=__doc__)
     parser.add_argument("index", type=user_path, metavar="INDEX", help="folder of an index")
-    parser.add_argument("--model", type=user_path, help="folder of its model, where that was moved")
+    parser.add_argument("--model", type=model_option, help=MOVED_HELP)
     default = ServeConfig()
     for name, text in OPTIONS.items():
         value = getattr(default, name)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -30,6 +31,9 @@ class Hub(ThreadingHTTPServer):
         """Paths of the files that were downloaded."""
         paths = [p for method, p in self.requests if method == "GET" and "/resolve/" in p]
         return {path.split(f"/{COMMIT}/")[1] for path in paths}
+
+
+AnyHub = TypeVar("AnyHub", bound=Hub)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -86,20 +90,24 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(data)
 
 
 @contextlib.contextmanager
-def serving(handler: type[Handler]) -> Iterator[Hub]:
-    """A hub on loopback, answered by `handler`."""
-    server = Hub(handler)
+def running(server: AnyHub) -> Iterator[AnyHub]:
+    """A hub that answers."""
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def serving(handler: type[Handler]) -> contextlib.AbstractContextManager[Hub]:
+    """A hub on loopback, answered by `handler`."""
+    return running(Hub(handler))
 
 
 def environment(home: Path, endpoint: str, **changes: str) -> dict[str, str]:

@@ -12,7 +12,8 @@ class CompareOptions(QueryOptions):
 
     models: Sequence[str] = field(
         metadata=option(
-            "trained models or cascades: NAME=DIR, or DIR for one called as its folder",
+            "trained models or cascades: NAME=DIR, or DIR for one called as its folder; DIR may be "
+            "OWNER/NAME on the hub",
             flags=("--models", "--model"),
             nargs="+",
             action="extend",

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 
 from mrl_jax.core.errors import MrlError, readable
+from mrl_jax.core.hub import hub_name, shown_model
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.text import check_text
 from mrl_jax.data.sets.digests import digest_lines, digest_retrieval_set
@@ -21,6 +22,7 @@ from mrl_jax.evaluation.report.folder import library_commit, report_folder, writ
 from mrl_jax.evaluation.report.page import FigureFile
 from mrl_jax.evaluation.report.records import Record, Source, write_jsonl
 from mrl_jax.evaluation.scoring import check_dims, judgements_of
+from mrl_jax.inference.hub_models import model_folder
 
 FIGURE = FigureFile("systems.png", "nDCG@10 against dimension, with 95 % intervals")
 SUMMARY = """{systems} on the same {queries} queries, searched in the same {documents} documents.
@@ -77,7 +79,7 @@ def report_compare(options: CompareOptions) -> str:
         source = Source(
             data=str(options.data),
             data_digest=digest_retrieval_set(data),
-            model=", ".join(f"{name}={folder}" for name, folder in folders.items()),
+            model=", ".join(f"{name}={shown_model(folder)}" for name, folder in folders.items()),
             model_digest=digest_lines(info.digest for info in infos.values()),
             commit=library_commit(),
         )
@@ -95,7 +97,10 @@ def named_folders(models: Sequence[str]) -> dict[str, Path]:
         name, equals, folder = str(model).partition("=")
         check_text(name if equals else "", "the name", where="--models")
         if not equals or user_path(model).is_dir():
-            name, folder = readable(user_path(model).resolve().name), str(model)
+            path = user_path(model)
+            hub = None if path.exists() else hub_name(str(model))
+            name = readable(path.resolve().name) if hub is None else Path(hub.hub_id).name
+            folder = str(model)
         if not name or not folder:
             raise MrlError(f"{model!r} names no model", where="--models", hint="write NAME=DIR")
         if name in folders:
@@ -104,7 +109,7 @@ def named_folders(models: Sequence[str]) -> dict[str, Path]:
                 where="--models",
                 hint="give each a name of its own: NAME=DIR",
             )
-        folders[name] = user_path(folder)
+        folders[name] = model_folder(folder)
     return folders
 
 

@@ -12,6 +12,7 @@ from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
+from mrl_jax.core.hub import shown_model
 from mrl_jax.core.paths import referenced_path
 from mrl_jax.data.audio.decode import load_each
 from mrl_jax.data.sets.digests import digest_intent_set
@@ -134,7 +135,7 @@ def report_intent(
             source=Source(
                 data=str(options.data),
                 data_digest=digest_intent_set(examples, given),
-                model=str(options.model),
+                model=shown_model(options.model),
                 model_digest=embedder.info.digest,
                 commit=library_commit(),
             ),

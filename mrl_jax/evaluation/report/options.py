@@ -10,8 +10,9 @@ from typing import Any
 
 from mrl_jax.core.errors import MrlError, readable
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.core.paths import output_path, user_path, user_text
+from mrl_jax.core.paths import output_path, user_text
 from mrl_jax.core.text import check_words
+from mrl_jax.inference.model_option import MODEL_HELP, model_option
 
 
 def option(text: str, **settings: Any) -> dict[str, Any]:
@@ -109,7 +110,7 @@ class ReportOptions:
 class ModelOptions(ReportOptions):
     """A report on one trained model."""
 
-    model: Path = field(metadata=option("folder of a trained model", type=user_path))
+    model: Path = field(metadata=option(MODEL_HELP, type=model_option))
     out: Path = field(
         metadata=option(
             "report folder; default: MODEL/REPORT-DATA (MODEL/eval-DATA for retrieval)",

@@ -14,6 +14,7 @@ from mrl_jax.evaluation.scoring import judgements_of
 from mrl_jax.evaluation.tradeoff import figures, measure
 from mrl_jax.evaluation.tradeoff.options import TradeoffOptions
 from mrl_jax.inference.embedder import Embedder
+from mrl_jax.inference.hub_models import refuse_hub_model
 from mrl_jax.inference.search.config import write_search_config
 from mrl_jax.inference.search.vectors import numbers_of
 
@@ -72,6 +73,8 @@ def report_tradeoff(options: TradeoffOptions) -> str:
             budget that is none or that no config is within, a vector that is not finite.
     """
     budget = None if options.budget is None else measure.parse_budget(options.budget)
+    if budget is not None:
+        refuse_hub_model(options.model, by="--budget")
     opened = encoded_set.open_set(options)
     embedder, data = opened.embedder, opened.data.judged_only()
     encoded_set.need_prefixes(embedder, options.model)

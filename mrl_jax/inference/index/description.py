@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.errors import MrlError, existing_file, existing_folder
+from mrl_jax.core.hub import hub_name_of, is_pinned
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.paths import referenced_path, relative_reference
 from mrl_jax.core.records import read_record, write_description
@@ -76,7 +77,8 @@ class ModelReference:
     """The model that embedded the documents.
 
     Attributes:
-        path: its folder, relative to that of the index; None where it is not known.
+        path: its folder, relative to that of the index, or OWNER/NAME@COMMIT on the hub; None
+            where it is not known.
         digest: `ModelInfo.digest`, of its towers and head.
         rotation: digest of the rotation that was applied; None for none.
     """
@@ -130,10 +132,10 @@ def read_info(folder: Path, *, verify: bool = True) -> IndexInfo:
 
 
 def reference_to(embedder: Embedder) -> ModelReference:
-    """The model of an embedder, with an absolute path."""
-    rotation = embedder.rotation
+    """The model of an embedder, with an absolute path, or its name and commit on the hub."""
+    rotation, folder = embedder.rotation, embedder.folder
     return ModelReference(
-        path=None if embedder.folder is None else str(embedder.folder.resolve()),
+        path=None if folder is None else str(hub_name_of(folder) or folder.resolve()),
         digest=embedder.info.digest,
         rotation=None if rotation is None else param_tree.digest({"matrix": rotation.matrix}),
     )
@@ -141,7 +143,7 @@ def reference_to(embedder: Embedder) -> ModelReference:
 
 def relative_to(model: ModelReference | None, folder: Path) -> ModelReference | None:
     """The reference as index.json in a folder has it."""
-    if model is None or model.path is None:
+    if model is None or model.path is None or is_pinned(model.path):
         return model
     return dataclasses.replace(model, path=relative_reference(Path(model.path), folder))
 
@@ -183,10 +185,12 @@ def load_referenced(model: ModelReference | None, folder: Path | None) -> Embedd
     if model is None or model.path is None or folder is None:
         problem = "does not say where its model is"
         raise MrlError(problem, where=folder or "the index", hint=hint)
-    place = Path(os.path.normpath(referenced_path(folder.resolve(), model.path)))
-    if not place.is_dir():
-        problem = f"its model is not at {place} any more"
-        raise MrlError(problem, where=folder, hint=hint)
+    place: str | Path = model.path
+    if not is_pinned(model.path):
+        place = Path(os.path.normpath(referenced_path(folder.resolve(), model.path)))
+        if not place.is_dir():
+            problem = f"its model is not at {place} any more"
+            raise MrlError(problem, where=folder, hint=hint)
     embedder = Embedder.load(place, rotation=model.rotation is not None)
     check_embedder(model, embedder, where=folder)
     return embedder

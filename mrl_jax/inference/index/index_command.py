@@ -12,6 +12,7 @@ from mrl_jax.core.addresses import shown
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import output_path, user_path
+from mrl_jax.inference.model_option import MODEL_HELP, MOVED_HELP, model_option
 
 if TYPE_CHECKING:
     from mrl_jax.data.sets.issues import IssueLog
@@ -37,7 +38,7 @@ def _build_options(actions: "argparse._SubParsersAction[CommandParser]") -> None
     default = IndexConfig()
     text = "Embed documents, and write them with their vectors."
     build = actions.add_parser("build", help=text, description=text)
-    build.add_argument("--model", type=user_path, required=True, help="folder of a trained model")
+    build.add_argument("--model", type=model_option, required=True, help=MODEL_HELP)
     _corpus_option(build)
     build.add_argument("--out", type=output_path, required=True, help="folder of the index")
     build.add_argument("--dim", type=int, help="coordinates to store; default: the model's width")
@@ -73,7 +74,7 @@ def _change_options(actions: "argparse._SubParsersAction[CommandParser]") -> Non
     add = actions.add_parser("add", help=text, description=text)
     add.add_argument("index", type=user_path, metavar="INDEX", help="folder of an index")
     _corpus_option(add)
-    add.add_argument("--model", type=user_path, help="folder of its model, where that was moved")
+    add.add_argument("--model", type=model_option, help=MOVED_HELP)
     text = "Remove documents from an index."
     remove = actions.add_parser("remove", help=text, description=text)
     remove.add_argument("index", type=user_path, metavar="INDEX", help="folder of an index")

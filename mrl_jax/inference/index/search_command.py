@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.paths import user_path
+from mrl_jax.inference.model_option import MOVED_HELP, model_option
 
 if TYPE_CHECKING:
     from mrl_jax.inference.index.search_index import Hit
@@ -57,7 +58,7 @@ def _parser(prog: str) -> CommandParser:
     parser.add_argument("-k", type=int, default=10, help="documents to find; default: 10")
     parser.add_argument("--task", help="of the model, whose prompt is put before the question")
     parser.add_argument("--prompt", help="or the prompt itself, word for word")
-    parser.add_argument("--model", type=user_path, help="folder of its model, where that was moved")
+    parser.add_argument("--model", type=model_option, help=MOVED_HELP)
     parser.add_argument("--json", action="store_true", help="print a line of JSON a document")
     return parser
 
