@@ -24,11 +24,46 @@ from mrl_jax.data.text.text_recipe import read_text_recipe
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.index.description import INDEX_FILE
 from mrl_jax.inference.search.vectors import check_separate
+from mrl_jax.models.fusion import FusionModel
+from mrl_jax.models.soft_ctc import SoftCtc
 from mrl_jax.models.two_towers import TwoTowers
 
 FORMAT = 1
 SETTINGS = "mrl_jax_export.json"
 """The file of settings that every exported folder has."""
+PROGRAM_INPUTS: dict[str, dict[str, Any]] = {
+    "samples": {
+        "dtype": "float32",
+        "shape": ["batch", "samples"],
+        "is": "mono clips at sample_rate, from -1 to 1, padded with zeros",
+    },
+    "lengths": {
+        "dtype": "int64",
+        "shape": ["batch"],
+        "is": "samples of each clip, min_samples or more",
+    },
+    "prompt_ids": {
+        "dtype": "int64",
+        "shape": ["batch", "prompt"],
+        "is": "token ids before the speech, without special tokens",
+    },
+    "prompt_mask": {
+        "dtype": "bool",
+        "shape": ["batch", "prompt"],
+        "is": "true at tokens of the prompt; all false without one",
+    },
+    "input_ids": {
+        "dtype": "int64",
+        "shape": ["batch", "tokens"],
+        "is": "token ids of a text, between tokens.prefix and tokens.suffix",
+    },
+    "attention_mask": {
+        "dtype": "bool",
+        "shape": ["batch", "tokens"],
+        "is": "true at tokens of the text",
+    },
+}
+"""What the programs of an export take."""
 OTHER_FOLDERS = {
     TOWER_FILE: ("is a tower", "write it back with `mrl-jax convert export`"),
     INDEX_FILE: ("is an index", "pass the model that it was made with"),
@@ -64,6 +99,16 @@ class Portable:
     def prompts(self) -> dict[str, str]:
         """What stands before a query of each task, word for word."""
         return {task: query_prompt(text) for task, text in self.info.prompts.items() if task}
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether speech follows the tokens of a prompt."""
+        return isinstance(self.model, FusionModel)
+
+    @property
+    def counts_lost(self) -> bool:
+        """Whether a clip can have more speech tokens than there is room for."""
+        return isinstance(self.model, SoftCtc) and self.model.may_lose
 
     def settings(self, form: str) -> dict[str, Any]:
         """What a program outside of this library has to know of the model."""

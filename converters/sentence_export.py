@@ -28,7 +28,7 @@ FORM = "sentence-transformers"
 
 def export_sentence_transformers(
     portable: Portable, out: Path, *, overwrite: bool = False
-) -> dict[str, Any]:
+) -> list[str]:
     """Write the folder.
 
     Args:
@@ -37,7 +37,7 @@ def export_sentence_transformers(
         overwrite: replace `out` if it exists.
 
     Returns:
-        "tensors", their number, and "dtype" of the towers.
+        Names of what holds weights.
 
     Raises:
         MrlError: a head without a PyTorch form; a damaged tower; `out` cannot be written.
@@ -47,10 +47,7 @@ def export_sentence_transformers(
     size = sum(tensors.size for tensors in towers.values())
     with staged_folder(out, marker=SETTINGS, overwrite=overwrite, needs_bytes=size) as staging:
         write_torch_folder(staging, portable, towers)
-    return {
-        "tensors": sum(len(tensors.read) for tensors in towers.values()),
-        "dtype": portable.towers["text"].dtype,
-    }
+    return [*towers, HEAD]
 
 
 def published_towers(portable: Portable) -> dict[str, PublishedTensors]:

@@ -28,13 +28,16 @@ HEAD = "head.safetensors"
 TOWERS = ("speech", "text")
 
 
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The contents of the folder's mrl_jax_export.json."""
+    return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+
+
 def load_model(
     folder: str, settings: Mapping[str, Any], *, head: str | None = None
 ) -> SpeechTextModel:
     """The model of an exported folder in evaluation mode, in float32."""
-    towers = [
-        AutoModel.from_pretrained(Path(folder, name), dtype=torch.float32) for name in TOWERS
-    ]
+    towers = [AutoModel.from_pretrained(Path(folder, name), dtype=torch.float32) for name in TOWERS]
     tensors = load_file(head or Path(folder, HEAD))
     return SpeechTextModel(*towers, tensors, settings).eval()
 

@@ -106,9 +106,7 @@ def _group_norm(norm: Any, x: Tensor, lengths: Tensor, config: Any) -> Tensor:
     return normed * norm.weight[None, :, None] + norm.bias[None, :, None]
 
 
-def _layer(
-    layer: Any, x: Tensor, hidden: Tensor, bias: Tensor | None, *, pre_norm: bool
-) -> Tensor:
+def _layer(layer: Any, x: Tensor, hidden: Tensor, bias: Tensor | None, *, pre_norm: bool) -> Tensor:
     if pre_norm:
         x = x + _attention(layer.attention, layer.layer_norm(x), hidden, bias)
         x = x + _feed_forward(layer.feed_forward, layer.final_layer_norm(x))
@@ -130,7 +128,8 @@ def _attention(attention: Any, x: Tensor, hidden: Tensor, bias: Tensor | None) -
         return states.unflatten(2, (count, -1)).transpose(1, 2)
 
     query, key, value = (
-        heads(projection(x)) for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+        heads(projection(x))
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     if bias is not None:
         drawn = attention.gru_rel_pos_linear(heads(x)).unflatten(3, (2, 4)).sum(-1)

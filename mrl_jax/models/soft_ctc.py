@@ -241,7 +241,7 @@ def pairs_of(frame_mask: Bool[Array, "B T"], size: int, bound: Int[Array, " B"])
         weights: Any = (token, jnp.full(token.shape, 1.0 / PAIR, jnp.float32))
     else:
         weights = jax.nn.one_hot(jnp.arange(frames) // PAIR, size, dtype=jnp.float32) / PAIR
-        weights = jnp.broadcast_to(weights, (len(frame_mask), *weights.shape))
+        weights = jnp.broadcast_to(weights, (frame_mask.shape[0], *weights.shape))
     return FrameGroups(weights, jnp.minimum(wanted, bound), wanted, size)
 
 

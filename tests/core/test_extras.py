@@ -27,6 +27,7 @@ FOR_USERS = (
     "microphone",
     "remote",
     "serve",
+    "export",
 )
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
