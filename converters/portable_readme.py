@@ -54,7 +54,8 @@ and outputs of each, the prompts by task, and the special tokens.
 - **Speech**: mono samples at {settings["sample_rate"]} Hz, from -1 to 1, as they are: each clip is
   normalised and masked inside the program. Recordings at another rate are resampled before.
 - **Text**: token ids of `tokenizer.json` without special tokens, cut to `tokens.max_tokens`,
-  between `tokens.prefix` and `tokens.suffix`; a document after `document_prompt`, a query after its prompt.
+  between `tokens.prefix` and `tokens.suffix`; a document stands after `document_prompt`, a query
+  after its prompt.
 - **Prompts** of speech: token ids of the prompt, without special tokens.
 - Vectors have unit length. Prefixes of `trained_dims` coordinates, at unit length again, are
   embeddings too, unless the model is a dual encoder with separate dims.

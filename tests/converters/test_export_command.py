@@ -51,7 +51,9 @@ def test_the_form_may_stand_first(model, tmp_path):
 
 def test_what_is_no_model_is_refused(model, tmp_path, capsys):
     tower = model.parent / "towers" / "text"
-    assert "is a tower, expected a trained model" in refusal(capsys, tower, tmp_path / "o", *STABLEHLO)
+    assert "is a tower, expected a trained model" in refusal(
+        capsys, tower, tmp_path / "o", *STABLEHLO
+    )
     index = tmp_path / "index"
     index.mkdir()
     (index / "index.json").write_text("{}")

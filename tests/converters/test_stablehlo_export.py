@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exported_programs import padded_clips, padded_ids
 from tiny_exports import CASES, make_case, make_clips, make_texts
 
 from converters.portable_parts import SETTINGS, read_portable
@@ -47,28 +48,27 @@ assert not loaded & {"mrl_jax", "flax", "converters", "orbax", "torch"}, loaded
 
 def export(name: str, root: Path, **options: Any) -> tuple[Path, Path]:
     model = make_case(name, root)
-    export_stablehlo(read_portable(model, None), root / "out", seconds=[1.0], tokens=[16], **options)
+    export_stablehlo(
+        read_portable(model, None), root / "out", seconds=[1.0], tokens=[16], **options
+    )
     return model, root / "out"
 
 
 def write_given(folder: Path, model: Path, prompt: str) -> tuple[list[np.ndarray], list[str]]:
     """Inputs of the programs, each padded to its size."""
     tokenizer, clips, texts = read_portable(model, None).tokenizer, make_clips(), make_texts()
-    given: dict[str, np.ndarray] = {"samples": np.zeros((4, RATE), np.float32)}
     clips.append(clips[0])
-    for row, clip in enumerate(clips):
-        given["samples"][row, : len(clip)] = clip
-    given["lengths"] = np.array([len(clip) for clip in clips], np.int32)
-    for key, rows in (
-        ("prompt", tokenizer.encode_prompts([prompt] * 4)),
-        ("text", tokenizer.encode(texts)),
-    ):
-        ids, mask = np.zeros((4, 16), np.int32), np.zeros((4, 16), np.bool_)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)], mask[number, : len(row)] = row, True
-        names = ("input_ids", "attention_mask") if key == "text" else ("prompt_ids", "prompt_mask")
-        given |= dict(zip(names, (ids, mask), strict=True))
-    np.savez(folder / "given.npz", **given)
+    ids, mask = padded_ids(tokenizer.encode(texts), 16)
+    prompt_ids, prompt_mask = padded_ids(tokenizer.encode_prompts([prompt] * 4), 16)
+    np.savez(
+        folder / "given.npz",
+        samples=padded_clips(clips, RATE),
+        lengths=np.array([len(clip) for clip in clips], np.int32),
+        prompt_ids=prompt_ids.astype(np.int32),
+        prompt_mask=prompt_mask,
+        input_ids=ids.astype(np.int32),
+        attention_mask=mask,
+    )
     return clips, texts
 
 
