@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.core.files import check_apart, staged_folder, write_json
+from mrl_jax.nn import param_tree
 
 from .portable_parts import PROGRAM_INPUTS, SETTINGS, Portable
 from .portable_readme import program_readme
@@ -36,8 +37,9 @@ def export_onnx(portable: Portable, out: Path, *, overwrite: bool = False) -> li
     """
     check_apart(portable.folder, out)
     towers = published_towers(portable)
-    # At most: the towers once as they are stored, and the text tower twice more in float32.
-    size = sum(tensors.size for tensors in towers.values()) * 7
+    # The towers as they are stored, for a while, and in float32 in both programs.
+    size = sum(tensors.size for tensors in towers.values())
+    size += 8 * param_tree.count(param_tree.flat_weights(portable.model))
     with staged_folder(out, marker=SETTINGS, overwrite=overwrite, needs_bytes=size) as staging:
         torch_folder = staging / "torch"
         torch_folder.mkdir()

@@ -124,7 +124,9 @@ class _Writer:
             return run(param_tree.fill(self.portable.model, weights), *inputs)
 
         export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
-        exported = export(self.weights, *inputs.values())
+        # In float32 on every platform: TPUs would multiply in bfloat16 otherwise.
+        with jax.default_matmul_precision("highest"):
+            exported = export(self.weights, *inputs.values())
         (self.folder / name).write_bytes(exported.serialize())
         outputs = ["vectors", "lost_tokens"][: len(exported.out_avals)]
         described = {

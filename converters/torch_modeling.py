@@ -37,7 +37,10 @@ def load_model(
     folder: str, settings: Mapping[str, Any], *, head: str | None = None
 ) -> SpeechTextModel:
     """The model of an exported folder in evaluation mode, in float32."""
-    towers = [AutoModel.from_pretrained(Path(folder, name), dtype=torch.float32) for name in TOWERS]
+    towers = [
+        AutoModel.from_pretrained(Path(folder, name), dtype=torch.float32, use_safetensors=True)
+        for name in TOWERS
+    ]
     tensors = load_file(head or Path(folder, HEAD))
     return SpeechTextModel(*towers, tensors, settings).eval()
 

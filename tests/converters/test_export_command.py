@@ -1,8 +1,10 @@
 """`mrl-jax export`: its forms from the command line, and what it refuses in one line."""
 
+import re
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 from tiny_exports import make_case
 
 from converters import export_command
@@ -40,6 +42,15 @@ def test_an_export_says_what_it_made(model, tmp_path, capsys):
     assert "--overwrite" in line
     assert commands.main(["export", str(model), str(out), *STABLEHLO, "--overwrite"]) == 0
     assert "vectors of 32 coordinates" in capsys.readouterr().out
+
+
+def test_the_page_shows_commands_that_parse():
+    page = (ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
+    page += (ROOT / "docs" / "commands" / "export.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^mrl-jax export (.*--.*)$", page, re.MULTILINE)
+    parser = export_command.build_parser("mrl-jax export")
+    forms = [parser.parse_args(words.split()).form for words in shown]
+    assert sorted(forms) == sorted(2 * list(export_command.FORMS))
 
 
 def test_the_form_may_stand_first(model, tmp_path):

@@ -49,14 +49,14 @@ CHARACTERS = ("<pad>", "|", "a", "b", "c", "d")
 
 
 def randomized(module: Any, seed: int, kinds: Any = nnx.Variable) -> Any:
-    """A copy of the module with noise on every leaf; kernels keep their size."""
+    """The module with noise on its leaves of some kinds, but for kernels of stacked layers."""
     rng = np.random.default_rng(seed)
-    leaves = {}
-    for path, leaf in param_tree.flat_weights(module).items():
+    for leaf in param_tree.flat_weights(module).values():
         value = np.asarray(leaf.get_value())
         noise = 0.2 * rng.standard_normal(value.shape, dtype=np.float32)
-        leaves[path] = value + noise if isinstance(leaf, kinds) and value.ndim < 3 else value
-    return param_tree.fill(module, leaves)
+        if isinstance(leaf, kinds) and value.ndim < 3:
+            leaf.set_value(jnp.asarray(value + noise))
+    return module
 
 
 def make_towers(folder: Path, speech: str) -> tuple[Path, Path]:
@@ -82,7 +82,7 @@ def soft_ctc(speech: Path, text: Path, **options: Any) -> Any:
     usual: dict[str, Any] = {"residual": "frames", "lora_rank": 2, "rest": 1}
     config = SoftCtcConfig(end_token=0, outputs=outputs, **(usual | options))
     model = SoftCtc(load_hubert_ctc(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(3))
-    model.head = randomized(model.head, 5, nnx.Param)
+    randomized(model.head, 5, nnx.Param)
     if model.head.lora is not None:
         for name, leaf in param_tree.flat_weights(model.head.lora).items():
             drawn = np.random.default_rng(len(name)).standard_normal(leaf.shape)
@@ -93,7 +93,7 @@ def soft_ctc(speech: Path, text: Path, **options: Any) -> Any:
 def dual_encoder(speech: Path, text: Path, **options: Any) -> Any:
     config = DualEncoderConfig(**(options or {"dims": DIMS}))
     model = DualEncoder(load_hubert(speech), load_qwen3(text), config=config, rngs=nnx.Rngs(4))
-    model.head = randomized(model.head, 6, nnx.Param)
+    randomized(model.head, 6, nnx.Param)
     return model
 
 
