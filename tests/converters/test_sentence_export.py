@@ -1,6 +1,5 @@
 """A trained model as sentence-transformers loads it gives the vectors of `Embedder`."""
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -41,21 +40,21 @@ class Exported:
     embedder: Embedder
 
 
-@contextlib.contextmanager
-def module_cache(folder: Path) -> Iterator[None]:
-    """transformers copies the code of a folder here, and imports it from here."""
+@pytest.fixture(scope="session", autouse=True)
+def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """transformers copies the code of a folder there, and imports it from there."""
     from transformers import dynamic_module_utils
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(folder))
+        place = str(tmp_path_factory.mktemp("modules"))
+        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", place)
         yield
 
 
 def load(folder: Path, **options: Any) -> Any:
-    with module_cache(folder.parent / "modules"):
-        return sentence_transformers.SentenceTransformer(
-            str(folder), trust_remote_code=True, device="cpu", local_files_only=True, **options
-        )
+    return sentence_transformers.SentenceTransformer(
+        str(folder), trust_remote_code=True, device="cpu", local_files_only=True, **options
+    )
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -152,8 +151,7 @@ def test_the_folder_holds_no_pickle_and_can_be_saved_again(late_fusion, tmp_path
     names = {path.name for path in late_fusion.folder.rglob("*") if path.is_file()}
     assert {*MODULE_FILES, HEAD, SETTINGS, "modules.json", "README.md"} <= names
     assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl"))}
-    with module_cache(late_fusion.folder.parent / "modules"):
-        late_fusion.model.save(str(tmp_path / "again"))
+    late_fusion.model.save(str(tmp_path / "again"))
     again = load(tmp_path / "again")
     assert apart(late_fusion.model.encode(pairs()), again.encode(pairs())) == 0
     assert again.prompts == late_fusion.model.prompts
