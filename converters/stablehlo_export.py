@@ -73,7 +73,8 @@ def export_stablehlo(
     needs = sum(array.nbytes for array in weights.values())
     with staged_folder(out, marker=SETTINGS, overwrite=overwrite, needs_bytes=needs) as staging:
         programs = _write_programs(_Writer(staging, portable, shapes), lengths, places)
-        np.savez(staging / WEIGHTS, **{path: np.asarray(array) for path, array in weights.items()})
+        arrays: dict[str, Any] = {path: np.asarray(array) for path, array in weights.items()}
+        np.savez(staging / WEIGHTS, **arrays)
         shutil.copyfile(portable.place("text") / "tokenizer.json", staging / "tokenizer.json")
         described = {"weights": WEIGHTS, "platforms": PLATFORMS, "jax": jax.__version__}
         settings = portable.settings(FORM) | described | {"programs": programs}

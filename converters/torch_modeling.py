@@ -42,7 +42,7 @@ def load_model(
         for name in TOWERS
     ]
     tensors = load_file(head or Path(folder, HEAD))
-    return SpeechTextModel(*towers, tensors, settings).eval()
+    return SpeechTextModel(towers[0], towers[1], tensors, settings).eval()
 
 
 class SpeechText(InputModule):
@@ -61,6 +61,11 @@ class SpeechText(InputModule):
         self.model = model
         self.tokenizer = tokenizer
         self.settings = settings
+
+    @property
+    def _tokenizer(self) -> Any:
+        """The tokenizer, which the base class allows to be one of transformers."""
+        return self.tokenizer
 
     @property
     def modalities(self) -> list[Any]:
@@ -99,7 +104,7 @@ class SpeechText(InputModule):
         features: dict[str, Any] = {"samples": samples, "lengths": lengths, "modality": "audio"}
         prompt = self.settings["speech_prompt"] if prompt is None else prompt
         if prompt:
-            ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+            ids = self._tokenizer.encode(prompt, add_special_tokens=False).ids
             ids, mask = _padded([ids] * len(clips))
             features |= {"prompt_ids": ids, "prompt_mask": mask}
         return features
@@ -124,7 +129,7 @@ class SpeechText(InputModule):
         prefix, suffix = options["prefix"], options["suffix"]
         room = max(options["max_tokens"] - len(prefix) - len(suffix), 0)
         rows = []
-        for item in self.tokenizer.encode_batch(list(texts), add_special_tokens=False):
+        for item in self._tokenizer.encode_batch(list(texts), add_special_tokens=False):
             tail = options["keeps_tail"]
             ids = item.ids[max(len(item.ids) - room, 0) :] if tail else item.ids[:room]
             rows.append([*prefix, *ids, *suffix] or options["empty"])
@@ -160,16 +165,30 @@ class SpeechText(InputModule):
         folder = Path(output_path)
         for name, tower in zip(TOWERS, (self.model.speech, self.model.text), strict=True):
             tower.save_pretrained(folder / name)
-        self.tokenizer.save(str(folder / "text" / "tokenizer.json"))
+        self._tokenizer.save(str(folder / "text" / "tokenizer.json"))
         save_file({k: x.contiguous() for k, x in self.model.tensors().items()}, folder / HEAD)
         text = json.dumps(self.settings, indent=1, ensure_ascii=False)
         (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> "SpeechText":
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> "SpeechText":
         """The module of a local folder, or of one on the hub."""
-        names = ("token", "cache_folder", "revision", "local_files_only")
-        hub = {name: kwargs[name] for name in names if name in kwargs}
+        hub: dict[str, Any] = {
+            "token": token,
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
+        }
         settings = cls.load_config(model_name_or_path, subfolder=subfolder, **hub)
         places = {
             name: cls.load_dir_path(model_name_or_path, Path(subfolder, name).as_posix(), **hub)

@@ -173,7 +173,7 @@ def test_another_head_gives_other_vectors(late_fusion, tmp_path):
 def test_what_cannot_be_embedded_is_refused(late_fusion):
     encode = late_fusion.model.encode
     with pytest.raises(ValueError, match="encode them in two calls"):
-        encode([make_texts()[0], pairs()[0]])
+        late_fusion.model[0].preprocess([make_texts()[0], pairs()[0]])
     with pytest.raises(ValueError, match="100 samples, fewer than the"):
         encode([{"array": np.zeros(100, np.float32), "sampling_rate": RATE}])
     with pytest.raises(ValueError, match="one row of finite floats"):

@@ -40,7 +40,8 @@ class OnnxPrograms:
     def run(self, program: str, **inputs: Any) -> list[np.ndarray]:
         session, known = self._sessions[program], self.settings["programs"][program]
         assert [one.name for one in session.get_inputs()] == list(known["inputs"])
-        return session.run(None, {name: inputs[name] for name in known["inputs"]})
+        outputs = session.run(None, {name: inputs[name] for name in known["inputs"]})
+        return [np.asarray(one) for one in outputs]
 
     def speech(
         self, clips: Sequence[np.ndarray], prompt: str = "", *, padding: int = 0
