@@ -20,15 +20,17 @@ vectors = session.run(["vectors"], inputs)[0]
 ```""",
     "stablehlo": """```python
 import json
+from pathlib import Path
 
 import jax
 import jax.export
 import numpy as np
 
-settings = json.load(open("mrl_jax_export.json"))
-weights = jax.device_put(dict(np.load(settings["weights"])))
+settings = json.loads(Path("mrl_jax_export.json").read_text(encoding="utf-8"))
+with np.load(settings["weights"]) as arrays:
+    weights = jax.device_put(dict(arrays))
 name, program = next((n, p) for n, p in settings["programs"].items() if n.startswith("speech"))
-run = jax.export.deserialize(open(name, "rb").read()).call
+run = jax.export.deserialize(Path(name).read_bytes()).call
 shapes = {key: one["shape"][1:] for key, one in program["inputs"].items()}
 lengths = np.array([len(clip) for clip in clips], np.int32)
 samples = np.zeros((len(clips), *shapes["samples"]), np.float32)
