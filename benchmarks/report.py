@@ -19,6 +19,7 @@ from typing import Any
 import report_claims
 import report_curation
 import report_curation_models
+import report_exports
 import report_long_audio
 import report_scale
 from markdown_tables import markdown_table, median_and_range
@@ -414,6 +415,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "long_audio": report_long_audio.long_audio,
     "search_index": search_index,
     "serving": serving,
+    "exports": report_exports.exports,
     **report_scale.TABLES,
     **report_curation.TABLES,
     **report_curation_models.TABLES,

@@ -48,7 +48,7 @@ class CommandParser(argparse.ArgumentParser):
                 self._refuse(f"no option {option}", did_you_mean(option, options, otherwise=""))
 
     def error(self, message: str) -> NoReturn:
-        if "arguments are required" in message:  # By a mistyped name, perhaps.
+        if re.search("(are|is) required", message):  # By a mistyped name, perhaps.
             self._refuse_unknown(self._words)
         wrong = _WRONG_CHOICE.fullmatch(message)
         if not wrong:

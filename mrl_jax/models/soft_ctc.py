@@ -129,7 +129,7 @@ class SoftCtc(FusionModel):
     def may_lose(self) -> bool:
         """Whether a clip can have more speech tokens than there is room for."""
         most = 1.0 if self.config.compress_blank is not None else 1.0 / PAIR
-        return self._tokens_per_frame < most
+        return self.tokens_per_frame < most
 
     @property
     def speech_reader(self) -> Qwen3Encoder:
@@ -188,7 +188,8 @@ class SoftCtc(FusionModel):
         return jnp.einsum("vm,vme->ve", jnp.asarray(weights), taken, precision=EXACT)
 
     @property
-    def _tokens_per_frame(self) -> float:
+    def tokens_per_frame(self) -> float:
+        """Speech tokens that there is room for, to a frame."""
         config = self.speech.config
         rate = self.config.max_tokens_per_second * config.frame_samples / config.sample_rate
         return min(rate, 1.0)
@@ -196,7 +197,7 @@ class SoftCtc(FusionModel):
     def _bounds(self, frame_mask: Bool[Array, "B T"]) -> tuple[int, Int[Array, " B"]]:
         """The most tokens of the batch, and of each clip by its own length."""
         # For all numbers of frames at once, on the host: the same to the bit on any device.
-        room = np.ceil(np.arange(frame_mask.shape[1] + 1) * self._tokens_per_frame - 1e-6)
+        room = np.ceil(np.arange(frame_mask.shape[1] + 1) * self.tokens_per_frame - 1e-6)
         room = np.maximum(room, 1).astype(np.int32)
         return int(room[-1]), jnp.asarray(room)[jnp.sum(frame_mask.astype(jnp.int32), axis=1)]
 
@@ -240,7 +241,7 @@ def pairs_of(frame_mask: Bool[Array, "B T"], size: int, bound: Int[Array, " B"])
         weights: Any = (token, jnp.full(token.shape, 1.0 / PAIR, jnp.float32))
     else:
         weights = jax.nn.one_hot(jnp.arange(frames) // PAIR, size, dtype=jnp.float32) / PAIR
-        weights = jnp.broadcast_to(weights, (len(frame_mask), *weights.shape))
+        weights = jnp.broadcast_to(weights, (frame_mask.shape[0], *weights.shape))
     return FrameGroups(weights, jnp.minimum(wanted, bound), wanted, size)
 
 

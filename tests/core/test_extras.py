@@ -32,6 +32,7 @@ FOR_USERS = (
     "llama-index",
     "qdrant",
     "lancedb",
+    "export",
 )
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
