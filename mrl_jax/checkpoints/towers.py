@@ -205,10 +205,11 @@ def load_tower(
         arrays = param_tree.flatten(dict(zip(groups, read, strict=True)))
     else:
         arrays = _restore(folder, "encoder", module, held, sharding)
+    weights: dict[str, Any] = arrays
     if int8:
-        for path in filter(is_layer_kernel, list(arrays)):  # One at a time, for the memory.
-            arrays[path] = quantize(arrays[path])
-    filled = param_tree.fill(module, arrays)
+        for path in filter(is_layer_kernel, list(weights)):  # One at a time, for the memory.
+            weights[path] = quantize(weights[path])
+    filled = param_tree.fill(module, weights)
     return filled if trainable else param_tree.freeze(filled)
 
 

@@ -12,7 +12,9 @@ KEY = jax.random.key(0)
 
 
 def xla_flops(function, *inputs) -> float:
-    return jax.jit(function).lower(*inputs).compile().cost_analysis()["flops"]
+    counted = jax.jit(function).lower(*inputs).compile().cost_analysis()
+    assert counted is not None
+    return counted["flops"]
 
 
 def test_matrix_products_and_their_gradients_are_xlas_count():
