@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import local_path, user_path
+from mrl_jax.inference.model_option import MODEL_HELP, model_option
 
 
 def main(argv: Sequence[str], *, prog: str = "mrl-jax embed") -> int:
@@ -49,7 +50,7 @@ def _parser(prog: str) -> CommandParser:
     from mrl_jax.inference.embed.shards import FORMATS
 
     parser = CommandParser(prog=prog, description=__doc__)
-    parser.add_argument("model", type=user_path, metavar="MODEL", help="folder of a trained model")
+    parser.add_argument("model", type=model_option, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("input", type=user_path, metavar="INPUT", help="what to embed")
     parser.add_argument("out", type=local_path("OUT"), metavar="OUT", help="folder of the vectors")
     kinds = "of the input; default: as its files show"
