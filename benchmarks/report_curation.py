@@ -40,6 +40,13 @@ def curation_faults(result: dict[str, Any]) -> list[str]:
         for kind, found in one["kinds"].items():
             cells = [f"{found['recall']:.3f}", f"{found['precision']:.3f}"]
             rows.append([world, kind, found["stage"], f"{found['planted']:,}", *cells])
+    worlds = result["figures"]
+    names = next(iter(worlds.values()))["stage_seconds"]
+    speeds = [
+        [name]
+        + [f"{one['hours'] * 3600 / one['stage_seconds'][name]:,.0f}" for one in worlds.values()]
+        for name in names
+    ]
     dropped = ", ".join(
         f"{one['all']['good_rows_dropped']:.2%} of {world}'s"
         for world, one in result["figures"].items()
@@ -53,6 +60,11 @@ def curation_faults(result: dict[str, Any]) -> list[str]:
         "own transcripts, so its swapped rows are easier than new ones "
         f"([new ones](#transcripts-against-recordings)). Good rows that were dropped: {dropped}.",
         markdown_table(["data", "fault", "stage", "planted", "recall", "precision"], rows),
+        "Hours of audio an hour of each stage of those runs, on one process, where the hours are "
+        "those before the first stage: "
+        + ", ".join(f"{one['hours']:g} of {world}" for world, one in worlds.items())
+        + ".",
+        markdown_table(["stage", *worlds], speeds),
     ]
 
 

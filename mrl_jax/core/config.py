@@ -25,6 +25,9 @@ _WORDS: dict[Any, str] = {
     Mapping: "values by name",
 }
 
+_LITERALS = {"true": "True", "false": "False", "inf": "1e999", "-inf": "-1e999"}
+"""Words of the command line, as Python writes them."""
+
 
 def load_config(path: Path, *kinds: type[Config], where: object = None) -> Config:
     """What `get_config()` of a Python file returns.
@@ -184,7 +187,7 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
     if str in options:
         return text
     try:
-        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+        value = ast.literal_eval(_LITERALS.get(text.lower(), text))
     except (ValueError, SyntaxError):
         value = text
     for option in options:

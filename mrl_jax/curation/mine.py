@@ -93,6 +93,7 @@ class Mine(TableStage):
         pairs = ("margin", "cosine") if config.queries != "none" else ()
         keys = (*pairs, *(("negatives",) if config.negatives else ()))
         self.reads_split = config.negatives > 0
+        self.version = 1 if config.negatives else 0  # Version 0 took those of other splits too.
         self.measures = tuple(f"{self.name}.{key}" for key in keys)
 
     def apply(self, rows: Sequence[Row]) -> list[Row]:

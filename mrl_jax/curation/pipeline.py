@@ -136,6 +136,8 @@ def run_stage(
     source = digest_lines(map(line_of, rows)) if source is None else source
     inputs = [file_digest(Path(path)) for path in stage.extra_inputs]
     inputs += [f"{name} {_version(name)}" for name in stage.packages]
+    if stage.version:  # None in the digests of stages that are what they always were.
+        inputs.append(f"version {stage.version}")
     values = {"kind": type(config).__name__, "config": to_json(config), "inputs": inputs}
     digest = digest_lines([FORMAT, values, source])
     own = folder / f"{number:02d}-{stage.name}-{digest[:12]}"

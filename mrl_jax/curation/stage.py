@@ -61,6 +61,8 @@ class Stage(abc.ABC):
         extra_inputs: files whose contents decide the result besides config and rows, for
             example a model's weights; a changed one reruns the stage.
         packages: installed ones that decide it likewise; another version reruns the stage.
+        version: of its code: raised where the same config and rows would give other rows than
+            before, so that a run does not go on from what the older code made.
         gives_split: it gives rows a split.
         reads_split: it goes by the split of rows: no stage after it may give them one.
     """
@@ -70,6 +72,7 @@ class Stage(abc.ABC):
     needs: tuple[str, ...] = ()
     extra_inputs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    version: int = 0
     gives_split: bool = False
     reads_split: bool = False
 

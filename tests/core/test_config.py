@@ -43,6 +43,8 @@ class Outer:
     [
         ("rate=3e-4", 3e-4),
         ("rate=2", 2.0),
+        ("rate=inf", float("inf")),
+        ("limit=-Inf", -float("inf")),
         ("steps=-7", -7),
         ("on=true", True),
         ("on=False", False),

@@ -112,6 +112,12 @@ def test_negatives_are_of_the_rows_own_split(model):
         assert len(others) == (2 if row.split == "test" else 4)
 
 
+def test_negatives_of_older_code_are_not_gone_on_from(model):
+    """They were of other splits too; pairs are what they were."""
+    assert Mine(MineConfig(model=str(model), negatives=1)).version == 1
+    assert Mine(MineConfig(model=str(model))).version == 0
+
+
 def test_negatives_come_after_the_splits(model):
     mine, split = MineConfig(model=str(model), negatives=1), SplitConfig()
     make_stages([split, mine], seed=0)

@@ -183,6 +183,14 @@ def test_another_version_of_a_package_runs_a_stage_again(tmp_path, monkeypatch):
     assert [results[0].ran for results in (first, same, other)] == [True, False, True]
 
 
+def test_another_version_of_its_code_runs_a_stage_again(tmp_path, monkeypatch):
+    _, first = run([LengthConfig()], ROWS, tmp_path)
+    monkeypatch.setattr(Length, "version", 1)
+    _, other = run([LengthConfig()], ROWS, tmp_path)
+    _, same = run([LengthConfig()], ROWS, tmp_path)
+    assert [results[0].ran for results in (first, other, same)] == [True, True, False]
+
+
 def test_a_changed_model_is_loaded_again_in_the_same_process(tmp_path):
     (tmp_path / "model").write_text("1")
     for number in ("1", "2"):

@@ -25,6 +25,7 @@ from mrl_jax.curation import command
 from mrl_jax.curation.card import write_card
 from mrl_jax.curation.config import CurationConfig
 from mrl_jax.curation.filter import FilterConfig
+from mrl_jax.curation.mix import MixConfig
 from mrl_jax.curation.pipeline import run_stage
 from mrl_jax.curation.probe import Probe, ProbeConfig
 from mrl_jax.curation.rows import Row, read_rows
@@ -54,6 +55,7 @@ def data(tmp_path_factory) -> Path:
         wave += loud * draw.standard_normal(times.size)
         soundfile.write(folder / f"{number}.wav", np.clip(wave, -1, 1).astype(np.float32), RATE)
         fields = {"id": number, "audio": f"{number}.wav", "text": f"document {number}"}
+        fields["task"] = "find" if number % 3 else "hear"
         lines.append(json.dumps({**fields, "speaker": f"s{number % 12}", "transcript": "a b c"}))
     (folder / "3.wav").write_bytes(b"RIFF nothing")
     (folder / "clips.jsonl").write_text("\n".join(lines))
@@ -70,6 +72,7 @@ def config_of(data: Path, workers: int = 1, **fields) -> CurationConfig:
         ScoreConfig(),
         FilterConfig(minimum={"score.snr_db": 10.0}),
         SplitConfig(parts={"train": 0.7, "dev": 0.3}, seed=3),
+        MixConfig(by="task", temperature=3.0),
     )
     sources = (
         ManifestSource(name="clips", path=str(data / "clips.jsonl"), keep_split=False),
@@ -157,10 +160,11 @@ def test_a_second_run_does_nothing_and_two_processes_give_the_same(data, finishe
 def test_another_seed_gives_another_split_and_reruns_only_that(data, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "copy")
     config = config_of(data)
-    *before, split = config.stages
-    config = dataclasses.replace(config, stages=(*before, dataclasses.replace(split, seed=4)))
+    *before, split, mix = config.stages
+    changed = (*before, dataclasses.replace(split, seed=4), mix)
+    config = dataclasses.replace(config, stages=changed)
     run = curate(config, tmp_path / "copy", log=lambda line: None)
-    assert [stage.ran for stage in run.stages] == [False] * 4 + [True, True]
+    assert [stage.ran for stage in run.stages] == [False] * 4 + [True] * 3
     assert made(tmp_path / "copy") != made(finished)
 
 

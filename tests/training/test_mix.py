@@ -56,7 +56,7 @@ def test_weights_of_rows_are_trained_by_and_can_be_put_aside(world):
 
 def test_tasks_are_mixed_by_the_config_of_the_run(world):
     train = f"data.train={world / 'data' / 'tasks.jsonl'}"
-    _, lines = tiny_run.four_steps(world, "even", train, "data.batch.mix.temperature=1e999")
+    _, lines = tiny_run.four_steps(world, "even", train, "data.batch.mix.temperature=inf")
     assert lines[0] == (
         "mix, with draws of an example an epoch: "
         "rare 50.0% (25.0% of the data, 2 times), usual 50.0% (75.0% of the data, 0.667 times)"

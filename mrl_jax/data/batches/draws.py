@@ -1,7 +1,7 @@
 """Which examples stand in which batch, where some are drawn more often than others."""
 
+import bisect
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -66,6 +66,7 @@ def weighted_batches(
         # Clips of similar length share a batch.
         items = rng.permutation(items)
         items = items[np.argsort(bucket_of[items], kind="stable")].reshape(count, batch_size)
+        _deal(items, bucket_of, rng)
         _part_copies(items, bucket_of)
         drawn += [(int(bucket_of[batch].max()), batch) for batch in items]
     return [drawn[place] for place in rng.permutation(len(drawn))]
@@ -84,8 +85,24 @@ def _rounded(expected: HostArray, rng: np.random.Generator) -> HostArray:
         return whole.astype(np.int64)
     reached = np.minimum(np.cumsum(rest) * (missing / rest.sum()), missing)
     reached[-1] = missing
-    steps = np.floor(reached + rng.random())
+    # The sum may be rounded up to the next whole number.
+    steps = np.minimum(np.floor(reached + rng.random()), missing)
     return (whole + np.diff(steps, prepend=0.0)).astype(np.int64)
+
+
+def _deal(batches: HostArray, bucket_of: HostArray, rng: np.random.Generator) -> None:
+    """Spread the copies of an example over the batches [batches, batch_size] of its bucket.
+
+    Like cards: what is next to each other goes to different batches, in each round in another
+    order. What is left for `_part_copies` is little.
+    """
+    first, last = bucket_of[batches[:, 0]], bucket_of[batches[:, -1]]
+    rank = rng.permutation(len(bucket_of))
+    for bucket in np.unique(first[first == last]).tolist():
+        own = np.flatnonzero((first == bucket) & (last == bucket))
+        items = batches[own].ravel()
+        items = items[np.argsort(rank[items], kind="stable")]
+        batches[own] = rng.permuted(items.reshape(-1, len(own)), axis=1).T
 
 
 def _part_copies(batches: HostArray, bucket_of: HostArray) -> None:
@@ -94,35 +111,65 @@ def _part_copies(batches: HostArray, bucket_of: HostArray) -> None:
     It ends: each exchange lowers the sum of squares of how often examples stand in batches.
     """
     ordered = np.sort(batches, axis=1)
-    for number in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)).tolist():
-        while (place := _place_of_copy(batches[number])) is not None:
-            example = batches[number, place]
-            other = next(o for o in _nearest(number, len(batches)) if example not in batches[o])
-            there = _place_to_take(batches[other], batches[number], example, bucket_of)
-            batches[number, place], batches[other, there] = batches[other, there], example
+    todo = np.unique(ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]]).tolist()
+    if not todo:
+        return
+    stands = _Places(batches)
+    while todo:
+        example = todo.pop()
+        held = stands.of(example)
+        free = np.setdiff1d(np.arange(len(batches)), held).tolist()
+        batch_of, counts = np.unique(held, return_counts=True)
+        for number in np.repeat(batch_of, counts - 1).tolist():
+            other = free.pop(_nearest(free, number))
+            there = _place_to_take(batches[other], batches[number], bucket_of, example)
+            place = int(np.flatnonzero(batches[number] == example)[-1])
+            taken = int(batches[other, there])
+            if taken in batches[number]:
+                todo.append(taken)
+            batches[number, place], batches[other, there] = taken, example
+            stands.move(example, number, other)
+            stands.move(taken, other, number)
 
 
-def _place_of_copy(batch: HostArray) -> int | None:
-    """A place in a batch whose example stands at an earlier one too."""
-    _, first = np.unique(batch, return_index=True)
-    if len(first) == len(batch):
-        return None
-    return int(np.setdiff1d(np.arange(len(batch)), first)[0])
+class _Places:
+    """In which batches each example stands, while they are exchanged.
+
+    Args:
+        batches: [batches, batch_size], as they are before the first exchange.
+    """
+
+    def __init__(self, batches: HostArray):
+        flat = batches.ravel()
+        self._order = np.argsort(flat, kind="stable")
+        self._sorted, self._size = flat[self._order], batches.shape[1]
+        self._now: dict[int, list[int]] = {}
+
+    def of(self, example: int) -> list[int]:
+        """The numbers of its batches, one as often as it stands there."""
+        if example not in self._now:
+            first, end = np.searchsorted(self._sorted, (example, example + 1))
+            self._now[example] = (self._order[first:end] // self._size).tolist()
+        return self._now[example]
+
+    def move(self, example: int, old: int, new: int) -> None:
+        """It left the batch `old` for the batch `new`."""
+        own = self.of(example)
+        own[own.index(old)] = new
 
 
-def _nearest(number: int, count: int) -> Iterator[int]:
-    """All other numbers below `count`, the nearest first: batches of similar lengths."""
-    for apart in range(1, count):
-        yield from (o for o in (number - apart, number + apart) if 0 <= o < count)
+def _nearest(numbers: list[int], number: int) -> int:
+    """The place in ascending numbers of the one that is nearest: a batch of similar lengths."""
+    above = bisect.bisect(numbers, number)
+    near = [place for place in (above - 1, above) if 0 <= place < len(numbers)]
+    return min(near, key=lambda place: abs(numbers[place] - number))
 
 
-def _place_to_take(
-    other: HostArray, batch: HostArray, example: np.integer, bucket_of: HostArray
-) -> int:
+def _place_to_take(other: HostArray, batch: HostArray, bucket_of: HostArray, example: int) -> int:
     """The place in `other` of what `batch` has fewer of, nearest in length to `example`."""
-    more = (other[:, None] == other).sum(axis=1) > (other[:, None] == batch).sum(axis=1)
-    places = np.flatnonzero(more)
-    apart = np.abs(bucket_of[other[places]] - bucket_of[example])
     # What the batch does not have at all, before what it has once.
-    present = np.isin(other[places], batch)
-    return int(places[np.lexsort((apart, present))[0]])
+    places = np.flatnonzero(~np.isin(other, batch))
+    if not len(places):
+        more = (other[:, None] == other).sum(axis=1) > (other[:, None] == batch).sum(axis=1)
+        places = np.flatnonzero(more)
+    return int(places[np.argmin(np.abs(bucket_of[other[places]] - bucket_of[example]))])

@@ -118,7 +118,9 @@ def draws_of(
     if not tasks:
         return None
     _, numbers = np.unique(np.asarray(tasks, object), return_inverse=True)
-    if config.shares or config.temperature is not None:
+    if weights is not None:  # Sums of huge ones would overflow; a power of two changes no ratio.
+        weights = np.ldexp(weights, -int(np.frexp(weights.max())[1]))
+    if mixed := bool(config.shares) or config.temperature is not None:
         counts = Counter(tasks)
         if len(counts) == 1 and config.temperature not in (None, 1.0):
             problem = f"is {config.temperature:g}, and all examples are of one task"
@@ -137,16 +139,25 @@ def draws_of(
     groups = numbers if one_task else np.zeros_like(numbers)
     often = draws_per_batch(weights, groups, batch_size)
     if often.max() > 1 + 1e-9:
-        most = int(often.argmax())
-        own = int((numbers == numbers[most]).sum())
-        raise MrlError(
-            f"the {own:,} examples of the task {tasks[most]!r} are too few for their share: one "
-            f"would be {often[most]:.1f} times in each batch of {batch_size}, expected 1 at most",
-            where=FIELD,
-            hint="lower data.batch.batch_size, the share or the temperature",
-        )
+        raise _too_few(tasks, weights, often, batch_size, of_rows=not mixed)
     different, of_weight = np.unique(weights, return_inverse=True)
     return Draws(weights=weights, strata=numbers * len(different) + of_weight)
+
+
+def _too_few(
+    tasks: Sequence[str], weights: HostArray, often: HostArray, batch_size: int, *, of_rows: bool
+) -> MrlError:
+    """The refusal of weights by which an example is more than once in a batch."""
+    most = int(often.argmax())
+    alike = np.asarray([task == tasks[most] for task in tasks]) & (weights == weights[most])
+    name = f"of the task {tasks[most]!r}" if tasks[most] else "without a task"
+    what, hint = "share", "lower data.batch.batch_size, the share or the temperature"
+    if of_rows:
+        name, what = f"{name} that have the largest weight", "weight"
+        hint = f"lower data.batch.batch_size or the weights; {FIELD}.temperature=1 is without them"
+    problem = f"the {int(alike.sum()):,} examples {name} are too few for their {what}"
+    often_each = f"one would be {often[most]:.1f} times in each batch of {batch_size}"
+    return MrlError(f"{problem}: {often_each}, expected 1 at most", where=FIELD, hint=hint)
 
 
 def describe_mix(tasks: Sequence[str], draws: Draws) -> str:

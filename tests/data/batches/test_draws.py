@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches import draws
 from mrl_jax.data.batches.draws import Draws
 from mrl_jax.data.batches.plan import BatchPlan
 
@@ -134,12 +135,35 @@ def test_few_examples_of_one_length_are_spread_over_all_batches():
     """The short ones are drawn more often than there are batches of their own length."""
     tasks = np.asarray([0] * 60 + [1] * 5)
     lengths = np.where(tasks == 1, 1000, 20_000)
-    draws = Draws(weights=np.where(tasks == 1, 11.9, 1.0), strata=tasks)
+    often = Draws(weights=np.where(tasks == 1, 11.9, 1.0), strata=tasks)
     sizes = {"batch_size": 4, "num_buckets": 2, "seed": 0}
-    plan = BatchPlan(lengths, np.zeros(65, np.int64), draws=draws, **sizes)
+    plan = BatchPlan(lengths, np.zeros(65, np.int64), draws=often, **sizes)
     batches = epoch_of(plan, 0)
     assert all(len(set(batch)) == 4 for batch in batches.tolist())
     assert (batches >= 60).sum() in (31, 32)  # 64 * 59.5 / 119.5
+
+
+def test_copies_are_dealt_rather_than_exchanged(monkeypatch):
+    """Half of each batch is of 17 examples: shuffled alone, 17 * 66 copies would be in one batch
+    with another.
+    """
+    exchanges = []
+    take = draws._place_to_take
+    monkeypatch.setattr(draws, "_place_to_take", lambda *args: exchanges.append(1) or take(*args))
+    tasks = np.repeat([0, 1], [6400, 17])
+    weights = (0.5 / np.bincount(tasks))[tasks]
+    plan = BatchPlan(
+        np.full(len(tasks), 20_000),
+        np.zeros_like(tasks),
+        batch_size=32,
+        num_buckets=1,
+        seed=0,
+        draws=Draws(weights=weights, strata=tasks),
+    )
+    batches = epoch_of(plan, 0)
+    assert (np.diff(np.sort(batches, axis=1)) > 0).all()
+    assert len(exchanges) < 17 * 66 / 2
+    assert set(np.bincount(batches.ravel())[-17:]) == {188, 189}
 
 
 def test_an_example_that_would_be_twice_in_every_batch_is_refused():

@@ -25,7 +25,7 @@ def draws(config, *, tasks=TASKS, weights=None, batch_size=4, one_task=False):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 10**7), min_size=1, max_size=6), st.floats(0.5, 50.0))
+@given(st.lists(st.integers(1, 10**5), min_size=1, max_size=6), st.floats(0.5, 50.0))
 def test_a_temperature_is_a_power_of_the_counts(counts, temperature):
     made = shares({str(i): n for i, n in enumerate(counts)}, temperature)
     powers = np.asarray(counts, np.float64) ** (1 / temperature)
@@ -43,7 +43,7 @@ def test_the_config_takes_the_place_of_the_manifests_weights():
     weights = np.where(np.arange(100) < 50, 1.0, 3.0)
     of_manifest = draws(TaskMixConfig(), weights=weights)
     assert of_manifest is not None
-    np.testing.assert_array_equal(of_manifest.weights, weights)
+    np.testing.assert_array_equal(of_manifest.weights * 4, weights)  # Relative to each other.
     # By task and weight: both parts of "large" hold their shares.
     assert len(set(of_manifest.strata.tolist())) == 3
     mixed = draws(TaskMixConfig(shares={"large": 0.6, "small": 0.4}), weights=weights)
@@ -55,6 +55,28 @@ def test_the_config_takes_the_place_of_the_manifests_weights():
     assert draws(TaskMixConfig(shares={"large": 0.9, "small": 0.1})) is None
     assert draws(TaskMixConfig()) is None
     assert draws(TaskMixConfig(), weights=np.full(100, 2.5)) is None
+
+
+@pytest.mark.parametrize(("high", "low"), [(1e9, 1e-9), (1e308, 1.0), (1.0, 5e-324)])
+def test_weights_may_be_of_any_size(high, low):
+    made = draws(TaskMixConfig(), tasks=[""] * 40, weights=np.repeat([high, low], 20))
+    assert made is not None
+    assert "0 times" not in describe_mix([""] * 40, made)
+    plan = BatchPlan(
+        np.full(40, 1600), np.zeros(40, int), batch_size=4, num_buckets=1, seed=0, draws=made
+    )
+    drawn = np.concatenate([plan(step)[1] for step in range(10)])
+    assert np.bincount(drawn, minlength=40).tolist() == [2] * 20 + [0] * 20
+
+
+def test_a_weight_that_cannot_be_had_is_refused_by_what_gave_it():
+    weights = np.where(np.arange(100) < 3, 50.0, 1.0)
+    with pytest.raises(MrlError, match=r"^data\.batch\.mix: the 3 examples without a task that"):
+        draws(TaskMixConfig(), tasks=[""] * 100, weights=weights, batch_size=8)
+    with pytest.raises(MrlError, match=r"of the task 'large' that have the largest .* 1\.6 times"):
+        draws(TaskMixConfig(), weights=weights, batch_size=8)
+    aside = TaskMixConfig(temperature=1.0)  # What the hint says.
+    assert draws(aside, tasks=[""] * 100, weights=weights, batch_size=8) is None
 
 
 def test_a_line_says_the_shares():
