@@ -146,7 +146,8 @@ class VectorStore(abc.ABC):
 
         Args:
             documents: `CorpusDocument`s, mappings with `text` and perhaps `id`, `title` and other
-                fields, or texts, whose ids are their numbers.
+                fields, or texts, whose ids are their numbers: a second list of texts replaces
+                the first.
             dim: of the vectors; by default that of those in the store, or of the model.
 
         Raises:
