@@ -113,13 +113,15 @@ class Portable:
     def settings(self, form: str) -> dict[str, Any]:
         """What a program outside of this library has to know of the model."""
         config = self.model.speech.config
+        # With separate dims a prefix of a speech vector is no embedding.
+        dims = [self.dim] if self.model.separate_dims else self.info.dims
         return {
             "format": FORMAT,
             "form": form,
             "kind": self.info.kind,
             "digest": self.info.digest,
             "dim": self.dim,
-            "trained_dims": [dim for dim in self.info.dims if dim <= self.dim],
+            "trained_dims": [dim for dim in dims if dim <= self.dim],
             "padding": self.info.padding,
             "sample_rate": config.sample_rate,
             "normalize_clips": config.normalize_clips,

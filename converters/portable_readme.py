@@ -45,9 +45,15 @@ vectors = run(weights, samples, lengths, *prompt)[0]
 """How a program of each form is run on `clips`, float32 arrays at the model's sample rate."""
 
 
+LOST = """
+- A clip above 0 in the second output, `lost_tokens`, has more speech tokens than there is room for:
+  its vector leaves out its end."""
+
+
 def program_readme(portable: Portable, form: str) -> str:
     """What a program of the folder takes, and an example."""
     settings = portable.settings(form)
+    lost = LOST if portable.counts_lost else ""
     return f"""# Embeddings of speech and text, {portable.dim} coordinates
 
 Programs exported from mrl_jax, model {portable.info.digest[:12]}. `{SETTINGS}` lists the inputs
@@ -55,12 +61,13 @@ and outputs of each, the prompts by task, and the special tokens.
 
 - **Speech**: mono samples at {settings["sample_rate"]} Hz, from -1 to 1, as they are: each clip is
   normalised and masked inside the program. Recordings at another rate are resampled before.
-- **Text**: token ids of `tokenizer.json` without special tokens, cut to `tokens.max_tokens`,
-  between `tokens.prefix` and `tokens.suffix`; a document stands after `document_prompt`, a query
-  after its prompt.
+- **Text**: token ids of `tokenizer.json` without special tokens, cut to `tokens.max_tokens`
+  with those around it (at its beginning where `tokens.keeps_tail`), between `tokens.prefix` and
+  `tokens.suffix`, or `tokens.empty` where all of that is nothing; a document stands after
+  `document_prompt`, a query after its prompt.
 - **Prompts** of speech: token ids of the prompt, without special tokens.
 - Vectors have unit length. Prefixes of `trained_dims` coordinates, at unit length again, are
-  embeddings too, unless the model is a dual encoder with separate dims.
+  embeddings too, unless the model is a dual encoder with separate dims.{lost}
 
 {RUN[form]}
 """

@@ -8,6 +8,7 @@ than the model's takes librosa.
 
 import importlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,19 @@ from sentence_transformers.base.modules.input_module import InputModule
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel
+from transformers.utils import logging
 
 from .torch_model import SpeechTextModel
 
 SETTINGS = "mrl_jax_export.json"
 HEAD = "head.safetensors"
 TOWERS = ("speech", "text")
+UNREAD = ("masked_spec_embed", "num_batches_tracked")
+"""Ends of names of what training alone reads, which not every checkpoint has."""
+RECORDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".au", ".caf")
+"""Ends of names of files that hold speech."""
+LOUDEST, SILENT = 4.0, 0.5 / 32768
+"""A recording's largest sample is between them, as in mrl_jax."""
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -37,12 +45,29 @@ def load_model(
     folder: str, settings: Mapping[str, Any], *, head: str | None = None
 ) -> SpeechTextModel:
     """The model of an exported folder in evaluation mode, in float32."""
-    towers = [
-        AutoModel.from_pretrained(Path(folder, name), dtype=torch.float32, use_safetensors=True)
-        for name in TOWERS
-    ]
+    towers = [_tower(Path(folder, name)) for name in TOWERS]
     tensors = load_file(head or Path(folder, HEAD))
     return SpeechTextModel(towers[0], towers[1], tensors, settings).eval()
+
+
+def _tower(folder: Path) -> Any:
+    """A tower of transformers, whose report on what it does not use is left out.
+
+    Raises:
+        ValueError: weights are missing, which transformers would draw at random.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        tower, report = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    lacking = {name for name in report["missing_keys"] if not name.endswith(UNREAD)}
+    if lacking:
+        raise ValueError(f"{folder} lacks weights: {', '.join(sorted(lacking))}")
+    return tower
 
 
 class SpeechText(InputModule):
@@ -88,7 +113,7 @@ class SpeechText(InputModule):
             prompt: put before each query, word for word. Without one texts are documents, and
                 recordings have the model's own prompt for queries without a task, if there is one.
         """
-        kinds = {infer_modality(one, self.modalities) for one in inputs}
+        kinds = {self._kind(one) for one in inputs}
         if kinds == {"text"}:
             before = self.settings["document_prompt"] if prompt is None else prompt
             rows = self._tokens([before + text for text in inputs])
@@ -122,6 +147,15 @@ class SpeechText(InputModule):
                     f"a recording has {int(lost.max())} speech tokens more than there is room for"
                 )
         return {**features, "sentence_embedding": vectors}
+
+    def _kind(self, one: Any) -> str:
+        """What an input is; the name of a recording that is not there is no text."""
+        if isinstance(one, str) and one.lower().endswith(RECORDINGS):
+            if os.path.isfile(one):  # False, too, for a text too long for a name.
+                return "audio"
+            if len(one.split()) == 1 and not one.lower().endswith(".au"):  # Of addresses too.
+                raise ValueError(f"{one}: no such recording (with a space behind it, it is a text)")
+        return str(infer_modality(one, self.modalities))
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, cut to what the model takes, special tokens around it."""
@@ -159,6 +193,10 @@ class SpeechText(InputModule):
             )
         if len(samples) < (least := self.settings["min_samples"]):
             raise ValueError(f"{name}: {len(samples)} samples, fewer than the {least} of one token")
+        if (peak := float(np.abs(samples).max())) > LOUDEST:
+            raise ValueError(f"{name}: samples reach {peak:g}, expected floats from -1 to 1")
+        if peak <= SILENT:
+            raise ValueError(f"{name}: is silent")
         return samples
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:

@@ -18,6 +18,7 @@ from mrl_jax.integrations.vector_store import MARK, Scored, StoreInfo, VectorSto
 with optional_imports("mrl_jax.integrations.lancedb"):
     import lancedb
     import pyarrow as pa
+    from lancedb.expr import Expr
 
 _VECTOR = "vector"
 _COLUMNS = ("id", "text", "title", "span", "fields")
@@ -40,7 +41,7 @@ class LanceStore(VectorStore):
         super().__init__(f"the table {table!r}", embedder)
         self.connection, self.name = connection, table
 
-    def __len__(self) -> int:
+    def _size(self) -> int:
         table = self._table()
         return 0 if table is None else table.count_rows()
 
@@ -88,6 +89,9 @@ class LanceStore(VectorStore):
 
     def _nearest(self, queries: HostArray, k: int, filter: Any) -> list[list[Scored]]:
         table = self._table()
+        if filter is not None and not isinstance(filter, str | Expr):
+            problem = f"the filter is {type(filter).__name__}, expected a condition of SQL"
+            raise MrlError(problem, where=self.where, hint="write one: \"title = 'Water'\"")
         return [self._best(table, query, k, filter) for query in queries]
 
     def _best(self, table: Any, query: HostArray, k: int, filter: Any) -> list[Scored]:

@@ -30,6 +30,8 @@ with optional_imports("mrl_jax.integrations.mteb"):
 
 CLIPS = 256
 """Recordings that are decoded at once."""
+INPUTS = ("audio", "text")
+"""Columns of what is embedded."""
 NO_TASKS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -97,7 +99,7 @@ class MtebEncoder(AbsEncoder):
         if not len(inputs.dataset):
             raise MrlError("has no inputs", where=task_metadata.name, hint="check its data set")
         columns = {*inputs.dataset.features}
-        if len(columns & {"audio", "text"}) != 1:
+        if len(columns & {"audio", "text", "image", "video"}) != 1 or columns.isdisjoint(INPUTS):
             problem = f"its inputs have the columns {', '.join(sorted(columns))}"
             hint = "choose tasks of speech or text"
             expected = "expected either `audio` or `text`"

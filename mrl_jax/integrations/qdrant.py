@@ -17,6 +17,8 @@ with optional_imports("mrl_jax.integrations.qdrant"):
 
 _IDS = uuid.UUID("6f7c1f2e-3f0b-5d0a-9f53-2a0a1d0c7b44")
 """Namespace of the points' ids, which Qdrant wants to be UUIDs."""
+NUMBERS = 1 << 19
+"""Coordinates in one request: some 10 MB as JSON, where servers take 32 MB with the documents."""
 
 
 class QdrantStore(VectorStore):
@@ -35,7 +37,7 @@ class QdrantStore(VectorStore):
         super().__init__(f"the collection {collection!r}", embedder)
         self.client, self.collection = client, collection
 
-    def __len__(self) -> int:
+    def _size(self) -> int:
         if not self.client.collection_exists(self.collection):
             return 0
         return self.client.count(self.collection).count
@@ -59,14 +61,20 @@ class QdrantStore(VectorStore):
         self.client.create_collection(self.collection, vectors_config=params, metadata=metadata)
 
     def _write(self, documents: Sequence[CorpusDocument], vectors: HostArray) -> None:
-        points = models.Batch(
-            ids=[str(uuid.uuid5(_IDS, document.id)) for document in documents],
-            vectors=vectors.tolist(),
-            payloads=[document_row(document) for document in documents],
-        )
-        self.client.upsert(self.collection, points=points, wait=True)
+        rows = max(NUMBERS // vectors.shape[1], 1)
+        for start in range(0, len(documents), rows):
+            some = documents[start : start + rows]
+            points = models.Batch(
+                ids=[str(uuid.uuid5(_IDS, document.id)) for document in some],
+                vectors=vectors[start : start + rows].tolist(),
+                payloads=[document_row(document) for document in some],
+            )
+            self.client.upsert(self.collection, points=points, wait=True)
 
     def _nearest(self, queries: HostArray, k: int, filter: Any) -> list[list[Scored]]:
+        if filter is not None and not isinstance(filter, models.Filter):
+            problem = f"the filter is {type(filter).__name__}, expected a `models.Filter`"
+            raise MrlError(problem, where=self.where, hint="make one, see qdrant_client.models")
         requests = [
             models.QueryRequest(query=query, limit=k, with_payload=True, filter=filter)
             for query in queries.tolist()

@@ -5,9 +5,10 @@ vectors a store keeps the digest of the model that made them, so that another's 
 """
 
 import abc
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float32
@@ -112,8 +113,8 @@ class VectorStore(abc.ABC):
             How many documents were written.
 
         Raises:
-            MrlError: the store has vectors of another width or model; an index of signs is to be
-                shortened.
+            MrlError: the store has vectors of another width or model, or fails; an index of signs
+                is to be shortened.
         """
         source = index if dim in (None, index.dim) else index.narrowed(dim)
         model = index.model
@@ -125,7 +126,8 @@ class VectorStore(abc.ABC):
         self._make_or_check(info)
         with tqdm(total=len(index), disable=not progress, desc="documents", unit="") as bar:
             for documents, vectors in source.blocks(batch_size):
-                self._write(documents, vectors)
+                with self._failures("cannot write documents"):
+                    self._write(documents, vectors)
                 bar.update(len(documents))
         if self._embedder == self._no_embedder:
             self._embedder = lambda: index.embedder
@@ -144,13 +146,14 @@ class VectorStore(abc.ABC):
 
         Args:
             documents: `CorpusDocument`s, mappings with `text` and perhaps `id`, `title` and other
-                fields, or texts, whose ids are their numbers.
+                fields, or texts, whose ids are their numbers: a second list of texts replaces
+                the first.
             dim: of the vectors; by default that of those in the store, or of the model.
 
         Raises:
             MrlError: as `load` and `SearchIndex.build`; no model was given.
         """
-        there = self._found()
+        there = self._there()
         if dim is None and there is not None:
             dim = there.dim
         index = SearchIndex.build(self._embedder(), documents, progress=progress, dim=dim)
@@ -180,10 +183,11 @@ class VectorStore(abc.ABC):
 
         Raises:
             MrlError: nothing was loaded; not one kind of queries; vectors of another width; a
-                recording that cannot be read; another model than that of the vectors.
+                recording that cannot be read; another model than that of the vectors; a filter
+                that is none, or the store fails.
         """
-        info = self._found()
-        if info is None or not len(self):
+        info, size = self._there(), len(self)
+        if info is None or not size:
             problem = "is not there" if info is None else "holds no documents"
             raise MrlError(problem, where=self.where, hint="load an index into it first")
         queries = query_vectors(
@@ -197,12 +201,18 @@ class VectorStore(abc.ABC):
         )
         if not len(queries):
             return []
-        found = self._nearest(queries, k, filter)
+        with self._failures("cannot search"):
+            found = self._nearest(queries, min(k, size), filter)
         return [[self._hit(score, row) for score, row in best] for best in found]
 
-    @abc.abstractmethod
     def __len__(self) -> int:
         """Documents in the store; 0 where it is not there."""
+        with self._failures("cannot be read"):
+            return self._size()
+
+    @abc.abstractmethod
+    def _size(self) -> int:
+        """`len` of the store."""
 
     @abc.abstractmethod
     def _found(self) -> StoreInfo | None:
@@ -218,16 +228,37 @@ class VectorStore(abc.ABC):
 
     @abc.abstractmethod
     def _nearest(self, queries: HostArray, k: int, filter: Any) -> list[list[Scored]]:
-        """The best k of each query, best first."""
+        """The best k of each query, best first.
+
+        Raises:
+            MrlError: the filter is none of this store.
+        """
 
     def _document(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a `CorpusDocument` from a row of the store."""
         return dict(row)
 
+    @contextlib.contextmanager
+    def _failures(self, problem: str) -> Iterator[None]:
+        """Errors of the store's own library become an `MrlError`."""
+        try:
+            yield
+        except MrlError:
+            raise
+        except Exception as error:  # The libraries have many kinds, some of them bare Exceptions.
+            hint = "see that the store is there and can be written, and try again"
+            reason = f"{problem} ({first_line(error)})"
+            raise MrlError(reason, where=self.where, hint=hint) from error
+
+    def _there(self) -> StoreInfo | None:
+        with self._failures("cannot be read"):
+            return self._found()
+
     def _make_or_check(self, info: StoreInfo) -> None:
-        there = self._found()
+        there = self._there()
         if there is None:
-            self._make(info)
+            with self._failures("cannot be made"):
+                self._make(info)
             return
         if there.dim != info.dim:
             problem = f"has vectors of {there.dim} coordinates, and the index of {info.dim}"

@@ -1,5 +1,6 @@
 """`mrl-jax export`: its forms from the command line, and what it refuses in one line."""
 
+import json
 import re
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def test_an_export_says_what_it_made(model, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "dual_encoder, vectors of 16 coordinates, speech-16000.bin, text-16.bin" in printed
     assert "the others (32, 8) are exported by --dim" in printed
+    # A prefix of a vector that is its dim's own is no embedding.
+    assert json.loads((out / SETTINGS).read_text())["trained_dims"] == [16]
     line = refusal(capsys, model, out, *STABLEHLO)
     assert "the output exists already" in line
     assert "--overwrite" in line

@@ -43,6 +43,7 @@ SPEECH = {
     "base": HubertConfig(**BASE),
     "large": HubertConfig(**LARGE),
     "batch norm": HubertConfig(**BASE, position_norm="batch", normalize_clips=False),
+    "adapters": HubertConfig(**LARGE, adapter_width=8),
     "wavlm": WavLMConfig(**BASE, position_buckets=16, position_distance=40),
 }
 CHARACTERS = ("<pad>", "|", "a", "b", "c", "d")
@@ -117,7 +118,7 @@ CASES = {
         {"compress_blank": None, "residual": "logits", "lora_rank": 0, "rest": None},
     ),
     "dual encoder": Case("dual_encoder", "batch norm", dual_encoder),
-    "nested dual encoder": Case("dual_encoder", "large", dual_encoder, {"nested": True}),
+    "nested dual encoder": Case("dual_encoder", "adapters", dual_encoder, {"nested": True}),
 }
 
 

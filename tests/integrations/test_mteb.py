@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -251,3 +252,8 @@ def test_bad_input_is_refused_in_one_line(embedder, folder, spoken, broken):
     task = retrieval_task(SpokenTask, dataclasses.replace(spoken, queries=tuple(queries)))
     with pytest.raises(MrlError, match=r"TonesA2T, recording 0"):
         run(task, MtebEncoder(embedder))
+    images: Any = {"text": ["fo"], "image": [b"png"]}
+    inputs = SimpleNamespace(dataset=datasets.Dataset.from_dict(images))
+    options: Any = {"task_metadata": WrittenTask.metadata, "hf_split": "", "hf_subset": ""}
+    with pytest.raises(MrlError, match=r"TonesT2T: its inputs have the columns image, text"):
+        MtebEncoder(embedder).encode(inputs, **options)

@@ -1,5 +1,8 @@
 """Qdrant and LanceDB in local mode find what the exact search of the index finds."""
 
+import socket
+from typing import Any
+
 import numpy as np
 import pytest
 import tiny_run
@@ -174,3 +177,48 @@ def test_collections_and_tables_of_others_are_refused(index, tmp_path):
     connection.create_table("plain", pyarrow.table({"name": ["a"]}))
     with pytest.raises(MrlError, match="'plain': is no table of an index, with the columns name"):
         LanceStore(connection, "plain").load(index)
+
+
+def test_more_than_there_is_may_be_asked_for(store, index):
+    vectors = np.eye(index.dim, dtype=np.float32)[:1]
+    assert_same(store.search(vectors, k=2**40), index.search(vectors, k=26))
+
+
+def test_what_the_library_of_a_store_refuses_is_said_in_one_line(store, index, tmp_path):
+    vectors = np.eye(index.dim, dtype=np.float32)[:1]
+    with pytest.raises(MrlError, match="'sentences': the filter is int, expected a"):
+        store.search(vectors, filter=3)
+    with socket.socket() as taken:  # Bound, and nobody listens.
+        taken.bind(("127.0.0.1", 0))
+        if isinstance(store, QdrantStore):
+            place = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            client = QdrantClient(place, check_compatibility=False)
+            with pytest.raises(MrlError, match=r"'far': cannot be read \(.*refused") as error:
+                QdrantStore(client, "far").load(index)
+        else:
+            with pytest.raises(MrlError, match=r"cannot search \(.*is \( not"):
+                store.search(vectors, filter="this is ( not SQL")
+            connection = lancedb.connect(tmp_path)
+            with pytest.raises(MrlError, match=r"'a/b': cannot be made \(") as error:
+                LanceStore(connection, "a/b").load(index)
+    assert "\n" not in str(error.value)
+
+
+def test_qdrant_gets_no_request_larger_than_its_servers_take():
+    class Counting(QdrantClient):
+        def upsert(self, *args: Any, **options: Any) -> Any:
+            sizes.append(len(options["points"].ids))
+            return super().upsert(*args, **options)
+
+    sizes: list[int] = []
+    vectors = np.random.default_rng(0).standard_normal((40, 16_384), np.float32)
+    index = SearchIndex.from_vectors(vectors, [{"id": f"d{n}", "text": "fo"} for n in range(40)])
+    store = QdrantStore(Counting(":memory:"), "wide")
+    assert store.load(index) == 40 == len(store)
+    assert sizes == [32, 8]
+    assert [hits[0].id for hits in store.search(vectors[30:34], k=1)] == [
+        "d30",
+        "d31",
+        "d32",
+        "d33",
+    ]
