@@ -72,6 +72,7 @@ class ModelInfo:
         head, head_digest: folder or file of the trained arrays inside this one, and their digest.
         step, scores: training steps behind them, and validation scores there.
         dtype: that the towers computed in; None for that of their weights.
+        frozen_dtype: "int8" where the kernels of their layers were held in eight bits.
         files: SHA-256 of the head's files, by relative name; none in older models.
     """
 
@@ -88,6 +89,7 @@ class ModelInfo:
     step: int
     scores: Mapping[str, float]
     dtype: str | None = None
+    frozen_dtype: str = ""
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,6 +103,8 @@ class ModelInfo:
             raise ValueError(f"step is {self.step}, expected 0 or more")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}")
+        if self.frozen_dtype not in ("", "int8"):
+            raise ValueError(f"frozen_dtype is {self.frozen_dtype!r}, expected int8 or nothing")
 
     @property
     def digest(self) -> str:
@@ -198,7 +202,7 @@ def load_model(
     info: ModelInfo,
     *,
     dtype: DTypeLike | None = None,
-    int8: bool = False,
+    int8: bool | None = None,
     verify: bool = True,
 ) -> TwoTowers:
     """The model with its towers and its trained head.
@@ -206,7 +210,7 @@ def load_model(
     Args:
         folder, info: the model's folder and its model.json.
         dtype: of the towers; the one trained with by default.
-        int8: hold the kernels of their layers in eight bits.
+        int8: hold the kernels of their layers in eight bits; as in training by default.
         verify: compare all files with their digests first.
 
     Raises:
@@ -215,6 +219,7 @@ def load_model(
     """
     read_towers(folder, info)
     dtype = info.dtype if dtype is None else dtype
+    int8 = info.frozen_dtype == "int8" if int8 is None else int8
     kind, place = HEADS[info.kind], referenced_path(folder, info.speech.path)
     if verify:
         verify_head(folder, info)

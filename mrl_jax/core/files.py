@@ -58,12 +58,10 @@ def staged_folder(
     named, final = shown(final), final.resolve()
     if not any_name:
         check_path_text(final, hint=UTF8_FOLDER)
-    host = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
-    writer = f"{host}-t{start_of(os.getpid())}-{os.getpid()}"
-    staging = final.parent / f".{final.name}.partial-{writer}"
+    staging = _staging(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(final, host)
+        _remove_leftovers(final)
         _check_replaceable(final, named, marker, overwrite)
         free = shutil.disk_usage(final.parent).free
         if needs_bytes > free:
@@ -172,8 +170,19 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_leftovers(final: Path, mine: str) -> None:
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
+
+
+def _staging(final: Path) -> Path:
+    """A hidden place beside `final` that no other process writes to."""
+    writer = f"{_host()}-t{start_of(os.getpid())}-{os.getpid()}"
+    return final.parent / f".{final.name}.partial-{writer}"
+
+
+def _remove_leftovers(final: Path) -> None:
     """Remove what killed processes left of earlier outputs of this name."""
+    mine = _host()
     for leftover in final.parent.glob(f"{glob.escape(f'.{final.name}.partial-')}*"):
         name = leftover.name.removeprefix(f".{final.name}.partial-")
         match = re.fullmatch(r"(?P<host>.+?)(-t(?P<start>\d+))?-(?P<pid>\d+)(?P<old>-old)?", name)
@@ -239,6 +248,20 @@ def make_folder(workdir: Path) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: a killed process leaves the old one."""
     partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes_apart(path: Path, data: bytes) -> None:
+    """`write_bytes` where other processes may write the same file: the last one's stays, whole.
+
+    What a killed process left of this file is removed, as by `staged_folder`.
+    """
+    _remove_leftovers(path)
+    partial = _staging(path)
     try:
         partial.write_bytes(data)
         os.replace(partial, path)

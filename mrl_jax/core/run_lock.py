@@ -104,7 +104,7 @@ class _Lock:
         self.made = [folder for folder in folders if not folder.exists()]
         make_folder(self.workdir)
         text = Owner.current().to_text()
-        with _alone(self.workdir):
+        with alone(self.workdir):
             gone = self._remove_stale()
             _create(self.path, text)
             self.text = text
@@ -172,7 +172,7 @@ def _create(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """No other process of this machine is in such a block, where the disk has locks."""
     handle = os.open(folder, os.O_RDONLY)
     try:

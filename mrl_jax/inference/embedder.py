@@ -117,7 +117,7 @@ class Embedder:
         rotation: bool = False,
         max_seconds: PositiveFloat | None = MAX_SECONDS,
         batch_size: PositiveInt = 16,
-        int8: bool = False,
+        int8: bool | None = None,
         verify: bool = True,
     ) -> "Embedder":
         """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made, or a model
@@ -136,7 +136,7 @@ class Embedder:
             batch_size: clips or texts that are embedded at once, over all devices: more of them
                 keep an accelerator busy, and no vector depends on it.
             int8: hold the kernels of the towers' layers in eight bits: half of bfloat16's memory,
-                vectors change by about 1e-3 in cosine.
+                vectors change by about 1e-3 in cosine. As in training by default.
             verify: compare all files with their digests first, see docs/models.md for the time.
 
         Raises:

@@ -29,6 +29,7 @@ from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.two_towers import Head
 from mrl_jax.nn import param_tree
 from mrl_jax.nn.block_attention import blocks_pay
+from mrl_jax.nn.int8 import dequantize
 
 Residual = Literal["none", "logits", "frames"]
 PAIR = 2
@@ -348,7 +349,8 @@ class TextLora(nnx.Module):
             down, up = (getattr(self, f"{name}_{part}")[...] for part in ("down", "up"))
             path = f"layers.attention.{name}.kernel"
             change = jnp.matmul(down, up, precision=EXACT)
-            weights[path] = weights[path] + change.astype(weights[path].dtype)
+            kernel = dequantize(weights[path])
+            weights[path] = kernel + change.astype(kernel.dtype)
         return param_tree.fill(text, weights)
 
 

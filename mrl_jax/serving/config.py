@@ -1,6 +1,7 @@
 """What a service accepts, and how much of it at once."""
 
 import dataclasses
+import ipaddress
 import math
 import re
 from typing import Annotated
@@ -12,6 +13,20 @@ LOOPBACK = "127.0.0.1"
 LOOPBACK_NAMES = frozenset((LOOPBACK, "localhost", "::1"))
 BODIES = 40
 """The largest that are held at once."""
+
+
+def host_name(host: str) -> str:
+    """A name as it is compared: without brackets and the dot of the root, in small letters."""
+    return host.strip().strip("[]").rstrip(".").lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address, 127.0.0.2 for one."""
+    name = host_name(host)
+    try:
+        return name in LOOPBACK_NAMES or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 @checked
@@ -74,6 +89,10 @@ class ServeConfig:
         if self.max_inputs > self.queue_size:
             problem = f"max_inputs is {self.max_inputs}, above the queue_size of {self.queue_size}"
             raise MrlError(problem, hint="choose a longer queue")
+        for name in filter(None, map(str.strip, self.allowed_hosts.split(","))):
+            if not re.fullmatch(r"[\w.-]+|\[?[\da-fA-F:.]*:[\da-fA-F:.]*:[\da-fA-F:.]*\]?", name):
+                hint = "write names and addresses alone, without http:// and port"
+                raise MrlError(f"allowed_hosts has {name!r:.100}, which is no name", hint=hint)
         for name in ("max_seconds", "max_body_mb", "header_seconds", "body_seconds"):
             if math.isinf(getattr(self, name)):
                 raise MrlError(f"{name} is infinite", hint="choose a number")
@@ -81,10 +100,10 @@ class ServeConfig:
     @property
     def host_names(self) -> frozenset[str]:
         """Names that a request's Host may be; empty for any."""
-        names = {name.strip().lower() for name in self.allowed_hosts.split(",")} - {""}
-        if names or self.host not in LOOPBACK_NAMES:
+        names = {host_name(name) for name in self.allowed_hosts.split(",")} - {""}
+        if names or not is_loopback(self.host):
             return frozenset(names)
-        return LOOPBACK_NAMES
+        return LOOPBACK_NAMES | {host_name(self.host)}
 
     @property
     def max_body(self) -> int:

@@ -31,6 +31,8 @@ WARM_COUNTS = (10, 100)
 compiled: these before the first request."""
 COMPILED = "/jax/core/compile/backend_compile_duration"
 STEP_TOKENS = 16
+WARM_THREADS = 8
+"""That compile at most: each holds a batch of the longest recordings while it runs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,7 +202,10 @@ class Engine:
         jobs.append((Work(kind="text", dim=width), "a"))
         before = self.compilations
         batches = [(work, [value] * size) for work, value in jobs for size in self._sizes]
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # XLA compiles outside of the GIL.
+        threads = min(os.cpu_count() or 1, WARM_THREADS)
+        # Of warnings: each thread silences some, and only around all of them are they put back.
+        with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+            # XLA compiles outside of the GIL.
             done = pool.map(lambda batch: self._run(*batch), batches)
             for _ in tqdm(done, "warm up", len(batches), disable=not progress, leave=False):
                 pass

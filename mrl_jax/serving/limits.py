@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from mrl_jax.serving.config import ServeConfig
+from mrl_jax.serving.config import ServeConfig, host_name
 from mrl_jax.serving.requests import error_body, json_bytes
 
 Scope = MutableMapping[str, Any]
@@ -75,7 +75,7 @@ class Limits:
         to a service that only this machine reaches.
         """
         allowed = self._config.host_names
-        host = re.sub(r":\d*$", "", name).strip("[]").lower()
+        host = host_name(re.sub(r":\d*$", "", name))
         if allowed and host not in allowed:
             message = f"the host {host[:100]!r} is not one of this service: see --allowed-hosts"
             raise _Refusal(421, message, "invalid_request_error")

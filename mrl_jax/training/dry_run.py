@@ -9,6 +9,7 @@ import jax
 import jax.extend.backend
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.run_lock import owned
 from mrl_jax.training.config import RunConfig
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.flops import count_matmul_flops
@@ -46,7 +47,8 @@ def simulate_devices(train: LoopConfig) -> None:
 def dry_run(task: Task[Any, Any], config: RunConfig, workdir: Path, *, log: Log = print) -> None:
     """Prepare a run, compile its steps, and log what they need; nothing is trained.
 
-    The data set is built into `workdir` as the run itself would, where it is not there yet.
+    The data set is built into `workdir` as the run itself would, where it is not there yet, and so
+    are the caches that the config names.
 
     Args:
         task: the kind of training.
@@ -55,8 +57,13 @@ def dry_run(task: Task[Any, Any], config: RunConfig, workdir: Path, *, log: Log 
         log: called with each line.
 
     Raises:
-        MrlError: as `trainer.run`.
+        MrlError: as `trainer.run`; a run is under way in `workdir`.
     """
+    with owned(workdir, log):
+        _dry_run(task, config, workdir, log)
+
+
+def _dry_run(task: Task[Any, Any], config: RunConfig, workdir: Path, log: Log) -> None:
     train = config.train
     devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
     devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)

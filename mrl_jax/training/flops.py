@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from mrl_jax.nn.layer_stack import InMesh
+
 
 def count_matmul_flops(function: Callable[..., Any], *inputs: Any) -> float:
     """Operations of `function(*inputs)` on all devices, two for a multiplication and addition.
@@ -20,6 +22,9 @@ def count_matmul_flops(function: Callable[..., Any], *inputs: Any) -> float:
         function: traced, not run.
         inputs: arrays or their shapes.
     """
+    if isinstance(function, InMesh):
+        with jax.set_mesh(function.mesh):
+            return count_matmul_flops(function.function, *inputs)
     return _flops(jax.make_jaxpr(function)(*inputs).jaxpr)
 
 

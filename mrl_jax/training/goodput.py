@@ -24,7 +24,8 @@ class Goodput:
     """Seconds of a run, of all its attempts together.
 
     Attributes:
-        total: from the start of each attempt to its last step; of the last one, until now.
+        total: from the start of each attempt to its last step; of the last one, until now. Never
+            less than its steps took, should the clock have been set back.
         steps: in steps that count, without compilation.
         compilation: more than a usual step, in steps that met a new shape.
         input_wait: of `steps`, waiting for batches.
@@ -40,7 +41,7 @@ class Goodput:
     @property
     def share(self) -> float:
         """Of the time that was spent in steps that count."""
-        return self.steps / self.total
+        return self.steps / max(self.total, 1e-9)
 
     def line(self) -> str:
         """For the log."""
@@ -67,8 +68,10 @@ def begin_attempt(workdir: Path, *, step: int, started: float, rows: Sequence[An
     before = _attempts(workdir)
     earlier = _seconds_until(before[-1], rows) if before else 0.0
     row = {"step": step, "time": started, "earlier_seconds": earlier}
-    with (workdir / ATTEMPTS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    path = workdir / ATTEMPTS_FILE
+    cut = path.is_file() and not path.read_bytes().endswith(b"\n")  # Half a line of a killed run.
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * cut + json.dumps(row) + "\n")
 
 
 def measure_goodput(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> Goodput | None:
@@ -85,8 +88,9 @@ def measure_goodput(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> Goodput
     compiled = [row["seconds"] for row in trained if row.get("compiled")]
     middle = statistics.median(usual)
     kept = [min(seconds, middle) for seconds in compiled]
+    total = attempts[-1]["earlier_seconds"] + time.time() - attempts[-1]["time"]
     return Goodput(
-        total=attempts[-1]["earlier_seconds"] + max(time.time() - attempts[-1]["time"], 0.0),
+        total=max(total, sum(usual) + sum(compiled, 0.0)),
         steps=sum(usual) + sum(kept, 0.0),
         compilation=sum(compiled, 0.0) - sum(kept, 0.0),
         input_wait=sum((row["seconds_input"] for row in trained), 0.0),

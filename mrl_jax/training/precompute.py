@@ -86,7 +86,7 @@ def _documents(
         tower=_tower_key(tower, *kinds_of("text")),
         tokenizer=tokenizer_digest(tower),
         max_tokens=config.data.batch.max_text_tokens,
-        dtype=config.model.dtype,
+        dtype=_dtype_key(config),
     )
 
     def open_cache() -> CachedArray | None:
@@ -115,7 +115,7 @@ def _speech(
         clips=examples.digest,
         split=examples.split,
         tower=_tower_key(user_path(config.model.speech_tower), *kinds_of("speech")),
-        dtype=config.model.dtype,
+        dtype=_dtype_key(config),
         cache_dtype=dtype,
     )
     frames = np.asarray([sizes.frame_count(int(size)) for size in examples.num_samples], np.int64)
@@ -133,6 +133,11 @@ def _speech(
         log(f"speech: {hours:.2f} hours computed once, kept in {shown(folder)} ({space})")
 
     return _open_or_make(folder, open_cache, make)
+
+
+def _dtype_key(config: ExperimentConfig) -> str:
+    """What the frozen towers compute with; as before where their weights are whole."""
+    return " ".join(filter(None, (config.model.frozen_dtype, config.model.dtype)))
 
 
 def _tower_key(folder: Path, *kinds: str) -> str:

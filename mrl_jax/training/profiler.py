@@ -58,8 +58,12 @@ class Profiler:
         self._stop()
 
     def before(self, step: int) -> jax.profiler.StepTraceAnnotation:
-        """Called before step `step`, from 1; a context manager that marks the step."""
-        if self._window is not None and step == self._window[0]:
+        """Called before step `step`, from 1; a context manager that marks the step.
+
+        A run that is resumed inside the window traces what is left of it.
+        """
+        first, last = self._window or (0, 0)
+        if first <= step <= last and not self._running:
             jax.profiler.start_trace(self._folder)
             self._running = True
         return jax.profiler.StepTraceAnnotation("train", step_num=step)

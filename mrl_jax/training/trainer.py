@@ -244,9 +244,12 @@ def log_summary(
 
 def _log_times(config: RunConfig, workdir: Path, start: int, summary: RunSummary, log: Log) -> None:
     """A line about the run's time, and one about its trace."""
-    window = profile_window(config.train.profile)
-    if window is not None and start < window[1] and summary.step >= window[0]:
-        log(f"trace of steps {window[0]} to {window[1]} in {shown(workdir / PROFILE)}, for XProf")
+    first, last = profile_window(config.train.profile) or (0, 0)
+    first, last = max(first, start + 1), min(last, summary.step)
+    if first <= last:
+        log(f"trace of steps {first} to {last} in {shown(workdir / PROFILE)}, for XProf")
+    elif config.train.profile:
+        log(f"note: no step of train.profile={config.train.profile} was done, so none was traced")
     if summary.step > start:
         goodput = measure_goodput(workdir, read_metrics(workdir / METRICS_FILE))
         if goodput is not None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import io
+import itertools
 import socket
+import threading
 import time
+import warnings
 
 import httpx
 import numpy as np
@@ -250,3 +253,43 @@ def test_other_names_of_this_machine_are_refused_at_loopback(client, index):
         for name, status in (("search.example", 200), ("OTHER.example:1", 200), ("localhost", 421)):
             assert httpx.get(f"{url}/info", headers={"host": name}).status_code == status
     assert ServeConfig(host="0.0.0.0").host_names == frozenset()
+
+
+def test_names_of_hosts():
+    assert "127.0.0.2" in ServeConfig(host="127.0.0.2").host_names
+    assert "localhost" in ServeConfig(host="LOCALHOST").host_names
+    named = ServeConfig(allowed_hosts="Search.example., [::1], fe80::1, 10.0.0.1,")
+    assert named.host_names == {"search.example", "::1", "fe80::1", "10.0.0.1"}
+    for name in ("http://search.example", "search.example:80", "*", "a b", "[::1]:80"):
+        with pytest.raises(MrlError, match="which is no name"):
+            ServeConfig(allowed_hosts=f"localhost, {name}")
+
+
+@pytest.fixture
+def engine(index, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    engine = Engine(index, SMALL)
+    yield engine
+    engine.stop()
+
+
+def test_a_warm_up_by_threads_puts_warnings_back(engine, monkeypatch):
+    """Of two threads the one that began to silence warnings first ends first."""
+    numbers, entered, both, left = itertools.count(), *(threading.Event() for _ in range(3))
+
+    def run(work, inputs):
+        number = next(numbers)
+        if number > 1:
+            return
+        if number == 1:
+            entered.wait(60)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            (entered, both)[number].set()
+            (both, left)[number].wait(60)
+        left.set()
+
+    monkeypatch.setattr(engine, "_run", run)
+    before = list(warnings.filters)
+    engine.warm_up()
+    assert list(warnings.filters) == before

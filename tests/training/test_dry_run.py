@@ -9,6 +9,7 @@ import tiny_run
 
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.commands import main
+from mrl_jax.core.run_lock import owned
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -52,13 +53,21 @@ def test_it_names_shapes_memory_and_operations(root, capsys):
 
 def test_devices_that_are_not_there_are_simulated(root):
     argv = [sys.executable, "-m", "mrl_jax.core.commands", "train", "--config", root / "tiny.py"]
-    changes = ["train.devices=4", "train.parallel=mesh", "train.validate_every=0", "--dry-run"]
+    changes = ["train.devices=4", "train.parallel=mesh", "train.fsdp=2", "--dry-run"]
+    changes.append("train.validate_every=0")
     done = subprocess.run(
         [*map(str, argv), "--workdir", str(root / "four"), *changes], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert "on 4 device(s) by mesh" in done.stdout
     assert "TFLOP a step" in done.stdout
+
+
+def test_the_folder_of_a_run_under_way_is_left_alone(root, capsys):
+    with owned(root / "run"):
+        before = sorted((root / "run").rglob("*"))
+        assert "another run writes here" in dry(root, capsys, "train.devices=1", status=2)
+        assert sorted((root / "run").rglob("*")) == before
 
 
 @pytest.mark.parametrize("size", [9, 7])

@@ -40,6 +40,29 @@ def test_steps_done_again_are_lost_time(tmp_path, monkeypatch):
     assert "90.0 s in start-up" in found.line()
 
 
+def test_a_clock_that_is_set_back(tmp_path, monkeypatch):
+    begin_attempt(tmp_path, step=0, started=5000.0, rows=[])
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    found = measure_goodput(tmp_path, [row(1, 1010.0, 20.0, compiled=True), row(2, 1000.0, 10.0)])
+    assert found is not None
+    assert (found.total, found.share) == (30.0, pytest.approx(2 / 3))
+    assert "goodput 67%: 20.0 of 30.0 s" in found.line()
+    still = measure_goodput(tmp_path, [row(1, 1000.0, 0.0)])
+    assert still is not None
+    assert still.share == 0
+
+
+def test_half_a_line_of_a_killed_attempt_costs_that_line_alone(tmp_path, monkeypatch):
+    begin_attempt(tmp_path, step=0, started=1000.0, rows=[])
+    with (tmp_path / ATTEMPTS_FILE).open("a") as file:
+        file.write('{"step": 0, "ti')
+    begin_attempt(tmp_path, step=0, started=2000.0, rows=[])
+    monkeypatch.setattr("time.time", lambda: 2050.0)
+    found = measure_goodput(tmp_path, [row(1, 2010.0, 10.0)])
+    assert found is not None
+    assert (found.total, found.restarts) == (50.0, 1)
+
+
 def test_files_of_older_runs_and_damaged_ones_tell_nothing(tmp_path):
     rows = [row(1, 5.0, 1.0)]
     assert measure_goodput(tmp_path, rows) is None

@@ -38,10 +38,23 @@ def test_the_steps_of_the_window_are_traced(root):
 
 def test_a_run_that_fails_inside_the_window_ends_its_trace(root):
     with tiny_run.sigterm_after(2):
-        tiny_run.four_steps(root, "stopped", "train.profile=2:4")
-    assert 2 in traced_steps(root / "stopped" / "profile")
+        _, lines = tiny_run.four_steps(root, "stopped", "train.profile=2:4")
+    traced = traced_steps(root / "stopped" / "profile")
+    assert 2 in traced
+    assert any(line.startswith(f"trace of steps 2 to {max(traced)} in ") for line in lines)
     with jax.profiler.trace(root / "again"):  # None is under way.
         pass
+
+
+def test_a_run_that_is_resumed_inside_the_window_traces_the_rest(root):
+    with tiny_run.sigterm_after(2):
+        tiny_run.four_steps(root, "resumed")
+    done = max(int(path.name) for path in (root / "resumed" / "checkpoints").glob("[0-9]*"))
+    _, lines = tiny_run.four_steps(root, "resumed", "train.profile=2:4")
+    assert traced_steps(root / "resumed" / "profile") == set(range(done + 1, 5))
+    assert any(line.startswith(f"trace of steps {done + 1} to 4 in ") for line in lines)
+    _, lines = tiny_run.four_steps(root, "resumed", "train.profile=1:2")
+    assert "note: no step of train.profile=1:2 was done, so none was traced" in lines
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax embed") -> int:
     for issue in inputs.log.issues:
         print(issue, file=sys.stderr)
     if result.skipped:
-        where = f"{args.out}/skipped-*.jsonl says which and why"
+        where = f"{args.out}/_skipped-*.jsonl says which and why"
         print(f"{result.skipped} recordings could not be embedded: {where}", file=sys.stderr)
     kept = f", {result.kept} shards were there already" if result.kept else ""
     missing = f", {result.missing} shards are left to other parts" if result.missing else ""

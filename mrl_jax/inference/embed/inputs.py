@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from mrl_jax.core.errors import MrlError
+from mrl_jax.core.errors import MrlError, readable
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.sets import tables
 from mrl_jax.data.sets.corpus import TEXT_ENDINGS, read_corpus
@@ -40,21 +40,24 @@ class Inputs:
     Attributes:
         source: file or folder.
         modality: of all items.
-        log: gets what was left out.
+        log: gets what was left out, once `count_and_digest` has read it.
     """
 
     source: Path
     modality: Modality
     log: IssueLog = dataclasses.field(default_factory=IssueLog)
 
-    def items(self) -> Iterator[Item]:
+    def items(self, log: IssueLog | None = None) -> Iterator[Item]:
         """All items, in the order of the source.
+
+        Args:
+            log: gets what is left out.
 
         Raises:
             MrlError: a table, row or text that cannot be read; two items of one id; no item.
         """
         if self.modality == "text":
-            for document in read_corpus(self.source, log=self.log):
+            for document in read_corpus(self.source, log=log):
                 yield Item(id=document.id, content=document.embedded_text)
             return
         places: dict[str, str] = {}
@@ -65,15 +68,39 @@ class Inputs:
             raise MrlError("holds no recording", where=self.source, hint="check the path")
 
     def count_and_digest(self) -> tuple[int, str]:
-        """How many items there are, and a SHA-256 of their ids and contents.
+        """How many items there are, and a SHA-256 of their ids and contents, see `ItemDigest`."""
+        digest = ItemDigest(self.source)
+        for _ in digest.of(self.items(self.log)):
+            pass
+        return digest.count, digest.hexdigest()
 
-        Of a recording on disk its path, size and time of change stand for its content.
-        """
-        total, count = hashlib.sha256(), 0
-        for item in self.items():
-            total.update(json.dumps([item.id, _identity(item.content)]).encode() + b"\n")
-            count += 1
-        return count, total.hexdigest()
+
+class ItemDigest:
+    """SHA-256 of the ids and contents of items.
+
+    Of a recording on disk its path, size and time of change stand for its content.
+
+    Args:
+        source: of the items; paths are relative to it, as machines may have it at several places.
+
+    Attributes:
+        count: items that were added.
+    """
+
+    def __init__(self, source: Path):
+        self._source, self._total, self.count = source, hashlib.sha256(), 0
+
+    def of(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The same items, each added when it is taken."""
+        for item in items:
+            identity = [item.id, _identity(item.content, self._source)]
+            self._total.update(json.dumps(identity).encode() + b"\n")
+            self.count += 1
+            yield item
+
+    def hexdigest(self) -> str:
+        """Of those that were taken."""
+        return self._total.hexdigest()
 
 
 def open_inputs(source: str | Path, modality: Modality | None = None) -> Inputs:
@@ -84,7 +111,7 @@ def open_inputs(source: str | Path, modality: Modality | None = None) -> Inputs:
             folders below it, or a table with the columns `audio` and, if rows have names, `id`.
 
     Raises:
-        MrlError: there is nothing of that kind.
+        MrlError: recordings and texts lie in one folder, and no modality is given.
     """
     source = user_path(source)
     if modality is None:
@@ -93,13 +120,18 @@ def open_inputs(source: str | Path, modality: Modality | None = None) -> Inputs:
 
 
 def _holds_recordings(source: Path) -> bool:
-    if source.is_dir():
+    if source.suffix.lower() in AUDIO_ENDINGS and source.is_file():
+        return True
+    files = _tables(source)
+    if source.is_dir() and not files:
         names = (path.suffix.lower() for path in source.rglob("*"))
         kinds = (*AUDIO_ENDINGS, *TEXT_ENDINGS, *tables.ENDINGS)
         first = {name for name in names if name in kinds}
         if first and first <= set(AUDIO_ENDINGS):
             return True
-    files = _tables(source)
+        if first & set(AUDIO_ENDINGS) and first <= {*AUDIO_ENDINGS, *TEXT_ENDINGS}:
+            problem = "holds recordings and texts"
+            raise MrlError(problem, where=source, hint="pass --modality speech, or text")
     if not files:
         return False
     _, row = next(iter(tables.read_tables(files)), ("", {}))
@@ -129,21 +161,22 @@ def _recordings(source: Path) -> Iterator[tuple[str, Item]]:
             name = path.relative_to(source)
             hidden = any(part.startswith(".") for part in name.parts)
             if path.suffix.lower() in AUDIO_ENDINGS and not hidden and not path.is_dir():
-                yield str(path), Item(id=name.as_posix(), content=path)
+                yield str(path), Item(id=readable(name.as_posix()), content=path)
     elif source.suffix.lower() in AUDIO_ENDINGS:
-        yield str(source), Item(id=source.name, content=source)
+        yield str(source), Item(id=readable(source.name), content=source)
     else:
         kinds = f"a folder of recordings, or a table ({', '.join(tables.ENDINGS)})"
         raise MrlError(f"is not {kinds} of them", where=source, hint="check the path")
 
 
-def _identity(content: str | Path | bytes | None) -> Sequence[str | int | None]:
+def _identity(content: str | Path | bytes | None, source: Path) -> Sequence[str | int | None]:
     if isinstance(content, Path):
+        place = os.path.relpath(content, source)
         try:
             status = os.stat(content)
         except OSError:
-            return [str(content)]
-        return [str(content), status.st_size, status.st_mtime_ns]
+            return [place]
+        return [place, status.st_size, status.st_mtime_ns]
     data = content.encode() if isinstance(content, str) else content
     return [None if data is None else hashlib.sha256(data).hexdigest()]
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +16,8 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import check_apart
 from mrl_jax.data.audio.decode import clip_seconds
 from mrl_jax.data.text.prompts import check_one_prompt
-from mrl_jax.inference.embed.inputs import Inputs, Item, shards_of
-from mrl_jax.inference.embed.shards import EMBED_FILE, OutputInfo, ShardFolder, VectorFormat
+from mrl_jax.inference.embed.inputs import Inputs, Item, ItemDigest, shards_of
+from mrl_jax.inference.embed.shards import OutputInfo, ShardFolder, VectorFormat
 from mrl_jax.inference.embedder import Embedder
 from mrl_jax.nn import param_tree
 
@@ -28,6 +27,8 @@ TEXT_GROUP = 512
 """Texts that are embedded between two steps of the progress bar."""
 SPEECH_GROUP = 64
 """Recordings that are decoded together, while the group before them is embedded."""
+GROUP_SECONDS = 1800.0
+"""At most so long together, but for one recording that is longer: 115 MB of samples at 16 kHz."""
 DECODERS = 4
 """Threads that decode."""
 
@@ -98,43 +99,52 @@ def embed_corpus(
 
     Args:
         embedder: on all devices of this machine.
-        overwrite: remove the vectors of another model, input or config first.
+        overwrite: remove the vectors of another model, input or config first; those of the same
+            stay.
         progress: show a progress bar, with items a second and the time left.
 
     Raises:
-        MrlError: the corpus cannot be read; `out` holds something else; a dim above the width;
-            a task without a prompt.
+        MrlError: the corpus cannot be read, or changes meanwhile; `out` holds something else, or
+            another run replaces it; a dim above the width; a task without a prompt; an
+            `embedder` with a search config.
     """
     check_apart(inputs.source, out)
     info = _describe(embedder, inputs, config)
-    if overwrite and (out / EMBED_FILE).is_file():
-        shutil.rmtree(out)
-    folder = ShardFolder(out, info)
+    folder = ShardFolder(out, info, overwrite=overwrite)
     part, parts = config.part
     mine = range(part - 1, info.shards, parts)
     todo = [number for number in mine if not folder.is_done(number)]
     embedded = skipped = 0
+    digest, written = ItemDigest(inputs.source), []
     with tqdm(total=_rows(info, mine), disable=not progress, desc="embedded", unit="") as bar:
         bar.update(_rows(info, mine) - _rows(info, todo))
-        items_of = enumerate(shards_of(inputs.items(), info.shard_rows)) if todo else ()
+        read = digest.of(inputs.items())
+        items_of = enumerate(shards_of(read, info.shard_rows)) if todo else ()
         for number, items in items_of:
             if number not in todo:
                 continue
             kept, vectors, broken = _embed(embedder, items, info, bar.update)
             folder.write(number, [item.id for item in kept], vectors, broken)
+            written.append(number)
             embedded, skipped = embedded + len(kept), skipped + len(broken)
+    if todo and digest.hexdigest() != info.input:
+        folder.remove(written)
+        hint = "embed it again once nothing writes to it"
+        raise MrlError("has changed while it was embedded", where=inputs.source, hint=hint)
     missing = sum(not folder.is_done(number) for number in range(info.shards))
     counts = {"embedded": embedded, "kept": len(mine) - len(todo), "missing": missing}
     return EmbedResult(info=info, skipped=skipped, **counts)
 
 
 def _describe(embedder: Embedder, inputs: Inputs, config: EmbedConfig) -> OutputInfo:
-    """embed.json of a run; what cannot be embedded is refused here."""
+    """_embed.json of a run; what cannot be embedded is refused here."""
+    if embedder.search_config is not None:
+        problem = "the Embedder was loaded with a search config, which no output can name"
+        raise MrlError(problem, hint="load it without, and pass dim or a rotation")
     tasks = None if config.task is None else [config.task]
     embedder.encoder.prompts_of(tasks, None, 1)
     if config.dim is not None:
         embedder.check_dim(config.dim, stacklevel=4)
-    width = embedder.width if embedder.search_config is None else embedder.search_config.dim
     count, digest = inputs.count_and_digest()
     rotation = embedder.rotation
     return OutputInfo(
@@ -143,7 +153,7 @@ def _describe(embedder: Embedder, inputs: Inputs, config: EmbedConfig) -> Output
         modality=inputs.modality,
         input=digest,
         items=count,
-        dim=width if config.dim is None else config.dim,
+        dim=embedder.width if config.dim is None else config.dim,
         task=config.task,
         prompt=config.prompt,
         file_format=config.file_format,
@@ -191,9 +201,7 @@ def _clips(embedder: Embedder, items: Sequence[Item]) -> Generator[Group, None, 
     """Groups of recordings, the longest first, each decoded while the one before is embedded."""
     with ThreadPoolExecutor(DECODERS) as pool:
         seconds = list(pool.map(_seconds, items))
-        order = sorted(range(len(items)), key=lambda row: -seconds[row])
-        starts = range(0, len(order), SPEECH_GROUP)
-        groups = [order[start : start + SPEECH_GROUP] for start in starts]
+        groups = _groups(seconds)
 
         def decode(rows: list[int]) -> list[Future[HostArray | MrlError]]:
             return [pool.submit(_decoded, embedder, items[row]) for row in rows]
@@ -206,6 +214,19 @@ def _clips(embedder: Embedder, items: Sequence[Item]) -> Generator[Group, None, 
             unread = {row: str(clip) for row, clip in clips.items() if isinstance(clip, MrlError)}
             read = [row for row in rows if row not in unread]
             yield read, [(clips[row], rate) for row in read], unread
+
+
+def _groups(seconds: Sequence[float]) -> list[list[int]]:
+    """Numbers of the recordings in groups that fit into memory, the longest first."""
+    groups: list[list[int]] = []
+    room = 0.0
+    for row in sorted(range(len(seconds)), key=lambda row: -seconds[row]):
+        if not groups or len(groups[-1]) == SPEECH_GROUP or seconds[row] > room:
+            groups.append([])
+            room = GROUP_SECONDS
+        groups[-1].append(row)
+        room -= max(seconds[row], 0.0)
+    return groups
 
 
 def _seconds(item: Item) -> float:
@@ -236,7 +257,7 @@ def _vectors(
     if not contents:
         return []
     embed = embedder.embed_text if info.modality == "text" else embedder.embed_speech
-    dim = None if info.dim == embedder.width and embedder.search_config is None else info.dim
+    dim = None if info.dim == embedder.width else info.dim
     options = {"task": info.task, "prompt": info.prompt, "dim": dim}
     try:
         return list(embed(contents, **options))

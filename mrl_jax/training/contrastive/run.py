@@ -155,6 +155,7 @@ class ContrastiveTask:
             "step": best.step,
             "scores": best.scores(),
             "dtype": config.model.dtype,
+            "frozen_dtype": config.model.frozen_dtype,
         }
         save_model(workdir, info, trained)
 

@@ -18,7 +18,11 @@ from pyarrow import parquet
 import mrl_jax
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.commands import main
-from mrl_jax.inference.embed.inputs import open_inputs
+from mrl_jax.core.errors import MrlError
+from mrl_jax.inference.embed import run as run_module
+from mrl_jax.inference.embed.inputs import Inputs, open_inputs
+from mrl_jax.inference.embed.run import EmbedConfig, embed_corpus
+from mrl_jax.inference.embed.shards import EMBED_FILE
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 TEXTS = [" ".join(tiny_run.WORDS[(i + k) % 5] for k in range(1 + i % 7)) for i in range(45)]
@@ -112,11 +116,12 @@ def test_recordings_that_cannot_be_embedded_are_named(model, embedder, clips, tm
     assert ids == sorted(path.relative_to(clips).as_posix() for path in clips.glob("*/*"))
     expected = embedder.embed_speech([clips / name for name in ids])
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
-    lines = [line for file in out.glob("skipped-*") for line in file.read_text().splitlines()]
+    lines = [line for file in out.glob("_skipped-*") for line in file.read_text().splitlines()]
     reasons = {row["id"]: row["reason"] for row in map(json.loads, lines)}
     assert set(reasons) == {"short.wav", "silent.wav", "broken.mp3"}
     assert "shorter than one speech token" in reasons["short.wav"]
     assert "HTML" in reasons["broken.mp3"]
+    assert parquet.read_table(str(out))["id"].to_pylist() == ids  # The folder is one table.
 
 
 def test_recordings_of_a_table(model, embedder, clips, tmp_path, capsys):
@@ -191,6 +196,111 @@ def test_the_output_of_another_model_is_kept(model, corpus, tmp_path_factory, tm
     assert len(read_vectors(out)[0]) == 46
 
 
+def test_overwriting_goes_on_and_spares_the_work_of_other_parts(model, corpus, tmp_path, capsys):
+    out, place = tmp_path / "out", tmp_path / "place"
+    place.mkdir()
+    out.symlink_to(place)
+    run(capsys, model, corpus, out, "--dim", 8)
+    options = ("--shard-rows", 10, "--overwrite")
+    (out / "notes.txt").write_text("mine")
+    (out / ".vectors-00000-of-00001.parquet.partial-host-t1-1").write_text("x")
+    run(capsys, model, corpus, out, *options, "--part", "1/2")
+    assert len(list(out.glob("vectors-*"))) == 3
+    assert not list(out.glob(".vectors*"))
+    said = run(capsys, model, corpus, out, *options, "--part", "2/2")
+    assert "20 vectors of 32 coordinates written\n" in said
+    assert len(read_vectors(out)[0]) == 45
+    assert "5 shards were there already" in run(capsys, model, corpus, out, *options)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_processes_that_begin_at_once(model, corpus, tmp_path, capsys, monkeypatch):
+    out, folder = tmp_path / "out", run_module.ShardFolder
+    whole = contents_of(model, corpus, tmp_path / "whole", capsys)
+
+    class Second(folder):
+        def write(self, number, ids, vectors, skipped):
+            if not list(out.glob("vectors-*")):  # Another process has written the same by now.
+                folder(self.folder, self.info).write(number, ids, vectors, skipped)
+            stale = out / f".vectors-0000{number}-of-00003.parquet.partial-host-t1-1"
+            super().write(number, ids, vectors, skipped)
+            assert not stale.exists()
+
+    monkeypatch.setattr(run_module, "ShardFolder", Second)
+    run(capsys, model, corpus, out, "--shard-rows", 20)
+    assert contents(out) == whole
+
+
+def contents_of(model, corpus, out, capsys) -> dict[str, bytes]:
+    run(capsys, model, corpus, out, "--shard-rows", 20)
+    return contents(out)
+
+
+def test_vectors_that_another_run_replaces_are_not_mixed(embedder, corpus, tmp_path, monkeypatch):
+    out, before = tmp_path / "out", run_module._embed
+    inputs, config = open_inputs(corpus), EmbedConfig(shard_rows=20)
+
+    def replaced(*arguments):
+        monkeypatch.setattr(run_module, "_embed", before)
+        embed_corpus(embedder, inputs, out, EmbedConfig(dim=8, shard_rows=20), overwrite=True)
+        return before(*arguments)
+
+    monkeypatch.setattr(run_module, "_embed", replaced)
+    with pytest.raises(MrlError, match="holds the vectors of another dim"):
+        embed_corpus(embedder, inputs, out, config)
+    assert read_vectors(out)[1].shape == (45, 8)
+
+
+@pytest.mark.parametrize("change", ["more", "fewer", "other"])
+def test_an_input_that_changes_meanwhile(change, embedder, corpus, tmp_path, monkeypatch):
+    out, old = tmp_path / "out", corpus.read_text()
+    lines = old.splitlines(keepends=True)
+    new = {
+        "more": [*lines, '{"id": "new", "text": "ba"}\n'],
+        "fewer": lines[:5],
+        "other": ['{"id": "d0", "text": "gu gu gu"}\n', *lines[1:]],
+    }[change]
+    counted = Inputs.count_and_digest
+
+    def then_changed(self):
+        found = counted(self)
+        corpus.write_text("".join(new))
+        return found
+
+    monkeypatch.setattr(Inputs, "count_and_digest", then_changed)
+    with pytest.raises(MrlError, match="has changed while it was embedded"):
+        embed_corpus(embedder, open_inputs(corpus), out, EmbedConfig(shard_rows=15))
+    assert [path.name for path in out.iterdir()] == [EMBED_FILE]
+    monkeypatch.undo()
+    corpus.write_text(old)
+    embed_corpus(embedder, open_inputs(corpus), out, EmbedConfig(shard_rows=15))
+    np.testing.assert_allclose(read_vectors(out)[1], embedder.embed_text(TEXTS), atol=1e-6)
+
+
+def test_a_search_config_is_refused(embedder, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedder, "search_config", object())
+    with pytest.raises(MrlError, match="loaded with a search config"):
+        embed_corpus(embedder, open_inputs(corpus), tmp_path / "out", EmbedConfig())
+
+
+def test_recordings_are_grouped_by_what_fits_into_memory():
+    assert run_module._groups([10.0, 3600.0, -1.0, 1000.0, float("inf"), 700.0]) == [
+        [4],
+        [1],
+        [3, 5, 0, 2],
+    ]
+    many = run_module._groups([600.0] * 5 + [1.0] * 150)
+    assert sorted(row for group in many for row in group) == list(range(155))
+    assert max(map(len, many)) == run_module.SPEECH_GROUP
+    assert many[0] == [0, 1, 2]
+
+
+def test_texts_that_are_left_out_are_counted_once(model, tmp_path, capsys):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"id": "a", "text": ""}\n{"id": "b", "text": "ba"}\n')
+    assert "left out: 1 (" in run(capsys, model, path, tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -220,7 +330,7 @@ def test_wrong_folders_leave_nothing(model, corpus, clips, tmp_path, capsys):
     assert not out.exists()
     out.mkdir()
     (out / "mine.txt").write_text("x")
-    assert "holds files, and no embed.json" in run(capsys, model, corpus, out, status=2)
+    assert "holds files, and no _embed.json" in run(capsys, model, corpus, out, status=2)
     assert "s3" in run(capsys, model, corpus, "s3://bucket/x", status=2)
 
 
@@ -235,4 +345,25 @@ def test_the_kind_of_an_input(clips, corpus, tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").write_text("ba ce\n\ndi")
     assert open_inputs(tmp_path / "texts").modality == "text"
-    assert open_inputs(clips / "short.wav", "speech").count_and_digest()[0] == 1
+    assert open_inputs(clips / "short.wav").modality == "speech"
+    assert open_inputs(clips / "short.wav").count_and_digest()[0] == 1
+    (tmp_path / "texts/a.flac").write_bytes((clips / "speaker0/00.flac").read_bytes())
+    with pytest.raises(MrlError, match="holds recordings and texts"):
+        open_inputs(tmp_path / "texts")
+    assert open_inputs(tmp_path / "texts", "speech").count_and_digest()[0] == 1
+
+
+def test_names_that_are_not_utf8(model, clips, tmp_path, capsys):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    data = (clips / "speaker0/00.flac").read_bytes()
+    Path(os.fsdecode(bytes(folder) + b"/\xff.flac")).write_bytes(data)
+    run(capsys, model, folder, tmp_path / "out")
+    assert read_vectors(tmp_path / "out")[0] == ["\\xff.flac"]
+
+
+def test_an_input_may_be_at_another_place(model, clips, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(clips)
+    run(capsys, model, clips, tmp_path / "out")
+    said = run(capsys, model, tmp_path / "link", tmp_path / "out")
+    assert "1 shards were there already" in said

@@ -4,12 +4,13 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+import tiny_soft
 
 import mrl_jax
 from mrl_jax.checkpoints.towers import load_qwen3, load_tower
 from mrl_jax.core.errors import MrlError
 from mrl_jax.nn import param_tree
-from mrl_jax.nn.int8 import Int8Weight, is_layer_kernel
+from mrl_jax.nn.int8 import Int8Weight, dequantize, is_layer_kernel, quantize_layers
 from mrl_jax.training.contrastive.config import ExperimentConfig
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -51,6 +52,37 @@ def test_a_head_trains_nearly_as_on_whole_towers_and_resumes(root):
         tiny_run.four_steps(root, "stopped")
     again, _ = tiny_run.four_steps(root, "stopped", "model.frozen_dtype=int8")
     assert again == losses
+    model = mrl_jax.Embedder.load(root / "int8").model  # As it was trained.
+    assert isinstance(model.text.layers.mlp.up_proj.kernel.get_value(), Int8Weight)
+    whole = mrl_jax.Embedder.load(root / "int8", int8=False).model
+    assert not isinstance(whole.text.layers.mlp.up_proj.kernel.get_value(), Int8Weight)
+
+
+@pytest.mark.parametrize("name", ["document_cache", "speech_cache"])
+@pytest.mark.parametrize("first", ["", "int8"])
+def test_caches_of_whole_towers_and_of_eight_bits_are_apart(root, tmp_path, name, first):
+    cache = f"data.{name}={tmp_path / name}"
+    other = "" if first else "int8"
+    tiny_run.four_steps(root, f"{name}{first}", cache, f"model.frozen_dtype={first}")
+    with pytest.raises(MrlError, match="was made with another dtype"):
+        tiny_run.four_steps(root, f"{name}{first} 2", cache, f"model.frozen_dtype={other}")
+
+
+def test_lora_is_added_to_kernels_in_eight_bits():
+    model = tiny_soft.soft_model(lora_rank=2)
+    lora = model.head.lora
+    assert lora is not None
+    lora.q_proj_up[...] = lora.q_proj_up[...] + 1.0
+    arrays = {path: leaf.get_value() for path, leaf in param_tree.flat_weights(model.text).items()}
+    small = quantize_layers(arrays)
+    added = lora.add_to(param_tree.fill(model.text, small))
+    expected = lora.add_to(param_tree.fill(model.text, dequantize(small)))
+    found, whole = (
+        dequantize({path: leaf.get_value() for path, leaf in param_tree.flat_weights(x).items()})
+        for x in (added, expected)
+    )
+    for path, array in whole.items():
+        np.testing.assert_array_equal(found[path], array)
 
 
 def test_vectors_are_nearly_those_of_whole_towers(root):
