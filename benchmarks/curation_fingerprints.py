@@ -3,10 +3,10 @@ for copies.
 
     python benchmarks/curation_fingerprints.py --data DATA
 
-DATA is the folder of the data sets (mboshi, arabic_commands, fsdd). Copies are those of Mboshi's
-dev split, looked up among it. None of the others is a copy, and each that matches is a false one: Mboshi's other training clips by the same three speakers; a
-sentence that one speaker said twice; five takes of one word or digit by one speaker against
-another five.
+DATA is the folder of the data sets (mboshi, arabic_commands, fsdd). Copies are those of clips of
+Mboshi's dev split, looked up among it. None of the others is a copy, and each that matches is a
+false one: training clips of Mboshi by the same three speakers; a sentence that one speaker said
+twice; five takes of one word or digit by one speaker against another five.
 """
 
 import argparse
@@ -173,7 +173,7 @@ def said_twice(rows: Sequence[dict[str, Any]]) -> Found:
 
 
 def words(folder: Path) -> Found:
-    """Every twelfth file of ten takes in slots of a second: its second half among the first ones."""
+    """Of every twelfth file, ten takes in slots of a second, the second half among first halves."""
     clips = [load_clip(row["audio"], RATE) for row in table(folder)[::12]]
     clips = [clip for clip in clips if len(clip) >= 10 * RATE]
     index = FingerprintIndex([print_of(clip[: 5 * RATE]) for clip in clips], LOOSE)

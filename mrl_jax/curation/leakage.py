@@ -57,7 +57,7 @@ class LeakageConfig(StageConfig):
 
 
 class Leakage(TableStage):
-    """Drops training rows of which a held-out row has the transcript, the text, the clip or its sound.
+    """Drops training rows of which a held-out row has the transcript, the text or the sound.
 
     Measures of them `by`, what is the same, and `of`, the id of the held-out row.
     """

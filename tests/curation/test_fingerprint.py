@@ -1,6 +1,7 @@
 """Acoustic fingerprints: copies of a recording match, other recordings do not."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ SPEECH_RATE = 16_000
 CONFIG = FingerprintConfig()
 
 
-def speech(seed: int, seconds: float = 5.0) -> np.ndarray:
+def speech(seed: int, seconds: float = 4.0) -> np.ndarray:
     """[S] at 16 kHz: syllables of harmonics under formants that move, with pauses between."""
     rng = np.random.default_rng(seed)
     parts = []
@@ -33,7 +34,7 @@ def speech(seed: int, seconds: float = 5.0) -> np.ndarray:
         phase = 2 * np.pi * np.cumsum(pitch) / SPEECH_RATE
         formants = rng.uniform((300, 900, 2000), (900, 2000, 3000))
         sound = np.zeros(count)
-        for harmonic in range(1, 20):
+        for harmonic in range(1, 12):
             heights = np.exp(-(((harmonic * pitch[:, None] - formants) / 150) ** 2)).sum(axis=1)
             sound += (heights + 0.01) * np.sin(harmonic * phase)
         parts += [sound * np.hanning(count), np.zeros(int(rng.uniform(0, 0.08) * SPEECH_RATE))]
@@ -51,7 +52,7 @@ def print_of(clip: np.ndarray, rate: int = SPEECH_RATE, **options):
 
 @pytest.fixture(scope="module")
 def clips() -> list[np.ndarray]:
-    return [speech(seed) for seed in range(8)]
+    return [speech(seed) for seed in range(6)]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ COPIES = {
 
 @pytest.mark.parametrize("kind", COPIES)
 def test_a_copy_is_found_whatever_was_done_to_it(clips, index, kind):
-    for place, clip in enumerate(clips[:4]):
+    for place, clip in enumerate(clips[:2]):
         match = index.find(COPIES[kind](clip))
         assert match is not None
         assert (match.clip, match.offset) == (place, 0)
@@ -106,11 +107,11 @@ def test_a_longer_recording_with_a_held_out_clip_in_it_is_found(clips, index):
     match = index.find(print_of(np.concatenate([speech(90), clips[5], speech(91)])))
     assert match is not None
     assert match.clip == 5
-    assert abs(match.offset + 5 * RATE / HOP) < 1.5
+    assert abs(match.offset + 4 * RATE / HOP) < 1.5
 
 
 def test_less_than_the_wanted_overlap_is_none(clips):
-    first, second = speech(20, 6.0), speech(21, 6.0)
+    first, second = speech(20), speech(21)
     shared = speech(22, 3.0)
     one, other = np.concatenate([first, shared]), np.concatenate([shared, second])
     for seconds, matches in ((2.0, True), (4.0, False)):
@@ -119,7 +120,7 @@ def test_less_than_the_wanted_overlap_is_none(clips):
 
 
 def test_other_clips_match_none(index):
-    for seed in range(100, 120):
+    for seed in range(100, 106):
         assert index.find(print_of(speech(seed))) is None
     noise = np.random.default_rng(1).uniform(-0.3, 0.3, 5 * SPEECH_RATE)
     assert index.find(print_of(noise)) is None
@@ -175,9 +176,7 @@ def test_a_frame_is_the_signs_of_differences_of_band_energies(clips):
         part = clip[frame * HOP : frame * HOP + 1850].astype(np.float64) * np.hanning(1850)
         power = np.abs(np.fft.rfft(part, 2048)) ** 2
         edges = [round(300 * (20 / 3) ** (band / 33) * 2048 / RATE) for band in range(34)]
-        return np.array(
-            [power[low:high].sum() for low, high in zip(edges, edges[1:], strict=False)]
-        )
+        return np.array([power[low:high].sum() for low, high in itertools.pairwise(edges)])
 
     wrong = 0
     for frame in (40, 111, 200):
@@ -203,7 +202,7 @@ def test_frames_of_a_second():
     [
         ({"bit_errors": 0.5}, "bit_errors is 0.5, expected 0 to 0.4"),
         ({"bit_errors": -0.1}, "bit_errors is -0.1, expected 0 to 0.4"),
-        ({"bit_errors": float("nan")}, "bit_errors is nan"),
+        ({"bit_errors": float("nan")}, "bit_errors is NaN, expected a number"),
         ({"seconds": 0.5}, "seconds is 0.5, expected 1 to 3,600"),
     ],
 )
