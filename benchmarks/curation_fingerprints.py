@@ -70,6 +70,7 @@ def main() -> None:
     record(
         "curation_fingerprints",
         {
+            "target": "every copy of the kinds above 10 dB found, no other clip taken for one",
             "default": FingerprintConfig().bit_errors,
             "held_out_clips": len(dev),
             "mean_seconds": round(sum(row["seconds"] for row in rows) / len(rows), 2),
