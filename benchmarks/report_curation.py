@@ -124,10 +124,37 @@ def curation_million(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def curation_fingerprints(result: dict[str, Any]) -> list[str]:
+    limits = list(next(iter(result["copies"].values()))["recall"])
+    copies = [
+        [name, f"{one['clips']:,}", f"{one['median_bit_errors']:.3f}"]
+        + [f"{one['recall'][limit]:.3f}" for limit in limits]
+        for name, one in result["copies"].items()
+    ]
+    others = [
+        [name, f"{one['clips']:,}", f"{one['fewest_bit_errors']:.3f}"]
+        + [f"{one['false'][limit]:,}" for limit in limits]
+        for name, one in result["others"].items()
+    ]
+    core = " and ".join(f"{ms:g} to {name}" for name, ms in result["core_ms_a_clip"].items())
+    return [
+        "## Copies by their sound",
+        f"Copies of clips of Mboshi's dev looked up by fingerprint among all its "
+        f"{result['held_out_clips']:,}: the share that is found as a copy of its own clip, by the "
+        f"largest share of bit errors; {result['default']:g} is the default. A clip of which less "
+        "than a second of sound is left is never found. None was found as a copy of another.",
+        markdown_table(["copy", "clips", "median errors", *limits], copies),
+        "Clips that are no copies, and how many of them would be taken for one:",
+        markdown_table(["clips", "number", "fewest errors", *limits], others),
+        f"Core milliseconds a clip of {result['mean_seconds']:g} s: {core}.",
+    ]
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "curation_segments": curation_segments,
     "curation_faults": curation_faults,
     "curation_languages": curation_languages,
+    "curation_fingerprints": curation_fingerprints,
     "curation_pays": curation_pays,
     "curation_million": curation_million,
 }

@@ -7,13 +7,15 @@ from typing import Literal
 
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
+from mrl_jax.curation.fingerprint import FingerprintConfig
 from mrl_jax.curation.near_texts import NearConfig, near_pairs
 from mrl_jax.curation.rows import Row
-from mrl_jax.curation.same_clip import Sameness, by_recording, clip_digests, overlaps
+from mrl_jax.curation.same_clip import by_recording, clip_digests, overlaps, sound_copies
 from mrl_jax.curation.stage import StageConfig, StageReport, TableStage
 from mrl_jax.data.text.normalize import plain_text
 
 Field = Literal["transcript", "text"]
+Clips = Literal["sound", "samples", "files", "none"]
 Reason = tuple[str, str, Row]
 """What leaks, how, and the held-out row."""
 
@@ -29,8 +31,11 @@ class LeakageConfig(StageConfig):
         held_out: the splits that must be new to a model.
         texts: the fields whose texts are compared, without case and punctuation.
         near: texts that are nearly equal leak as well; None for equal ones only.
-        clips: recordings are compared by samples, by bytes of their files, or not at all. Clips
-            that share a part of one file leak in any case but the last.
+        clips: recordings are compared by samples of 16 bits and by acoustic fingerprints, which
+            find copies of another encoding, volume or cut as well; by samples alone; by bytes of
+            their files; or not at all. Clips that share a part of one file leak in any case but
+            the last.
+        fingerprint: when a sound is that of a held-out row, for `clips` by sound.
     """
 
     name: str = "leakage"
@@ -38,7 +43,8 @@ class LeakageConfig(StageConfig):
     held_out: tuple[str, ...] = ("validation", "dev", "test")
     texts: tuple[Field, ...] = ("transcript", "text")
     near: NearConfig | None = dataclasses.field(default_factory=NearConfig)
-    clips: Sameness = "samples"
+    clips: Clips = "sound"
+    fingerprint: FingerprintConfig = dataclasses.field(default_factory=FingerprintConfig)
 
     def __post_init__(self) -> None:
         if not self.held_out:
@@ -51,7 +57,7 @@ class LeakageConfig(StageConfig):
 
 
 class Leakage(TableStage):
-    """Drops training rows of which a held-out row has the transcript, the text or the clip.
+    """Drops training rows of which a held-out row has the transcript, the text or the sound.
 
     Measures of them `by`, what is the same, and `of`, the id of the held-out row.
     """
@@ -94,7 +100,8 @@ class Leakage(TableStage):
                 shared = [one for one in recordings.get(path, ()) if overlaps(one, row)]
                 if shared:
                     reasons.setdefault(row.id, ("recording", "part of", shared[0]))
-        digests = clip_digests([*held_out, *train], self.config.clips)
+        by = "samples" if self.config.clips == "sound" else self.config.clips
+        digests = clip_digests([*held_out, *train], by)
         known: dict[str, Row] = {}
         for row, digest in zip(held_out, digests, strict=False):
             if digest is not None:
@@ -102,6 +109,10 @@ class Leakage(TableStage):
         for row, digest in zip(train, digests[len(held_out) :], strict=True):
             if digest is not None and digest in known:
                 reasons.setdefault(row.id, ("clip", "that of", known[digest]))
+        if self.config.clips == "sound":
+            others = [row for row in train if row.id not in reasons]
+            for name, row in sound_copies(held_out, others, self.config.fingerprint).items():
+                reasons[name] = ("sound", "that of", row)
 
     def _same_texts(
         self,

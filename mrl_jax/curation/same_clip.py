@@ -1,4 +1,4 @@
-"""Clips that are the same recording twice, under whatever name or lossless encoding."""
+"""Clips that are the same recording twice, under whatever name or encoding."""
 
 import dataclasses
 import hashlib
@@ -7,10 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from tqdm import tqdm
 
+from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.checksums import file_digest
 from mrl_jax.curation.audio import audio_blocks, load_audio
+from mrl_jax.curation.fingerprint import (
+    RATE,
+    Fingerprint,
+    FingerprintConfig,
+    FingerprintIndex,
+    fingerprint,
+)
 from mrl_jax.curation.rows import Row
 from mrl_jax.curation.stage import BrokenRow
 from mrl_jax.data.audio.encode import quantize
@@ -77,14 +86,48 @@ def _of_samples(row: Row) -> str | None:
     rate = int(row.measured.get("source.rate", _RATE))
     total = hashlib.sha256()
     try:
-        # Hours of a recording are never held at once.
-        known = row.seconds is not None and row.seconds > _LONG
-        for block in audio_blocks(row, rate, _LONG) if known else (load_audio(row, rate),):
+        for block in _blocks(row, rate):
             total.update(quantize(block).tobytes())
     except BrokenRow:
         return None
     total.update(str(rate).encode())
     return total.hexdigest()
+
+
+def _blocks(row: Row, rate: int) -> Iterable[HostArray]:
+    """The samples of a clip; hours of a recording are never held at once."""
+    if row.seconds is not None and row.seconds > _LONG:
+        return audio_blocks(row, rate, _LONG)
+    return (load_audio(row, rate),)
+
+
+def sound_copies(
+    held_out: Sequence[Row], others: Sequence[Row], config: FingerprintConfig
+) -> dict[str, Row]:
+    """The held-out row that another row has the sound of, by the other's id.
+
+    Held-out fingerprints are held, 1.5 KB a second; those of the others one at a time. A clip that
+    cannot be read is like no other.
+    """
+    result: dict[str, Row] = {}
+    known = [row for row in held_out if row.audio is not None]
+    chosen = [row for row in others if row.audio is not None]
+    if not known or not chosen:
+        return result
+    bar = tqdm(known, desc="fingerprint held-out clips", unit="clip")
+    index = FingerprintIndex([_print_of(row) for row in bar], config)
+    for row in tqdm(chosen, desc="compare sounds", unit="clip"):
+        if (match := index.find(_print_of(row))) is not None:
+            result[row.id] = known[match.clip]
+    return result
+
+
+def _print_of(row: Row) -> Fingerprint:
+    try:
+        clip = np.concatenate(list(_blocks(row, RATE)))  # An hour takes 72 MB at this rate.
+    except BrokenRow:
+        clip = np.zeros(0, np.float32)
+    return fingerprint(clip)
 
 
 def _of_files(rows: Sequence[Row]) -> list[str | None]:

@@ -5,11 +5,14 @@ import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from curation_clips import write_clips
 from repository import SHARED_DATA
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.curation.fingerprint import FingerprintConfig
 from mrl_jax.curation.leakage import Leakage, LeakageConfig
 from mrl_jax.curation.near_texts import NearConfig
 from mrl_jax.curation.registry import make_stage
@@ -88,6 +91,36 @@ def test_recordings_leak_by_samples_and_by_their_parts(clips):
     assert run(rows) == wanted
     assert run(rows, clips="none") == {}
     assert set(run(rows, clips="files")) == {"part"}
+
+
+def test_recordings_leak_by_their_sound(tmp_path):
+    rate = 16_000
+    speech, other = (band_noise(seed, 4 * rate) for seed in range(2))
+    files = {"a.wav": speech, "b.wav": other, "copy.ogg": 0.4 * speech, "cut.wav": speech[6000:]}
+    for name, samples in files.items():
+        soundfile.write(tmp_path / name, samples, rate)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    held_out = [
+        Row(id="a", split="test", audio=str(tmp_path / "a.wav")),
+        Row(id="text alone", split="test", text="none"),
+    ]
+    names = ("copy.ogg", "cut.wav", "b.wav", "broken.wav")
+    rows = [Row(id=name, split="train", audio=str(tmp_path / name)) for name in names] + held_out
+    sound = "the sound is that of 'a' in test"
+    assert run(rows) == {"copy.ogg": sound, "cut.wav": sound}
+    assert run(rows, clips="samples") == {}
+    strict = FingerprintConfig(bit_errors=0.0)
+    assert "copy.ogg" not in run(rows, fingerprint=strict)
+    after = Leakage(LeakageConfig()).apply(rows)
+    assert after[0].measured == {"leakage.by": "sound", "leakage.of": "a"}
+    assert run(rows[2:]) == {}
+
+
+def band_noise(seed: int, samples: int) -> np.ndarray:
+    """Noise whose loudness rises and falls: unlike any other seed's in every band."""
+    rng = np.random.default_rng(seed)
+    loudness = 1.1 + np.sin(np.arange(samples) * rng.uniform(0.001, 0.002))
+    return 0.1 * loudness * rng.standard_normal(samples)
 
 
 def test_held_out_rows_and_other_splits_stay():
