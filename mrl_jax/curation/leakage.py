@@ -31,10 +31,10 @@ class LeakageConfig(StageConfig):
         held_out: the splits that must be new to a model.
         texts: the fields whose texts are compared, without case and punctuation.
         near: texts that are nearly equal leak as well; None for equal ones only.
-        clips: recordings are compared by samples of 16 bits and by acoustic fingerprints, which
-            find copies of another encoding, volume or cut as well; by samples alone; by bytes of
-            their files; or not at all. Clips that share a part of one file leak in any case but
-            the last.
+        clips: recordings are compared by "samples" of 16 bits; by "sound", which adds acoustic
+            fingerprints and so finds copies of another encoding, volume or cut; by bytes of their
+            "files"; or not at all, "none". Clips that share a part of one file leak in any case
+            but the last.
         fingerprint: when a sound is that of a held-out row, for `clips` by sound.
     """
 
@@ -43,7 +43,7 @@ class LeakageConfig(StageConfig):
     held_out: tuple[str, ...] = ("validation", "dev", "test")
     texts: tuple[Field, ...] = ("transcript", "text")
     near: NearConfig | None = dataclasses.field(default_factory=NearConfig)
-    clips: Clips = "sound"
+    clips: Clips = "samples"
     fingerprint: FingerprintConfig = dataclasses.field(default_factory=FingerprintConfig)
 
     def __post_init__(self) -> None:

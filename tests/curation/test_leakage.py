@@ -107,13 +107,13 @@ def test_recordings_leak_by_their_sound(tmp_path):
     names = ("copy.ogg", "cut.wav", "b.wav", "broken.wav")
     rows = [Row(id=name, split="train", audio=str(tmp_path / name)) for name in names] + held_out
     sound = "the sound is that of 'a' in test"
-    assert run(rows) == {"copy.ogg": sound, "cut.wav": sound}
-    assert run(rows, clips="samples") == {}
+    assert run(rows, clips="sound") == {"copy.ogg": sound, "cut.wav": sound}
+    assert run(rows) == {}
     strict = FingerprintConfig(bit_errors=0.0)
-    assert "copy.ogg" not in run(rows, fingerprint=strict)
-    after = Leakage(LeakageConfig()).apply(rows)
+    assert "copy.ogg" not in run(rows, clips="sound", fingerprint=strict)
+    after = Leakage(LeakageConfig(clips="sound")).apply(rows)
     assert after[0].measured == {"leakage.by": "sound", "leakage.of": "a"}
-    assert run(rows[2:]) == {}
+    assert run(rows[2:], clips="sound") == {}
 
 
 def band_noise(seed: int, samples: int) -> np.ndarray:
