@@ -1,8 +1,10 @@
 """The StableHLO programs of a trained model give its vectors in a process of JAX alone."""
 
+import functools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +48,18 @@ assert not loaded & {"mrl_jax", "flax", "converters", "orbax", "torch"}, loaded
 """
 
 
-def export(name: str, root: Path, **options: Any) -> tuple[Path, Path]:
-    model = make_case(name, root)
-    export_stablehlo(
-        read_portable(model, None), root / "out", seconds=[1.0], tokens=[16], **options
-    )
-    return model, root / "out"
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """A model by the name of its case and its programs, each made once."""
+
+    @functools.cache
+    def exported(name: str) -> tuple[Path, Path]:
+        root = tmp_path_factory.mktemp("programs")
+        portable = read_portable(make_case(name, root), None)
+        export_stablehlo(portable, root / "out", seconds=[1.0], tokens=[16])
+        return root / "model", root / "out"
+
+    return exported
 
 
 def write_given(folder: Path, model: Path, prompt: str) -> tuple[list[np.ndarray], list[str]]:
@@ -73,8 +81,8 @@ def write_given(folder: Path, model: Path, prompt: str) -> tuple[list[np.ndarray
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "soft pairs"])
-def test_a_process_of_jax_alone_computes_the_same(name, tmp_path):
-    model, folder = export(name, tmp_path)
+def test_a_process_of_jax_alone_computes_the_same(name, export):
+    model, folder = export(name)
     clips, texts = write_given(folder, model, "ba ce\nQuery:")
     done = subprocess.run(
         [sys.executable, "-c", BARE, str(folder)],
@@ -98,12 +106,12 @@ def test_a_process_of_jax_alone_computes_the_same(name, tmp_path):
         assert np.abs(vectors["speech 4"] - embedder.embed_speech(pairs)).max() > 1e-3
 
 
-def test_the_folder_says_how_its_programs_are_run(tmp_path):
-    model, folder = export("late fusion", tmp_path)
+def test_the_folder_says_how_its_programs_are_run(export):
+    model, folder = export("late fusion")
     settings = json.loads((folder / SETTINGS).read_text())
     assert set(settings["programs"]) == {"speech-16000.bin", "text-16.bin"}
     assert settings["platforms"] == ["cpu", "cuda", "tpu"]
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()} - {"given.npz", "vectors.npz"}
     assert names == {*settings["programs"], "weights.npz", "tokenizer.json", "README.md", SETTINGS}
     code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
     values: dict[str, Any] = {"clips": make_clips()}
@@ -122,8 +130,8 @@ def test_the_folder_says_how_its_programs_are_run(tmp_path):
         ({"tokens": [0]}, "--tokens has 0, expected 1 or more"),
     ],
 )
-def test_lengths_that_nothing_has_are_refused(options, message, tmp_path):
-    portable = read_portable(make_case("dual encoder", tmp_path), 16)
+def test_lengths_that_nothing_has_are_refused(options, message, export, tmp_path):
+    portable = read_portable(export("dual encoder")[0], 16)
     with pytest.raises(MrlError, match=message):
         export_stablehlo(portable, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
