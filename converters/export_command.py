@@ -17,7 +17,8 @@ from mrl_jax.core.addresses import shown
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
-from mrl_jax.core.paths import output_path, user_path
+from mrl_jax.core.paths import output_path
+from mrl_jax.inference.model_option import MODEL_HELP, model_option
 
 FORMS = {
     "sentence_transformers": "torch transformers sentence_transformers tokenizers",
@@ -30,7 +31,7 @@ OF_STABLEHLO = ("seconds", "tokens")
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = CommandParser(prog=prog, description=__doc__)
-    parser.add_argument("model", type=user_path, help="folder of a trained model")
+    parser.add_argument("model", type=model_option, help=MODEL_HELP)
     parser.add_argument("out", type=output_path, help="folder to make")
     forms = parser.add_mutually_exclusive_group(required=True)
     for form, text in (
