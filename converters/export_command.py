@@ -31,7 +31,7 @@ OF_STABLEHLO = ("seconds", "tokens")
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = CommandParser(prog=prog, description=__doc__)
-    parser.add_argument("model", type=model_option, help=MODEL_HELP)
+    parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument("out", type=output_path, help="folder to make")
     forms = parser.add_mutually_exclusive_group(required=True)
     for form, text in (
@@ -70,7 +70,7 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax export") -> int:
     require(*FORMS[args.form].split(), by=flag, extra="export")
     from .portable_parts import read_portable
 
-    portable = read_portable(args.model, args.dim)
+    portable = read_portable(model_option(args.model), args.dim)
     match args.form:
         case "sentence_transformers":
             from .sentence_export import export_sentence_transformers as export
