@@ -14,6 +14,7 @@ from mrl_jax.core.addresses import shown
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.hub import refuse_snapshot
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import read_object, readable_as, write_description
 from mrl_jax.core.remote import upload
@@ -32,6 +33,8 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax checksum") -> int:
     parser.add_argument("--update", action="store_true", help="write the digests of what is there")
     args = parser.parse_args(argv)
     for folder in args.folders:
+        if args.update:
+            refuse_snapshot(folder, by="--update")
         for name, (verify, update) in _described(folder).items():
             (update if args.update else verify)(folder)
             upload(folder / name)

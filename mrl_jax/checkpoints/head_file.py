@@ -11,7 +11,8 @@ from mrl_jax.checkpoints.arrays import read_arrays, stored_paths
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.checksums import file_digest, folder_digests
-from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.errors import MrlError, describe_os_error, first_line
+from mrl_jax.core.records import DAMAGED
 
 HEAD_FILE = "head.safetensors"
 
@@ -57,6 +58,6 @@ def _read_file(path: Path, hint: str) -> dict[str, HostArray]:
             return {key: np.asarray(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
     except OSError as error:
         problem = describe_os_error(error)
-    except (SafetensorError, ValueError, KeyError) as error:
-        problem = str(error)
+    except (SafetensorError, *DAMAGED) as error:  # An AttributeError of a dtype it has not.
+        problem = first_line(error)
     raise MrlError(f"the trained head cannot be read ({problem})", where=path, hint=hint)

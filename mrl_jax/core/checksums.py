@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mrl_jax.core.errors import MrlError, describe_os_error
+from mrl_jax.core.hub import snapshot_around
 
 SEAL = "sha256"
 """The field of a description that holds the digest of all others."""
@@ -25,8 +26,16 @@ class UnverifiedWarning(UserWarning):
     """A folder was written before there were digests, so that nothing can be verified."""
 
 
-def update_hint(folder: object, otherwise: str = "") -> str:
-    """What to do about a digest that differs, after what to do `otherwise`."""
+def update_hint(folder: Path, otherwise: str = "") -> str:
+    """What to do about a digest that differs, after what to do `otherwise`.
+
+    The hub's cached copy of a model is never the user's own work.
+    """
+    if (snapshot := snapshot_around(folder)) is not None:
+        return (
+            f"remove {snapshot.parents[1]}, and load the model again; if this stays, its "
+            "repository is damaged"
+        )
     meant = f"if the change is meant, run `mrl-jax checksum --update {folder}`"
     return f"{otherwise}; {meant}" if otherwise else meant
 

@@ -1,17 +1,28 @@
 """The Hugging Face hub: names of its models, snapshots of them, and what its failures mean."""
 
 import dataclasses
+import errno
 import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrl_jax.core.errors import MrlError, first_line
+from mrl_jax.core.errors import MrlError, describe_os_error, first_line, write_hint
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _NAME = re.compile(rf"(?P<id>{HUB_ID.pattern})(?:@(?P<revision>\S+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SNAPSHOT = re.compile(r"models--(?P<id>[\w.-]+)")
+_OF_DISKS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+)
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -48,6 +59,30 @@ def hub_name_of(path: Path) -> HubName | None:
     if match is None or path.parent.name != "snapshots":
         return None
     return HubName(match["id"].replace("--", "/", 1), path.name)
+
+
+def snapshot_around(path: Path) -> Path | None:
+    """The snapshot in the hub's cache that a path is, or lies in; None of others."""
+    return next((one for one in (path, *path.parents) if hub_name_of(one) is not None), None)
+
+
+def refuse_snapshot(folder: Path, *, by: str) -> None:
+    """Refuse to write into the hub's cache.
+
+    Args:
+        folder: that would be changed.
+        by: the command or option that would.
+
+    Raises:
+        MrlError: the folder is a snapshot of the hub, or lies in one.
+    """
+    snapshot = snapshot_around(folder.absolute())
+    if snapshot is not None:
+        name = hub_name_of(snapshot)
+        assert name is not None
+        copy = f"hf download {name.hub_id} --revision {name.revision} --local-dir DIR"
+        problem = f"is the cached copy of a model on the hub, which {by} does not change"
+        raise MrlError(problem, where=name, hint=f"make a copy of your own: `{copy}`")
 
 
 def shown_model(path: Path) -> str:
@@ -98,6 +133,9 @@ def hub_problem(error: Exception, revision: str | None) -> tuple[str, str]:
         case errors.HFValidationError():
             problem = f"neither a local folder nor a hub id ({first})"
             hint = "pass a folder, or a hub id such as owner/name"
+        case OSError() if error.errno in _OF_DISKS:
+            problem = f"could not be kept in the hub's cache ({describe_os_error(error)})"
+            hint = f"{write_hint(error)}; HF_HOME names another folder"
         case _ if status_of(error) in (401, 403):
             problem = f"the hub does not let us read this model ({first_line(refusal_of(error))})"
             hint = LOG_IN

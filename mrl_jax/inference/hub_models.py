@@ -9,7 +9,7 @@ from mrl_jax.checkpoints.towers import TOWER_FILE, read_info
 from mrl_jax.core.addresses import scheme_of
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.hub import HubName, fetch_snapshot, hub_name, hub_name_of
+from mrl_jax.core.hub import HubName, fetch_snapshot, hub_name
 from mrl_jax.core.paths import user_path
 from mrl_jax.core.records import read_object, readable_as
 from mrl_jax.inference.search.config import SEARCH_CONFIG_FILE
@@ -55,17 +55,10 @@ def model_folder(name: str | Path, *, revision: str | None = None) -> Path:
 
 
 @checked
-def refuse_hub_model(folder: Path, *, by: str) -> None:
-    """Refuse to write into the hub's cache.
-
-    Raises:
-        MrlError: the folder is a snapshot of the hub.
-    """
-    name = hub_name_of(folder)
-    if name is not None:
-        copy = f"hf download {name.hub_id} --revision {name.revision} --local-dir DIR"
-        problem = f"is the cached copy of a model on the hub, which {by} does not change"
-        raise MrlError(problem, where=name, hint=f"make a copy of your own: `{copy}`")
+def is_model_file(name: str) -> bool:
+    """Whether a file that a description names is of a kind that is fetched from the hub."""
+    is_read = name.endswith(_ENDINGS) or _ARRAYS.fullmatch(name) is not None
+    return is_read and not name.startswith("/") and ".." not in name.split("/") and "\\" not in name
 
 
 def _fetched_model(name: HubName) -> Path:
@@ -119,8 +112,7 @@ def _checked_names(files: Mapping[str, str], name: HubName, named_by: str) -> It
         MrlError: one lies elsewhere, or is of a kind that no model has.
     """
     for file in files:
-        is_read = file.endswith(_ENDINGS) or _ARRAYS.fullmatch(file) is not None
-        if not is_read or file.startswith("/") or ".." in file.split("/") or "\\" in file:
+        if not is_model_file(file):
             problem = f"its {named_by} names {file!r}, which is no file of a model"
             raise MrlError(problem, where=name, hint="code and pickles are never fetched")
         yield file

@@ -1,6 +1,7 @@
 """The model card: metadata for the hub, and a page made from what is on record."""
 
 import json
+import math
 from collections.abc import Sequence
 
 from huggingface_hub import ModelCard
@@ -148,13 +149,17 @@ def _results(known: Provenance) -> str:
             parts += map(str, tables)
     if not parts:
         return "No evaluation of this model is on record."
-    parts.append("In brackets: 95 % confidence intervals, from a bootstrap over clusters.")
+    if any(record.low is not None for one in known.evaluations for record in one.records):
+        parts.append("In brackets: 95 % confidence intervals, from a bootstrap over clusters.")
     return "\n\n".join(parts)
 
 
 def _measured(evaluation: Evaluation) -> str:
     settings = evaluation.records[0].setting if evaluation.records else {}
     sizes = [f"{settings[key]} {key}" for key in ("queries", "documents") if key in settings]
+    sizes += [f"{settings[key]} {key}" for key in ("relevance",) if key in settings]
+    asked = [key for key in ("split", "task", "prompt") if key in settings]
+    sizes += [f"{key} {as_markdown(_quoted(str(settings[key])))}" for key in asked]
     data = f"data digest `{evaluation.source.data_digest[:16]}`"
     commit = evaluation.source.commit
     return ", ".join([*sizes, data, *([f"mrl_jax at commit `{commit[:12]}`"] if commit else [])])
@@ -181,6 +186,8 @@ def _intent_table(records: Sequence[Record]) -> Table | None:
 
 
 def _score(record: Record) -> str:
+    if not math.isfinite(record.value):
+        return ""
     if record.low is None or record.high is None:
         return f"{record.value:.3f}"
     return f"{record.value:.3f} ({record.low:.3f} to {record.high:.3f})"

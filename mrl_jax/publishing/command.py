@@ -30,6 +30,9 @@ from mrl_jax.publishing.upload import CARD, upload_repository
 def main(argv: Sequence[str], *, prog: str = "mrl-jax push") -> int:
     args = _parser(prog).parse_args(argv)
     name = _name(args.name, args.revision)
+    for option, text in (("--revision", args.revision), ("--message", args.message)):
+        if text is not None and not text.strip():
+            raise MrlError("is empty", where=option, hint="leave it out for the default")
     with open_repository(args.model, with_towers=not args.without_towers) as repository:
         known = read_provenance(
             repository.folder, repository.info, repository.towers, reports=args.report
@@ -52,7 +55,11 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax push") -> int:
             name, repository.files, str(card), private=args.private, message=args.message
         )
     print(f"{name}: uploaded, commit {commit}")
-    print(f'load it: mrl_jax.Embedder.load("{name}"), or this commit of it by @{commit[:12]}')
+    pinned = HubName(name.hub_id, commit)
+    if args.without_towers:
+        print("it is loaded from a folder where its towers are put beside it, as its card says")
+    else:
+        print(f'load it: mrl_jax.Embedder.load("{name}"), or for ever the same "{pinned}"')
     return 0
 
 
@@ -115,6 +122,9 @@ def _print_notes(repository: Repository, known: Provenance, args: argparse.Names
 def _write(out: Path, repository: Repository, card: str) -> None:
     """The folder that would be uploaded, and a line a file."""
     check_apart(repository.folder, out)
+    if out.is_dir() and any(out.iterdir()):
+        problem = "the output exists already"
+        raise MrlError(problem, where=out, hint="choose another folder, or remove this one")
     total = sum(path.stat().st_size for path in repository.files.values())
     with staged_folder(out, marker=MODEL_FILE, needs_bytes=total) as staging:
         for name, path in repository.files.items():

@@ -1,6 +1,8 @@
 """The metadata of a model card: what the hub searches, filters and tabulates by."""
 
+import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from mrl_jax.core.arguments import checked
 from mrl_jax.data.sets.fleurs import HUB_ID as FLEURS_HUB_ID
-from mrl_jax.data.sets.named_sets import KALLAAMA_HUB_ID
+from mrl_jax.data.sets.named_sets import FLEURS_SPLITS, KALLAAMA_HUB_ID
 from mrl_jax.evaluation.report.records import Record
 from mrl_jax.evaluation.report.statistics import metric_title
 from mrl_jax.metrics.ties import METRICS
@@ -18,6 +20,8 @@ LIBRARY = "mrl_jax"
 TAGS = ("speech", "retrieval", "matryoshka", "embeddings", "jax", "flax")
 HUB_IDS = {"fleurs": FLEURS_HUB_ID, "kallaama": KALLAAMA_HUB_ID}
 """Sets by name: the first word of the name, and the data set on the hub."""
+_NO_TYPE = re.compile(r"[^\w.-]+", re.ASCII)
+"""What the hub refuses in the type of a data set that is none of its own."""
 _CUT = re.compile(rf"({'|'.join(METRICS)})@\d+")
 _FLEURS = re.compile(r"fleurs:(?P<source>[a-z]{2,3})-(?P<target>[a-z]{2,3})\b.*")
 CLASSIFICATION = {"accuracy": "accuracy", "macro F1": "f1"}
@@ -68,7 +72,7 @@ def card_data(
         "base_model": list(dict.fromkeys(base for base in bases if base)),
         "datasets": [name for name in names if name],
         "tags": list(TAGS),
-        "eval_results": [row for one in known.evaluations for row in _eval_results(one)],
+        "eval_results": _apart([row for one in known.evaluations for row in _eval_results(one)]),
     }
     return ModelCardData(
         library_name=LIBRARY,
@@ -88,15 +92,36 @@ def _languages(sets: Sequence[str]) -> list[str]:
     return [match[side] for match in matches for side in ("source", "target")]
 
 
-def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
+def _apart(rows: Sequence[EvalResult]) -> list[EvalResult]:
+    """Rows of which those of different data are of different types: the hub puts all of one type,
+    config and split together.
+    """
+    digests: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for row in rows:
+        digests[row.unique_identifier].add((row.dataset_args or {})["sha256"])
+    for row in [row for row in rows if len(digests[row.unique_identifier]) > 1]:
+        row.dataset_type += f"-{(row.dataset_args or {})['sha256'][:8]}"
+    return list(rows)
+
+
+def _data_set(evaluation: Evaluation) -> dict[str, Any]:
+    """The set as an `EvalResult` names it."""
     name = public_name(evaluation.source.data)
-    word, _, config = name.partition(":")
-    known: dict[str, Any] = {
-        "dataset_type": HUB_IDS.get(word, name),
-        "dataset_name": name,
-        "dataset_config": config if word in HUB_IDS and config else None,
-        "dataset_args": {"sha256": evaluation.source.data_digest},
-    }
+    word, *words = name.split(":")
+    fields: dict[str, Any] = {"dataset_type": _NO_TYPE.sub("-", name), "dataset_name": name}
+    settings = evaluation.records[0].setting if evaluation.records else {}
+    fields["dataset_split"] = settings.get("split")
+    if word in HUB_IDS:
+        config = ":".join(one for one in words if one not in FLEURS_SPLITS)
+        fields |= {"dataset_type": HUB_IDS[word], "dataset_config": config or None}
+    if word == "fleurs":
+        splits = [one for one in words if one in FLEURS_SPLITS]
+        fields["dataset_split"] = (*splits, "test")[0]
+    return fields | {"dataset_args": {"sha256": evaluation.source.data_digest}}
+
+
+def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
+    known = _data_set(evaluation)
     rows = [
         EvalResult(
             task_type="retrieval",
@@ -108,8 +133,9 @@ def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
             **known,
         )
         for one in retrieval_scores(evaluation)
+        if math.isfinite(one.value)
     ]
-    for one in intent_scores(evaluation):
+    for one in filter(lambda one: math.isfinite(one.value), intent_scores(evaluation)):
         shots, method = one.setting["shots"], one.setting["method"]
         title = f"{one.metric}, {one.dim} coordinates, {method}, {shots} examples a class"
         rows.append(

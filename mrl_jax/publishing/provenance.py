@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.checkpoints.models import ModelInfo
+from mrl_jax.checkpoints.towers import read_info
+from mrl_jax.core.addresses import scheme_of
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError, existing_file
 from mrl_jax.core.hub import HUB_ID
@@ -116,11 +118,16 @@ def read_provenance(
 
 @checked
 def public_name(text: str) -> str:
-    """A name or path as others may read it: of an absolute path the last part."""
-    name, at, path = text.rpartition("@")
-    if at and path.startswith(("/", "~")) and "/" not in name:
+    """A name or path as others may read it: of an absolute path or an address the last part."""
+    name, at, path = text.partition("@")
+    if at and _is_place(path) and "/" not in name:
         return name  # NAME@FOLDER.
-    return text.rstrip("/").rpartition("/")[2] if text.startswith(("/", "~")) else text
+    return text.rstrip("/").rpartition("/")[2] if _is_place(text) else text
+
+
+def _is_place(text: str) -> bool:
+    """Whether a text says where something is on this machine, or in a store of its user's."""
+    return text.startswith(("/", "~", "../")) or scheme_of(text) is not None
 
 
 def _read_evaluation(path: Path) -> Evaluation:
@@ -135,6 +142,9 @@ def _tower_source(place: Path) -> TowerSource:
         source, revision = str(report.get("source", "")), str(report.get("revision", ""))
         is_hub = HUB_ID.fullmatch(source) is not None and _COMMIT.fullmatch(revision) is not None
         count = report.get("parameters")
+        # A report of other weights: the tower was changed since, and is from nowhere but here.
+        written = str(report.get("digest", "")).removeprefix("sha256:")
+        is_hub = is_hub and (not written or read_info(place).is_named(written))
         return TowerSource(
             dtype=str(report["dtype"]) if "dtype" in report else None,
             parameters=count if isinstance(count, int) else None,

@@ -8,8 +8,9 @@ search.json, search-*.npy, rotation.safetensors   where the model has them
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mrl_jax.checkpoints.head_file import HEAD_FILE, head_bytes, read_head_arrays
 from mrl_jax.checkpoints.models import (
@@ -27,8 +28,10 @@ from mrl_jax.checkpoints.towers import TOWER_FILE, TowerInfo, verify_tower
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.checksums import update_hint
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.json_text import parse_json
 from mrl_jax.core.paths import referenced_path
 from mrl_jax.core.records import read_object, write_description
+from mrl_jax.inference.hub_models import is_model_file
 from mrl_jax.inference.search.config import SEARCH_CONFIG_FILE, read_search_config
 from mrl_jax.inference.search.rotation import ROTATION_FILE, read_rotation, save_rotation
 from mrl_jax.nn import param_tree
@@ -36,6 +39,8 @@ from mrl_jax.publishing.provenance import public_name
 
 TOWERS = ("speech", "text")
 """Folders of the towers in a repository."""
+VOCABULARIES = ("tokenizer.json", "vocab.json")
+"""Files of words, which are no places on a machine whatever they look like."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +75,8 @@ def open_repository(folder: Path, *, with_towers: bool = True) -> Iterator[Repos
             they were put beside the rest.
 
     Raises:
-        MrlError: no model; a file is missing or damaged, or has no digest.
+        MrlError: no model; a file is missing or damaged, has no digest, is of a kind that is never
+            fetched, or says where something is on this machine.
     """
     info = read_model_info(folder)
     tower_infos = read_towers(folder, info)
@@ -145,7 +151,48 @@ def _tower_files(name: str, place: Path, info: TowerInfo) -> dict[str, Path]:
     """Those that tower.json names, and no others, compared with their digests."""
     _check_digests(place, info.files, TOWER_FILE)
     verify_tower(place, info)
+    for file in info.files:
+        if not is_model_file(file):
+            problem = f"is no file of a model, and would not be fetched, but {TOWER_FILE} names it"
+            hint = f"move it away, and run `mrl-jax checksum --update {place}`"
+            raise MrlError(problem, where=place / file, hint=hint)
+        _refuse_places(place, file)
     return {f"{name}/{file}": place / file for file in (TOWER_FILE, *info.files)}
+
+
+def _refuse_places(folder: Path, name: str) -> None:
+    """Refuse a published file, such as config.json, that says where its author's files were, if
+    that is on this machine.
+    """
+    if not name.endswith(".json") or Path(name).name in VOCABULARIES:
+        return
+    try:
+        value = parse_json((folder / name).read_bytes())
+    except ValueError:  # No loading reads it as JSON either.
+        return
+    home = f"{Path.home()}/" if Path.home() != Path("/") else None
+    for text in _texts(value):
+        if text.startswith("/") and ((home and text.startswith(home)) or _is_there(text)):
+            problem = f"holds a path of this machine, {text}"
+            hint = f"take it out, and run `mrl-jax checksum --update {folder}`"
+            raise MrlError(problem, where=folder / name, hint=hint)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a JSON value, without the names of its fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        inner: Iterable[Any] = value.values() if isinstance(value, dict) else value
+        for one in inner:
+            yield from _texts(one)
+
+
+def _is_there(text: str) -> bool:
+    """Whether a path of two parts or more is on this machine."""
+    with contextlib.suppress(OSError, ValueError):
+        return len(Path(text).parts) > 2 and Path(text).exists()
+    return False
 
 
 def _check_digests(folder: Path, files: Mapping[str, str], named_by: str) -> None:

@@ -12,6 +12,8 @@ from mrl_jax.checkpoints.head_file import HEAD_FILE, head_bytes, read_head_array
 from mrl_jax.checkpoints.models import describe_model, load_model, read_model_info
 from mrl_jax.core.errors import MrlError
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_arrays_of_every_dtype_and_shape_come_back(dtype, tmp_path):
@@ -42,9 +44,11 @@ def test_a_head_file_is_loaded_as_the_folder_was_and_another_is_refused(tmp_path
         load(**{name: arrays[name] + np.float32(1)})
     with pytest.raises(MrlError, match=r"is of another architecture: head\.more is"):
         load(**{"head.more": np.zeros(3, np.float32)})
-    (folder / HEAD_FILE).write_bytes(b"no tensors at all")
-    with pytest.raises(MrlError, match="the trained head cannot be read"):
-        load_model(folder, dataclasses.replace(info, head=HEAD_FILE), verify=False)
+    header = b'{"head.a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}'
+    for contents in (b"no tensors at all", len(header).to_bytes(8, "little") + header + b"0"):
+        (folder / HEAD_FILE).write_bytes(contents)
+        with pytest.raises(MrlError, match="the trained head cannot be read"):
+            load_model(folder, dataclasses.replace(info, head=HEAD_FILE), verify=False)
     (folder / HEAD_FILE).unlink()
     with pytest.raises(MrlError, match="the trained head is missing"):
         load_model(folder, dataclasses.replace(info, head=HEAD_FILE), verify=False)

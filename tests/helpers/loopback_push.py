@@ -42,6 +42,8 @@ class PushHub(Hub):
         self.repositories: dict[str, Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self.lfs_status = 200
+        self.card_errors: list[str] = []
+        self.commits_meanwhile = 0
         self.upload_begun, self.upload_may_end = threading.Event(), threading.Event()
         self.upload_may_end.set()
 
@@ -103,7 +105,8 @@ class PushHandler(Handler):
         if path.startswith("/lfs/"):
             return self.take_blob(path.removeprefix("/lfs/"), body)
         if path == "/api/validate-yaml":
-            return self.reply({"errors": [], "warnings": []})
+            errors = [{"message": message} for message in self.server.card_errors]
+            return self.reply({"errors": errors, "warnings": []}, 400 if errors else 200)
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token not in (TOKEN, READER):
             message = {"X-Error-Message": "Invalid username or password."}
@@ -148,7 +151,8 @@ class PushHandler(Handler):
             path = file["path"]
             large = path.endswith(".safetensors") or file["size"] > 10_000
             row = {"path": path, "uploadMode": "lfs" if large else "regular"}
-            row["shouldIgnore"] = False  # pyright: ignore[reportArgumentType]
+            ignored = there.get(".gitignore", b"").decode().splitlines()
+            row["shouldIgnore"] = path in ignored  # pyright: ignore[reportArgumentType]
             if path in there:
                 data = there[path]
                 row["oid"] = hashlib.sha256(data).hexdigest() if large else git_digest(data)
@@ -173,9 +177,14 @@ class PushHandler(Handler):
 
     def commit(self, name: str, branch: str, body: bytes) -> None:
         repository = self.server.repositories[name]
-        files = dict(repository.commits[repository.branches[branch]])
-        for line in body.splitlines():
-            row = json.loads(line)
+        while self.server.commits_meanwhile:
+            self.server.commits_meanwhile -= 1
+            repository.commit(branch, {**repository.files, "theirs.txt": b"theirs"})
+        parent = repository.branches[branch]
+        files, rows = dict(repository.commits[parent]), [json.loads(x) for x in body.splitlines()]
+        if rows[0]["value"].get("parentCommit", parent) != parent:
+            return self.send(412, b"{}", {"X-Error-Message": "A commit has happened since"})
+        for row in rows:
             value = row["value"]
             if row["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
@@ -188,7 +197,7 @@ class PushHandler(Handler):
                 assert row["key"] == "header", row
         oid = repository.commit(branch, files)
         url = f"{self.server.url}/{name}/commit/{oid}"
-        self.reply({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+        return self.reply({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
     def reply(self, value: Any, status: int = 200) -> None:
         self.send(status, json.dumps(value).encode())

@@ -1,39 +1,27 @@
-"""Models that differ in their heads, and a process that pushes and loads by name."""
+"""Models that differ in their heads, and command lines that push and load by name."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Sequence
+import contextlib
+import functools
+import importlib
+import io
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+from huggingface_hub import close_session, constants
 from repository import ROOT
 from tiny_run import make_model
 
+import mrl_jax
 from mrl_jax.checkpoints.head_file import read_head_arrays
 from mrl_jax.checkpoints.models import read_model_info, save_model
+from mrl_jax.core import commands
+from mrl_jax.core.cli import run_command
 
 TEXTS = ["ba ce", "di"]
-STEPS = """
-import contextlib, io, json, sys
-import numpy as np
-import mrl_jax
-from mrl_jax.core.cli import run_command
-from mrl_jax.core.commands import main
-
-def vectors(words):
-    name, revision, out = words
-    embedder = mrl_jax.Embedder.load(name, revision=revision)
-    tone = np.sin(np.arange(8000, dtype=np.float32) / 9)
-    np.savez(out, text=embedder.embed_text(TEXTS), speech=embedder.embed_speech([(tone, 16000)]))
-    return 0
-
-for argv in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
-        status = run_command(vectors if len(argv) == 3 and argv[2].endswith(".npz") else main, argv)
-    print("STEP" + json.dumps([status, out.getvalue(), err.getvalue()]))
-"""
 
 
 def make_models(root: Path) -> tuple[Path, Path]:
@@ -51,20 +39,48 @@ def make_models(root: Path) -> tuple[Path, Path]:
 
 
 def run_steps(
-    env: dict[str, str], *steps: Sequence[str | None], folder: Path = ROOT
+    env: Mapping[str, str], *steps: Sequence[str | None], folder: Path = ROOT
 ) -> list[tuple[int, str, str]]:
     """Status, stdout and stderr of command lines, and of [name, revision, FILE.npz], which
-    embeds; all in one fresh process in `folder`.
+    embeds; all in this process, in `folder`.
     """
-    script = STEPS.replace("TEXTS", repr(TEXTS))
-    argv = [sys.executable, "-c", script, json.dumps(steps)]
-    env = {**env, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, env=env, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = [line[4:] for line in done.stdout.splitlines() if line.startswith("STEP")]
-    assert len(lines) == len(steps)
-    return [tuple(json.loads(line)) for line in lines]
+    results = []
+    with environment_of(env), contextlib.chdir(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Of the hub's own HTTP client.
+        for argv in steps:
+            out, err = io.StringIO(), io.StringIO()
+            embeds = len(argv) == 3 and str(argv[2]).endswith(".npz")
+            run = functools.partial(_embed if embeds else commands.main, argv)
+            with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
+                status = run_command(lambda _, run=run: run(), [])
+            results.append((status, out.getvalue(), err.getvalue()))
+    return results
+
+
+@contextlib.contextmanager
+def environment_of(env: Mapping[str, str]) -> Iterator[None]:
+    """What huggingface_hub would read from an environment at its import, and no network of before.
+
+    That is a fresh process for it, without the time that one takes to import JAX.
+    """
+    try:
+        with mock.patch.dict(os.environ, env, clear=True):
+            importlib.reload(constants)
+            close_session()
+            yield
+    finally:
+        importlib.reload(constants)
+        close_session()
+
+
+def _embed(words: Sequence[str | None]) -> int:
+    name, revision, out = words
+    assert name is not None
+    assert out is not None
+    embedder = mrl_jax.Embedder.load(name, revision=revision)
+    tone = np.sin(np.arange(8000, dtype=np.float32) / 9)
+    np.savez(out, text=embedder.embed_text(TEXTS), speech=embedder.embed_speech([(tone, 16000)]))
+    return 0
 
 
 def check_refused(result: tuple[int, str, str], *parts: str) -> None:

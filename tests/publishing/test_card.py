@@ -1,6 +1,7 @@
 """What would be uploaded: files, left-out files, and a card made from the records."""
 
 import json
+import math
 import re
 import shlex
 from pathlib import Path
@@ -9,18 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
 from tiny_run import make_model
 
 from converters.__main__ import build_parser
+from mrl_jax.checkpoints.checksum_command import main as checksum
 from mrl_jax.checkpoints.head_file import HEAD_FILE
 from mrl_jax.checkpoints.models import read_model_info
+from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.report.records import Record, Source, write_records
 from mrl_jax.inference.embedder import Embedder
 from mrl_jax.publishing.command import main
-from mrl_jax.publishing.provenance import public_name
+from mrl_jax.publishing.metadata import card_data
+from mrl_jax.publishing.provenance import Evaluation, Provenance, TowerSource, public_name
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 TONE = (np.sin(np.arange(8000, dtype=np.float32) / 9), 16000)
 RUN = {"name": "late_fusion", "data": {"train": "/home/me/mine.jsonl"}, "data_digest": "ab" * 32}
 
@@ -35,6 +42,7 @@ def write_report(folder: Path, digest: str, *records: Record, data: str = "fleur
 
 def score(metric: str, dim: int, value: float, **fields: float | None) -> Record:
     setting = {"ties": "trec", "relevance": "graded", "queries": 50, "documents": 40}
+    setting |= {"prompt": "ask: "}
     return Record(metric=metric, value=value, dim=dim, n=50, setting=setting, **fields)
 
 
@@ -129,6 +137,7 @@ def test_the_page_says_what_is_on_record_and_no_place_of_this_machine(model, wri
     for heading in ("Use", "Results", "Training", "Limits", "Citation"):
         assert f"\n## {heading}\n" in text
     assert "means over 50 queries" in text
+    assert '50 queries, 40 documents, graded relevance, prompt "ask: ", data digest' in text
 
 
 def test_its_snippet_runs(written, tmp_path, monkeypatch):
@@ -207,6 +216,88 @@ def test_a_damaged_model_is_not_pushed(tmp_path):
     assert not (out / "search.json").exists()
 
 
+def test_what_would_not_be_loaded_or_says_where_its_author_worked_is_not_pushed(tmp_path):
+    model, out = make_model(tmp_path), tmp_path / "out"
+    towers, command = tmp_path / "towers", [str(model), "me/tiny", "--dry-run", str(out)]
+    notes, config = towers / "text/notes.csv", towers / "speech/config.json"
+    notes.write_text("who,said")
+    checksum(["--update", str(towers / "text")])
+    with pytest.raises(
+        MrlError, match=r"notes\.csv: is no file of a model, and would not be fetch"
+    ):
+        main(command)
+    notes.unlink()
+    checksum(["--update", str(towers / "text")])
+    whole = json.loads(config.read_text())
+    for place in (f"{Path.home()}/gone/checkpoint-9", str(tmp_path)):
+        config.write_text(json.dumps({**whole, "inner": [{"_name_or_path": place}]}))
+        checksum(["--update", str(towers / "speech")])
+        with pytest.raises(MrlError, match=f"config.json: holds a path of this machine, {place}"):
+            main(command)
+    assert not out.exists()
+    config.write_text(json.dumps({**whole, "_name_or_path": "/of/somebody/else", "kind": "/"}))
+    checksum(["--update", str(towers / "speech")])
+    main(command)
+    assert (out / "model.json").is_file()
+
+
+def test_what_is_there_already_and_empty_options_are_refused(model, written):
+    with pytest.raises(MrlError, match="exists already. Choose another folder, or remove"):
+        main([str(model), "me/tiny", "--dry-run", str(written)])
+    for option in ("--message", "--revision"):
+        with pytest.raises(MrlError, match=f"{option}: is empty"):
+            main([str(model), "me/tiny", option, " ", "--dry-run", str(written.parent / "new")])
+
+
+def test_a_tower_that_was_changed_since_its_conversion_is_not_called_published(tmp_path):
+    model, out = make_model(tmp_path), tmp_path / "out"
+    command = [str(model), "me/tiny", "--without-towers", "--dry-run", str(out)]
+    published(model, digest="sha256:" + "0" * 64)
+    with pytest.raises(MrlError, match="its speech tower was not converted from a checkpoint"):
+        main(command)
+    published(model)
+    for side in ("speech", "text"):
+        path = tmp_path / "towers" / side
+        report = json.loads((path / "report.json").read_text())
+        digest = f"sha256:{read_info(path).digest}"
+        (path / "report.json").write_text(json.dumps({**report, "digest": digest}))
+    main(command)
+
+
+def evaluation(data: str, digest: str, value: float, **setting: str) -> Evaluation:
+    source = Source(data=data, data_digest=digest, model="m", model_digest="m", commit="")
+    setting = {"ties": "trec", "relevance": "graded", **setting}
+    record = Record(metric="ndcg@10", value=value, dim=8, n=5, setting=setting)
+    return Evaluation("eval", source, (record,))
+
+
+def test_sets_are_named_as_the_hub_takes_them_and_kept_apart():
+    evaluations = (
+        evaluation("demo/world/test", "aa" * 32, 0.1),
+        evaluation("/home/me/first/test", "bb" * 32, 0.2, split="dev"),
+        evaluation("/home/me/second/test", "cc" * 32, 0.3, split="dev"),
+        evaluation("fleurs:wo-fr:validation", "dd" * 32, 0.4),
+        evaluation("fleurs:wo-fr:text", "ee" * 32, 0.5),
+        evaluation("données à moi", "ff" * 32, math.nan),
+    )
+    towers = {"speech": TowerSource(), "text": TowerSource()}
+    known = Provenance(towers, None, None, evaluations, ())
+    data = card_data("tiny", known, licence=None, languages=())
+    index = yaml.safe_load(data.to_yaml())["model-index"]
+    _, rows = model_index_to_eval_results(index)
+    assert [(r.dataset_type, r.dataset_config, r.dataset_split, r.metric_value) for r in rows] == [
+        ("demo-world-test", None, None, 0.1),
+        ("test-bbbbbbbb", None, "dev", 0.2),
+        ("test-cccccccc", None, "dev", 0.3),
+        ("google/fleurs", "wo-fr", "validation", 0.4),
+        ("google/fleurs", "wo-fr:text", "test", 0.5),
+    ]
+    for row, one in zip(rows, evaluations, strict=False):
+        assert row.dataset_args == {"sha256": one.source.data_digest}
+        # The pattern by which the hub refuses a card: huggingface.co/api/validate-yaml.
+        assert re.fullmatch(r"(?:[\w-]+/)?[\w.-]+", row.dataset_type, re.ASCII)
+
+
 def len_of(path: Path) -> int:
     return path.stat().st_size
 
@@ -218,6 +309,10 @@ def len_of(path: Path) -> int:
         ("~/test/", "test"),
         ("fleurs:wo-fr", "fleurs:wo-fr"),
         ("fleurs:wo-fr@/data/fleurs", "fleurs:wo-fr"),
+        ("fleurs:wo-fr@/home/me@work/fleurs", "fleurs:wo-fr"),
+        ("fleurs:wo-fr@s3://private/fleurs", "fleurs:wo-fr"),
+        ("s3://private-bucket/corpora/train.jsonl", "train.jsonl"),
+        ("../../me/secret/train.jsonl", "train.jsonl"),
         ("demo/world/test", "demo/world/test"),
         ("owner/name@main", "owner/name@main"),
     ],

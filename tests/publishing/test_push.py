@@ -1,6 +1,7 @@
 """Models to a hub on this machine and back: by name, by revision, and what is refused."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from push_cases import check_refused, make_models, run_steps
 
 from mrl_jax.core.checksums import seal
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 MODEL_FILES = {"README.md", ".gitattributes", "model.json", "head.safetensors"}
 
 
@@ -216,7 +218,8 @@ def test_a_folder_of_that_name_wins_and_an_index_names_the_commit(pushed, tmp_pa
 
 def test_what_the_hub_refuses_of_a_push_is_one_line_and_nothing_is_committed(hub, models, tmp_path):
     model = str(models[0])
-    untouched = hub.add("me/there", {".gitattributes": b"", "notes.txt": b"mine"})
+    untouched = hub.add("me/there", {".gitattributes": b"", "LICENSE": b"mine"})
+    foreign = hub.add("me/bert", {"README.md": b"# Theirs", "text/bert.bin": b""})
     before = dict(untouched.commits)
     push = ["push", model, "me/there"]
     no_token = environment(tmp_path / "a", hub.url)
@@ -241,6 +244,7 @@ def test_what_the_hub_refuses_of_a_push_is_one_line_and_nothing_is_committed(hub
         ["push", str(tmp_path), "me/there"],
         ["push", model, "me/there", "--report", str(tmp_path)],
         ["push", model, "me/there", "--without-towers"],
+        ["push", model, "me/bert"],
     )
     check_refused(results[0], "403")
     check_refused(results[1], "'no name' is no name of a repository", "owner/name")
@@ -249,7 +253,29 @@ def test_what_the_hub_refuses_of_a_push_is_one_line_and_nothing_is_committed(hub
     check_refused(results[4], "model.json: no such file")
     check_refused(results[5], "results.jsonl: no such file")
     check_refused(results[6], "its speech tower was not converted from a checkpoint of the hub")
+    check_refused(results[7], "me/bert: is there already, and holds something else (text/bert.bin)")
+    hub.lfs_status, hub.card_errors = 200, ['"license" must be one of [apache-2.0, ...]']
+    (result,) = run_steps(settings(hub, tmp_path / "f"), [*push, "--license", "mine"])
+    check_refused(result, "the hub refuses the card", '"license" must be one of', "--license")
+    assert "reached" not in result[2]
     assert untouched.commits == before
+    assert len(foreign.commits) == 1
+
+
+def test_a_commit_of_somebody_else_meanwhile_is_not_built_on(hub, models, tmp_path):
+    repository = hub.add("me/tiny", {".gitattributes": b""})
+    hub.commits_meanwhile = 1
+    push = ["push", str(models[0]), "me/tiny"]
+    (result,) = run_steps(settings(hub, tmp_path), push)
+    check_refused(result, "was changed by somebody else meanwhile", "push again")
+    assert set(repository.files) == {".gitattributes", "theirs.txt"}
+
+
+def test_what_a_gitignore_leaves_out_is_not_said_to_be_there(hub, models, tmp_path):
+    ignored = "text/tokenizer_config.json"
+    hub.add("me/tiny", {"model.json": b"", ".gitignore": ignored.encode()})
+    (result,) = run_steps(settings(hub, tmp_path), ["push", str(models[0]), "me/tiny"])
+    check_refused(result, f"has no {ignored} after the upload", ".gitignore")
 
 
 def test_an_interrupted_push_commits_nothing(hub, models, tmp_path):
@@ -267,6 +293,19 @@ def test_an_interrupted_push_commits_nothing(hub, models, tmp_path):
     assert set(files) == {".gitattributes"}
 
 
+def test_a_model_without_towers_is_not_said_to_be_loaded_by_name(hub, models, tmp_path):
+    copy = shutil.copytree(models[0].parent, tmp_path / "copy")
+    for side in ("speech", "text"):
+        report = {"source": f"org/{side}", "revision": "ab" * 20}
+        (copy / "towers" / side / "report.json").write_text(json.dumps(report))
+    push = ["push", str(copy / models[0].name), "me/head", "--without-towers"]
+    (result,) = run_steps(settings(hub, tmp_path / "home"), push)
+    assert result[0] == 0, result
+    assert set(hub.repositories["me/head"].files) == MODEL_FILES
+    assert "Embedder.load" not in result[1]
+    assert "its towers are put beside it" in result[1]
+
+
 def test_a_branch_and_what_a_model_has_no_more(hub, models, tmp_path):
     old = {"speech/weights/encoder/d/old": b"", "search-00000000.npy": b"", "notes.txt": b"mine"}
     repository = hub.add("me/tiny", {".gitattributes": b"", **old}, private=True)
@@ -275,6 +314,7 @@ def test_a_branch_and_what_a_model_has_no_more(hub, models, tmp_path):
     load = ["me/tiny@trial", None, str(tmp_path / "out.npz")]
     pushed, loaded = run_steps(env, push, load)
     assert pushed[0] == 0, pushed
+    assert f'"me/tiny@{repository.branches["trial"]}"' in pushed[1]
     assert loaded[0] == 0, loaded
     assert set(repository.files) == {".gitattributes", *old}
     trial = repository.commits[repository.branches["trial"]]

@@ -80,13 +80,15 @@ def _write(
     name = metric_title(metric)
     means = measure.metric_intervals(run)
     pairs = measure.dimension_differences(run, metric)
-    setting = {
+    setting: dict[str, str | int | float] = {
         "ties": options.ties,
         "relevance": "binary" if options.binary else "graded",
         "queries": len(run.data.queries),
         "documents": len(run.data.corpus),
         "step": opened.embedder.info.step,
     }
+    asked = {"split": options.qrels_split, "task": options.task, "prompt": options.prompt}
+    setting |= {name: value for name, value in asked.items() if value is not None}
     records = figures.retrieval_records(run.results, means, pairs, metric, setting)
     records.append(Record(metric=f"{metric} of chance", value=chance, setting=setting))
     write_jsonl(staging / "queries.jsonl", _query_rows(run))
@@ -119,7 +121,7 @@ def _write(
 
 
 def _summary(
-    run: RetrievalRun, opened: encoded_set.OpenedSet, setting: Mapping[str, str | int]
+    run: RetrievalRun, opened: encoded_set.OpenedSet, setting: Mapping[str, str | int | float]
 ) -> str:
     clusters = run.clusters
     worded = any(query.transcript or query.text for query in run.data.queries)

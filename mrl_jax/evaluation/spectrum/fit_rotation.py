@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.hub import refuse_snapshot
 from mrl_jax.core.paths import user_path, user_text
 from mrl_jax.data.audio.decode import load_clip, load_each
 from mrl_jax.data.build.builder import BUILD_FILE
@@ -62,12 +63,14 @@ def fit_model_rotation(
         verify: compare the model's files with their digests.
 
     Raises:
-        MrlError: a model or data that cannot be read; a rotation that is there; no examples.
+        MrlError: a model or data that cannot be read; a rotation that is there; no examples; the
+            model is the hub's cached copy.
     """
     if fit not in FITS:
         raise MrlError(f"{fit!r}, expected one of {', '.join(FITS)}", where="--fit")
     if examples < 2:
         raise MrlError(f"{examples}, expected 2 or more", where="--examples")
+    refuse_snapshot(model, by="a rotation")
     embedder = Embedder.load(model, verify=verify)
     need_prefixes(embedder, model)
     check_absent(model, overwrite=overwrite)

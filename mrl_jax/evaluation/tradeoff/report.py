@@ -5,6 +5,7 @@ import dataclasses
 from tqdm import tqdm
 
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.hub import refuse_snapshot
 from mrl_jax.data.sets.retrieval_set import RetrievalSet, load_query_audio
 from mrl_jax.evaluation import encoded_set
 from mrl_jax.evaluation.report.folder import report_folder, write_report
@@ -14,7 +15,6 @@ from mrl_jax.evaluation.scoring import judgements_of
 from mrl_jax.evaluation.tradeoff import figures, measure
 from mrl_jax.evaluation.tradeoff.options import TradeoffOptions
 from mrl_jax.inference.embedder import Embedder
-from mrl_jax.inference.hub_models import refuse_hub_model
 from mrl_jax.inference.search.config import write_search_config
 from mrl_jax.inference.search.vectors import numbers_of
 
@@ -74,7 +74,7 @@ def report_tradeoff(options: TradeoffOptions) -> str:
     """
     budget = None if options.budget is None else measure.parse_budget(options.budget)
     if budget is not None:
-        refuse_hub_model(options.model, by="--budget")
+        refuse_snapshot(options.model, by="--budget")
     opened = encoded_set.open_set(options)
     embedder, data = opened.embedder, opened.data.judged_only()
     encoded_set.need_prefixes(embedder, options.model)

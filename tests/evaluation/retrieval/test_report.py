@@ -196,6 +196,8 @@ def test_a_prompt_stands_before_every_query(
             vectors(**prompt), documents, judgements_of(data), dims=[32]
         )
         scores[name] = scores_of(tmp_path / name)[32]
+        setting = read_records(tmp_path / name / "results.jsonl")[0].setting
+        assert {key: setting[key] for key in ("task", "prompt") if key in setting} == prompt
         assert scores[name] == pytest.approx(expected.means["ndcg@10"])
     assert len(set(scores.values())) == 3
     capsys.readouterr()
@@ -286,6 +288,8 @@ def test_the_split_of_judgements_is_chosen(late_fusion, retrieval_set, tmp_path,
     assert evaluate(*arguments, tmp_path / "b", "--qrels-split", "dev") == 0
     report_retrieval(late_fusion, retrieval_set, tmp_path / "c")
     assert scores_of(tmp_path / "b") == scores_of(tmp_path / "c")
+    of_split, of_all = (read_records(tmp_path / name / "results.jsonl")[0] for name in "bc")
+    assert dict(of_split.setting) == {**of_all.setting, "split": "dev"}
 
 
 def test_a_broken_recording_is_fatal_where_it_counts(late_fusion, retrieval_set, tmp_path, capsys):
