@@ -242,7 +242,7 @@ def test_what_would_not_be_loaded_or_says_where_its_author_worked_is_not_pushed(
 
 
 def test_what_is_there_already_and_empty_options_are_refused(model, written):
-    with pytest.raises(MrlError, match="exists already. Choose another folder, or remove"):
+    with pytest.raises(MrlError, match=r"exists already\. Choose another folder, or remove"):
         main([str(model), "me/tiny", "--dry-run", str(written)])
     for option in ("--message", "--revision"):
         with pytest.raises(MrlError, match=f"{option}: is empty"):
