@@ -126,7 +126,7 @@ def encoded(
 def telephone(clip: HostArray, _: np.random.Generator) -> bytes:
     narrow = scipy.signal.resample_poly(clip, 1, 2)
     band = scipy.signal.butter(4, (300, 3400), "bandpass", fs=8000, output="sos")
-    return encoded(scipy.signal.sosfilt(band, narrow), 8000, subtype="ULAW")
+    return encoded(np.asarray(scipy.signal.sosfilt(band, narrow)), 8000, subtype="ULAW")
 
 
 def noisy(db: float) -> Callable[[HostArray, np.random.Generator], bytes]:

@@ -109,7 +109,8 @@ def _band_energies(clip: Float32[HostArray, " S"]) -> Float32[HostArray, "T band
     bins = np.rint(edges).astype(np.int64)
     parts = []
     for begin in range(0, len(frames), _BLOCK):
-        spectra = scipy.fft.rfft(frames[begin : begin + _BLOCK] * window, _FFT)[:, : bins[-1]]
+        whole = np.asarray(scipy.fft.rfft(frames[begin : begin + _BLOCK] * window, _FFT))
+        spectra = whole[:, : bins[-1]]
         power = spectra.real**2 + spectra.imag**2
         parts.append(np.add.reduceat(power, bins[:-1], axis=1))
     return np.concatenate(parts)

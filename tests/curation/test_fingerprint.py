@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def speech(seed: int, seconds: float = 4.0) -> np.ndarray:
     return (0.5 * clip / np.abs(clip).max()).astype(np.float32)
 
 
-def print_of(clip: np.ndarray, rate: int = SPEECH_RATE, **options):
+def print_of(clip: np.ndarray, rate: int = SPEECH_RATE, **options: Any):
     """The fingerprint after a way through a file; WAV unless told."""
     file = io.BytesIO()
     soundfile.write(file, clip, rate, **({"format": "WAV"} | options))
@@ -62,7 +63,7 @@ def index(clips) -> FingerprintIndex:
 
 def telephone(clip):
     band = scipy.signal.butter(4, (300, 3400), "bandpass", fs=8000, output="sos")
-    return print_of(scipy.signal.sosfilt(band, clip[::2]), 8000, subtype="ULAW")
+    return print_of(np.asarray(scipy.signal.sosfilt(band, clip[::2])), 8000, subtype="ULAW")
 
 
 def noisy(clip):

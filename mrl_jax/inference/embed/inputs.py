@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError, readable
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.sets import tables
@@ -103,6 +104,7 @@ class ItemDigest:
         return self._total.hexdigest()
 
 
+@checked
 def open_inputs(source: str | Path, modality: Modality | None = None) -> Inputs:
     """A corpus of texts or recordings; which of them is seen from its files by default.
 
