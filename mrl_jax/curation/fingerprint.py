@@ -8,7 +8,7 @@ They do not depend on volume, and hardly on codec, bandwidth or a little noise. 
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import scipy.fft
@@ -109,7 +109,7 @@ def _band_energies(clip: Float32[HostArray, " S"]) -> Float32[HostArray, "T band
     bins = np.rint(edges).astype(np.int64)
     parts = []
     for begin in range(0, len(frames), _BLOCK):
-        whole = np.asarray(scipy.fft.rfft(frames[begin : begin + _BLOCK] * window, _FFT))
+        whole: Any = scipy.fft.rfft(frames[begin : begin + _BLOCK] * window, _FFT)
         spectra = whole[:, : bins[-1]]
         power = spectra.real**2 + spectra.imag**2
         parts.append(np.add.reduceat(power, bins[:-1], axis=1))

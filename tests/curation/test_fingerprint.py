@@ -47,7 +47,8 @@ def speech(seed: int, seconds: float = 4.0) -> np.ndarray:
 def print_of(clip: np.ndarray, rate: int = SPEECH_RATE, **options: Any):
     """The fingerprint after a way through a file; WAV unless told."""
     file = io.BytesIO()
-    soundfile.write(file, clip, rate, **({"format": "WAV"} | options))
+    given: dict[str, Any] = {"format": "WAV"} | options
+    soundfile.write(file, clip, rate, **given)
     return fingerprint(decode_clip(file.getvalue(), RATE, name="clip"))
 
 
