@@ -183,6 +183,7 @@ def _identity(content: str | Path | bytes | None, source: Path) -> Sequence[str 
     return [None if data is None else hashlib.sha256(data).hexdigest()]
 
 
+@checked
 def shards_of(items: Iterator[Item], rows: int) -> Iterator[list[Item]]:
     """Lists of `rows` items, the last one shorter."""
     while shard := list(itertools.islice(items, rows)):
