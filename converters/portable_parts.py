@@ -23,7 +23,7 @@ from mrl_jax.data.text.prompts import query_prompt
 from mrl_jax.data.text.text_recipe import read_text_recipe
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.index.description import INDEX_FILE
-from mrl_jax.inference.search.vectors import check_separate
+from mrl_jax.inference.search.vectors import check_dim
 from mrl_jax.models.fusion import FusionModel
 from mrl_jax.models.soft_ctc import SoftCtc
 from mrl_jax.models.two_towers import TwoTowers
@@ -101,6 +101,17 @@ class Portable:
         return {task: query_prompt(text) for task, text in self.info.prompts.items() if task}
 
     @property
+    def speech_prompt(self) -> str:
+        """What stands before speech without a task."""
+        return query_prompt(self.info.prompts.get("", ""))
+
+    @property
+    def trained_dims(self) -> list[int]:
+        """Dims up to the exported one; with separate dims a prefix of a vector is no embedding."""
+        dims = [self.dim] if self.model.separate_dims else self.info.dims
+        return [dim for dim in dims if dim <= self.dim]
+
+    @property
     def reads_prompts(self) -> bool:
         """Whether speech follows the tokens of a prompt."""
         return isinstance(self.model, FusionModel)
@@ -113,22 +124,20 @@ class Portable:
     def settings(self, form: str) -> dict[str, Any]:
         """What a program outside of this library has to know of the model."""
         config = self.model.speech.config
-        # With separate dims a prefix of a speech vector is no embedding.
-        dims = [self.dim] if self.model.separate_dims else self.info.dims
         return {
             "format": FORMAT,
             "form": form,
             "kind": self.info.kind,
             "digest": self.info.digest,
             "dim": self.dim,
-            "trained_dims": [dim for dim in dims if dim <= self.dim],
+            "trained_dims": self.trained_dims,
             "padding": self.info.padding,
             "sample_rate": config.sample_rate,
             "normalize_clips": config.normalize_clips,
             "min_samples": self.model.min_samples,
             "end_token": self.model.end_token,
             "prompts": self.prompts,
-            "speech_prompt": query_prompt(self.info.prompts.get("", "")),
+            "speech_prompt": self.speech_prompt,
             "document_prompt": self.tokenizer.document_prompt,
             "tokens": {
                 "prefix": list(self.tokenizer.prefix),
@@ -155,15 +164,13 @@ def read_portable(folder: Path, dim: int | None) -> Portable:
             raise MrlError(f"{what}, expected a trained model", where=folder, hint=hint)
     info = read_model_info(folder)
     towers = read_towers(folder, info)
-    model = load_model(folder, info, dtype=jnp.float32)
+    model = load_model(folder, info, dtype=jnp.float32, int8=False)
     tokenizer = TextTokenizer(
         referenced_path(folder, info.text.path), max_tokens=info.max_text_tokens
     )
     width = max(model.separate_dims, default=model.text.config.embed_width)
     if dim is not None:
-        if not 1 <= dim <= width:
-            raise MrlError(f"--dim is {dim}, expected 1 to {width}, the model's width")
-        check_separate(dim, model.separate_dims, where="--dim")
+        check_dim(dim, width, model.separate_dims, option="--dim")
     return Portable(
         folder=folder,
         info=info,

@@ -80,8 +80,8 @@ def write_torch_folder(
 def _options(portable: Portable) -> dict[str, Any]:
     """Prompts by task. Those of `encode_query` and `encode_document` are what this library puts
     before a query without a task and before a document, unless tasks have these names."""
-    settings = portable.settings(FORM)
-    usual = {"query": settings["speech_prompt"], "document": settings["document_prompt"]}
+    document = portable.tokenizer.document_prompt
+    usual = {"query": portable.speech_prompt, "document": document}
     return {
         "model_type": "SentenceTransformer",
         "prompts": usual | portable.prompts,
@@ -92,7 +92,7 @@ def _options(portable: Portable) -> dict[str, Any]:
 
 def _readme(portable: Portable) -> str:
     names = ", ".join(json.dumps(task) for task in portable.prompts) or "none"
-    dims = ", ".join(map(str, portable.settings(FORM)["trained_dims"]))
+    dims = ", ".join(map(str, portable.trained_dims))
     separate = portable.model.separate_dims
     cut = (
         "Speech has a vector of its own for each dimension, so these may not be truncated."

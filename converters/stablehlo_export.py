@@ -196,6 +196,6 @@ def normalize_clips(samples: Any, lengths: Any) -> Any:
 
 def _prompt_places(portable: Portable) -> int:
     """Places for a prompt: room for the longest of the model's, and one at the least."""
-    prompts = [*portable.prompts.values(), portable.settings(FORM)["speech_prompt"]]
+    prompts = [*portable.prompts.values(), portable.speech_prompt]
     longest = max(map(len, portable.tokenizer.encode_prompts(prompts)))
     return -(-max(longest, 1) // PLACES) * PLACES

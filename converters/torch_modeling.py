@@ -30,7 +30,7 @@ HEAD = "head.safetensors"
 TOWERS = ("speech", "text")
 UNREAD = ("masked_spec_embed", "num_batches_tracked")
 """Ends of names of what training alone reads, which not every checkpoint has."""
-RECORDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".au", ".caf")
+RECORDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".caf")
 """Ends of names of files that hold speech."""
 LOUDEST, SILENT = 4.0, 0.5 / 32768
 """A recording's largest sample is between them, as in mrl_jax."""

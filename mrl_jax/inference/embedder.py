@@ -28,7 +28,7 @@ from mrl_jax.inference.search.config import SearchConfig, read_search_config
 from mrl_jax.inference.search.exact import truncate
 from mrl_jax.inference.search.funnel import Funnel, make_funnel
 from mrl_jax.inference.search.rotation import Rotation, apply_rotation, read_rotation
-from mrl_jax.inference.search.vectors import Vectors, check_separate, numbers_of
+from mrl_jax.inference.search.vectors import Vectors, check_dim, numbers_of
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 
@@ -235,9 +235,7 @@ class Embedder:
 
     def check_dim(self, dim: int, *, stacklevel: int) -> None:
         """Raises an `MrlError` where the model has no such dim; warns of one not trained."""
-        if not 1 <= dim <= self.width:
-            raise MrlError(f"dim is {dim}, expected 1 to {self.width}, the model's width")
-        check_separate(dim, self.model.separate_dims)
+        check_dim(dim, self.width, self.model.separate_dims)
         warn_untrained(dim, self.info.dims, stacklevel=stacklevel)
 
     def samples_of(self, clip: Any, *, name: object) -> HostArray:

@@ -11,7 +11,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.text.prompts import check_one_prompt, check_task
 from mrl_jax.inference.embedder import Clip, Embedder, EmbedOptions
 from mrl_jax.inference.index.queries import check_questions
-from mrl_jax.inference.search.vectors import check_separate
+from mrl_jax.inference.search.vectors import check_dim
 
 
 @checked
@@ -88,9 +88,6 @@ def known_task(embedder: Embedder, task: str | None) -> None:
 
 def known_dim(embedder: Embedder, dim: int | None) -> None:
     """Raises an `MrlError` for a dim that the model's vectors do not have."""
-    if dim is None:
-        return
-    if dim > embedder.width:
-        problem = f"dim is {dim}, expected 1 to {embedder.width}, the model's width"
-        raise MrlError(problem, hint="choose one of the model's dims")
-    check_separate(dim, embedder.model.separate_dims)
+    if dim is not None:
+        hint = "choose one of the model's dims"
+        check_dim(dim, embedder.width, embedder.model.separate_dims, hint=hint)

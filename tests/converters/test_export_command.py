@@ -1,17 +1,22 @@
 """`mrl-jax export`: its forms from the command line, and what it refuses in one line."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from repository import ROOT
 from tiny_exports import make_case
 
 from converters import export_command
-from converters.portable_parts import SETTINGS
+from converters.portable_parts import SETTINGS, read_portable
+from mrl_jax.checkpoints.models import describe_model, load_model, read_model_info
 from mrl_jax.core import commands
 from mrl_jax.core.cli import run_command
+from mrl_jax.nn import param_tree
+from mrl_jax.nn.int8 import Int8Weight
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 STABLEHLO = ("--stablehlo", "--seconds", "1", "--tokens", "16")
@@ -45,6 +50,20 @@ def test_an_export_says_what_it_made(model, tmp_path, capsys):
     assert "--overwrite" in line
     assert commands.main(["export", str(model), str(out), *STABLEHLO, "--overwrite"]) == 0
     assert "vectors of 32 coordinates" in capsys.readouterr().out
+
+
+def test_a_model_of_eight_bit_towers_is_exported_whole(model):
+    info = dataclasses.replace(read_model_info(model), frozen_dtype="int8")
+    held = load_model(model, info)
+    assert any(isinstance(x, Int8Weight) for x in param_tree.split(held).frozen.values())
+    before = read_portable(model, None).model
+    try:
+        describe_model(model, info)
+        weights = param_tree.split(read_portable(model, None).model).frozen
+    finally:
+        describe_model(model, dataclasses.replace(info, frozen_dtype=""))
+    for path, array in param_tree.split(before).frozen.items():
+        np.testing.assert_array_equal(weights[path], array)
 
 
 def test_the_page_shows_commands_that_parse():

@@ -69,6 +69,26 @@ def check_separate(dim: int, dims: Sequence[int], *, where: str | None = None) -
         raise MrlError(f"{problem} {known}", where=where, hint="choose one of those")
 
 
+def check_dim(
+    dim: int, width: int, separate: Sequence[int], *, option: str = "", hint: str | None = None
+) -> None:
+    """Refuse a dim that a model does not have.
+
+    Args:
+        width: of the model's vectors.
+        separate: `separate_dims` of the model.
+        option: that named the dim, for errors.
+        hint: what to do about one beyond the width.
+
+    Raises:
+        MrlError: it is not 1 to the width, or none of the separate ones.
+    """
+    if not 1 <= dim <= width:
+        problem = f"{option or 'dim'} is {dim}, expected 1 to {width}, the model's width"
+        raise MrlError(problem, hint=hint)
+    check_separate(dim, separate, where=option or None)
+
+
 def numbers_of(vectors: Vectors) -> Float32[HostArray, "R W"]:
     """The rows as one array, separate vectors side by side."""
     return vectors.wide if isinstance(vectors, SeparateVectors) else vectors
