@@ -1,7 +1,9 @@
 """What a run would need, without running it: shapes, memory of a device, operations of a step."""
 
+import contextlib
 import itertools
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,8 @@ from mrl_jax.training.config import RunConfig
 from mrl_jax.training.devices import Devices
 from mrl_jax.training.flops import count_matmul_flops
 from mrl_jax.training.loop import LoopConfig
-from mrl_jax.training.optim import make_optimizer
-from mrl_jax.training.state import Log, init_state
-from mrl_jax.training.trainer import Task, log_summary
+from mrl_jax.training.state import Log
+from mrl_jax.training.trainer import Task, chosen_devices, first_state, prepare_run
 
 BATCHES = 64
 """Batches of the run whose shapes are looked at."""
@@ -64,26 +65,17 @@ def dry_run(task: Task[Any, Any], config: RunConfig, workdir: Path, *, log: Log 
 
 
 def _dry_run(task: Task[Any, Any], config: RunConfig, workdir: Path, log: Log) -> None:
-    train = config.train
-    devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
-    devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
-    prepared = task.prepare(config, workdir, devices, log)
-    optimizer = make_optimizer(config.optim, prepared.steps)
-    state = devices.replicate(init_state(prepared.weights(), optimizer))
-    log_summary(config, devices, prepared, state, log)
-    parts, axis_name = config.optim.accumulation_steps, devices.axis_name
-    step = devices.compile(
-        prepared.make_step(optimizer, accumulation_steps=parts, axis_name=axis_name)
-    )
-    shapes: dict[Any, int] = {}
-    batches = prepared.batches(0)
+    devices = chosen_devices(config)
+    prepared = prepare_run(task, config, workdir, devices, log)
+    state, step = first_state(config, devices, prepared, log)
+    shapes: Counter[Any] = Counter()
     examples: dict[Any, Any] = {}
-    for batch in itertools.islice(batches, min(BATCHES, prepared.steps)):
-        key = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(batch))
-        shapes[key] = shapes.get(key, 0) + 1
-        examples.setdefault(key, batch)
-    batches.close()
-    count = sum(shapes.values())
+    with contextlib.closing(prepared.batches(0)) as batches:
+        for batch in itertools.islice(batches, min(BATCHES, prepared.steps)):
+            key = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(batch))
+            shapes[key] += 1
+            examples.setdefault(key, batch)
+    count = shapes.total()
     log(f"{len(shapes)} batch shape(s) in the first {count} steps; each is compiled once:")
     for key, batch in examples.items():
         log(_line(step, state, prepared.frozen, devices, batch, shapes[key] / count))

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.core.distributed import is_primary
 from mrl_jax.core.json_text import parse_json
 
 ATTEMPTS_FILE = "attempts.jsonl"
@@ -56,15 +55,13 @@ class Goodput:
 
 
 def begin_attempt(workdir: Path, *, step: int, started: float, rows: Sequence[Any]) -> None:
-    """Add a line to attempts.jsonl, on the first host.
+    """Add a line to attempts.jsonl; called on the first host only.
 
     Args:
         step: that the attempt goes on from.
         started: `time.time()` when the attempt began, before its data and model were loaded.
         rows: of metrics.jsonl, as the attempt before left them.
     """
-    if not is_primary():
-        return
     before = _attempts(workdir)
     earlier = _seconds_until(before[-1], rows) if before else 0.0
     row = {"step": step, "time": started, "earlier_seconds": earlier}

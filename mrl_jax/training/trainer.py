@@ -25,7 +25,7 @@ from mrl_jax.training.loop import SCORE, Prepared, RunSummary, run_loop
 from mrl_jax.training.metrics_log import METRICS_FILE, TENSORBOARD, read_metrics
 from mrl_jax.training.optim import averaged_weights, learning_rate, make_optimizer
 from mrl_jax.training.profiler import PROFILE, profile_window
-from mrl_jax.training.state import Log, TrainState, init_state, trained_leaves
+from mrl_jax.training.state import Log, Step, TrainState, init_state, trained_leaves
 
 CONFIG_FILE = "experiment.json"
 Config = TypeVar("Config", bound=RunConfig, contravariant=True)
@@ -123,11 +123,8 @@ def _run(
     started: float,
 ) -> RunResult[Info]:
     """`run` in a folder that is ours."""
-    train = config.train
-    if devices is None:
-        devices = Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
-    devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
-    prepared = task.prepare(config, workdir, devices, log)
+    devices = chosen_devices(config) if devices is None else devices
+    prepared = prepare_run(task, config, workdir, devices, log)
     summary, best = _train(config, workdir, folder, devices, prepared, log, started)
     if best is None:
         log(f"stopped by SIGTERM after step {summary.step}; the same command goes on from it")
@@ -137,6 +134,32 @@ def _run(
     wait = f"input wait {summary.input_wait:.1%} of the time"
     log(f"model of step {best.step} in {shown(exported)}; {wait}")
     return RunResult(summary, exported, info)
+
+
+def chosen_devices(config: RunConfig) -> Devices:
+    """Those that `config.train` names."""
+    train = config.train
+    return Devices.named(train.parallel, count=train.devices, fsdp=train.fsdp)
+
+
+def prepare_run(
+    task: Task[Config, Any], config: Config, workdir: Path, devices: Devices, log: Log
+) -> Prepared:
+    """`Task.prepare` for devices that divide the batch."""
+    devices.check_batch(config.data.batch.batch_size, config.optim.accumulation_steps)
+    return task.prepare(config, workdir, devices, log)
+
+
+def first_state(
+    config: RunConfig, devices: Devices, prepared: Prepared, log: Log
+) -> tuple[TrainState, Step]:
+    """The state before the first step, and the step; what is trained on what is logged."""
+    optimizer = make_optimizer(config.optim, prepared.steps)
+    state = devices.replicate(init_state(prepared.weights(), optimizer))
+    _log_summary(config, devices, prepared, state, log)
+    parts, axis_name = config.optim.accumulation_steps, devices.axis_name
+    step = prepared.make_step(optimizer, accumulation_steps=parts, axis_name=axis_name)
+    return state, devices.compile(step)
 
 
 def _train(
@@ -149,9 +172,8 @@ def _train(
     started: float,
 ) -> tuple[RunSummary, Best | None]:
     """Run the steps that are left, and find the best state; None if SIGTERM stopped the run."""
-    train, optimizer = config.train, make_optimizer(config.optim, prepared.steps)
-    state = devices.replicate(init_state(prepared.weights(), optimizer))
-    log_summary(config, devices, prepared, state, log)
+    train = config.train
+    state, step = first_state(config, devices, prepared, log)
     leaves = {path: list(shape) for path, shape in trained_leaves(state.trained).items()}
     identity = {"trained leaves": leaves, **prepared.identity}
     prepared = dataclasses.replace(
@@ -170,14 +192,10 @@ def _train(
             _log_config_changes(record, workdir, log)
         if is_primary():
             write_json(workdir / CONFIG_FILE, record)
-        rows = read_metrics(workdir / METRICS_FILE)
         done = int(state.step)
-        if done < prepared.steps:
+        if done < prepared.steps and is_primary():
+            rows = read_metrics(workdir / METRICS_FILE)
             begin_attempt(workdir, step=done, started=started, rows=rows)
-        parts, axis_name = config.optim.accumulation_steps, devices.axis_name
-        step = devices.compile(
-            prepared.make_step(optimizer, accumulation_steps=parts, axis_name=axis_name)
-        )
         summary = run_loop(
             state,
             prepared,
@@ -228,7 +246,7 @@ def scores_of(results: Sequence[RetrievalResult]) -> dict[str, float]:
     }
 
 
-def log_summary(
+def _log_summary(
     config: RunConfig, devices: Devices, prepared: Prepared, state: TrainState, log: Log
 ) -> None:
     """One line: how much is trained, on what, for how long, where."""
@@ -250,7 +268,7 @@ def _log_times(config: RunConfig, workdir: Path, start: int, summary: RunSummary
         log(f"trace of steps {first} to {last} in {shown(workdir / PROFILE)}, for XProf")
     elif config.train.profile:
         log(f"note: no step of train.profile={config.train.profile} was done, so none was traced")
-    if summary.step > start:
+    if summary.step > start and is_primary():
         goodput = measure_goodput(workdir, read_metrics(workdir / METRICS_FILE))
         if goodput is not None:
             log(goodput.line())
