@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrl_jax.core.errors import MrlError, describe_os_error
-from mrl_jax.core.hub import HUB_ID, hub_problem
+from mrl_jax.core.hub import hub_problem, is_hub_id
 from mrl_jax.core.links import check_links
 from mrl_jax.core.paths import user_text
 
@@ -59,7 +59,7 @@ def find_checkpoint(
         raise MrlError(
             "is a file, expected a checkpoint folder or a hub id", where=source, hint=hint
         )
-    elif not HUB_ID.fullmatch(source) or source.startswith("."):
+    elif not is_hub_id(source):
         raise MrlError("no such folder", where=source, hint=PASS_CHECKPOINT)
     else:
         folder = _download(source, revision, subfolder, nested, more)
@@ -83,7 +83,7 @@ def find_adapter(source: str, *, revision: str | None, names: Sequence[str]) -> 
     source = user_text(source)
     if Path(source).is_dir():
         return check_links(Path(source))
-    if Path(source).exists() or not HUB_ID.fullmatch(source) or source.startswith("."):
+    if Path(source).exists() or not is_hub_id(source):
         problem = "no such folder, expected that of a LoRA adapter"
         raise MrlError(problem, where=source, hint="pass a folder that PEFT saved, or a hub id")
     try:

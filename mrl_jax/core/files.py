@@ -247,12 +247,7 @@ def make_folder(workdir: Path) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: a killed process leaves the old one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    _write_whole(path, data, path.with_name(f".{path.name}.partial"))
 
 
 def write_bytes_apart(path: Path, data: bytes) -> None:
@@ -261,7 +256,11 @@ def write_bytes_apart(path: Path, data: bytes) -> None:
     What a killed process left of this file is removed, as by `staged_folder`.
     """
     _remove_leftovers(path)
-    partial = _staging(path)
+    _write_whole(path, data, _staging(path))
+
+
+def _write_whole(path: Path, data: bytes, partial: Path) -> None:
+    """Write beside the file first, at `partial`, and rename."""
     try:
         partial.write_bytes(data)
         os.replace(partial, path)

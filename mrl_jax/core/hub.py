@@ -39,6 +39,11 @@ class HubName:
         return self.hub_id if self.revision is None else f"{self.hub_id}@{self.revision}"
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether a text is "owner/name", and no relative path."""
+    return HUB_ID.fullmatch(text) is not None and not text.startswith(".")
+
+
 def hub_name(text: str) -> HubName | None:
     """The model that "owner/name" or "owner/name@revision" names; None of what is neither."""
     match = _NAME.fullmatch(text)

@@ -18,7 +18,7 @@ from mrl_jax.core.text import flaw_of
 from mrl_jax.curation.config import SourceConfig
 from mrl_jax.curation.rows import Row
 from mrl_jax.data.audio.decode import DECODABLE
-from mrl_jax.data.sets.corpus import read_corpus
+from mrl_jax.data.sets.corpus import is_hidden, read_corpus
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.sets.issues import IssueLog
 from mrl_jax.data.sets.manifest import EmbeddedAudio, Example, read_manifest
@@ -183,8 +183,7 @@ def _recordings(config: RecordingsSource, folder: Path, log: IssueLog) -> Iterat
     own = _folders_of_run(folder.parent.resolve(), base.resolve())
     for path in paths:
         name = path.relative_to(base)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if path.suffix.lower() not in endings or hidden or not path.is_file():
+        if path.suffix.lower() not in endings or is_hidden(path, base) or not path.is_file():
             continue
         if any(path.resolve().is_relative_to(one) for one in own):
             continue

@@ -1,7 +1,6 @@
 """What is on record about a model: its towers' sources, its run, its evaluations."""
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,14 @@ from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.addresses import scheme_of
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError, existing_file
-from mrl_jax.core.hub import HUB_ID
+from mrl_jax.core.hub import is_pinned
 from mrl_jax.core.records import read_object, readable_as
+from mrl_jax.core.remote import RUN_FILE
 from mrl_jax.evaluation.report.folder import RECORDS
 from mrl_jax.evaluation.report.records import Record, Source, read_records, read_source
 
-RUN_FILE = "experiment.json"
-"""The config of the training run, which left the model in the same folder."""
 CONVERSION_FILE = "report.json"
 """What a tower or model was converted from."""
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +137,7 @@ def _tower_source(place: Path) -> TowerSource:
         return TowerSource()
     with readable_as("a report", place / CONVERSION_FILE, hint="remove it"):
         source, revision = str(report.get("source", "")), str(report.get("revision", ""))
-        is_hub = HUB_ID.fullmatch(source) is not None and _COMMIT.fullmatch(revision) is not None
+        is_hub = is_pinned(f"{source}@{revision}")
         count = report.get("parameters")
         # A report of other weights: the tower was changed since, and is from nowhere but here.
         written = str(report.get("digest", "")).removeprefix("sha256:")

@@ -45,7 +45,7 @@ def speech(seed: int, seconds: float = 4.0) -> np.ndarray:
 
 
 def print_of(clip: np.ndarray, rate: int = SPEECH_RATE, **options: Any):
-    """The fingerprint after a way through a file; WAV unless told."""
+    """The fingerprint of a clip that was written to a file, a WAV by default, and decoded."""
     file = io.BytesIO()
     given: dict[str, Any] = {"format": "WAV"} | options
     soundfile.write(file, clip, rate, **given)

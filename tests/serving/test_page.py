@@ -82,7 +82,7 @@ def test_speaking_finds_documents(page, index):
     shown = hits(page).locator(".text").all_text_contents()
     assert shown == [(hit["title"] or "") + hit["text"] + hit["id"] for hit in found]
     assert "10 of them in" in page.locator("#status").inner_text()
-    # What was heard can be played again, and is what was searched for.
+    # The recording can be played again, and is what was searched for.
     page.wait_for_function("document.getElementById('heard').readyState")
     assert 0.8 < page.evaluate("document.getElementById('heard').duration") < 5
     content = page.evaluate(

@@ -129,7 +129,7 @@ def _of_folder(folder: Path, log: IssueLog) -> Iterator[tuple[str, CorpusDocumen
         yield from _of_rows(tables.read_tables(shards), folder.name, log)
         return
     texts = sorted(path for path in folder.rglob("*") if path.suffix in TEXT_ENDINGS)
-    texts = [path for path in texts if path.is_file() and not _is_hidden(path, folder)]
+    texts = [path for path in texts if path.is_file() and not is_hidden(path, folder)]
     if not texts:
         hint = "pass a retrieval set, a folder of text files, or a table"
         problem = f"holds no table `corpus`, no Parquet file and no {' or '.join(TEXT_ENDINGS)}"
@@ -138,7 +138,8 @@ def _of_folder(folder: Path, log: IssueLog) -> Iterator[tuple[str, CorpusDocumen
         yield from _of_text(path, path.relative_to(folder).as_posix())
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder, or a folder on the way, begins with a dot."""
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 

@@ -12,12 +12,13 @@ from typing import Literal
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.errors import MrlError, readable
 from mrl_jax.core.paths import user_path
+from mrl_jax.data.audio.decode import DECODABLE
 from mrl_jax.data.sets import tables
-from mrl_jax.data.sets.corpus import TEXT_ENDINGS, read_corpus
+from mrl_jax.data.sets.corpus import TEXT_ENDINGS, is_hidden, read_corpus
 from mrl_jax.data.sets.issues import IssueLog
 
 Modality = Literal["text", "speech"]
-AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".caf")
+AUDIO_ENDINGS = (*(f".{ending}" for ending in DECODABLE), ".aif")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,8 +162,8 @@ def _recordings(source: Path) -> Iterator[tuple[str, Item]]:
     elif source.is_dir():
         for path in sorted(source.rglob("*")):
             name = path.relative_to(source)
-            hidden = any(part.startswith(".") for part in name.parts)
-            if path.suffix.lower() in AUDIO_ENDINGS and not hidden and not path.is_dir():
+            is_clip = path.suffix.lower() in AUDIO_ENDINGS and not path.is_dir()
+            if is_clip and not is_hidden(path, source):
                 yield str(path), Item(id=readable(name.as_posix()), content=path)
     elif source.suffix.lower() in AUDIO_ENDINGS:
         yield str(source), Item(id=readable(source.name), content=source)

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.inference.embed.inputs import Inputs, Item, ItemDigest, shards_of
 from mrl_jax.inference.embed.shards import OutputInfo, ShardFolder, VectorFormat
 from mrl_jax.inference.embedder import Embedder
-from mrl_jax.nn import param_tree
+from mrl_jax.inference.index.description import reference_to
+from mrl_jax.inference.index.embedding import dim_of
 
 SHARD_ROWS = {"text": 16_384, "speech": 2_048}
 """Items of a shard by default."""
@@ -113,27 +114,31 @@ def embed_corpus(
     folder = ShardFolder(out, info, overwrite=overwrite)
     part, parts = config.part
     mine = range(part - 1, info.shards, parts)
-    todo = [number for number in mine if not folder.is_done(number)]
+    missing = {number for number in mine if not folder.is_done(number)}
     embedded = skipped = 0
     digest, written = ItemDigest(inputs.source), []
     with tqdm(total=_rows(info, mine), disable=not progress, desc="embedded", unit="") as bar:
-        bar.update(_rows(info, mine) - _rows(info, todo))
+        bar.update(_rows(info, mine) - _rows(info, missing))
         read = digest.of(inputs.items())
-        items_of = enumerate(shards_of(read, info.shard_rows)) if todo else ()
+        items_of = enumerate(shards_of(read, info.shard_rows)) if missing else ()
         for number, items in items_of:
-            if number not in todo:
+            if number not in missing:
                 continue
             kept, vectors, broken = _embed(embedder, items, info, bar.update)
             folder.write(number, [item.id for item in kept], vectors, broken)
             written.append(number)
             embedded, skipped = embedded + len(kept), skipped + len(broken)
-    if todo and digest.hexdigest() != info.input:
+    if missing and digest.hexdigest() != info.input:
         folder.remove(written)
         hint = "embed it again once nothing writes to it"
         raise MrlError("has changed while it was embedded", where=inputs.source, hint=hint)
-    missing = sum(not folder.is_done(number) for number in range(info.shards))
-    counts = {"embedded": embedded, "kept": len(mine) - len(todo), "missing": missing}
-    return EmbedResult(info=info, skipped=skipped, **counts)
+    return EmbedResult(
+        info=info,
+        embedded=embedded,
+        kept=len(mine) - len(missing),
+        missing=sum(not folder.is_done(number) for number in range(info.shards)),
+        skipped=skipped,
+    )
 
 
 def _describe(embedder: Embedder, inputs: Inputs, config: EmbedConfig) -> OutputInfo:
@@ -146,10 +151,10 @@ def _describe(embedder: Embedder, inputs: Inputs, config: EmbedConfig) -> Output
     if config.dim is not None:
         embedder.check_dim(config.dim, stacklevel=4)
     count, digest = inputs.count_and_digest()
-    rotation = embedder.rotation
+    model = reference_to(embedder)
     return OutputInfo(
-        model=embedder.info.digest,
-        rotation=None if rotation is None else param_tree.digest({"matrix": rotation.matrix}),
+        model=model.digest,
+        rotation=model.rotation,
         modality=inputs.modality,
         input=digest,
         items=count,
@@ -161,7 +166,7 @@ def _describe(embedder: Embedder, inputs: Inputs, config: EmbedConfig) -> Output
     )
 
 
-def _rows(info: OutputInfo, numbers: Sequence[int]) -> int:
+def _rows(info: OutputInfo, numbers: Iterable[int]) -> int:
     return sum(min(info.shard_rows, info.items - n * info.shard_rows) for n in numbers)
 
 
@@ -257,8 +262,7 @@ def _vectors(
     if not contents:
         return []
     embed = embedder.embed_text if info.modality == "text" else embedder.embed_speech
-    dim = None if info.dim == embedder.width else info.dim
-    options = {"task": info.task, "prompt": info.prompt, "dim": dim}
+    options = {"task": info.task, "prompt": info.prompt, "dim": dim_of(embedder, info.dim)}
     try:
         return list(embed(contents, **options))
     except MrlError as error:
