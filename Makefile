@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo compare test test-fast fuzz lint docs bench clean
+.PHONY: demo compare test test-all fuzz lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/mrl-jax demo
@@ -14,13 +14,18 @@ demo: $(STAMP)
 compare: $(STAMP)
 	$(BIN)/python -m mrl_jax.demo.compare
 
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+
+# About ten minutes on two cores.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+	$(PYTEST) -m "not slow"
 
-test-fast: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+# The tests marked slow as well: long runs, ten kills instead of one, every model of a family.
+# About three times as long.
+test-all: lint
+	$(PYTEST)
 
-# Damaged inputs to every reader, forty times as many as `make test` gives. Counts and the peak
+# Damaged inputs to every reader, forty times as many as `make test-all` gives. Counts and the peak
 # memory of each reader come into fuzz.jsonl.
 fuzz: $(STAMP)
 	rm -f fuzz.jsonl

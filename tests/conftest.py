@@ -1,9 +1,11 @@
 """How every test runs: strict promotion, exact matmuls, two CPU devices, no network."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 # Small programs are compiled once for all tests, workers and their subprocesses: the first
 # process that comes here makes the folder, and those it starts inherit it.
@@ -13,6 +15,9 @@ if CACHE not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ[CACHE], ignore_errors=True)
 
+# Programs compile in a third of the time, here and in the processes that tests start; with 0 as
+# users compile them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -20,20 +25,24 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# For the processes that tests start: they compile in a third of the time.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-@pytest.fixture(scope="module")
-def quick_to_compile():
-    """Programs compile in a third of the time, and run slower: for modules that make many."""
-    jax.config.update("jax_disable_most_optimizations", True)
+PROGRAM_MAPS = 16_000
+"""A process may have 65,530 memory maps, and one that wants more crashes in the compiler."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Compiled programs are let go after a module, once they take many memory maps."""
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > PROGRAM_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 SLOW = ("core/test_distributed", "training/", "packaging/", "converters/test_verify", "docs/")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_claims
 from repository import SHARED_DATA
+from tiers import mostly_slow
 
 from benchmarks.claims_worlds import files
 from benchmarks.claims_worlds.arabic import draw_strings, load_words, write_arabic
@@ -57,7 +58,7 @@ def sentences_of_training(world: Path) -> set[str]:
     return said | {plain_text(text) for pair in pairs for text in (pair.query, pair.document)}
 
 
-@pytest.mark.parametrize("write", [mboshi, digits, arabic, asterisk])
+@pytest.mark.parametrize("write", mostly_slow([mboshi, digits, arabic, asterisk]))
 def test_a_world_is_whole_and_no_sentence_of_its_test_is_trained_on(write: Write, tmp_path: Path):
     world = write(tmp_path)
     counts = json.loads((world / files.WORLD_FILE).read_text())["counts"]
@@ -85,7 +86,7 @@ def test_rows_that_say_a_sentence_of_the_dev_split_are_left_out(tmp_path: Path):
     assert not {"c58", "c59"} & names  # By translation, and by transcript.
 
 
-@pytest.mark.parametrize("write", [digits, arabic])
+@pytest.mark.parametrize("write", mostly_slow([arabic, digits]))
 def test_the_speakers_of_the_test_are_heard_nowhere_else(write: Write, tmp_path: Path):
     world = write(tmp_path)
     heard = {example.speaker for example in read_manifest(world / files.TRAIN)}
@@ -192,6 +193,7 @@ def test_absent_data_are_refused_by_name(write: Callable[..., None], tmp_path: P
         write(tmp_path / "none", tmp_path / "out", "theo", small=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the data sets are not there")
 @pytest.mark.parametrize(
     ("write", "source", "part", "small", "expected"),

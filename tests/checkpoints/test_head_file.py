@@ -12,8 +12,6 @@ from mrl_jax.checkpoints.head_file import HEAD_FILE, head_bytes, read_head_array
 from mrl_jax.checkpoints.models import describe_model, load_model, read_model_info
 from mrl_jax.core.errors import MrlError
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_arrays_of_every_dtype_and_shape_come_back(dtype, tmp_path):

@@ -18,7 +18,6 @@ from mrl_jax.core.cli import run_command
 from mrl_jax.nn import param_tree
 from mrl_jax.nn.int8 import Int8Weight
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 STABLEHLO = ("--stablehlo", "--seconds", "1", "--tokens", "16")
 
 

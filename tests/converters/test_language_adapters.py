@@ -22,7 +22,6 @@ from mrl_jax.core.errors import MrlError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 CLIP = 0.1 * np.random.default_rng(0).standard_normal(6000, np.float32)
 EXACT = 1e-6
 

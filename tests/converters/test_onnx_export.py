@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exported_programs import OnnxPrograms
+from tiers import mostly_slow
 from tiny_exports import make_case, make_clips, make_texts
 
 from mrl_jax import Embedder
@@ -21,7 +22,6 @@ pytest.importorskip("onnxruntime")
 from converters.onnx_export import OPSET, export_onnx
 from converters.portable_parts import SETTINGS, read_portable
 
-pytestmark = [pytest.mark.usefixtures("quick_to_compile"), pytest.mark.slow]
 RATE = 16_000
 LIMIT = 1e-5
 
@@ -33,7 +33,7 @@ class Exported:
     programs: OnnxPrograms
 
 
-@pytest.fixture(scope="module", params=("soft tokens", "dual encoder", "late fusion"))
+@pytest.fixture(scope="module", params=mostly_slow(("soft tokens", "dual encoder", "late fusion")))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     root = tmp_path_factory.mktemp("onnx")
     portable = read_portable(make_case(request.param, root), None)

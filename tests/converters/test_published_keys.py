@@ -7,6 +7,7 @@ import numpy as np
 import published_keys
 import pytest
 from published_keys import MODELS, checkpoint_of, read
+from tiers import mostly_slow
 
 from converters.checkpoints import Checkpoint
 from converters.convert import Conversion, prepare
@@ -84,7 +85,7 @@ def test_every_tensor_has_its_place(name, tmp_path):
     assert {item.key for item in back} == {key for _, _, key in lines}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, quick=4))
 def test_a_renamed_a_missing_and_a_transposed_tensor_are_noticed(name, tmp_path):
     config, lines = read(name)
     checkpoint = checkpoint_of(config, lines, tmp_path)

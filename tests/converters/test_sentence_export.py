@@ -33,7 +33,6 @@ from converters.sentence_export import (  # noqa: E402
 )
 
 pytestmark = [
-    pytest.mark.usefixtures("quick_to_compile"),
     # Of PyTorch itself.
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec.*:FutureWarning"),
 ]

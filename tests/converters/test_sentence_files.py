@@ -100,6 +100,7 @@ def test_a_dense_layer_is_kept_and_exported(made, tmp_path):
     np.testing.assert_array_equal(theirs(tmp_path / "back"), theirs(source))
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing_without_causal_masks(made):
     _, tower = made("bidirectional")
     tokens = TextTokenizer(tower).encode_documents(list(TEXTS))

@@ -11,6 +11,7 @@ import pytest
 import speech_families
 from published import edit_json, save, torch_qwen3
 from speech_families import CASES, assert_same_tensors, read_tensors
+from tiers import mostly_slow
 
 from converters.__main__ import main
 from converters.convert import convert
@@ -22,7 +23,6 @@ from mrl_jax.core.errors import MrlError
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytestmark = [
-    pytest.mark.usefixtures("quick_to_compile"),
     pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask"),
 ]
 
@@ -86,7 +86,7 @@ VERIFIED = [
 ]
 
 
-@pytest.mark.parametrize("name", VERIFIED)
+@pytest.mark.parametrize("name", mostly_slow(VERIFIED, quick=3))
 def test_the_certificate_holds(name, made, tmp_path, capfd):
     root = made(name)
     tower = shutil.copytree(root / "tower", tmp_path / "tower")
@@ -98,7 +98,7 @@ def test_the_certificate_holds(name, made, tmp_path, capfd):
     assert 0 < max(certificate["errors"].values()) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["wavlm-base", "mhubert-147"])
+@pytest.mark.parametrize("name", mostly_slow(["wavlm-base", "mhubert-147"]))
 def test_a_bfloat16_tower_is_held_against_bfloat16_weights(name, made, tmp_path):
     source = made(name) / "source"
     convert(str(source), tmp_path / "tower", family="speech", dtype="bfloat16")
@@ -110,6 +110,7 @@ def test_a_bfloat16_tower_is_held_against_bfloat16_weights(name, made, tmp_path)
         assert counter["position_norm.num_batches_tracked"] == 2**40 + 3
 
 
+@pytest.mark.slow
 def test_changed_tensors_of_a_family_are_found(made, tmp_path, capfd):
     """A few changed numbers of the gate, the bias, the statistics and the adapter each."""
     for name, part in (

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exported_programs import padded_clips, padded_ids
+from tiers import mostly_slow
 from tiny_exports import CASES, make_case, make_clips, make_texts
 
 from converters.portable_parts import SETTINGS, read_portable
@@ -18,7 +19,6 @@ from converters.stablehlo_export import export_stablehlo
 from mrl_jax import Embedder
 from mrl_jax.core.errors import MrlError
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 RATE = 16_000
 LIMIT = 2e-6
 BARE = """
@@ -80,7 +80,7 @@ def write_given(folder: Path, model: Path, prompt: str) -> tuple[list[np.ndarray
     return clips, texts
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "soft pairs"])
+@pytest.mark.parametrize("name", mostly_slow(name for name in CASES if name != "soft pairs"))
 def test_a_process_of_jax_alone_computes_the_same(name, export):
     model, folder = export(name)
     clips, texts = write_given(folder, model, "ba ce\nQuery:")

@@ -21,7 +21,6 @@ from mrl_jax.core.cli import run_command
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 LAYERS = ["layer 1", "layer 2"]
 SMALL: dict[str, Any] = {"num_hidden_layers": 2}
 MODELS: dict[str, tuple[str, Callable[[], Any], list[str]]] = {

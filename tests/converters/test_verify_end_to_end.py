@@ -12,6 +12,7 @@ from ctc_tokenizers import DECODERS, TOKENS, write_ctc_tokenizer
 from published import CHARACTERS, HUBERT_LARGE, edit_json, save, torch_hubert, torch_qwen3
 from safetensors.numpy import load_file
 from sentence_folders import END, OTHER_END, sentence_folder, write_tokenizer
+from tiers import mostly_slow
 from tiny_adapter import save_adapter
 
 from converters.__main__ import main
@@ -158,6 +159,7 @@ def test_what_was_changed_by_hand_is_named(name, models, tmp_path, capsys):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_normalisation_is_the_feature_extractors_own(tmp_path, capsys):
     # Two files that disagree: transformers' order decides, and it is told.
     source = save(torch_hubert(**{**HUBERT_LARGE, **SMALL}), tmp_path / "source")
@@ -276,7 +278,7 @@ def assert_same_tensors(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarra
 # Texts of recognisers.
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", mostly_slow(DECODERS))
 def test_words_are_those_of_the_checkpoints_own_tokenizer(name, tmp_path, capsys):
     source = save(torch_hubert(ctc=True, **SMALL), tmp_path / "source")
     assert len(TOKENS) == len(CHARACTERS)

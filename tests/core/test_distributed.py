@@ -89,7 +89,6 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-@pytest.mark.slow
 def test_two_hosts_are_one_run(world, launch, launch_pair):
     def caches(name: str) -> tuple[str, ...]:
         speech = f"data.speech_cache={world / f'speech {name}'}"

@@ -22,7 +22,6 @@ from mrl_jax.inference.asr import Recogniser
 from mrl_jax.models.ctc import CtcVocabulary, character_vocabulary
 from mrl_jax.models.text_vocabulary import text_tower_vocabulary
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 WORDS = ((0, 1, 2), (3, 4, 0), (2, 4), (1, 3, 0, 2), (4, 2, 1))
 
 

@@ -15,7 +15,6 @@ from mrl_jax.curation.rows import Row
 from mrl_jax.curation.split import SplitConfig
 from mrl_jax.inference.embedder import Embedder
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 WORDS = ((0, 1), (2, 3), (4, 0), (1, 2))
 TEXTS = [tiny_run.text_of(words) for words in WORDS]
 

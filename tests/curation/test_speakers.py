@@ -22,7 +22,6 @@ from mrl_jax.curation.speakers import (
 )
 from mrl_jax.models.inputs import pad_clips
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 RATE = 16_000
 
 

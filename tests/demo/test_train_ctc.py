@@ -26,7 +26,6 @@ from mrl_jax.models.inputs import pad_clips
 from mrl_jax.nn import param_tree
 from mrl_jax.training.optim import decay_mask
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 STAGE = CtcStageConfig(steps=8, batch_sizes=(800,), max_labels=4, learning_rate=1e-2)
 VOCABULARY = character_vocabulary(["a b", "b"])
 

@@ -51,6 +51,7 @@ RECOMPUTED = (
 )
 
 
+@pytest.mark.slow
 def test_rows_recomputed_give_the_same_results():
     pytest.importorskip("transformers")
     pytest.importorskip("sentence_transformers")

@@ -16,7 +16,7 @@ from mrl_jax.demo.grammar import phrases
 from mrl_jax.demo.voices import TEST_VOICES, Utterance, speak
 
 pytest.importorskip("espeakng_loader")
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_to_compile")]
+pytestmark = pytest.mark.slow
 PAGE = ROOT / "docs" / "curation_tutorial.md"
 SENTENCES, CHAPTERS, RATE = 20, 3, 16_000
 

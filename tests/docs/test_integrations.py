@@ -14,7 +14,6 @@ from mrl_jax.inference.index.search_index import SearchIndex
 for package in ("mteb", "langchain_core", "llama_index.core", "qdrant_client", "lancedb"):
     pytest.importorskip(package)
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 PAGES = ROOT / "docs" / "integrations"
 DOCUMENTS = ["ba ce", "di fo", "gu gu"]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_run
 from mutate import VALUES, counted, scaled
+from tiers import mostly_slow
 
 import mrl_jax
 from mrl_jax.core.errors import MrlError
@@ -25,7 +26,6 @@ from mrl_jax.losses import matryoshka
 from mrl_jax.metrics import error_rates, intervals, ranking
 from mrl_jax.models.ctc import CtcVocabulary
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 RATE = 16_000
 CLIP = np.sin(np.arange(RATE // 2) / 20).astype(np.float32)
 VECTORS = np.eye(4, 8, dtype=np.float32)
@@ -165,7 +165,7 @@ def embedder(tmp_path_factory) -> mrl_jax.Embedder:
     return mrl_jax.Embedder.load(tiny_run.make_model(tmp_path_factory.mktemp("model")))
 
 
-@pytest.mark.parametrize("kind", ["embed_text", "embed_speech"])
+@pytest.mark.parametrize("kind", mostly_slow(["embed_text", "embed_speech"]))
 def test_wrong_arguments_of_an_embedder(kind, embedder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     inputs = {"texts": ["ba ce"]} if kind == "embed_text" else {"clips": [(CLIP, RATE)]}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from accidents import Stages, accident
 from forked_train import ForkServer
+from tiers import mostly_slow
 
 COUNT = int(os.environ.get("MRL_ACCIDENTS", "2"))
 SEED = os.environ.get("MRL_SEED", "0")
@@ -22,9 +23,8 @@ def stages(tmp_path_factory) -> Iterator[Stages]:
         yield Stages(tmp_path_factory.mktemp("stages"), server)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kill", "signal"])
-@pytest.mark.parametrize("number", range(COUNT))
+@pytest.mark.parametrize("number", mostly_slow(range(COUNT)))
 def test_an_accident_at_a_random_moment(kind, number, stages):
     draw = random.Random(f"{SEED} {kind} {number}")
     names = list(stages.stages)

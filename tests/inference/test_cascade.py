@@ -43,9 +43,9 @@ from mrl_jax.inference.encoder import Encoder
 from mrl_jax.inference.translation import Translator
 
 CASCADE = "mrl_jax.inference.cascade_command"
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
+@pytest.mark.slow
 def test_a_cascade_stands_beside_models(root, tmp_path, monkeypatch, capsys):
     corpora = []
     monkeypatch.setattr(Encoder, "text", counted(Encoder.text, corpora))

@@ -22,7 +22,6 @@ CONVERTED = r"(?:(?:mrl-jax convert|python -m converters) \w+ \S+|--output_dir) 
 """The output of a conversion in the header of a preset."""
 
 CASCADE = "mrl_jax.inference.cascade_command"
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def test_what_cannot_be_a_cascade_is_refused(root, nllb, tmp_path, capsys):

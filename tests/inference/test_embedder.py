@@ -17,7 +17,6 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.evaluation.spectrum.fit_rotation import fit_model_rotation
 
 RATE = tiny_run.RATE
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from mrl_jax.models.inputs import pad_clips
 
 RATE = tiny_run.RATE
 CLIP = (tiny_run.clip_of((1, 3), 5), RATE)
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,6 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from mrl_jax.integrations.langchain import MrlEmbeddings
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module")
 def store(embedder, documents) -> InMemoryVectorStore:

@@ -14,8 +14,6 @@ from llama_index.core.schema import TextNode
 
 from mrl_jax.integrations.llama_index import MrlEmbedding
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module")
 def model(embedder) -> MrlEmbedding:

@@ -38,7 +38,6 @@ from sklearn.linear_model import LogisticRegression
 from mrl_jax.integrations.mteb import MtebEncoder, load_encoder
 from mrl_jax.integrations.mteb_fleurs import FleursCrosslingualA2TRetrieval
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 K = 10
 
 

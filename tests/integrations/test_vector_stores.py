@@ -23,7 +23,6 @@ from mrl_jax.integrations.lancedb import LanceStore
 from mrl_jax.integrations.qdrant import QdrantStore
 from mrl_jax.integrations.vector_store import VectorStore
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 KINDS = ("qdrant", "lancedb")
 
 

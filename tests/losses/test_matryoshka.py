@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from mrl_jax.losses.matryoshka import l1_cosine, matryoshka_infonce
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 ROWS, WIDTH = 6, 16
 DIMS = (16, 8, 4)
 SHARES = (3.0, 1.0, 2.0)

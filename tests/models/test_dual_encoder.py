@@ -31,7 +31,6 @@ from mrl_jax.training.contrastive.step import make_train_step
 from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import init_state, trained_leaves
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 SIZES = (800, 417)
 QUICK = {"xla_backend_optimization_level": 0}
 

@@ -2,12 +2,9 @@
 
 import jax
 import numpy as np
-import pytest
 from tiny_fusion import tiny_batch, tiny_model
 
 from mrl_jax.nn import param_tree
-
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def test_speech_features_are_the_embedding_and_means_of_the_tokens_that_the_text_tower_reads():

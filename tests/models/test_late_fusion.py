@@ -27,7 +27,6 @@ from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 from mrl_jax.nn.param_tree import freeze
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 PROMPT, END = [5, 7, 11], 99
 SIZES = (800, 417)
 HEAD = [

@@ -8,8 +8,6 @@ from layer_states import layer_states
 
 from mrl_jax.models.late_fusion import FusionHead
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture
 def states():

@@ -17,7 +17,6 @@ from mrl_jax.models.speech_tower import Padding
 from mrl_jax.models.wavlm import WavLMConfig, WavLMEncoder, encoder_type
 from mrl_jax.nn.block_attention import BLOCK
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 TOLERANCE = 1e-5
 HOP = 320
 SIZE = 16

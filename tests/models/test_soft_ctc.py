@@ -30,7 +30,6 @@ from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.soft_ctc import ATTENTION, SoftCtc
 from mrl_jax.nn import param_tree
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 ROWS, FRAMES = 3, 31
 PARTS = ("down", "up")
 LORA = [f"head.lora.{name}_{part}" for name in ATTENTION for part in PARTS]

@@ -19,7 +19,6 @@ from converters.convert import convert
 from mrl_jax.models.wavlm import WavLMConfig, WavLMEncoder, abstract_wavlm, distance_buckets
 
 pytestmark = [
-    pytest.mark.usefixtures("quick_to_compile"),
     # What WavLM of transformers makes torch say of its own masks.
     pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask"),
 ]

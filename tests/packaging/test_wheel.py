@@ -124,6 +124,7 @@ FEW_STEPS = ("train.steps=2", "train.checkpoint_every=2", "data.batch.batch_size
 OVERRIDES = ("data.train=data", "model.dtype=float32", "loss.dims=32,16")
 
 
+@pytest.mark.slow
 def test_a_config_of_ones_own_trains(installed, world):
     tiny_run.make_config(world, Path("towers/speech"), Path("towers/text"), Path("data"))
     installed.mrl_jax("train", "--config", "tiny.py", "--workdir", "mine", *FEW_STEPS)

@@ -27,7 +27,6 @@ from mrl_jax.publishing.command import main
 from mrl_jax.publishing.metadata import card_data
 from mrl_jax.publishing.provenance import Evaluation, Provenance, TowerSource, public_name
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 TONE = (np.sin(np.arange(8000, dtype=np.float32) / 9), 16000)
 RUN = {"name": "late_fusion", "data": {"train": "/home/me/mine.jsonl"}, "data_digest": "ab" * 32}
 

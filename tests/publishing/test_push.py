@@ -17,7 +17,6 @@ from push_cases import check_refused, make_models, run_steps
 
 from mrl_jax.core.checksums import seal
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 MODEL_FILES = {"README.md", ".gitattributes", "model.json", "head.safetensors"}
 
 

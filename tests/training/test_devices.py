@@ -33,7 +33,6 @@ from mrl_jax.training.devices import AXIS, Devices, Parallel
 from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import TrainState, init_state
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 WIDTH, SAMPLES, STEPS = 16, 24, 20
 LOSSES = {
     "infonce": LossConfig(dims=DIMS),
@@ -232,7 +231,6 @@ def check(errors, number):
         assert max(error.values()) < 1e-6, (name, error)
 
 
-@pytest.mark.slow
 def test_one_two_and_four_devices_equal_one_full_batch():
     check(answer(start("devices", 4, 1, 2, 4)), 14)
 

@@ -11,8 +11,6 @@ from mrl_jax.core.cli import run_command
 from mrl_jax.core.commands import main
 from mrl_jax.core.run_lock import owned
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

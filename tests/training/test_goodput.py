@@ -73,7 +73,7 @@ def test_files_of_older_runs_and_damaged_ones_tell_nothing(tmp_path):
     assert measure_goodput(tmp_path, rows) is not None
 
 
-def test_a_stopped_run_counts_its_restart(tmp_path, quick_to_compile):
+def test_a_stopped_run_counts_its_restart(tmp_path):
     root = tiny_run.make_world(tmp_path, examples=24)
     with tiny_run.sigterm_after(2):
         _, lines = tiny_run.four_steps(root, "run")

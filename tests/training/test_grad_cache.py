@@ -8,7 +8,6 @@ import pytest
 from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.training.grad_cache import cached_value_and_grad, merge_rows, rows_of
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 ROWS, WIDTH = 16, 12
 
 

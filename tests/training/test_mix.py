@@ -12,7 +12,6 @@ from mrl_jax.data.build.dataset import open_dataset
 from mrl_jax.training.ctc.config import CtcExperiment
 from mrl_jax.training.ctc.run import train_recogniser
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 EXAMPLES = 32
 TASKS, LARGE = "data.train={tasks}", "data.batch.batch_size=16"
 

@@ -15,8 +15,6 @@ from mrl_jax.models.hubert import HubertEncoder
 from mrl_jax.training import precompute
 from mrl_jax.training.contrastive.config import ExperimentConfig
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

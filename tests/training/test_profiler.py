@@ -6,8 +6,6 @@ import tiny_run
 
 from mrl_jax.core.errors import MrlError
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -46,6 +44,7 @@ def test_a_run_that_fails_inside_the_window_ends_its_trace(root):
         pass
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_inside_the_window_traces_the_rest(root):
     with tiny_run.sigterm_after(2):
         tiny_run.four_steps(root, "resumed")

@@ -33,7 +33,6 @@ from mrl_jax.training.contrastive.run import train
 from mrl_jax.training.devices import Devices
 
 pytestmark = [
-    pytest.mark.usefixtures("quick_to_compile"),
     pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask"),
 ]
 BASE: dict[str, Any] = {
@@ -89,6 +88,7 @@ def losses(root: Path, name: str, speech: Path, place: Devices, *changes: str) -
     return tiny_run.losses(root / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_late_fusion_from_a_cache_is_late_fusion_over_sharded_weights(
     name, root, tower, monkeypatch

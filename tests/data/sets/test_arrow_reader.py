@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_tables import AUDIO, parquet, pyarrow, soundfile, tone, wav
+from tiers import mostly_slow
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import decode_clip
@@ -59,7 +60,7 @@ def encoded(table, name: str):
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
-@pytest.mark.parametrize("encoding", ["string", "dictionary", "view", "large"])
+@pytest.mark.parametrize("encoding", mostly_slow(["view", "dictionary", "string", "large"]))
 def test_every_encoding_gives_the_same_rows(tmp_path, encoding, form):
     table = encoded(sound_table(), encoding)
     if form == "parquet":

@@ -23,7 +23,7 @@ from mrl_jax.inference.search.vectors import SeparateVectors
 from mrl_jax.metrics.intervals import Clusters
 from mrl_jax.nn import param_tree
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
+pytestmark = pytest.mark.usefixtures("compiled")
 CLIPS = [(tiny_run.clip_of((i, (i + 2) % 5), i), tiny_run.RATE) for i in range(3)]
 
 
@@ -226,6 +226,7 @@ def test_reports_on_prefixes_refuse_separate_dims(root, tmp_path, capsys, comman
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_other_reports_take_separate_dims(root, tmp_path):
     words = ("--model", root / "dual", "--data", root / "test", "--dims")
     assert evaluate("robustness", *words, "8", "--out", tmp_path / "robustness") == 0

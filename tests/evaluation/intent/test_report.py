@@ -41,7 +41,7 @@ from mrl_jax.evaluation.intent.measure import (
 from mrl_jax.evaluation.report.records import read_records
 from mrl_jax.metrics.intervals import Clusters
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
+pytestmark = pytest.mark.usefixtures("compiled")
 CLASSES = ("card_arrival", "balance", "top_up", "limit")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from eval_reports import evaluate, json_lines, names_in, refused, report_retrieval
+from tiers import mostly_slow
 
 import mrl_jax
 from mrl_jax.core.errors import MrlError
@@ -19,7 +20,7 @@ from mrl_jax.evaluation.scoring import evaluate_retrieval, judgements_of
 from mrl_jax.inference import batching
 from mrl_jax.inference.encoder import Encoder
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 @pytest.fixture
@@ -256,7 +257,7 @@ ISSUES = {
 }
 
 
-@pytest.mark.parametrize("line", ISSUES)
+@pytest.mark.parametrize("line", mostly_slow(ISSUES))
 def test_issues_are_in_the_report_and_fatal_if_strict(
     late_fusion, retrieval_set, tmp_path, capsys, line
 ):

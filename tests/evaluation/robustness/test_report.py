@@ -29,7 +29,7 @@ from mrl_jax.evaluation.scoring import Judgements, evaluate_retrieval
 from mrl_jax.inference.encoder import Encoder
 from mrl_jax.metrics.intervals import Clusters
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
+pytestmark = pytest.mark.usefixtures("compiled")
 RATE = tiny_run.RATE
 NOISES = [Condition(kind=kind, amount=snr) for kind in ("white", "babble") for snr in (0.0, 20.0)]
 OTHERS = {"reverberation": 0.4, "telephone": None, "speed": 1.25, "length": 0.1}

@@ -26,7 +26,7 @@ from mrl_jax.inference.search.rotation import (
     read_rotation,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 @pytest.fixture

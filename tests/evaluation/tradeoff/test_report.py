@@ -29,7 +29,7 @@ from mrl_jax.evaluation.tradeoff.measure import (
 )
 from mrl_jax.inference.search.config import SearchConfig, read_search_config, write_search_config
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile", "compiled")
+pytestmark = pytest.mark.usefixtures("compiled")
 RNG = np.random.default_rng(0)
 DOCUMENTS = RNG.normal(size=(60, 16)).astype(np.float32)
 QUERIES = (DOCUMENTS[:12] + 0.8 * RNG.normal(size=(12, 16))).astype(np.float32)

@@ -14,8 +14,6 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.audio.decode import load_clip
 from mrl_jax.evaluation.report.records import read_records
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:

@@ -24,7 +24,6 @@ from mrl_jax.inference.embed.inputs import Inputs, open_inputs
 from mrl_jax.inference.embed.run import EmbedConfig, embed_corpus
 from mrl_jax.inference.embed.shards import EMBED_FILE
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 TEXTS = [" ".join(tiny_run.WORDS[(i + k) % 5] for k in range(1 + i % 7)) for i in range(45)]
 
 

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from tiers import mostly_slow
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.index.backends import BACKENDS
@@ -11,7 +12,6 @@ from mrl_jax.inference.index.search_index import SearchIndex
 
 faiss = pytest.importorskip("faiss")
 pytest.importorskip("usearch")
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 WIDTH = 16
 
 
@@ -66,7 +66,7 @@ def test_the_flat_index_is_that_of_faiss_itself():
     np.testing.assert_allclose([[hit.score for hit in hits] for hits in found], scores, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", mostly_slow(BACKENDS, quick=2))
 def test_documents_come_and_go(name, tmp_path):
     index = SearchIndex.from_vectors(VECTORS[:1500], NAMES[:1500], backend=name, shortlist=200)
     index.add(NAMES[1500:], VECTORS[1500:])
@@ -82,7 +82,7 @@ def test_documents_come_and_go(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"prefix": 8}, {"precision": "int8"}, {"precision": "float16"}]
+    "options", mostly_slow([{"prefix": 8}, {"precision": "int8"}, {"precision": "float16"}])
 )
 def test_a_backend_goes_with_prefixes_and_precisions(options, tmp_path):
     index = SearchIndex.from_vectors(VECTORS, NAMES, backend="faiss-hnsw", shortlist=400, **options)

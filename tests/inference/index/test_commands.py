@@ -17,7 +17,6 @@ import mrl_jax
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.commands import main
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 WORDS = [tiny_run.text_of((i % 5, i // 5)) for i in range(25)]
 
 

@@ -16,7 +16,6 @@ from mrl_jax.inference.index.search_index import SearchIndex
 from mrl_jax.inference.search.funnel import make_funnel
 from mrl_jax.inference.search.quantize import Int8Store, to_int8
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 WIDTH = 24
 
 

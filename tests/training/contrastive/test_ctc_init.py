@@ -23,8 +23,6 @@ from mrl_jax.training.contrastive.ctc_init import (
     ridge,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module")
 def towers(tmp_path_factory):

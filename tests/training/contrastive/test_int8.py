@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny_run
 import tiny_soft
+from tiers import mostly_slow
 
 import mrl_jax
 from mrl_jax.checkpoints.towers import load_qwen3, load_tower
@@ -12,8 +13,6 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.nn import param_tree
 from mrl_jax.nn.int8 import Int8Weight, dequantize, is_layer_kernel, quantize_layers
 from mrl_jax.training.contrastive.config import ExperimentConfig
-
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +40,7 @@ def test_the_kernels_of_layers_are_held_in_eight_bits(root):
         load_tower(root / "towers" / "text", int8=True, trainable=True)
 
 
+@pytest.mark.slow
 def test_a_head_trains_nearly_as_on_whole_towers_and_resumes(root):
     plain, _ = tiny_run.four_steps(root, "plain")
     losses, _ = tiny_run.four_steps(root, "int8", "model.frozen_dtype=int8")
@@ -59,7 +59,7 @@ def test_a_head_trains_nearly_as_on_whole_towers_and_resumes(root):
 
 
 @pytest.mark.parametrize("name", ["document_cache", "speech_cache"])
-@pytest.mark.parametrize("first", ["", "int8"])
+@pytest.mark.parametrize("first", mostly_slow(["", "int8"]))
 def test_caches_of_whole_towers_and_of_eight_bits_are_apart(root, tmp_path, name, first):
     cache = f"data.{name}={tmp_path / name}"
     other = "" if first else "int8"

@@ -35,8 +35,6 @@ from mrl_jax.training.devices import Devices
 from mrl_jax.training.metrics_log import read_metrics
 from mrl_jax.training.text_tower.config import TextStageExperiment
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
@@ -78,6 +76,7 @@ def test_a_run_leaves_metrics_checkpoints_and_a_model(world, finished):
     assert config["optim"]["learning_rate"] == 3e-3
 
 
+@pytest.mark.slow
 def test_the_loss_falls(world, one_device):
     run = train(
         world.load("train.steps=40", "train.validate_every=0", "train.checkpoint_every=0"),
@@ -363,6 +362,7 @@ def test_a_run_of_another_model_is_refused(world, finished, one_device, tmp_path
     assert text.is_dir()
 
 
+@pytest.mark.slow
 def test_a_head_that_starts_at_the_transcript(world, tmp_path, one_device):
     changes = ("model.head_init=ctc", "train.steps=1", "optim.learning_rate=1e-12")
     train(world.load(*changes), tmp_path / "run", devices=one_device, log=lambda _: None)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_run
 from descriptions import unsealed
+from tiers import mostly_slow
 from tiny_run import losses
 
 import mrl_jax
@@ -38,7 +39,6 @@ from mrl_jax.training.loop import SCORE
 from mrl_jax.training.metrics_log import read_metrics
 from mrl_jax.training.optim import averaged_weights
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 CLIPS = [tiny_run.clip_of((i, (i + 2) % 5), i) for i in range(4)]
 TRAINED = (
     "model.residual=logits",
@@ -89,7 +89,7 @@ def exported_vectors(workdir: Path) -> HostArray:
     return mrl_jax.Embedder.load(workdir).embed_speech(clips)
 
 
-@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("validation", mostly_slow([False, True]))
 def test_an_untrained_head_is_exported_and_not_run_again(validation, world, one_device, tmp_path):
     config = soft(world, "train.steps=0", *[] if validation else ["data.validation="])
     result, _ = run(config, tmp_path, one_device)
@@ -134,6 +134,7 @@ def finished(world, one_device):
     return workdir, result
 
 
+@pytest.mark.slow
 def test_the_exported_model_is_the_average_of_the_trained_one(world, finished):
     workdir, result = finished
     state = result.summary.state
@@ -172,7 +173,7 @@ def test_a_stopped_run_goes_on_to_the_bit(world, finished, one_device, tmp_path)
         np.testing.assert_array_equal(array, theirs[path], err_msg=path)
 
 
-@pytest.mark.parametrize("parallel", ["pmap", "mesh"])
+@pytest.mark.parametrize("parallel", mostly_slow(["pmap", "mesh"]))
 def test_two_devices_train_as_one(parallel, world, finished, tmp_path):
     config = soft(world, *TRAINED, "data.validation=")
     run(config, tmp_path, Devices(parallel, jax.devices()[:2]))

@@ -14,7 +14,6 @@ from mrl_jax.training.devices import Devices
 from mrl_jax.training.optim import TEMPERATURE_RANGE, OptimConfig, make_optimizer
 from mrl_jax.training.state import init_state, trained_leaves
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 LOSS = LossConfig(dims=DIMS, learn_temperature=True)
 
 

@@ -31,7 +31,6 @@ from mrl_jax.training.devices import Devices
 from mrl_jax.training.optim import OptimConfig, decay_mask, make_optimizer
 from mrl_jax.training.state import init_state
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 SPOKEN = "badiceofgu "
 
 
@@ -129,6 +128,7 @@ def test_it_learns_from_random_weights(world, one_device, tmp_path):
     assert np.mean(values[-8:]) < 0.7 * np.mean(values[:8])
 
 
+@pytest.mark.slow
 def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_path):
     changes = [
         "model.vocabulary=tower",
@@ -271,6 +271,7 @@ def test_what_a_vocabulary_cannot_spell():
     assert unspelled(["ab ba"], dataclasses.replace(VOCABULARY, word_delimiter=None)) == [" "]
 
 
+@pytest.mark.slow
 def test_a_tower_of_capitals_is_spelled_in_capitals(world, one_device, tmp_path):
     config = read_info(world.speech).config
     tokens = ("<pad>", "|", *sorted(set(SPOKEN.upper()) - {" "}))

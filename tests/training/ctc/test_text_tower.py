@@ -27,7 +27,6 @@ from mrl_jax.training.ctc.config import (
 )
 from mrl_jax.training.ctc.run import train_recogniser
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 tokenizers = pytest.importorskip("tokenizers")
 # One sentence for each pair of words of `tiny_run`, with letters of several bytes.
 NAMES = dict(zip(tiny_run.WORDS, ("ɛ̀ba", "cɛ́", "ωέ", "foɔ̀", "gu𐀀"), strict=True))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny_run
 from published import save, torch_qwen3
+from tiers import mostly_slow
 from tiny_run import make_towers
 
 import mrl_jax
@@ -50,7 +51,6 @@ from mrl_jax.training.text_tower.step import (
     working_copy,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 DIMS = (32, 16, 8)
 WORDS = ("ba", "ce", "di", "fo", "gu", "hy")
 PAIRS = [(f"{a} {b}", f"{b.upper()}, {a}?") for a, b in itertools.product(WORDS[:4], WORDS)]
@@ -152,6 +152,7 @@ def test_loss_and_gradients_are_those_of_sentence_transformers(tiny, tmp_path):
     assert max(differences.values()) < 1e-5, differences
 
 
+@pytest.mark.slow
 def test_eight_parts_are_one_batch_with_noise_as_well(tiny):
     (value, _), whole = _gradient(tiny, 1, NOISE)
     (in_parts, _), gradient = _gradient(tiny, 8, NOISE)
@@ -213,6 +214,7 @@ def test_equal_ids_of_a_side_are_no_negatives(tiny):
     assert float(of_texts) > float(total) + 0.01
 
 
+@pytest.mark.slow
 def test_eight_parts_are_one_batch_and_micro_batches_are_not(tiny):
     (value, per_dim), whole = _gradient(tiny, 1)
     (in_parts, per_dim_in_parts), gradient = _gradient(tiny, 8)
@@ -228,6 +230,7 @@ def test_eight_parts_are_one_batch_and_micro_batches_are_not(tiny):
     assert min(errors(naive, whole).values()) > 0.1
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_have_a_float32_master(tiny):
     _, gradient = _gradient(tiny, 8)
     embed, loss, weights, batch = pieces_of(tiny, dtype=jnp.bfloat16)
@@ -280,7 +283,7 @@ def _step_metrics(tiny, parallel, count, parts):
     return {name: np.asarray(value) for name, value in metrics.items()}
 
 
-@pytest.mark.parametrize("parallel", ["pmap", "mesh"])
+@pytest.mark.parametrize("parallel", mostly_slow(["pmap", "mesh"]))
 def test_two_devices_take_the_same_step(tiny, parallel):
     one, two = _step_metrics(tiny, "pmap", 1, 1), _step_metrics(tiny, parallel, 2, 4)
     for name in ("loss", "loss_per_dim", "gradient_norm"):
@@ -375,6 +378,7 @@ def test_the_export_is_a_sentence_transformers_folder(finished, tmp_path):
     assert np.abs(np.asarray(tower.embed(*pad_tokens(ids))) - theirs).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_a_trained_tower_can_be_trained_on(finished, world, one_device, tmp_path):
     run, _ = finished
     config = dataclasses.replace(
