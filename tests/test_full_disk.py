@@ -52,6 +52,7 @@ def disk(tmp_path: Path) -> Disk:
     return mounted
 
 
+@pytest.mark.slow
 def test_a_build(disk, tmp_path, capfd):
     for needed in ("librosa", "tensorflow_datasets", "array_record", "pyarrow"):
         pytest.importorskip(needed)

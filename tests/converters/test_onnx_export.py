@@ -33,7 +33,7 @@ class Exported:
     programs: OnnxPrograms
 
 
-@pytest.fixture(scope="module", params=mostly_slow(("soft tokens", "dual encoder", "late fusion")))
+@pytest.fixture(scope="module", params=mostly_slow(("dual encoder", "soft tokens", "late fusion")))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     root = tmp_path_factory.mktemp("onnx")
     portable = read_portable(make_case(request.param, root), None)

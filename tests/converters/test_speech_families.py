@@ -133,7 +133,7 @@ def test_changed_tensors_of_a_family_are_found(made, tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    "name", ["wav2vec2-base", "mms-1b-all", "unispeech-sat-large", "wavlm-base"]
+    "name", mostly_slow(["wav2vec2-base", "mms-1b-all", "unispeech-sat-large", "wavlm-base"])
 )
 def test_random_weights_load_in_transformers(name, made, tmp_path):
     """By the family's name and by "speech"; the seed says the bytes."""

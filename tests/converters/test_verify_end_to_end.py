@@ -145,7 +145,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", mostly_slow(CHANGES, quick=4))
 def test_what_was_changed_by_hand_is_named(name, models, tmp_path, capsys):
     kind, change, words = CHANGES[name]
     source, original = models(kind)

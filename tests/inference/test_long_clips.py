@@ -89,6 +89,7 @@ def test_batches_of_long_rows_have_fewer_of_them():
     assert outputs == {row: row for row in range(len(lengths))}
 
 
+@pytest.mark.slow
 def test_prompts_of_any_length_compile_few_programs_and_change_no_vector(embedder, tokenizer):
     compiled = []
 

@@ -148,6 +148,7 @@ def crossed_differences(seed, texts, speakers, size):
     return values + rng.normal(size=size), text.tolist(), speaker.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("texts", "speakers"), [(30, 30), (100, 4), (50, 8)])
 def test_a_test_of_two_ways_is_right_as_often_as_it_says(texts, speakers):
     seen = {"null": 0, "one way": 0, "real": 0}

@@ -9,6 +9,7 @@ import pytest
 import tiny_fusion
 import tiny_towers
 from flax import nnx
+from tiers import mostly_slow
 
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder
 from mrl_jax.models.late_fusion import FusionHead
@@ -85,14 +86,17 @@ def _error(actual, expected) -> float:
 
 @pytest.mark.parametrize(
     ("name", "padding", "gradients"),
-    [
-        ("base", "masked", True),
-        ("base", "reference", False),
-        ("large with adapters", "masked", True),
-        ("batch norm", "masked", False),
-        ("wavlm", "masked", True),
-        ("wavlm large", "reference", False),
-    ],
+    mostly_slow(
+        [
+            ("base", "masked", True),
+            ("base", "reference", False),
+            ("large with adapters", "masked", True),
+            ("batch norm", "masked", False),
+            ("wavlm", "masked", True),
+            ("wavlm large", "reference", False),
+        ],
+        quick=2,
+    ),
 )
 def test_blocks_are_the_whole_clip_in_states_and_gradients(name, padding, gradients):
     tower = _tower(CONFIGS[name], padding)
@@ -109,6 +113,7 @@ def test_blocks_are_the_whole_clip_in_states_and_gradients(name, padding, gradie
     assert bool(plain[3][3].any()) == (padding == "reference")
 
 
+@pytest.mark.slow
 def test_statistics_over_time_are_those_of_the_whole_clip():
     """Statistics of a block alone differ: the clip grows louder."""
     tower = _tower(BASE, "masked")

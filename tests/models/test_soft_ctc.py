@@ -396,6 +396,7 @@ def test_what_a_cache_holds_gives_the_same_vectors(pre_norm):
     np.testing.assert_allclose(cached, computed, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_towers_are_near_float32_ones():
     exact: Any = changed(soft_model(residual="logits", lora_rank=2, compress_blank=None), size=0.05)
     dtype = jnp.bfloat16

@@ -21,6 +21,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from repository import HELPERS, ROOT
+from tiers import mostly_slow
 from tiny_fusion import DIMS, tiny_batch, tiny_model
 
 from mrl_jax.core.errors import MrlError
@@ -350,7 +351,7 @@ class TestWhichReductionIsRight:
         np.testing.assert_allclose(unchecked, full, atol=1e-5)
 
 
-@pytest.mark.parametrize("parallel", ["pmap", "mesh"])
+@pytest.mark.parametrize("parallel", mostly_slow(["pmap", "mesh"]))
 def test_devices_exchange_vectors_and_gradients_and_nothing_longer(parallel):
     """No frames, no tokens: what is gathered has a row a clip at most, whatever XLA chooses."""
     rebuild, trained, frozen = late_fusion(LOSSES["infonce"])

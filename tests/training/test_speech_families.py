@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_run
 from flax import nnx
+from tiers import mostly_slow
 
 import mrl_jax
 from converters.convert import convert
@@ -127,7 +128,7 @@ def test_a_dual_encoder_embeds(name, root, tower, tmp_path):
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", mostly_slow(FAMILIES))
 def test_a_recogniser_transcribes_in_a_cascade_and_loads_elsewhere(name, root, tower, tmp_path):
     """What a CTC run writes: transformers computes the same of its export."""
     sizes = read_info(tower(name)).config

@@ -176,6 +176,7 @@ def test_steps_compile_once_a_bucket(world, one_device):
     assert len(steps) == run.summary.compiled_shapes, compiled
 
 
+@pytest.mark.slow
 def test_another_device_count_resumes(world, finished):
     workdir = world.folder / "devices"
     changes = ["train.validate_every=0", "train.checkpoint_every=6"]

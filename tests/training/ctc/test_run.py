@@ -208,6 +208,7 @@ def some_batch():
     return source[0]
 
 
+@pytest.mark.slow
 def test_parts_and_devices_give_the_gradient_of_the_whole_batch():
     batch = some_batch()
     results, steps = {}, {}
