@@ -34,7 +34,8 @@ class OptimConfig:
             0 keeps the leaves as they are.
         schedule: its decay after the warm-up; to 0 unless "constant".
         warmup_fraction: fraction of all steps in which it rises.
-        weight_decay: on kernels only (`decay_mask`), never on biases, norms or the temperature.
+        weight_decay: on kernels and a text tower's LoRA factors only (`decay_mask`), never on
+            biases, norms or the temperature.
         b1, b2, epsilon: Adam's; Adafactor reads none of them.
         clip_norm: global norm that gradients are clipped to; None does not clip.
         accumulation_steps: equal parts that a device's rows are run in, one after the
@@ -111,7 +112,7 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
     return at
 
 
-DECAYED = ("kernel", "direction")
+DECAYED = ("kernel", "direction", "lora_a", "lora_b")
 """Names of the leaves that weight decay is for: matrices, and convolutions' filters."""
 
 
