@@ -32,7 +32,7 @@ class LoraConfig:
     """Which projections get factors, and of what size.
 
     Attributes:
-        rank: of the factors; 0 for none, the tower is then trained whole.
+        rank: of the factors, in the text stage alone; 0 for none, the tower is then trained whole.
         alpha: the factors' product counts alpha / rank times.
         targets: projections that get them, in every layer: any of q_proj, k_proj, v_proj, o_proj,
             gate_proj, up_proj and down_proj.
