@@ -120,7 +120,7 @@ DECAYED = ("kernel", "direction", "lora_a", "lora_b")
 def decay_mask(params: Any) -> Any:
     """True at the leaves that are decayed: by name, as stacked norms and biases have two axes."""
     return jax.tree.map_with_path(
-        lambda path, _: any(name in jax.tree_util.keystr(path) for name in DECAYED), params
+        lambda path, _: any(part in DECAYED for part in _parts(path)), params
     )
 
 
@@ -227,10 +227,13 @@ def _scale_by_path(rates: Mapping[str, float]) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def _parts(path: Any) -> list[str]:
+    return jax.tree_util.keystr(path, simple=True, separator=".").split(".")
+
+
 def _prefixes(path: Any) -> list[str]:
     """["a", "a.b", "a.b.c"] of the path of a.b.c."""
-    parts = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
-    return list(itertools.accumulate(parts, lambda start, part: f"{start}.{part}"))
+    return list(itertools.accumulate(_parts(path), lambda start, part: f"{start}.{part}"))
 
 
 def _optax_promotion() -> Any:

@@ -322,7 +322,7 @@ def compare_devices(tower):
         return max(float(np.abs(np.asarray(ours[x]) - np.asarray(theirs[x])).max()) for x in theirs)
 
     first = one_step("pmap", 1)
-    cases = itertools.product(("pmap", "mesh"), (2, 4))
+    cases = ("pmap", 2), ("pmap", 4), ("mesh", 4)
     results = {f"{by} {count}": difference(one_step(by, count), first) for by, count in cases}
     return {**results, "no step": difference(first, param_tree.flatten(factors))}
 
@@ -335,7 +335,7 @@ def test_one_two_and_four_devices_take_the_same_step(world):
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads(done.stdout.splitlines()[-1])
     assert results.pop("no step") > 5e-4
-    assert set(results) == {"pmap 2", "pmap 4", "mesh 2", "mesh 4"}
+    assert set(results) == {"pmap 2", "pmap 4", "mesh 4"}
     assert max(results.values()) < 1e-5, results
 
 
