@@ -211,10 +211,11 @@ def text_lora(result: dict[str, Any]) -> list[str]:
         f"The step of the text stage on Qwen3-0.6B in bfloat16, {inputs['rows_a_device']} pairs of "
         f"{inputs['tokens']} tokens a device, compiled for simulated devices and not run: factors "
         f"of rank {inputs['rank']} on every projection (`train.text_lora.rank={inputs['rank']}`), "
-        "and the tower trained whole. Sent: the results of all collectives in the compiled "
-        "program. Needed: the gradients of what is trained once, the document vectors of all rows, "
-        "and their gradients. (Under pmap a single device exchanges with itself.) Held: weights, "
-        "moments and batch of one device.",
+        "and for comparison the tower trained whole. Sent: the results of all collectives in the "
+        "compiled program. Needed: the gradients of what is trained once, the document vectors of "
+        "all rows, and their gradients. (Under pmap a single device exchanges with itself. Over a "
+        "mesh XLA's CPU backend reduces the gradients of the queries' pass and of the documents' "
+        "each for itself.) Held: weights, moments and batch of one device.",
         markdown_table(
             [
                 "trained, by, devices",

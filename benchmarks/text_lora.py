@@ -20,6 +20,8 @@ from common import record
 
 ROWS, TOKENS, WIDTH, RANK = 4, 32, 1024, 16
 TRAINED = {"LoRA": RANK, "whole tower": 0}
+CASES = [("LoRA", by, devices) for by in ("pmap", "mesh") for devices in (1, 2, 4)]
+CASES.append(("whole tower", "pmap", 2))
 
 
 def main() -> None:
@@ -31,12 +33,10 @@ def main() -> None:
         print(json.dumps(counted(TRAINED[trained], parallel, int(devices))))
         return
     figures: dict[str, Any] = {}
-    for trained in TRAINED:
-        for parallel in ("pmap", "mesh"):
-            for devices in (1, 2, 4):
-                name = f"{trained}, {parallel}, {devices}"
-                figures[name] = worker(trained, parallel, str(devices))
-                print(name, figures[name], flush=True)
+    for trained, parallel, devices in CASES:
+        name = f"{trained}, {parallel}, {devices}"
+        figures[name] = worker(trained, parallel, str(devices))
+        print(name, figures[name], flush=True)
     record(
         "text_lora",
         {
