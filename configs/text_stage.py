@@ -6,8 +6,9 @@ Command:   mrl-jax convert qwen3 Qwen/Qwen3-Embedding-0.6B towers/text
            mrl-jax train --config late_fusion model.text_tower=runs/text_stage/tower ...
 Hardware:  one accelerator of 16 GB or more: 7 GB of float32 weights and moments, 2.4 GB of
            gradients, 1.2 GB of bfloat16 weights, and the activations of 8 pairs.
-           optim.name=adafactor saves 4.8 GB. On n devices set optim.accumulation_steps to
-           16 / n: the gradient stays that of all 128 pairs.
+           optim.name=adafactor saves 4.8 GB; train.text_lora.rank=16 trains factors beside the
+           tower, of which only the bfloat16 weights are left. On n devices set
+           optim.accumulation_steps to 16 / n: the gradient stays that of all 128 pairs.
 Duration:  two epochs; not yet measured at this size.
 Expected:  not yet measured here; the paper's own pairs are not public.
 """

@@ -66,9 +66,9 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         "--audio", type=user_path, nargs="+", default=[], help="recordings to run a speech tower on"
     )
 
-    text = "Write a tower or a model back as Hugging Face checkpoint folders."
+    text = "Write a tower, a model or a LoRA adapter as folders of Hugging Face's libraries."
     argument = add("export", text, _export)
-    argument("model", type=user_path, help="tower folder, or model folder")
+    argument("model", type=user_path, help="tower folder, model folder, or a run's adapter folder")
     argument("out", type=output_path, help="checkpoint folder to make")
     split = "split larger weights; default: %(default)s"
     argument("--max-shard-gb", type=float, default=2.0, help=split)
@@ -178,13 +178,17 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from .export import export
+    from .lora_export import export_adapter, is_adapter
     from .oolel_export import export_oolel_embed, is_model
 
     if not 0 < args.max_shard_gb < math.inf:
         raise MrlError(f"--max-shard-gb is {args.max_shard_gb}, expected a positive number")
     shard_bytes = int(args.max_shard_gb * 1e9)
-    write = export_oolel_embed if is_model(args.model) else export
-    summary = write(args.model, args.out, shard_bytes=shard_bytes, overwrite=args.overwrite)
+    if is_adapter(args.model):
+        summary = export_adapter(args.model, args.out, overwrite=args.overwrite)
+    else:
+        write = export_oolel_embed if is_model(args.model) else export
+        summary = write(args.model, args.out, shard_bytes=shard_bytes, overwrite=args.overwrite)
     files = f"{len(summary['files'])} file{'s' if len(summary['files']) > 1 else ''}"
     print(
         f"{shown(args.out)}: {summary['kind']}, {summary['tensors']} tensors in "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mrl_jax.checkpoints import models, towers, train_state
+from mrl_jax.checkpoints.adapters import ADAPTER_FILE
 from mrl_jax.core.addresses import shown
 from mrl_jax.core.checksums import folder_digests, verify_files
 from mrl_jax.core.cli import CommandParser, run_command
@@ -21,9 +22,9 @@ from mrl_jax.core.remote import upload
 from mrl_jax.data.build import info as build
 from mrl_jax.data.cache import files as cache
 
-OTHERS = ("cascade.json", "search.json", "index.json")
-"""Descriptions of other packages: the digest of themselves, and perhaps `files`, those of all other
-files of the folder."""
+OTHERS = ("cascade.json", "search.json", "index.json", ADAPTER_FILE)
+"""Descriptions with a digest of themselves, and perhaps `files`, those of all other files of the
+folder: no more is checked."""
 WRITE_AGAIN = "write it again"
 
 

@@ -189,7 +189,7 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
     try:
         value = ast.literal_eval(_LITERALS.get(text.lower(), text))
     except (ValueError, SyntaxError):
-        value = text
+        value = _bare_words(text)
     for option in options:
         if (fitted := _fit(value, option)) is not None:
             return fitted
@@ -197,6 +197,13 @@ def _parse(text: str, hint: Any, dotted: str) -> Any:
     by_name = typing.get_origin(hint) is Mapping
     correction = f"write {dotted}.NAME={text}" if by_name else "correct the value"
     raise MrlError(f"{dotted} is {text!r}, expected {names}", hint=correction)
+
+
+def _bare_words(text: str) -> str | tuple[str, ...]:
+    """[a,b] as a shell passes it on, which takes quotes away; any other text as it is."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return text
+    return tuple(word.strip() for word in text[1:-1].split(","))
 
 
 def _in_words(option: Any) -> str:

@@ -25,6 +25,7 @@ from mrl_jax.core.checks import check_positive
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.ctc import HubertCtc
 from mrl_jax.models.fusion import FusionConfig, FusionModel, SpeechTokens
+from mrl_jax.models.lora import ATTENTION
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.models.two_towers import Head
 from mrl_jax.nn import param_tree
@@ -352,6 +353,3 @@ class TextLora(nnx.Module):
             kernel = dequantize(weights[path])
             weights[path] = kernel + change.astype(kernel.dtype)
         return param_tree.fill(text, weights)
-
-
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

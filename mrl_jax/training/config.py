@@ -71,12 +71,23 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 @checked
 def refuse_fsdp(train: LoopConfig) -> None:
-    """Raises an `MrlError` where weights are to be sharded: only frozen ones can be."""
+    """Raises an `MrlError` where weights are to be sharded: only those beside a head can be."""
     if train.fsdp != 1:
         raise MrlError(
-            f"train.fsdp is {train.fsdp}, which shards frozen weights: this kind of training has "
-            "none",
+            f"train.fsdp is {train.fsdp}, which shards frozen weights: those of the towers that a "
+            "head is trained between, and not of this kind of training",
             hint="leave train.fsdp out",
+        )
+
+
+@checked
+def refuse_text_lora(train: LoopConfig) -> None:
+    """Raises an `MrlError` where factors for a text tower are asked of another kind of training."""
+    if train.text_lora.rank:
+        raise MrlError(
+            f"train.text_lora.rank is {train.text_lora.rank}, and this kind of training trains no "
+            "text tower",
+            hint="leave it out; the text stage (mrl-jax train --config text_stage) trains one",
         )
 
 

@@ -18,6 +18,7 @@ from mrl_jax.checkpoints.train_state import RunCheckpoints
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import is_primary, should_stop
 from mrl_jax.core.errors import MrlError
+from mrl_jax.models.lora import LoraConfig
 from mrl_jax.training.metrics_log import MetricsLog, metrics_row
 from mrl_jax.training.profiler import PROFILE, Profiler, check_window, profile_window
 from mrl_jax.training.state import Metrics, Step, TrainState
@@ -43,6 +44,8 @@ class LoopConfig:
         keep_last: newest checkpoints to keep.
         keep_best: best checkpoints to keep, by validation.
         tensorboard: write TensorBoard events beside metrics.jsonl.
+        text_lora: of the text stage: low-rank factors (LoRA) are trained beside a frozen text tower
+            where their rank is above 0; otherwise the tower is trained whole.
         profile: "10:20" writes a trace of the steps 10 to 20 into profile/, for XProf.
         verify: compare towers, data, caches and checkpoints with their digests.
     """
@@ -57,6 +60,7 @@ class LoopConfig:
     keep_last: int = 1
     keep_best: int = 1
     tensorboard: bool = True
+    text_lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
     profile: str = ""
     verify: bool = True
 

@@ -34,7 +34,8 @@ class OptimConfig:
             0 keeps the leaves as they are.
         schedule: its decay after the warm-up; to 0 unless "constant".
         warmup_fraction: fraction of all steps in which it rises.
-        weight_decay: on kernels only (`decay_mask`), never on biases, norms or the temperature.
+        weight_decay: on kernels and a text tower's LoRA factors only (`decay_mask`), never on
+            biases, norms or the temperature.
         b1, b2, epsilon: Adam's; Adafactor reads none of them.
         clip_norm: global norm that gradients are clipped to; None does not clip.
         accumulation_steps: equal parts that a device's rows are run in, one after the
@@ -111,7 +112,7 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
     return at
 
 
-DECAYED = ("kernel", "direction")
+DECAYED = ("kernel", "direction", "lora_a", "lora_b")
 """Names of the leaves that weight decay is for: matrices, and convolutions' filters."""
 
 
@@ -119,7 +120,7 @@ DECAYED = ("kernel", "direction")
 def decay_mask(params: Any) -> Any:
     """True at the leaves that are decayed: by name, as stacked norms and biases have two axes."""
     return jax.tree.map_with_path(
-        lambda path, _: any(name in jax.tree_util.keystr(path) for name in DECAYED), params
+        lambda path, _: any(part in DECAYED for part in _parts(path)), params
     )
 
 
@@ -226,10 +227,13 @@ def _scale_by_path(rates: Mapping[str, float]) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def _parts(path: Any) -> list[str]:
+    return jax.tree_util.keystr(path, simple=True, separator=".").split(".")
+
+
 def _prefixes(path: Any) -> list[str]:
     """["a", "a.b", "a.b.c"] of the path of a.b.c."""
-    parts = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
-    return list(itertools.accumulate(parts, lambda start, part: f"{start}.{part}"))
+    return list(itertools.accumulate(_parts(path), lambda start, part: f"{start}.{part}"))
 
 
 def _optax_promotion() -> Any:

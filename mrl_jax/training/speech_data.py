@@ -11,7 +11,7 @@ from mrl_jax.core.paths import PathText, expand_paths, user_path
 from mrl_jax.data.audio.augment import Augment, check_augment
 from mrl_jax.data.build.builder import BUILD_FILE, BuildOptions, build_dataset
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
-from mrl_jax.training.config import RunConfig
+from mrl_jax.training.config import RunConfig, refuse_text_lora
 from mrl_jax.training.state import Log
 
 
@@ -50,6 +50,7 @@ class SpeechRunConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_text_lora(self.train)
         check_augment(self.augment)
 
 

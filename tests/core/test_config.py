@@ -59,6 +59,7 @@ class Outer:
         ("shares=[1,0.5]", (1.0, 0.5)),
         ('words=["a","b"]', ("a", "b")),
         ("words=a", ("a",)),
+        ("words=[a, b-c]", ("a", "b-c")),
         ("span=[1,2]", (1.0, 2.0)),
         ("limit=none", None),
         ("limit=None", None),

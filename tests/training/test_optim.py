@@ -109,6 +109,8 @@ def test_adafactor_by_hand_and_its_small_state():
 def test_decay_by_name_leaves_stacked_norms_alone():
     stacked = {"norm": {"scale": jnp.ones((2, 3))}, "proj": {"kernel": jnp.ones((2, 3, 3))}}
     assert decay_mask(stacked) == {"norm": {"scale": False}, "proj": {"kernel": True}}
+    factors = {"q_proj": {"lora_a": jnp.ones((2, 3, 1)), "lora_b": jnp.ones((2, 1, 3))}}
+    assert decay_mask(factors) == {"q_proj": {"lora_a": True, "lora_b": True}}
 
 
 TEXT_LAYER = (

@@ -83,17 +83,25 @@ class NewTowerConfig:
 @checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextModelConfig(ComputeConfig):
-    """The tower that is trained whole.
+    """The tower that is trained: whole, or by factors beside it (`train.text_lora`).
 
     Attributes:
         text_tower: folder made by `mrl-jax convert qwen3`; not read if `new` is set.
         new: a tower of random weights instead.
-        dtype: of the computation, and of the tower that is written; weights and moments
-            are kept in float32 while it is trained.
+        dtype: of the computation, of frozen weights, and of the tower that is written; what is
+            trained and its moments are kept in float32.
+        frozen_dtype: "int8" holds the kernels of a frozen tower's layers in eight bits, see
+            `nn.int8`; empty for `dtype`.
     """
 
     text_tower: PathText = "towers/text"
     new: NewTowerConfig | None = None
+    frozen_dtype: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frozen_dtype:
+            check_choice("model.frozen_dtype", self.frozen_dtype, ("int8",))
 
 
 @checked
@@ -137,6 +145,12 @@ class TextStageExperiment(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_fsdp(self.train)
+        if self.model.frozen_dtype and not self.train.text_lora.rank:
+            raise MrlError(
+                f"model.frozen_dtype is {self.model.frozen_dtype!r}, and the whole tower is "
+                "trained: weights in eight bits cannot be",
+                hint="set train.text_lora.rank, or leave model.frozen_dtype out",
+            )
         check_batch_size(self.data.batch.batch_size)
         if not LOSSES[self.loss.name].contrastive:
             contrastive = " or ".join(name for name, loss in LOSSES.items() if loss.contrastive)

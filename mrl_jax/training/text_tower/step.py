@@ -1,4 +1,4 @@
-"""One step of a text tower's training: a pure function of (state, nothing frozen, pairs)."""
+"""One step of a text tower's training: a pure function of (state, frozen weights, pairs)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,18 +13,16 @@ from jaxtyping import Array, Float32
 from mrl_jax.data.batches.text import TextBatch
 from mrl_jax.data.batches.token_noise import VectorNoise
 from mrl_jax.losses.config import LossConfig
+from mrl_jax.models.lora import LoraConfig, abstract_lora
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
 from mrl_jax.nn.param_tree import fill, flatten
 from mrl_jax.training.grad_cache import cached_value_and_grad
-from mrl_jax.training.state import Metrics, Step, TrainState, apply_gradients
+from mrl_jax.training.state import Metrics, Rebuild, Step, TrainState, apply_gradients
 from mrl_jax.training.text_tower.noise import noisy_vectors
-
-RebuildText = Callable[[Mapping[str, Any]], Qwen3Encoder]
-"""A tower from its weights, as a nested dict."""
 
 
 def make_text_step(
-    rebuild: RebuildText,
+    rebuild: Rebuild,
     optimizer: optax.GradientTransformation,
     config: LossConfig,
     *,
@@ -35,19 +33,18 @@ def make_text_step(
     """The step as a pure function; `Devices.compile` compiles it.
 
     Args:
-        rebuild: the tower from its weights.
+        rebuild: the tower from its trained and its frozen weights.
         optimizer, accumulation_steps, axis_name: as in `contrastive.step.make_train_step`.
         config: the loss, a contrastive one at a fixed temperature.
-        dtype: of the weights that are computed with; the state keeps float32.
+        dtype: of the trained weights that are computed with; the state keeps float32.
     """
-    value_and_grad = cached_value_and_grad(
-        embedder(rebuild), pair_loss(config, axis_name), parts=accumulation_steps
-    )
+    loss = pair_loss(config, axis_name)
 
     def step(
         state: TrainState, frozen: Mapping[str, Any], batch: TextBatch
     ) -> tuple[TrainState, Metrics]:
-        del frozen  # Everything is trained.
+        embed = embedder(rebuild, frozen)
+        value_and_grad = cached_value_and_grad(embed, loss, parts=accumulation_steps)
         (total, per_dim), gradients = value_and_grad(working_copy(state.trained, dtype), batch)
         gradients = jax.tree.map(lambda x: x.astype(jnp.float32), gradients)
         if axis_name is not None:
@@ -58,28 +55,39 @@ def make_text_step(
     return step
 
 
-def tower_rebuilder(config: Qwen3Config, dtype: DTypeLike, *, remat: bool) -> RebuildText:
-    """The tower from its weights, computing in `dtype`; with `remat` it recomputes its layers."""
-    module = abstract_qwen3(config, dtype=dtype, param_dtype=dtype, remat=remat)
-    return lambda weights: fill(module, flatten(weights))
+def tower_rebuilder(
+    config: Qwen3Config, dtype: DTypeLike, *, remat: bool, lora: LoraConfig | None = None
+) -> Rebuild:
+    """The tower from its trained and frozen weights, computing in `dtype`.
+
+    With `remat` it recomputes its layers; with `lora`, of a rank above 0, it has factors.
+    """
+    options: dict[str, Any] = {"dtype": dtype, "param_dtype": dtype, "remat": remat}
+    if lora is not None and lora.rank:
+        module = abstract_lora(config, lora, **options)
+    else:
+        module = abstract_qwen3(config, **options)
+    return lambda trained, frozen: fill(module, {**flatten(trained), **frozen})
 
 
-def embedder(rebuild: RebuildText) -> Callable[[Any, TextBatch], tuple[Array, Array]]:
-    """Queries [B, E] and documents [B, E] of a batch, as a function of the weights."""
+def embedder(
+    rebuild: Rebuild, frozen: Mapping[str, Any] | None = None
+) -> Callable[[Any, TextBatch], tuple[Array, Array]]:
+    """Queries [B, E] and documents [B, E] of a batch, as a function of the trained weights."""
 
     def embed(weights: Any, batch: TextBatch) -> tuple[Array, Array]:
-        tower = rebuild(weights)
+        tower = rebuild(weights, frozen or {})
         queries = _embed(tower, batch.query, batch.query_mask, batch.noise)
         return queries, _embed(tower, batch.document, batch.document_mask)
 
     return embed
 
 
-def text_embedder(rebuild: RebuildText, dtype: DTypeLike) -> Callable[[Any, Any, Any], Array]:
-    """(weights, ids [B, L], mask [B, L]) to [B, E], as the step embeds."""
+def text_embedder(rebuild: Rebuild, dtype: DTypeLike) -> Callable[[Any, Any, Any, Any], Array]:
+    """(trained, frozen, ids [B, L], mask [B, L]) to [B, E], as the step embeds."""
 
-    def embed(weights: Any, ids: Any, mask: Any) -> Array:
-        return _embed(rebuild(working_copy(weights, dtype)), ids, mask)
+    def embed(trained: Any, frozen: Any, ids: Any, mask: Any) -> Array:
+        return _embed(rebuild(working_copy(trained, dtype), frozen), ids, mask)
 
     return embed
 
@@ -106,13 +114,17 @@ def pair_loss(
 
 
 def working_copy(weights: Mapping[str, Any], dtype: DTypeLike) -> dict[str, Any]:
-    """The weights in `dtype`; except the table of token embeddings, which is only looked up in."""
-    cast = jax.tree.map(lambda x: x.astype(dtype), dict(weights))
-    return {**cast, "embed_tokens": weights["embed_tokens"]}
+    """The trained weights in `dtype`; except token embeddings, which are only looked up in."""
+    return {
+        name: part if name == "embed_tokens" else jax.tree.map(lambda x: x.astype(dtype), part)
+        for name, part in weights.items()
+    }
 
 
 def _embed(tower: Qwen3Encoder, ids: Any, mask: Any, noise: VectorNoise | None = None) -> Array:
     # Looked up here, where the table may be float32: its gradient adds up many tokens.
     table = tower.embed_tokens.embedding[...]
     vectors = jnp.take(table, ids, axis=0)
-    return tower.embed(vectors if noise is None else noisy_vectors(vectors, table, noise), mask)
+    if noise is not None:
+        vectors = noisy_vectors(vectors.astype(jnp.float32), table, noise)
+    return tower.embed(vectors, mask)

@@ -153,6 +153,7 @@ def test_the_towers_own_characters_are_kept(world, finished, one_device, tmp_pat
     [
         (["model.vocabulary=tower"], "the vocabulary has no 'b', 'c', 'd', 'e'"),
         (["train.fsdp=2"], "train.fsdp is 2, which shards frozen weights"),
+        (["train.text_lora.rank=4"], "train.text_lora.rank is 4, and this kind of training"),
         (["data.transcripts=transcript"], "24 of 24 recordings have no transcript"),
         (["data.train={empty}"], "24 recordings have an empty text, the first is 'e0'"),
         (["data.train=nowhere.jsonl"], "nowhere.jsonl"),
