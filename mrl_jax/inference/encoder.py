@@ -220,7 +220,7 @@ class Encoder:
         rows = self._tokens([text], tasks, prompts)
         inputs: Any = self._text_inputs(rows)
         if self._sharding is not None:
-            inputs = self._text_inputs(rows * len(self._sharding.device_set))
+            inputs = self._text_inputs([*rows] * len(self._sharding.device_set))
             inputs = put_global(inputs, self._sharding)
         program: Any = self._programs["text"]
         program.lower(self.trained, self.frozen, *inputs).compile()
