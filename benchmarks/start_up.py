@@ -6,8 +6,8 @@ A model of Qwen3-0.6B and HuBERT-base with random weights, its text tower stored
 the published one; sentence-transformers loads the checkpoint that the tower was converted from,
 and no speech tower. Each run is a process of its own, in turn. Cold: the weights are not in the
 page cache (by posix_fadvise; with --drop-caches nothing is) and no program is compiled. Warm: both
-are. "load" begins after the imports; "cpu" is of the whole process, on all cores together, which other
-work on the machine changes little.
+are. "load" begins after the imports; "cpu" is of the whole process, on all cores together, which
+other work on the machine changes little.
 """
 
 import argparse
