@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from mrl_jax.checkpoints.models import ModelInfo, abstract_model
+from mrl_jax.core.arguments import checked
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.paths import referenced_path
 from mrl_jax.data.text.tokenizer import TextTokenizer
@@ -20,6 +21,7 @@ from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.nn import param_tree
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class FirstText:
     """A text, and what is put before it.
