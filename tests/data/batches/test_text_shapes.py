@@ -17,19 +17,18 @@ def test_padded_lengths_are_few_and_near():
 def test_what_is_joined_is_what_adds_least_padding():
     longest = [(10, 30)] * 50 + [(10, 40)] * 2 + [(60, 60)] * 20
     assert few_shapes(longest, (60, 60), most=3) == [(16, 32), (16, 48), (64, 64)]
-    assert few_shapes(longest, (60, 60), most=2) == [(16, 48), (64, 64)] or few_shapes(
-        longest, (60, 60), most=2
-    ) == [(16, 32), (64, 64)]
+    assert few_shapes(longest, (60, 60), most=2) == [(16, 32), (64, 64)]
     assert few_shapes(longest, (60, 200), most=1) == [(64, 64), (64, 256)]
 
 
 def test_all_epochs_of_tasks_with_prompts_of_many_lengths_have_the_shapes_of_the_first():
     rng, count = np.random.default_rng(0), 3000
     task = rng.integers(5, size=count)
-    query = np.array([0, 9, 14, 21, 37])[task] + rng.integers(2, 40, count)
-    document = rng.integers(3, 200, count)
+    written = np.clip(rng.lognormal(2.2 + 0.3 * task, 0.6), 2, 400).astype(int)
+    query = np.array([0, 9, 14, 21, 37])[task] + written
+    document = np.clip(rng.lognormal(3.5 + 0.3 * (task % 3), 0.7), 3, 512).astype(int)
     lengths = np.stack([query, document])
-    plan = PairPlan(lengths.sum(axis=0), [str(t) for t in task], batch_size=16, seed=0)
+    plan = PairPlan(lengths.sum(axis=0), [str(t) for t in task], batch_size=32, seed=0)
 
     def longest(step: int) -> tuple[int, int]:
         first, second = lengths[:, plan(step)].max(axis=1).tolist()
