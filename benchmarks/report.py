@@ -22,6 +22,7 @@ import report_curation_models
 import report_exports
 import report_long_audio
 import report_scale
+import report_start_up
 from markdown_tables import markdown_table, median_and_range
 
 from mrl_jax.core.paths import user_path
@@ -410,6 +411,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "towers": towers,
     "conversion": conversion,
     "import_time": import_time,
+    "start_up": report_start_up.start_up,
     "search": search,
     "funnel": funnel,
     "long_audio": report_long_audio.long_audio,
@@ -422,8 +424,9 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 }
 """Result name -> the function that writes its section, in the order of the page."""
 
-OPTIONAL = (*report_curation_models.TABLES,)
-"""Results whose section is left out until they are measured: they take hours, or data."""
+OPTIONAL = (*report_curation_models.TABLES, "start_up")
+"""Results whose section is left out until they are measured: they take hours, data, or a
+machine without other work."""
 
 MARKED_TABLES: dict[str, Callable[[Path], str]] = {
     "towers": towers_table,

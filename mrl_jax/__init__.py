@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mrl_jax.core.errors import MrlError
     from mrl_jax.data.audio.decode import load_clip
     from mrl_jax.inference.embedder import Embedder
+    from mrl_jax.inference.first_text import FirstText
     from mrl_jax.inference.index.search_index import SearchIndex
     from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
     from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -36,6 +37,7 @@ _HOMES = homes_of(
         "core.errors": "MrlError",
         "data.audio.decode": "load_clip",
         "inference.embedder": "Embedder",
+        "inference.first_text": "FirstText",
         "inference.index.search_index": "SearchIndex",
         "models.ctc": "CtcVocabulary HubertCtc",
         "models.dual_encoder": "DualEncoder DualEncoderConfig",
@@ -53,6 +55,7 @@ __all__ = [
     "DualEncoder",
     "DualEncoderConfig",
     "Embedder",
+    "FirstText",
     "Frozen",
     "HubertConfig",
     "HubertCtc",

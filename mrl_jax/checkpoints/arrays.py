@@ -65,34 +65,8 @@ def await_stillness(folder: Path, *, seconds: float = 0.3, at_most: float = 30.0
         time.sleep(0.02)
 
 
-def read_arrays(
-    folder: Path, restore_args: Mapping[str, Any], *, what: str = "the array", hint: str = ""
-) -> dict[str, Any]:
-    """Read the arrays that `restore_args` names, by dotted path.
-
-    Raises:
-        MrlError: `what` is missing, or cannot be read: the read failed, or an array is not there.
-    """
-    import orbax.checkpoint as ocp
-
-    _check_there(folder, what, hint)
-    check_path_text(folder, hint=UTF8_PATH)
-    tree = param_tree.nest(restore_args)
-
-    def restore() -> Any:
-        with _checkpointer() as checkpointer:
-            item = jax.tree.map(lambda _: 0, tree)
-            args = ocp.args.PyTreeRestore(item=item, restore_args=tree)
-            return checkpointer.restore(folder.absolute(), args=args)
-
-    try:
-        return param_tree.flatten(quietly(restore))
-    except OSError as error:
-        problem = f"{what} cannot be read ({error.strerror or error})"
-        raise MrlError(problem, where=folder, hint=hint) from error
-
-
-def _check_there(folder: Path, what: str, hint: str) -> None:
+def check_there(folder: Path, what: str, hint: str) -> None:
+    """Raises an `MrlError` where a checkpoint, `what`, has no folder."""
     if not folder.is_dir():
         verb = "are" if what.endswith("s") else "is"
         raise MrlError(f"{what} {verb} missing", where=folder, hint=hint)
@@ -104,7 +78,7 @@ def stored_paths(folder: Path, *, what: str = "the array", hint: str = "") -> li
     Raises:
         MrlError: the checkpoint is missing, or cannot be read.
     """
-    _check_there(folder, what, hint)
+    check_there(folder, what, hint)
 
     def names() -> list[str]:
         with _checkpointer() as checkpointer:

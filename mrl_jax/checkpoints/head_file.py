@@ -7,7 +7,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mrl_jax.checkpoints.arrays import read_arrays, stored_paths
+from mrl_jax.checkpoints.arrays import stored_paths
+from mrl_jax.checkpoints.mapped_arrays import read_mapped
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.checksums import file_digest, folder_digests
@@ -42,12 +43,9 @@ def read_head_arrays(
     """
     if place.suffix == ".safetensors":
         return _read_file(place, hint)
-    import orbax.checkpoint as ocp
-
     if paths is None:
         paths = stored_paths(place, what="the trained head", hint=hint)
-    arguments = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
-    return read_arrays(place, arguments, what="the trained head", hint=hint)
+    return read_mapped(place, paths, what="the trained head", hint=hint)
 
 
 def _read_file(path: Path, hint: str) -> dict[str, HostArray]:

@@ -27,6 +27,7 @@ from mrl_jax.checkpoints.head_file import head_digests, read_head_arrays
 from mrl_jax.checkpoints.towers import (
     LoadOptions,
     TowerInfo,
+    abstract_tower,
     load_hubert_ctc,
     load_qwen3,
     load_speech_tower,
@@ -218,21 +219,57 @@ def load_model(
             named), or the head cannot be read.
     """
     read_towers(folder, info)
-    dtype = info.dtype if dtype is None else dtype
-    int8 = info.frozen_dtype == "int8" if int8 is None else int8
     kind, place = HEADS[info.kind], referenced_path(folder, info.speech.path)
     if verify:
         verify_head(folder, info)
-    options: LoadOptions = {"dtype": dtype, "int8": int8, "verify": verify}
+    options: LoadOptions = {**_held_as(info, dtype, int8), "verify": verify}
     speech = load_speech_side(kind, place, padding=info.padding, **options)
     text = load_qwen3(referenced_path(folder, info.text.path), **options)
     with readable_as("a model description", folder / MODEL_FILE, hint=TRAIN_AGAIN):
-        model = kind.build(speech, text, info.fusion, rngs=nnx.Rngs(0))
+        model = _abstract_head(kind, speech, text, info.fusion)
+    model.place_towers(speech, text)
     if max(info.dims) > text.config.embed_width:
         problem = f"dims has {max(info.dims)}, expected at most {text.config.embed_width}"
         raise MrlError(problem, where=folder / MODEL_FILE, hint=TRAIN_AGAIN)
     _fill_head(model, folder, info)
     return model
+
+
+@checked
+def abstract_model(
+    folder: Path, info: ModelInfo, *, dtype: DTypeLike | None = None, int8: bool | None = None
+) -> TwoTowers:
+    """What `load_model` gives, with shapes in place of weights: to compile before they are read.
+
+    Raises:
+        MrlError: as `load_model`, of the descriptions.
+    """
+    read_towers(folder, info)
+    kind, options = HEADS[info.kind], _held_as(info, dtype, int8)
+    speech = abstract_tower(
+        referenced_path(folder, info.speech.path),
+        recogniser=kind.recogniser,
+        padding=info.padding,
+        **options,
+    )
+    text = abstract_tower(referenced_path(folder, info.text.path), **options)
+    with readable_as("a model description", folder / MODEL_FILE, hint=TRAIN_AGAIN):
+        return _abstract_head(kind, speech, text, info.fusion)
+
+
+def _held_as(info: ModelInfo, dtype: DTypeLike | None, int8: bool | None) -> LoadOptions:
+    """How the towers' weights are held: as asked for, or as in training."""
+    return {
+        "dtype": info.dtype if dtype is None else dtype,
+        "int8": info.frozen_dtype == "int8" if int8 is None else int8,
+    }
+
+
+def _abstract_head(kind: HeadKind, speech: Any, text: Any, config: Any) -> TwoTowers:
+    """A model of shapes: to draw weights that are replaced takes a second of compilation."""
+    return nnx.eval_shape(
+        lambda speech, text: kind.build(speech, text, config, rngs=nnx.Rngs(0)), speech, text
+    )
 
 
 @checked
@@ -306,3 +343,5 @@ def _fill_head(model: TwoTowers, folder: Path, info: ModelInfo) -> None:
     arrays = read_head(folder, info, {path: leaf.shape for path, leaf in leaves.items()})
     for path, variable in leaves.items():
         variable.set_value(jax.numpy.asarray(arrays[path]))
+    for factor in model.head.factors().values():  # They are in the weights, see `Head.fold`.
+        factor.set_value(jax.numpy.ones(factor.shape, factor.dtype))

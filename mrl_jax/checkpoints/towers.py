@@ -11,17 +11,18 @@ report.json    what was converted, and how
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
+from mrl_jax.checkpoints.arrays import save_arrays
+from mrl_jax.checkpoints.mapped_arrays import read_mapped, read_to_device
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.checksums import fields_digest, folder_digests, update_hint, verify_files
@@ -194,23 +195,66 @@ def load_tower(
         hint = "load it in float32 or bfloat16"
         raise MrlError("weights in int8 cannot be trained", where=folder, hint=hint)
     info = read_info(folder, expected=expected)
-    stored = jnp.float32 if info.dtype == "mixed" else jnp.dtype(info.dtype)
-    held: DTypeLike = stored if dtype is None else dtype
+    held = _held_dtype(info, dtype)
     module = _abstract(folder, info, recogniser, {**options, "dtype": held, "param_dtype": held})
-    if verify:
-        verify_tower(folder, info, ("encoder", "lm_head") if recogniser else ("encoder",))
-    if recogniser:
-        groups = ("encoder", "lm_head")
-        read = (_restore(folder, group, getattr(module, group), held, sharding) for group in groups)
-        arrays = param_tree.flatten(dict(zip(groups, read, strict=True)))
-    else:
-        arrays = _restore(folder, "encoder", module, held, sharding)
-    weights: dict[str, Any] = arrays
+    groups = ("encoder", "lm_head") if recogniser else ("encoder",)
+
+    def read() -> dict[str, Any]:
+        if not recogniser:
+            return _restore(folder, "encoder", module, held, sharding)
+        parts = (_restore(folder, name, getattr(module, name), held, sharding) for name in groups)
+        return param_tree.flatten(dict(zip(groups, parts, strict=True)))
+
+    weights = _verified(lambda: verify_tower(folder, info, groups), read) if verify else read()
     if int8:
         for path in filter(is_layer_kernel, list(weights)):  # One at a time, for the memory.
             weights[path] = quantize(weights[path])
     filled = param_tree.fill(module, weights)
     return filled if trainable else param_tree.freeze(filled)
+
+
+@checked
+def abstract_tower(
+    folder: str | Path,
+    *,
+    recogniser: bool = False,
+    dtype: DTypeLike | None = None,
+    int8: bool = False,
+    **options: Any,
+) -> Any:
+    """What `load_tower` gives, with shapes in place of weights: to compile before they are read.
+
+    Raises:
+        MrlError: as `load_tower`, of tower.json.
+    """
+    folder = user_path(folder)
+    info = read_info(folder)
+    held = _held_dtype(info, dtype)
+    module = _abstract(folder, info, recogniser, {**options, "dtype": held, "param_dtype": held})
+    for path, variable in param_tree.flat_weights(module).items():
+        if int8 and is_layer_kernel(path):
+            variable.set_value(jax.eval_shape(quantize, variable.get_value()))
+    return param_tree.freeze(module)
+
+
+def _held_dtype(info: TowerInfo, dtype: DTypeLike | None) -> DTypeLike:
+    """The dtype asked for, or that of the stored weights."""
+    if dtype is not None:
+        return dtype
+    return jnp.float32 if info.dtype == "mixed" else jnp.dtype(info.dtype)
+
+
+def _verified(verify: Callable[[], None], read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `read` gives, with `verify` beside it: where both fail, its error is the one raised."""
+    with ThreadPoolExecutor(1) as pool:
+        verified = pool.submit(verify)
+        try:
+            weights = read()
+        except MrlError:
+            verified.result()
+            raise
+        verified.result()
+    return weights
 
 
 def _abstract(folder: Path, info: TowerInfo, recogniser: bool, options: Mapping[str, Any]) -> Any:
@@ -417,13 +461,16 @@ def read_stored_weights(folder: Path, info: TowerInfo) -> dict[str, dict[str, Ho
     Raises:
         MrlError: they cannot be read.
     """
-    import orbax.checkpoint as ocp
-
-    weights: dict[str, dict[str, HostArray]] = {}
-    for group, shapes in info.groups.items():
-        restore_args = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in shapes}
-        weights[group] = _read_group(user_path(folder), group, restore_args)
-    return weights
+    return {
+        group: read_mapped(
+            user_path(folder) / WEIGHTS / group,
+            shapes,
+            shapes=shapes,
+            what="the weights",
+            hint=CONVERT_AGAIN,
+        )
+        for group, shapes in info.groups.items()
+    }
 
 
 def _restore(
@@ -434,22 +481,12 @@ def _restore(
     sharding: jax.sharding.Sharding | None,
 ) -> dict[str, jax.Array]:
     """A group's arrays, cast and placed, for the leaves of an abstract module."""
-    import orbax.checkpoint as ocp
-
-    sharding = jnp.zeros(()).sharding if sharding is None else sharding
-    restore_args = {
-        path: ocp.ArrayRestoreArgs(
-            restore_type=jax.Array,
-            dtype=jnp.dtype(dtype),
-            sharding=sharding,
-            global_shape=variable.shape,
-            strict=True,
-        )
-        for path, variable in param_tree.flat_weights(module).items()
-    }
-    return _read_group(folder, group, restore_args)
-
-
-def _read_group(folder: Path, group: str, restore_args: Mapping[str, Any]) -> dict[str, Any]:
-    path = folder / WEIGHTS / group
-    return read_arrays(path, restore_args, what="the weights", hint=CONVERT_AGAIN)
+    leaves = param_tree.flat_weights(module)
+    return read_to_device(
+        folder / WEIGHTS / group,
+        {path: variable.shape for path, variable in leaves.items()},
+        dtype=dtype,
+        sharding=jnp.zeros(()).sharding if sharding is None else sharding,
+        what="the weights",
+        hint=CONVERT_AGAIN,
+    )

@@ -13,15 +13,16 @@ from jaxtyping import Float32
 from mrl_jax.checkpoints.models import ModelInfo, load_model, read_model_info
 from mrl_jax.core.arguments import PositiveFloat, PositiveInt, checked, mismatch
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import batch_sharded, replicated
+from mrl_jax.core.distributed import replicated
 from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.core.forks import Owner
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.core.paths import referenced_path, user_path
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.audio.decode import clip_seconds, decode_clip, load_each, resample
 from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
+from mrl_jax.inference.first_text import FirstText, compiling, model_tokenizer, shared_rows
 from mrl_jax.inference.hub_models import model_folder
 from mrl_jax.inference.long_clips import check_max_seconds, check_seconds
 from mrl_jax.inference.search.config import SearchConfig, read_search_config
@@ -84,6 +85,7 @@ class Embedder:
         max_seconds: PositiveFloat | None = MAX_SECONDS,
         batch_size: PositiveInt = 16,
         folder: Path | None = None,
+        encoder: Encoder | None = None,
     ):
         self._owner = Owner()
         self._loaded: tuple[Path, dict[str, Any]] | None = None
@@ -96,14 +98,15 @@ class Embedder:
         self._directions = directions
         self.width = max(model.separate_dims, default=model.text.config.embed_width)
         split = param_tree.split(model)
-        rows = None
-        if len(jax.local_devices()) > 1:  # A machine's devices share the rows of a batch.
-            rows = batch_sharded(jax.local_devices())
+        if (rows := shared_rows()) is not None:
             trained, frozen = jax.device_put((split.trained, split.frozen), replicated(rows))
             split = param_tree.Split(trained, frozen, split.rebuild)
-        options: dict[str, Any] = {"prompts": info.prompts, "max_seconds": max_seconds}
-        options["batch_size"] = batch_size
-        self.encoder = Encoder(split, model, tokenizer, sharding=rows, **options)
+        if encoder is None:
+            options: dict[str, Any] = {"prompts": info.prompts, "max_seconds": max_seconds}
+            options["batch_size"] = batch_size
+            encoder = Encoder(split, model, tokenizer, sharding=rows, **options)
+        encoder.trained, encoder.frozen = split.trained, split.frozen
+        self.encoder = encoder
 
     @classmethod
     @checked
@@ -119,6 +122,7 @@ class Embedder:
         batch_size: PositiveInt = 16,
         int8: bool | None = None,
         verify: bool = True,
+        first: FirstText | None = None,
     ) -> "Embedder":
         """Load a folder that `mrl-jax train` or `mrl-jax convert oolel-embed` made, or a model
         that `mrl-jax push` uploaded.
@@ -138,6 +142,8 @@ class Embedder:
             int8: hold the kernels of the towers' layers in eight bits: half of bfloat16's memory,
                 vectors change by about 1e-3 in cosine. As in training by default.
             verify: compare all files with their digests first, see docs/models.md for the time.
+            first: a text that will be embedded alone: its program is compiled while the weights
+                are read.
 
         Raises:
             MrlError: no model, or its towers are gone or were changed; no search config or
@@ -152,17 +158,17 @@ class Embedder:
         fitted = read_rotation(folder, head_digest=info.head_digest) if rotation else None
         if rotation and fitted is None:
             raise MrlError("has no rotation", where=folder, hint="fit one: `mrl-jax rotate`")
-        model = load_model(folder, info, dtype=dtype, int8=int8, verify=verify)
+        held: dict[str, Any] = {"dtype": dtype, "int8": int8}
+        limits: dict[str, Any] = {"batch_size": batch_size, "max_seconds": max_seconds}
+        with compiling(folder, info, first, held=held, **limits) as encoder:
+            model = load_model(folder, info, **held, verify=verify)
         width = model.text.config.embed_width
         if config is not None and config.dim > width:
             problem = f"the search config has dim {config.dim}, and the model has {width}"
             raise MrlError(problem, where=folder, hint="choose one again")
-        tokenizer = TextTokenizer(
-            referenced_path(folder, info.text.path), max_tokens=info.max_text_tokens
-        )
         options: dict[str, Any] = {"search_config": config, "directions": directions}
-        options |= {"rotation": fitted, "max_seconds": max_seconds, "folder": folder}
-        options["batch_size"] = batch_size
+        options |= {"rotation": fitted, "folder": folder, "encoder": encoder, **limits}
+        tokenizer = model_tokenizer(folder, info) if encoder is None else encoder.tokenizer
         embedder = cls(model, info, tokenizer, **options)
         chosen = {"dtype": dtype, "search_config": search_config, "rotation": rotation}
         chosen |= {"max_seconds": max_seconds, "batch_size": batch_size, "verify": verify}

@@ -10,9 +10,9 @@ from jax.sharding import NamedSharding
 from jaxtyping import Float32
 
 from mrl_jax.core.array_types import HostArray
+from mrl_jax.core.distributed import put_global
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.limits import MAX_SECONDS
-from mrl_jax.data.batches.text import padded_tokens
 from mrl_jax.data.text.prompts import prompts_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 from mrl_jax.inference.batching import FULL_BATCH, embed_batches, padded_clips
@@ -32,6 +32,8 @@ IN_BATCHES = EMBED | {
     "speech features": lambda model, *inputs: model.speech_features_and_lost(*inputs),
     "text features": lambda model, *inputs: model.text_features(*inputs),
 }
+SHORTEST_PROMPT = 32
+"""Places of any shorter prompt: more than nearly all sentences that say a task need."""
 
 
 class Encoder:
@@ -51,7 +53,9 @@ class Encoder:
         max_seconds: longer clips are refused; None for no limit but memory.
 
     Attributes:
-        trained, frozen: the arrays; `trained` may be replaced by those of a training state.
+        trained, frozen: the arrays; `trained` may be replaced by those of a training state, and
+            both where they were shapes.
+        tokenizer: the text tower's.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Encoder:
         self._min_samples = config_model.min_samples
         self._separate_dims = config_model.separate_dims
         self._has_tokens = isinstance(config_model, FusionModel)
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._sharding, self._batch_size = sharding, batch_size
         self._programs = {
             kind: compile_program(split.rebuild, run, sharding) for kind, run in IN_BATCHES.items()
@@ -144,7 +148,7 @@ class Encoder:
     ) -> HostArray:
         names = [f"clip {i}" for i in range(len(clips))] if names is None else names
         self.check_speech(clips, tasks=tasks, names=names)
-        tokens = self._tokenizer.encode_prompts(self.prompts_of(tasks, prompts, len(clips)))
+        tokens = self.tokenizer.encode_prompts(self.prompts_of(tasks, prompts, len(clips)))
         prompt_size = prompt_places(tokens)
 
         def inputs(rows: list[int]) -> tuple[Any, ...]:
@@ -189,11 +193,11 @@ class Encoder:
 
     def prompt_size(self, task: str) -> int:
         """Places that the prompt of a task takes before a clip."""
-        return prompt_places(self._tokenizer.encode_prompts(self.prompts_of([task], None, 1)))
+        return prompt_places(self.tokenizer.encode_prompts(self.prompts_of([task], None, 1)))
 
     def token_count(self, text: str) -> int:
         """Tokens of a text as the text tower reads it, special ones included."""
-        return len(self._tokenizer.encode([text])[0])
+        return len(self.tokenizer.encode([text])[0])
 
     def text(
         self,
@@ -207,17 +211,37 @@ class Encoder:
 
         Documents get the prompt that the text tower's own files may have for them.
         """
+        return self._text("text", self._tokens(texts, tasks, prompts), progress)
+
+    def compile_text(
+        self, text: str, *, tasks: Sequence[str] | None, prompts: Sequence[str | None] | None
+    ) -> None:
+        """Compile what `text` runs for one such text; shapes may stand in place of the weights."""
+        rows = self._tokens([text], tasks, prompts)
+        inputs: Any = self._text_inputs(rows)
+        if self._sharding is not None:
+            inputs = self._text_inputs([*rows] * len(self._sharding.device_set))
+            inputs = put_global(inputs, self._sharding)
+        program: Any = self._programs["text"]
+        program.lower(self.trained, self.frozen, *inputs).compile()
+
+    def _tokens(
+        self,
+        texts: Sequence[str],
+        tasks: Sequence[str] | None,
+        prompts: Sequence[str | None] | None,
+    ) -> Sequence[Sequence[int]]:
         if tasks is None and prompts is None:
-            return self._text("text", self._tokenizer.encode_documents(texts), progress)
+            return self.tokenizer.encode_documents(texts)
         before = self.prompts_of(tasks, prompts, len(texts))
         asked = [prompt + text for prompt, text in zip(before, texts, strict=True)]
-        return self._text("text", self._tokenizer.encode(asked), progress)
+        return self.tokenizer.encode(asked)
 
     def text_features(
         self, texts: Sequence[str], *, progress: str | None = None
     ) -> Float32[HostArray, "N 4 E"]:
         """`Qwen3Encoder.features` of texts, at least one."""
-        return self._text("text features", self._tokenizer.encode(texts), progress)
+        return self._text("text features", self.tokenizer.encode(texts), progress)
 
     def _text(self, kind: str, tokens: Sequence[Sequence[int]], progress: str | None) -> HostArray:
         return self._in_batches(
@@ -254,8 +278,8 @@ class Encoder:
 
     def _inputs_alone(self, query: HostArray | str, before: str) -> tuple[Any, ...]:
         if isinstance(query, str):
-            return self._text_inputs(self._tokenizer.encode([before + query]))
-        tokens = self._tokenizer.encode_prompts([before])
+            return self._text_inputs(self.tokenizer.encode([before + query]))
+        tokens = self.tokenizer.encode_prompts([before])
         padded = pad_tokens(tokens, prompt_places(tokens))
         return *self._pad([query], names=["the query"]), *padded
 
@@ -285,12 +309,16 @@ class Encoder:
 
 
 def prompt_places(prompts: Sequence[Sequence[int]]) -> int:
-    """Places that the prompts of a batch are padded to: 0 without any, or one of few numbers.
+    """Places that the prompts of a batch are padded to: 0 without any, else 32, 64, 128, …
 
-    A program is compiled for every such number; padded places change no vector.
+    A program is compiled for every such number, of which most prompts need but one; padded
+    places change no vector.
     """
     longest = max(map(len, prompts), default=0)
-    return padded_tokens(longest) if longest else 0
+    places = SHORTEST_PROMPT if longest else 0
+    while places < longest:
+        places *= 2
+    return places
 
 
 def _kind(query: HostArray | str) -> str:

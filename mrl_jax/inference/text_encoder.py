@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Float32
 
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.data.batches.text import padded_tokens
+from mrl_jax.data.batches.text_shapes import padded_tokens
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 from mrl_jax.inference.batching import embed_batches
 from mrl_jax.inference.programs import compile_program, count_flops

@@ -120,6 +120,11 @@ class SoftCtc(FusionModel):
         layers = recogniser.encoder.config.num_layers
         self.head = SoftHead(config, layers, width, size, text, rngs=rngs)
 
+    def place_towers(self, speech: HubertCtc, text: Qwen3Encoder) -> None:
+        """As `TwoTowers`; `speech` is a recogniser."""
+        super().place_towers(speech.encoder, text)
+        self.ctc = speech.lm_head
+
     @property
     def min_samples(self) -> int:
         """The fewest samples that give a frame, or a pair of them where nothing is compressed."""

@@ -92,6 +92,10 @@ class TwoTowers(nnx.Module):
             else None
         )
 
+    def place_towers(self, speech: Any, text: Qwen3Encoder) -> None:
+        """Put these towers where those are that the model was built with."""
+        self.speech, self.text = speech, text
+
     @property
     def separate_dims(self) -> tuple[int, ...]:
         """Dims that have a query vector of their own, side by side in `embed_speech`'s result.

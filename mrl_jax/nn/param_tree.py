@@ -90,7 +90,7 @@ def split(module: nnx.Module, trainable: Any = nnx.Param) -> Split:
     for path, variable in nnx.to_flat_state(state):
         arrays[bool(chosen(path, variable))][dotted(path)] = variable.get_value()
     # Shapes only, or the closure would keep the first weights alive.
-    shell = nnx.merge(graphdef, jax.eval_shape(lambda: state))
+    shell = nnx.merge(graphdef, jax.eval_shape(lambda state: state, state))
 
     def rebuild(trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> Any:
         return fill(shell, {**flatten(trained), **frozen})

@@ -87,7 +87,7 @@ def public_functions() -> list[str]:
     pages = "".join(page.read_text() for page in sorted((ROOT / "docs" / "api").glob("*.md")))
     names = []
     for module in sorted(set(re.findall(r"^::: (mrl_jax\.(?:inference|metrics)\S*)", pages, re.M))):
-        if module.endswith("Embedder"):
+        if module.endswith(("Embedder", "FirstText")):
             continue
         for name, value in vars(importlib.import_module(module)).items():
             own = inspect.isfunction(value) and value.__module__ == module

@@ -20,7 +20,7 @@ import soundfile
 from flax import nnx
 
 import mrl_jax
-from mrl_jax.checkpoints.arrays import read_arrays
+from mrl_jax.checkpoints.mapped_arrays import read_mapped
 from mrl_jax.checkpoints.models import save_model, tower_reference
 from mrl_jax.checkpoints.new_towers import save_speech_tower, save_text_tower
 from mrl_jax.checkpoints.towers import load_hubert, load_qwen3
@@ -263,13 +263,10 @@ def assert_refused(config: Path, workdir: Path, changes: Sequence[str], message:
 
 def exported_head(workdir: Path) -> dict[str, np.ndarray]:
     """The exported arrays, as bytes on disk hold them."""
-    import orbax.checkpoint as ocp
-
     info = mrl_jax.Embedder.load(workdir).info
     paths = [
         "head.frame_downsample.bias",
         "head.frame_downsample.kernel",
         "head.frame_projection.kernel",
     ]
-    arguments = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in paths}
-    return read_arrays(workdir / info.head, arguments)
+    return read_mapped(workdir / info.head, paths)

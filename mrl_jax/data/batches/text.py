@@ -14,12 +14,12 @@ from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.plan import identities
 from mrl_jax.data.batches.text_plan import PairPlan
+from mrl_jax.data.batches.text_shapes import few_shapes, fitting_shape
 from mrl_jax.data.batches.token_noise import TokenNoise, VectorNoise, draw_noise
 from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.prompts import prompt_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
 
-SHORTEST = 16
 NOISE_STREAM = 1 << 20
 """Tells the random numbers of token noise from those of the order."""
 
@@ -116,6 +116,9 @@ class TextPairSource:
         noise: on the tokens of the queries.
         shard: (this host's number, number of hosts): whose rows of each batch are given.
 
+    Attributes:
+        shapes: that queries and documents are padded to, in every epoch.
+
     Raises:
         MrlError: fewer pairs than a batch; a task without a prompt, or without a weight where
             others have one.
@@ -136,13 +139,16 @@ class TextPairSource:
         self._queries = tokenizer.encode(queries)
         self._documents = tokenizer.encode_documents([pair.document for pair in pairs])
         self._ids = pair_identities(pairs, self._queries, self._documents)
-        both = zip(self._queries, self._documents, strict=True)
+        self._lengths = np.asarray([list(map(len, self._queries)), list(map(len, self._documents))])
         self._plan = PairPlan(
-            [len(query) + len(document) for query, document in both],
+            self._lengths.sum(axis=0),
             [pair.task for pair in pairs] if config.task_homogeneous else None,
             batch_size=config.batch_size,
             weights=config.task_weights,
             seed=seed,
+        )
+        self.shapes = few_shapes(
+            map(self._longest, range(self.batches_per_epoch)), _pair(self._lengths.max(axis=1))
         )
         if self._noise.is_on:
             prompts = [len(q) - len(pair.query) for q, pair in zip(queries, pairs, strict=True)]
@@ -171,8 +177,9 @@ class TextPairSource:
         """This host's rows of the batch of step `step`, counted from 0."""
         rows = self._plan(step)
         # Those of other hosts as well: shapes and noise are the same on every host.
-        query, query_mask = _padded([self._queries[row] for row in rows])
-        document, document_mask = _padded([self._documents[row] for row in rows])
+        size, document_size = fitting_shape(self.shapes, *self._longest(step))
+        query, query_mask = pad_tokens([self._queries[row] for row in rows], size)
+        document, document_mask = pad_tokens([self._documents[row] for row in rows], document_size)
         noise = None
         if self._noise.is_on:
             places = np.arange(query.shape[1])
@@ -198,21 +205,15 @@ class TextPairSource:
         mine = host_rows(len(rows), self._shard)
         return jax.tree.map(lambda x: x[mine], batch)
 
+    def _longest(self, step: int) -> tuple[int, int]:
+        """Tokens of the longest query and of the longest document of batch `step`."""
+        return _pair(self._lengths[:, self._plan(step)].max(axis=1))
+
     def from_step(self, start: int) -> Generator[TextBatch, None, None]:
         """The batches from step `start` on, without end."""
         for step in itertools.count(start):
             yield self(step)
 
 
-def padded_tokens(length: int) -> int:
-    """The next of 16, 24, 32, 48, 64, 96, …: few shapes, and at most half of it padding."""
-    size = SHORTEST
-    while size < length:
-        if size * 3 // 2 >= length:
-            return size * 3 // 2
-        size *= 2
-    return size
-
-
-def _padded(ids: Sequence[Sequence[int]]) -> tuple[HostArray, HostArray]:
-    return pad_tokens(ids, padded_tokens(max(map(len, ids))))
+def _pair(values: HostArray) -> tuple[int, int]:
+    return int(values[0]), int(values[1])

@@ -13,6 +13,7 @@ from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.paths import referenced_path, relative_reference
 from mrl_jax.core.records import read_record, write_description
 from mrl_jax.inference.embedder import Embedder
+from mrl_jax.inference.first_text import FirstText
 from mrl_jax.inference.index.backends import BACKENDS, EXACT
 from mrl_jax.inference.index.documents import BUILD_AGAIN
 from mrl_jax.nn import param_tree
@@ -175,8 +176,14 @@ def _rotation_name(digest: str | None) -> str:
     return "no rotation" if digest is None else f"the rotation {digest[:12]}"
 
 
-def load_referenced(model: ModelReference | None, folder: Path | None) -> Embedder:
+def load_referenced(
+    model: ModelReference | None, folder: Path | None, first: FirstText | None = None
+) -> Embedder:
     """The model of an index, from where it was when the index was made.
+
+    Args:
+        model, folder: of the index.
+        first: as of `Embedder.load`.
 
     Raises:
         MrlError: the place is not known; what is there is another model, or none.
@@ -191,6 +198,6 @@ def load_referenced(model: ModelReference | None, folder: Path | None) -> Embedd
         if not place.is_dir():
             problem = f"its model is not at {place} any more"
             raise MrlError(problem, where=folder, hint=hint)
-    embedder = Embedder.load(place, rotation=model.rotation is not None)
+    embedder = Embedder.load(place, rotation=model.rotation is not None, first=first)
     check_embedder(model, embedder, where=folder)
     return embedder

@@ -25,6 +25,7 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax search") -> int:
     args = _parser(prog).parse_args(argv)
     from mrl_jax.core.compilation_cache import keep_compiled
     from mrl_jax.data.text.prompts import check_one_prompt
+    from mrl_jax.inference.first_text import FirstText
     from mrl_jax.inference.index.microphone import check_microphone, record
     from mrl_jax.inference.index.open_index import open_index
 
@@ -32,7 +33,10 @@ def main(argv: Sequence[str], *, prog: str = "mrl-jax search") -> int:
     check_one_prompt(args.task, args.prompt, "--task and --prompt")
     if args.microphone:
         check_microphone(args.seconds)
-    index = open_index(args.index, args.model)
+    first = None
+    if args.text:
+        first = FirstText(args.text, task=args.task, prompt=args.prompt)
+    index = open_index(args.index, args.model, first)
     query: dict[str, Any] = {"text": [args.text]}
     if args.audio is not None:
         query = {"audio": [args.audio]}

@@ -26,6 +26,7 @@ from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.paths import output_path, user_path
 from mrl_jax.data.sets.corpus import CorpusDocument
 from mrl_jax.inference.embedder import Clip, Embedder
+from mrl_jax.inference.first_text import FirstText
 from mrl_jax.inference.index.backends import EXACT
 from mrl_jax.inference.index.description import (
     INDEX_FILE,
@@ -83,6 +84,7 @@ class SearchIndex:
         self._documents, self._vectors, self._first = documents, vectors, first
         self._live: Bool[HostArray, " N"] = np.ones(len(documents), bool)
         self._embedder = embedder
+        self._first_text: FirstText | None = None
         self._row_of: dict[str, int] | None = None
         self._written = None if folder is None else file_digest(folder / INDEX_FILE)
 
@@ -158,7 +160,12 @@ class SearchIndex:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, embedder: Embedder | None = None, verify: bool = True
+        cls,
+        folder: str | Path,
+        *,
+        embedder: Embedder | None = None,
+        verify: bool = True,
+        first: FirstText | None = None,
     ) -> "SearchIndex":
         """An index that `save` or `mrl-jax index build` wrote; its vectors stay on the disk.
 
@@ -167,6 +174,7 @@ class SearchIndex:
             embedder: of queries; by default the model that embedded the documents is loaded from
                 where it was, with the first query that needs it.
             verify: compare all files with their digests first.
+            first: the first question, for which the model is loaded, see `Embedder.load`.
 
         Raises:
             MrlError: no index, a damaged one, or that of another model than the embedder's.
@@ -175,7 +183,9 @@ class SearchIndex:
         info = read_info(folder, verify=verify)
         if embedder is not None:
             check_embedder(info.model, embedder, where=folder)
-        return cls(*_parts(folder, info), model=info.model, folder=folder, embedder=embedder)
+        index = cls(*_parts(folder, info), model=info.model, folder=folder, embedder=embedder)
+        index._first_text = first
+        return index
 
     def __len__(self) -> int:
         return int(self._live.sum())
@@ -193,7 +203,7 @@ class SearchIndex:
             MrlError: the model is not where it was, or is another now.
         """
         if self._embedder is None:
-            self._embedder = load_referenced(self.model, self.folder)
+            self._embedder = load_referenced(self.model, self.folder, self._first_text)
         return self._embedder
 
     @property

@@ -12,7 +12,6 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.text import (
     TextBatchConfig,
     TextPairSource,
-    padded_tokens,
     pair_identities,
     prompted,
 )
@@ -239,14 +238,6 @@ def test_fewer_pairs_than_a_batch(tokenizer):
         TextBatchConfig(batch_size=1)
     with pytest.raises(MrlError, match="max_tokens is 1, expected 2 or more"):
         TextBatchConfig(max_tokens=1)
-
-
-def test_padded_lengths_are_few_and_near():
-    sizes = [padded_tokens(length) for length in range(1, 2049)]
-    assert sizes == sorted(sizes)
-    assert all(length <= size for length, size in enumerate(sizes, 1))
-    assert all(size <= 1.5 * length + 1 for length, size in enumerate(sizes, 1) if length > 16)
-    assert set(sizes) == {16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048}
 
 
 def test_pieces_spell_every_text(tmp_path):
