@@ -16,7 +16,6 @@ from mrl_jax.inference.first_text import FirstText
 from mrl_jax.models.inputs import pad_clips
 
 CLIP = (tiny_run.clip_of((0, 2), 1), tiny_run.RATE)
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 PROMPTS = ["ba", "ba ce", "ba ce di", "fo gu ba ce", "ba ce di fo gu ba"]
 """Of five lengths."""
 

@@ -25,7 +25,6 @@ from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import init_state
 from mrl_jax.training.text_tower.step import make_text_step, tower_rebuilder
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 LENGTHS = (0, 1, 3, 6, 11)
 PROMPTS = {f"t{words}": " ".join(["ba"] * words) for words in LENGTHS}
 """Sentences of five lengths."""

@@ -49,7 +49,6 @@ from mrl_jax.training.text_tower.step import (
     tower_rebuilder,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 WORDS = ("ba", "ce", "di", "fo", "gu", "hy")
 PAIRS = [(f"{a} {b}", f"{b.upper()}, {a}?") for a, b in itertools.product(WORDS[:4], WORDS)]
 TEXTS = [text for pair in PAIRS for text in pair]
