@@ -3,11 +3,13 @@
     python benchmarks/scaling.py
 
 The full-size step of late fusion (HuBERT-base and Qwen3-0.6B in bfloat16) is compiled for
-simulated devices from shapes alone, by pmap and over a mesh; collectives are read from the
-compiled program. From their bytes and the step's FLOPs follows an estimate on paper for pods.
+simulated devices from shapes alone, with the linear head and the soft one, by pmap and over a
+mesh; collectives are read from the compiled program. From their bytes and the step's FLOPs
+follows an estimate on paper for pods.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -29,17 +31,19 @@ POD = {"rows": 16, "seconds": 10.0, "tokens": 64}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worker", nargs=2, metavar=("PARALLEL", "DEVICES"))
+    parser.add_argument("--worker", nargs=3, metavar=("HEAD", "PARALLEL", "DEVICES"))
     args = parser.parse_args()
     if args.worker:
-        print(json.dumps(counted(args.worker[0], int(args.worker[1]))))
+        head, parallel, devices = args.worker
+        print(json.dumps(counted(head, parallel, int(devices))))
         return
     figures: dict[str, Any] = {}
-    for parallel in ("pmap", "mesh"):
+    for head, parallel in itertools.product(("linear", "soft"), ("pmap", "mesh")):
         for devices in (1, 2, 4):
-            counts = worker(parallel, devices)
-            figures[f"{parallel}, {devices}"] = counts
-            print(parallel, devices, counts, flush=True)
+            counts = worker(head, parallel, devices)
+            name = f"{parallel}, {devices}" + (", soft head" if head == "soft" else "")
+            figures[name] = counts
+            print(name, counts, flush=True)
     trained = figures["pmap, 4"]["trained_bytes"]
     record(
         "scaling",
@@ -56,11 +60,10 @@ def main() -> None:
     )
 
 
-def counted(parallel: str, devices: int) -> dict[str, Any]:
+def counted(head: str, parallel: str, devices: int) -> dict[str, Any]:
     """Collectives of one compiled step, and the bytes that it could not do without."""
-    program, trained = compile_step(
-        "embedding_0_6b", parallel, devices, rows=ROWS * devices, seconds=SECONDS, tokens=TOKENS
-    )
+    sizes = Sizes(batch=ROWS * devices, seconds=SECONDS, tokens=TOKENS)
+    program, trained = compile_step("embedding_0_6b", parallel, devices, sizes, head=head)
     documents = ROWS * devices * WIDTH * 4
     return {
         "collectives": collectives(program.as_text()),
@@ -93,11 +96,11 @@ def on_paper(chips: int, trained: int) -> dict[str, float]:
     }
 
 
-def worker(parallel: str, devices: int) -> dict[str, Any]:
+def worker(head: str, parallel: str, devices: int) -> dict[str, Any]:
     """The same in a process of its own, which has so many devices."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
-        [sys.executable, str(Path(__file__)), "--worker", parallel, str(devices)],
+        [sys.executable, str(Path(__file__)), "--worker", head, parallel, str(devices)],
         check=True,
         capture_output=True,
         text=True,
