@@ -2,9 +2,10 @@
 
     python benchmarks/growth.py
 
-Each size in a process of its own: the median of some calls after the first, and the peak of the
-process over what it held before the first call, inputs included there. The towers are those of
-large_batch.py, of middling size, so that compiling takes little of the time.
+Each size in a process of its own: the median of some calls after the first; seconds of cores, which
+other programs on the machine change little; and the peak of the process over what it held
+before the first call, inputs included there. The towers are those of large_batch.py, of middling
+size, so that compiling takes little of the time.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,12 +56,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measured(run: Callable[[], Any]) -> dict[str, Any]:
-    """Seconds of some calls after the first, and what all of them took of memory."""
+    """Seconds of some calls after the first, also of all cores, and the memory of all calls."""
     before = resident_bytes()
     run()
+    used = time.process_time()
     seconds = [timed(run) for _ in range(REPEATS)]
+    cores = (time.process_time() - used) / REPEATS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": summarize(seconds), "bytes": max(peak - before, 0)}
+    return {
+        "seconds": summarize(seconds),
+        "core_seconds": cores,
+        "bytes": max(peak - before, 0),
+    }
 
 
 def resident_bytes() -> int:

@@ -422,7 +422,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 }
 """Result name -> the function that writes its section, in the order of the page."""
 
-OPTIONAL = (*report_curation_models.TABLES,)
+OPTIONAL = (*report_curation_models.TABLES, "growth")
 """Results whose section is left out until they are measured: they take hours, or data."""
 
 MARKED_TABLES: dict[str, Callable[[Path], str]] = {
