@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import tiny_run
 from forked_train import ForkedTrain, ForkServer
+from loopback_s3 import BUCKET, loopback_s3
 from repository import ROOT
 from speech_host import Clips, writer_of
 
 from mrl_jax.checkpoints import checksum_command
 from mrl_jax.core.checksums import folder_digests
 from mrl_jax.core.errors import MrlError
+from mrl_jax.core.paths import user_path
 from mrl_jax.data.build.builder import build_dataset
 from mrl_jax.data.cache.speech import ShardPlan, SpeechCache, open_speech_cache
 from mrl_jax.training import precompute_speech
@@ -209,6 +211,24 @@ def test_mrl_jax_checksum_reads_the_shards_too(cache, tmp_path, capsys):
     flip(folder / "shard-00003-of-00004" / "digests.npy")
     with pytest.raises(MrlError, match=r"shard-00003-of-00004/digests\.npy: is not the file"):
         checksum_command.main([str(folder)])
+
+
+def test_a_half_made_cache_at_an_address_is_finished_by_another_machine(
+    world, cache, tmp_path, monkeypatch
+):
+    with loopback_s3(tmp_path / "first") as store:
+        folder = copied(cache, tmp_path)
+        (folder / "cache.json").unlink()
+        shutil.rmtree(folder / "shard-00001-of-00004")
+        store.put_folder("states", folder)
+        address = f"s3://{BUCKET}/states"
+        clips = Clips(world / "built")
+        assert writer_of(world, user_path(address), clips=clips).make() == 3
+        assert len(set(clips.read)) == 16
+        names = {name.removeprefix("states/") for name in store.names("states/")}
+        assert names == set(folder_digests(cache))
+        monkeypatch.setenv("MRL_JAX_CACHE", str(tmp_path / "second"))
+        np.testing.assert_array_equal(states_of(world, user_path(address)), states_of(world, cache))
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_computed(world, tmp_path, monkeypatch):
