@@ -52,6 +52,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/query_tokens.py
 	$(BIN)/python benchmarks/large_batch.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/host_overhead.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/fsdp.py

@@ -17,6 +17,7 @@ from typing import Any
 
 from collectives import collectives
 from common import record
+from late_fusion_step import Sizes, fusion_model
 
 ROWS, SECONDS, TOKENS = 16, 10, 64
 MORE_ROWS, MORE_TOKENS = 64, 256
@@ -53,11 +54,11 @@ def main() -> None:
 
 def compiled(tower: str, fsdp: int, devices: int) -> dict[str, Any]:
     """Bytes of one device, and collectives, of a step whose weights `fsdp` devices share."""
-    sizes = {"rows": ROWS * devices, "seconds": SECONDS, "tokens": TOKENS}
-    program, _ = compile_step(tower, "mesh", devices, fsdp=fsdp, remat=True, **sizes)
+    sizes = Sizes(batch=ROWS * devices, seconds=SECONDS, tokens=TOKENS)
+    program, _ = compile_step(tower, "mesh", devices, sizes, fsdp=fsdp, remat=True)
     memory = program.memory_analysis()
-    sizes = {"rows": MORE_ROWS * devices, "seconds": SECONDS, "tokens": MORE_TOKENS}
-    larger, _ = compile_step(tower, "mesh", devices, fsdp=fsdp, remat=True, **sizes)
+    sizes = Sizes(batch=MORE_ROWS * devices, seconds=SECONDS, tokens=MORE_TOKENS)
+    larger, _ = compile_step(tower, "mesh", devices, sizes, fsdp=fsdp, remat=True)
     return {
         "collectives_of_larger_batch": collectives(larger.as_text()),
         "argument_bytes": memory.argument_size_in_bytes,
@@ -70,14 +71,16 @@ def compile_step(
     tower: str,
     parallel: Any,
     devices: int,
+    sizes: Sizes,
     *,
-    rows: int,
-    seconds: int,
-    tokens: int,
     fsdp: int = 1,
     remat: bool = False,
+    head: str = "linear",
 ) -> tuple[Any, int]:
-    """The compiled step of late fusion in bfloat16 from shapes alone, and its trained bytes."""
+    """The compiled step of late fusion in bfloat16 from shapes alone, and its trained bytes.
+
+    The `head` is "linear" or "soft", see `late_fusion_step.fusion_model`.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -85,8 +88,8 @@ def compile_step(
 
     from mrl_jax.core.batch import Batch
     from mrl_jax.losses.config import LossConfig
-    from mrl_jax.models.hubert import HubertConfig, HubertEncoder
-    from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+    from mrl_jax.models.ctc import HubertCtc
+    from mrl_jax.models.hubert import HubertConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
     from mrl_jax.nn import param_tree
     from mrl_jax.training.contrastive.step import make_train_step
@@ -97,13 +100,13 @@ def compile_step(
     place = Devices(parallel, jax.devices()[:devices], fsdp=fsdp)
     low = jnp.bfloat16
 
-    def model() -> LateFusion:
+    def model() -> Any:
         rngs = nnx.Rngs(0)
         config = getattr(Qwen3Config, tower)()
         text = Qwen3Encoder(config, dtype=low, param_dtype=low, remat=remat, rngs=rngs)
-        speech = HubertEncoder(HubertConfig.base(), dtype=low, param_dtype=low, rngs=rngs)
-        towers = param_tree.freeze(speech), param_tree.freeze(text)
-        return LateFusion(*towers, config=LateFusionConfig(), rngs=rngs)
+        options: dict[str, Any] = {"dtype": low, "param_dtype": low, "rngs": rngs}
+        recogniser = HubertCtc(HubertConfig.base(), 32, **options)
+        return fusion_model(head, param_tree.freeze(recogniser), param_tree.freeze(text))
 
     split = param_tree.split(nnx.eval_shape(model))
     optimizer = make_optimizer(OptimConfig(), 100)
@@ -115,8 +118,9 @@ def compile_step(
     frozen = jax.tree.map(lambda x: shaped(x, place.frozen_sharding(x)), split.frozen)
     state = jax.eval_shape(lambda t: init_state(t, optimizer), split.trained)
     state = jax.tree.map(lambda x: shaped(x, whole), state)
+    rows, tokens = sizes.batch, sizes.tokens
     batch = Batch(
-        samples=np.zeros((rows, 16_000 * seconds), np.float32),
+        samples=np.zeros((rows, int(16_000 * sizes.seconds)), np.float32),
         lengths=np.zeros(rows, np.int32),
         prompt=np.zeros((rows, 0), np.int32),
         prompt_mask=np.zeros((rows, 0), bool),

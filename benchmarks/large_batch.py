@@ -12,13 +12,14 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import record, timed
 
-ROWS, SAMPLES, TOKENS = 8, 32_000, 32
+ROWS, SAMPLES, TOKENS, VOCABULARY = 8, 32_000, 32, 1000
 CASES = {"8": (8, 1), "512 in 64 parts": (512, 64), "32, plain": (32, 1), "64, plain": (64, 1)}
 
 
@@ -44,18 +45,28 @@ def main() -> None:
 def step(batch_size: int, parts: int, steps: int) -> dict[str, Any]:
     """Peak memory of this process once it has taken some steps."""
     import jax
+
+    run, loss = train_step(batch_size, parts), float("nan")
+
+    def timed_step() -> None:
+        nonlocal loss
+        loss = run()
+
+    seconds = [0.0, *(timed(timed_step) for _ in range(steps))][-1]
+    seen = jax.devices()[0].memory_stats()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = int(seen["peak_bytes_in_use"]) if seen else peak
+    return {"peak_bytes": peak, "seconds": seconds, "loss": loss}
+
+
+def middling_model() -> Any:
+    """Late fusion over frozen towers of middling size, of random weights."""
     from flax import nnx
 
-    from mrl_jax.core.batch import Batch
-    from mrl_jax.losses.config import LossConfig
     from mrl_jax.models.hubert import HubertConfig, HubertEncoder
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
     from mrl_jax.nn import param_tree
-    from mrl_jax.training.contrastive.step import make_train_step
-    from mrl_jax.training.devices import Devices
-    from mrl_jax.training.optim import OptimConfig, make_optimizer
-    from mrl_jax.training.state import init_state
 
     rngs = nnx.Rngs(0)
     speech = HubertEncoder(
@@ -67,12 +78,32 @@ def step(batch_size: int, parts: int, steps: int) -> dict[str, Any]:
     sizes: dict[str, Any] = {"num_heads": 4, "num_kv_heads": 2, "head_width": 64, "mlp_width": 1024}
     text = Qwen3Encoder(
         Qwen3Config(
-            vocab_size=1000, width=256, num_layers=4, rope_theta=1e6, norm_epsilon=1e-6, **sizes
+            vocab_size=VOCABULARY,
+            width=256,
+            num_layers=4,
+            rope_theta=1e6,
+            norm_epsilon=1e-6,
+            **sizes,
         ),
         rngs=rngs,
     )
     towers = param_tree.freeze(speech), param_tree.freeze(text)
-    split = param_tree.split(LateFusion(*towers, config=LateFusionConfig(), rngs=rngs))
+    return LateFusion(*towers, config=LateFusionConfig(), rngs=rngs)
+
+
+def train_step(batch_size: int, parts: int) -> Callable[[], float]:
+    """A step of that model that gives its loss; the first call compiles it."""
+    import jax
+
+    from mrl_jax.core.batch import Batch
+    from mrl_jax.losses.config import LossConfig
+    from mrl_jax.nn import param_tree
+    from mrl_jax.training.contrastive.step import make_train_step
+    from mrl_jax.training.devices import Devices
+    from mrl_jax.training.optim import OptimConfig, make_optimizer
+    from mrl_jax.training.state import init_state
+
+    split = param_tree.split(middling_model())
     place = Devices("pmap", jax.devices()[:1])
     optimizer = make_optimizer(OptimConfig(warmup_fraction=0.0), 10)
     state = place.replicate(init_state(split.trained, optimizer))
@@ -84,36 +115,23 @@ def step(batch_size: int, parts: int, steps: int) -> dict[str, Any]:
             lengths=np.full(batch_size, SAMPLES, np.int32),
             prompt=np.zeros((batch_size, 0), np.int32),
             prompt_mask=np.zeros((batch_size, 0), bool),
-            document=rng.integers(0, 1000, (batch_size, TOKENS)).astype(np.int32),
+            document=rng.integers(0, VOCABULARY, (batch_size, TOKENS)).astype(np.int32),
             document_mask=np.ones((batch_size, TOKENS), bool),
             query_ids=rows,
             document_ids=rows,
             rows=np.ones(batch_size, bool),
         )
     )
-    seconds, loss = 0.0, float("nan")
-    if steps:
-        loss_config = LossConfig(dims=(256, 128, 64))
-        compiled = place.compile(
-            make_train_step(
-                split.rebuild,
-                optimizer,
-                loss_config,
-                accumulation_steps=parts,
-                axis_name=place.axis_name,
-            )
-        )
+    loss = LossConfig(dims=(256, 128, 64))
+    options: dict[str, Any] = {"accumulation_steps": parts, "axis_name": place.axis_name}
+    compiled = place.compile(make_train_step(split.rebuild, optimizer, loss, **options))
 
-        def run() -> None:
-            nonlocal state, loss
-            state, metrics = compiled(state, frozen, batch)
-            loss = float(metrics["loss"])
+    def run() -> float:
+        nonlocal state
+        state, metrics = compiled(state, frozen, batch)
+        return float(metrics["loss"])
 
-        seconds = [timed(run) for _ in range(steps)][-1]
-    seen = jax.devices()[0].memory_stats()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    peak = int(seen["peak_bytes_in_use"]) if seen else peak
-    return {"peak_bytes": peak, "seconds": seconds, "loss": loss}
+    return run
 
 
 def worker(batch_size: int, parts: int, steps: int) -> dict[str, Any]:

@@ -202,24 +202,8 @@ class OurSide:
         self.device = jax.devices()[0].device_kind
 
     def model(self, head: str, **changes: Any) -> Any:
-        """A model with the "linear" or the "soft" head; `changes` are fields of the latter."""
-        from flax import nnx
-
-        from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
-        from mrl_jax.models.soft_ctc import SoftCtc, SoftCtcConfig
-
-        if head == "linear":
-            speech = self.recogniser.encoder
-            return LateFusion(speech, self.text, config=LateFusionConfig(), rngs=nnx.Rngs(1))
-        end = self.text.config.vocab_size - 1
-        config = SoftCtcConfig(
-            outputs=((), *((i,) for i in range(1, 32))),
-            end_token=end,
-            max_tokens_per_second=SOFT_TOKENS,
-            residual="frames",
-        )
-        config = dataclasses.replace(config, **changes)
-        return SoftCtc(self.recogniser, self.text, config=config, rngs=nnx.Rngs(1))
+        """`fusion_model` of these towers."""
+        return fusion_model(head, self.recogniser, self.text, **changes)
 
     def step(self, head: str = "linear", cached: str = "") -> tuple[Callable[[], float], Any]:
         """A step that gives its loss, and its program, compiled as training compiles it.
@@ -290,6 +274,25 @@ class OurSide:
             document_vectors=vectors,
             speech=speech,
         )
+
+
+def fusion_model(head: str, recogniser: Any, text: Any, **changes: Any) -> Any:
+    """A model with the "linear" or the "soft" head; `changes` are fields of the latter."""
+    from flax import nnx
+
+    from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
+    from mrl_jax.models.soft_ctc import SoftCtc, SoftCtcConfig
+
+    if head == "linear":
+        return LateFusion(recogniser.encoder, text, config=LateFusionConfig(), rngs=nnx.Rngs(1))
+    config = SoftCtcConfig(
+        outputs=((), *((i,) for i in range(1, 32))),
+        end_token=text.config.vocab_size - 1,
+        max_tokens_per_second=SOFT_TOKENS,
+        residual="frames",
+    )
+    config = dataclasses.replace(config, **changes)
+    return SoftCtc(recogniser, text, config=config, rngs=nnx.Rngs(1))
 
 
 def our_configs(sizes: Sizes) -> tuple[Any, Any]:

@@ -177,7 +177,8 @@ def scaling(result: dict[str, Any]) -> list[str]:
         f"{inputs['rows_a_device']} clips of {inputs['seconds']} s a device, compiled for "
         "simulated devices and not run. Bytes: the results of all collectives in the compiled "
         "program. Needed: the gradients of the trained weights once, and the document vectors "
-        "of all rows. (Under pmap a single device exchanges with itself.)",
+        "of all rows. (Under pmap a single device exchanges with itself.) The head is the linear "
+        "one where none is named.",
         markdown_table(["by, devices", "collectives", "MB", "needed, MB", "/ needed"], rows),
         f"On paper, for {chip['name']} and {pod['rows']} clips of {pod['seconds']:g} s a chip with "
         f"documents of {pod['tokens']} tokens. Assumed: {chip['utilisation']:.0%} of the published "
@@ -226,6 +227,60 @@ def text_lora(result: dict[str, Any]) -> list[str]:
                 "held, GB",
             ],
             rows,
+        ),
+    ]
+
+
+def padding(result: dict[str, Any]) -> list[str]:
+    """A row for each kind of step and batch: padding now, packed, and what is saved."""
+    inputs, rows = result["inputs"], []
+    for kind, sizes in result["figures"].items():
+        for size, one in sizes.items():
+            values = (one[name] for name in ("padding", "padding_packed", "saved"))
+            rows.append([f"{size} {kind}", *(f"{value:.1%}" for value in values)])
+    return [
+        "## Padding of short texts",
+        f"Share of padding among the text tower's places, as batches are made and if whole texts "
+        f"were packed into rows of {inputs['row']} or more. *Saved*: of all places of the tower in "
+        "a step, those of speech included. "
+        f"{inputs['pairs']}; {inputs['clips']}; {inputs['tokenizer']}. Counted, not timed.",
+        markdown_table(["batch", "padding", "packed", "saved"], rows),
+    ]
+
+
+def growth(result: dict[str, Any]) -> list[str]:
+    """A row for each part and size: time and memory, and both over what they should be."""
+    rows = []
+    repeats = result["figures"]["search"]["1"]["seconds"]["repeats"]
+    for part, sizes in result["figures"].items():
+        first = sizes["1"]
+        for times, one in sizes.items():
+            line = int(times) if result["lines"][part] == "linear" else 1
+            over = one["core_seconds"] / (int(times) * first["core_seconds"])
+            memory = one["bytes"] / (line * first["bytes"])
+            rows.append(
+                [
+                    f"{part}, {times} times",
+                    median_and_range(one["seconds"]),
+                    f"{one['core_seconds']:.2f}",
+                    f"{over:.2f}",
+                    f"{one['bytes'] / 1e9:.2f}",
+                    f"{memory:.2f}",
+                ]
+            )
+    inputs = "; ".join(f"*{part}*: {what}" for part, what in result["inputs"].items())
+    constant = ", ".join(part for part, line in result["lines"].items() if line == "constant")
+    return [
+        "## Growth with the work",
+        f"One, two, four and eight times the work, each in a process of its own; towers of "
+        f"middling size, float32. Once the work is {inputs}. Median of {repeats} calls after the "
+        "first, and seconds of all cores for one, as other programs took a share of the machine. "
+        "Memory is the peak of the process over what it held before the first call, compiling "
+        "included. */ line*: seconds of cores over those of the work once, times how often "
+        "it is done; memory likewise for a step, and over that of the work once for "
+        f"{constant}, which take batches or blocks of one size.",
+        markdown_table(
+            ["work", "seconds", "of cores", "time / line", "memory, GB", "memory / line"], rows
         ),
     ]
 
@@ -323,6 +378,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "int8_towers": int8_towers,
     "query_tokens": query_tokens,
     "large_batch": large_batch,
+    "growth": growth,
+    "padding": padding,
     "host_overhead": host_overhead,
     "input": audio_input,
     "scaling": scaling,

@@ -1,13 +1,15 @@
 """The collectives of a training step on more devices, beside the bytes that the loss needs.
 
-    python benchmarks/scaling.py
+    python benchmarks/scaling.py [--heads linear soft]
 
 The full-size step of late fusion (HuBERT-base and Qwen3-0.6B in bfloat16) is compiled for
-simulated devices from shapes alone, by pmap and over a mesh; collectives are read from the
-compiled program. From their bytes and the step's FLOPs follows an estimate on paper for pods.
+simulated devices from shapes alone, with the linear head and the soft one, by pmap and over a
+mesh; collectives are read from the compiled program. From their bytes and the step's FLOPs
+follows an estimate on paper for pods.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -16,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from collectives import collectives
-from common import record
+from common import RESULTS, record
 from fsdp import compile_step
 from late_fusion_step import Sizes, flops
 
+HEADS = ["linear", "soft"]
 ROWS, SECONDS, TOKENS, WIDTH = 4, 4, 32, 1024
 CHIP = {"name": "TPU v5e", "flops": 197e12, "link_bytes": 90e9, "latency": 1e-6, "utilisation": 0.4}
 """Published peak in bfloat16; both directions of a ring on one axis of the torus, 45 GB/s each;
@@ -29,17 +32,23 @@ POD = {"rows": 16, "seconds": 10.0, "tokens": 64}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worker", nargs=2, metavar=("PARALLEL", "DEVICES"))
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS)
+    parser.add_argument("--worker", nargs=3, metavar=("HEAD", "PARALLEL", "DEVICES"))
     args = parser.parse_args()
     if args.worker:
-        print(json.dumps(counted(args.worker[0], int(args.worker[1]))))
+        head, parallel, devices = args.worker
+        print(json.dumps(counted(head, parallel, int(devices))))
         return
+    # Nothing is timed, so that heads may be counted one by one: others stay as they are.
     figures: dict[str, Any] = {}
-    for parallel in ("pmap", "mesh"):
+    if args.heads != HEADS:
+        figures = json.loads((RESULTS / "scaling.json").read_text())["figures"]
+    for head, parallel in itertools.product(args.heads, ("pmap", "mesh")):
         for devices in (1, 2, 4):
-            counts = worker(parallel, devices)
-            figures[f"{parallel}, {devices}"] = counts
-            print(parallel, devices, counts, flush=True)
+            counts = worker(head, parallel, devices)
+            name = f"{parallel}, {devices}" + (", soft head" if head == "soft" else "")
+            figures[name] = counts
+            print(name, counts, flush=True)
     trained = figures["pmap, 4"]["trained_bytes"]
     record(
         "scaling",
@@ -56,11 +65,10 @@ def main() -> None:
     )
 
 
-def counted(parallel: str, devices: int) -> dict[str, Any]:
+def counted(head: str, parallel: str, devices: int) -> dict[str, Any]:
     """Collectives of one compiled step, and the bytes that it could not do without."""
-    program, trained = compile_step(
-        "embedding_0_6b", parallel, devices, rows=ROWS * devices, seconds=SECONDS, tokens=TOKENS
-    )
+    sizes = Sizes(batch=ROWS * devices, seconds=SECONDS, tokens=TOKENS)
+    program, trained = compile_step("embedding_0_6b", parallel, devices, sizes, head=head)
     documents = ROWS * devices * WIDTH * 4
     return {
         "collectives": collectives(program.as_text()),
@@ -93,11 +101,11 @@ def on_paper(chips: int, trained: int) -> dict[str, float]:
     }
 
 
-def worker(parallel: str, devices: int) -> dict[str, Any]:
+def worker(head: str, parallel: str, devices: int) -> dict[str, Any]:
     """The same in a process of its own, which has so many devices."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
-        [sys.executable, str(Path(__file__)), "--worker", parallel, str(devices)],
+        [sys.executable, str(Path(__file__)), "--worker", head, parallel, str(devices)],
         check=True,
         capture_output=True,
         text=True,

@@ -9,9 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from mrl_jax.checkpoints.arrays import read_arrays, save_arrays
+from mrl_jax.checkpoints.arrays import save_arrays
+from mrl_jax.checkpoints.mapped_arrays import read_mapped
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.checksums import folder_digests, verify_files
@@ -79,15 +78,10 @@ def read_adapter(folder: Path) -> tuple[AdapterInfo, dict[str, HostArray]]:
     Raises:
         MrlError: it is no such folder, is damaged or was changed.
     """
-    import orbax.checkpoint as ocp
-
     what = "the description of LoRA factors"
     path = folder / ADAPTER_FILE
     info = read_record(path, AdapterInfo, version=FORMAT, what=what, hint=TRAIN_AGAIN)
     verify_files(folder, info.files, named_by=ADAPTER_FILE, hint=TRAIN_AGAIN)
-    arguments = {
-        path: ocp.ArrayRestoreArgs(restore_type=np.ndarray, global_shape=shape, strict=True)
-        for path, shape in factor_shapes(info.config, info.lora).items()
-    }
-    factors = read_arrays(folder / WEIGHTS, arguments, what="the factors", hint=TRAIN_AGAIN)
+    shapes, what = factor_shapes(info.config, info.lora), "the factors"
+    factors = read_mapped(folder / WEIGHTS, shapes, shapes=shapes, what=what, hint=TRAIN_AGAIN)
     return info, factors

@@ -113,6 +113,9 @@ def _verify_cache(folder: Path) -> None:
     info = cache.read_cache_of(folder, {}, hint=cache.REMOVE)
     assert info is not None
     cache.verify_cache(folder, info, hint=cache.REMOVE)
+    for name in info.files:
+        if name.endswith(f"/{cache.CACHE_FILE}"):  # A shard, which names files of its own.
+            _verify_cache((folder / name).parent)
 
 
 def _update_cache(folder: Path) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError, describe_os_error, first_line
 
 TIMEOUT = 300
@@ -153,12 +155,50 @@ def run_on_primary(work: Callable[[], None]) -> None:
             problem = str(error)
     if jax.process_count() == 1:
         return
-    line = np.zeros(LINE, np.uint8)
-    sent = problem.encode()[:LINE]
-    line[: len(sent)] = np.frombuffer(sent, np.uint8)
-    message = bytes(np.asarray(multihost_utils.broadcast_one_to_all(line))).rstrip(b"\0")
+    message = _text_in(multihost_utils.broadcast_one_to_all(_line_of(problem)))
     if message:
-        raise MrlError(f"the first host failed: {message.decode(errors='replace')}")
+        raise MrlError(f"the first host failed: {message}")
+
+
+def run_on_all(work: Callable[[], None]) -> None:
+    """Do each host's own share of a work, and go on when every host has ended its share.
+
+    Raises:
+        MrlError: on every host, where the work of one raised it.
+    """
+    problem = ""
+    try:
+        work()
+    except MrlError as error:
+        if jax.process_count() == 1:
+            raise
+        problem = str(error)
+    if jax.process_count() == 1:
+        return
+    lines = np.asarray(multihost_utils.process_allgather(_line_of(problem)))
+    for host, line in enumerate(lines):
+        if message := _text_in(line):
+            raise MrlError(f"process {host} of {len(lines)} failed: {message}")
+
+
+def common_token() -> str:
+    """A word that is new, and the same on every host: for names that no other run has."""
+    token = uuid.uuid4().hex
+    if jax.process_count() == 1:
+        return token
+    return _text_in(multihost_utils.broadcast_one_to_all(_line_of(token)))
+
+
+def _line_of(text: str) -> HostArray:
+    """A message as it is sent, [LINE] uint8."""
+    line = np.zeros(LINE, np.uint8)
+    sent = text.encode("utf-8", "backslashreplace")[:LINE]
+    line[: len(sent)] = np.frombuffer(sent, np.uint8)
+    return line
+
+
+def _text_in(line: Any) -> str:
+    return bytes(np.asarray(line)).rstrip(b"\0").decode(errors="replace")
 
 
 def assert_equal_across_hosts(facts: Mapping[str, str]) -> None:

@@ -63,13 +63,7 @@ def staged_folder(
         final.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(final)
         _check_replaceable(final, named, marker, overwrite)
-        free = shutil.disk_usage(final.parent).free
-        if needs_bytes > free:
-            raise MrlError(
-                f"the output needs {needs_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
-                where=named,
-                hint="free some space, or write elsewhere",
-            )
+        check_room(final.parent, needs_bytes, named)
         staging.mkdir()
         yield staging
         if not overwrite and _names_in(final):
@@ -93,6 +87,35 @@ def staged_folder(
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def write_errors(named: object) -> Iterator[None]:
+    """A failed write inside the block as one line, in which the output is called `named`.
+
+    Raises:
+        MrlError: the block raised an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        problem = f"could not be written: {describe_os_error(error)}"
+        raise MrlError(problem, where=named, hint=write_hint(error)) from error
+
+
+def check_room(folder: Path, needs_bytes: int, named: object) -> None:
+    """Refuse an output, as errors are to name it, that its disk has no room for.
+
+    Raises:
+        MrlError: fewer bytes are free where `folder` is.
+    """
+    free = shutil.disk_usage(folder).free
+    if needs_bytes > free:
+        raise MrlError(
+            f"the output needs {needs_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+            where=named,
+            hint="free some space, or write elsewhere",
+        )
 
 
 def check_apart(source: Path, out: Path) -> None:

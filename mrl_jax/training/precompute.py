@@ -1,26 +1,17 @@
 """Outputs of the frozen towers, computed once for all epochs and runs: documents and speech."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.addresses import shown
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import (
-    assert_equal_across_hosts,
-    batch_sharded,
-    is_primary,
-    replicated,
-    run_on_primary,
-)
+from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary, run_on_primary
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.build.dataset import SpeechDataset
@@ -30,26 +21,18 @@ from mrl_jax.data.cache.documents import (
     write_document_cache,
 )
 from mrl_jax.data.cache.files import CachedArray
-from mrl_jax.data.cache.speech import (
-    SpeechCache,
-    cache_bytes,
-    open_speech_cache,
-    speech_cache_key,
-    write_speech_cache,
-)
+from mrl_jax.data.cache.speech import SpeechCache, open_speech_cache, speech_cache_key
 from mrl_jax.data.sets.digests import digest_lines
 from mrl_jax.data.text.tokenizer import tokenizer_digest
-from mrl_jax.inference.batching import padded_clips, run_batches
 from mrl_jax.inference.encoder import Encoder
 from mrl_jax.models.speech_tower import SpeechTower
 from mrl_jax.models.towers import kinds_of
 from mrl_jax.models.two_towers import TwoTowers
 from mrl_jax.training.contrastive.config import ExperimentConfig
+from mrl_jax.training.precompute_speech import SpeechCacheWriter
 from mrl_jax.training.state import Log
 
 Cache = TypeVar("Cache", CachedArray, SpeechCache)
-BATCH = 16
-"""Clips in a batch, or one a device if there are more devices."""
 
 
 def frozen_outputs(
@@ -57,9 +40,8 @@ def frozen_outputs(
 ) -> dict[str, Any]:
     """`vectors` and `speech` of `BatchSource`, each where the config names a folder for it.
 
-    A cache that is not there is made. All hosts take part in computing the documents' vectors;
-    the first one alone computes the speech, on its own devices, while the others wait. `log` is
-    called with what was computed, and the space that it takes.
+    A cache that is not there is made, by all devices of all hosts. `log` is called with what was
+    computed, and the space that it takes.
 
     Raises:
         MrlError: a cache is of other data or another tower, or is damaged; no room for it.
@@ -110,7 +92,6 @@ def _speech(
         user_path(config.data.speech_cache, optional=True),
         config.data.speech_cache_dtype,
     )
-    sizes = tower.config
     key = speech_cache_key(
         clips=examples.digest,
         split=examples.split,
@@ -118,19 +99,22 @@ def _speech(
         dtype=_dtype_key(config),
         cache_dtype=dtype,
     )
-    frames = np.asarray([sizes.frame_count(int(size)) for size in examples.num_samples], np.int64)
-    shape = (frames, sizes.num_layers, sizes.width)
-    needed = cache_bytes(*shape, dtype)
+    writer = SpeechCacheWriter(folder=folder, key=key, tower=tower, examples=examples)
+    plan, sizes = writer.plan, writer.sizes
 
     def open_cache() -> SpeechCache | None:
-        return open_speech_cache(folder, key, *shape, verify=config.train.verify)
+        return open_speech_cache(folder, key, plan.frames, *sizes, verify=config.train.verify)
 
     def make() -> None:
-        states = _layer_states(tower, examples, dtype)
-        _write(open_cache, lambda: write_speech_cache(folder, key, *shape, states))
+        kept = writer.make()
         hours = float(examples.num_samples.sum()) / examples.sample_rate / 3600
-        space = f"{needed / 1e9:.2f} GB of {dtype}, {needed / 1e9 / hours:.1f} an hour"
-        log(f"speech: {hours:.2f} hours computed once, kept in {shown(folder)} ({space})")
+        space, hosts = writer.needed_bytes / 1e9, jax.process_count()
+        notes = [f"{space:.2f} GB of {dtype}", f"{space / hours:.1f} an hour"]
+        notes += [f"by {hosts} hosts"] * (hosts > 1)
+        notes += [f"{kept} of {plan.count} shards were there"] * (kept > 0)
+        log(
+            f"speech: {hours:.2f} hours computed once, kept in {shown(folder)} ({', '.join(notes)})"
+        )
 
     return _open_or_make(folder, open_cache, make)
 
@@ -176,43 +160,3 @@ def _write(open_cache: Callable[[], Any], write: Callable[[], None]) -> None:
                 raise
 
     run_on_primary(write_unless_there)
-
-
-def _layer_states(
-    tower: SpeechTower, examples: SpeechDataset, cache_dtype: str
-) -> Iterator[tuple[int, HostArray, HostArray | None]]:
-    """Row, states and scales of every clip, longest first."""
-    devices = jax.local_devices()
-    rows = batch_sharded(devices)
-    graphdef, arrays = nnx.split(tower)
-    arrays = jax.device_put(arrays, replicated(rows))
-
-    @jax.jit
-    def compute(arrays: Any, samples: Any, lengths: Any) -> Any:
-        states = nnx.merge(graphdef, arrays)(samples, lengths).layer_states
-        return _cast_for_cache(jnp.moveaxis(states, 0, 2), cache_dtype)
-
-    def inputs(numbers: list[int]) -> tuple[HostArray, HostArray]:
-        clips = [examples.clip(number) for number in numbers]
-        return padded_clips(clips, tower.config, padding="masked")
-
-    for numbers, (states, scales) in run_batches(
-        examples.num_samples,
-        inputs,
-        functools.partial(compute, arrays),
-        batch_size=BATCH,
-        sharding=rows,
-        progress="speech",
-    ):
-        for row, number in enumerate(numbers):
-            yield int(number), states[row], None if scales is None else scales[row]
-
-
-def _cast_for_cache(states: Any, cache_dtype: str) -> tuple[Any, Any]:
-    """[B, T, Y, D] in the cache's dtype, and scales [B, Y, D] of int8, one for each channel."""
-    if cache_dtype != "int8":
-        return states.astype(cache_dtype), None
-    wide = states.astype(jnp.float32)
-    # Padded frames are zero, and so no peak.
-    scales = jnp.maximum(jnp.max(jnp.abs(wide), axis=1), 1e-12) / 127.0
-    return jnp.round(wide / scales[:, None]).astype(jnp.int8), scales

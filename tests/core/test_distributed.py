@@ -22,7 +22,9 @@ from mrl_jax.core.cli import run_command
 from mrl_jax.core.distributed import (
     assert_equal_across_hosts,
     barrier,
+    common_token,
     initialize_distributed,
+    run_on_all,
     should_stop,
 )
 from mrl_jax.core.errors import MrlError
@@ -250,9 +252,17 @@ def test_wrong_numbers_are_refused(world, words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def refuse(problem: str) -> None:
+    raise MrlError(problem)
+
+
 def test_one_process_needs_no_others():
     assert_equal_across_hosts({"config": json.dumps({})})
     barrier("anything")
+    run_on_all(lambda: None)
+    with pytest.raises(MrlError, match=r"^no$"):
+        run_on_all(lambda: refuse("no"))
+    assert common_token() != common_token()
     stopped = threading.Event()
     assert jax.process_count() == 1
     assert not should_stop(3, stopped)

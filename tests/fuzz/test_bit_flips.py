@@ -24,7 +24,13 @@ from mrl_jax.data.build.builder import build_dataset
 from mrl_jax.data.build.dataset import SpeechDataset, open_dataset
 from mrl_jax.data.cache.documents import open_document_cache, write_document_cache
 from mrl_jax.data.cache.files import CachedArray
-from mrl_jax.data.cache.speech import open_speech_cache, speech_cache_key, write_speech_cache
+from mrl_jax.data.cache.speech import (
+    ShardPlan,
+    open_speech_cache,
+    speech_cache_key,
+    write_speech_index,
+)
+from mrl_jax.data.cache.speech_shard import write_speech_shard
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.nn import param_tree
 
@@ -130,18 +136,32 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_dataset(root / "rows.jsonl", root / "data")
     vectors = rng.standard_normal((50, 16)).astype(np.float32)
     write_document_cache(root / "documents", KEY, vectors)
-    for name, dtype in (("states", "bfloat16"), ("int8", "int8")):
-        clips = []
-        for number, frames in enumerate(FRAMES.tolist()):
-            states = rng.standard_normal((frames, 3, 8))
-            scales = rng.random((3, 8), np.float32) if dtype == "int8" else None
-            cast = jnp.bfloat16 if scales is None else np.int8
-            clips.append((number, states.astype(cast), scales))
-        write_speech_cache(root / name, speech_key(dtype), FRAMES, 3, 8, clips)
+    write_speech(root / "states", "bfloat16", rng)
+    write_speech(root / "int8", "int8", rng)
     with RunCheckpoints(root / "checkpoints", keep_last=2) as kept:
         kept.save(1, state(0.5), IDENTITY, score=0.7)
         kept.save(2, state(0.25), IDENTITY, score=0.4)
     return root
+
+
+def write_speech(folder: Path, dtype: str, rng: np.random.Generator) -> None:
+    """A cache of two shards in bfloat16, and one as older ones are in int8."""
+    clips = []
+    for frames in FRAMES.tolist():
+        states = rng.standard_normal((frames, 3, 8))
+        scales = rng.random((3, 8), np.float32) if dtype == "int8" else None
+        clips.append((states.astype(jnp.bfloat16 if scales is None else np.int8), scales))
+    key = speech_key(dtype)
+    if dtype == "int8":
+        write_speech_shard(folder, key, FRAMES, 3, 8, [(i, *x) for i, x in enumerate(clips)])
+        return
+    plan = ShardPlan(frames=FRAMES, shard_clips=2)
+    for number in range(plan.count):
+        numbers = plan.clips(number)
+        made = [(row, *clips[clip]) for row, clip in enumerate(numbers)]
+        place, own = folder / plan.name(number), FRAMES[numbers]
+        write_speech_shard(place, plan.key(number, key), own, 3, 8, made)
+    write_speech_index(folder, key, plan, 3, 8)
 
 
 def folder_of(written: Path, kind: str) -> Path:

@@ -12,7 +12,7 @@ from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.encoder import Encoder
 from mrl_jax.models.hubert import HubertEncoder
-from mrl_jax.training import precompute
+from mrl_jax.training import precompute_speech
 from mrl_jax.training.contrastive.config import ExperimentConfig
 
 
@@ -60,7 +60,7 @@ def test_runs_with_caches_are_the_run_without(root, plain, exact, monkeypatch):
     # What is in a cache is what is read: other vectors or states, another loss.
     for path, changes in (
         (root / "documents" / "vectors.npy", (documents,)),
-        (root / "exact" / "states.npy", exact),
+        (root / "exact" / "shard-00000-of-00002" / "states.npy", exact),
     ):
         array = np.load(path)
         np.save(path, array[::-1].copy())
@@ -135,24 +135,24 @@ def test_a_cache_and_changed_clips_are_refused(root, monkeypatch):
 def test_a_cache_that_another_run_made_meanwhile_serves(root, monkeypatch):
     """Two runs of a sweep begin together: the second one reads what the first has written."""
     place = f"data.speech_cache={root / 'raced'}"
-    inner = precompute.write_speech_cache
+    inner = precompute_speech.write_speech_shard
 
     def raced(*arguments):
-        monkeypatch.setattr(precompute, "write_speech_cache", inner)
+        monkeypatch.setattr(precompute_speech, "write_speech_shard", inner)
         first, _ = four_steps(root, "first of two", place)
         inner(*arguments)
         assert first
 
-    monkeypatch.setattr(precompute, "write_speech_cache", raced)
+    monkeypatch.setattr(precompute_speech, "write_speech_shard", raced)
     losses, _ = four_steps(root, "second of two", place)
     assert len(losses) == 4
     # Of something else it does not: the error stands.
 
     def spoiled(*arguments):
-        (root / "other").mkdir()
+        (root / "other").mkdir(exist_ok=True)
         (root / "other" / "cache.json").write_text(json.dumps({"format": 1, "made_of": {}}))
         inner(*arguments)
 
-    monkeypatch.setattr(precompute, "write_speech_cache", spoiled)
+    monkeypatch.setattr(precompute_speech, "write_speech_shard", spoiled)
     with pytest.raises(MrlError, match="made with another data"):
         four_steps(root, "third", f"data.speech_cache={root / 'other'}")

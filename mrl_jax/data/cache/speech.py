@@ -1,39 +1,47 @@
 """Layer states of a frozen speech tower, computed once and read back by every run after it.
 
-A cache holds all layers of every frame, so that a head is trained without the tower. That is
-large: an hour of audio (180,000 frames) takes 3.3 GB of bfloat16 with HuBERT-base, 8.8 GB with
-large; twice that in float32, half in int8. So it is not verified as a whole: each clip has a
-digest, which is compared when the clip is first read.
+A cache holds all layers of every frame, so that a head is trained without the tower. It is made in
+shards, which several hosts write at once and a killed run keeps:
+
+shard-00000-of-00002/   `data.cache.speech_shard`: the clips of that shard, and their digests
+shard-00001-of-00002/
+cache.json              written last: what the cache was made of, and a digest of every shard
+
+The longest clips stand in the first shard, as clips of like length are encoded together. Older
+caches are one shard, which has the name of the cache.
 """
 
-import hashlib
-import os
-from collections.abc import Iterable, Mapping
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import ml_dtypes
 import numpy as np
+from jaxtyping import Int
 
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.batch import StoredSpeech
 from mrl_jax.core.errors import MrlError
-from mrl_jax.core.files import staged_folder
 from mrl_jax.data.cache.files import (
     CACHE_FILE,
-    CachedArray,
     read_cache_of,
     verify_cache,
     write_cache_file,
 )
+from mrl_jax.data.cache.speech_shard import (
+    CACHE_DTYPE_KEY,
+    MAKE_AGAIN,
+    SpeechShard,
+    open_speech_shard,
+)
 
-CacheDtype = Literal["float32", "bfloat16", "int8"]
-CACHE_DTYPES: tuple[str, ...] = get_args(CacheDtype)
-CACHE_DTYPE_KEY = "speech_cache_dtype"
-STATES_FILE, SCALES_FILE, DIGESTS_FILE = "states.npy", "scales.npy", "digests.npy"
-MAKE_AGAIN = "name another folder in data.speech_cache, or remove this one to have it made again"
-DISK_DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
-"""On disk. numpy's files know no bfloat16: its bits are written as whole numbers."""
+SHARD_BATCH = 16
+"""Clips that are encoded together; a shard has whole batches of them."""
+MOST_SHARDS = 256
+"""Of a cache, as each is a file that every reader holds open."""
+SHARD_NAME = re.compile(r"shard-\d{5}-of-\d{5}")
 
 
 def speech_cache_key(
@@ -47,32 +55,74 @@ def speech_cache_key(
     return key | {CACHE_DTYPE_KEY: cache_dtype}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """Which clips stand in which shard: the same on every host, however many there are.
+
+    Attributes:
+        frames: [N], of each clip.
+        shard_clips: clips of a shard; the last one may have fewer.
+    """
+
+    frames: HostArray
+    shard_clips: int
+
+    @classmethod
+    def of(cls, frames: HostArray) -> "ShardPlan":
+        """The plan of a new cache: shards as small as a batch, unless there would be too many."""
+        batches = -(-len(frames) // SHARD_BATCH)
+        return cls(frames=frames, shard_clips=SHARD_BATCH * max(-(-batches // MOST_SHARDS), 1))
+
+    @property
+    def count(self) -> int:
+        """How many shards there are."""
+        return -(-len(self.frames) // self.shard_clips)
+
+    @functools.cached_property
+    def order(self) -> Int[HostArray, " N"]:
+        """All clips, the longest first; of equal ones the first in the data set."""
+        return np.argsort(-self.frames, kind="stable")
+
+    def name(self, shard: int) -> str:
+        """The name of a shard's folder."""
+        return f"shard-{shard:05d}-of-{self.count:05d}"
+
+    def clips(self, shard: int) -> Int[HostArray, " R"]:
+        """The clips of a shard, row by row."""
+        return self.order[shard * self.shard_clips : (shard + 1) * self.shard_clips]
+
+    def key(self, shard: int, key: Mapping[str, str]) -> dict[str, str]:
+        """What a shard is made of, in a cache that is made of `key`."""
+        return {**key, "shard": self.name(shard)}
+
+    def places(self) -> Int[HostArray, "N 2"]:
+        """The shard of every clip, and its row there."""
+        ranks = np.empty(len(self.order), np.int64)
+        ranks[self.order] = np.arange(len(self.order))
+        return np.stack(np.divmod(ranks, self.shard_clips), axis=1)
+
+
 class SpeechCache:
     """States of N clips, left on the disk until they are read.
 
-    May be read by several threads and processes. All frames of all clips follow one another, in
-    the order of the data set.
+    May be read by several threads and processes.
 
     Args:
-        states: [all frames, Y, D], in the dtype on disk.
-        scales: [N, Y, D] float32 of int8; else None.
+        shards: that hold them.
+        places: [N, 2], the shard of every clip, and its row there.
         frames: [N], of each clip.
         cache_dtype: of the states.
-        digests: [N, 32] uint8, SHA-256 of each clip's states and scales; None not to verify.
     """
 
     def __init__(
         self,
-        states: CachedArray,
-        scales: CachedArray | None,
-        frames: HostArray,
+        shards: Sequence[SpeechShard],
+        places: Int[HostArray, "N 2"],
+        frames: Int[HostArray, " N"],
         cache_dtype: str,
-        digests: HostArray | None = None,
     ):
-        self._states, self._scales = states, scales
-        self._digests, self._verified = digests, bytearray(len(frames))
+        self._shards, self._places = shards, places
         self.frames, self._cache_dtype = frames, cache_dtype
-        self._starts = starts_of(frames)
 
     def rows(self, clips: HostArray, size: int) -> StoredSpeech:
         """The states of some clips, padded to `size` frames.
@@ -80,99 +130,19 @@ class SpeechCache:
         Raises:
             MrlError: those of a clip are not the ones that were written.
         """
-        wide = np.zeros((len(clips), size, *self._states.shape[1:]), self._states.dtype)
+        array = self._shards[0].states
+        wide = np.zeros((len(clips), size, *array.shape[1:]), array.dtype)
+        scales = []
         for row, clip in enumerate(clips.tolist()):
-            start, stop = self._starts[clip : clip + 2]
-            states = self._states[start:stop]
-            if self._digests is not None and not self._verified[clip]:
-                self._verify(clip, states)
-            wide[row, : stop - start] = states
+            shard, place = self._places[clip].tolist()
+            states, scale = self._shards[shard].clip(place, number=clip)
+            wide[row, : len(states)] = states
+            scales.append(scale)
         return StoredSpeech(
             states=wide.view(ml_dtypes.bfloat16) if self._cache_dtype == "bfloat16" else wide,
-            scales=None if self._scales is None else self._scales[clips],
+            scales=np.stack(scales) if self._cache_dtype == "int8" else None,
             frames=self.frames[clips].astype(np.int32),
         )
-
-    def _verify(self, clip: int, states: HostArray) -> None:
-        assert self._digests is not None
-        scales = None if self._scales is None else self._scales[clip]
-        if clip_digest(states, scales) != self._digests[clip].tobytes():
-            problem = f"the states of clip {clip} are not those that were written"
-            raise MrlError(problem, where=self._states.path, hint=MAKE_AGAIN)
-        self._verified[clip] = 1
-
-
-def clip_digest(states: HostArray, scales: HostArray | None) -> bytes:
-    """SHA-256 of a clip's states [T, Y, D] as they are on the disk, and of its scales [Y, D]."""
-    total = hashlib.sha256()
-    for array in (states,) if scales is None else (states, scales):
-        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return total.digest()
-
-
-def starts_of(frames: HostArray) -> HostArray:
-    """[N + 1], where each clip's frames begin, and where the last one's end."""
-    return np.concatenate(([0], np.cumsum(frames)))
-
-
-def cache_bytes(frames: HostArray, layers: int, width: int, cache_dtype: str) -> int:
-    """Bytes of a cache on the disk."""
-    scales = len(frames) * layers * width * 4 if cache_dtype == "int8" else 0
-    return int(frames.sum()) * layers * width * np.dtype(DISK_DTYPES[cache_dtype]).itemsize + scales
-
-
-def write_speech_cache(
-    folder: Path,
-    key: Mapping[str, str],
-    frames: HostArray,
-    layers: int,
-    width: int,
-    clips: Iterable[tuple[int, HostArray, HostArray | None]],
-) -> None:
-    """Write a cache, whole or not at all.
-
-    Args:
-        folder, key: of the cache, empty or not there; and what it is made of.
-        frames, layers, width: [N] of each clip; Y; D.
-        clips: number of every clip, in any order, its states [its frames or more, Y, D] in the
-            cache's dtype, and its scales [Y, D] of int8.
-
-    Raises:
-        MrlError: something else is there; the place cannot be written to, or has no room.
-    """
-    needed = cache_bytes(frames, layers, width, key[CACHE_DTYPE_KEY])
-    with staged_folder(folder, marker=CACHE_FILE, needs_bytes=needed) as staging:
-        arrays = []
-        for name, (shape, dtype) in _arrays(key, frames, layers, width).items():
-            path = staging / name
-            arrays.append(np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape))
-            with path.open("r+b") as file:  # A disk that fills up is an error now, and no signal.
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        starts = starts_of(frames)
-        digests = np.zeros((len(frames), 32), np.uint8)
-        for clip, states, scales in clips:
-            start, stop = starts[clip : clip + 2]
-            arrays[0][start:stop] = states[: stop - start].view(arrays[0].dtype)
-            if scales is not None:
-                arrays[1][clip] = scales
-            written = arrays[0][start:stop], None if scales is None else arrays[1][clip]
-            digests[clip] = np.frombuffer(clip_digest(*written), np.uint8)
-        for array in arrays:
-            array.flush()
-        np.save(staging / DIGESTS_FILE, digests, allow_pickle=False)
-        sizes = {"clips": len(frames), "frames": int(frames.sum())}
-        sizes |= {"layers": layers, "width": width}
-        write_cache_file(staging, key, [DIGESTS_FILE], sizes)
-
-
-def _arrays(
-    key: Mapping[str, str], frames: HostArray, layers: int, width: int
-) -> dict[str, tuple[tuple[int, int, int], Any]]:
-    """Shape and dtype of every file."""
-    cache_dtype = key[CACHE_DTYPE_KEY]
-    arrays = {STATES_FILE: ((int(frames.sum()), layers, width), DISK_DTYPES[cache_dtype])}
-    scales = {SCALES_FILE: ((len(frames), layers, width), np.float32)}
-    return arrays | scales if cache_dtype == "int8" else arrays
 
 
 def open_speech_cache(
@@ -184,26 +154,95 @@ def open_speech_cache(
     *,
     verify: bool = True,
 ) -> SpeechCache | None:
-    """A cache that was made before; None where there is none. Arguments as to write one.
+    """A cache that was made before; None where there is none, or one that is not finished.
 
     Args:
-        verify: compare each clip with its digest when it is first read.
+        folder, key: of the cache, and what it is made of.
+        frames, layers, width: [N] of each clip; Y; D.
+        verify: compare every shard with its digest, and each clip when it is first read.
 
     Raises:
         MrlError: it was made of something other than `key`, or is damaged.
     """
+    if _is_unfinished(folder):
+        return None
     info = read_cache_of(folder, key, hint=MAKE_AGAIN)
     if info is None:
         return None
-    digests = None
+    dtype = key[CACHE_DTYPE_KEY]
+    if "shards" not in info.sizes:
+        shard = open_speech_shard(folder, key, frames, layers, width, verify=verify)
+        assert shard is not None
+        whole = ShardPlan(frames=frames, shard_clips=max(len(frames), 1))
+        places = np.stack((np.zeros_like(whole.order), np.arange(len(frames))), axis=1)
+        return SpeechCache([shard], places, frames, dtype)
+    plan = ShardPlan(frames=frames, shard_clips=max(info.sizes.get("shard_clips", 1), 1))
+    if plan.count != info.sizes["shards"]:
+        problem = f"names {info.sizes['shards']} shards, expected {plan.count}"
+        raise MrlError(problem, where=folder / CACHE_FILE, hint=MAKE_AGAIN)
     if verify:
         verify_cache(folder, info, hint=MAKE_AGAIN)
-        if info.files:
-            path, shape = folder / DIGESTS_FILE, (len(frames), 32)
-            digests = CachedArray(path, np.uint8, shape, hint=MAKE_AGAIN)[:]
-    states, *scales = (
-        CachedArray(folder / name, dtype, shape, hint=MAKE_AGAIN)
-        for name, (shape, dtype) in _arrays(key, frames, layers, width).items()
-    )
-    scale = scales[0] if scales else None
-    return SpeechCache(states, scale, frames, key[CACHE_DTYPE_KEY], digests)
+    shards = []
+    for number in range(plan.count):
+        place, made_of = folder / plan.name(number), plan.key(number, key)
+        own = frames[plan.clips(number)]
+        shard = open_speech_shard(place, made_of, own, layers, width, verify=verify)
+        if shard is None:
+            raise MrlError(f"is missing, and {CACHE_FILE} names it", where=place, hint=MAKE_AGAIN)
+        shards.append(shard)
+    return SpeechCache(shards, plan.places(), frames, dtype)
+
+
+def check_shards(folder: Path, key: Mapping[str, str], plan: ShardPlan) -> int:
+    """How many shards of a cache of `key` an earlier run has left in a folder.
+
+    Raises:
+        MrlError: the folder holds shards of another cache, or something else.
+    """
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    names -= {CACHE_FILE}  # Another run is as far as that meanwhile.
+    known = {plan.name(number): number for number in range(plan.count)}
+    done = 0
+    for name in sorted(names):
+        made_of = plan.key(known[name], key) if name in known else key
+        if not SHARD_NAME.fullmatch(name):
+            problem = f"holds {name}, which is no part of a speech cache"
+            raise MrlError(problem, where=folder, hint=MAKE_AGAIN)
+        # One without a description was not uploaded to its end, and is written again.
+        if (folder / name / CACHE_FILE).exists():
+            read_cache_of(folder / name, made_of, hint=MAKE_AGAIN)
+            done += 1
+        if name not in known:
+            problem = f"is a shard of another cache, expected {plan.count} of them"
+            raise MrlError(problem, where=folder / name, hint=MAKE_AGAIN)
+    return done
+
+
+def write_speech_index(
+    folder: Path, key: Mapping[str, str], plan: ShardPlan, layers: int, width: int
+) -> None:
+    """Write the description of a cache, once all of its shards are there.
+
+    Raises:
+        MrlError: a shard is missing.
+    """
+    names = [f"{plan.name(number)}/{CACHE_FILE}" for number in range(plan.count)]
+    for name in names:
+        if not (folder / name).is_file():
+            hint = "let all hosts see the same folder, and start the run again"
+            raise MrlError(
+                "is missing, though its host has written it", where=folder / name, hint=hint
+            )
+    sizes = {"clips": len(plan.frames), "frames": int(plan.frames.sum())}
+    sizes |= {"layers": layers, "width": width}
+    sizes |= {"shards": plan.count, "shard_clips": plan.shard_clips}
+    write_cache_file(folder, key, names, sizes)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether there are shards, or leftovers of them, and no description of all yet."""
+    if not folder.is_dir():
+        return False
+    names = [path.name for path in folder.iterdir()]
+    parts = [name.startswith(".") or SHARD_NAME.fullmatch(name) for name in names]
+    return bool(names) and all(parts)

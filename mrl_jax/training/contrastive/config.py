@@ -13,7 +13,7 @@ from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import PathText, user_path
 from mrl_jax.data.batches.speech import BatchConfig
-from mrl_jax.data.cache.speech import CACHE_DTYPES, CacheDtype
+from mrl_jax.data.cache.speech_shard import CACHE_DTYPES, CacheDtype
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.losses.config import LossConfig
 from mrl_jax.losses.registry import LOSSES

@@ -7,12 +7,8 @@ import numpy as np
 import pytest
 
 from mrl_jax.core.errors import MrlError
-from mrl_jax.data.cache.speech import (
-    cache_bytes,
-    open_speech_cache,
-    speech_cache_key,
-    write_speech_cache,
-)
+from mrl_jax.data.cache.speech import open_speech_cache, speech_cache_key
+from mrl_jax.data.cache.speech_shard import cache_bytes, write_speech_shard
 
 FRAMES = np.asarray([3, 1, 2])
 LAYERS, WIDTH = 2, 4
@@ -36,7 +32,7 @@ def make(folder, cache_dtype: str):
             padded = np.concatenate((values[start : start + FRAMES[clip]], np.ones_like(values)))
             yield clip, padded, SCALES[clip] if cache_dtype == "int8" else None
 
-    write_speech_cache(folder, key_of(cache_dtype), FRAMES, LAYERS, WIDTH, clips())
+    write_speech_shard(folder, key_of(cache_dtype), FRAMES, LAYERS, WIDTH, clips())
     return values
 
 
