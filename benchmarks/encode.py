@@ -1,0 +1,214 @@
+"""A corpus of texts and of clips encoded at full size on a CPU, beside PyTorch.
+
+    python benchmarks/encode.py --texts-from FILE... [--texts 2000 --clips 500] [--rounds 3]
+        [--folder models]
+
+Texts are lines of the files, in their real lengths; clips are noise of 1 to 15 s. Ours is
+`Embedder` with its defaults. PyTorch's side is sentence-transformers for texts; for clips a loop
+over transformers' HuBERT-base, the linear head and Qwen3-0.6B (SDPA): sorted by length, padded to
+the longest of the batch. Of its batch sizes the fastest on a sample is taken. Both use float32 and
+all cores, each side in processes of its own, in turn. In the first round our programs are
+compiled; later ones find them in the cache, as a second corpus does.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import record, summarize
+from full_size_models import (
+    converters,
+    make_full_model,
+    make_speech_checkpoint,
+    make_text_checkpoint,
+)
+from late_fusion_step import Sizes, TorchSide
+
+RATE = 16_000
+SIDES = ("ours", "torch")
+TEXT_BATCHES, CLIP_BATCHES = (8, 32), (1, 4, 16)
+SAMPLE = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--texts-from", type=Path, nargs="+", required=True)
+    parser.add_argument("--texts", type=int, default=2000)
+    parser.add_argument("--clips", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where models are made, or were made before")
+    parser.add_argument("--worker", choices=SIDES)
+    args = parser.parse_args()
+    if args.worker:
+        print(json.dumps({"ours": ours, "torch": torch_side}[args.worker](args)))
+        return
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as cache:
+        args.folder = (args.folder or Path(scratch)).absolute()
+        make_models(args.folder)
+        rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+        for _ in range(args.rounds):
+            for side in SIDES:
+                rounds[side].append(run_side(side, args, cache))
+                print(side, rounds[side][-1], flush=True)
+    record("encode", {"inputs": describe(args), "figures": figures_of(rounds)})
+
+
+def make_models(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    if (folder / "model").is_dir():
+        return
+    make_text_checkpoint(folder / "text-source", "bfloat16")
+    make_speech_checkpoint(folder / "speech-source", "float32")
+    converters("qwen3", folder / "text-source", folder / "text")
+    converters("speech", folder / "speech-source", folder / "speech")
+    make_full_model(folder / "model", folder / "speech", folder / "text", dtype="float32")
+
+
+def run_side(side: str, args: argparse.Namespace, cache: str) -> dict[str, Any]:
+    counts = ["--texts", str(args.texts), "--clips", str(args.clips)]
+    command = [sys.executable, __file__, "--worker", side, "--folder", str(args.folder), *counts]
+    command += ["--texts-from", *map(str, args.texts_from)]
+    environment = {**os.environ, "XDG_CACHE_HOME": cache, "HF_HUB_OFFLINE": "1"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def figures_of(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Medians of the rounds whose programs were compiled before, and PyTorch's time over ours."""
+    figures: dict[str, Any] = {}
+    for kind in ("texts", "clips"):
+        theirs = summarize([one[kind] for one in rounds["torch"]])
+        mine = summarize([one[kind] for one in rounds["ours"][1:] or rounds["ours"]])
+        figures[kind] = {
+            "ours": mine,
+            "ours, compiling": rounds["ours"][0][kind],
+            "torch": theirs,
+            "torch_over_ours": theirs["median"] / mine["median"],
+            "torch_batch": [one[f"{kind}_batch"] for one in rounds["torch"]],
+        }
+    first = {side: np.asarray(rounds[side][0]["vectors"]) for side in SIDES}
+    figures["smallest_cosine_of_texts"] = float((first["ours"] * first["torch"]).sum(1).min())
+    return figures
+
+
+def describe(args: argparse.Namespace) -> dict[str, Any]:
+    words = [len(text.split()) for text in texts_of(args)]
+    seconds = [len(clip) / RATE for clip in clips_of(args)]
+    return {
+        "texts": {"count": len(words), "words": sum(words), "longest": max(words)},
+        "clips": {"count": len(seconds), "seconds": sum(seconds), "longest": max(seconds)},
+        "dtype": "float32",
+    }
+
+
+def texts_of(args: argparse.Namespace) -> list[str]:
+    """Distinct lines of all files, drawn evenly."""
+    lines = [line for path in args.texts_from for line in path.read_text().splitlines()]
+    distinct = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    order = np.random.default_rng(0).permutation(len(distinct))
+    return [distinct[place] for place in order[: args.texts]]
+
+
+def clips_of(args: argparse.Namespace) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(RATE, 15 * RATE, args.clips)
+    return [rng.standard_normal(length, dtype=np.float32) * 0.1 for length in lengths]
+
+
+def ours(args: argparse.Namespace) -> dict[str, Any]:
+    from mrl_jax import Embedder
+    from mrl_jax.core.compilation_cache import keep_compiled
+
+    keep_compiled()
+    embedder = Embedder.load(args.folder / "model")
+    texts, clips = texts_of(args), clips_of(args)
+    begun = time.perf_counter()
+    vectors = embedder.embed_text(texts)
+    between = time.perf_counter()
+    embedder.embed_speech([(clip, RATE) for clip in clips])
+    ended = time.perf_counter()
+    return {
+        "texts": between - begun,
+        "clips": ended - between,
+        "vectors": vectors[:8].tolist(),
+    }
+
+
+def torch_side(args: argparse.Namespace) -> dict[str, Any]:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    options = {"dtype": "float32"}
+    model = SentenceTransformer(
+        str(args.folder / "text-source"), device="cpu", model_kwargs=options
+    )
+    texts, clips = texts_of(args), sorted(clips_of(args), key=len, reverse=True)
+
+    def encode(given: list[str], batch: int) -> Any:
+        return model.encode(given, batch_size=batch, normalize_embeddings=True)
+
+    side = TorchSide(Sizes())
+    with torch.inference_mode():
+        text_batch = fastest(encode, texts[:SAMPLE], TEXT_BATCHES)
+        begun = time.perf_counter()
+        vectors = encode(texts, text_batch)
+        text_seconds = time.perf_counter() - begun
+
+        def encode_clips(given: list[np.ndarray], batch: int) -> None:
+            for start in range(0, len(given), batch):
+                embed_padded(side, given[start : start + batch])
+
+        sample = clips[:: max(1, len(clips) // 16)]
+        clip_batch = fastest(encode_clips, sample, CLIP_BATCHES)
+        begun = time.perf_counter()
+        encode_clips(clips, clip_batch)
+    return {
+        "texts": text_seconds,
+        "clips": time.perf_counter() - begun,
+        "texts_batch": text_batch,
+        "clips_batch": clip_batch,
+        "vectors": np.asarray(vectors[:8], np.float32).tolist(),
+    }
+
+
+def fastest(run: Callable[[Any, int], Any], given: Any, batches: tuple[int, ...]) -> int:
+    """The batch size that takes the least time, after one call to warm up."""
+    run(given[:2], 2)
+    seconds = {}
+    for batch in batches:
+        begun = time.perf_counter()
+        run(given, batch)
+        seconds[batch] = time.perf_counter() - begun
+    return min(seconds, key=lambda batch: seconds[batch])
+
+
+def embed_padded(side: TorchSide, clips: list[np.ndarray]) -> Any:
+    """Unit vectors of clips, the longest first, whose padding is masked in both towers."""
+    import torch
+
+    longest = len(clips[0])
+    samples = np.stack([np.pad(clip, (0, longest - len(clip))) for clip in clips])
+    mask = np.arange(longest)[None] < np.array([[len(clip)] for clip in clips])
+    states = side.speech(
+        torch.from_numpy(samples), torch.from_numpy(mask).long(), output_hidden_states=True
+    ).hidden_states[1:]
+    frames = side.projection(torch.cat(states, dim=-1))
+    tokens = side.conv(frames.transpose(1, 2)).transpose(1, 2)
+    counts = (np.array([len(clip) for clip in clips]) * tokens.shape[1]) // longest
+    token_mask = torch.arange(tokens.shape[1])[None] < torch.from_numpy(counts)[:, None]
+    output = side.text(inputs_embeds=tokens, attention_mask=token_mask.long(), use_cache=False)
+    last = output.last_hidden_state[torch.arange(len(clips)), torch.from_numpy(counts) - 1]
+    return torch.nn.functional.normalize(last, dim=-1)
+
+
+if __name__ == "__main__":
+    main()
