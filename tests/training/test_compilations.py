@@ -10,6 +10,7 @@ from compilations import compilations
 from flax import nnx
 
 from mrl_jax.checkpoints.towers import load_hubert, load_qwen3
+from mrl_jax.core.array_types import HostArray
 from mrl_jax.data.batches.clips import ClipTransform
 from mrl_jax.data.batches.speech import BatchConfig, BatchSource
 from mrl_jax.data.batches.text import TextBatchConfig, TextPairSource
@@ -51,7 +52,7 @@ class Tones:
         self.document_ids = self.ids
         self.tasks = [list(PROMPTS)[i % len(PROMPTS)] for i in range(EXAMPLES)]
         self.transcripts: list[str | None] = [None] * EXAMPLES
-        self.weights = None
+        self.weights: HostArray | None = None
 
     def __len__(self):
         return EXAMPLES
@@ -88,9 +89,7 @@ def wider(batch, *names):
 
 
 def test_spoken_queries(towers):
-    speech, text = (
-        load(path) for load, path in zip((load_hubert, load_qwen3), towers, strict=True)
-    )
+    speech, text = load_hubert(towers[0]), load_qwen3(towers[1])
     model = LateFusion(speech, text, config=LateFusionConfig(), rngs=nnx.Rngs(0))
     source = BatchSource(
         Tones(),
