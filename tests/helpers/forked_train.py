@@ -117,7 +117,8 @@ def fork(words: list[str], devices: int, cwd: str, output: str, module: str = "t
             file = os.open(f"{output}{end}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, number)
         os.chdir(cwd)
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        kept = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{kept} --xla_force_host_platform_device_count={devices}"
         # A job in the background of a shell ignores Ctrl-C, and so do its children.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         from mrl_jax.core.cli import run_command
