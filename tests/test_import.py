@@ -53,8 +53,8 @@ samples, lengths = mrl_jax.pad_clips([np.linspace(-1, 1, 800)], speech.config)
 assert (samples.shape, speech.config.frame_count(800)) == ((1, 800), 2)
 """
     )
-    assert {"jax", "flax", "orbax"} <= modules
-    assert not modules & {*BIG, "converters", "librosa"}
+    assert {"jax", "flax", "tensorstore"} <= modules
+    assert not modules & {*BIG, "converters", "librosa", "orbax"}
 
 
 def test_converting_and_exporting_need_none_of_the_big_frameworks(towers, tmp_path):
