@@ -18,8 +18,8 @@ from common import record
 
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.batches.plan import BatchPlan, sizes_by_bucket
-from mrl_jax.data.batches.text import padded_tokens
 from mrl_jax.data.batches.text_plan import PairPlan
+from mrl_jax.data.batches.text_shapes import few_shapes, fitting_shape, padded_tokens
 from mrl_jax.data.text.train_tokenizer import new_tokenizer
 
 BATCHES = (16, 64, 128)
@@ -71,12 +71,20 @@ def token_counts(*groups: Sequence[str]) -> list[np.ndarray]:
 def text_step(queries: np.ndarray, documents: np.ndarray, size: int) -> dict[str, float]:
     """Of both towers' places in a step of the text stage."""
     plan = PairPlan(queries + documents, batch_size=size, seed=0)
+    lengths = np.stack([queries, documents])
+
+    def longest(step: int) -> tuple[int, int]:
+        query, document = lengths[:, plan(step)].max(axis=1).tolist()
+        return query, document
+
+    limit = int(queries.max()), int(documents.max())
+    shapes = few_shapes(map(longest, range(plan.batches_per_epoch)), limit)
     tokens = padded = packed = 0
     for step in range(EPOCHS * plan.batches_per_epoch):
-        for lengths in (queries[plan(step)], documents[plan(step)]):
-            tokens += int(lengths.sum())
-            padded += size * padded_tokens(int(lengths.max()))
-            packed += packed_places(lengths)
+        padded += size * sum(fitting_shape(shapes, *longest(step)))
+        for own in lengths[:, plan(step)]:
+            tokens += int(own.sum())
+            packed += packed_places(own)
     return shares(tokens, padded, packed, padded)
 
 

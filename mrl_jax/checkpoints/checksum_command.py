@@ -1,5 +1,8 @@
 """Compare all files of a tower, model, data set, cache or checkpoint with their digests.
 
+The states of a speech cache are left out: each clip of them has a digest, which a run compares when
+it first reads the clip.
+
 With --update the digests are written anew: for a folder that was edited on purpose, or that is from
 before there were digests. A tower whose weights or sizes changed is then another tower, which
 models that were trained with it refuse.

@@ -143,42 +143,65 @@ def run_on_primary(work: Callable[[], None]) -> None:
     """Do work on one host, with files that all see, while the others wait.
 
     Raises:
-        MrlError: on every host, as the first one's work raised it.
+        MrlError: on every host, as the first one's work raised it; also where that raised
+            anything else, which the first host then raises itself.
     """
-    problem = ""
-    if is_primary():
-        try:
-            work()
-        except MrlError as error:
-            if jax.process_count() == 1:
-                raise
-            problem = str(error)
     if jax.process_count() == 1:
+        work()
         return
-    message = _text_in(multihost_utils.broadcast_one_to_all(_line_of(problem)))
+    problem, error = _end_of(work) if is_primary() else ("", None)
+    with _of_all_hosts():
+        message = _text_in(multihost_utils.broadcast_one_to_all(_line_of(problem)))
     if message:
-        raise MrlError(f"the first host failed: {message}")
+        raise _as_told(f"the first host failed: {message}", error)
 
 
 def run_on_all(work: Callable[[], None]) -> None:
     """Do each host's own share of a work, and go on when every host has ended its share.
 
     Raises:
-        MrlError: on every host, where the work of one raised it.
+        MrlError: on every host, where the work of one raised it; likewise.
     """
-    problem = ""
+    if jax.process_count() == 1:
+        work()
+        return
+    problem, error = _end_of(work)
+    with _of_all_hosts():
+        lines = np.asarray(multihost_utils.process_allgather(_line_of(problem)))
+    for host, line in enumerate(lines):
+        if message := _text_in(line):
+            raise _as_told(f"process {host} of {len(lines)} failed: {message}", error)
+
+
+@contextlib.contextmanager
+def _of_all_hosts() -> Iterator[None]:
+    """Around an exchange: a host that is gone as one line, where the others learn of it."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        problem = f"another host of this run is gone ({first_line(error)})"
+        raise MrlError(problem, hint="start the same command on all hosts again") from error
+
+
+def _end_of(work: Callable[[], None]) -> tuple[str, Exception | None]:
+    """What the other hosts are told of a work that failed, "" of one that did not; and its error.
+
+    Any error is told, as the others would wait for a host that is gone.
+    """
     try:
         work()
     except MrlError as error:
-        if jax.process_count() == 1:
-            raise
-        problem = str(error)
-    if jax.process_count() == 1:
-        return
-    lines = np.asarray(multihost_utils.process_allgather(_line_of(problem)))
-    for host, line in enumerate(lines):
-        if message := _text_in(line):
-            raise MrlError(f"process {host} of {len(lines)} failed: {message}")
+        return str(error), error
+    except OSError as error:
+        return str(MrlError(describe_os_error(error), where=error.filename)), error
+    except Exception as error:
+        return f"{type(error).__name__}: {first_line(error)}", error
+    return "", None
+
+
+def _as_told(message: str, error: Exception | None) -> Exception:
+    """What a host raises: the message that all have, or its own error where that is no user's."""
+    return MrlError(message) if isinstance(error, MrlError | OSError | None) else error
 
 
 def common_token() -> str:
@@ -186,7 +209,8 @@ def common_token() -> str:
     token = uuid.uuid4().hex
     if jax.process_count() == 1:
         return token
-    return _text_in(multihost_utils.broadcast_one_to_all(_line_of(token)))
+    with _of_all_hosts():
+        return _text_in(multihost_utils.broadcast_one_to_all(_line_of(token)))
 
 
 def _line_of(text: str) -> HostArray:
@@ -211,7 +235,8 @@ def assert_equal_across_hosts(facts: Mapping[str, str]) -> None:
         return
     mine = [hashlib.sha256(value.encode()).digest()[:16] for value in facts.values()]
     table = np.frombuffer(b"".join(mine), np.int32).reshape(len(facts), 4)
-    gathered = np.asarray(multihost_utils.process_allgather(table))
+    with _of_all_hosts():
+        gathered = np.asarray(multihost_utils.process_allgather(table))
     for place, name in enumerate(facts):
         differing = np.flatnonzero((gathered[:, place] != gathered[0, place]).any(axis=1))
         if len(differing):

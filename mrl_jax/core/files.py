@@ -291,11 +291,15 @@ def _write_whole(path: Path, data: bytes, partial: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8; what UTF-8 has not, of a path say, is written as an escape."""
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+def write_text(path: Path, text: str, *, apart: bool = False) -> None:
+    """`write_bytes` of UTF-8; what UTF-8 has not, of a path say, is written as an escape.
+
+    With `apart` other processes may write the same file, as by `write_bytes_apart`.
+    """
+    write = write_bytes_apart if apart else write_bytes
+    write(path, text.encode("utf-8", "backslashreplace"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` of indented JSON."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, *, apart: bool = False) -> None:
+    """`write_text` of indented JSON."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", apart=apart)

@@ -32,11 +32,16 @@ DAMAGED = (
 """What values of a wrong type, size or depth raise where they are read."""
 
 
-def write_description(path: Path, fields: Mapping[str, Any], *, version: int) -> None:
-    """Write a description whole or not at all, with its format and the digest of its fields."""
+def write_description(
+    path: Path, fields: Mapping[str, Any], *, version: int, apart: bool = False
+) -> None:
+    """Write a description whole or not at all, with its format and the digest of its fields.
+
+    With `apart` other processes may write the same one.
+    """
     # As they are read back: tuples are lists there, and keys are text.
     written = json.loads(json.dumps({"format": version, **fields}))
-    write_json(path, seal(written))
+    write_json(path, seal(written), apart=apart)
 
 
 def read_object(

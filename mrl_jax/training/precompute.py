@@ -11,7 +11,12 @@ import numpy as np
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.addresses import shown
 from mrl_jax.core.array_types import HostArray
-from mrl_jax.core.distributed import assert_equal_across_hosts, is_primary, run_on_primary
+from mrl_jax.core.distributed import (
+    assert_equal_across_hosts,
+    is_primary,
+    run_on_all,
+    run_on_primary,
+)
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.build.dataset import SpeechDataset
@@ -138,15 +143,22 @@ def _open_or_make(
     folder: Path, open_cache: Callable[[], Cache | None], make: Callable[[], None]
 ) -> Cache:
     """A cache, made where none is there; an error where hosts see different folders."""
+    caches: list[Cache | None] = []
     for made in (False, True):
-        cache = open_cache()
+        run_on_all(lambda: caches.append(open_cache()))
+        cache = caches[-1]
         assert_equal_across_hosts({f"cache in {folder}": str(cache is not None)})
         if cache is not None:
             return cache
         if not made:
             make()
-            user_path(Path(shown(folder)), optional=True)  # Of an address each host has a place.
+            # Of an address each host has a place.
+            run_on_all(lambda: _fetch(folder))
     raise MrlError("the cache disappeared while it was being made", where=folder)
+
+
+def _fetch(folder: Path) -> None:
+    user_path(Path(shown(folder)), optional=True)
 
 
 def _write(open_cache: Callable[[], Any], write: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ What is in a shard depends on the clips alone (`data.cache.speech.ShardPlan`), s
 of hosts writes the same shards, and a run that was killed keeps those that are whole.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +86,10 @@ class SpeechCacheWriter:
     @property
     def needed_bytes(self) -> int:
         """Of the whole cache on the disk."""
-        return cache_bytes(self.plan.frames, *self.sizes, self.key[CACHE_DTYPE_KEY])
+        return self._bytes_of(self.plan.order)
+
+    def _bytes_of(self, clips: HostArray) -> int:
+        return cache_bytes(self.plan.frames[clips], *self.sizes, self.key[CACHE_DTYPE_KEY])
 
     def make(self) -> int:
         """Compute the shards that are not there yet, by all hosts, and describe them all.
@@ -112,9 +116,10 @@ class SpeechCacheWriter:
         with write_errors(shown(self.folder)):
             make_folder(self.folder)
             done = check_shards(self.folder, self.key, self.plan)
-            if not done:
-                check_room(self.folder, self.needed_bytes, shown(self.folder))
-        return done
+            missing = set(range(self.plan.count)).difference(done)
+            needed = sum(self._bytes_of(self.plan.clips(number)) for number in missing)
+            check_room(self.folder, needed, shown(self.folder))
+        return len(done)
 
     def _write_own_shards(self) -> None:
         host, hosts = host_shard()
@@ -181,7 +186,8 @@ def _check_same_folder(folder: Path) -> None:
         assert_equal_across_hosts({f"cache in {folder}": str(path.exists())})
     finally:
         if is_primary():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def states_program(

@@ -14,6 +14,7 @@ import pytest
 import tiny_ctc
 import tiny_run
 from forked_train import ForkedTrain, ForkServer
+from jax.experimental import multihost_utils
 from repository import ROOT
 
 import mrl_jax
@@ -216,6 +217,7 @@ def test_where_the_first_host_fails_the_others_do_not_wait(launch_pair):
     [
         ("own", "hosts disagree on the cache in own: process 1 of 2 differs from process 0"),
         ("/dev/null/cache", "/dev/null/cache: could not be written: "),
+        ("damaged", "process 1 of 2 failed: damaged/cache.json: "),
     ],
 )
 def test_a_cache_that_not_all_hosts_see(launch_pair, tmp_path, cache, message):
@@ -223,6 +225,8 @@ def test_a_cache_that_not_all_hosts_see(launch_pair, tmp_path, cache, message):
     places = (tmp_path / "a", tmp_path / "b")
     for place in places:
         place.mkdir()
+    (places[1] / "damaged").mkdir()
+    (places[1] / "damaged" / "cache.json").write_text("{")
     both = launch_pair(f"with {len(cache)}", f"data.speech_cache={cache}", cwd=places)
     for _, err in [process.ended(2) for process in both]:
         assert sum(message in line for line in err.splitlines()) == 1, err
@@ -254,6 +258,35 @@ def test_wrong_numbers_are_refused(world, words, message, capsys):
 
 def refuse(problem: str) -> None:
     raise MrlError(problem)
+
+
+@pytest.mark.parametrize(
+    ("error", "own", "told"),
+    [
+        (MrlError("no"), MrlError, "no"),
+        (FileNotFoundError(2, "", "there"), MrlError, "there: No such file or directory"),
+        (RuntimeError("out of memory"), RuntimeError, "RuntimeError: out of memory"),
+    ],
+)
+def test_whatever_ends_one_host_is_told_to_all(monkeypatch, error, own, told):
+    """The others would wait for it: two hosts are played, and this is the second."""
+    sent: list[np.ndarray] = []
+
+    def gathered(line: np.ndarray) -> np.ndarray:
+        sent.append(line)
+        return np.stack([np.zeros_like(line), line])
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    with pytest.raises(own):
+        run_on_all(fail)
+    # What the first one gets.
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda _: gathered(sent[0]))
+    with pytest.raises(MrlError, match=f"^process 1 of 2 failed: {told}$"):
+        run_on_all(lambda: None)
 
 
 def test_one_process_needs_no_others():

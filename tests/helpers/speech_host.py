@@ -18,16 +18,18 @@ from mrl_jax.training.precompute_speech import SpeechCacheWriter
 class Clips(SpeechDataset):
     """A data set that counts what is read, and stops its process, or fails, at some clip."""
 
-    def __init__(self, folder: Path, *, kill_at: int = -1, fail_at: int = -1):
+    def __init__(self, folder: Path, *, kill_at: int = -1, fail_at: int = -1, break_at: int = -1):
         super().__init__(folder, "train")
         self.read: list[int] = []
-        self._kill_at, self._fail_at = kill_at, fail_at
+        self._kill_at, self._fail_at, self._break_at = kill_at, fail_at, break_at
 
     def clip(self, index: int) -> HostArray:
         if len(self.read) == self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if len(self.read) == self._fail_at:
             raise MrlError("cannot be read", where=f"clip {index}")
+        if len(self.read) == self._break_at:
+            raise RuntimeError("out of memory")
         self.read.append(index)
         return super().clip(index)
 
@@ -51,13 +53,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--kill-at", type=int, default=-1)
     parser.add_argument("--fail-at", type=int, default=-1)
+    parser.add_argument("--break-at", type=int, default=-1)
     parser.add_argument("--tower", default="towers")
     parser.add_argument("world", type=Path)
     parser.add_argument("folder", type=Path)
     args = parser.parse_args(argv)
     if args.coordinator:
         initialize_distributed(args.coordinator, args.process, args.processes)
-    clips = Clips(args.world / "built", kill_at=args.kill_at, fail_at=args.fail_at)
+    stops = {"kill_at": args.kill_at, "fail_at": args.fail_at, "break_at": args.break_at}
+    clips = Clips(args.world / "built", **stops)
     kept = writer_of(args.world, args.folder, tower=args.tower, clips=clips).make()
     print(f"{len(set(clips.read))} clips read, {kept} shards kept")
     return 0

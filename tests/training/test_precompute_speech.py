@@ -14,13 +14,19 @@ from forked_train import ForkedTrain, ForkServer
 from loopback_s3 import BUCKET, loopback_s3
 from repository import ROOT
 from speech_host import Clips, writer_of
+from tiers import mostly_slow
 
 from mrl_jax.checkpoints import checksum_command
 from mrl_jax.core.checksums import folder_digests
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.build.builder import build_dataset
-from mrl_jax.data.cache.speech import ShardPlan, SpeechCache, open_speech_cache
+from mrl_jax.data.cache.speech import (
+    ShardPlan,
+    SpeechCache,
+    open_speech_cache,
+    write_speech_index,
+)
 from mrl_jax.training import precompute_speech
 
 CLIPS = 60  # Four shards, the last of which is short.
@@ -145,6 +151,8 @@ def test_what_a_killed_run_has_finished_is_kept(world, alone, hosts):
 def test_hosts_that_differ_or_fail_end_together(world, hosts):
     differ = hosts("differ", (), ("--tower", "others"))
     fail = hosts("fail", (), ("--fail-at", "3"))
+    broken = hosts("broken", (), ("--break-at", "3"))
+    lost = hosts("lost", (), ("--kill-at", "3"))
     for process in differ:
         assert (
             "hosts disagree on the speech tower of the speech cache: process 1 of 2 differs "
@@ -154,6 +162,11 @@ def test_hosts_that_differ_or_fail_end_together(world, hosts):
     for process in fail:
         assert "process 1 of 2 failed: clip" in error_of(process)
     assert opened(world, world / "fail") is None
+    # Of an error that is nobody's mistake too: the other does not wait for it.
+    assert "process 1 of 2 failed: RuntimeError: out of memory" in error_of(broken[0])
+    assert "RuntimeError: out of memory" in broken[1].ended(1)[1]
+    assert "another host of this run is gone" in error_of(lost[0])
+    lost[1].ended(-signal.SIGKILL)
 
 
 def copied(cache: Path, tmp_path: Path) -> Path:
@@ -177,6 +190,10 @@ def test_a_half_made_cache_of_another_tower_is_refused(world, cache, tmp_path):
     with pytest.raises(MrlError, match=r"holds notes.txt, which is no part of a speech cache"):
         writer_of(world, folder).make()
     (folder / "notes.txt").unlink()
+    (folder / "shard-00001-of-00004" / "cache.json").unlink()
+    with pytest.raises(MrlError, match=r"shard-00001-of-00004: is no whole shard.*Remove it"):
+        writer_of(world, folder).make()
+    shutil.rmtree(folder / "shard-00001-of-00004")
     (folder / "shard-00000-of-00004").rename(folder / "shard-00000-of-00009")
     with pytest.raises(MrlError, match=r"shard-00000-of-00009: .* another"):
         writer_of(world, folder).make()
@@ -190,13 +207,15 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [
-        (lambda f: flip(f / "states.npy"), r"states.npy: the states of clip \d+ are not those"),
-        (lambda f: flip(f / "digests.npy"), "digests.npy: is not the file that was written"),
-        (lambda f: flip(f / "cache.json"), "cache.json"),
-        (lambda f: (f / "states.npy").unlink(), "states.npy: cannot be read"),
-        (shutil.rmtree, "cache.json: is missing, and cache.json names it"),
-    ],
+    mostly_slow(
+        [
+            (lambda f: flip(f / "states.npy"), r"states.npy: the states of clip \d+ are not those"),
+            (lambda f: flip(f / "digests.npy"), "digests.npy: is not the file that was written"),
+            (lambda f: flip(f / "cache.json"), "cache.json"),
+            (lambda f: (f / "states.npy").unlink(), "states.npy: cannot be read"),
+            (shutil.rmtree, "cache.json: is missing, and cache.json names it"),
+        ],
+    ),
 )
 def test_a_damaged_shard_is_named(world, cache, tmp_path, damage, message):
     folder = copied(cache, tmp_path)
@@ -213,6 +232,7 @@ def test_mrl_jax_checksum_reads_the_shards_too(cache, tmp_path, capsys):
         checksum_command.main([str(folder)])
 
 
+@pytest.mark.slow
 def test_a_half_made_cache_at_an_address_is_finished_by_another_machine(
     world, cache, tmp_path, monkeypatch
 ):
@@ -231,15 +251,31 @@ def test_a_half_made_cache_at_an_address_is_finished_by_another_machine(
         np.testing.assert_array_equal(states_of(world, user_path(address)), states_of(world, cache))
 
 
-def test_a_disk_without_room_is_refused_before_anything_is_computed(world, tmp_path, monkeypatch):
+def test_a_disk_without_room_is_refused_before_anything_is_computed(
+    world, cache, tmp_path, monkeypatch
+):
+    half = copied(cache, tmp_path)
+    (half / "cache.json").unlink()
+    shutil.rmtree(half / "shard-00002-of-00004")
     monkeypatch.setattr(precompute_speech, "cache_bytes", lambda *_: 1 << 60)
     clips = Clips(world / "built")
-    with pytest.raises(MrlError, match=r"full: the output needs .* GB are free"):
-        writer_of(world, tmp_path / "full", clips=clips).make()
+    for folder in (tmp_path / "full", half):
+        with pytest.raises(MrlError, match=rf"{folder.name}: the output needs .* GB are free"):
+            writer_of(world, folder, clips=clips).make()
     assert clips.read == []
 
 
-@pytest.mark.parametrize("count", [1, 16, 17, 4096, 4097, 500_000])
+def test_the_index_may_be_written_by_another_run_too(world, cache, tmp_path):
+    folder = copied(cache, tmp_path)
+    writing = folder / ".cache.json.partial"  # Of a run on another machine, at this moment.
+    writing.write_text("{")
+    writer = writer_of(world, folder)
+    write_speech_index(folder, writer.key, writer.plan, *writer.sizes)
+    assert writing.read_text() == "{"
+    assert folder_digests(folder) == folder_digests(cache)
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, 4096, 4097, 50_000])
 def test_every_clip_stands_in_one_shard(count):
     frames = np.random.default_rng(count).integers(1, 500, count)
     plan = ShardPlan.of(frames)

@@ -63,12 +63,21 @@ def read_cache_of(folder: Path, key: Mapping[str, str], *, hint: str) -> CacheIn
 
 
 def write_cache_file(
-    folder: Path, key: Mapping[str, str], files: Sequence[str], sizes: Mapping[str, int]
+    folder: Path,
+    key: Mapping[str, str],
+    files: Sequence[str],
+    sizes: Mapping[str, int],
+    *,
+    apart: bool = False,
 ) -> None:
-    """Write down what a cache was made of, the digests of `files`, and sizes to look at."""
+    """Write down what a cache was made of, the digests of `files`, and sizes to look at.
+
+    With `apart` other processes may write the same.
+    """
     digests = {name: file_digest(folder / name) for name in files}
     info = CacheInfo(made_of=key, files=digests, sizes=sizes)
-    write_description(folder / CACHE_FILE, dataclasses.asdict(info), version=FORMAT)
+    fields = dataclasses.asdict(info)
+    write_description(folder / CACHE_FILE, fields, version=FORMAT, apart=apart)
 
 
 def verify_cache(folder: Path, info: CacheInfo, *, hint: str) -> None:

@@ -21,11 +21,13 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Int
 
+from mrl_jax.core.addresses import address_of
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.batch import StoredSpeech
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.cache.files import (
     CACHE_FILE,
+    REMOVE,
     read_cache_of,
     verify_cache,
     write_cache_file,
@@ -193,29 +195,38 @@ def open_speech_cache(
     return SpeechCache(shards, plan.places(), frames, dtype)
 
 
-def check_shards(folder: Path, key: Mapping[str, str], plan: ShardPlan) -> int:
-    """How many shards of a cache of `key` an earlier run has left in a folder.
+def check_shards(folder: Path, key: Mapping[str, str], plan: ShardPlan) -> list[int]:
+    """The shards of a cache of `key` that an earlier run has left in a folder.
 
     Raises:
-        MrlError: the folder holds shards of another cache, or something else.
+        MrlError: the folder holds shards of another cache, half of one, or something else.
     """
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     names -= {CACHE_FILE}  # Another run is as far as that meanwhile.
     known = {plan.name(number): number for number in range(plan.count)}
-    done = 0
+    done = []
     for name in sorted(names):
         made_of = plan.key(known[name], key) if name in known else key
         if not SHARD_NAME.fullmatch(name):
             problem = f"holds {name}, which is no part of a speech cache"
             raise MrlError(problem, where=folder, hint=MAKE_AGAIN)
-        # One without a description was not uploaded to its end, and is written again.
-        if (folder / name / CACHE_FILE).exists():
+        has_description = (folder / name / CACHE_FILE).exists()
+        if has_description:
             read_cache_of(folder / name, made_of, hint=MAKE_AGAIN)
-            done += 1
         if name not in known:
             problem = f"is a shard of another cache, expected {plan.count} of them"
             raise MrlError(problem, where=folder / name, hint=MAKE_AGAIN)
+        if has_description:
+            done.append(known[name])
+        elif address_of(folder) is None and not _is_empty_folder(folder / name):
+            # At an address it was not uploaded to its end, and is written again.
+            problem = f"is no whole shard, as it has no {CACHE_FILE}"
+            raise MrlError(problem, where=folder / name, hint=REMOVE)
     return done
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def write_speech_index(
@@ -236,7 +247,7 @@ def write_speech_index(
     sizes = {"clips": len(plan.frames), "frames": int(plan.frames.sum())}
     sizes |= {"layers": layers, "width": width}
     sizes |= {"shards": plan.count, "shard_clips": plan.shard_clips}
-    write_cache_file(folder, key, names, sizes)
+    write_cache_file(folder, key, names, sizes, apart=True)
 
 
 def _is_unfinished(folder: Path) -> bool:

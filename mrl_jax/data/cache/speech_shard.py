@@ -28,7 +28,7 @@ CacheDtype = Literal["float32", "bfloat16", "int8"]
 CACHE_DTYPES: tuple[str, ...] = get_args(CacheDtype)
 CACHE_DTYPE_KEY = "speech_cache_dtype"
 STATES_FILE, SCALES_FILE, DIGESTS_FILE = "states.npy", "scales.npy", "digests.npy"
-MAKE_AGAIN = "name another folder in data.speech_cache, or remove this one to have it made again"
+MAKE_AGAIN = "name another folder in data.speech_cache, or remove that one to have it made again"
 DISK_DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 """On disk. numpy's files know no bfloat16: its bits are written as whole numbers."""
 
