@@ -59,6 +59,7 @@ def peft_config(info: AdapterInfo) -> dict[str, Any]:
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION",
         "base_model_name_or_path": info.source or None,
+        "revision": info.revision or None,
         "r": info.lora.rank,
         "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
         "target_modules": list(info.lora.targets),

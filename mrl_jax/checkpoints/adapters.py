@@ -34,6 +34,7 @@ class AdapterInfo:
         config: sizes of the tower that the factors are for.
         tower: its digest.
         source: the checkpoint that it was converted from, as it was named then; "" if it was not.
+        revision: the commit of that on the hub; "" if it is not from there.
         files: SHA-256 of every other file by relative name.
     """
 
@@ -42,6 +43,7 @@ class AdapterInfo:
     tower: str
     source: str
     files: Mapping[str, str]
+    revision: str = ""
 
     def __post_init__(self) -> None:
         factor_shapes(self.config, self.lora)  # Raises where they do not belong together.
@@ -56,6 +58,7 @@ def save_adapter(
     config: Qwen3Config,
     tower: str,
     source: str,
+    revision: str = "",
 ) -> None:
     """Write factors by dotted path, whole or not at all; for the others see `AdapterInfo`."""
     needed = sum(array.nbytes for array in factors.values())
@@ -66,6 +69,7 @@ def save_adapter(
             "config": dataclasses.asdict(config),
             "tower": tower,
             "source": source,
+            "revision": revision,
             "files": folder_digests(staging),
         }
         write_description(staging / ADAPTER_FILE, fields, version=FORMAT)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from mrl_jax.core.arguments import PositiveFloat, Range, checked
@@ -143,7 +144,11 @@ def initial_factors(config: Qwen3Config, lora: LoraConfig, seed: int) -> dict[st
 
 @checked
 def merge_factors(
-    weights: Mapping[str, HostArray], factors: Mapping[str, HostArray], lora: LoraConfig
+    weights: Mapping[str, HostArray],
+    factors: Mapping[str, HostArray],
+    lora: LoraConfig,
+    *,
+    dtype: DTypeLike = np.float32,
 ) -> dict[str, HostArray]:
     """A tower's weights by dotted path, the factors' products added in float32.
 
@@ -151,6 +156,7 @@ def merge_factors(
         weights: of the tower without factors; those that stay are not copied.
         factors: as `initial_factors` names them.
         lora: what they are of.
+        dtype: of the sums that are given; one kernel at a time is there in float32.
     """
     merged = dict(weights)
     for path, a in factors.items():
@@ -158,5 +164,6 @@ def merge_factors(
             name = path.removesuffix("lora_a")
             a, b = (np.asarray(x, np.float32) for x in (a, factors[f"{name}lora_b"]))
             kernel = np.asarray(weights[f"{name}kernel"], np.float32)
-            merged[f"{name}kernel"] = kernel + np.float32(lora.scale) * np.matmul(a, b)
+            kernel = kernel + np.float32(lora.scale) * np.matmul(a, b)
+            merged[f"{name}kernel"] = kernel.astype(dtype, copy=False)
     return merged

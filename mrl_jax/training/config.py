@@ -10,6 +10,7 @@ from mrl_jax.core.array_types import DTYPES
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.core.paths import expand_paths
+from mrl_jax.models.lora import LoraConfig
 from mrl_jax.training.loop import LoopConfig
 from mrl_jax.training.optim import OptimConfig
 
@@ -83,12 +84,14 @@ def refuse_fsdp(train: LoopConfig) -> None:
 @checked
 def refuse_text_lora(train: LoopConfig) -> None:
     """Raises an `MrlError` where factors for a text tower are asked of another kind of training."""
-    if train.text_lora.rank:
-        raise MrlError(
-            f"train.text_lora.rank is {train.text_lora.rank}, and this kind of training trains no "
-            "text tower",
-            hint="leave it out; the text stage (mrl-jax train --config text_stage) trains one",
-        )
+    for name, default in vars(LoraConfig()).items():
+        value = getattr(train.text_lora, name)
+        if value != default:
+            raise MrlError(
+                f"train.text_lora.{name} is {value}, and this kind of training trains no text "
+                "tower",
+                hint="leave it out; the text stage (mrl-jax train --config text_stage) trains one",
+            )
 
 
 @checked

@@ -34,7 +34,7 @@ class OptimConfig:
             0 keeps the leaves as they are.
         schedule: its decay after the warm-up; to 0 unless "constant".
         warmup_fraction: fraction of all steps in which it rises.
-        weight_decay: on kernels and a text tower's LoRA factors only (`decay_mask`), never on
+        weight_decay: on kernels and the text stage's LoRA factors only (`decay_mask`), never on
             biases, norms or the temperature.
         b1, b2, epsilon: Adam's; Adafactor reads none of them.
         clip_norm: global norm that gradients are clipped to; None does not clip.

@@ -111,6 +111,9 @@ def test_merging_adds_the_products_in_float32():
         np.testing.assert_allclose(change, 1.5 * a[layer] @ b[layer], atol=1e-5)
     assert merged["final_norm.scale"] is weights["final_norm.scale"]
     assert weights[f"{name}.kernel"].dtype == jnp.bfloat16  # Not changed in place.
+    rounded = merge_factors(weights, factors, lora, dtype=jnp.bfloat16)[f"{name}.kernel"]
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(rounded, merged[f"{name}.kernel"].astype(jnp.bfloat16))
 
 
 @pytest.mark.parametrize(

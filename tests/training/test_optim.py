@@ -10,11 +10,13 @@ import pytest
 from flax import nnx
 from tiny_ctc import TINY
 from tiny_fusion import TEXT, tiny_model
+from tiny_soft import soft_model
 
 from mrl_jax.core.errors import MrlError
 from mrl_jax.models.ctc import CtcVocabulary
 from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mrl_jax.models.init import initial_recogniser, initial_tower
+from mrl_jax.models.lora import LoraConfig, abstract_lora
 from mrl_jax.nn import param_tree
 from mrl_jax.training.optim import (
     TEMPERATURE_RANGE,
@@ -141,16 +143,25 @@ SPEECH_LAYER = (
                 "lm_head.kernel",
             },
         ),
+        # Its changes of the text tower's attention are not: they were trained so.
+        ("soft_ctc", {"head.residual.kernel"}),
+        (
+            "text_lora",
+            {f"layers.{name}.{part}" for name in TEXT_LAYER for part in ("lora_a", "lora_b")},
+        ),
     ],
 )
 def test_what_is_decayed_of_each_model(model, decayed):
     trained = param_tree.split(trained_model(model)).trained
     mask = param_tree.flatten(decay_mask(trained))
     assert {path for path, chosen in mask.items() if chosen} == decayed
+    # What runs before there were such factors decayed: they are resumed as they began.
+    before = {path for path in mask if "kernel" in path or "direction" in path}
+    assert before == (set() if model == "text_lora" else decayed)
     if "head." in min(decayed):
-        # The leaves of two axes, as a head has no stacked layers.
-        matrices = {p for p, leaf in param_tree.flatten(trained).items() if leaf.ndim > 1}
-        assert matrices == decayed
+        # The leaves of two axes, as a head has no stacked layers but those of its LoRA.
+        shapes = {p: leaf.shape for p, leaf in param_tree.flatten(trained).items()}
+        assert {p for p, s in shapes.items() if len(s) > 1 and "lora" not in p} == decayed
     # On a tree of NNX as well.
     state = nnx.to_flat_state(decay_mask(nnx.state(trained_model(model), nnx.Param)))
     assert {param_tree.dotted(path) for path, leaf in state if leaf.get_value()} == decayed
@@ -161,6 +172,10 @@ def trained_model(name: str) -> nnx.Module:
         return initial_tower(TEXT, 0)
     if name == "hubert_ctc":
         return initial_recogniser(TINY, CtcVocabulary(("<pad>", "|", "a")), 0)
+    if name == "soft_ctc":
+        return soft_model(residual="logits", lora_rank=2)
+    if name == "text_lora":
+        return param_tree.freeze(abstract_lora(TEXT, LoraConfig(rank=2)))
     model = tiny_model(learn_temperature=True)
     if name == "late_fusion":
         return model

@@ -31,17 +31,19 @@ def export_tower(
     were held in meanwhile, and stay beside it as workdir/adapter.
     """
     dtype, lora = np.dtype(DTYPES[config.model.dtype]), config.train.text_lora
-    flat = param_tree.flatten(best.state.trained)
-    trained = {path: np.asarray(flat.pop(path)) for path in [*flat]}
+    trained = {path: np.asarray(x) for path, x in param_tree.flatten(best.state.trained).items()}
     stored = read_checked_weights(tower.folder, tower.info) if _reads_base(lora, tower) else {}
     if lora.rank:
-        named: dict[str, Any] = {"tower": tower.info.digest, "source": _source(tower.folder)}
+        named: dict[str, Any] = {"tower": tower.info.digest, **_source(tower.folder)}
         save_adapter(workdir / ADAPTER, trained, lora=lora, config=tower.config, **named)
-        trained = merge_factors(stored["encoder"], trained, lora)
-    weights = {"encoder": {path: x.astype(dtype) for path, x in trained.items()}}
+        trained = merge_factors(stored["encoder"], trained, lora, dtype=dtype)
+    groups = {"encoder": trained}
     if "unused_tensors" in stored:
-        unused = stored["unused_tensors"]
-        weights["unused_tensors"] = {path: x.astype(dtype) for path, x in unused.items()}
+        groups["unused_tensors"] = stored["unused_tensors"]
+    weights = {
+        group: {path: x.astype(dtype, copy=False) for path, x in arrays.items()}
+        for group, arrays in groups.items()
+    }
     report = {
         "made_by": "mrl-jax train",
         "run": config.name,
@@ -84,11 +86,14 @@ def _reads_base(lora: LoraConfig, tower: InitialTower) -> bool:
     return lora.rank > 0 or "unused_tensors" in tower.info.groups
 
 
-def _source(folder: Path) -> str:
-    """The checkpoint that a tower folder is a conversion of, as it was named; "" if it is none."""
+def _source(folder: Path) -> dict[str, str]:
+    """`source` and `revision`: the checkpoint that a tower folder is a conversion of, as it was
+    named, and its commit; "" if it is none."""
     try:
         report = read_object(folder / "report.json")
     except DAMAGED:
-        return ""  # A note for the user of the adapter is all that is lost.
-    source = report.get("source")
-    return source if isinstance(source, str) and "adapter" not in report else ""
+        report = {}  # A note for the user of the adapter is all that is lost.
+    if "adapter" in report:  # The weights are not those of the source.
+        report = {}
+    found = {name: report.get(name) for name in ("source", "revision")}
+    return {name: value if isinstance(value, str) else "" for name, value in found.items()}

@@ -14,7 +14,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.files import make_folder
 from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.tokenizer import TextTokenizer
-from mrl_jax.models.lora import initial_factors
+from mrl_jax.models.lora import LoraConfig, initial_factors
 from mrl_jax.models.qwen3 import Qwen3Config
 from mrl_jax.models.towers import kinds_of
 from mrl_jax.nn import param_tree
@@ -23,6 +23,8 @@ from mrl_jax.training.devices import Devices
 from mrl_jax.training.state import Rebuild
 from mrl_jax.training.text_tower.config import INITIAL, TextStageExperiment, prepare_tower
 from mrl_jax.training.text_tower.step import tower_rebuilder
+
+UNUSED = "; all is trained: alpha and targets of train.text_lora are not read at a rank of 0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +116,7 @@ def trained_parts(
             frozen={},
             rebuild=rebuild,
             parameters=None,
-            details="",
+            details="" if lora == LoraConfig() else UNUSED,
             identity={},
         )
     frozen = tower.load(dtype=dtype, int8=model.frozen_dtype == "int8").frozen

@@ -315,6 +315,7 @@ def test_what_is_not_finite_stops_the_run_and_is_never_saved(world, one_device):
         (["optim.learning_rate=fast"], "optim.learning_rate is 'fast', expected a number"),
         (["train.parallel=tpu"], "expected one of pmap, mesh"),
         (["train.text_lora.rank=4"], "train.text_lora.rank is 4, and this kind of training"),
+        (["train.text_lora.alpha=4"], "train.text_lora.alpha is 4.0, and this kind of training"),
         (["loss.dims=[32,32]"], "loss.dims is (32, 32), expected different widths"),
         (["loss.weights=[1,2]"], "loss.weights has 2 weights, expected 3"),
         (["seed=-1"], "seed is -1, expected"),

@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
-from published import save, torch_qwen3
+from published import QWEN3
 
 import mrl_jax
 from converters.__main__ import main as convert_main
 from converters.convert import convert
 from converters.lora import read_adapter as read_peft
+from converters.random_init import random_init
 from mrl_jax.checkpoints.adapters import read_adapter
 from mrl_jax.checkpoints.towers import read_checked_weights, read_info
 from mrl_jax.core.cli import run_command
@@ -42,6 +43,7 @@ from mrl_jax.training.devices import Devices
 from mrl_jax.training.optim import OptimConfig, make_optimizer
 from mrl_jax.training.state import init_state
 from mrl_jax.training.text_tower.config import TextStageExperiment
+from mrl_jax.training.text_tower.initial import InitialTower, trained_parts
 from mrl_jax.training.text_tower.run import train_text
 from mrl_jax.training.text_tower.step import (
     make_text_step,
@@ -54,6 +56,7 @@ PAIRS = [(f"{a} {b}", f"{b.upper()}, {a}?") for a, b in itertools.product(WORDS[
 TEXTS = [text for pair in PAIRS for text in pair]
 DIMS = (32, 16)
 TARGETS = ("q_proj", "v_proj", "down_proj")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LORA = LoraConfig(rank=4, alpha=6.0, targets=TARGETS)
 CHANGED = {
     "layers.attention.q_proj.kernel",
@@ -83,10 +86,16 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("lora")
-    source = save(torch_qwen3(num_hidden_layers=2), root / "source")
+    source, config = root / "source", {**QWEN3, "num_hidden_layers": 2, "rms_norm_eps": 1e-6}
+    config |= {"model_type": "qwen3", "architectures": ["Qwen3Model"]}
+    (root / "config.json").write_text(json.dumps(config))
+    random_init("qwen3", root / "config.json", source)  # Without torch, which takes its time.
     for name, text in new_tokenizer(TEXTS, units="characters").items():
         (source / name).write_text(text, encoding="utf-8")
     convert(str(source), root / "tower", family="qwen3")
+    report = root / "tower" / "report.json"
+    fields = json.loads(report.read_text())
+    report.write_text(json.dumps({**fields, "revision": COMMIT}))  # As of a source on the hub.
     rows = [{"query": query, "document": document} for query, document in PAIRS]
     (root / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     queries = [Query(id=f"q{i}", text=query) for i, (query, _) in enumerate(PAIRS)]
@@ -105,7 +114,7 @@ def world(tmp_path_factory):
         loss=LossConfig(dims={DIMS}),
         optim=OptimConfig(learning_rate=1e-2, weight_decay=0.01),
         train=LoopConfig(
-            steps=6,
+            steps=4,
             checkpoint_every=2,
             tensorboard=False,
         ),
@@ -117,10 +126,7 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(world):
     lines = []
-    run = world.train(
-        world.root / "run", f"data.validation={world.root / 'validation'}", log=lines.append
-    )
-    return run, lines
+    return world.train(world.root / "run", log=lines.append), lines
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +161,7 @@ def test_exactly_the_factors_are_trained(world, finished):
     assert f"{trained:,} trained of {whole:,} parameters" in line
     assert "LoRA of rank 4, alpha 6, on q_proj, v_proj, down_proj of every layer" in line
     # State and moments, and no more.
-    state = world.root / "run" / "checkpoints" / "6" / "state"
+    state = world.root / "run" / "checkpoints" / "4" / "state"
     size = sum(path.stat().st_size for path in state.rglob("*") if path.is_file())
     assert 3 * 4 * trained <= size < 4 * sum(x.size for x in before.values())
 
@@ -180,6 +186,7 @@ def pieces(tower, dtype=jnp.float32, int8=False, lora=LORA):
     return tower_rebuilder(config, dtype, remat=False, lora=lora), frozen, source(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_it_begins_with_the_towers_own_vectors(world, dtype):
     rebuild, frozen, batch = pieces(world.tower, dtype)
@@ -194,6 +201,7 @@ def test_it_begins_with_the_towers_own_vectors(world, dtype):
     assert np.abs(ours(other, frozen, *inputs) - expected).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_outputs_and_gradients_are_those_of_peft(world, exported):
     torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
@@ -236,6 +244,7 @@ def test_the_peft_folder_merges_into_the_same_tower(world, finished, exported, t
     run, _ = finished
     config = json.loads((exported / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(world.source)
+    assert config["revision"] == COMMIT
     assert (config["r"], config["lora_alpha"]) == (4, 6)
     assert len(read_peft(str(exported)).pairs) == 2 * len(TARGETS)
     words = ["qwen3", str(world.source), str(tmp_path / "again"), "--adapter", str(exported)]
@@ -247,6 +256,7 @@ def test_the_peft_folder_merges_into_the_same_tower(world, finished, exported, t
         assert (path in CHANGED) == (np.abs(before[path] - array).max() > 1e-4)
 
 
+@pytest.mark.slow
 def test_the_merged_tower_embeds_as_the_factors_beside_it(world, finished):
     run, _ = finished
     rebuild, frozen, _ = pieces(world.tower)
@@ -259,6 +269,7 @@ def test_the_merged_tower_embeds_as_the_factors_beside_it(world, finished):
     assert np.abs(np.asarray(base) - np.asarray(merged)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_it_had_not(world, finished, tmp_path):
     with tiny_run.sigterm_after(3):
         stopped = world.train(tmp_path / "run")
@@ -280,8 +291,11 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(world, finished, tmp_path):
         np.testing.assert_array_equal(factors[0][path], factors[1][path])
 
 
+@pytest.mark.slow
 def test_a_tower_in_eight_bits_trains_nearly_as_well(world, finished, tmp_path):
-    world.train(tmp_path / "run", "model.frozen_dtype=int8")
+    validation = f"data.validation={world.root / 'validation'}"
+    run = world.train(tmp_path / "run", "model.frozen_dtype=int8", validation)
+    assert 0 < json.loads((run.folder / "report.json").read_text())["scores"]["ndcg@10"] <= 1
     losses, plain = (tiny_run.losses(x) for x in (tmp_path / "run", world.root / "run"))
     np.testing.assert_allclose(losses, plain, rtol=0.05)
     assert losses != plain
@@ -292,6 +306,7 @@ def test_a_tower_in_eight_bits_trains_nearly_as_well(world, finished, tmp_path):
     assert {p for p in before if not np.array_equal(before[p], after[p])} == CHANGED
 
 
+@pytest.mark.slow
 def test_half_precision_with_noise(world, tmp_path):
     changes = ["model.dtype=bfloat16", "noise.normal=0.5", "noise.mix=0.4", "train.steps=2"]
     run = world.train(tmp_path / "run", *changes)
@@ -326,6 +341,7 @@ def compare_devices(tower):
     return {**results, "no step": difference(first, param_tree.flatten(factors))}
 
 
+@pytest.mark.slow
 def test_one_two_and_four_devices_take_the_same_step(world):
     words = [sys.executable, __file__, str(world.tower)]
     path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -338,6 +354,7 @@ def test_one_two_and_four_devices_take_the_same_step(world):
     assert max(results.values()) < 1e-5, results
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_trained(world, tmp_path, capsys):
     words = ["train", "--config", str(world.root / "tiny.py"), "--workdir", str(tmp_path / "run")]
     assert run_command(main, [*words, "--dry-run", "train.text_lora.rank=2"]) == 0
@@ -345,6 +362,18 @@ def test_a_dry_run_says_what_would_be_trained(world, tmp_path, capsys):
     assert "LoRA of rank 2, alpha 16, on q_proj, k_proj, v_proj, o_proj, gate_proj" in out
     assert "a device" in out
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_fields_that_a_rank_of_0_leaves_unread_are_in_the_log(world):
+    tower = InitialTower(world.tower, read_info(world.tower), TextTokenizer(world.tower), True)
+    changes = ["train.text_lora.rank=0", f"train.text_lora.targets=[{','.join(PROJECTIONS)}]"]
+
+    def details(alpha):
+        config = world.load(*changes, f"train.text_lora.alpha={alpha}")
+        return trained_parts(config, tower, Devices("pmap", jax.devices()[:1])).details
+
+    assert "alpha and targets of train.text_lora are not read at a rank of 0" in details(32)
+    assert details(LoraConfig().alpha) == ""
 
 
 NAMES = ", ".join(PROJECTIONS)
@@ -374,7 +403,11 @@ RANK = "train.text_lora.rank=4"
         ([RANK, "train.fsdp=2"], ["train.fsdp is 2, which shards frozen weights"]),
         (["model.frozen_dtype=int8"], ["model.frozen_dtype is 'int8', and the whole tower is"]),
         ([RANK, "model.frozen_dtype=int4"], ["model.frozen_dtype is 'int4', expected int8"]),
-        ([RANK, "optim.rates.head=2"], ["optim.rates has 'head', with which no trained leaf's"]),
+        pytest.param(
+            [RANK, "optim.rates.head=2"],
+            ["optim.rates has 'head', with which no trained leaf's"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_is_refused_is_one_line(world, changes, parts, tmp_path):
