@@ -18,8 +18,8 @@ from common import record
 
 from mrl_jax.core.paths import user_path
 from mrl_jax.data.batches.plan import BatchPlan, sizes_by_bucket
-from mrl_jax.data.batches.text import padded_tokens
 from mrl_jax.data.batches.text_plan import PairPlan
+from mrl_jax.data.batches.text_shapes import padded_tokens
 from mrl_jax.data.text.train_tokenizer import new_tokenizer
 
 BATCHES = (16, 64, 128)
