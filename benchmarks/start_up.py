@@ -13,6 +13,7 @@ other work on the machine changes little.
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -101,6 +102,14 @@ def measure(folder: Path, dtype: str, args: argparse.Namespace) -> dict[str, Any
                     spans = seconds.setdefault(f"{side}, {state}", {})
                     for span, value in result.items():
                         spans.setdefault(span, []).append(value)
+    figures = figures_of(seconds)
+    figures["cosine"] = float(np.dot(vectors["ours"], vectors[SIDES[1]]))
+    print(dtype, json.dumps(figures, indent=1), flush=True)
+    return figures
+
+
+def figures_of(seconds: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
+    """Median and range of each span of each side and state, and the ratios of the medians."""
     figures: dict[str, Any] = {
         name: {span: summarize(values) for span, values in spans.items()}
         for name, spans in seconds.items()
@@ -110,13 +119,11 @@ def measure(folder: Path, dtype: str, args: argparse.Namespace) -> dict[str, Any
         figures[f"ours over theirs, {state}"] = {
             span: ours_[span]["median"] / theirs[span]["median"] for span in ours_
         }
-    figures["cosine"] = float(np.dot(vectors["ours"], vectors[SIDES[1]]))
-    print(dtype, json.dumps(figures, indent=1), flush=True)
     return figures
 
 
 def run_side(side: str, folder: Path, dtype: str, cache: str) -> dict[str, Any]:
-    """One process: its seconds from its start, and from the load on."""
+    """One process: its seconds from its start, from the load on, and of CPU; the vector."""
     time.sleep(1)  # Let the threads of the process before go.
     environment = {**os.environ, "XDG_CACHE_HOME": cache, "HF_HUB_OFFLINE": "1"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -124,16 +131,23 @@ def run_side(side: str, folder: Path, dtype: str, cache: str) -> dict[str, Any]:
     if side == "mrl-jax search":
         command = [sys.executable, "-m", "mrl_jax.core.commands", "search"]
         command += [str(folder / "index"), QUERY, "-k", "1"]
-    begun = time.time()
+    begun, cpu = time.time(), _cpu_of_children()
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    ended, cpu = time.time(), _cpu_of_children() - cpu
     if side == "mrl-jax search":
-        return {"process": time.time() - begun}
+        return {"process": ended - begun, "cpu": cpu}
     result: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
     spans = {
         "process": result["vector_at"] - begun,
         "load": result["vector_at"] - result["load_at"],
     }
-    return {**spans, "vector": result["vector"]}
+    return {**spans, "cpu": cpu, "vector": result["vector"]}
+
+
+def _cpu_of_children() -> float:
+    """Seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def ours(folder: Path, dtype: str) -> dict[str, Any]:

@@ -86,7 +86,9 @@ def _read(
 
     def opened(path: str) -> Any:
         place = {"driver": "ocdbt", "base": base, "path": f"{path}/"}
-        return ts.open({"driver": "zarr", "kvstore": place}, open=True, read=True, context=context)
+        # Numbers that are missing are no zeros.
+        spec = {"driver": "zarr", "kvstore": place, "fill_missing_data_reads": False}
+        return ts.open(spec, open=True, read=True, context=context)
 
     arrays: dict[str, HostArray] = {}
     writes: list[Any] = []

@@ -107,7 +107,7 @@ class LoadOptions(TypedDict, total=False):
         sharding: where every weight goes; JAX's default device by default.
         int8: hold the kernels of the layers in eight bits, see `nn.int8`: half of bfloat16's
             memory for a large tower, computed in `dtype`.
-        verify: compare the files with their digests first, which takes the time of reading them
+        verify: compare the files with their digests while they are read, which takes reading them
             once more and hashing them (see docs/models.md). tower.json is always compared.
     """
 

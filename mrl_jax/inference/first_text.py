@@ -15,6 +15,7 @@ from mrl_jax.checkpoints.models import ModelInfo, abstract_model
 from mrl_jax.core.arguments import checked
 from mrl_jax.core.distributed import batch_sharded, replicated
 from mrl_jax.core.paths import referenced_path
+from mrl_jax.data.text.prompts import check_one_prompt
 from mrl_jax.data.text.tokenizer import TextTokenizer
 from mrl_jax.inference.encoder import Encoder
 from mrl_jax.models.two_towers import TwoTowers
@@ -29,12 +30,18 @@ class FirstText:
     Attributes:
         text: of whose length the program is.
         task, prompt: as `EmbedOptions`; neither for a document.
+
+    Raises:
+        MrlError: both task and prompt.
     """
 
     text: str
     _: dataclasses.KW_ONLY
     task: str | None = None
     prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        check_one_prompt(self.task, self.prompt)
 
 
 @contextlib.contextmanager

@@ -67,6 +67,19 @@ def test_they_outlive_their_files(folder):
     np.testing.assert_array_equal(array, ARRAYS["layers.kernel"])
 
 
+def test_numbers_that_are_missing_are_no_zeros(folder):
+    import tensorstore as ts
+
+    base = {"driver": "file", "path": f"{folder}/"}
+    place = {"driver": "ocdbt", "base": base, "path": "layers.kernel/"}
+    store = ts.KvStore.open(place).result()
+    (block,) = {key for key in store.list().result() if not key.startswith(b".")}
+    store.write(block, None).result()
+    with pytest.raises(MrlError, match="the array cannot be read"):
+        read_mapped(folder, ["layers.kernel"])
+    assert list(read_mapped(folder, ["layers.bias"])) == ["layers.bias"]
+
+
 def test_what_is_refused(folder, tmp_path):
     with pytest.raises(MrlError, match=r"the array is missing|are missing"):
         read_mapped(tmp_path / "nothing", SHAPES)

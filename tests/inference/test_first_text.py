@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import tiny_run
 from compilations import compilations
+from tiers import mostly_slow
 
 import mrl_jax
 from mrl_jax.core.errors import MrlError
 from mrl_jax.inference.encoder import prompt_places
 from mrl_jax.inference.first_text import FirstText
+from mrl_jax.inference.index.open_index import open_index
 from mrl_jax.models.inputs import pad_clips
 
 CLIP = (tiny_run.clip_of((0, 2), 1), tiny_run.RATE)
@@ -64,8 +66,8 @@ def test_places_of_prompts():
     assert places == [0, 32, 32, 64, 64, 128, 512]
 
 
-@pytest.mark.parametrize("options", [{}, {"prompt": "ba ce di: "}, {"task": "find"}])
-@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("options", mostly_slow([{}, {"prompt": "ba ce di: "}, {"task": "find"}]))
+@pytest.mark.parametrize("int8", mostly_slow([False, True]))
 def test_a_first_text_is_compiled_while_the_weights_are_read(root, embedder, options, int8):
     held = {"dtype": "float32", "int8": int8}
     loaded = mrl_jax.Embedder.load(root / "model", first=FirstText("fo gu", **options), **held)
@@ -80,6 +82,7 @@ def test_a_first_text_is_compiled_while_the_weights_are_read(root, embedder, opt
     assert len(names) == 1
 
 
+@pytest.mark.slow
 def test_a_first_text_on_one_device(root):
     program = (
         "import sys, jax; sys.path.insert(0, sys.argv[2]); from compilations import compilations\n"
@@ -96,6 +99,23 @@ def test_a_first_text_on_one_device(root):
     subprocess.run(command, check=True, timeout=600)
 
 
-def test_a_first_text_that_cannot_be(root, tmp_path):
+@pytest.mark.slow
+def test_an_index_loads_its_model_for_a_first_text(root, embedder, tmp_path):
+    documents = [{"id": "a", "text": "ba"}, {"id": "b", "text": "di fo"}]
+    index = mrl_jax.SearchIndex.build(embedder, documents).save(tmp_path / "index")
+    for model in (None, root / "model"):
+        opened = open_index(index, model, FirstText("fo gu", task="find"))
+        loaded = opened.embedder
+        with compilations() as names:
+            loaded.embed_text(["fo gu"], task="find")
+        assert names == []
+        clips = [CLIP, CLIP]
+        spoken = embedder.embed_speech(clips, task="find")
+        np.testing.assert_allclose(loaded.embed_speech(clips, task="find"), spoken, atol=1e-5)
+
+
+def test_a_first_text_that_cannot_be(root):
+    with pytest.raises(MrlError, match="both prompt and task are given"):
+        FirstText("ba", task="find", prompt="ba")
     with pytest.raises(MrlError, match="'no such' has no prompt"):
         mrl_jax.Embedder.load(root / "model", first=FirstText("ba", task="no such"))

@@ -148,7 +148,8 @@ class TextPairSource:
             seed=seed,
         )
         self.shapes = few_shapes(
-            map(self._longest, range(self.batches_per_epoch)), _pair(self._lengths.max(axis=1))
+            (self._longest(self._plan(step)) for step in range(self.batches_per_epoch)),
+            self._longest(self._plan.rows),
         )
         if self._noise.is_on:
             prompts = [len(q) - len(pair.query) for q, pair in zip(queries, pairs, strict=True)]
@@ -177,7 +178,7 @@ class TextPairSource:
         """This host's rows of the batch of step `step`, counted from 0."""
         rows = self._plan(step)
         # Those of other hosts as well: shapes and noise are the same on every host.
-        size, document_size = fitting_shape(self.shapes, *self._longest(step))
+        size, document_size = fitting_shape(self.shapes, *self._longest(rows))
         query, query_mask = pad_tokens([self._queries[row] for row in rows], size)
         document, document_mask = pad_tokens([self._documents[row] for row in rows], document_size)
         noise = None
@@ -205,15 +206,12 @@ class TextPairSource:
         mine = host_rows(len(rows), self._shard)
         return jax.tree.map(lambda x: x[mine], batch)
 
-    def _longest(self, step: int) -> tuple[int, int]:
-        """Tokens of the longest query and of the longest document of batch `step`."""
-        return _pair(self._lengths[:, self._plan(step)].max(axis=1))
+    def _longest(self, rows: HostArray) -> tuple[int, int]:
+        """Tokens of the longest query and of the longest document of some pairs."""
+        query, document = self._lengths[:, rows].max(axis=1).tolist()
+        return query, document
 
     def from_step(self, start: int) -> Generator[TextBatch, None, None]:
         """The batches from step `start` on, without end."""
         for step in itertools.count(start):
             yield self(step)
-
-
-def _pair(values: HostArray) -> tuple[int, int]:
-    return int(values[0]), int(values[1])

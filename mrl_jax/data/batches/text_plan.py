@@ -27,6 +27,7 @@ class PairPlan:
 
     Attributes:
         batches_per_epoch: whole batches of all pairs whose tasks have a weight.
+        rows: numbers of those pairs.
 
     Raises:
         MrlError: fewer pairs than a batch, in all or of a task; a task without a weight, or a
@@ -63,6 +64,7 @@ class PairPlan:
                 )
         sizes = {task: len(rows) // batch_size for task, rows in self._rows.items()}
         self.batches_per_epoch = sum(sizes.values())
+        self.rows = np.concatenate(list(self._rows.values()))
         self._sizes = sizes
         self._weights = {task: weights[task] if weights else sizes[task] for task in sizes}
         self._turns: list[tuple[str, int]] = []

@@ -223,6 +223,16 @@ def test_a_batch_keeps_to_one_task(tokenizer):
             assert collections.Counter(task for (task,) in found) == counts
 
 
+def test_pairs_that_never_come_decide_on_no_shape(tokenizer):
+    short = [TextPair(query="fgh"[i % 3], document="b", task="find") for i in range(12)]
+    long = [TextPair(query="a" * 20, document="b" * 30, task="name") for _ in range(4)]
+    whole = TextTokenizer(tokenizer.path.parent)
+    for weight, longest in ((1.0, (24, 32)), (0.0, (16, 16))):
+        weights = {"find": 1.0, "name": weight}
+        config = TextBatchConfig(batch_size=4, task_homogeneous=True, task_weights=weights)
+        assert TextPairSource(short + long, whole, config, seed=0).shapes[-1] == longest
+
+
 def test_long_texts_are_cut_and_counted(tokenizer):
     pairs = [TextPair(query="a" * 30, document="b" * n) for n in (3, 10, 11, 12)]
     batches = TextPairSource(pairs, tokenizer, TextBatchConfig(batch_size=4, max_tokens=12), seed=0)
