@@ -55,11 +55,13 @@ def source(tmp_path_factory):
         (folder / name).write_text(text)
     rng = np.random.default_rng(0)
 
-    def text():
+    def letters():
         return "".join(rng.choice(list("abcdefgh"), rng.integers(1, 60)))
 
     # Two of each query: that the ids stand beside their texts makes a difference.
-    pairs = [TextPair(query=text(), document=text(), query_id=str(n // 2)) for n in range(BATCH)]
+    pairs = [
+        TextPair(query=letters(), document=letters(), query_id=str(n // 2)) for n in range(BATCH)
+    ]
     config = TextBatchConfig(batch_size=BATCH, max_tokens=64)
     return TextPairSource(pairs, TextTokenizer(folder, max_tokens=64), config, seed=0)
 
