@@ -18,10 +18,10 @@ from mrl_jax.core.arguments import Size, checked
 from mrl_jax.core.array_types import AnyArray
 from mrl_jax.core.checks import check_positive
 from mrl_jax.core.errors import ArgumentError, MrlError
-from mrl_jax.models.text_pooling import ACTIVATIONS, POOLINGS, DenseConfig, Pooling
+from mrl_jax.models.text_pooling import ACTIVATIONS, POOLINGS, DenseConfig, Pooling, pool_packed
 from mrl_jax.nn.attention import attend, fitting_places
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
-from mrl_jax.nn.masking import take_places, valid_first
+from mrl_jax.nn.masking import segment_positions, take_places, valid_first
 from mrl_jax.nn.norms import RMSNorm
 from mrl_jax.nn.pooling import l2_normalize, mean_valid, truncate
 from mrl_jax.nn.rope import apply_rope, rope_angles
@@ -127,14 +127,16 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        angles: Float32[Array, "1 L half"],
+        angles: Float32[Array, "#B L half"],
         lengths: Int[Array, " B"] | None = None,
+        segments: Int[Array, "B L"] | None = None,
     ) -> Float[Array, "B L D"]:
         heads = (*x.shape[:2], -1, self.head_width)
         query = apply_rope(self.q_norm(self.q_proj(x).reshape(heads)), angles)
         key = apply_rope(self.k_norm(self.k_proj(x).reshape(heads)), angles)
         value = self.v_proj(x).reshape(heads)
-        mixed = attend(query, key, value, lengths=lengths, causal=lengths is None)
+        seen: dict[str, Any] = {"lengths": lengths, "segments": segments}
+        mixed = attend(query, key, value, causal=lengths is None, **seen)
         return self.o_proj(mixed.reshape(*x.shape[:2], -1))
 
 
@@ -155,7 +157,7 @@ class Qwen3Layer(nnx.Module):
     """One pre-norm layer: attention, then MLP, each around a residual.
 
     Attention is causal, unless `lengths` are given: then every token sees the first `lengths[b]`
-    places of its row.
+    places of its row. With `segments` it sees those of its own segment only.
     """
 
     def __init__(self, config: Qwen3Config, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
@@ -167,10 +169,11 @@ class Qwen3Layer(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        angles: Float32[Array, "1 L half"],
+        angles: Float32[Array, "#B L half"],
         lengths: Int[Array, " B"] | None = None,
+        segments: Int[Array, "B L"] | None = None,
     ) -> Float[Array, "B L D"]:
-        x = x + self.attention(self.attention_norm(x), angles, lengths)
+        x = x + self.attention(self.attention_norm(x), angles, lengths, segments)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -306,10 +309,45 @@ class Qwen3Encoder(nnx.Module):
     def _pooled(
         self, last_hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]
     ) -> Float[Array, "B E"]:
-        pooled = POOLINGS[self.config.pooling](last_hidden, mask)
+        return self._behind(POOLINGS[self.config.pooling](last_hidden, mask))
+
+    def _behind(self, pooled: Float[Array, "*rows D"]) -> Float[Array, "*rows E"]:
+        """The layers behind the pooling."""
         for layer, config in zip(self.dense, self.config.dense, strict=True):
             pooled = ACTIVATIONS[config.activation](layer(pooled))
         return pooled
+
+    @checked
+    def embed_packed(
+        self,
+        inputs: Int[AnyArray, "groups rows L"] | Float[AnyArray, "groups rows L D"],
+        texts: Int[AnyArray, "groups rows L"],
+        firsts: Int[AnyArray, "groups texts"],
+        lengths: Int[AnyArray, "groups texts"],
+    ) -> Float32[Array, "groups texts E"]:
+        """`embed` of texts of which several share a row; a token sees its own text only.
+
+        Args:
+            inputs: token ids, or vectors in their place, in the rows of each group.
+            texts: number in its group of the text that a token is of, each in one run of places of
+                one row; the number of texts where there is none.
+            firsts: place of each text's first token, counted over the rows of its group.
+            lengths: tokens of each text, 1 or more.
+        """
+        inputs, texts, firsts, lengths = map(jnp.asarray, (inputs, texts, firsts, lengths))
+        groups, _, L = texts.shape
+        x = self.embed_tokens(inputs) if inputs.ndim == 3 else inputs.astype(self.dtype)
+        x, segments = x.reshape(-1, L, x.shape[-1]), texts.reshape(-1, L)
+        positions = segment_positions(segments)
+        angles = rope_angles(positions, self.config.head_width, self.config.rope_theta)
+        whole = None if self.config.causal else jnp.full(len(x), L, jnp.int32)
+        options: dict[str, Any] = {"remat": self.remat, "unroll": self.unroll}
+        options["keep_states"] = False
+        x, _ = run_layers(self.layers, x, angles, whole, segments, **options)
+        last_hidden = self.final_norm(x).reshape(groups, -1, x.shape[-1])
+        pool = functools.partial(pool_packed, pooling=self.config.pooling)
+        pooled = jax.vmap(pool)(last_hidden, texts.reshape(groups, -1), firsts, lengths)
+        return l2_normalize(self._behind(pooled))
 
     @checked
     def features(

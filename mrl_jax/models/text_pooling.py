@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mrl_jax.core.arguments import Size, checked
 from mrl_jax.core.errors import ArgumentError
@@ -62,3 +62,24 @@ class DenseConfig:
         if self.activation not in ACTIVATIONS:
             expected = " or ".join(ACTIVATIONS)
             raise ArgumentError(f"activation is {self.activation!r}, expected {expected}")
+
+
+def pool_packed(
+    vectors: Float[Array, "places D"],
+    texts: Int[Array, " places"],
+    firsts: Int[Array, " texts"],
+    lengths: Int[Array, " texts"],
+    pooling: Pooling,
+) -> Float[Array, "texts D"]:
+    """What `POOLINGS` give for each of several texts whose token vectors stand in one sequence.
+
+    Args:
+        vectors: of all places; those of a text stand one after another.
+        texts: number of the text that each place is of; as many as there are texts for padding.
+        firsts, lengths: place of each text's first token, and its number of tokens, 1 or more.
+    """
+    if pooling != "mean":
+        return vectors[firsts if pooling == "cls" else firsts + lengths - 1]
+    vectors = jnp.where((texts < len(firsts))[:, None], vectors.astype(jnp.float32), 0.0)
+    total = jax.ops.segment_sum(vectors, texts, num_segments=len(firsts) + 1)[:-1]
+    return total / lengths[:, None].astype(jnp.float32)

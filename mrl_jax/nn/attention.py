@@ -1,5 +1,7 @@
 """Multi-head attention with grouped keys and values, softmax in float32."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -18,26 +20,32 @@ def attend(
     lengths: Int[Array, " B"] | None = None,
     causal: bool = False,
     bias: Float[Array, "B N L L"] | None = None,
+    segments: Int[Array, "B L"] | None = None,
 ) -> Float[Array, "B L N H"]:
     """Scaled dot-product attention.
 
     Scores are scaled by H^-0.5. N may be a multiple of K: each key/value head then
     serves N / K query heads in order (grouped-query attention, arXiv 2305.13245). On an NVIDIA
     GPU and in half precision it is cuDNN's fused attention, which keeps no scores. Elsewhere
-    long sequences are attended to in blocks (`block_attention.blocks_pay`), unless there is a bias.
+    long sequences are attended to in blocks (`block_attention.blocks_pay`), unless there is a bias
+    or there are segments.
 
     Args:
         query, key, value: heads of width H at L places.
         lengths: keys of each row that its queries may see, from the first on; 1 at the least.
         causal: a query sees the keys up to its own place only.
         bias: added to the scaled scores, [query, key] in each head; never fused.
+        segments: number of each place; a query sees the keys of its own number only. Never fused.
     """
     lengths = None if lengths is None else jnp.maximum(lengths, 1)
-    if bias is None and fused(query):
-        return attend_fused(query, key, value, lengths=lengths, causal=causal)
-    if bias is None and blocks_pay(query.shape[1]):
-        return attend_in_blocks(query, key, value, lengths=lengths, causal=causal)
-    return attend_plainly(query, key, value, lengths=lengths, causal=causal, bias=bias)
+    options: dict[str, Any] = {"lengths": lengths, "causal": causal}
+    if bias is not None or segments is not None:
+        return attend_plainly(query, key, value, bias=bias, segments=segments, **options)
+    if fused(query):
+        return attend_fused(query, key, value, **options)
+    if blocks_pay(query.shape[1]):
+        return attend_in_blocks(query, key, value, **options)
+    return attend_plainly(query, key, value, **options)
 
 
 def fused(query: Float[Array, "B L N H"]) -> bool:
@@ -87,6 +95,7 @@ def attend_plainly(
     lengths: Int[Array, " B"] | None = None,
     causal: bool = False,
     bias: Float[Array, "B N L L"] | None = None,
+    segments: Int[Array, "B L"] | None = None,
 ) -> Float[Array, "B L N H"]:
     """`attend` written out, for any device and dtype.
 
@@ -110,6 +119,10 @@ def attend_plainly(
     if lengths is not None:
         hidden = jnp.where(length_mask(lengths, L), 0.0, MASKED)
         scores = scores + hidden[:, None, None, :]
+    if segments is not None:
+        same = segments[:, :, None] == segments[:, None, :]
+        hidden = jnp.tile(jnp.where(same, 0.0, MASKED), (1, groups, 1))
+        scores = scores + hidden[:, None]
     peak = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - peak)
     total = jnp.sum(weights, axis=-1, keepdims=True)

@@ -98,6 +98,20 @@ def test_each_key_head_serves_neighbouring_query_heads():
     assert np.abs(actual - tiled).max() > 0.1
 
 
+def test_a_query_sees_the_keys_of_its_segment_only():
+    query, key, value = _inputs(4, 2)
+    segments = np.array([[3, 3, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1, 1]], np.int32)
+    for causal in (False, True):
+        options = {"causal": causal, "segments": jnp.asarray(segments)}
+        actual = np.asarray(attend(*map(jnp.asarray, (query, key, value)), **options))
+        for row, numbers in enumerate(segments):
+            for number in set(numbers.tolist()):
+                of = (row, numbers == number)
+                alone = _ours(query[of][None], key[of][None], value[of][None], causal=causal)
+                np.testing.assert_allclose(actual[of], alone[0], atol=TOLERANCE)
+        assert np.abs(actual - _ours(query, key, value, causal=causal)).max() > 0.1
+
+
 def test_hidden_keys_get_no_gradient_and_a_row_without_keys_is_finite():
     # A clip too short for a frame has length 0: its NaN would spread to all rows.
     query, key, value = (jnp.asarray(x) for x in _inputs(4, 2))

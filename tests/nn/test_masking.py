@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mrl_jax.nn.masking import length_mask, take_places, valid_first
+from mrl_jax.nn.masking import length_mask, segment_positions, take_places, valid_first
 
 masks = hnp.arrays(np.bool_, st.tuples(st.just(3), st.just(6)))
 
@@ -23,6 +23,12 @@ def test_valid_places_come_first_and_keep_their_order(mask):
     order = np.asarray(valid_first(jnp.asarray(mask)))
     for row, valid in zip(order, mask, strict=True):
         assert row.tolist() == [*np.flatnonzero(valid), *np.flatnonzero(~valid)]
+
+
+def test_positions_begin_anew_in_every_segment():
+    segments = jnp.asarray([[4, 4, 4, 1, 1, 0], [2, 3, 3, 3, 2, 2]])
+    actual = segment_positions(segments).tolist()
+    assert actual == [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 0, 1]]
 
 
 def test_places_are_taken_row_by_row_under_any_leading_axes():

@@ -8,10 +8,12 @@ import pytest
 import tiny_run
 from compilations import compilations
 from flax import nnx
+from tiers import mostly_slow
 
 from mrl_jax.checkpoints.towers import load_hubert, load_qwen3
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.data.batches.clips import ClipTransform
+from mrl_jax.data.batches.packing import PackedPairSource
 from mrl_jax.data.batches.speech import BatchConfig, BatchSource
 from mrl_jax.data.batches.text import TextBatchConfig, TextPairSource
 from mrl_jax.data.sets.text_pairs import TextPair
@@ -84,7 +86,10 @@ def run_epochs(make_step, rebuild, trained, frozen, batches, steps):
 
 def wider(batch, *names):
     """A batch with one more place of padding."""
-    changes = {name: np.pad(getattr(batch, name), ((0, 0), (0, 1))) for name in names}
+    changes = {}
+    for name in names:
+        values = getattr(batch, name)
+        changes[name] = np.pad(values, [*[(0, 0)] * (values.ndim - 1), (0, 1)])
     return dataclasses.replace(batch, **changes)
 
 
@@ -108,7 +113,8 @@ def test_spoken_queries(towers):
     assert epoch(lambda batch: wider(batch, "prompt", "prompt_mask")) > 0
 
 
-def test_written_queries(towers):
+@pytest.mark.parametrize("pack", mostly_slow([False, True]))
+def test_written_queries(towers, pack):
     rng = np.random.default_rng(0)
 
     def words(most):
@@ -123,7 +129,9 @@ def test_written_queries(towers):
     tower = load_qwen3(towers[1], dtype="float32", trainable=True)
     rebuild = tower_rebuilder(tower.config, np.float32, remat=False)
     trained, steps = param_tree.split(tower).trained, source.batches_per_epoch
-    epoch = run_epochs(make_text_step, rebuild, trained, {}, source, steps)
-    assert 1 < epoch() <= len(source.shapes)
+    batches = PackedPairSource(source, (1, 1)) if pack else source
+    names = ("tokens", "texts") if pack else ("query", "query_mask")
+    epoch = run_epochs(make_text_step, rebuild, trained, {}, batches, steps)
+    assert (1 if pack else 2) <= epoch() <= len(batches.shapes)
     assert epoch() == 0
-    assert epoch(lambda batch: wider(batch, "query", "query_mask")) > 0
+    assert epoch(lambda batch: wider(batch, *names)) > 0

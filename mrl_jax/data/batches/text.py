@@ -36,6 +36,8 @@ class TextBatchConfig:
         task_homogeneous: pairs of one task only in each batch.
         task_weights: of `task_homogeneous` batches: how often those of each task come, relative to
             one another; without any, as often as the task has pairs.
+        pack: several texts share a row, instead of a padded row for each; the loss is the same.
+            Not together with noise on tokens.
     """
 
     batch_size: int = 128
@@ -43,6 +45,7 @@ class TextBatchConfig:
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     task_homogeneous: bool = False
     task_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    pack: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
@@ -107,7 +110,7 @@ def pair_identities(
 
 
 class TextPairSource:
-    """Batches of pairs: a pure function of (seed, step).
+    """Batches of pairs, each text a padded row: a pure function of (seed, step).
 
     Args:
         pairs, config: what to train on, and how to batch it.
@@ -117,6 +120,9 @@ class TextPairSource:
         shard: (this host's number, number of hosts): whose rows of each batch are given.
 
     Attributes:
+        queries, documents: token ids of all pairs.
+        lengths: [2, pairs], tokens of the query and of the document of each pair.
+        plan: the pairs of each step.
         shapes: that queries and documents are padded to, in every epoch.
 
     Raises:
@@ -136,51 +142,51 @@ class TextPairSource:
     ):
         self.seed, self._shard, self._noise = seed, shard, noise or TokenNoise()
         queries = prompted(pairs, config.prompts)
-        self._queries = tokenizer.encode(queries)
-        self._documents = tokenizer.encode_documents([pair.document for pair in pairs])
-        self._ids = pair_identities(pairs, self._queries, self._documents)
-        self._lengths = np.asarray([list(map(len, self._queries)), list(map(len, self._documents))])
-        self._plan = PairPlan(
-            self._lengths.sum(axis=0),
+        self.queries = tokenizer.encode(queries)
+        self.documents = tokenizer.encode_documents([pair.document for pair in pairs])
+        self._ids = pair_identities(pairs, self.queries, self.documents)
+        self.lengths = np.asarray([list(map(len, self.queries)), list(map(len, self.documents))])
+        self.plan = PairPlan(
+            self.lengths.sum(axis=0),
             [pair.task for pair in pairs] if config.task_homogeneous else None,
             batch_size=config.batch_size,
             weights=config.task_weights,
             seed=seed,
         )
         self.shapes = few_shapes(
-            (self._longest(self._plan(step)) for step in range(self.batches_per_epoch)),
-            self._longest(self._plan.rows),
+            (self._longest(self.plan(step)) for step in range(self.batches_per_epoch)),
+            self._longest(self.plan.rows),
         )
         if self._noise.is_on:
             prompts = [len(q) - len(pair.query) for q, pair in zip(queries, pairs, strict=True)]
             self._suffix_tokens = len(tokenizer.suffix)
             self._prompt_tokens = np.asarray(tokenizer.tokens_before(queries, prompts))
-        texts = (*self._queries, *self._documents)
+        texts = (*self.queries, *self.documents)
         self.cut = sum(len(ids) >= tokenizer.max_tokens for ids in texts)
         """Texts that fill `max_tokens`, and so may have lost their tail."""
 
     @property
     def batches_per_epoch(self) -> int:
         """Whole batches; the pairs left over are drawn anew in each epoch."""
-        return self._plan.batches_per_epoch
+        return self.plan.batches_per_epoch
 
     def identities_of(self, step: int) -> tuple[HostArray, HostArray]:
         """The ids of queries and of documents of all rows of batch `step`, as in `TextBatch`."""
-        rows = self._plan(step)
+        rows = self.plan(step)
         return self._ids[0][rows], self._ids[1][rows]
 
     @property
     def largest_id(self) -> int:
         """The largest token id, which the tower must have an embedding for."""
-        return max(max(ids) for ids in (*self._queries, *self._documents))
+        return max(max(ids) for ids in (*self.queries, *self.documents))
 
     def __call__(self, step: int) -> TextBatch:
         """This host's rows of the batch of step `step`, counted from 0."""
-        rows = self._plan(step)
+        rows = self.plan(step)
         # Those of other hosts as well: shapes and noise are the same on every host.
         size, document_size = fitting_shape(self.shapes, *self._longest(rows))
-        query, query_mask = pad_tokens([self._queries[row] for row in rows], size)
-        document, document_mask = pad_tokens([self._documents[row] for row in rows], document_size)
+        query, query_mask = pad_tokens([self.queries[row] for row in rows], size)
+        document, document_mask = pad_tokens([self.documents[row] for row in rows], document_size)
         noise = None
         if self._noise.is_on:
             places = np.arange(query.shape[1])
@@ -208,7 +214,7 @@ class TextPairSource:
 
     def _longest(self, rows: HostArray) -> tuple[int, int]:
         """Tokens of the longest query and of the longest document of some pairs."""
-        query, document = self._lengths[:, rows].max(axis=1).tolist()
+        query, document = self.lengths[:, rows].max(axis=1).tolist()
         return query, document
 
     def from_step(self, start: int) -> Generator[TextBatch, None, None]:

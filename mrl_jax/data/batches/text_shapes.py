@@ -2,12 +2,12 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 SHORTEST = 16
 MOST_SHAPES = 24
-Shape = tuple[int, int]
-"""Tokens that queries and documents are padded to."""
+Shape = tuple[int, ...]
+"""Tokens that queries and documents are padded to; of packed batches, the number of rows."""
 
 
 def padded_tokens(length: int) -> int:
@@ -21,7 +21,11 @@ def padded_tokens(length: int) -> int:
 
 
 def few_shapes(
-    longest: Iterable[tuple[int, int]], limit: Shape, *, most: int = MOST_SHAPES
+    longest: Iterable[Shape],
+    limit: Shape,
+    *,
+    most: int = MOST_SHAPES,
+    rounded: Callable[[int], int] = padded_tokens,
 ) -> list[Shape]:
     """Shapes that hold all batches of an epoch, the smallest first, and any other batch as well.
 
@@ -33,25 +37,26 @@ def few_shapes(
         limit: of the longest query and document of all; only batches that hold both in no other
             shape, which some later epoch may have, are padded so far.
         most: shapes at most, besides that for the limit.
+        rounded: the size that holds so many, before shapes are joined.
     """
-    counts = Counter((padded_tokens(query), padded_tokens(doc)) for query, doc in longest)
+    counts = Counter(tuple(map(rounded, needed)) for needed in longest)
     while len(counts) > most:
         one, other = min(
             itertools.combinations(sorted(counts), 2), key=lambda pair: _added(counts, *pair)
         )
         number = counts.pop(one) + counts.pop(other)
         counts[_join(one, other)] += number
-    whole = padded_tokens(limit[0]), padded_tokens(limit[1])
+    whole = tuple(map(rounded, limit))
     return sorted({*counts, whole}, key=lambda shape: (sum(shape), shape))
 
 
-def fitting_shape(shapes: list[Shape], query: int, document: int) -> Shape:
-    """The smallest of `few_shapes` that holds texts of these lengths."""
-    return next(s for s in shapes if query <= s[0] and document <= s[1])
+def fitting_shape(shapes: list[Shape], *needed: int) -> Shape:
+    """The smallest of `few_shapes` that holds so much on each of its axes."""
+    return next(s for s in shapes if all(n <= size for n, size in zip(needed, s, strict=True)))
 
 
 def _join(one: Shape, other: Shape) -> Shape:
-    return max(one[0], other[0]), max(one[1], other[1])
+    return tuple(map(max, one, other))
 
 
 def _added(counts: Counter[Shape], one: Shape, other: Shape) -> int:

@@ -152,6 +152,12 @@ class TextStageExperiment(RunConfig):
                 hint="set train.text_lora.rank, or leave model.frozen_dtype out",
             )
         check_batch_size(self.data.batch.batch_size)
+        if self.data.batch.pack and self.noise.is_on:
+            raise MrlError(
+                "data.batch.pack is true, and there is noise on the tokens of queries, which is "
+                "for padded rows only",
+                hint="leave data.batch.pack out, or the noise",
+            )
         if not LOSSES[self.loss.name].contrastive:
             contrastive = " or ".join(name for name, loss in LOSSES.items() if loss.contrastive)
             raise MrlError(

@@ -13,6 +13,7 @@ from mrl_jax.core.array_types import DTYPES, HostArray
 from mrl_jax.core.distributed import assert_equal_across_hosts, host_shard, replicated
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.paths import user_path
+from mrl_jax.data.batches.packing import PackedPairSource
 from mrl_jax.data.batches.text import TextPairSource
 from mrl_jax.data.sets.issues import warn_issues
 from mrl_jax.data.sets.retrieval_set import Query, read_retrieval_set
@@ -74,6 +75,10 @@ class TextTask:
             noise=config.noise,
             shard=host_shard(),
         )
+        batches = source.from_step
+        if batching.pack:
+            split = len(devices.global_devices), config.optim.accumulation_steps
+            batches = PackedPairSource(source, split, shard=host_shard()).from_step
         tower.check_ids(source.largest_id, tower.folder)
         check_negatives(source.identities_of, source.batches_per_epoch, log)
         parts = trained_parts(config, tower, devices)
@@ -83,7 +88,7 @@ class TextTask:
             weights=parts.weights,
             frozen=parts.frozen,
             make_step=functools.partial(make_text_step, parts.rebuild, **step_options),
-            batches=source.from_step,
+            batches=batches,
             steps=config.train.total_steps(source.batches_per_epoch),
             identity={
                 "first tower": tower.info.digest,

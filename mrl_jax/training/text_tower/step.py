@@ -10,6 +10,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float32
 
+from mrl_jax.data.batches.packing import PackedTextBatch
 from mrl_jax.data.batches.text import TextBatch
 from mrl_jax.data.batches.token_noise import VectorNoise
 from mrl_jax.losses.config import LossConfig
@@ -19,6 +20,8 @@ from mrl_jax.nn.param_tree import fill, flatten
 from mrl_jax.training.grad_cache import cached_value_and_grad
 from mrl_jax.training.state import Metrics, Rebuild, Step, TrainState, apply_gradients
 from mrl_jax.training.text_tower.noise import noisy_vectors
+
+AnyTextBatch = TextBatch | PackedTextBatch
 
 
 def make_text_step(
@@ -41,7 +44,7 @@ def make_text_step(
     loss = pair_loss(config, axis_name)
 
     def step(
-        state: TrainState, frozen: Mapping[str, Any], batch: TextBatch
+        state: TrainState, frozen: Mapping[str, Any], batch: AnyTextBatch
     ) -> tuple[TrainState, Metrics]:
         embed = embedder(rebuild, frozen)
         value_and_grad = cached_value_and_grad(embed, loss, parts=accumulation_steps)
@@ -72,11 +75,13 @@ def tower_rebuilder(
 
 def embedder(
     rebuild: Rebuild, frozen: Mapping[str, Any] | None = None
-) -> Callable[[Any, TextBatch], tuple[Array, Array]]:
+) -> Callable[[Any, AnyTextBatch], tuple[Array, Array]]:
     """Queries [B, E] and documents [B, E] of a batch, as a function of the trained weights."""
 
-    def embed(weights: Any, batch: TextBatch) -> tuple[Array, Array]:
+    def embed(weights: Any, batch: AnyTextBatch) -> tuple[Array, Array]:
         tower = rebuild(weights, frozen or {})
+        if isinstance(batch, PackedTextBatch):
+            return _embed_packed(tower, batch)
         queries = _embed(tower, batch.query, batch.query_mask, batch.noise)
         return queries, _embed(tower, batch.document, batch.document_mask)
 
@@ -94,11 +99,11 @@ def text_embedder(rebuild: Rebuild, dtype: DTypeLike) -> Callable[[Any, Any, Any
 
 def pair_loss(
     config: LossConfig, axis_name: str | None = None
-) -> Callable[[Any, tuple[Array, Array], TextBatch], tuple[Float32[Array, ""], Array]]:
+) -> Callable[[Any, tuple[Array, Array], AnyTextBatch], tuple[Float32[Array, ""], Array]]:
     """The loss of embedded pairs, and that of each dim."""
 
     def loss(
-        weights: Any, embeddings: tuple[Array, Array], batch: TextBatch
+        weights: Any, embeddings: tuple[Array, Array], batch: AnyTextBatch
     ) -> tuple[Float32[Array, ""], Array]:
         del weights
         bound = config.bind(
@@ -128,3 +133,11 @@ def _embed(tower: Qwen3Encoder, ids: Any, mask: Any, noise: VectorNoise | None =
     if noise is not None:
         vectors = noisy_vectors(vectors.astype(jnp.float32), table, noise)
     return tower.embed(vectors, mask)
+
+
+def _embed_packed(tower: Qwen3Encoder, batch: PackedTextBatch) -> tuple[Array, Array]:
+    vectors = jnp.take(tower.embed_tokens.embedding[...], batch.tokens, axis=0)
+    embedded = tower.embed_packed(vectors, batch.texts, batch.firsts, batch.lengths)
+    queries, documents = jnp.split(embedded, 2, axis=1)
+    width = embedded.shape[-1]
+    return queries.reshape(-1, width), documents.reshape(-1, width)

@@ -28,6 +28,7 @@ from mrl_jax.checkpoints.new_towers import NEW_NAMING, appending_end, sentence_f
 from mrl_jax.checkpoints.towers import read_info
 from mrl_jax.core.config import load_config, override
 from mrl_jax.core.errors import MrlError
+from mrl_jax.data.batches.packing import PackedPairSource
 from mrl_jax.data.batches.text import TextBatchConfig, TextPairSource
 from mrl_jax.data.batches.token_noise import TokenNoise
 from mrl_jax.data.sets.retrieval_set import Document, Query, write_retrieval_set
@@ -422,6 +423,32 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
             train_text(load(world, change), tmp_path / "run", devices=one_device)
 
 
+@pytest.mark.slow
+def test_a_packed_run_that_stops_and_goes_on_is_a_padded_one(world, monkeypatch, tmp_path):
+    changes = ["train.steps=8", "train.validate_every=4", "optim.learning_rate=1e-3"]
+    padded = train_text(load(world, *changes), tmp_path / "padded", log=lambda _: None)
+    config = load(world, *changes, "data.batch.pack=true")
+    original = PackedPairSource.__call__
+
+    def stopping(self, step):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedPairSource, "__call__", stopping)
+        assert not train_text(config, tmp_path / "packed", log=lambda _: None).finished
+    packed = train_text(config, tmp_path / "packed", log=lambda _: None)
+    assert packed.finished
+    assert padded.finished
+    losses = [
+        [row["loss"] for row in read_metrics(tmp_path / name / "metrics.jsonl") if "loss" in row]
+        for name in ("packed", "padded")
+    ]
+    assert len(losses[0]) == 8
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -444,6 +471,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(finished, world, one_device, mon
         (["data.train={root}/id.jsonl"], "line 1: `query_id` is empty"),
         (["noise.mix=1.5"], "noise.mix is 1.5, expected 0 to 1"),
         (["noise.drop=1"], "noise.drop is 1.0, expected 0 or more and less than 1"),
+        (["data.batch.pack=true", "noise.mix=0.1"], "pack is true, and there is noise on the tok"),
         (["data.batch.task_weights.find=2"], "and batches do not keep to one task"),
         (
             ["data.batch.task_homogeneous=true", "data.batch.task_weights.rag=2"],
