@@ -114,13 +114,13 @@ def alike_batches(
     """
     lengths = np.asarray(lengths)
     rng = np.random.default_rng(key)
-    order = rng.permutation(len(lengths))
+    # Before they are sorted: else the longest of the last pool would be left out.
+    order = rng.permutation(len(lengths))[: len(lengths) // batch_size * batch_size]
     batches: list[HostArray] = []
     for start in range(0, len(order), POOL * batch_size):
         pool = order[start : start + POOL * batch_size]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
-        whole = len(pool) // batch_size * batch_size
-        batches += list(pool[:whole].reshape(-1, batch_size))
+        batches += list(pool.reshape(-1, batch_size))
     return [batches[place] for place in rng.permutation(len(batches))]
 
 

@@ -124,3 +124,13 @@ def test_weights_are_numbers_by_name():
         TextBatchConfig(), ["task_homogeneous=true", "task_weights.a=3", "task_weights.b=.5"]
     )
     assert config.task_weights == {"a": 3.0, "b": 0.5}
+
+
+def test_every_pair_is_left_out_of_some_epochs_alone():
+    """Of 11 pairs 3 are left out of each epoch: not always those of the longest texts."""
+    lengths = np.arange(11)
+    epochs = [set(np.concatenate(alike_batches(lengths, 4, 0, epoch))) for epoch in range(40)]
+    assert all(len(rows) == 8 for rows in epochs)
+    counts = np.asarray([sum(row in rows for rows in epochs) for row in range(11)])
+    assert counts.min() > 20
+    assert counts.max() < 38
