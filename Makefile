@@ -16,12 +16,12 @@ compare: $(STAMP)
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
-# About ten minutes on two cores.
+# About seventeen minutes on two cores.
 test: lint
 	$(PYTEST) -m "not slow"
 
 # The tests marked slow as well: long runs, ten kills instead of one, every model of a family.
-# About three times as long.
+# About half as long again.
 test-all: lint
 	$(PYTEST)
 
