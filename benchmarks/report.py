@@ -19,6 +19,7 @@ from typing import Any
 import report_claims
 import report_curation
 import report_curation_models
+import report_encode
 import report_exports
 import report_long_audio
 import report_scale
@@ -412,6 +413,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "conversion": conversion,
     "import_time": import_time,
     "start_up": report_start_up.start_up,
+    "encode": report_encode.encode,
     "search": search,
     "funnel": funnel,
     "long_audio": report_long_audio.long_audio,
@@ -424,7 +426,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 }
 """Result name -> the function that writes its section, in the order of the page."""
 
-OPTIONAL = (*report_curation_models.TABLES, "growth", "start_up")
+OPTIONAL = (*report_curation_models.TABLES, "encode", "growth")
 """Results whose section is left out until they are measured: they take hours, data, or a
 machine without other work."""
 
