@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -46,6 +47,19 @@ def timed(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+def run_worker(script: str, *words: str, devices: int) -> dict[str, Any]:
+    """What `script --worker WORDS` prints last, in a process of its own with simulated devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    done = subprocess.run(
+        [sys.executable, script, "--worker", *words],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def record(name: str, figures: dict[str, Any]) -> None:

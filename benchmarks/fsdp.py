@@ -9,14 +9,10 @@ on top of them; collectives as the program runs them. Nothing is run.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 from collectives import collectives
-from common import record
+from common import record, run_worker
 from late_fusion_step import Sizes, fusion_model
 
 ROWS, SECONDS, TOKENS = 16, 10, 64
@@ -35,17 +31,10 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for tower in TOWERS:
         for fsdp in (1, args.devices):
-            flags = f"--xla_force_host_platform_device_count={args.devices}"
-            command = [sys.executable, str(Path(__file__)), "--devices", str(args.devices)]
-            done = subprocess.run(
-                [*command, "--worker", tower, str(fsdp)],
-                check=True,
-                capture_output=True,
-                text=True,
-                env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-            )
+            words = tower, str(fsdp), "--devices", str(args.devices)
+            counts = run_worker(__file__, *words, devices=args.devices)
             name = "replicated" if fsdp == 1 else f"fsdp {fsdp}"
-            figures[f"{tower}, {name}"] = json.loads(done.stdout.splitlines()[-1])
+            figures[f"{tower}, {name}"] = counts
             print(f"{tower}, {name}", figures[f"{tower}, {name}"], flush=True)
     inputs = {"devices": args.devices, "rows_a_device": ROWS, "seconds": SECONDS, "tokens": TOKENS}
     target = "weights of one device: a fraction of them; what is sent the same at any batch"

@@ -97,6 +97,16 @@ def make_speech_checkpoint(folder: Path, dtype: str) -> Path:
     return folder
 
 
+def make_models(folder: Path) -> None:
+    """The checkpoints, the converted towers, and a model over them in float32."""
+    folder.mkdir(exist_ok=True)
+    make_text_checkpoint(folder / "text-source", "bfloat16")
+    make_speech_checkpoint(folder / "speech-source", "float32")
+    converters("qwen3", folder / "text-source", folder / "text")
+    converters("speech", folder / "speech-source", folder / "speech")
+    make_full_model(folder / "model", folder / "speech", folder / "text", dtype="float32")
+
+
 def make_full_model(folder: Path, speech: Path, text: Path, *, dtype: str | None) -> Path:
     """A late-fusion model over two converted towers, whose head is random."""
     from flax import nnx

@@ -11,14 +11,10 @@ follows an estimate on paper for pods.
 import argparse
 import itertools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 from collectives import collectives
-from common import RESULTS, record
+from common import RESULTS, record, run_worker
 from fsdp import compile_step
 from late_fusion_step import Sizes, flops
 
@@ -45,7 +41,7 @@ def main() -> None:
         figures = json.loads((RESULTS / "scaling.json").read_text())["figures"]
     for head, parallel in itertools.product(args.heads, ("pmap", "mesh")):
         for devices in (1, 2, 4):
-            counts = worker(head, parallel, devices)
+            counts = run_worker(__file__, head, parallel, str(devices), devices=devices)
             name = f"{parallel}, {devices}" + (", soft head" if head == "soft" else "")
             figures[name] = counts
             print(name, counts, flush=True)
@@ -99,19 +95,6 @@ def on_paper(chips: int, trained: int) -> dict[str, float]:
         "pairs_per_second": everyone / step,
         "efficiency": compute / step,
     }
-
-
-def worker(head: str, parallel: str, devices: int) -> dict[str, Any]:
-    """The same in a process of its own, which has so many devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__)), "--worker", head, parallel, str(devices)],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-    )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":

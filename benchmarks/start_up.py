@@ -24,13 +24,7 @@ from typing import Any
 
 import numpy as np
 from common import record, summarize
-from full_size_models import (
-    QUERY,
-    converters,
-    make_full_model,
-    make_speech_checkpoint,
-    make_text_checkpoint,
-)
+from full_size_models import QUERY, make_models
 
 DTYPES = ("float32", "bfloat16")
 SIDES = ("ours", "sentence-transformers", "mrl-jax search")
@@ -52,6 +46,7 @@ def main() -> None:
         folder = (args.folder or Path(scratch)).absolute()
         if not (folder / "index").is_dir():
             make_models(folder)
+            make_index(folder)
         figures = {dtype: measure(folder, dtype, args) for dtype in DTYPES}
     record(
         "start_up",
@@ -67,17 +62,6 @@ def main() -> None:
             "target": "ours / sentence-transformers at most 1",
         },
     )
-
-
-def make_models(folder: Path) -> None:
-    """The checkpoints, the model of each dtype, and an index of the query alone."""
-    folder.mkdir(exist_ok=True)
-    make_text_checkpoint(folder / "text-source", "bfloat16")
-    make_speech_checkpoint(folder / "speech-source", "float32")
-    converters("qwen3", folder / "text-source", folder / "text")
-    converters("speech", folder / "speech-source", folder / "speech")
-    make_full_model(folder / "model", folder / "speech", folder / "text", dtype="float32")
-    make_index(folder)
 
 
 def make_index(folder: Path) -> None:

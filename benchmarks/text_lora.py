@@ -9,14 +9,10 @@ program, beside the bytes that the loss needs.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 from collectives import collectives
-from common import record
+from common import record, run_worker
 
 ROWS, TOKENS, WIDTH, RANK = 4, 32, 1024, 16
 TRAINED = {"LoRA": RANK, "whole tower": 0}
@@ -35,7 +31,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for trained, parallel, devices in CASES:
         name = f"{trained}, {parallel}, {devices}"
-        figures[name] = worker(trained, parallel, str(devices))
+        figures[name] = run_worker(__file__, trained, parallel, str(devices), devices=int(devices))
         print(name, figures[name], flush=True)
     record(
         "text_lora",
@@ -112,19 +108,6 @@ def compile_step(rank: int, parallel: Any, devices: int) -> tuple[Any, int]:
     step: Any = place.compile(make_text_step(rebuild, optimizer, LossConfig(), **options))
     size = sum(4 * int(np.prod(shape)) for shape in factors.values())
     return step.lower(state, frozen, placed).compile(), size
-
-
-def worker(*words: str) -> dict[str, Any]:
-    """The same in a process of its own, which has so many devices."""
-    flags = f"--xla_force_host_platform_device_count={words[-1]}"
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__)), "--worker", *words],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-    )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def run_on_primary(work: Callable[[], None]) -> None:
     with _of_all_hosts():
         message = _text_in(multihost_utils.broadcast_one_to_all(_line_of(problem)))
     if message:
-        raise _as_told(f"the first host failed: {message}", error)
+        raise _to_raise(f"the first host failed: {message}", error)
 
 
 def run_on_all(work: Callable[[], None]) -> None:
@@ -170,7 +170,7 @@ def run_on_all(work: Callable[[], None]) -> None:
         lines = np.asarray(multihost_utils.process_allgather(_line_of(problem)))
     for host, line in enumerate(lines):
         if message := _text_in(line):
-            raise _as_told(f"process {host} of {len(lines)} failed: {message}", error)
+            raise _to_raise(f"process {host} of {len(lines)} failed: {message}", error)
 
 
 @contextlib.contextmanager
@@ -184,9 +184,9 @@ def _of_all_hosts() -> Iterator[None]:
 
 
 def _end_of(work: Callable[[], None]) -> tuple[str, Exception | None]:
-    """What the other hosts are told of a work that failed, "" of one that did not; and its error.
+    """The message of a work's failure for the other hosts, "" without one; and its exception.
 
-    Any error is told, as the others would wait for a host that is gone.
+    Every exception has one, as the others would wait for a host that is gone.
     """
     try:
         work()
@@ -199,8 +199,8 @@ def _end_of(work: Callable[[], None]) -> tuple[str, Exception | None]:
     return "", None
 
 
-def _as_told(message: str, error: Exception | None) -> Exception:
-    """What a host raises: the message that all have, or its own error where that is no user's."""
+def _to_raise(message: str, error: Exception | None) -> Exception:
+    """The exception of this host: the common message, or its own where that is no user's error."""
     return MrlError(message) if isinstance(error, MrlError | OSError | None) else error
 
 

@@ -261,14 +261,14 @@ def refuse(problem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "own", "told"),
+    ("error", "own", "message"),
     [
         (MrlError("no"), MrlError, "no"),
         (FileNotFoundError(2, "", "there"), MrlError, "there: No such file or directory"),
         (RuntimeError("out of memory"), RuntimeError, "RuntimeError: out of memory"),
     ],
 )
-def test_whatever_ends_one_host_is_told_to_all(monkeypatch, error, own, told):
+def test_whatever_ends_one_host_is_reported_to_all(monkeypatch, error, own, message):
     """The others would wait for it: two hosts are played, and this is the second."""
     sent: list[np.ndarray] = []
 
@@ -285,7 +285,7 @@ def test_whatever_ends_one_host_is_told_to_all(monkeypatch, error, own, told):
         run_on_all(fail)
     # What the first one gets.
     monkeypatch.setattr(multihost_utils, "process_allgather", lambda _: gathered(sent[0]))
-    with pytest.raises(MrlError, match=f"^process 1 of 2 failed: {told}$"):
+    with pytest.raises(MrlError, match=f"^process 1 of 2 failed: {message}$"):
         run_on_all(lambda: None)
 
 

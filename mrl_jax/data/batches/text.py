@@ -1,6 +1,7 @@
 """Batches of pairs of texts, tokenised, as a pure function of (seed, step)."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Generator, Mapping, Sequence
@@ -14,7 +15,7 @@ from mrl_jax.core.distributed import host_rows
 from mrl_jax.core.errors import MrlError
 from mrl_jax.data.batches.plan import identities
 from mrl_jax.data.batches.text_plan import PairPlan
-from mrl_jax.data.batches.text_shapes import few_shapes, fitting_shape
+from mrl_jax.data.batches.text_shapes import Shape, few_shapes, fitting_shape
 from mrl_jax.data.batches.token_noise import TokenNoise, VectorNoise, draw_noise
 from mrl_jax.data.sets.text_pairs import TextPair
 from mrl_jax.data.text.prompts import prompt_of
@@ -123,7 +124,6 @@ class TextPairSource:
         queries, documents: token ids of all pairs.
         lengths: [2, pairs], tokens of the query and of the document of each pair.
         plan: the pairs of each step.
-        shapes: that queries and documents are padded to, in every epoch.
 
     Raises:
         MrlError: fewer pairs than a batch; a task without a prompt, or without a weight where
@@ -153,10 +153,6 @@ class TextPairSource:
             weights=config.task_weights,
             seed=seed,
         )
-        self.shapes = few_shapes(
-            (self._longest(self.plan(step)) for step in range(self.batches_per_epoch)),
-            self._longest(self.plan.rows),
-        )
         if self._noise.is_on:
             prompts = [len(q) - len(pair.query) for q, pair in zip(queries, pairs, strict=True)]
             self._suffix_tokens = len(tokenizer.suffix)
@@ -164,6 +160,14 @@ class TextPairSource:
         texts = (*self.queries, *self.documents)
         self.cut = sum(len(ids) >= tokenizer.max_tokens for ids in texts)
         """Texts that fill `max_tokens`, and so may have lost their tail."""
+
+    @functools.cached_property
+    def shapes(self) -> list[Shape]:
+        """Tokens that queries and documents are padded to, in every epoch."""
+        return few_shapes(
+            (self._longest(self.plan(step)) for step in range(self.batches_per_epoch)),
+            self._longest(self.plan.rows),
+        )
 
     @property
     def batches_per_epoch(self) -> int:
