@@ -22,6 +22,7 @@ from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.data.text.spelling import BYTE_OF_CHARACTER, read_bytes
 from mrl_jax.models.hubert import HubertConfig
 from mrl_jax.models.wavlm import encoder_type
+from mrl_jax.nn.linear import Linear
 
 
 @checked
@@ -160,7 +161,7 @@ class HubertCtc(nnx.Module):
         self.vocabulary = vocabulary
         held: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.encoder = encoder_type(config)(config, **held, **options)
-        self.lm_head = nnx.Linear(config.width, vocab_size, **held)
+        self.lm_head = Linear(config.width, vocab_size, **held)
 
     @checked
     def __call__(self, samples: Float[AnyArray, "B S"], lengths: Int[AnyArray, " B"]) -> CtcOutput:

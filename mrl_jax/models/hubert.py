@@ -37,6 +37,7 @@ from mrl_jax.nn.activations import gelu
 from mrl_jax.nn.attention import attend
 from mrl_jax.nn.block_attention import BLOCK, blocks_pay, zero_beyond
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
+from mrl_jax.nn.linear import Conv, Linear
 from mrl_jax.nn.masking import length_mask
 from mrl_jax.nn.norms import FixedBatchNorm, LayerNorm, TimeGroupNorm
 
@@ -165,7 +166,7 @@ class ConvBlock(nnx.Module):
         self, config: HubertConfig, index: int, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]
     ):
         channels = config.conv_channels[index]
-        self.conv = nnx.Conv(
+        self.conv = Conv(
             1 if index == 0 else config.conv_channels[index - 1],
             channels,
             kernel_size=config.conv_kernels[index],
@@ -235,8 +236,8 @@ class SelfAttention(nnx.Module):
     """Bidirectional multi-head attention with biases."""
 
     def __init__(self, config: HubertConfig, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
-        def linear() -> nnx.Linear:
-            return nnx.Linear(config.width, config.width, rngs=rngs, **dtypes)
+        def linear() -> Linear:
+            return Linear(config.width, config.width, rngs=rngs, **dtypes)
 
         self.num_heads = config.num_heads
         self.q_proj = linear()
@@ -266,8 +267,8 @@ class FeedForward(nnx.Module):
     """Two linear layers around an exact GELU."""
 
     def __init__(self, config: HubertConfig, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
-        self.up = nnx.Linear(config.width, config.mlp_width, rngs=rngs, **dtypes)
-        self.down = nnx.Linear(config.mlp_width, config.width, rngs=rngs, **dtypes)
+        self.up = Linear(config.width, config.mlp_width, rngs=rngs, **dtypes)
+        self.down = Linear(config.mlp_width, config.width, rngs=rngs, **dtypes)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return self.down(gelu(self.up(x)))
@@ -375,7 +376,7 @@ class HubertEncoder(nnx.Module):
         self.projection_norm = (
             _layer_norm(config, channels, dtypes) if config.projection_norm else None
         )
-        self.projection = nnx.Linear(channels, width, rngs=rngs, **dtypes)
+        self.projection = Linear(channels, width, rngs=rngs, **dtypes)
         batch_norm = config.position_norm == "batch"
         self.position_norm = (
             FixedBatchNorm(width, epsilon=1e-5, param_dtype=param_dtype) if batch_norm else None

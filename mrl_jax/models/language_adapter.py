@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mrl_jax.nn.layer_stack import Dtypes
+from mrl_jax.nn.linear import Linear
 from mrl_jax.nn.norms import LayerNorm
 
 
@@ -25,8 +26,8 @@ class LanguageAdapter(nnx.Module):
     def __init__(self, width: int, inner: int, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
         # The published models keep torch's default epsilon here.
         self.norm = LayerNorm(width, epsilon=1e-5, param_dtype=dtypes["param_dtype"])
-        self.down = nnx.Linear(width, inner, rngs=rngs, **dtypes)
-        self.up = nnx.Linear(inner, width, rngs=rngs, **dtypes)
+        self.down = Linear(width, inner, rngs=rngs, **dtypes)
+        self.up = Linear(inner, width, rngs=rngs, **dtypes)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return self.up(nnx.relu(self.down(self.norm(x))))

@@ -20,6 +20,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.core.nearest import did_you_mean
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
+from mrl_jax.nn.linear import multiply
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -81,7 +82,7 @@ class LoraLinear(nnx.Module):
             jnp.asarray(value, self.dtype)
             for value in (x, self.kernel[...], self.lora_a[...], self.lora_b[...])
         )
-        return x @ kernel + self.scale * ((x @ a) @ b)
+        return multiply(x, kernel) + self.scale * multiply(multiply(x, a), b)
 
 
 @checked

@@ -21,6 +21,7 @@ from mrl_jax.core.errors import ArgumentError, MrlError
 from mrl_jax.models.text_pooling import ACTIVATIONS, POOLINGS, DenseConfig, Pooling, pool_packed
 from mrl_jax.nn.attention import attend, fitting_places
 from mrl_jax.nn.layer_stack import Dtypes, run_layers, stack_layers
+from mrl_jax.nn.linear import Linear
 from mrl_jax.nn.masking import segment_positions, take_places, valid_first
 from mrl_jax.nn.norms import RMSNorm
 from mrl_jax.nn.pooling import l2_normalize, mean_valid, truncate
@@ -115,7 +116,7 @@ class Attention(nnx.Module):
     """Self-attention with grouped keys and values; q and k normed per head, then rotated."""
 
     def __init__(self, config: Qwen3Config, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
-        linear = functools.partial(nnx.Linear, use_bias=False, rngs=rngs, **dtypes)
+        linear = functools.partial(Linear, use_bias=False, rngs=rngs, **dtypes)
         self.head_width = config.head_width
         self.q_proj = linear(config.width, config.num_heads * config.head_width)
         self.k_proj = linear(config.width, config.num_kv_heads * config.head_width)
@@ -144,7 +145,7 @@ class SwiGlu(nnx.Module):
     """Gated MLP: down(silu(gate(x)) · up(x)) (arXiv 2002.05202)."""
 
     def __init__(self, config: Qwen3Config, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
-        linear = functools.partial(nnx.Linear, use_bias=False, rngs=rngs, **dtypes)
+        linear = functools.partial(Linear, use_bias=False, rngs=rngs, **dtypes)
         self.gate_proj = linear(config.width, config.mlp_width)
         self.up_proj = linear(config.width, config.mlp_width)
         self.down_proj = linear(config.mlp_width, config.width)
@@ -232,7 +233,7 @@ class Qwen3Encoder(nnx.Module):
         widths = (config.width, *(layer.width for layer in config.dense))
         self.dense = nnx.List(
             [
-                nnx.Linear(before, layer.width, use_bias=layer.bias, rngs=rngs, **dtypes)
+                Linear(before, layer.width, use_bias=layer.bias, rngs=rngs, **dtypes)
                 for before, layer in zip(widths, config.dense, strict=False)
             ]
         )

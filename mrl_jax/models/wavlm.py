@@ -19,6 +19,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import ArgumentError
 from mrl_jax.models.hubert import HubertConfig, HubertEncoder, HubertLayer, SelfAttention
 from mrl_jax.nn.layer_stack import Dtypes
+from mrl_jax.nn.linear import Linear
 
 
 @checked
@@ -89,7 +90,7 @@ class PositionGate(nnx.Module):
 
     def __init__(self, config: HubertConfig, *, rngs: nnx.Rngs, **dtypes: Unpack[Dtypes]):
         heads = config.num_heads
-        self.projection = nnx.Linear(config.width // heads, 8, rngs=rngs, **dtypes)
+        self.projection = Linear(config.width // heads, 8, rngs=rngs, **dtypes)
         self.scale = nnx.Param(jnp.ones((1, heads, 1, 1), dtypes["param_dtype"]))
 
     def __call__(self, heads: Float[Array, "B T N H"]) -> Float32[Array, "B N T 1"]:

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import Any, TypedDict, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from mrl_jax.nn.int8 import dequantize
+from mrl_jax.nn.linear import bfloat16_on_cpu
+from mrl_jax.nn.param_tree import Frozen
 
 Layer = TypeVar("Layer", bound=nnx.Module)
 FSDP = "fsdp"
@@ -91,9 +94,19 @@ def _scan(
     keep_states: bool,
     call: Callable[..., Array],
 ) -> tuple[Float[Array, "*rows L D"], Float[Array, "Y *rows L D"] | None]:
+    variables, structure = jax.tree.flatten(state, is_leaf=lambda x: isinstance(x, nnx.Variable))
+    whole = [_is_widened(variable) for variable in variables]
+    scanned = [None if apart else one for one, apart in zip(variables, whole, strict=True)]
+
     def body(
-        carry: Float[Array, "*rows L D"], layer_state: Any
+        carry: Float[Array, "*rows L D"], given: tuple[Array, list[Any]]
     ) -> tuple[Float[Array, "*rows L D"], Float[Array, "*rows L D"] | None]:
+        number, of_layer = given
+        taken = [
+            _layer_of(all_layers, number) if apart else one
+            for one, all_layers, apart in zip(of_layer, variables, whole, strict=True)
+        ]
+        layer_state = jax.tree.unflatten(structure, taken)
         layer = nnx.merge(graphdef, dequantize(_gathered(layer_state)))
         output = call(layer, carry, *context)
         return output, output if keep_states else None
@@ -101,7 +114,27 @@ def _scan(
     # Keeping all that autodiff would is slower than this as well: the scan copies it.
     keep = None if remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     step = jax.checkpoint(body, prevent_cse=unroll, policy=keep)
-    return jax.lax.scan(step, x, state, unroll=unroll)
+    numbers = jnp.arange(jax.tree.leaves(state)[0].shape[0])
+    return jax.lax.scan(step, x, (numbers, scanned), unroll=unroll)
+
+
+def _is_widened(variable: Any) -> bool:
+    """Whether a scan over these weights would copy them all to float32 first.
+
+    XLA's CPU backend has no slices of bfloat16. `_layer_of` takes bits instead, which have no
+    gradient: weights that may be trained are left to the scan.
+    """
+    array = variable.get_value() if isinstance(variable, Frozen) else None
+    return isinstance(array, jax.Array) and bfloat16_on_cpu(array)
+
+
+def _layer_of(stack: nnx.Variable[Any], number: Array) -> nnx.Variable[Any]:
+    """One layer's bfloat16 weights, as they are."""
+    # The barrier keeps XLA from copying the whole stack before the loop.
+    array, number = jax.lax.optimization_barrier((stack.get_value(), number))
+    bits = jax.lax.bitcast_convert_type(array, jnp.uint16)
+    taken = jax.lax.dynamic_index_in_dim(bits, number, keepdims=False)
+    return stack.replace(jax.lax.bitcast_convert_type(taken, array.dtype))
 
 
 def _gathered(layer_state: Any) -> Any:
