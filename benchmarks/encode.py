@@ -6,12 +6,14 @@
 Texts are lines of the files, in their real lengths; clips are noise of 1 to 15 s. Ours is
 `Embedder` with its defaults. PyTorch's side is sentence-transformers for texts; for clips a loop
 over transformers' HuBERT-base, the linear head and Qwen3-0.6B (SDPA): sorted by length, padded to
-the longest of the batch. Of its batch sizes the fastest on a sample is taken. Both use float32 and
-all cores, each side in processes of its own, in turn. In the first round our programs are
-compiled; later ones find them in the cache, as a second corpus does.
+the longest of the batch. Of its batch sizes the fastest on a sample is taken. Both sides use
+float32 and then bfloat16, and all cores, in processes of their own, in turn. PyTorch's clips in
+bfloat16 are left out where one second takes `FAR_TOO_LONG`, as its convolutions may. In the
+first round our programs are compiled; later ones find them in the cache, as a second corpus does.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -29,9 +31,14 @@ from late_fusion_step import Sizes, TorchSide
 
 RATE = 16_000
 SIDES = ("ours", "torch")
+DTYPES = ("float32", "bfloat16")
+FAR_TOO_LONG = 3.0
+"""Seconds for a clip of one second."""
 TEXT_BATCHES, CLIP_BATCHES = (8, 32), (1, 4, 16)
 SAMPLE = 16, 6
 """Texts and clips by which the batch sizes are chosen."""
+Rounds = dict[tuple[str, str], list[dict[str, Any]]]
+"""Of each dtype and side, what its processes measured."""
 
 
 def main() -> None:
@@ -42,6 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where models are made, or were made before")
     parser.add_argument("--worker", choices=SIDES)
+    parser.add_argument("--dtype", choices=DTYPES)
     args = parser.parse_args()
     if args.worker:
         print(json.dumps({"ours": ours, "torch": torch_side}[args.worker](args)))
@@ -50,18 +58,20 @@ def main() -> None:
         args.folder = (args.folder or Path(scratch)).absolute()
         if not (args.folder / "model").is_dir():
             make_models(args.folder)
-        rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+        sides = list(itertools.product(DTYPES, SIDES))
+        rounds: Rounds = {side: [] for side in sides}
         for _ in range(args.rounds):
-            for side in SIDES:
-                rounds[side].append(run_side(side, args, cache))
-                print(side, rounds[side][-1], flush=True)
+            for dtype, side in sides:
+                rounds[dtype, side].append(one := run_side(side, dtype, args, cache))
+                print(dtype, side, {**one, "vectors": len(one["vectors"])}, flush=True)
     target = "PyTorch's time over ours at least 1.3"
     record("encode", {"inputs": describe(args), "figures": figures_of(rounds), "target": target})
 
 
-def run_side(side: str, args: argparse.Namespace, cache: str) -> dict[str, Any]:
+def run_side(side: str, dtype: str, args: argparse.Namespace, cache: str) -> dict[str, Any]:
     counts = ["--texts", str(args.texts), "--clips", str(args.clips)]
-    command = [sys.executable, __file__, "--worker", side, "--folder", str(args.folder), *counts]
+    command = [sys.executable, __file__, "--worker", side, "--dtype", dtype, *counts]
+    command += ["--folder", str(args.folder)]
     command += ["--texts-from", *map(str, args.texts_from)]
     environment = {**os.environ, "XDG_CACHE_HOME": cache, "HF_HUB_OFFLINE": "1"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -69,22 +79,33 @@ def run_side(side: str, args: argparse.Namespace, cache: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def figures_of(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Medians of the rounds whose programs were compiled before, and PyTorch's time over ours."""
+def figures_of(rounds: Rounds) -> dict[str, Any]:
+    """Times in each dtype, PyTorch's over ours, and the fastest of PyTorch's over ours."""
     figures: dict[str, Any] = {}
     for kind in ("texts", "clips"):
-        theirs = summarize([one[kind] for one in rounds["torch"]])
-        mine = summarize([one[kind] for one in rounds["ours"][1:] or rounds["ours"]])
-        figures[kind] = {
-            "ours": mine,
-            "ours, compiling": rounds["ours"][0][kind],
-            "torch": theirs,
-            "torch_over_ours": theirs["median"] / mine["median"],
-            "torch_batch": [one[f"{kind}_batch"] for one in rounds["torch"]],
+        both = {dtype: compare(kind, *(rounds[dtype, side] for side in SIDES)) for dtype in DTYPES}
+        fastest_of = {
+            side: min(one[side]["median"] for one in both.values() if one[side]) for side in SIDES
         }
-    first = {side: np.asarray(rounds[side][0]["vectors"]) for side in SIDES}
-    figures["smallest_cosine_of_texts"] = float((first["ours"] * first["torch"]).sum(1).min())
-    return figures
+        ratio = fastest_of["torch"] / fastest_of["ours"]
+        figures[kind] = {**both, "fastest_torch_over_fastest_ours": ratio}
+    exact = np.asarray(rounds["float32", "torch"][0]["vectors"])
+    cosines = {
+        dtype: float((np.asarray(rounds[dtype, "ours"][0]["vectors"]) * exact).sum(1).min())
+        for dtype in DTYPES
+    }
+    return {**figures, "smallest_cosine_of_texts": cosines}
+
+
+def compare(kind: str, ours: list[dict[str, Any]], torch: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians of the rounds whose programs were compiled before, and PyTorch's time over ours."""
+    mine = summarize([one[kind] for one in ours[1:] or ours])
+    figures: dict[str, Any] = {"ours": mine, "ours, compiling": ours[0][kind], "torch": None}
+    if torch[0][kind] is None:
+        return figures | {"torch_second_of_clip": torch[0]["second"]}
+    theirs = summarize([one[kind] for one in torch])
+    figures["torch_over_ours"] = theirs["median"] / mine["median"]
+    return figures | {"torch": theirs, "torch_batch": [one[f"{kind}_batch"] for one in torch]}
 
 
 def describe(args: argparse.Namespace) -> dict[str, Any]:
@@ -93,7 +114,6 @@ def describe(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "texts": {"count": len(words), "words": sum(words), "longest": max(words)},
         "clips": {"count": len(seconds), "seconds": sum(seconds), "longest": max(seconds)},
-        "dtype": "float32",
     }
 
 
@@ -116,7 +136,7 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
     from mrl_jax.core.compilation_cache import keep_compiled
 
     keep_compiled()
-    embedder = Embedder.load(args.folder / "model")
+    embedder = Embedder.load(args.folder / "model", dtype=args.dtype)
     texts, clips = texts_of(args), clips_of(args)
     begun = time.perf_counter()
     vectors = embedder.embed_text(texts)
@@ -134,7 +154,7 @@ def torch_side(args: argparse.Namespace) -> dict[str, Any]:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    options = {"dtype": "float32"}
+    options = {"dtype": args.dtype}
     model = SentenceTransformer(
         str(args.folder / "text-source"), device="cpu", model_kwargs=options
     )
@@ -143,28 +163,31 @@ def torch_side(args: argparse.Namespace) -> dict[str, Any]:
     def encode(given: list[str], batch: int) -> Any:
         return model.encode(given, batch_size=batch, normalize_embeddings=True)
 
-    side = TorchSide(Sizes())
+    side = TorchSide(Sizes(bf16=args.dtype == "bfloat16"))
+
+    def encode_clips(given: list[np.ndarray], batch: int) -> None:
+        for start in range(0, len(given), batch):
+            embed_padded(side, given[start : start + batch])
+
     with torch.inference_mode():
-        text_batch = fastest(encode, texts[: SAMPLE[0]], TEXT_BATCHES)
-        begun = time.perf_counter()
-        vectors = encode(texts, text_batch)
-        text_seconds = time.perf_counter() - begun
+        batch = fastest(encode, texts[: SAMPLE[0]], TEXT_BATCHES)
+        seconds, vectors = timed_result(lambda: encode(texts, batch))
+        result = {"texts": seconds, "texts_batch": batch}
+        second, _ = timed_result(lambda: encode_clips([clips[0][:RATE]], 1))
+        result |= {"second": second, "clips": None}
+        if second < FAR_TOO_LONG:
+            sample = clips[:: max(1, len(clips) // SAMPLE[1])]
+            batch = fastest(encode_clips, sample, CLIP_BATCHES)
+            result["clips"], _ = timed_result(lambda: encode_clips(clips, batch))
+            result["clips_batch"] = batch
+    return {**result, "vectors": np.asarray(vectors[:8], np.float32).tolist()}
 
-        def encode_clips(given: list[np.ndarray], batch: int) -> None:
-            for start in range(0, len(given), batch):
-                embed_padded(side, given[start : start + batch])
 
-        sample = clips[:: max(1, len(clips) // SAMPLE[1])]
-        clip_batch = fastest(encode_clips, sample, CLIP_BATCHES)
-        begun = time.perf_counter()
-        encode_clips(clips, clip_batch)
-    return {
-        "texts": text_seconds,
-        "clips": time.perf_counter() - begun,
-        "texts_batch": text_batch,
-        "clips_batch": clip_batch,
-        "vectors": np.asarray(vectors[:8], np.float32).tolist(),
-    }
+def timed_result(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and what was returned."""
+    begun = time.perf_counter()
+    result = run()
+    return time.perf_counter() - begun, result
 
 
 def fastest(run: Callable[[Any, int], Any], given: Any, batches: tuple[int, ...]) -> int:
@@ -186,15 +209,18 @@ def embed_padded(side: TorchSide, clips: list[np.ndarray]) -> Any:
     samples = np.stack([np.pad(clip, (0, longest - len(clip))) for clip in clips])
     mask = np.arange(longest)[None] < np.array([[len(clip)] for clip in clips])
     states = side.speech(
-        torch.from_numpy(samples), torch.from_numpy(mask).long(), output_hidden_states=True
+        torch.from_numpy(samples).to(side.dtype),
+        torch.from_numpy(mask).long(),
+        output_hidden_states=True,
     ).hidden_states[1:]
-    frames = side.projection(torch.cat(states, dim=-1))
+    frames = side.projection(torch.cat(states, dim=-1).float())
     tokens = side.conv(frames.transpose(1, 2)).transpose(1, 2)
     counts = (np.array([len(clip) for clip in clips]) * tokens.shape[1]) // longest
     token_mask = torch.arange(tokens.shape[1])[None] < torch.from_numpy(counts)[:, None]
+    tokens = tokens.to(side.dtype)
     output = side.text(inputs_embeds=tokens, attention_mask=token_mask.long(), use_cache=False)
     last = output.last_hidden_state[torch.arange(len(clips)), torch.from_numpy(counts) - 1]
-    return torch.nn.functional.normalize(last, dim=-1)
+    return torch.nn.functional.normalize(last.float(), dim=-1)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -22,8 +22,17 @@ GROWTH = 1.3
 """Padded lengths grow by this factor, so that long and short clips need few shapes."""
 LONG_GROWTH = 1.05
 """The same for clips in blocks of frames, whose time is worth more than another compilation."""
-FULL_BATCH = 30 * SECOND
-"""The longest clips, in samples, that fill a batch; of longer ones it has fewer."""
+FULL_LENGTHS = {"clips": (30 * SECOND, 5 * SECOND // 2), "texts": (None, 64)}
+"""The longest clips, in samples, and texts, in tokens, that fill a batch: elsewhere and on a CPU.
+
+Of longer ones a batch has fewer: elsewhere for the sake of memory; a CPU is as busy with 40 s of
+audio, or a thousand tokens, as with more, of which more would be padding.
+"""
+
+
+def full_length_of(kind: Literal["clips", "texts"]) -> int | None:
+    """`FULL_LENGTHS` on this backend; None for no bound."""
+    return FULL_LENGTHS[kind][jax.default_backend() == "cpu"]
 
 
 def run_batches(
@@ -51,8 +60,9 @@ def run_batches(
             then gives every host the whole output. None leaves them to the program.
         shrink_last: fill a short batch up to a power of two times the devices only, so that
             one row alone does not cost a whole batch.
-        full_length: the longest rows that fill a batch. It has fewer of longer ones, so that
-            no batch holds more than `batch_size` such rows; None for no such bound.
+        full_length: the longest rows that fill a batch, see `full_length_of`. It has fewer
+            of longer ones, a power of two, so that no batch holds more than `batch_size` such
+            rows; None for no such bound.
         progress: name of a progress bar.
 
     Yields:
@@ -64,7 +74,8 @@ def run_batches(
     def most(longest: int) -> int:
         if full_length is None or longest <= full_length:
             return batch_size
-        return max(batch_size * full_length // longest // devices, 1) * devices
+        rows = max(batch_size * full_length // longest // devices, 1)
+        return devices * 2 ** (rows.bit_length() - 1)
 
     for rows in sorted_batches(lengths, most, progress=progress):
         limit = most(int(lengths[rows[0]]))
