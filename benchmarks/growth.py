@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import record, summarize, timed
+from common import forget_peak, record, resident_bytes, summarize, timed
 from large_batch import ROWS, SAMPLES, TOKENS, VOCABULARY, middling_model, train_step
 from search import K, vectors
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measured(run: Callable[[], Any]) -> dict[str, Any]:
     """Seconds of some calls after the first, also of all cores, and the memory of all calls."""
     # Else the peak would be that of what was prepared, or of the process that started this one.
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()
     before = resident_bytes("VmRSS")
     run()
     used = time.process_time()
@@ -67,12 +67,6 @@ def measured(run: Callable[[], Any]) -> dict[str, Any]:
         "core_seconds": cores,
         "bytes": resident_bytes("VmHWM") - before,
     }
-
-
-def resident_bytes(name: str) -> int:
-    """Memory that this process holds now ("VmRSS"), or has held at most ("VmHWM")."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def encoder() -> Any:

@@ -1,5 +1,6 @@
 """The sections on scale and speed in docs/benchmarks.md; `report.py` puts them together."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,8 @@ def nested_loss(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def train_step(result: dict[str, Any]) -> list[str]:
+def train_step(result: dict[str, Any], where: str = "") -> list[str]:
+    """`where`: on which of several processors, for the heading."""
     figures, inputs = result["figures"], result["inputs"]
     rows = []
     for side, name in STEPS.items():
@@ -48,7 +50,7 @@ def train_step(result: dict[str, Any]) -> list[str]:
         rows.append([name, f"{median:.2f}", f"{ratio:.2f}", f"{peak:.1f}"])
     work = result["flops_by_formula"]["all"] / 1e9
     return [
-        "## Training step",
+        f"## Training step{where}",
         f"Late fusion over HuBERT-base and Qwen3-0.6B, random weights, {inputs['clips']} clips of "
         f"{inputs['seconds']:g} s, documents of {inputs['document_tokens']} tokens, "
         f"{inputs['dtype']}, on {result['device']}; {work:.0f} GFLOP by formula. Each side in "
@@ -374,6 +376,10 @@ def query_tokens(result: dict[str, Any]) -> list[str]:
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "nested_loss": nested_loss,
     "train_step": train_step,
+    "train_step_intel": functools.partial(train_step, where=" on a processor with AMX"),
+    "train_step_bf16_intel": functools.partial(
+        train_step, where=" on a processor with AMX, in bfloat16"
+    ),
     "gpu": gpu,
     "int8_towers": int8_towers,
     "query_tokens": query_tokens,

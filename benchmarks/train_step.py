@@ -1,15 +1,16 @@
 """One training step of late fusion at full size, beside the same step in PyTorch.
 
     python benchmarks/train_step.py [--rounds 2] [--seconds 4 --batch 4 --tokens 32] [--bf16]
+        [--processor NAME]      recorded beside the results of other processors
     bash benchmarks/gpu.sh              for a GPU
 
 The step is that of late_fusion_step.py; PyTorch runs it eager, with --compile also compiled.
-Each side runs in processes of its own, in turn; peak memory is that of the process.
+Each side runs in processes of its own, in turn; peak memory is that of the process from the first
+step on: drawing random weights takes more.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import record, summarize, timed
+from common import forget_peak, record, resident_bytes, summarize, timed
 from late_fusion_step import OurSide, Sizes, TorchSide, flops
 
 OURS = {"ours": "", "stored": "documents", "both": "both"}
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--bf16", action="store_true", help="towers in bfloat16, on both sides")
     parser.add_argument("--compile", action="store_true", help="torch.compile as a third rival")
+    parser.add_argument("--processor", help="name in the result's file")
     parser.add_argument("--worker", choices=("torch", "compiled", *OURS))
     args = parser.parse_args()
     if args.worker:
@@ -70,7 +72,8 @@ def main() -> None:
         "flops_by_formula": flops(sizes_of(args)),
         "figures": figures,
     }
-    record("train_step" + ("_bf16" if args.bf16 else ""), result)
+    parts = ["train_step", *(["bf16"] if args.bf16 else [])]
+    record("_".join([*parts, *([args.processor] if args.processor else [])]), result)
     print(json.dumps(figures, indent=1))
 
 
@@ -87,6 +90,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         step: Callable[[], float] = side.step(cached=OURS[args.worker])[0]
     else:
         step = side.step(compiled=args.worker == "compiled")
+    forget_peak()
     losses = [step()]
     took = time.perf_counter() - begun
     seconds = [timed(lambda: losses.append(step())) for _ in range(RUNS)]
@@ -95,7 +99,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "seconds": seconds,
         "first_call": took,
         "loss": losses[0],
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": resident_bytes("VmHWM"),
     }
 
 

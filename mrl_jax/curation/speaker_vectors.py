@@ -18,7 +18,7 @@ from mrl_jax.core.arguments import PositiveInt, checked
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.extras import require
-from mrl_jax.inference.batching import embed_batches, full_length_of, padded_clips
+from mrl_jax.inference.batching import FULL_BATCH, busy_places, embed_batches, padded_clips
 from mrl_jax.inference.programs import compile_program
 from mrl_jax.nn import param_tree
 from mrl_jax.nn.pooling import mean_valid
@@ -45,6 +45,7 @@ class StateStatistics:
         self.min_samples: int = tower.config.min_samples
         self.num_layers: int = tower.config.num_layers
         self._batch_size = batch_size
+        self._padding = tower.padding
         self._pad = functools.partial(padded_clips, config=tower.config, padding=tower.padding)
         split = param_tree.split(tower)
         self._arrays = split.trained, split.frozen
@@ -57,7 +58,8 @@ class StateStatistics:
             lambda rows: self._pad([clips[i] for i in rows]),
             functools.partial(self._program, *self._arrays),
             batch_size=max(1, min(self._batch_size, len(clips))),
-            full_length=full_length_of("clips"),
+            full_length=FULL_BATCH,
+            busy=busy_places("clips", self._padding),
             shrink_last=True,
         )
 

@@ -14,7 +14,7 @@ from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.errors import MrlError
 from mrl_jax.core.limits import MAX_SECONDS
 from mrl_jax.data.text.spelling import read_bytes
-from mrl_jax.inference.batching import full_length_of, padded_clips, run_batches
+from mrl_jax.inference.batching import FULL_BATCH, busy_places, padded_clips, run_batches
 from mrl_jax.inference.long_clips import check_lengths, check_max_seconds
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
@@ -138,7 +138,8 @@ class Recogniser:
             lambda rows: self._pad([clips[i] for i in rows], names=[names[i] for i in rows]),
             functools.partial(program, self.trained, self.frozen),
             batch_size=max(1, min(self.batch_size, len(clips))),
-            full_length=full_length_of("clips"),
+            full_length=FULL_BATCH,
+            busy=busy_places("clips", self._model.encoder.padding),
             progress=progress,
         )
         for rows, (outputs, masks) in batches:

@@ -22,17 +22,20 @@ GROWTH = 1.3
 """Padded lengths grow by this factor, so that long and short clips need few shapes."""
 LONG_GROWTH = 1.05
 """The same for clips in blocks of frames, whose time is worth more than another compilation."""
-FULL_LENGTHS = {"clips": (30 * SECOND, 5 * SECOND // 2), "texts": (None, 64)}
-"""The longest clips, in samples, and texts, in tokens, that fill a batch: elsewhere and on a CPU.
+FULL_BATCH = 30 * SECOND
+"""The longest clips, in samples, that fill a batch; of longer ones it has fewer."""
 
-Of longer ones a batch has fewer: elsewhere for the sake of memory; a CPU is as busy with 40 s of
-audio, or a thousand tokens, as with more, of which more would be padding.
-"""
+BUSY_PLACES = {"clips": 40 * SECOND, "texts": 1024}
+"""Samples, and tokens, of a batch that keep a CPU as busy as more of them."""
 
 
-def full_length_of(kind: Literal["clips", "texts"]) -> int | None:
-    """`FULL_LENGTHS` on this backend; None for no bound."""
-    return FULL_LENGTHS[kind][jax.default_backend() == "cpu"]
+def busy_places(kind: Literal["clips", "texts"], padding: Padding = "masked") -> int | None:
+    """`BUSY_PLACES` on a CPU; None on accelerators, which are busier with more.
+
+    Where padding is read as speech, None as well: vectors must not depend on the device.
+    """
+    bounded = jax.default_backend() == "cpu" and padding == "masked"
+    return BUSY_PLACES[kind] if bounded else None
 
 
 def run_batches(
@@ -44,6 +47,7 @@ def run_batches(
     sharding: jax.sharding.Sharding | None = None,
     shrink_last: bool = False,
     full_length: int | None = None,
+    busy: int | None = None,
     progress: str | None = None,
 ) -> Iterator[tuple[HostArray, Any]]:
     """Run a compiled program over all rows, the longest first.
@@ -60,9 +64,10 @@ def run_batches(
             then gives every host the whole output. None leaves them to the program.
         shrink_last: fill a short batch up to a power of two times the devices only, so that
             one row alone does not cost a whole batch.
-        full_length: the longest rows that fill a batch, see `full_length_of`. It has fewer
-            of longer ones, a power of two, so that no batch holds more than `batch_size` such
-            rows; None for no such bound.
+        full_length: the longest rows that fill a batch. It has fewer of longer ones, so that
+            no batch holds more than `batch_size` such rows; None for no such bound.
+        busy: places after which rows of other lengths would only be padded further: a batch
+            has no more of them, if there is more than one batch; None for no such bound.
         progress: name of a progress bar.
 
     Yields:
@@ -72,10 +77,14 @@ def run_batches(
     batch_size = -(-batch_size // devices) * devices
 
     def most(longest: int) -> int:
-        if full_length is None or longest <= full_length:
-            return batch_size
-        rows = max(batch_size * full_length // longest // devices, 1)
-        return devices * 2 ** (rows.bit_length() - 1)
+        rows = batch_size
+        if full_length is not None and longest > full_length:
+            rows = max(batch_size * full_length // longest // devices, 1) * devices
+        if busy is not None and len(lengths) > batch_size:
+            each = max(busy // longest // devices, 1)
+            # A power of two, so that few shapes are compiled.
+            rows = min(rows, devices * 2 ** (each.bit_length() - 1))
+        return rows
 
     for rows in sorted_batches(lengths, most, progress=progress):
         limit = most(int(lengths[rows[0]]))

@@ -15,7 +15,7 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.limits import MAX_SECONDS
 from mrl_jax.data.text.prompts import prompts_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
-from mrl_jax.inference.batching import embed_batches, full_length_of, padded_clips
+from mrl_jax.inference.batching import FULL_BATCH, busy_places, embed_batches, padded_clips
 from mrl_jax.inference.long_clips import check_lengths, check_max_seconds
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors
@@ -295,6 +295,8 @@ class Encoder:
         *,
         check: Callable[[HostArray, HostArray], None] | None = None,
     ) -> HostArray:
+        speech = kind.startswith("speech")
+        clips = busy_places("clips", self._config_model.speech.padding)
         return embed_batches(
             lengths,
             inputs,
@@ -302,7 +304,8 @@ class Encoder:
             batch_size=self._batch_size,
             sharding=self._sharding,
             shrink_last=True,
-            full_length=full_length_of("clips" if kind.startswith("speech") else "texts"),
+            full_length=FULL_BATCH if speech else None,
+            busy=clips if speech else busy_places("texts"),
             progress=progress,
             check=check,
         )

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.data.batches.text_shapes import padded_tokens
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
-from mrl_jax.inference.batching import embed_batches, full_length_of
+from mrl_jax.inference.batching import busy_places, embed_batches
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.models.qwen3 import Qwen3Encoder
 from mrl_jax.nn import param_tree
@@ -73,7 +73,7 @@ def embed_tokens(
         embed,
         batch_size=batch_size,
         sharding=sharding,
-        full_length=full_length_of("texts"),
+        busy=busy_places("texts"),
         progress=progress,
     )
 

@@ -95,16 +95,17 @@ def _scan(
     call: Callable[..., Array],
 ) -> tuple[Float[Array, "*rows L D"], Float[Array, "Y *rows L D"] | None]:
     variables, structure = jax.tree.flatten(state, is_leaf=lambda x: isinstance(x, nnx.Variable))
-    whole = [_is_widened(variable) for variable in variables]
-    scanned = [None if apart else one for one, apart in zip(variables, whole, strict=True)]
+    # Weights that a scan would widen stay outside of it, and a layer is taken from them in it.
+    outside = [_is_widened(variable) for variable in variables]
+    scanned = [None if out else one for one, out in zip(variables, outside, strict=True)]
 
     def body(
         carry: Float[Array, "*rows L D"], given: tuple[Array, list[Any]]
     ) -> tuple[Float[Array, "*rows L D"], Float[Array, "*rows L D"] | None]:
         number, of_layer = given
         taken = [
-            _layer_of(all_layers, number) if apart else one
-            for one, all_layers, apart in zip(of_layer, variables, whole, strict=True)
+            stack.replace(_layer_of(stack.get_value(), number)) if out else one
+            for one, stack, out in zip(of_layer, variables, outside, strict=True)
         ]
         layer_state = jax.tree.unflatten(structure, taken)
         layer = nnx.merge(graphdef, dequantize(_gathered(layer_state)))
@@ -121,20 +122,33 @@ def _scan(
 def _is_widened(variable: Any) -> bool:
     """Whether a scan over these weights would copy them all to float32 first.
 
-    XLA's CPU backend has no slices of bfloat16. `_layer_of` takes bits instead, which have no
-    gradient: weights that may be trained are left to the scan.
+    XLA's CPU backend has no slices of bfloat16. Weights to be trained are left to the scan, whose
+    gradient adds up by layers; `_layer_of`'s adds up whole stacks.
     """
     array = variable.get_value() if isinstance(variable, Frozen) else None
     return isinstance(array, jax.Array) and bfloat16_on_cpu(array)
 
 
-def _layer_of(stack: nnx.Variable[Any], number: Array) -> nnx.Variable[Any]:
-    """One layer's bfloat16 weights, as they are."""
-    # The barrier keeps XLA from copying the whole stack before the loop.
-    array, number = jax.lax.optimization_barrier((stack.get_value(), number))
-    bits = jax.lax.bitcast_convert_type(array, jnp.uint16)
+@jax.custom_vjp
+def _layer_of(stack: Float[Array, "Y ..."], number: Array) -> Float[Array, "..."]:
+    """One layer of a stack in bfloat16, taken as bits, which stay as they are."""
+    # With `number` it differs in each turn of the loop; else XLA would copy the stack before it.
+    stack, number = jax.lax.optimization_barrier((stack, number))
+    bits = jax.lax.bitcast_convert_type(stack, jnp.uint16)
     taken = jax.lax.dynamic_index_in_dim(bits, number, keepdims=False)
-    return stack.replace(jax.lax.bitcast_convert_type(taken, array.dtype))
+    return jax.lax.bitcast_convert_type(taken, stack.dtype)
+
+
+def _layer_forward(stack: Array, number: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _layer_of(stack, number), (stack, number)
+
+
+def _layer_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, None]:
+    stack, number = kept
+    return jnp.zeros_like(stack).at[number].set(gradient), None
+
+
+_layer_of.defvjp(_layer_forward, _layer_backward)
 
 
 def _gathered(layer_state: Any) -> Any:

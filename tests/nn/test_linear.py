@@ -1,5 +1,7 @@
 """Products in bfloat16: rounded once, with gradients of their own; and stacks that stay narrow."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,10 +13,13 @@ import torch
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.extend.core import jaxprs_in_params
 
+from mrl_jax.models.lora import LoraConfig, initial_factors
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
 from mrl_jax.nn import param_tree
 from mrl_jax.nn.linear import Conv, Linear, convolve_by_rows, multiply
+from mrl_jax.training.text_tower.step import tower_rebuilder
 
 SIZES: dict[str, Any] = {"width": 64, "num_layers": 6, "num_heads": 4, "num_kv_heads": 2}
 CONFIG = Qwen3Config(
@@ -36,11 +41,50 @@ def test_a_product_is_rounded_once():
     product = multiply(jnp.asarray(x), jnp.asarray(kernel))
     assert product.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(product, np.float64), exact, rtol=ULP, atol=1e-3)
-    # Summing in bfloat16 is far from it.
-    summed = np.zeros((3, 5, 8), ml_dtypes.bfloat16)
-    for place in range(700):
-        summed += x[..., place, None] * kernel[place]
-    assert np.abs(summed.astype(np.float64) - exact).max() > 0.1
+
+
+def dots(run: Callable[..., Any], *arrays: Any) -> set[tuple[Any, ...]]:
+    """Dtypes of both sides and of the result of every product in a traced function."""
+    found = set()
+
+    def visit(jaxpr: Any) -> None:
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                sides = (*equation.invars, *equation.outvars)
+                found.add(tuple(side.aval.dtype.name for side in sides))
+            for inner in jaxprs_in_params(equation.params):
+                visit(inner)
+
+    visit(jax.make_jaxpr(run)(*arrays).jaxpr)
+    return found
+
+
+def test_products_ask_for_float32_in_both_directions():
+    """It is what makes them fast; a product of two dtypes would be as slow as in float32."""
+    asked = {("bfloat16", "bfloat16", "float32")}
+    x, kernel = (jnp.asarray(bfloat16_noise(0, *shape)) for shape in ((2, 64, 32), (32, 8)))
+
+    def loss(*arrays: Any) -> Any:
+        return jnp.sum(multiply(*arrays).astype(jnp.float32))
+
+    def convolved(x: Any) -> Any:
+        conv = Conv(32, 8, kernel_size=3, strides=2, padding="VALID", **HALF, rngs=nnx.Rngs(0))
+        return jnp.sum(conv(x).astype(jnp.float32))
+
+    assert dots(multiply, x, kernel) == asked
+    assert dots(jax.grad(loss, argnums=(0, 1)), x, kernel) == asked
+    assert dots(jax.grad(convolved), x) == asked
+    assert dots(lambda x, kernel: x @ kernel, x, kernel) != asked
+
+
+def test_a_gradient_that_nobody_asked_for_is_not_computed():
+    x, kernel = (jnp.asarray(bfloat16_noise(0, *shape)) for shape in ((5, 32), (32, 8)))
+
+    def products(argnums: Any) -> int:
+        run = jax.grad(lambda *a: jnp.sum(multiply(*a).astype(jnp.float32)), argnums=argnums)
+        return str(jax.make_jaxpr(run)(x, kernel)).count("dot_general")
+
+    assert products((0, 1)) == products(0) + 1 == products(1) + 1
 
 
 def test_gradients_are_those_of_the_product():
@@ -79,22 +123,40 @@ def test_a_convolution_by_rows_is_torchs(kernel, stride, more, channels):
     np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize(("inputs", "by_rows"), [(32, True), (2, False)])
-def test_layers_are_flaxs_in_float32_and_close_in_bfloat16(inputs, by_rows):
-    """The convolution of few channels is left to XLA."""
-    conv: dict[str, Any] = {"kernel_size": 3, "strides": 2, "padding": "VALID"}
+CONVOLUTIONS: dict[str, tuple[int, dict[str, Any], bool]] = {
+    "strided": (32, {"strides": 2}, True),
+    "of few channels": (2, {"strides": 2}, False),
+    "dilated": (32, {"strides": 2, "kernel_dilation": 2}, False),
+    "in groups": (32, {"strides": 2, "feature_group_count": 2}, False),
+    "padded": (32, {"strides": 2, "padding": "SAME"}, False),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_are_flaxs(name):
+    """Those that are no products of whole strides are left to XLA."""
+    inputs, changed, by_rows = CONVOLUTIONS[name]
+    options = {"kernel_size": 3, "padding": "VALID", "rngs": nnx.Rngs(0)} | changed
     x = jnp.asarray(bfloat16_noise(0, 2, 21, inputs))
-    for kind, flaxs, options in ((Linear, nnx.Linear, {}), (Conv, nnx.Conv, conv)):
-        wide: Any = kind(inputs, 6, rngs=nnx.Rngs(0), **options)
-        same: Any = flaxs(inputs, 6, rngs=nnx.Rngs(0), **options)
-        exact = same(x.astype(jnp.float32))
-        np.testing.assert_array_equal(wide(x.astype(jnp.float32)), exact)
-        narrow: Any = kind(inputs, 6, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, **options)
-        rounded = narrow(x)
-        assert rounded.dtype == jnp.bfloat16
-        np.testing.assert_allclose(np.asarray(rounded, np.float32), exact, atol=0.05)
-    convolutions = str(jax.make_jaxpr(narrow)(x)).count("conv_general_dilated")
-    assert convolutions == (0 if by_rows else 1)
+    make: Any = functools.partial(Conv, inputs, 6)
+    flaxs: Any = nnx.Conv(inputs, 6, **options)
+    narrow = make(**options | {"rngs": nnx.Rngs(0)}, dtype=jnp.bfloat16)
+    exact = flaxs(x.astype(jnp.float32))
+    same = make(**options | {"rngs": nnx.Rngs(0)})
+    np.testing.assert_array_equal(same(x.astype(jnp.float32)), exact)
+    rounded = narrow(x)
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(rounded, np.float32), exact, atol=0.05)
+    assert ("conv_general_dilated" in str(jax.make_jaxpr(narrow)(x))) is not by_rows
+
+
+def test_linear_layers_are_flaxs():
+    x = jnp.asarray(bfloat16_noise(0, 2, 21, 32))
+    exact = nnx.Linear(32, 6, rngs=nnx.Rngs(0))(x.astype(jnp.float32))
+    same = Linear(32, 6, rngs=nnx.Rngs(0))(x.astype(jnp.float32))
+    np.testing.assert_array_equal(same, exact)
+    rounded = Linear(32, 6, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)(x)
+    np.testing.assert_allclose(np.asarray(rounded, np.float32), exact, atol=0.05)
 
 
 def embed(tower: Qwen3Encoder, ids: Any) -> Any:
@@ -108,36 +170,70 @@ def towers() -> tuple[Qwen3Encoder, Qwen3Encoder, Any]:
     return trained, frozen, jnp.asarray(np.random.default_rng(0).integers(0, 64, (2, 5)))
 
 
-def test_a_frozen_stack_computes_what_a_trained_one_does():
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_frozen_stack_computes_what_a_trained_one_does(unroll):
     trained, frozen, ids = towers()
-    np.testing.assert_array_equal(embed(frozen, ids), embed(trained, ids))
+    frozen.unroll = trained.unroll = unroll
+    np.testing.assert_allclose(embed(frozen, ids), embed(trained, ids), atol=2e-3)
+    other = jnp.flip(ids, axis=1)
+    assert np.abs(np.asarray(embed(frozen, other) - embed(trained, ids))).max() > 0.1
 
 
-def test_a_trained_stack_in_bfloat16_has_gradients():
-    """Whole numbers, as which frozen layers are taken from their stack, have none."""
-    trained, _, ids = towers()
-    gradients = nnx.grad(lambda tower: jnp.sum(embed(tower, ids)[:, :7]))(trained)
-    weights = param_tree.flat_weights(trained)
-    for path, leaf in nnx.to_flat_state(gradients):
-        if "layers" in path:
-            largest = np.abs(np.asarray(leaf.get_value(), np.float32)).max(axis=-1)
-            assert (largest.reshape(CONFIG.num_layers, -1).max(axis=1) > 0).all(), path
-    assert len(weights) == len(nnx.to_flat_state(gradients))
+@pytest.mark.parametrize("kind", ["trained", "frozen"])
+def test_every_layer_has_a_gradient(kind):
+    """Whole numbers, as which frozen layers are taken from their stack, have none of their own."""
+    graphdef, state = nnx.split(dict(zip(("trained", "frozen"), towers(), strict=False))[kind])
+    *_, ids = towers()
+    gradients = jax.grad(lambda state: jnp.sum(embed(nnx.merge(graphdef, state), ids)[:, :7]))(
+        state
+    )
+    exact = jax.grad(lambda state: jnp.sum(embed(wide_tower(state), ids)[:, :7]))(state)
+    pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(exact), strict=True)
+    for ours, theirs in ((np.asarray(a, np.float32), np.asarray(b, np.float32)) for a, b in pairs):
+        size = np.linalg.norm(theirs)
+        assert size > 0
+        assert np.linalg.norm(ours - theirs) < 0.1 * size
+
+
+def wide_tower(state: Any) -> Qwen3Encoder:
+    """The tower of these weights in float32."""
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: Qwen3Encoder(CONFIG, rngs=nnx.Rngs(0))))
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), state)
+    leaves = [(path, nnx.Param(leaf.get_value())) for path, leaf in nnx.to_flat_state(wide)]
+    return nnx.merge(graphdef, nnx.from_flat_state(leaves))
+
+
+def temporary_bytes(run: Callable[[Any], Any], weights: Any) -> int:
+    analysis = jax.jit(run).lower(weights).compile().memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
 
 
 def test_frozen_layers_are_not_widened():
-    """The whole stack in float32 beside itself in bfloat16 would be three times its memory."""
+    """The whole stack in float32, beside itself in bfloat16, would be three times its memory."""
+    trained, frozen, ids = towers()
+    sizes = []
+    for tower in (frozen, trained):
+        graphdef, state = nnx.split(tower)
+        run = functools.partial(lambda graph, state: embed(nnx.merge(graph, state), ids), graphdef)
+        sizes.append(temporary_bytes(run, state))
+    stack = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(frozen.layers)))
+    assert sizes[0] < 2 * stack < sizes[1]
+
+
+def test_the_frozen_kernels_of_a_tower_with_factors_are_not_widened():
+    lora = LoraConfig(rank=2)
+    rebuild = tower_rebuilder(CONFIG, jnp.bfloat16, remat=False, lora=lora)
     _, frozen, ids = towers()
-    split = param_tree.split(frozen)
+    weights = {
+        path: leaf.get_value().astype(jnp.bfloat16)
+        for path, leaf in param_tree.flat_weights(frozen).items()
+    }
+    factors = initial_factors(CONFIG, lora, 0)
+    narrow = {path: array.astype(jnp.bfloat16) for path, array in factors.items()}
 
     def run(frozen: Any) -> Any:
-        return embed(split.rebuild(split.trained, frozen), ids)
+        return embed(rebuild(param_tree.nest(narrow), frozen), ids)
 
-    program = jax.jit(run).lower(split.frozen).compile()
-    stack = sum(a.size for path, a in split.frozen.items() if path.startswith("layers"))
-    analysis = program.memory_analysis()
-    assert analysis is not None
-    # Two bytes a weight would be a copy of it all.
-    assert analysis.temp_size_in_bytes < stack
-    shape = (CONFIG.num_layers, CONFIG.width, CONFIG.mlp_width)
-    assert f"f32[{','.join(map(str, shape))}]" not in program.as_text()
+    stack = sum(array.size for path, array in weights.items() if path.startswith("layers"))
+    assert temporary_bytes(run, weights) < 2 * stack

@@ -16,7 +16,7 @@ from mrl_jax.data.batches.token_noise import VectorNoise
 from mrl_jax.losses.config import LossConfig
 from mrl_jax.models.lora import LoraConfig, abstract_lora
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder, abstract_qwen3
-from mrl_jax.nn.param_tree import fill, flatten
+from mrl_jax.nn.param_tree import fill, flatten, freeze
 from mrl_jax.training.grad_cache import cached_value_and_grad
 from mrl_jax.training.state import Metrics, Rebuild, Step, TrainState, apply_gradients
 from mrl_jax.training.text_tower.noise import noisy_vectors
@@ -67,7 +67,7 @@ def tower_rebuilder(
     """
     options: dict[str, Any] = {"dtype": dtype, "param_dtype": dtype, "remat": remat}
     if lora is not None and lora.rank:
-        module = abstract_lora(config, lora, **options)
+        module = freeze(abstract_lora(config, lora, **options))
     else:
         module = abstract_qwen3(config, **options)
     return lambda trained, frozen: fill(module, {**flatten(trained), **frozen})
