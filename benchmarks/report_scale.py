@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import report_padding
 from markdown_tables import markdown_table, median_and_range
 
 STEPS = {
@@ -233,23 +234,6 @@ def text_lora(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def padding(result: dict[str, Any]) -> list[str]:
-    """A row for each kind of step and batch: padding now, packed, and what is saved."""
-    inputs, rows = result["inputs"], []
-    for kind, sizes in result["figures"].items():
-        for size, one in sizes.items():
-            values = (one[name] for name in ("padding", "padding_packed", "saved"))
-            rows.append([f"{size} {kind}", *(f"{value:.1%}" for value in values)])
-    return [
-        "## Padding of short texts",
-        f"Share of padding among the text tower's places, as batches are made and if whole texts "
-        f"were packed into rows of {inputs['row']} or more. *Saved*: of all places of the tower in "
-        "a step, those of speech included. "
-        f"{inputs['pairs']}; {inputs['clips']}; {inputs['tokenizer']}. Counted, not timed.",
-        markdown_table(["batch", "padding", "packed", "saved"], rows),
-    ]
-
-
 def growth(result: dict[str, Any]) -> list[str]:
     """A row for each part and size: time and memory, and both over what they should be."""
     rows = []
@@ -385,7 +369,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "query_tokens": query_tokens,
     "large_batch": large_batch,
     "growth": growth,
-    "padding": padding,
+    "padding": report_padding.padding,
+    "packing": report_padding.packing,
     "host_overhead": host_overhead,
     "input": audio_input,
     "scaling": scaling,

@@ -138,7 +138,8 @@ class Embedder:
             max_seconds: recordings that are longer are refused, an hour by default; None for
                 no limit but memory, which is asked about in any case.
             batch_size: clips or texts that are embedded at once, over all devices: more of them
-                keep an accelerator busy, and no vector depends on it.
+                keep an accelerator busy, and no vector depends on it. A CPU takes fewer of long
+                ones, if there is more than one batch.
             int8: hold the kernels of the towers' layers in eight bits: half of bfloat16's memory,
                 vectors change by about 1e-3 in cosine. As in training by default.
             verify: compare all files with their digests first, see docs/models.md for the time.
