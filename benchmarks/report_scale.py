@@ -55,7 +55,8 @@ def train_step(result: dict[str, Any], where: str = "") -> list[str]:
         f"Late fusion over HuBERT-base and Qwen3-0.6B, random weights, {inputs['clips']} clips of "
         f"{inputs['seconds']:g} s, documents of {inputs['document_tokens']} tokens, "
         f"{inputs['dtype']}, on {result['device']}; {work:.0f} GFLOP by formula. Each side in "
-        f"processes of its own, alternating; median of {figures['ours']['repeats']}.",
+        f"processes of its own, alternating; median of {figures['ours']['repeats']}. "
+        f"Peak memory is that of the process, {result.get('memory', 'drawing weights included')}.",
         markdown_table(["step", "seconds", "PyTorch's time /", "peak memory, GB"], rows),
     ]
 

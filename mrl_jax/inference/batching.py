@@ -66,8 +66,9 @@ def run_batches(
             one row alone does not cost a whole batch.
         full_length: the longest rows that fill a batch. It has fewer of longer ones, so that
             no batch holds more than `batch_size` such rows; None for no such bound.
-        busy: places after which rows of other lengths would only be padded further: a batch
-            has no more of them, if there is more than one batch; None for no such bound.
+        busy: places after which rows of other lengths would only be padded further: if there
+            is more than one batch, none has more of them before padding, but for one row for
+            each device; None for no such bound.
         progress: name of a progress bar.
 
     Yields:
@@ -81,7 +82,7 @@ def run_batches(
         if full_length is not None and longest > full_length:
             rows = max(batch_size * full_length // longest // devices, 1) * devices
         if busy is not None and len(lengths) > batch_size:
-            each = max(busy // longest // devices, 1)
+            each = max(busy // max(longest, 1) // devices, 1)
             # A power of two, so that few shapes are compiled.
             rows = min(rows, devices * 2 ** (each.bit_length() - 1))
         return rows

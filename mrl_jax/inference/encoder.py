@@ -56,6 +56,7 @@ class Encoder:
         trained, frozen: the arrays; `trained` may be replaced by those of a training state, and
             both where they were shapes.
         tokenizer: the text tower's.
+        batch_size: rows in a batch.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Encoder:
         self._separate_dims = config_model.separate_dims
         self._has_tokens = isinstance(config_model, FusionModel)
         self.tokenizer = tokenizer
-        self._sharding, self._batch_size = sharding, batch_size
+        self._sharding, self.batch_size = sharding, batch_size
         self._programs = {
             kind: compile_program(split.rebuild, run, sharding) for kind, run in IN_BATCHES.items()
         }
@@ -301,7 +302,7 @@ class Encoder:
             lengths,
             inputs,
             functools.partial(self._programs[kind], self.trained, self.frozen),
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             sharding=self._sharding,
             shrink_last=True,
             full_length=FULL_BATCH if speech else None,

@@ -50,25 +50,21 @@ def _multiply(x: Float[Array, "*rows I"], kernel: Float[Array, "I O"]) -> Float3
     return _contract(x, kernel, (x.ndim - 1,), (0,))
 
 
-def _forward(x: Any, kernel: Any) -> tuple[Array, tuple[Array | None, Array | None]]:
-    kept = (x.value if kernel.perturbed else None, kernel.value if x.perturbed else None)
-    return _contract(x.value, kernel.value, (x.value.ndim - 1,), (0,)), kept
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _contract(x, kernel, (x.ndim - 1,), (0,)), (x, kernel)
 
 
-def _backward(
-    kept: tuple[Array | None, Array | None], gradient: Array
-) -> tuple[Array | None, Array | None]:
-    (x, kernel), to_x, to_kernel = kept, None, None
-    gradient = gradient.astype(jnp.bfloat16)
+def _backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    # XLA leaves out the one that nobody asked for.
+    x, kernel = kept
+    gradient = gradient.astype(x.dtype)
     rows = tuple(range(gradient.ndim - 1))
-    if kernel is not None:
-        to_x = _contract(gradient, kernel, (gradient.ndim - 1,), (1,)).astype(jnp.bfloat16)
-    if x is not None:
-        to_kernel = _contract(x, gradient, rows, rows).astype(jnp.bfloat16)
-    return to_x, to_kernel
+    to_x = _contract(gradient, kernel, (gradient.ndim - 1,), (1,))
+    to_kernel = _contract(x, gradient, rows, rows)
+    return to_x.astype(x.dtype), to_kernel.astype(kernel.dtype)
 
 
-_multiply.defvjp(_forward, _backward, symbolic_zeros=True)
+_multiply.defvjp(_forward, _backward)
 
 
 def _contract(one: Array, other: Array, axes: Sequence[int], other_axes: Sequence[int]) -> Array:
@@ -85,16 +81,17 @@ def _dot_general(x: Array, kernel: Array, axes: Any, **options: Any) -> Array:
 
 
 def _convolve(
-    x: Float[Array, "B S C"],
-    kernel: Float[Array, "k group O"],
+    x: Float[Array, "B *places C"],
+    kernel: Float[Array, "*window group O"],
     strides: Sequence[int],
     padding: Any,
     **options: Any,
-) -> Float[Array, "B T O"]:
+) -> Float[Array, "B *frames O"]:
     """`lax.conv_general_dilated` as `nnx.Conv` calls it."""
     dilations = (*options["lhs_dilation"], *options["rhs_dilation"])
     plain = padding == "VALID" and set(dilations) == {1} and options["feature_group_count"] == 1
-    if plain and bfloat16_on_cpu(x, kernel) and strides[0] * x.shape[2] >= NARROW:
+    wide = x.ndim == 3 and strides[0] * x.shape[2] >= NARROW
+    if plain and wide and bfloat16_on_cpu(x, kernel):
         return convolve_by_rows(x, kernel, strides[0]).astype(x.dtype)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 

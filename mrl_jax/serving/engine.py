@@ -64,6 +64,9 @@ class Engine:
     def __init__(self, index: SearchIndex, config: ServeConfig):
         self.index, self.config = index, config
         self.embedder = index.embedder
+        # Queries that wait together are one batch, as `warm_up` compiles it.
+        encoder = self.embedder.encoder
+        encoder.batch_size = max(encoder.batch_size, config.batch_size)
         self.compilations = 0
         self._decoding = 0
         self._views: dict[int, SearchIndex] = {index.dim: index}

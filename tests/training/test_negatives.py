@@ -34,7 +34,8 @@ def test_a_row_without_negative_is_one_whose_loss_is_zero(name):
         query_ids=jnp.asarray(queries, jnp.int32),
         document_ids=jnp.asarray(documents, jnp.int32),
     )
-    assert (np.asarray(loss.per_row[0]) > 0).tolist() == expected
+    # Two products may round the only score of a row differently.
+    assert (np.asarray(loss.per_row[0]) > 1e-6).tolist() == expected
 
 
 def checked_batches(*batches):
