@@ -1,6 +1,7 @@
 """Requests that mean harm, and models and indexes that are out of the ordinary."""
 
 import asyncio
+import dataclasses
 import io
 import itertools
 import socket
@@ -236,6 +237,20 @@ def test_nothing_is_compiled_for_a_task_after_the_warm_up(index):
         engine.warm_up()
         clip = tiny_run.clip_of((1, 3), 5)
         engine._run(Work(kind="speech", dim=32, count=10, task="find"), [clip] * 3)
+        assert engine.compilations == 0
+    finally:
+        engine.stop()
+
+
+@pytest.mark.slow
+def test_queries_that_wait_together_are_one_batch(index):
+    """More of them than `Embedder` takes at once by itself, and shorter than the warm-up's."""
+    engine = Engine(index, dataclasses.replace(SMALL, batch_size=32, warm_seconds=2.5))
+    try:
+        engine.warm_up()
+        rate = engine.embedder.model.speech.config.sample_rate
+        clip = 0.1 * np.random.default_rng(0).standard_normal(int(2.3 * rate), np.float32)
+        engine._run(Work(kind="speech", dim=32, count=10, task="find"), [clip] * 32)
         assert engine.compilations == 0
     finally:
         engine.stop()
