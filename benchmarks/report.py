@@ -426,7 +426,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 }
 """Result name -> the function that writes its section, in the order of the page."""
 
-OPTIONAL = (*report_curation_models.TABLES, "growth", "packing")
+OPTIONAL = (*report_curation_models.TABLES, "packing")
 """Results whose section is left out until they are measured: they take hours, data, or a
 machine without other work."""
 
