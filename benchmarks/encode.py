@@ -7,10 +7,9 @@ Texts are lines of the files, in their real lengths; clips are noise of 1 to 15 
 `Embedder` with its defaults. PyTorch's side is sentence-transformers for texts; for clips a loop
 over transformers' HuBERT-base, the linear head and Qwen3-0.6B (SDPA): sorted by length, padded to
 the longest of the batch. Of its batch sizes the fastest on a sample is taken. Both sides use
-float32 and then bfloat16, and all cores, in processes of their own, in turn. PyTorch's clips in
-bfloat16 are left out where one second takes `FAR_TOO_LONG`, as its convolutions may. Ours embeds
-everything twice: the first call of a process traces and compiles a program for each shape, which
-is a large part of the time for few items and a small one for many.
+float32 and then bfloat16, and all cores, in processes of their own, in turn. Ours embeds everything
+twice: the first call of a process traces and compiles a program for each shape, which is a large
+part of the time for few items and a small one for many.
 """
 
 import argparse
@@ -33,8 +32,6 @@ from late_fusion_step import Sizes, TorchSide
 RATE = 16_000
 SIDES = ("ours", "torch")
 DTYPES = ("float32", "bfloat16")
-FAR_TOO_LONG = 3.0
-"""Seconds for a clip of one second."""
 TEXT_BATCHES, CLIP_BATCHES = (8, 32), (1, 4, 16)
 SAMPLE = 16, 6
 """Texts and clips by which the batch sizes are chosen."""
@@ -85,9 +82,7 @@ def figures_of(rounds: Rounds) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for kind in ("texts", "clips"):
         both = {dtype: compare(kind, *(rounds[dtype, side] for side in SIDES)) for dtype in DTYPES}
-        fastest_of = {
-            side: min(one[side]["median"] for one in both.values() if one[side]) for side in SIDES
-        }
+        fastest_of = {side: min(one[side]["median"] for one in both.values()) for side in SIDES}
         ratio = fastest_of["torch"] / fastest_of["ours"]
         figures[kind] = {**both, "fastest_torch_over_fastest_ours": ratio}
     exact = np.asarray(rounds["float32", "torch"][0]["vectors"])
@@ -100,15 +95,14 @@ def figures_of(rounds: Rounds) -> dict[str, Any]:
 
 def compare(kind: str, ours: list[dict[str, Any]], torch: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians, the first call beside them, and PyTorch's time over ours."""
-    mine = summarize([one[kind] for one in ours])
-    figures: dict[str, Any] = {"ours": mine, "ours, first": ours[0][f"{kind}, first"]}
-    figures["torch"] = None
-    torch = [one for one in torch if one[kind] is not None]
-    if not torch:
-        return figures
-    theirs = summarize([one[kind] for one in torch])
-    figures["torch_over_ours"] = theirs["median"] / mine["median"]
-    return figures | {"torch": theirs, "torch_batch": [one[f"{kind}_batch"] for one in torch]}
+    mine, theirs = (summarize([one[kind] for one in side]) for side in (ours, torch))
+    return {
+        "ours": mine,
+        "ours, first": ours[0][f"{kind}, first"],
+        "torch": theirs,
+        "torch_over_ours": theirs["median"] / mine["median"],
+        "torch_batch": [one[f"{kind}_batch"] for one in torch],
+    }
 
 
 def describe(args: argparse.Namespace) -> dict[str, Any]:
@@ -177,13 +171,10 @@ def torch_side(args: argparse.Namespace) -> dict[str, Any]:
         batch = fastest(encode, texts[: SAMPLE[0]], TEXT_BATCHES)
         seconds, vectors = timed_result(lambda: encode(texts, batch))
         result = {"texts": seconds, "texts_batch": batch}
-        second, _ = timed_result(lambda: encode_clips([clips[0][:RATE]], 1))
-        result["clips"] = None
-        if args.dtype == "float32" or second < FAR_TOO_LONG:
-            sample = clips[:: max(1, len(clips) // SAMPLE[1])]
-            batch = fastest(encode_clips, sample, CLIP_BATCHES)
-            result["clips"], _ = timed_result(lambda: encode_clips(clips, batch))
-            result["clips_batch"] = batch
+        sample = clips[:: max(1, len(clips) // SAMPLE[1])]
+        batch = fastest(encode_clips, sample, CLIP_BATCHES)
+        seconds, _ = timed_result(lambda: encode_clips(clips, batch))
+        result |= {"clips": seconds, "clips_batch": batch}
     return {**result, "vectors": np.asarray(vectors[:8], np.float32).tolist()}
 
 

@@ -297,7 +297,7 @@ class Encoder:
         check: Callable[[HostArray, HostArray], None] | None = None,
     ) -> HostArray:
         speech = kind.startswith("speech")
-        clips = busy_places("clips", self._config_model.speech.padding)
+        padding = self._config_model.speech.padding
         return embed_batches(
             lengths,
             inputs,
@@ -306,7 +306,7 @@ class Encoder:
             sharding=self._sharding,
             shrink_last=True,
             full_length=FULL_BATCH if speech else None,
-            busy=clips if speech else busy_places("texts"),
+            busy=busy_places("clips", padding) if speech else busy_places("texts"),
             progress=progress,
             check=check,
         )

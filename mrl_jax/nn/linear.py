@@ -51,6 +51,7 @@ def _multiply(x: Float[Array, "*rows I"], kernel: Float[Array, "I O"]) -> Float3
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    # Not by `_multiply`: the policy of `jax.checkpoint` would not see a product to keep.
     return _contract(x, kernel, (x.ndim - 1,), (0,)), (x, kernel)
 
 

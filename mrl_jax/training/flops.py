@@ -16,10 +16,9 @@ def count_matmul_flops(function: Callable[..., Any], *inputs: Any) -> float:
 
     Unlike XLA's own count, the body of a loop counts as often as it runs: layers that are scanned
     are all counted. What is computed again in the backward pass counts twice, and what no result
-    needs not at all. In bfloat16 on a CPU a convolution counts with the zeros that fill its rows
-    (`nn.linear.convolve_by_rows`). Only matrix
-    products and convolutions count, as in the usual formula for model FLOPs; the body of a
-    `while` loop, whose length is not known, counts once.
+    needs not at all. Only matrix products and convolutions count, as in the usual formula for
+    model FLOPs; the body of a `while` loop, whose length is not known, counts once. In bfloat16 on
+    a CPU a convolution counts with the zeros that fill its rows (`nn.linear.convolve_by_rows`).
 
     Args:
         function: traced, not run.

@@ -13,14 +13,14 @@ LENGTHS = st.lists(st.integers(0, 200), min_size=1, max_size=40)
 
 def batches(lengths: list[int], **options: Any) -> list[tuple[list[int], int]]:
     """Row numbers of each batch, and the rows that were computed for it."""
-    given: list[list[int]] = []
+    asked: list[list[int]] = []
 
     def inputs(rows: list[int]) -> tuple[Any, ...]:
-        given.append(rows)
+        asked.append(rows)
         return (np.asarray(rows),)
 
     done = [rows.tolist() for rows, _ in run_batches(lengths, inputs, np.negative, **options)]
-    return [(rows, len(computed)) for rows, computed in zip(done, given, strict=True)]
+    return [(rows, len(computed)) for rows, computed in zip(done, asked, strict=True)]
 
 
 @settings(deadline=None)
