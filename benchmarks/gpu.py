@@ -2,8 +2,8 @@
 
     python benchmarks/gpu.py PART [--toy]
 
-Parts: {parts}; `record` writes results/gpu.json from what they appended to $OUT/gpu.jsonl, on the
-same machine, and a copy beside that file.
+Parts: {parts}; `record` writes results/gpu_CARD.json (gpu_h100.json, say) from what they appended
+to $OUT/gpu.jsonl, on the same machine, and a copy beside that file.
 """
 
 import importlib
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import RESULTS, record
+from gpu_parts import card
 
 from mrl_jax.core.cli import CommandParser, run_command
 from mrl_jax.core.errors import existing_file
@@ -37,17 +38,19 @@ def main(argv: Sequence[str]) -> int:
     if args.part == "record":
         lines = existing_file(log, hint="run the parts first: bash benchmarks/gpu.sh")
         figures = [{**json.loads(line), "run": 1} for line in lines.read_text().splitlines()]
-        devices = [x["device"] for x in figures if "device" in x]
+        device = next((x["device"] for x in figures if "device" in x), "unknown")
         result = {
-            "device": devices[0] if devices else "unknown",
+            "command": "bash benchmarks/gpu.sh",
+            "device": device,
             "target": TARGET,
             "runs": {"1": "this command"},
             "figures": figures,
         }
         if not args.toy:
-            record("gpu", result)
+            name = f"gpu_{card(device)}"
+            record(name, result)
             if log.parent.resolve() != RESULTS.resolve():
-                shutil.copy(RESULTS / "gpu.json", log.parent)
+                shutil.copy(RESULTS / f"{name}.json", log.parent)
         return 0
     begun = time.perf_counter()
     with log.open("a") as file:

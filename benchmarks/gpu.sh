@@ -19,16 +19,16 @@ run() {  # name, seconds: one part. In the foreground, so that all stay in one p
     local name=$1 seconds=$2
     shift 2
     timeout --foreground --kill-after=5 "$seconds" "$PYTHON" benchmarks/gpu.py "$name" "$@" \
-        2> >(tail -n 4 >&2) || echo "$name stopped with status $?"
+        2> >(tail -n 4 >&2) || echo "{\"part\": \"$name\", \"stopped\": $?}" | tee -a "$OUT/gpu.jsonl"
 }
 # PyTorch compiles beside our parts, and is timed when they have left the device.
 export GPU_FREE="$OUT/gpu.free" XLA_PYTHON_CLIENT_MEM_FRACTION=0.6
 rm -f "$GPU_FREE"
-run pytorch 400 "$@" &
-run step 200 "$@"
-run large 60 "$@"
-run loss 90 "$@"
-run attention 90 "$@"
+run pytorch 430 "$@" &
+run step 170 "$@"
+run large 50 "$@"
+run loss 120 "$@"
+run attention 110 "$@"
 touch "$GPU_FREE"
 wait
 rm -f "$GPU_FREE"

@@ -88,7 +88,7 @@ RIVALS = {"linear": "step", "clips": "clips", "texts": "texts"}
 """Ours, and what PyTorch's parts call the same work."""
 
 
-def gpu(result: dict[str, Any]) -> list[str]:
+def gpu(result: dict[str, Any], *, explained: bool = True) -> list[str]:
     figures = result["figures"]
     timed = [x for x in figures if isinstance(x.get("seconds"), dict)]
     median = {(x["part"], x["name"]): x["seconds"]["median"] for x in timed}
@@ -111,20 +111,31 @@ def gpu(result: dict[str, Any]) -> list[str]:
             ]
         )
     header = ["part", "what", "ms", "range", "compiled PyTorch's time / ours", "utilisation", "GB"]
+    shapes = ["shape", "kernel", "forward, ms", "both, ms", "error"]
+    stopped = [x["part"] for x in figures if "stopped" in x]
     return [
-        "## One GPU",
-        f"{result['device']}, bfloat16. *step*: a training step of late fusion at full size, 64 "
-        "clips of 10 s and documents of 32 tokens (HuBERT-base, Qwen3-0.6B); *clips*: the same 64 "
-        "embedded; *texts*: 512 texts of 128 tokens; *large*: 256 texts of 128 tokens by a tower "
-        "of 4B; *loss*: both gradients of InfoNCE, float32. PyTorch has SDPA and TF32. "
-        "Utilisation is of 989 TFLOP/s, by the formula in benchmarks/late_fusion_step.py. *Cached* "
-        "steps take the states and document vectors from the host in each step.",
+        f"## One GPU: {result['device']}",
+        *([GPU_PARTS] if explained else []),
         markdown_table(header, rows),
-        "Attention by itself, bfloat16: forward alone, and forward with backward. Errors are "
-        "relative to float32, the largest of result and gradients, over all places; in the Pallas "
-        "kernel that comes with JAX padded places of speech attend to one another, and differ.",
-        markdown_table(["shape", "kernel", "forward, ms", "both, ms", "error"], attention(figures)),
+        *([GPU_ATTENTION] if explained else ["Attention by itself:"]),
+        markdown_table(shapes, attention(figures)),
+        *([f"Cut short by a time limit: {', '.join(stopped)}."] if stopped else []),
     ]
+
+
+GPU_PARTS = (
+    "Bfloat16. *step*: a training step of late fusion at full size, 64 clips of 10 s and documents "
+    "of 32 tokens (HuBERT-base, Qwen3-0.6B); *clips*: the same 64 embedded; *texts*: 512 texts of "
+    "128 tokens; *large*: 256 texts of 128 tokens by a tower of 4B; *loss*: both gradients of "
+    "InfoNCE, float32. PyTorch has SDPA and TF32. Utilisation is of 989 TFLOP/s, by the formula in "
+    "benchmarks/late_fusion_step.py. *Cached* steps take the states and document vectors from the "
+    "host in each step."
+)
+GPU_ATTENTION = (
+    "Attention by itself, bfloat16: forward alone, and forward with backward. Errors are relative "
+    "to float32, the largest of result and gradients, over all places; in the Pallas kernel that "
+    "comes with JAX padded places of speech attend to one another, and differ."
+)
 
 
 def attention(figures: list[dict[str, Any]]) -> list[list[str]]:
@@ -365,7 +376,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "train_step_bf16_intel": functools.partial(
         train_step, where=" on a processor with AMX, in bfloat16"
     ),
-    "gpu": gpu,
+    "gpu_h200": gpu,
+    "gpu_h100": functools.partial(gpu, explained=False),
     "int8_towers": int8_towers,
     "query_tokens": query_tokens,
     "large_batch": large_batch,

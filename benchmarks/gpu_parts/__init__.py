@@ -1,5 +1,6 @@
 """The parts of benchmarks/gpu.py; each yields (name, figures) as they are measured."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,3 +15,9 @@ def attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return measure()
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:400]}
+
+
+def card(device: str) -> str:
+    """The model in a device's name: "h100" of "NVIDIA H100 80GB HBM3"."""
+    words = device.lower().removeprefix("nvidia ").split()
+    return re.sub(r"[^a-z0-9]+", "_", words[0]) if words else "unknown"

@@ -10,6 +10,8 @@ import sys
 import pytest
 from repository import ROOT
 
+from benchmarks.gpu_parts import card
+
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "torch", "numpy")
 PACKAGES += ("jaxtyping", "safetensors")
 IMPORTS = """
@@ -55,6 +57,7 @@ def test_all_parts_run_at_toy_sizes(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = [json.loads(x) for x in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert not [x for x in results if "stopped" in x]
     assert {x["part"] for x in results} == {"attention", "step", "pytorch", "loss", "large"}
     # No GPU here: that alone may be missing.
     missing = [x["name"] for x in results if "error" in x]
@@ -62,6 +65,23 @@ def test_all_parts_run_at_toy_sizes(tmp_path):
     names = {x["name"] for x in results}
     assert {"linear", "soft, cached both", "clips", "texts", "step, eager", "4B in int8"} <= names
     assert len(results) - len(missing) > 15
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4", "a100_sxm4")],
+)
+def test_results_are_named_by_card(device, name):
+    assert card(device) == name
+
+
+def test_a_part_that_breaks_off_is_recorded(tmp_path):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    environment = {**os.environ, "OUT": str(tmp_path), "PYTHON": str(broken), "PARTS": "loss"}
+    subprocess.run(["bash", "benchmarks/gpu.sh", "--toy"], cwd=ROOT, env=environment, check=True)
+    assert json.loads((tmp_path / "gpu.jsonl").read_text()) == {"part": "loss", "stopped": 3}
 
 
 @pytest.mark.slow
