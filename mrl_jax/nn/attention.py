@@ -1,15 +1,22 @@
 """Multi-head attention with grouped keys and values, softmax in float32."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int
 
 from mrl_jax.nn.block_attention import MASKED, attend_in_blocks, blocks_pay
 from mrl_jax.nn.masking import length_mask
+
+QUERIES = 128
+"""Queries of a block in `attend_plainly`, about, where that takes several."""
+SCORES = 2**22
+"""Scores that a CPU computes at once: 16 MiB, as allocating far more takes longer than they do."""
 
 
 def attend(
@@ -99,35 +106,69 @@ def attend_plainly(
 ) -> Float[Array, "B L N H"]:
     """`attend` written out, for any device and dtype.
 
-    `jax.nn.dot_product_attention` takes up to twice the time on CPU: here heads stand before
-    places in every product, queries of one group share one, and scores keep four axes (with a
-    fifth for the groups, XLA's CPU backend is twice as slow).
+    `jax.nn.dot_product_attention` takes several times as long on a CPU: here heads stand before
+    places in every product, queries of one group share one, and products have one axis of
+    batches, as with two XLA's CPU backend multiplies bfloat16 in float32. Where only earlier keys
+    are seen, queries are taken in blocks, so that half of the scores are never computed; a CPU
+    takes blocks wherever there are many scores.
     """
     B, L, N, H = query.shape
     K = key.shape[2]
-    groups = N // K
-    grouped = query.reshape(B, L, K, groups, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)
-    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-    scores = jnp.einsum("bkqh,bklh->bkql", grouped, key, preferred_element_type=jnp.float32)
-    scores = scores * H**-0.5
+    grouped = query.reshape(B, L, K, -1, H).transpose(0, 2, 3, 1, 4).reshape(B * K, -1, L, H)
+    key, value = (x.transpose(0, 2, 1, 3).reshape(B * K, L, H) for x in (key, value))
+    added = []
     if bias is not None:
-        scores = scores + bias.astype(jnp.float32).reshape(scores.shape)
+        added.append(bias.astype(jnp.float32).reshape(B * K, -1, L, L))
     if causal:
         earlier = jnp.tril(jnp.ones((L, L), jnp.bool_))
-        hidden = jnp.tile(jnp.where(earlier, 0.0, MASKED), (groups, 1))
-        scores = scores + hidden[None, None, :, :]
+        added.append(jnp.where(earlier, 0.0, MASKED)[None, None])
     if lengths is not None:
         hidden = jnp.where(length_mask(lengths, L), 0.0, MASKED)
-        scores = scores + hidden[:, None, None, :]
+        added.append(jnp.repeat(hidden, K, axis=0)[:, None, None, :])
     if segments is not None:
         same = segments[:, :, None] == segments[:, None, :]
-        hidden = jnp.tile(jnp.where(same, 0.0, MASKED), (1, groups, 1))
-        scores = scores + hidden[:, None]
+        added.append(jnp.repeat(jnp.where(same, 0.0, MASKED), K, axis=0)[:, None])
+    size = _queries_at_once(B * N, L, causal=causal)
+    mixed = []
+    for first in range(0, L, size):
+        rows, seen = slice(first, first + size), min(first + size, L) if causal else L
+        parts = [x[:, :, rows if x.shape[2] > 1 else slice(None), :seen] for x in added]
+        mixed.append(_attend_rows(grouped[:, :, rows], key[:, :seen], value[:, :seen], parts))
+    together = jnp.concatenate(mixed, axis=2) if len(mixed) > 1 else mixed[0]
+    together = together.reshape(B, N, L, H).transpose(0, 2, 1, 3)
+    return together.astype(query.dtype)
+
+
+def _queries_at_once(heads: int, places: int, *, causal: bool) -> int:
+    """Queries of each block of `attend_plainly`."""
+    most = max(1, round(places / QUERIES))
+    blocks = most if causal else 1
+    if jax.default_backend() == "cpu":
+        blocks = max(blocks, min(most, math.ceil(heads * places**2 / SCORES)))
+    return math.ceil(places / blocks)
+
+
+def _attend_rows(
+    query: Float[Array, "heads G Q H"],
+    key: Float[Array, "heads L H"],
+    value: Float[Array, "heads L H"],
+    added: Sequence[Float[Array, "#heads #G #Q L"]],
+) -> Float32[Array, "heads G Q H"]:
+    """Attention of some queries; `added` is added to their scaled scores."""
+    heads, G, Q, H = query.shape
+    query = query.reshape(heads, G * Q, H)
+    scores = jnp.einsum("bqh,blh->bql", query, key, preferred_element_type=jnp.float32)
+    scores = scores * H**-0.5
+    for one in added:
+        if one.shape[2] > 1:
+            one = jnp.broadcast_to(one, (len(one), G, *one.shape[2:])).reshape(len(one), G * Q, -1)
+        else:
+            one = one[:, 0]
+        scores = scores + one
     peak = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - peak)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     weights = weights.astype(value.dtype)
-    mixed = jnp.einsum("bkql,bklh->bkqh", weights, value, preferred_element_type=jnp.float32)
-    mixed = mixed / total  # After the product, which is H wide where the weights are L.
-    mixed = mixed.reshape(B, K, groups, L, H).transpose(0, 3, 1, 2, 4)
-    return mixed.reshape(B, L, N, H).astype(query.dtype)
+    mixed = jnp.einsum("bql,blh->bqh", weights, value, preferred_element_type=jnp.float32)
+    # Divided after the product, which is H wide where the weights are L.
+    return (mixed / total).reshape(heads, G, Q, H)
