@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ ORDINARY = 151_643
 """Tokens of Qwen3's vocabulary before the special ones."""
 
 
-def make_text_checkpoint(folder: Path, dtype: str) -> Path:
-    """A folder that our converter and sentence-transformers read, as Qwen3-Embedding-0.6B's."""
+def make_text_checkpoint(folder: Path, dtype: str, learned: Sequence[tuple[str, str]] = ()) -> Path:
+    """A folder that our converter and sentence-transformers read, as Qwen3-Embedding-0.6B's.
+
+    `learned` are merges of its tokenizer, see `write_tokenizer`.
+    """
     config = folder.parent / f"{folder.name}.json"
     config.write_text(json.dumps(published_config("qwen3-0.6b")))
     converters("random-init", "qwen3", config, folder, "--dtype", dtype)
-    write_tokenizer(folder)
+    write_tokenizer(folder, learned)
     kinds = ("models.Transformer", "models.Pooling", "models.Normalize")
     paths = ("", "1_Pooling", "2_Normalize")
     modules = [
@@ -38,12 +42,15 @@ def make_text_checkpoint(folder: Path, dtype: str) -> Path:
     return folder
 
 
-def write_tokenizer(folder: Path) -> None:
-    """A byte-level BPE as large as Qwen3's: its words are random, but for those of `QUERY`."""
+def write_tokenizer(folder: Path, learned: Sequence[tuple[str, str]] = ()) -> None:
+    """A byte-level BPE as large as Qwen3's.
+
+    Its words are those of `QUERY`, then what the merges `learned` give, and else random.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from tokenizers.processors import TemplateProcessing
 
-    vocabulary, merges = _merges(ORDINARY)
+    vocabulary, merges = _merges(ORDINARY, learned)
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     parts = Regex(r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -64,8 +71,22 @@ def write_tokenizer(folder: Path) -> None:
     _write_json(folder / "tokenizer_config.json", settings | {"padding_side": "left"})
 
 
-def _merges(size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """A vocabulary of `size`: bytes, each of `WORDS` piece by piece, then random pairs."""
+def learned_merges(texts: Sequence[str], count: int) -> list[tuple[str, str]]:
+    """The first merges that byte-level BPE learns from texts."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=256 + count, initial_alphabet=letters)
+    tokenizer.train_from_iterator(texts, trainer)
+    return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
+
+
+def _merges(
+    size: int, learned: Sequence[tuple[str, str]]
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A vocabulary of `size`: bytes, `WORDS` piece by piece, what is `learned`, random pairs."""
     from tokenizers import pre_tokenizers
 
     tokens = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -81,6 +102,8 @@ def _merges(size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
     for word in (*WORDS, *(f"Ġ{word}" for word in WORDS)):
         for before, letter in zip(itertools.accumulate(word), word[1:], strict=False):
             add(before, letter)
+    for left, right in learned:
+        add(left, right)
     rng = np.random.default_rng(0)
     while len(vocabulary) < size:
         left, right = rng.integers(len(tokens), size=2)
@@ -97,10 +120,13 @@ def make_speech_checkpoint(folder: Path, dtype: str) -> Path:
     return folder
 
 
-def make_models(folder: Path) -> None:
-    """The checkpoints, the converted towers, and a model over them in float32."""
+def make_models(folder: Path, learned: Sequence[tuple[str, str]] = ()) -> None:
+    """The checkpoints, the converted towers, and a model over them in float32.
+
+    `learned` are merges of the tokenizer, see `write_tokenizer`.
+    """
     folder.mkdir(exist_ok=True)
-    make_text_checkpoint(folder / "text-source", "bfloat16")
+    make_text_checkpoint(folder / "text-source", "bfloat16", learned)
     make_speech_checkpoint(folder / "speech-source", "float32")
     converters("qwen3", folder / "text-source", folder / "text")
     converters("speech", folder / "speech-source", folder / "speech")

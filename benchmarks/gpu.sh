@@ -24,11 +24,11 @@ run() {  # name, seconds: one part. In the foreground, so that all stay in one p
 # PyTorch compiles beside our parts, and is timed when they have left the device.
 export GPU_FREE="$OUT/gpu.free" XLA_PYTHON_CLIENT_MEM_FRACTION=0.6
 rm -f "$GPU_FREE"
-run pytorch 430 "$@" &
+run pytorch 460 "$@" &
 run step 170 "$@"
 run large 50 "$@"
 run loss 120 "$@"
-run attention 110 "$@"
+run attention 100 "$@"
 touch "$GPU_FREE"
 wait
 rm -f "$GPU_FREE"

@@ -9,6 +9,7 @@ Results are benchmarks/results/*.json and the reports in docs/examples.
 """
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -413,7 +414,8 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "conversion": conversion,
     "import_time": import_time,
     "start_up": report_start_up.start_up,
-    "encode": report_encode.encode,
+    "encode_bfloat16": functools.partial(report_encode.encode, dtype="bfloat16"),
+    "encode_float32": functools.partial(report_encode.encode, dtype="float32"),
     "search": search,
     "funnel": funnel,
     "long_audio": report_long_audio.long_audio,

@@ -112,14 +112,18 @@ def gpu(result: dict[str, Any], *, explained: bool = True) -> list[str]:
         )
     header = ["part", "what", "ms", "range", "compiled PyTorch's time / ours", "utilisation", "GB"]
     shapes = ["shape", "kernel", "forward, ms", "both, ms", "error"]
-    stopped = [x["part"] for x in figures if "stopped" in x]
+    stopped = [f"{x['part']} (status {x['stopped']})" for x in figures if "stopped" in x]
     return [
         f"## One GPU: {result['device']}",
         *([GPU_PARTS] if explained else []),
         markdown_table(header, rows),
         *([GPU_ATTENTION] if explained else ["Attention by itself:"]),
         markdown_table(shapes, attention(figures)),
-        *([f"Cut short by a time limit: {', '.join(stopped)}."] if stopped else []),
+        *(
+            [f"Broken off, by a time limit where the status is 124 or 137: {', '.join(stopped)}."]
+            if stopped
+            else []
+        ),
     ]
 
 

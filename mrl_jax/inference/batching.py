@@ -20,6 +20,9 @@ SECOND = 16_000
 """The shortest padded length of a clip, in samples."""
 GROWTH = 1.3
 """Padded lengths grow by this factor, so that long and short clips need few shapes."""
+FINE_GROWTH, MUCH_AUDIO = 1.12, 1500 * SECOND
+"""The same on a CPU from so many samples on, whose padding costs more than shapes
+do; `mrl-jax embed` decodes half an hour at once."""
 LONG_GROWTH = 1.05
 """The same for clips in blocks of frames, whose time is worth more than another compilation."""
 FULL_BATCH = 30 * SECOND
@@ -36,6 +39,12 @@ def busy_places(kind: Literal["clips", "texts"], padding: Padding = "masked") ->
     """
     bounded = jax.default_backend() == "cpu" and padding == "masked"
     return BUSY_PLACES[kind] if bounded else None
+
+
+def clip_growth(lengths: Sequence[int] | HostArray) -> float:
+    """By what the padded lengths of clips of so many samples grow."""
+    much = bool(jax.default_backend() == "cpu" and np.sum(lengths, dtype=np.int64) >= MUCH_AUDIO)
+    return FINE_GROWTH if much else GROWTH
 
 
 def run_batches(
@@ -157,17 +166,19 @@ def padded_clips(
     config: SpeechTowerConfig,
     *,
     padding: Padding,
+    growth: float = GROWTH,
     names: Sequence[object] | None = None,
 ) -> tuple[HostArray, HostArray]:
     """`pad_clips` to one of few lengths, or to the longest clip where padding is read as speech.
 
-    Clips that are computed in blocks of frames are padded to whole blocks.
+    The lengths grow by `growth`, see `clip_growth`. Clips that are computed in blocks of frames are
+    padded to whole blocks.
     """
     size = longest = max(len(clip) for clip in clips)
     if padding == "masked":
         size = SECOND
         while size < longest:
-            size = -(-int(size * GROWTH) // 320) * 320
+            size = -(-int(size * growth) // 320) * 320
         if blocks_pay(config.frame_count(longest)):
             size = _whole_blocks(longest, config)
     return pad_clips(clips, config, size=size, names=names)

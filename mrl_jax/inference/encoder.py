@@ -15,8 +15,15 @@ from mrl_jax.core.errors import MrlError
 from mrl_jax.core.limits import MAX_SECONDS
 from mrl_jax.data.text.prompts import prompts_of
 from mrl_jax.data.text.tokenizer import TextTokenizer, pad_tokens
-from mrl_jax.inference.batching import FULL_BATCH, busy_places, embed_batches, padded_clips
+from mrl_jax.inference.batching import (
+    FULL_BATCH,
+    busy_places,
+    clip_growth,
+    embed_batches,
+    padded_clips,
+)
 from mrl_jax.inference.long_clips import check_lengths, check_max_seconds
+from mrl_jax.inference.packed_texts import ROW, embed_packed, packing_pays
 from mrl_jax.inference.programs import compile_program, count_flops
 from mrl_jax.inference.search.vectors import SeparateVectors, Vectors
 from mrl_jax.models.fusion import FusionModel
@@ -31,6 +38,7 @@ IN_BATCHES = EMBED | {
     "speech": lambda model, *inputs: model.embed_speech_and_lost(*inputs),
     "speech features": lambda model, *inputs: model.speech_features_and_lost(*inputs),
     "text features": lambda model, *inputs: model.text_features(*inputs),
+    "packed text": lambda model, *inputs: model.text.embed_packed(*inputs),
 }
 SHORTEST_PROMPT = 32
 """Places of any shorter prompt: more than nearly all sentences that say a task need."""
@@ -49,7 +57,8 @@ class Encoder:
         prompts: sentence of each task.
         sharding: of a batch's rows over devices; where these are of several hosts, all hosts
             call with the same arguments and all get the whole result.
-        batch_size: rows in a batch, rounded up to a multiple of the devices.
+        batch_size: rows in a batch, rounded up to a multiple of the devices; many texts are packed
+            on a CPU, in rows of another number.
         max_seconds: longer clips are refused; None for no limit but memory.
 
     Attributes:
@@ -151,16 +160,18 @@ class Encoder:
         self.check_speech(clips, tasks=tasks, names=names)
         tokens = self.tokenizer.encode_prompts(self.prompts_of(tasks, prompts, len(clips)))
         prompt_size = prompt_places(tokens)
+        sizes = [len(clip) for clip in clips]
+        growth = clip_growth(sizes)
 
         def inputs(rows: list[int]) -> tuple[Any, ...]:
-            padded = self._pad([clips[i] for i in rows], names=[names[i] for i in rows])
+            named = [names[i] for i in rows]
+            padded = self._pad([clips[i] for i in rows], growth=growth, names=named)
             return *padded, *pad_tokens([tokens[i] for i in rows], prompt_size)
 
         def check(rows: HostArray, lost: HostArray) -> None:
             if lost.any():
                 raise _lost_tokens(names[rows[lost.argmax()]], int(lost.max()))
 
-        sizes = [len(clip) for clip in clips]
         return self._in_batches(kind, sizes, inputs, progress, check=check)
 
     def check_speech(
@@ -212,7 +223,26 @@ class Encoder:
 
         Documents get the prompt that the text tower's own files may have for them.
         """
-        return self._text("text", self._tokens(texts, tasks, prompts), progress)
+        tokens = self._tokens(texts, tasks, prompts)
+        devices = 1 if self._sharding is None else len(self._sharding.device_set)
+        lengths = [len(ids) for ids in tokens]
+        # One batch is never packed: a service has compiled it before.
+        if len(tokens) <= self.batch_size or not packing_pays(lengths, devices):
+            return self._text("text", tokens, progress)
+        short = [number for number, ids in enumerate(tokens) if len(ids) <= ROW]
+        long = [number for number, ids in enumerate(tokens) if len(ids) > ROW]
+        vectors = embed_packed(
+            [tokens[number] for number in short],
+            functools.partial(self._programs["packed text"], self.trained, self.frozen),
+            sharding=self._sharding,
+            progress=progress,
+        )
+        together = np.empty((len(tokens), vectors.shape[1]), np.float32)
+        together[short] = vectors
+        if long:
+            named = progress and f"{progress}, those of over {ROW} tokens"
+            together[long] = self._text("text", [tokens[number] for number in long], named)
+        return together
 
     def compile_text(
         self, text: str, *, tasks: Sequence[str] | None, prompts: Sequence[str | None] | None

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Float32, Int
 from mrl_jax.nn.block_attention import MASKED, attend_in_blocks, blocks_pay
 from mrl_jax.nn.masking import length_mask
 
-QUERIES = 128
-"""Queries of a block in `attend_plainly`, about, where that takes several."""
+QUERIES, BLOCKS = 64, 8
+"""Queries of a block in `attend_plainly`, about, and its blocks at most: each is compiled."""
 SCORES = 2**22
-"""Scores that a CPU computes at once: 16 MiB, as allocating far more takes longer than they do."""
+"""Scores from which on a CPU takes blocks: 16 MiB, as allocating more takes longer than they do."""
 
 
 def attend(
@@ -108,23 +108,24 @@ def attend_plainly(
 
     `jax.nn.dot_product_attention` takes several times as long on a CPU: here heads stand before
     places in every product, queries of one group share one, and products have one axis of
-    batches, as with two XLA's CPU backend multiplies bfloat16 in float32. Where only earlier keys
-    are seen, queries are taken in blocks, so that half of the scores are never computed; a CPU
-    takes blocks wherever there are many scores.
+    batches, as with two XLA's CPU backend multiplies bfloat16 in float32. A CPU takes the queries
+    in blocks where there are many scores, and where only earlier keys are seen, so that up to
+    44 % of the scores are never computed.
     """
     B, L, N, H = query.shape
     K = key.shape[2]
-    grouped = query.reshape(B, L, K, -1, H).transpose(0, 2, 3, 1, 4).reshape(B * K, -1, L, H)
+    G = N // K
+    grouped = query.reshape(B, L, K, G, H).transpose(0, 2, 3, 1, 4).reshape(B * K, -1, L, H)
     key, value = (x.transpose(0, 2, 1, 3).reshape(B * K, L, H) for x in (key, value))
     added = []
     if bias is not None:
-        added.append(bias.astype(jnp.float32).reshape(B * K, -1, L, L))
+        added.append(bias.astype(jnp.float32).reshape(B * K, G, L, L))
     if causal:
         earlier = jnp.tril(jnp.ones((L, L), jnp.bool_))
         added.append(jnp.where(earlier, 0.0, MASKED)[None, None])
     if lengths is not None:
         hidden = jnp.where(length_mask(lengths, L), 0.0, MASKED)
-        added.append(jnp.repeat(hidden, K, axis=0)[:, None, None, :])
+        added.append(jnp.repeat(hidden, K, axis=0)[:, None, :])
     if segments is not None:
         same = segments[:, :, None] == segments[:, None, :]
         added.append(jnp.repeat(jnp.where(same, 0.0, MASKED), K, axis=0)[:, None])
@@ -132,38 +133,40 @@ def attend_plainly(
     mixed = []
     for first in range(0, L, size):
         rows, seen = slice(first, first + size), min(first + size, L) if causal else L
-        parts = [x[:, :, rows if x.shape[2] > 1 else slice(None), :seen] for x in added]
+        parts = [x[..., :seen] if x.ndim == 3 else x[:, :, rows, :seen] for x in added]
         mixed.append(_attend_rows(grouped[:, :, rows], key[:, :seen], value[:, :seen], parts))
     together = jnp.concatenate(mixed, axis=2) if len(mixed) > 1 else mixed[0]
     together = together.reshape(B, N, L, H).transpose(0, 2, 1, 3)
     return together.astype(query.dtype)
 
 
-def _queries_at_once(heads: int, places: int, *, causal: bool) -> int:
-    """Queries of each block of `attend_plainly`."""
-    most = max(1, round(places / QUERIES))
-    blocks = most if causal else 1
-    if jax.default_backend() == "cpu":
-        blocks = max(blocks, min(most, math.ceil(heads * places**2 / SCORES)))
-    return math.ceil(places / blocks)
+def _queries_at_once(heads: Any, places: int, *, causal: bool) -> int:
+    """Queries of each block of `attend_plainly`; `heads` is no number in an exported program."""
+    if jax.default_backend() != "cpu":
+        return places
+    most = min(max(1, round(places / QUERIES)), BLOCKS)
+    needed = math.ceil(heads * places**2 / SCORES) if isinstance(heads, int) else 1
+    return math.ceil(places / (most if causal else min(most, needed)))
 
 
 def _attend_rows(
     query: Float[Array, "heads G Q H"],
     key: Float[Array, "heads L H"],
     value: Float[Array, "heads L H"],
-    added: Sequence[Float[Array, "#heads #G #Q L"]],
+    added: Sequence[Float[Array, "..."]],
 ) -> Float32[Array, "heads G Q H"]:
-    """Attention of some queries; `added` is added to their scaled scores."""
+    """Attention of some queries.
+
+    What is `added` to their scaled scores is [#heads, #G, Q, L], or [heads, 1, L] for all queries.
+    """
     heads, G, Q, H = query.shape
     query = query.reshape(heads, G * Q, H)
     scores = jnp.einsum("bqh,blh->bql", query, key, preferred_element_type=jnp.float32)
     scores = scores * H**-0.5
     for one in added:
-        if one.shape[2] > 1:
-            one = jnp.broadcast_to(one, (len(one), G, *one.shape[2:])).reshape(len(one), G * Q, -1)
-        else:
-            one = one[:, 0]
+        if one.ndim == 4:
+            of_groups = jnp.broadcast_to(one, (one.shape[0], G, *one.shape[2:]))
+            one = of_groups.reshape(one.shape[0], G * Q, -1)
         scores = scores + one
     peak = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - peak)

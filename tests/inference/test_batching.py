@@ -2,11 +2,24 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrl_jax.inference.batching import BUSY_PLACES, busy_places, embed_batches, run_batches
+from mrl_jax.inference.batching import (
+    BUSY_PLACES,
+    FINE_GROWTH,
+    GROWTH,
+    MUCH_AUDIO,
+    SECOND,
+    busy_places,
+    clip_growth,
+    embed_batches,
+    padded_clips,
+    run_batches,
+)
+from mrl_jax.models.hubert import HubertConfig
 
 LENGTHS = st.lists(st.integers(0, 200), min_size=1, max_size=40)
 
@@ -63,3 +76,24 @@ def test_rows_come_back_in_their_order(lengths, busy):
 def test_a_batch_does_not_depend_on_the_device_where_padding_counts():
     assert busy_places("clips") == BUSY_PLACES["clips"]
     assert busy_places("clips", "reference") is None
+
+
+def test_hours_of_audio_are_padded_less(monkeypatch):
+    assert clip_growth([MUCH_AUDIO // 2, MUCH_AUDIO // 2 - 1]) == GROWTH
+    assert clip_growth([MUCH_AUDIO // 2, MUCH_AUDIO // 2]) == FINE_GROWTH
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert clip_growth([MUCH_AUDIO] * 2) == GROWTH
+
+
+@settings(deadline=None)
+@given(longest=st.integers(400, 15 * SECOND), growth=st.sampled_from([GROWTH, FINE_GROWTH]))
+def test_a_padded_length_is_the_next_of_few(longest, growth):
+    clips = [np.zeros(400, np.float32), np.zeros(longest, np.float32)]
+    config = HubertConfig.base()
+    samples, lengths = padded_clips(clips, config, padding="masked", growth=growth)
+    assert lengths.tolist() == [400, longest]
+    assert longest <= samples.shape[1] <= max(SECOND, growth * longest + 320)
+    again, _ = padded_clips(
+        [np.zeros(samples.shape[1], np.float32)], config, padding="masked", growth=growth
+    )
+    assert again.shape[1] == samples.shape[1]

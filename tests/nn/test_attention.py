@@ -1,10 +1,13 @@
 """Attention against torch's scaled_dot_product_attention."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
+from mrl_jax.nn import attention
 from mrl_jax.nn.attention import attend, attend_fused, fitting_places, fused
 
 TOLERANCE = 1e-5
@@ -54,6 +57,103 @@ def test_attention_is_torch(heads, kv_heads, causal, lengths):
         assert np.abs(actual - _ours(*inputs, lengths)).max() > 0.1
     if lengths is not None:
         assert np.abs(actual - _ours(*inputs, causal=causal)).max() > 0.1
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_blocks_of_queries_are_the_whole(monkeypatch, causal):
+    """As a CPU takes them: earlier keys only, or many scores."""
+    whole = _long_case(causal=causal, blocks=1, monkeypatch=monkeypatch)
+    rng = np.random.default_rng(1)
+    inputs = [rng.standard_normal((2, 50, n, HEAD), np.float32) for n in (4, 2, 2)]
+    np.testing.assert_allclose(whole[0], _torch_attention(*inputs, None, causal=causal), atol=1e-5)
+    for actual, expected in zip(
+        _long_case(causal=causal, blocks=8, monkeypatch=monkeypatch), whole, strict=True
+    ):
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def _long_case(*, causal, blocks, monkeypatch):
+    """Attention of 50 places alone, with lengths, with segments, with a bias; and a gradient."""
+    monkeypatch.setattr(attention, "QUERIES", 50 // blocks)
+    monkeypatch.setattr(attention, "SCORES", 1 if blocks > 1 else 2**22)
+    assert -(-50 // attention._queries_at_once(8, 50, causal=causal)) == blocks
+    rng = np.random.default_rng(1)
+    heads = [jnp.asarray(rng.standard_normal((2, 50, n, HEAD), np.float32)) for n in (4, 2, 2)]
+    segments = jnp.asarray(np.sort(rng.integers(0, 5, (2, 50)), axis=1))
+    bias = jnp.asarray(rng.standard_normal((2, 4, 50, 50), np.float32))
+    lengths = jnp.asarray([50, 31])
+    options = ({}, {"lengths": lengths}, {"segments": segments}, {"bias": bias})
+    results = [attend(*heads, causal=causal, **given) for given in options]
+    assert all(np.abs(np.asarray(results[0] - other)).max() > 0.1 for other in results[1:])
+
+    def loss(*heads):
+        return jnp.sum(jnp.square(attend(*heads, causal=causal, lengths=lengths, bias=bias)))
+
+    return [np.asarray(x) for x in (*results, *jax.grad(loss, argnums=(0, 1, 2))(*heads))]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_of_blocks_in_bfloat16_are_as_good_as_of_the_whole(monkeypatch, causal):
+    rng = np.random.default_rng(2)
+    exact = [jnp.asarray(rng.standard_normal((2, 60, n, HEAD), np.float32)) for n in (4, 2, 2)]
+
+    def gradients(dtype):
+        heads = [x.astype(dtype) for x in exact]
+        loss = lambda *x: jnp.sum(jnp.square(attend(*x, causal=causal).astype(jnp.float32)))  # noqa: E731
+        return [np.asarray(x, np.float32) for x in jax.grad(loss, argnums=(0, 1, 2))(*heads)]
+
+    expected, errors = gradients(jnp.float32), []
+    for queries, scores in ((60, 2**22), (10, 1)):
+        monkeypatch.setattr(attention, "QUERIES", queries)
+        monkeypatch.setattr(attention, "SCORES", scores)
+        found = gradients(jnp.bfloat16)
+        pairs = zip(found, expected, strict=True)
+        errors.append([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs])
+    assert max(errors[0]) < 0.02
+    assert all(blocks < 1.5 * whole for whole, blocks in zip(*errors, strict=True))
+
+
+@pytest.mark.parametrize("given", ["bias", "segments", "lengths", "causal"])
+def test_programs_for_any_number_of_rows(given):
+    """As exports trace them."""
+    (rows,) = jax.export.symbolic_shape("B")
+    shape = jax.ShapeDtypeStruct
+
+    def run(query, key, value, more):
+        options = {"causal": True} if given == "causal" else {given: more}
+        return attend(query, key, value, **options)
+
+    more = {
+        "bias": shape((rows, 4, 9, 9), jnp.float32),
+        "segments": shape((rows, 9), jnp.int32),
+    }.get(given, shape((rows,), jnp.int32))
+    heads = [shape((rows, 9, n, HEAD), jnp.float32) for n in (4, 2, 2)]
+    exported = jax.export.export(jax.jit(run))(*heads, more)
+    rng = np.random.default_rng(0)
+    inputs = [jnp.asarray(rng.standard_normal((3, 9, n, HEAD), np.float32)) for n in (4, 2, 2)]
+    filled = jnp.ones((3, *more.shape[1:]), more.dtype) * (4 if given == "lengths" else 1)
+    expected = run(*inputs, filled)
+    np.testing.assert_allclose(exported.call(*inputs, filled), expected, atol=TOLERANCE)
+
+
+def _equations(jaxpr):
+    """Those of a traced function, and of what it calls."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from _equations(inner)
+
+
+def test_products_are_of_bfloat16_with_one_axis_of_batches():
+    """XLA's CPU backend would widen others to float32."""
+    heads = [jnp.zeros((2, 130, n, HEAD), jnp.bfloat16) for n in (4, 2, 2)]
+    jaxpr = jax.make_jaxpr(lambda *x: attend(*x, causal=True))(*heads).jaxpr
+    products = [one for one in _equations(jaxpr) if one.primitive.name == "dot_general"]
+    assert len(products) == 4  # Of two blocks of queries.
+    for product in products:
+        assert {x.aval.dtype.name for x in product.invars} == {"bfloat16"}
+        assert product.outvars[0].aval.dtype == jnp.float32
+        assert len(product.params["dimension_numbers"][1][0]) == 1
 
 
 @pytest.mark.parametrize("places", [6, 7], ids=["even", "odd"])

@@ -131,22 +131,25 @@ class PackedPairSource:
         return min(2 * pairs, 2 * int(longest.sum()) // self.row + 1)
 
 
-def first_fit(lengths: HostArray, row: int) -> tuple[HostArray, int]:
+def first_fit(lengths: HostArray, row: int, *, most: int | None = None) -> tuple[HostArray, int]:
     """Where whole texts are put: the longest first, each into the first row that has room for it.
 
     Args:
         lengths: [T], tokens of each text, 1 to `row`.
         row: tokens of a row.
+        most: texts of a row, at most; None for no such bound.
 
     Returns:
         [T] int64, place of each text's first token, counted over all rows; the number of rows.
     """
     room = np.full(len(lengths), row, np.int64)
+    texts = np.full(len(lengths), len(lengths) if most is None else most, np.int64)
     firsts = np.zeros(len(lengths), np.int64)
     for text in np.argsort(-lengths, kind="stable"):
-        number = int(np.argmax(room >= lengths[text]))
+        number = int(np.argmax((room >= lengths[text]) & (texts > 0)))
         firsts[text] = (number + 1) * row - room[number]
         room[number] -= lengths[text]
+        texts[number] -= 1
     return firsts, int((room < row).sum())
 
 

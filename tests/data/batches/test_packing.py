@@ -40,6 +40,14 @@ def test_the_longest_come_first_and_equal_ones_in_their_order():
     assert rows == 2
 
 
+def test_a_row_holds_no_more_texts_than_asked_for():
+    lengths = np.asarray([3, 1, 1, 1, 1, 1])
+    firsts, rows = first_fit(lengths, ROW, most=2)
+    assert (firsts // ROW).tolist() == [0, 0, 1, 1, 2, 2]
+    assert rows == 3
+    assert first_fit(lengths, ROW)[1] == 1
+
+
 def test_rounded_rows_are_near_and_few():
     sizes = [rounded_rows(rows) for rows in range(1, 513)]
     assert sizes == sorted(sizes)
