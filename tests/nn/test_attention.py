@@ -1,5 +1,7 @@
 """Attention against torch's scaled_dot_product_attention."""
 
+from typing import Any
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -64,8 +66,9 @@ def test_blocks_of_queries_are_the_whole(monkeypatch, causal):
     """As a CPU takes them: earlier keys only, or many scores."""
     whole = _long_case(causal=causal, blocks=1, monkeypatch=monkeypatch)
     rng = np.random.default_rng(1)
-    inputs = [rng.standard_normal((2, 50, n, HEAD), np.float32) for n in (4, 2, 2)]
-    np.testing.assert_allclose(whole[0], _torch_attention(*inputs, None, causal=causal), atol=1e-5)
+    query, key, value = (rng.standard_normal((2, 50, n, HEAD), np.float32) for n in (4, 2, 2))
+    expected = _torch_attention(query, key, value, None, causal=causal)
+    np.testing.assert_allclose(whole[0], expected, atol=TOLERANCE)
     for actual, expected in zip(
         _long_case(causal=causal, blocks=8, monkeypatch=monkeypatch), whole, strict=True
     ):
@@ -120,7 +123,7 @@ def test_programs_for_any_number_of_rows(given):
     shape = jax.ShapeDtypeStruct
 
     def run(query, key, value, more):
-        options = {"causal": True} if given == "causal" else {given: more}
+        options: dict[str, Any] = {"causal": True} if given == "causal" else {given: more}
         return attend(query, key, value, **options)
 
     more = {
@@ -130,10 +133,13 @@ def test_programs_for_any_number_of_rows(given):
     heads = [shape((rows, 9, n, HEAD), jnp.float32) for n in (4, 2, 2)]
     exported = jax.export.export(jax.jit(run))(*heads, more)
     rng = np.random.default_rng(0)
-    inputs = [jnp.asarray(rng.standard_normal((3, 9, n, HEAD), np.float32)) for n in (4, 2, 2)]
+    query, key, value = (
+        jnp.asarray(rng.standard_normal((3, 9, n, HEAD), np.float32)) for n in (4, 2, 2)
+    )
     filled = jnp.ones((3, *more.shape[1:]), more.dtype) * (4 if given == "lengths" else 1)
-    expected = run(*inputs, filled)
-    np.testing.assert_allclose(exported.call(*inputs, filled), expected, atol=TOLERANCE)
+    expected = run(query, key, value, filled)
+    found = exported.call(query, key, value, filled)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
 def _equations(jaxpr):
