@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mrl_jax.inference.index.search_index import SearchIndex
     from mrl_jax.models.ctc import CtcVocabulary, HubertCtc
     from mrl_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
-    from mrl_jax.models.hubert import HubertConfig, HubertEncoder
+    from mrl_jax.models.hubert import HubertEncoder
+    from mrl_jax.models.hubert_config import HubertConfig
     from mrl_jax.models.inputs import pad_clips
     from mrl_jax.models.late_fusion import LateFusion, LateFusionConfig
     from mrl_jax.models.linen import to_linen
@@ -41,7 +42,8 @@ _HOMES = homes_of(
         "inference.index.search_index": "SearchIndex",
         "models.ctc": "CtcVocabulary HubertCtc",
         "models.dual_encoder": "DualEncoder DualEncoderConfig",
-        "models.hubert": "HubertConfig HubertEncoder",
+        "models.hubert": "HubertEncoder",
+        "models.hubert_config": "HubertConfig",
         "models.inputs": "pad_clips",
         "models.late_fusion": "LateFusion LateFusionConfig",
         "models.linen": "to_linen",

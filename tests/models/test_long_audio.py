@@ -143,9 +143,9 @@ def test_long_clips_are_in_blocks_and_memory_grows_with_their_length():
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    # The scores of all pairs of frames are an array for short clips, and none for long ones.
-    assert "2048x2048x" in lowered(2048).as_text()
-    assert "4096x4096x" not in lowered(4096).as_text()
+    # Scores with all frames are an array for short clips, of half the queries, and none for long.
+    assert "1024x2048x" in lowered(2048).as_text()
+    assert not any(f"{queries}x4096x" in lowered(4096).as_text() for queries in (512, 4096))
     long, longer = (temporary(frames) for frames in (8 * BLOCK, 16 * BLOCK))
     assert long < longer < 2.2 * long
 
