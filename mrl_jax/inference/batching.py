@@ -21,8 +21,8 @@ SECOND = 16_000
 GROWTH = 1.3
 """Padded lengths grow by this factor, so that long and short clips need few shapes."""
 FINE_GROWTH, MUCH_AUDIO = 1.12, 1500 * SECOND
-"""The same on a CPU from so many samples on, whose padding costs more than shapes
-do; `mrl-jax embed` decodes half an hour at once."""
+"""The same on a CPU from so many samples on, whose padding costs more than shapes do; `mrl-jax
+embed` decodes half an hour at once."""
 LONG_GROWTH = 1.05
 """The same for clips in blocks of frames, whose time is worth more than another compilation."""
 FULL_BATCH = 30 * SECOND
@@ -39,6 +39,16 @@ def busy_places(kind: Literal["clips", "texts"], padding: Padding = "masked") ->
     """
     bounded = jax.default_backend() == "cpu" and padding == "masked"
     return BUSY_PLACES[kind] if bounded else None
+
+
+def device_count(sharding: jax.sharding.Sharding | None) -> int:
+    """Devices that share a batch."""
+    return 1 if sharding is None else len(sharding.device_set)
+
+
+def padded_places(tokens: int | HostArray) -> Any:
+    """Places that texts of so many tokens are padded to: multiples of 16."""
+    return -(-tokens // 16) * 16
 
 
 def clip_growth(lengths: Sequence[int] | HostArray) -> float:
@@ -83,7 +93,7 @@ def run_batches(
     Yields:
         row numbers [R], and the program's output for them on the host, each array [R, ...].
     """
-    devices = 1 if sharding is None else len(sharding.device_set)
+    devices = device_count(sharding)
     batch_size = -(-batch_size // devices) * devices
 
     def most(longest: int) -> int:

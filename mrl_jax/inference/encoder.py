@@ -19,8 +19,10 @@ from mrl_jax.inference.batching import (
     FULL_BATCH,
     busy_places,
     clip_growth,
+    device_count,
     embed_batches,
     padded_clips,
+    padded_places,
 )
 from mrl_jax.inference.long_clips import check_lengths, check_max_seconds
 from mrl_jax.inference.packed_texts import ROW, embed_packed, packing_pays
@@ -224,13 +226,12 @@ class Encoder:
         Documents get the prompt that the text tower's own files may have for them.
         """
         tokens = self._tokens(texts, tasks, prompts)
-        devices = 1 if self._sharding is None else len(self._sharding.device_set)
-        lengths = [len(ids) for ids in tokens]
+        lengths, devices = [len(ids) for ids in tokens], device_count(self._sharding)
         # One batch is never packed: a service has compiled it before.
         if len(tokens) <= self.batch_size or not packing_pays(lengths, devices):
             return self._text("text", tokens, progress)
-        short = [number for number, ids in enumerate(tokens) if len(ids) <= ROW]
-        long = [number for number, ids in enumerate(tokens) if len(ids) > ROW]
+        short = [number for number, length in enumerate(lengths) if length <= ROW]
+        long = [number for number, length in enumerate(lengths) if length > ROW]
         vectors = embed_packed(
             [tokens[number] for number in short],
             functools.partial(self._programs["packed text"], self.trained, self.frozen),
@@ -315,7 +316,7 @@ class Encoder:
         return *self._pad([query], names=["the query"]), *padded
 
     def _text_inputs(self, tokens: Sequence[Sequence[int]]) -> tuple[Any, ...]:
-        return pad_tokens(tokens, -(-max(map(len, tokens)) // 16) * 16)
+        return pad_tokens(tokens, padded_places(max(map(len, tokens))))
 
     def _in_batches(
         self,

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mrl_jax.core.array_types import HostArray
 from mrl_jax.core.distributed import put_global
 from mrl_jax.data.batches.packing import first_fit
+from mrl_jax.inference.batching import device_count, padded_places
 
 ROW = 256
 """Tokens of a row: several texts share one, and attention to the others is computed for nothing."""
@@ -24,8 +25,6 @@ TEXTS = 256
 """Texts in these rows, at most."""
 FEWEST = 4
 """Batches from which on the unfilled end of the last costs less than padding does."""
-PADDED_TO = 16
-"""Of how many tokens the length of a batch that is not packed is a multiple."""
 TOGETHER = 2048
 """Texts that are shared out among rows together: of all lengths, as they come."""
 
@@ -39,7 +38,7 @@ def packing_pays(lengths: Sequence[int], devices: int = 1) -> bool:
     if jax.default_backend() != "cpu" or short.sum() < FEWEST * devices * ROWS * ROW:
         return False
     some = short[:TOGETHER]
-    return first_fit(some, ROW)[1] * ROW <= int((-(-some // PADDED_TO) * PADDED_TO).sum())
+    return _fit(some)[1] * ROW <= int(padded_places(some).sum())
 
 
 def embed_packed(
@@ -57,7 +56,7 @@ def embed_packed(
         sharding: of the groups, one on each device, as in `run_batches`.
         progress: name of a progress bar.
     """
-    groups = 1 if sharding is None else len(sharding.device_set)
+    groups = device_count(sharding)
     numbers: dict[tuple[int, ...], int] = {}
     number_of = [numbers.setdefault(tuple(ids), len(numbers)) for ids in tokens]
     tokens = list(numbers)
@@ -76,12 +75,17 @@ def embed_packed(
     return vectors[number_of]
 
 
+def _fit(lengths: HostArray) -> tuple[HostArray, int]:
+    """`first_fit` in such rows, of which any `ROWS` hold at most `TEXTS` texts."""
+    return first_fit(lengths, ROW, most=TEXTS // ROWS)
+
+
 def _batches(
     tokens: Sequence[Sequence[int]], groups: int
 ) -> Iterator[tuple[list[HostArray], tuple[HostArray, ...]]]:
     """Numbers of each group's texts, and what `Qwen3Encoder.embed_packed` reads."""
     lengths = np.array([len(ids) for ids in tokens])
-    firsts, rows = first_fit(lengths, ROW, most=TEXTS // ROWS)
+    firsts, rows = _fit(lengths)
     places = ROWS * ROW
     order = np.argsort(firsts, kind="stable")
     ends = np.searchsorted(firsts[order], np.arange(places, rows * ROW, places))

@@ -135,9 +135,8 @@ def attend_plainly(
         rows, seen = slice(first, first + size), min(first + size, L) if causal else L
         parts = [x[..., :seen] if x.ndim == 3 else x[:, :, rows, :seen] for x in added]
         mixed.append(_attend_rows(grouped[:, :, rows], key[:, :seen], value[:, :seen], parts))
-    together = jnp.concatenate(mixed, axis=2) if len(mixed) > 1 else mixed[0]
-    together = together.reshape(B, N, L, H).transpose(0, 2, 1, 3)
-    return together.astype(query.dtype)
+    together = jnp.concatenate(mixed, axis=2).reshape(B, N, L, H)
+    return together.transpose(0, 2, 1, 3).astype(query.dtype)
 
 
 def _queries_at_once(heads: Any, places: int, *, causal: bool) -> int:

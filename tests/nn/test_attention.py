@@ -7,7 +7,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
+from traced import equations
 
 from mrl_jax.nn import attention
 from mrl_jax.nn.attention import attend, attend_fused, fitting_places, fused
@@ -142,19 +142,11 @@ def test_programs_for_any_number_of_rows(given):
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
-def _equations(jaxpr):
-    """Those of a traced function, and of what it calls."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from _equations(inner)
-
-
 def test_products_are_of_bfloat16_with_one_axis_of_batches():
     """XLA's CPU backend would widen others to float32."""
     heads = [jnp.zeros((2, 130, n, HEAD), jnp.bfloat16) for n in (4, 2, 2)]
     jaxpr = jax.make_jaxpr(lambda *x: attend(*x, causal=True))(*heads).jaxpr
-    products = [one for one in _equations(jaxpr) if one.primitive.name == "dot_general"]
+    products = [one for one in equations(jaxpr) if one.primitive.name == "dot_general"]
     assert len(products) == 4  # Of two blocks of queries.
     for product in products:
         assert {x.aval.dtype.name for x in product.invars} == {"bfloat16"}

@@ -13,7 +13,7 @@ import torch
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.extend.core import jaxprs_in_params
+from traced import equations
 
 from mrl_jax.models.lora import LoraConfig, initial_factors
 from mrl_jax.models.qwen3 import Qwen3Config, Qwen3Encoder
@@ -46,18 +46,11 @@ def test_a_product_is_rounded_once():
 
 def dots(run: Callable[..., Any], *arrays: Any) -> set[tuple[Any, ...]]:
     """Dtypes of both sides and of the result of every product in a traced function."""
-    found = set()
-
-    def visit(jaxpr: Any) -> None:
-        for equation in jaxpr.eqns:
-            if equation.primitive.name == "dot_general":
-                sides = (*equation.invars, *equation.outvars)
-                found.add(tuple(side.aval.dtype.name for side in sides))
-            for inner in jaxprs_in_params(equation.params):
-                visit(inner)
-
-    visit(jax.make_jaxpr(run)(*arrays).jaxpr)
-    return found
+    return {
+        tuple(side.aval.dtype.name for side in (*equation.invars, *equation.outvars))
+        for equation in equations(jax.make_jaxpr(run)(*arrays).jaxpr)
+        if equation.primitive.name == "dot_general"
+    }
 
 
 def test_products_ask_for_float32_in_both_directions():
