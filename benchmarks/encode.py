@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ import numpy as np
 from common import record, summarize
 from full_size_models import learned_merges, make_models
 from late_fusion_step import Sizes, TorchSide
+
+from mrl_jax.core.cli import CommandParser, run_command
+from mrl_jax.core.errors import MrlError, existing_file
 
 RATE = 16_000
 SIDES = ("ours", "torch")
@@ -41,8 +44,8 @@ Rounds = dict[str, list[dict[str, Any]]]
 """Of each side, what its processes measured."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str]) -> int:
+    parser = CommandParser(prog="python benchmarks/encode.py", description=__doc__)
     parser.add_argument("--texts-from", type=Path, nargs="+", required=True)
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--clips", type=int, default=500)
@@ -51,10 +54,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where models are made, or were made before")
     parser.add_argument("--worker", choices=SIDES)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if min(args.texts, args.clips, args.rounds) < 1:
+        raise MrlError("--texts, --clips and --rounds are 1 or more", hint="give larger numbers")
     if args.worker:
         print(json.dumps({"ours": ours, "torch": torch_side}[args.worker](args)))
-        return
+        return 0
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as cache:
         args.folder = (args.folder or Path(scratch)).absolute()
         prepare(args)
@@ -68,6 +73,7 @@ def main() -> None:
     record(
         f"encode_{args.dtype}", {"inputs": inputs, "figures": figures_of(rounds), "target": target}
     )
+    return 0
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -78,7 +84,8 @@ def prepare(args: argparse.Namespace) -> None:
         make_models(args.folder, merges)
         kept.write_text(json.dumps(merges))
     elif not kept.is_file() or json.loads(kept.read_text()) != [list(pair) for pair in merges]:
-        sys.exit(f"{args.folder} holds models with another tokenizer; give another --folder")
+        problem = "the models have the tokenizer of other texts"
+        raise MrlError(problem, where=args.folder, hint="give another --folder")
 
 
 def run_side(side: str, args: argparse.Namespace, cache: str) -> dict[str, Any]:
@@ -128,7 +135,9 @@ def describe(args: argparse.Namespace) -> dict[str, Any]:
 
 def lines_of(args: argparse.Namespace) -> list[str]:
     """Distinct lines of all files."""
-    lines = [line for path in args.texts_from for line in path.read_text().splitlines()]
+    hint = "give files of texts, one a line"
+    paths = [existing_file(path, hint=hint) for path in args.texts_from]
+    lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
     return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
@@ -237,4 +246,4 @@ def embed_padded(side: TorchSide, clips: list[np.ndarray]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))
