@@ -25,10 +25,10 @@ run() {  # name, seconds: one part. In the foreground, so that all stay in one p
 export GPU_FREE="$OUT/gpu.free" XLA_PYTHON_CLIENT_MEM_FRACTION=0.6
 rm -f "$GPU_FREE"
 run pytorch 460 "$@" &
-run step 170 "$@"
-run large 50 "$@"
-run loss 120 "$@"
-run attention 100 "$@"
+run step 150 "$@"
+run large 40 "$@"
+run loss 150 "$@"
+run attention 110 "$@"
 touch "$GPU_FREE"
 wait
 rm -f "$GPU_FREE"

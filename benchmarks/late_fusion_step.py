@@ -7,6 +7,7 @@ the same head.
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from common import published_config
 
 DIMS = (1024, 512, 256, 128)
 RATE = 16_000
+READERS = 2
+"""Threads that read batches, as in training."""
 SOFT_TOKENS = 12.0
 """Room for speech tokens a second with the soft head; the linear head has 25."""
 TOY_HUBERT = {
@@ -205,8 +208,11 @@ class OurSide:
         """`fusion_model` of these towers."""
         return fusion_model(head, self.recogniser, self.text, **changes)
 
-    def step(self, head: str = "linear", cached: str = "") -> tuple[Callable[[], float], Any]:
-        """A step that gives its loss, and its program, compiled as training compiles it.
+    def step(self, head: str = "linear", cached: str = "") -> tuple[Callable[..., float], Any]:
+        """A function that takes some steps, one by default, and gives the last loss; the program.
+
+        It is compiled as training compiles it. Cached states are far larger than samples: reading
+        them, in threads ahead of the steps as in training, and moving them is part of a step.
 
         Args:
             head: see `model`.
@@ -233,15 +239,21 @@ class OurSide:
         compiled: Any = place.compile(step)
         program = compiled.lower(state, frozen, batch).compile()
 
-        def run() -> float:
+        def read(_: int) -> Any:
+            if host.speech is None:
+                return batch
+            speech = dataclasses.replace(host.speech, states=host.speech.states.copy())
+            return dataclasses.replace(host, speech=speech)
+
+        def run(steps: int = 1) -> float:
             nonlocal state
-            given = batch
-            if host.speech is not None:
-                # States are far larger than samples, so reading and moving them is timed.
-                speech = dataclasses.replace(host.speech, states=host.speech.states.copy())
-                given = place.put_batch(dataclasses.replace(host, speech=speech))
-            state, metrics = program(state, frozen, given)
-            return float(metrics["loss"])
+            loss: Any = None
+            with ThreadPoolExecutor(READERS) as readers:
+                for given in readers.map(read, range(steps)):
+                    placed = batch if given is batch else place.put_batch(given)
+                    state, metrics = program(state, frozen, placed)
+                    loss = metrics["loss"]
+            return float(loss)
 
         return run, program
 

@@ -8,6 +8,7 @@ import pytest
 from mrl_jax.losses import nested_softmax as module
 from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.losses.nested_softmax import nested_cross_entropy
+from tests.helpers.traced import equations
 
 BLOCKS = ((0, 3), (3, 5), (5, 12))
 
@@ -87,6 +88,25 @@ def test_it_is_the_definition(rows, more, room, blockwise, temperature, traced):
         assert np.all(np.isfinite(one))
         scale = max(1.0, float(np.abs(other).max()), 0.1 / temperature)
         np.testing.assert_allclose(one / scale, other / scale, atol=3e-5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_a_gpu_computes_anew_what_it_uses_twice(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    q, d = vectors(12, 1), vectors(12, 2)
+    weights = np.random.default_rng(4).normal(size=(len(BLOCKS), 12)).astype(np.float32)
+
+    def loss(q, d):
+        return nested_cross_entropy(q, d, jnp.arange(12), BLOCKS, 0.05)
+
+    def total(q, d):
+        return jnp.sum(loss(q, d) * weights)
+
+    found = {one.primitive.name for one in equations(jax.make_jaxpr(jax.grad(total))(q, d).jaxpr)}
+    assert ("optimization_barrier" in found) == (backend == "cpu")
+    expected = both(lambda q, d: by_definition(q, d, jnp.arange(12), 0.05), weights, q, d)
+    for one, other in zip(both(loss, weights, q, d), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_cold_logits_neither_overflow_nor_vanish():
