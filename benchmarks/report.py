@@ -428,9 +428,8 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 }
 """Result name -> the function that writes its section, in the order of the page."""
 
-OPTIONAL = (*report_curation_models.TABLES, "packing")
-"""Results whose section is left out until they are measured: they take hours, data, or a
-machine without other work."""
+OPTIONAL = report_curation_models.TABLES
+"""Results whose section is left out until they are measured: they take hours, or data."""
 
 MARKED_TABLES: dict[str, Callable[[Path], str]] = {
     "towers": towers_table,
