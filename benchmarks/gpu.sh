@@ -25,10 +25,10 @@ run() {  # name, seconds: one part. In the foreground, so that all stay in one p
 export GPU_FREE="$OUT/gpu.free" XLA_PYTHON_CLIENT_MEM_FRACTION=0.6
 rm -f "$GPU_FREE"
 run pytorch 460 "$@" &
-run step 150 "$@"
-run large 40 "$@"
-run loss 150 "$@"
-run attention 110 "$@"
+run step 130 "$@"
+run large 35 "$@"
+run loss 130 "$@"
+run attention 120 "$@"
 touch "$GPU_FREE"
 wait
 rm -f "$GPU_FREE"

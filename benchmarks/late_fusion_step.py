@@ -6,7 +6,8 @@ the same head.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,8 +16,8 @@ from common import published_config
 
 DIMS = (1024, 512, 256, 128)
 RATE = 16_000
-READERS = 2
-"""Threads that read batches, as in training."""
+READERS, AHEAD = 2, 4
+"""Threads that make batches, and batches that they make ahead: training's defaults."""
 SOFT_TOKENS = 12.0
 """Room for speech tokens a second with the soft head; the linear head has 25."""
 TOY_HUBERT = {
@@ -211,8 +212,9 @@ class OurSide:
     def step(self, head: str = "linear", cached: str = "") -> tuple[Callable[..., float], Any]:
         """A function that takes some steps, one by default, and gives the last loss; the program.
 
-        It is compiled as training compiles it. Cached states are far larger than samples: reading
-        them, in threads ahead of the steps as in training, and moving them is part of a step.
+        It is compiled as training compiles it. Cached states are far larger than samples: copying
+        them in the host's memory, by threads ahead of the steps, and moving them is part of a step.
+        Reading them from a disk is not.
 
         Args:
             head: see `model`.
@@ -234,26 +236,22 @@ class OurSide:
         frozen = place.replicate(split.frozen)
         host = self.batch(cached)
         batch = place.put_batch(host)
-        loss = LossConfig(dims=self.sizes.dims)
-        step = make_train_step(split.rebuild, optimizer, loss, axis_name=place.axis_name)
+        loss_config = LossConfig(dims=self.sizes.dims)
+        step = make_train_step(split.rebuild, optimizer, loss_config, axis_name=place.axis_name)
         compiled: Any = place.compile(step)
         program = compiled.lower(state, frozen, batch).compile()
 
-        def read(_: int) -> Any:
-            if host.speech is None:
-                return batch
-            speech = dataclasses.replace(host.speech, states=host.speech.states.copy())
-            return dataclasses.replace(host, speech=speech)
-
         def run(steps: int = 1) -> float:
             nonlocal state
-            loss: Any = None
-            with ThreadPoolExecutor(READERS) as readers:
-                for given in readers.map(read, range(steps)):
-                    placed = batch if given is batch else place.put_batch(given)
-                    state, metrics = program(state, frozen, placed)
-                    loss = metrics["loss"]
-            return float(loss)
+            losses: list[Any] = []
+            batches = copies_ahead(host, steps) if host.speech is not None else [None] * steps
+            for given in batches:
+                placed = batch if given is None else place.put_batch(given)
+                state, metrics = program(state, frozen, placed)
+                # As in training, which waits for the step before when one is on its way.
+                losses = [*losses[-1:], metrics["loss"]]
+                float(losses[0])
+            return float(losses[-1])
 
         return run, program
 
@@ -286,6 +284,22 @@ class OurSide:
             document_vectors=vectors,
             speech=speech,
         )
+
+
+def copies_ahead(batch: Any, count: int) -> Iterator[Any]:
+    """So many copies of a batch with cached states, made by threads ahead of their use."""
+
+    def copy() -> Any:
+        speech = dataclasses.replace(batch.speech, states=batch.speech.states.copy())
+        return dataclasses.replace(batch, speech=speech)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        waiting = deque(readers.submit(copy) for _ in range(min(count, AHEAD)))
+        for made in range(count):
+            given = waiting.popleft().result()
+            if made + AHEAD < count:
+                waiting.append(readers.submit(copy))
+            yield given
 
 
 def fusion_model(head: str, recogniser: Any, text: Any, **changes: Any) -> Any:

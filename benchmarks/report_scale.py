@@ -117,6 +117,7 @@ def gpu(result: dict[str, Any], *, explained: bool = True) -> list[str]:
         f"## One GPU: {result['device']}",
         *([GPU_PARTS] if explained else []),
         markdown_table(header, rows),
+        *([result["note"]] if "note" in result else []),
         *([GPU_ATTENTION] if explained else ["Attention by itself:"]),
         markdown_table(shapes, attention(figures)),
         *(
@@ -133,7 +134,8 @@ GPU_PARTS = (
     "128 tokens; *large*: 256 texts of 128 tokens by a tower of 4B; *loss*: both gradients of "
     "InfoNCE, float32. PyTorch has SDPA and TF32. Utilisation is of 989 TFLOP/s, by the formula in "
     "benchmarks/late_fusion_step.py. *Cached* steps take the states and document vectors from the "
-    "host in each step."
+    "host in each step: ten in a row, of which the mean counts, three times; others are timed one "
+    "by one, ten times, with their batch on the device."
 )
 GPU_ATTENTION = (
     "Attention by itself, bfloat16: forward alone, and forward with backward. Errors are relative "

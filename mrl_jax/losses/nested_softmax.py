@@ -167,13 +167,13 @@ def _backward(plan: _Plan, residuals: Any, cotangents: Array) -> tuple[Any, ...]
             if mask is not None:
                 probs = jnp.where(mask, probs, 0.0)
             gradient = weights[level][:, None] * (probs - is_own.astype(jnp.float32))
-            gradient = _computed_once(gradient)
+            gradient = _kept_for_all_uses(gradient)
             moment = gradient * logits
             row_cotangent.append(jnp.sum(moment, axis=1))
             cotangent.append(jnp.sum(moment, axis=0))
             scaled = gradient * over_t[:, None] * scales[level][None, :]
             block_cotangent = block_cotangent + scaled
-            block_cotangent = _computed_once(block_cotangent)
+            block_cotangent = _kept_for_all_uses(block_cotangent)
             to_rows.append(_matmul(block_cotangent, candidates[:, start:stop]))
             to_candidates.append(_matmul(rows[:, start:stop].T, block_cotangent))
         more = jnp.concatenate(to_candidates[::-1]), jnp.stack(cotangent[::-1])
@@ -199,10 +199,10 @@ def _backward(plan: _Plan, residuals: Any, cotangents: Array) -> tuple[Any, ...]
 _losses.defvjp(_forward, _backward)
 
 
-def _computed_once(x: Array) -> Array:
-    """`x`, which XLA would recompute for each of its uses.
+def _kept_for_all_uses(x: Array) -> Array:
+    """`x`, but for a GPU stored, as XLA would compute it anew for each of its uses.
 
-    On a GPU recomputing is the faster: it spares the memory's time, and three sums share a pass.
+    A GPU does that faster than it writes `x` and reads it again (docs/decisions/005).
     """
     return x if jax.default_backend() == "gpu" else lax.optimization_barrier(x)
 

@@ -1,11 +1,14 @@
 """benchmarks/gpu.sh at toy sizes: every part runs, with the packages that it names alone."""
 
+import dataclasses
+import importlib
 import importlib.metadata
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from repository import ROOT
@@ -48,6 +51,39 @@ def needed(package: str, seen: set[str]) -> set[str]:
         if "extra ==" not in requirement:
             needed(re.split(r"[ ;<>=!~\[(]", requirement, maxsplit=1)[0], seen)
     return seen
+
+
+@dataclasses.dataclass(frozen=True)
+class States:
+    made: list["States"]
+
+    def copy(self) -> "States":
+        self.made.append(States([]))
+        return self.made[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    states: States
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    speech: Stored
+
+
+@pytest.mark.parametrize("count", [0, 1, 10])
+def test_copies_are_made_a_few_ahead(monkeypatch, count):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    module = importlib.import_module("late_fusion_step")
+    made: list[States] = []
+    used = 0
+    for given in module.copies_ahead(Given(Stored(States(made))), count):
+        used += 1
+        assert any(given.speech.states is one for one in made)
+        time.sleep(0.01)  # For threads that run on further than they may.
+        assert len(made) <= used + module.AHEAD
+    assert used == len(made) == count
 
 
 @pytest.mark.slow

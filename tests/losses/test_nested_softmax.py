@@ -90,14 +90,15 @@ def test_it_is_the_definition(rows, more, room, blockwise, temperature, traced):
         np.testing.assert_allclose(one / scale, other / scale, atol=3e-5)
 
 
+@pytest.mark.parametrize("blockwise", [True, False])
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_a_gpu_computes_anew_what_it_uses_twice(monkeypatch, backend):
+def test_a_gpu_computes_anew_what_it_uses_twice(monkeypatch, backend, blockwise):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     q, d = vectors(12, 1), vectors(12, 2)
     weights = np.random.default_rng(4).normal(size=(len(BLOCKS), 12)).astype(np.float32)
 
     def loss(q, d):
-        return nested_cross_entropy(q, d, jnp.arange(12), BLOCKS, 0.05)
+        return nested_cross_entropy(q, d, jnp.arange(12), BLOCKS, 0.05, blockwise=blockwise)
 
     def total(q, d):
         return jnp.sum(loss(q, d) * weights)
