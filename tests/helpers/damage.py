@@ -13,6 +13,13 @@ import numpy as np
 from mrl_jax.core.errors import MrlError
 
 
+def damaged(content: bytes, place: int = -1) -> bytes:
+    """The same with one bit changed: a fixed byte in its place could be the one that is there."""
+    after = bytearray(content)
+    after[place] ^= 1
+    return bytes(after)
+
+
 @contextlib.contextmanager
 def flipped(path: Path, rng: random.Random) -> Iterator[str]:
     """One random bit of a file is another inside the block; gives its place in words."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from damage import damaged
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from tiny_run import make_model
@@ -201,7 +202,7 @@ def test_a_damaged_model_is_not_pushed(tmp_path):
     command = [str(model), "me/tiny", "--dry-run", str(out)]
     weights = max((tmp_path / "towers/text/weights/encoder").rglob("d/*"), key=len_of)
     whole = weights.read_bytes()
-    weights.write_bytes(whole[:-1] + b"\0")
+    weights.write_bytes(damaged(whole))
     with pytest.raises(MrlError, match="is not the file that was written"):
         main(command)
     weights.write_bytes(whole)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import damaged
 from loopback_hub import closed_port, environment, running
 from loopback_push import READER, TOKEN, PushHandler, PushHub
 from push_cases import check_refused, make_models, run_steps
@@ -109,16 +110,14 @@ def test_what_is_damaged_or_no_model_is_refused_and_code_is_never_fetched(pushed
     files = hub.repositories["me/tiny"].commits[commits[1]]
     code = {"evil.py": b"raise SystemExit(99)", "pytorch_model.bin": b"pickle", "x.pkl": b"pickle"}
     weights = max((name for name in files if name.startswith("text/weights/")), key=len)
-    head = bytearray(files["head.safetensors"])
-    head[-1] ^= 1
     description = json.loads(files["model.json"])
     named = {**description["files"], "evil.py": "0" * 64}
     outside = {**description["text"], "path": "../../../text"}
     fetched = {**description["text"], "path": "s3://bucket/text"}
     cases = {
         "good": files | code,
-        "head": files | {"head.safetensors": bytes(head)},
-        "tower": files | {weights: files[weights][:-1] + b"\0"},
+        "head": files | {"head.safetensors": damaged(files["head.safetensors"])},
+        "tower": files | {weights: damaged(files[weights])},
         "named": files | code | {"model.json": resealed(files["model.json"], files=named)},
         "outside": files | {"model.json": resealed(files["model.json"], text=outside)},
         "address": files | {"model.json": resealed(files["model.json"], text=fetched)},

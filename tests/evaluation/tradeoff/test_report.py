@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_run
+from damage import damaged
 from eval_reports import evaluate, names_in, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -252,7 +253,7 @@ def test_a_setting_is_of_one_head(model, tmp_path):
     assert spoken.shape == (1, 4)
     (array,) = folder.glob("search-*.npy")
     kept = array.read_bytes()
-    array.write_bytes(kept[:-1] + b"x")
+    array.write_bytes(damaged(kept))
     with pytest.raises(MrlError, match="cannot be read as a search config"):
         read_search_config(folder, info)
     array.write_bytes(kept)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_run
+from damage import damaged
 
 import mrl_jax
 from mrl_jax.core.errors import MrlError
@@ -270,7 +271,7 @@ def test_damage_is_one_line(name, tmp_path):
     SearchIndex.from_vectors(unit(6, 1), documents(6)).save(tmp_path / "index")
     path: Path = tmp_path / "index" / name
     content = path.read_bytes()
-    path.write_bytes(content[:-9] + b"7" + content[-8:])
+    path.write_bytes(damaged(content, -9))
     with pytest.raises(MrlError):
         SearchIndex.load(tmp_path / "index")
     path.write_bytes(content[:-9])

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
+from damage import damaged
 from published import QWEN3
 
 import mrl_jax
@@ -434,7 +435,7 @@ def test_a_damaged_adapter_is_refused(world, finished, tmp_path):
     refused("is not the description that was written")
     description.write_text(text)
     largest = max((tmp_path / "adapter" / "weights").rglob("*"), key=lambda x: x.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:-1] + b"?")
+    largest.write_bytes(damaged(largest.read_bytes()))
     refused("is not the file that was written")
 
 
