@@ -135,10 +135,16 @@ def describe(args: argparse.Namespace) -> dict[str, Any]:
 
 def lines_of(args: argparse.Namespace) -> list[str]:
     """Distinct lines of all files."""
-    hint = "give files of texts, one a line"
-    paths = [existing_file(path, hint=hint) for path in args.texts_from]
-    lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line for path in args.texts_from for line in lines_of_file(path)]
     return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def lines_of_file(path: Path) -> list[str]:
+    hint = "give files of texts in UTF-8, one a line"
+    try:
+        return existing_file(path, hint=hint).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise MrlError("is not UTF-8", where=path, hint=hint) from error
 
 
 def texts_of(args: argparse.Namespace) -> list[str]:

@@ -9,6 +9,7 @@
 # says what was measured. PARTS="attention loss" runs only these. Nothing beyond jax, flax, optax,
 # orbax, transformers, torch, numpy, jaxtyping, safetensors and what they need is imported.
 set -u
+case "$*" in "" | --toy) ;; *) echo "error: expected --toy or nothing, not $*" >&2; exit 2 ;; esac
 cd "$(dirname "$0")/.."
 export OUT="${OUT:-$PWD/benchmarks/results}" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}"

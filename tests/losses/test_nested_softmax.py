@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from traced import equations
 
 from mrl_jax.losses import nested_softmax as module
 from mrl_jax.losses.matryoshka import matryoshka_infonce
 from mrl_jax.losses.nested_softmax import nested_cross_entropy
-from tests.helpers.traced import equations
 
 BLOCKS = ((0, 3), (3, 5), (5, 12))
 

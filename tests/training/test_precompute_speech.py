@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_run
+from damage import damaged
 from forked_train import ForkedTrain, ForkServer
 from loopback_s3 import BUCKET, loopback_s3
 from repository import ROOT
@@ -200,9 +201,7 @@ def test_a_half_made_cache_of_another_tower_is_refused(world, cache, tmp_path):
 
 
 def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
+    path.write_bytes(damaged(path.read_bytes()))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import damaged
 
 from mrl_jax.core.cli import run_command
 from mrl_jax.core.errors import MrlError
@@ -185,9 +186,7 @@ def test_any_change_is_noticed(tmp_path):
     original = audio.read_bytes()
 
     def change_audio() -> None:
-        changed = bytearray(original)
-        changed[-1] ^= 1
-        audio.write_bytes(changed)
+        audio.write_bytes(damaged(original))
 
     def change_text() -> None:
         path.write_text(text.replace("n° 2", "n° 9"), encoding="utf-8")
@@ -268,9 +267,8 @@ def test_unchanged_files_are_not_hashed_again(tmp_path):
     (remembered,) = [json.loads(line) for line in (out / "sources.jsonl").read_text().splitlines()]
     assert remembered[:3] == [str(old), old.stat().st_size, hour_ago]
     for audio, noticed in ((old, False), (new, True)):
-        stat, content = audio.stat(), bytearray(audio.read_bytes())
-        content[-1] ^= 1
-        audio.write_bytes(content)
+        stat = audio.stat()
+        audio.write_bytes(damaged(audio.read_bytes()))
         os.utime(audio, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
         if noticed:
             assert "recordings changed" in refusal(build_dataset, path, out)
